@@ -1,0 +1,204 @@
+"""Elements to bytes, and the few pieces of XML that the server says so often that they have a function each.
+
+Everything written here is single-quoted, needs no declaration from outside but the stream's default namespace
+`jabber:client`, and is UTF-8.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from xml.etree.ElementTree import Element
+
+from xmppd import ns
+from xmppd.errors import SaslError, StanzaError, StreamError
+from xmppd.xml.stanza import LANG, Stanza
+
+_TEXT = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
+_ATTRIBUTE = _TEXT | {"'": "&apos;", "\n": "&#10;", "\t": "&#9;"}
+_ILLEGAL = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff"
+_TEXT_SPECIAL = re.compile(f"[&<>\r{_ILLEGAL}]")
+_ATTRIBUTE_SPECIAL = re.compile(f"[&<>\r'\n\t{_ILLEGAL}]")
+_REPLACEMENT = "\ufffd"
+
+
+def escape_text(text: str) -> str:
+    """Character data, escaped; a character that XML 1.0 has no place for becomes U+FFFD."""
+    return _TEXT_SPECIAL.sub(lambda m: _TEXT.get(m[0], _REPLACEMENT), text)
+
+
+def escape_attribute(value: str) -> str:
+    """An attribute's value, escaped like text, for single quotes; white space survives normalisation."""
+    return _ATTRIBUTE_SPECIAL.sub(lambda m: _ATTRIBUTE.get(m[0], _REPLACEMENT), value)
+
+
+def element(name: str, attrs: Mapping[str, str] | None = None, *content: Element | str | None) -> Element:
+    """An element by its Clark name; `content` are children and text (None is left out)."""
+    tree = Element(name, dict(attrs) if attrs else {})
+    last: Element | None = None
+    for part in content:
+        if isinstance(part, str):
+            if last is None:
+                tree.text = (tree.text or "") + part
+            else:
+                last.tail = (last.tail or "") + part
+        elif part is not None:
+            tree.append(part)
+            last = part
+    return tree
+
+
+def _split(name: str) -> tuple[str, str]:
+    uri, _, local = name.rpartition("}")
+    return uri[1:], local
+
+
+def serialize(tree: Element, default: str = ns.CLIENT) -> bytes:
+    """The element's bytes as they may stand where `default` is the default namespace."""
+    out: list[str] = []
+    _write(tree, default, out.append)
+    return "".join(out).encode()
+
+
+def _write(tree: Element, default: str, emit: Callable[[str], None]) -> None:
+    uri, name = _split(tree.tag)
+    if uri == ns.XML:  # bound to its prefix for ever, and to nothing else
+        uri, name = default, f"xml:{name}"
+    emit(f"<{name}")
+    if uri != default:
+        emit(f" xmlns='{escape_attribute(uri)}'")
+    for index, (key, value) in enumerate(tree.items()):
+        emit(_attribute(key, value, index))
+    if tree.text is None and len(tree) == 0:
+        emit("/>")
+        return
+    emit(">")
+    if tree.text:
+        emit(escape_text(tree.text))
+    for child in tree:
+        _write(child, uri, emit)
+        if child.tail:
+            emit(escape_text(child.tail))
+    emit(f"</{name}>")
+
+
+def _attribute(key: str, value: str, index: int) -> str:
+    """One attribute; a namespaced one (Clark name) brings its own prefix, numbered by `index`."""
+    uri, name = _split(key)
+    if not uri:
+        return f" {name}='{escape_attribute(value)}'"
+    if uri == ns.XML:
+        return f" xml:{name}='{escape_attribute(value)}'"
+    return f" xmlns:n{index}='{escape_attribute(uri)}' n{index}:{name}='{escape_attribute(value)}'"
+
+
+def start_tag(kind: str, attrs: Mapping[str, str]) -> bytes:
+    """The start tag of a stanza without its last bracket, from attributes keyed as in `Stanza.attrs`."""
+    parts = [f"<{kind}"]
+    for index, (key, value) in enumerate(attrs.items()):
+        parts.append(_attribute("{" + key if "}" in key else key, value, index))
+    return "".join(parts).encode()
+
+
+def restamp(stanza: Stanza, **changes: str | None) -> bytes:
+    """The stanza's bytes with some attributes of its start tag replaced (None: removed); `from_` means
+    `from`.
+    """
+    attrs = dict(stanza.attrs)
+    for key, value in changes.items():
+        name = {"from_": "from", "lang": LANG}.get(key, key)
+        if value is None:
+            attrs.pop(name, None)
+        else:
+            attrs[name] = value
+    return start_tag(stanza.kind, attrs) + stanza.raw[stanza.tail :]
+
+
+def iq_result(request: Stanza, to: str, payload: Element | bytes | None = None) -> bytes:
+    """The result of an iq, sent by whomever it was addressed to (RFC 6120 8.2.3)."""
+    head = _reply_head("iq", "result", request, to)
+    if payload is None:
+        return head + b"/>"
+    return head + b">" + (payload if isinstance(payload, bytes) else serialize(payload)) + b"</iq>"
+
+
+def error_reply(request: Stanza, to: str, error: StanzaError) -> bytes:
+    """The stanza error that answers `request` (RFC 6120 8.3); the caller sees to it that no error answers an
+    error.
+    """
+    return (
+        _reply_head(request.kind, "error", request, to)
+        + b">"
+        + stanza_error(error)
+        + f"</{request.kind}>".encode()
+    )
+
+
+def stanza_error(error: StanzaError) -> bytes:
+    """The `<error/>` child (RFC 6120 8.3.2)."""
+    text = (
+        f"<text xmlns='{ns.STANZA_ERRORS}' xml:lang='en'>{escape_text(error.text)}</text>"
+        if error.text
+        else ""
+    )
+    return (
+        f"<error type='{error.type}'><{error.condition} xmlns='{ns.STANZA_ERRORS}'/>{text}</error>".encode()
+    )
+
+
+def _reply_head(kind: str, type: str, request: Stanza, to: str) -> bytes:
+    head = f"<{kind} type='{type}'"
+    if request.id is not None:
+        head += f" id='{escape_attribute(request.id)}'"
+    if request.to:
+        head += f" from='{escape_attribute(request.to)}'"
+    if to:
+        head += f" to='{escape_attribute(to)}'"
+    return head.encode()
+
+
+def stream_error(error: StreamError) -> bytes:
+    """`<stream:error/>` (RFC 6120 4.9.2)."""
+    text = (
+        f"<text xmlns='{ns.STREAM_ERRORS}' xml:lang='en'>{escape_text(error.text)}</text>"
+        if error.text
+        else ""
+    )
+    return f"<stream:error><{error.condition} xmlns='{ns.STREAM_ERRORS}'/>{text}</stream:error>".encode()
+
+
+def sasl(name: str, payload: str) -> bytes:
+    """`<challenge/>` or `<success/>` with its base64 text (RFC 6120 6.4.3, 6.4.6)."""
+    return f"<{name} xmlns='{ns.SASL}'>{payload}</{name}>".encode()
+
+
+def sasl_failure(error: SaslError) -> bytes:
+    """`<failure/>` of SASL (RFC 6120 6.4.5)."""
+    text = f"<text xml:lang='en'>{escape_text(error.text)}</text>" if error.text else ""
+    return f"<failure xmlns='{ns.SASL}'><{error.condition}/>{text}</failure>".encode()
+
+
+def delay(sender: str, stamp: str) -> bytes:
+    """`<delay/>` (XEP-0203) by `sender`; `stamp` is a moment in the form of XEP-0082."""
+    return f"<delay xmlns='{ns.DELAY}' from='{escape_attribute(sender)}' stamp='{stamp}'/>".encode()
+
+
+def insert_child(raw: bytes, kind: str, child: bytes) -> bytes:
+    """A stanza's bytes (or the end of them, from some attribute on) with one more child at the end."""
+    end = f"</{kind}>".encode()
+    if raw.endswith(b"/>"):
+        return raw[:-2] + b">" + child + end
+    return raw[: raw.rindex(b"</")] + child + end
+
+
+def stanza_of(tree: Element) -> Stanza:
+    """A stanza made from a tree whose root is in `jabber:client`."""
+    kind = _split(tree.tag)[1]
+    attrs = {key.removeprefix("{"): value for key, value in tree.items()}
+    payload = tree[0].tag if len(tree) else ""
+    return Stanza(kind, attrs, serialize(tree), len(start_tag(kind, attrs)), payload)
+
+
+TLS_PROCEED = f"<proceed xmlns='{ns.TLS}'/>".encode()
+TLS_FAILURE = f"<failure xmlns='{ns.TLS}'/>".encode()
+"""What answers `<starttls/>` (RFC 6120 5.4.2)."""

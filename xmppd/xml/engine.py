@@ -1,0 +1,149 @@
+"""The strict, namespace-aware parses that every stanza has to pass, all by expat.
+
+All streams of a process share one parser, because one per connection costs more than ten kilobytes, and
+because expat never forgets a name it saw: the shared one is replaced after a fixed number of bytes, and after
+every error.
+"""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element, XMLParser
+from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
+
+from xmppd import ns
+from xmppd.errors import StreamError
+from xmppd.xml.build import serialize
+from xmppd.xml.limits import Limits
+from xmppd.xml.stanza import Stanza
+
+SEPARATOR = "}"
+"""Between namespace and name; unambiguous, because expat refuses a namespace with this character in it."""
+
+ROOT_NAME = "é"
+"""The element around what is parsed. Nobody can close it: the name is not ASCII (see `Engine.stanza`)."""
+ROOT = f"<{ROOT_NAME} xmlns='{ns.CLIENT}'>".encode()
+ROOT_END = f"</{ROOT_NAME}>".encode()
+
+PARSER_BYTES = 250_000
+"""After so many bytes the shared parser is replaced, which bounds what it can remember."""
+
+_KINDS = {f"{ns.CLIENT}{SEPARATOR}{kind}": kind for kind in ("message", "presence", "iq")}
+_WITHOUT_PAYLOAD = frozenset(name for name, kind in _KINDS.items() if kind != "iq")
+_UNBOUND_PREFIX = errors.codes[errors.XML_ERROR_UNBOUND_PREFIX]
+
+
+def well_formedness(error: ExpatError) -> StreamError:
+    """The stream error that says what expat said."""
+    return StreamError("bad-namespace-prefix" if error.code == _UNBOUND_PREFIX else "not-well-formed")
+
+
+def _clark(name: str) -> str:
+    return "{" + name if SEPARATOR in name else name
+
+
+def _kind(name: str) -> str:
+    """`{}message` for a message in no namespace: it is not to be taken for one of ours."""
+    return _KINDS.get(name) or ("{" + name if SEPARATOR in name else "{}" + name)
+
+
+class Engine:
+    """The shared parser. Make one per process (it is not safe for threads) and give it to every scanner."""
+
+    __slots__ = ("_attrs", "_budget", "_name", "_on_head", "_on_payload", "_parser", "_payload")
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._attrs: dict[str, str] = {}
+        self._payload = ""
+        self._on_head = self._head
+        self._on_payload = self._first_child
+        self._renew()
+
+    def stanza(self, raw: bytes) -> Stanza | None:
+        """The stanza in `raw`, or None when it is not well-formed or uses a prefix from outside.
+
+        The caller vouches for one of two things. Either the last byte is the only `>`. Or `raw` starts with
+        `<name` (in ASCII, without prefix), which occurs once in it, ends with `</name>`, and has no `<!` or
+        `<?`. With that, a start tag found and no error mean that `raw` is exactly one element: every `<`
+        began a tag, and the last tag closed the first. So the parser is left as it was.
+        """
+        parser = self._parser
+        parser.StartElementHandler = self._on_head
+        self._name = ""
+        try:
+            parser.Parse(raw, False)
+        except ExpatError:
+            self._renew()
+            return None
+        except BaseException:
+            self._renew()
+            raise
+        name = self._name
+        self._budget -= len(raw)
+        if not name or self._budget < 0:
+            self._renew()
+            if not name:
+                return None
+        return Stanza(_KINDS.get(name) or _kind(name), self._attrs, raw, 0, self._payload)
+
+    def _renew(self) -> None:
+        self._parser: XMLParserType = ParserCreate("utf-8", SEPARATOR)
+        self._parser.Parse(ROOT, False)
+        self._budget = PARSER_BYTES
+
+    def _head(self, name: str, attrs: dict[str, str]) -> None:
+        self._name = name
+        self._attrs = attrs
+        self._payload = ""
+        self._parser.StartElementHandler = None if name in _WITHOUT_PAYLOAD else self._on_payload
+
+    def _first_child(self, name: str, attrs: dict[str, str]) -> None:
+        self._payload = _clark(name)
+        self._parser.StartElementHandler = None
+
+
+def parse_framed(raw: bytes, opening: bytes = ROOT) -> Stanza:
+    """The stanza in framed bytes, by a parser of its own; StreamError unless they are exactly one element.
+
+    `opening` is a start tag of `ROOT_NAME` with the declarations that are in force around the stanza.
+    """
+    heads: list[tuple[str, dict[str, str]]] = []
+    parser = ParserCreate("utf-8", SEPARATOR)
+
+    def start(name: str, attrs: dict[str, str]) -> None:
+        heads.append((name, attrs))
+        if len(heads) == 2:
+            parser.StartElementHandler = None
+
+    try:
+        parser.Parse(opening, False)
+        parser.StartElementHandler = start
+        parser.Parse(raw, False)
+        parser.Parse(ROOT_END, True)
+    except ExpatError as error:
+        raise well_formedness(error) from None
+    finally:
+        parser.StartElementHandler = None  # or parser and function would keep each other alive
+    name, attrs = heads[0]
+    payload = _clark(heads[1][0]) if len(heads) == 2 and name not in _WITHOUT_PAYLOAD else ""
+    return Stanza(_kind(name), attrs, raw, payload=payload)
+
+
+def canonical(raw: bytes, opening: bytes, limits: Limits) -> Stanza:
+    """The stanza in framed bytes, rewritten so that it needs nothing from outside but the default namespace.
+
+    Raises StreamError for bytes that are not exactly one element, and for a result above the bounds of
+    `limits`.
+    """
+    parse_framed(raw, opening)
+    parser = XMLParser()
+    for piece in (opening, raw, ROOT_END):
+        parser.feed(piece)
+    tree: Element = parser.close()[0]
+    names = sum(len(element.tag) + sum(map(len, element.keys())) for element in tree.iter())
+    if names > limits.stanza_bytes:  # each prefix becomes a declaration: do not even write it out
+        raise StreamError("policy-violation", "namespaces too long")
+    data = serialize(tree)
+    if len(data) > limits.stanza_bytes:
+        raise StreamError("policy-violation", "stanza too big")
+    return parse_framed(data)

@@ -1,0 +1,159 @@
+"""Finding the end of one element whose bytes come in any pieces, without looking at a byte twice.
+
+This is the careful way, for elements that are not complete yet or not simple. It knows tags, quotes and CDATA
+sections, and nothing of characters, entities or namespaces: what it frames still has to pass a strict parse.
+"""
+
+from __future__ import annotations
+
+import re
+
+from xmppd.errors import StreamError
+from xmppd.xml.limits import Limits
+
+SPACE = rb"[ \t\r\n]"
+NAME = rb"[A-Za-z_:\x80-\xff][\w:.\x80-\xff-]*+"
+ATTRIBUTES = rb"(?:%b++%b%b*+=%b*+(?:\"[^\"<]*+\"|'[^'<]*+'))*" % (SPACE, NAME, SPACE, SPACE)
+START = rb"<(%b)(%b)%b*+(/?)>" % (NAME, ATTRIBUTES, SPACE)
+
+_TAG = re.compile(rb"%b|</(%b)%b*+>" % (START, NAME, SPACE))
+_ATTRIBUTE = re.compile(rb"(%b)%b*+=%b*+(?:\"([^\"]*+)\"|'([^']*+)')" % (NAME, SPACE, SPACE))
+_CDATA = b"<![CDATA["
+
+_IN_TAG = re.compile(rb"[<>\"']")
+_IN_DOUBLE_QUOTES = re.compile(rb'[<"]')
+_IN_SINGLE_QUOTES = re.compile(rb"[<']")
+_IN_CDATA = re.compile(rb"\]\]>")
+
+
+def check_attributes(attributes: bytes, limits: Limits) -> None:
+    """StreamError for a start tag with too many attributes or declarations, or too long a namespace."""
+    plain = declared = 0
+    for name, double, single in _ATTRIBUTE.findall(attributes):
+        if name == b"xmlns" or name.startswith(b"xmlns:"):
+            declared += 1
+            size = len(double or single)
+        else:
+            plain += 1
+            size = len(name)
+        if size > limits.name_bytes:
+            raise StreamError("policy-violation", "name too long")
+    if plain > limits.attributes or declared > limits.namespaces:
+        raise StreamError("policy-violation", "too many attributes")
+
+
+class Frame:
+    """How far one element was looked through.
+
+    `start` is its index in the buffer; `is_prefixed` says that its start tag has a prefix, or declares one
+    that its children may need. `stream` is the name of the stream's own tag, which must not come again (RFC
+    6120 4.3.3).
+    """
+
+    __slots__ = ("_elements", "_names", "_seek", "_stream", "_tag", "_within", "is_prefixed", "start")
+
+    def __init__(self, start: int, stream: bytes) -> None:
+        self.start = start
+        self._stream = stream
+        self.is_prefixed = False
+        self._names: list[bytes] = []
+        self._elements = 0
+        self._tag = start
+        self._seek = start
+        self._within: re.Pattern[bytes] | None = None
+
+    def rebase(self) -> None:
+        """The buffer was cut so that the element is at its start."""
+        self._tag -= self.start
+        self._seek -= self.start
+        self.start = 0
+
+    def advance(self, buffer: bytes | bytearray, limits: Limits) -> int:
+        """Index behind the element's end, or 0 when it is not there yet.
+
+        Bytes may be added to the end of `buffer` between calls. A StreamError comes as soon as it is certain.
+        """
+        end = 0
+        while not end and self._seek < len(buffer):
+            end = self._look_on(buffer, limits) if self._within else self._look_in_text(buffer, limits)
+            if end < 0:
+                end = 0
+                break
+        if (end or len(buffer)) - self.start > limits.stanza_bytes:
+            raise StreamError("policy-violation", "stanza too big")
+        return end
+
+    def _look_in_text(self, buffer: bytes | bytearray, limits: Limits) -> int:
+        """Go to the next tag and take it if it is complete; -1: more bytes are needed."""
+        at = buffer.find(b"<", self._seek)
+        if at < 0:
+            self._seek = len(buffer)
+            return -1
+        self._tag = self._seek = at
+        tag = _TAG.match(buffer, at)
+        if tag:
+            return self._take(tag, limits)
+        begun = bytes(buffer[at : at + len(_CDATA)])
+        if begun == _CDATA:
+            self._within = _IN_CDATA
+            self._seek = at + len(_CDATA)
+            return 0
+        if len(begun) == 1 or _CDATA.startswith(begun):
+            return -1
+        if begun[1] in b"!?":
+            raise StreamError("restricted-xml", "no comments, processing instructions or DTDs")
+        self._within = _IN_TAG
+        self._seek = at + 1
+        return 0
+
+    def _look_on(self, buffer: bytes | bytearray, limits: Limits) -> int:
+        """Look for what ends the tag, quotes or CDATA section we are in; -1: more bytes are needed."""
+        within = self._within
+        assert within is not None
+        found = within.search(buffer, self._seek)
+        if found is None:
+            self._seek = len(buffer) if within is not _IN_CDATA else max(self._seek, len(buffer) - 2)
+            return -1
+        self._seek = found.end()
+        match found[0]:
+            case b"]]>":
+                self._within = None
+            case b"<":
+                raise StreamError("not-well-formed")
+            case b">":
+                self._within = None
+                tag = _TAG.match(buffer, self._tag)
+                if tag is None:
+                    raise StreamError("not-well-formed")
+                return self._take(tag, limits)
+            case quote if within is _IN_TAG:
+                self._within = _IN_SINGLE_QUOTES if quote == b"'" else _IN_DOUBLE_QUOTES
+            case _:
+                self._within = _IN_TAG
+        return 0
+
+    def _take(self, tag: re.Match[bytes], limits: Limits) -> int:
+        """Count a complete tag in; the index behind it when it ends the element, otherwise 0."""
+        names = self._names
+        name, attributes, empty, ended = tag.groups()
+        if ended is not None:
+            if not names or names.pop() != ended:
+                raise StreamError("not-well-formed")
+        else:
+            self._elements += 1
+            if (
+                len(names) >= limits.depth
+                or self._elements > limits.elements
+                or len(name) > limits.name_bytes
+            ):
+                raise StreamError("policy-violation", "too many elements, too deep, or a name too long")
+            if len(attributes) > limits.harmless_bytes:
+                check_attributes(attributes, limits)
+            if self._elements == 1:
+                if name == self._stream:
+                    raise StreamError("unsupported-stanza-type", "a stream in the stream")
+                self.is_prefixed = b":" in name or b"xmlns:" in attributes
+            if not empty:
+                names.append(name)
+        self._seek = tag.end()
+        return 0 if names else self._seek

@@ -1,0 +1,55 @@
+"""The XML of rosters (RFC 6121 2.1): items are packed to text that is ready to be sent.
+
+Packed items stand where `jabber:iq:roster` is the default namespace. Each begins with its `jid`, so that one
+can be found and replaced in the packed bytes of a roster without a parse: an escaped value holds no `<`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xmppd import ns
+from xmppd.xml.build import escape_attribute, escape_text
+
+
+def roster_item(
+    jid: str,
+    subscription: str,
+    name: str = "",
+    groups: Sequence[str] = (),
+    *,
+    ask: bool = False,
+    approved: bool = False,
+) -> str:
+    """One `<item/>` (RFC 6121 2.1.2), packed; `subscription` may be `remove` for a push."""
+    flags = (" ask='subscribe'" if ask else "") + (" approved='true'" if approved else "")
+    if name:
+        flags += f" name='{escape_attribute(name)}'"
+    head = f"{_start(jid)} subscription='{subscription}'{flags}"
+    if not groups:
+        return head + "/>"
+    inner = "</group><group>".join(map(escape_text, groups))
+    return f"{head}><group>{inner}</group></item>"
+
+
+def roster_query(items: bytes, version: str) -> bytes:
+    """The `<query/>` around packed items, with the version they belong to (RFC 6121 2.1.1)."""
+    return f"<query xmlns='{ns.ROSTER}' ver='{escape_attribute(version)}'>".encode() + items + b"</query>"
+
+
+def replace_item(items: bytes, jid: str, item: str) -> bytes:
+    """The packed items with that of `jid` replaced by `item` ("": taken out), or `item` added at the end."""
+    start = items.find(_start(jid).encode())
+    if start < 0:
+        return items + item.encode()
+    end = items.find(b"<item ", start + 1)
+    return items[:start] + item.encode() + (items[end:] if end >= 0 else b"")
+
+
+def count_items(items: bytes) -> int:
+    """How many items are packed there."""
+    return items.count(b"<item ")
+
+
+def _start(jid: str) -> str:
+    return f"<item jid='{escape_attribute(jid)}'"

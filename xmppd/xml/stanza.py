@@ -1,0 +1,75 @@
+"""A stanza as the scanner found it: the attributes of its start tag, and its bytes.
+
+The bytes have passed a strict, namespace-aware parse and are self-contained in the default namespace
+`jabber:client`, so that they can be forwarded as they are. The tree is made only for who asks for it.
+"""
+
+from __future__ import annotations
+
+import re
+from xml.etree.ElementTree import Element, XMLParser
+
+from xmppd import ns
+
+LANG = f"{ns.XML}}}lang"
+"""`xml:lang` as a key of `Stanza.attrs`."""
+
+_HEAD = re.compile(rb"<[^\s/>]++(?:\s++[^\s=]++\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'))*\s*+")
+
+
+class Stanza:
+    """One first-level child of a stream. Nobody changes it after the scanner made it.
+
+    `kind` is "message", "presence" or "iq", or the Clark name of any other element (`{}message` for a message
+    in no namespace). `attrs` holds the start tag's attributes (a namespaced one as `uri}local`). `payload` is
+    the Clark name of the first child, "" without one (found by the scanner for everything but messages and
+    presences). `raw` are the bytes; those of the three kinds start with `<kind`.
+    """
+
+    __slots__ = ("_tail", "_xml", "attrs", "id", "kind", "payload", "raw", "to", "type")
+
+    def __init__(
+        self, kind: str, attrs: dict[str, str], raw: bytes, tail: int = 0, payload: str = ""
+    ) -> None:
+        self.kind = kind
+        self.attrs = attrs
+        self.raw = raw
+        self.payload = payload
+        self._tail = tail
+        self.type = attrs.get("type")
+        self.to = attrs.get("to")
+        self.id = attrs.get("id")
+        self._xml: Element | None = None
+
+    @property
+    def tail(self) -> int:
+        """Index in `raw` just behind the start tag's last attribute: `raw[tail:]` starts with `>` or `/>`."""
+        if not self._tail:
+            head = _HEAD.match(self.raw)
+            assert head is not None
+            self._tail = head.end()
+        return self._tail
+
+    @property
+    def xml(self) -> Element:
+        """The tree (made at the first call, then kept). Treat it as read-only."""
+        tree = self._xml
+        if tree is None:
+            tree = self._xml = parse(self.raw)
+        return tree
+
+    def __repr__(self) -> str:
+        return f"<Stanza {self.kind} type={self.type} id={self.id}>"
+
+
+_OPEN = f"<x xmlns='{ns.CLIENT}'>".encode()
+
+
+def parse(raw: bytes) -> Element:
+    """The tree of bytes that the scanner accepted (never of bytes from anywhere else)."""
+    parser = XMLParser()
+    parser.feed(_OPEN)
+    parser.feed(raw)
+    parser.feed(b"</x>")
+    tree: Element = parser.close()[0]
+    return tree
