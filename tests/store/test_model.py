@@ -1,0 +1,244 @@
+"""Any sequence of calls does to a store what it does to a dict."""
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Delete, Put, Store, Table
+
+UP = Table("up", ("p",), ("c", "n"), {"n": "int", "x": "int", "y": "text", "z": "bool"}, static={"s": "int"})
+DOWN = Table("down", UP.partition, UP.cluster, UP.columns, UP.static, ttl=50, descending=True)
+PLAIN = ("x", "y", "z")
+
+tables = st.sampled_from([UP, DOWN])
+partitions = st.sampled_from(["", "a", "\U0001f40d"])
+clusters = st.tuples(st.sampled_from(["", "k", "k\0", "é"]), st.sampled_from([-1, 0, 2**40]))
+some_columns = st.fixed_dictionaries(
+    {},
+    optional={
+        "x": st.none() | st.integers(-1, 1),
+        "y": st.none() | st.sampled_from(["", "y\0"]),
+        "z": st.none() | st.booleans(),
+    },
+)
+lives = st.none() | st.sampled_from([10.0, 100.0])
+prefixes = st.none() | clusters.flatmap(lambda key: st.sampled_from([(), key[:1], key]))
+versions = st.none() | st.integers(0, 2)
+
+
+class Model:
+    """Two dicts: rows and static columns, each with the moment when it ends."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.rows: dict[tuple[str, str], dict[tuple[str, int], tuple[dict[str, Any], float]]] = {}
+        self.static: dict[tuple[str, str], tuple[int | None, float]] = {}
+
+    def end(self, table: Table, ttl: float | None) -> float:
+        life = ttl or table.ttl
+        return self.now + life if life else float("inf")
+
+    def live(self, table: Table, partition: str) -> dict[tuple[str, int], dict[str, Any]]:
+        rows = self.rows.get((table.name, partition), {})
+        return {key: row for key, (row, end) in sorted(rows.items()) if end > self.now}
+
+    def version(self, table: Table, partition: str) -> int | None:
+        value, end = self.static.get((table.name, partition), (None, 0.0))
+        return value if end > self.now else None
+
+    def put(self, table: Table, partition: str, key: Any, columns: dict[str, Any], ttl: float | None) -> None:
+        old = self.live(table, partition).get(key, dict.fromkeys(PLAIN))
+        rows = self.rows.setdefault((table.name, partition), {})
+        rows[key] = (old | columns, self.end(table, ttl))
+
+    def delete(self, table: Table, partition: str, key: Any) -> None:
+        self.rows.get((table.name, partition), {}).pop(key, None)
+
+    def read(self, table: Table, partition: str) -> list[dict[str, Any]]:
+        version = self.version(table, partition)
+        return [
+            {"p": partition, "c": c, "n": n, **row, "s": version}
+            for (c, n), row in self.live(table, partition).items()
+        ]
+
+
+class InMemory(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.runner = asyncio.Runner()
+        self.store = self.make()
+        self.run(self.store.open([UP, DOWN]))
+
+    def make(self) -> Store:
+        return SqliteStore(":memory:", now=lambda: self.model.now)
+
+    def run(self, call: Any) -> Any:
+        return self.runner.run(call)
+
+    def teardown(self) -> None:
+        self.run(self.store.close())
+        self.runner.close()
+
+    @rule(table=tables, p=partitions, key=clusters, columns=some_columns, ttl=lives)
+    def put(self, table: Table, p: str, key: Any, columns: dict[str, Any], ttl: float | None) -> None:
+        self.run(self.store.put(table, {**columns, "n": key[1], "c": key[0], "p": p}, ttl=ttl))
+        self.model.put(table, p, key, columns, ttl)
+
+    @rule(table=tables, p=partitions, key=clusters)
+    def delete(self, table: Table, p: str, key: Any) -> None:
+        self.run(self.store.delete(table, (p, *key)))
+        self.model.delete(table, p, key)
+
+    @rule(table=tables, p=partitions)
+    def delete_partition(self, table: Table, p: str) -> None:
+        self.run(self.store.delete(table, (p,)))
+        self.model.rows.pop((table.name, p), None)
+        self.model.static.pop((table.name, p), None)
+
+    @rule(
+        table=tables,
+        p=partitions,
+        key=clusters,
+        columns=some_columns,
+        expect=st.none() | some_columns,
+        ttl=lives,
+    )
+    def put_if(self, table: Table, p: str, key: Any, columns: Any, expect: Any, ttl: float | None) -> None:
+        if expect == {}:
+            expect = None
+        row = self.model.live(table, p).get(key)
+        if expect is None:
+            holds = row is None
+        else:
+            holds = {column: (row or {}).get(column) for column in expect} == expect
+        written = self.run(
+            self.store.put_if(table, {"p": p, "c": key[0], "n": key[1], **columns}, expect, ttl=ttl)
+        )
+        assert written is holds
+        if holds:
+            self.model.put(table, p, key, columns, ttl)
+
+    @rule(
+        table=tables,
+        p=partitions,
+        changes=st.dictionaries(clusters, st.none() | st.tuples(some_columns, lives), max_size=4),
+        version=st.none() | st.tuples(versions),
+        expect=st.none() | st.tuples(versions),
+    )
+    def batch(self, table: Table, p: str, changes: Any, version: Any, expect: Any) -> None:
+        writes: list[Put | Delete] = [
+            Delete(key) if change is None else Put({"c": key[0], "n": key[1], **change[0]}, change[1])
+            for key, change in changes.items()
+        ]
+        done = self.run(
+            self.store.batch(
+                table,
+                (p,),
+                writes,
+                static=None if version is None else {"s": version[0]},
+                expect=None if expect is None else {"s": expect[0]},
+            )
+        )
+        assert done is (expect is None or self.model.version(table, p) == expect[0])
+        if not done:
+            return
+        for key, change in changes.items():
+            if change is None:
+                self.model.delete(table, p, key)
+            else:
+                self.model.put(table, p, key, *change)
+        if version is not None:
+            self.model.static[table.name, p] = (version[0], self.model.end(table, None))
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 60.0, 1000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.model.now += seconds
+
+    @rule(
+        table=tables,
+        p=partitions,
+        start=prefixes,
+        end=prefixes,
+        reverse=st.booleans(),
+        limit=st.integers(1, 4),
+    )
+    def scan_by_pages(self, table: Table, p: str, start: Any, end: Any, reverse: bool, limit: int) -> None:
+        found: list[Any] = []
+        page = None
+        for _ in itertools.count():
+            part = self.run(
+                self.store.scan(table, (p,), start=start, end=end, reverse=reverse, limit=limit, page=page)
+            )
+            found += part.rows
+            page = part.next
+            if page is None:
+                break
+            assert len(part.rows) == limit
+        keys = [(row["c"], row["n"]) for row in found]
+        expected = [
+            key
+            for key in self.model.live(table, p)
+            if (not start or key[: len(start)] >= start) and (not end or key[: len(end)] <= end)
+        ]
+        assert keys == (expected[::-1] if reverse != table.descending else expected)
+
+    @rule(table=tables, p=partitions, key=clusters)
+    def get(self, table: Table, p: str, key: Any) -> None:
+        found = self.run(self.store.get(table, (p, *key)))
+        expected = [row for row in self.model.read(table, p) if (row["c"], row["n"]) == key]
+        assert [found] == (expected or [None])
+
+    @invariant()
+    def everything_is_as_in_the_model(self) -> None:
+        for table in (UP, DOWN):
+            everything = []
+            for p in ("", "a", "\U0001f40d"):
+                rows = self.model.read(table, p)
+                everything += rows
+                scanned = self.run(self.store.scan(table, (p,))).rows
+                assert scanned == (rows[::-1] if table.descending else rows)
+                version = self.model.version(table, p)
+                static = self.run(self.store.get_static(table, (p,)))
+                assert static == (None if version is None else {"s": version})
+            found, page = [], None
+            while True:
+                part = self.run(self.store.scan_all(table, limit=3, page=page))
+                found += part.rows
+                page = part.next
+                if page is None:
+                    break
+            assert sorted(map(str, found)) == sorted(map(str, everything))
+
+
+class InFile(InMemory):
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        super().__init__()
+
+    def make(self) -> Store:
+        return SqliteStore(self.folder / "store.db", now=lambda: self.model.now)
+
+    def teardown(self) -> None:
+        super().teardown()
+        shutil.rmtree(self.folder)
+
+    @rule()
+    def reopen(self) -> None:
+        self.run(self.store.close())
+        self.store = self.make()
+        self.run(self.store.open([UP, DOWN]))
+
+
+TestInMemory = InMemory.TestCase
+TestInMemory.settings = settings(max_examples=60, stateful_step_count=30)
+TestInFile = InFile.TestCase
+TestInFile.settings = settings(max_examples=25, stateful_step_count=25)

@@ -1,0 +1,169 @@
+"""The SQL of one declared table: how its rows lie in SQLite, and the text of every statement on them.
+
+A table becomes `name`, keyed by partition and clustering columns, and with static columns also `name:static`,
+keyed by the partition. Both have `expires:`, the moment from which a row is not seen (NULL: never). A colon
+cannot stand in a declared name, so these names are free. Keys of a `descending` table descend in all their
+columns: that keeps one direction for the whole table, and the order of partitions means nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from xmppd.store.table import ColumnType, Key, Row, Table, Value
+
+Statement = tuple[str, Sequence[Value]]
+"""SQL text and the values of its parameters."""
+
+EXPIRES = "expires:"
+SQL_TYPES: Mapping[ColumnType, str] = {
+    "text": "TEXT",
+    "blob": "BLOB",
+    "int": "INTEGER",
+    "bool": "INTEGER",
+    "float": "REAL",
+    "timestamp": "REAL",
+}
+_LIVE = f'("{EXPIRES}" > ?) IS NOT FALSE'
+"""True for a row without `expires:` too, in a form for which the query planner tries no index."""
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names as a list in SQL."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _marks(names: Sequence[str]) -> str:
+    return f"({', '.join('?' * len(names))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One end of a range of clustering prefixes."""
+
+    operator: Literal[">=", ">", "<=", "<"]
+    values: Key
+
+
+class SqlTable:
+    """One table of SQLite and the statements on it, whose texts are made once."""
+
+    def __init__(
+        self,
+        name: str,
+        partition: Sequence[str],
+        cluster: Sequence[str],
+        columns: Mapping[str, ColumnType],
+        *,
+        descending: bool = False,
+    ) -> None:
+        self.name = name
+        self.partition = tuple(partition)
+        self.cluster = tuple(cluster)
+        self.key = self.partition + self.cluster
+        self.plain = tuple(column for column in columns if column not in self.key)
+        self.columns = self.key + self.plain
+        self.types = columns
+        self.descending = descending
+        self._flags = tuple(column for column in self.columns if columns[column] == "bool")
+        self._upsert = lru_cache(256)(self._upsert_text)
+        self._range = lru_cache(256)(self._range_text)
+        self.select = lru_cache(256)(self._select_text)
+        self.delete_row = f'DELETE FROM "{name}" WHERE {self._equal(self.key)}'
+        self.delete_partition = f'DELETE FROM "{name}" WHERE {self._equal(self.partition)}'
+        keys, expired = quoted(self.key), f'"{EXPIRES}" <= ? LIMIT ?'
+        self.purge = f'DELETE FROM "{name}" WHERE ({keys}) IN (SELECT {keys} FROM "{name}" WHERE {expired})'
+
+    @staticmethod
+    def _equal(columns: Sequence[str]) -> str:
+        return " AND ".join(f'"{column}" = ?' for column in columns)
+
+    def create(self) -> list[str]:
+        """The statements that make the table."""
+        order = " DESC" if self.descending else ""
+        key = ", ".join(f'"{column}"{order}' for column in self.key)
+        definitions = [
+            f'"{column}" {SQL_TYPES[self.types[column]]}{" NOT NULL" if column in self.key else ""}'
+            for column in self.columns
+        ]
+        columns = f'{", ".join(definitions)}, "{EXPIRES}" REAL, PRIMARY KEY ({key})'
+        expiry = f'ON "{self.name}" ("{EXPIRES}") WHERE "{EXPIRES}" IS NOT NULL'
+        return [
+            f'CREATE TABLE "{self.name}" ({columns}) WITHOUT ROWID',
+            f'CREATE INDEX "{self.name}:expiry" {expiry}',
+        ]
+
+    def add_column(self, column: str) -> str:
+        """The statement that adds one declared column to the table as it was."""
+        return f'ALTER TABLE "{self.name}" ADD COLUMN "{column}" {SQL_TYPES[self.types[column]]}'
+
+    def put(
+        self, columns: tuple[str, ...], values: Sequence[Value], expires: float | None, now: float
+    ) -> Statement:
+        """Write columns of one row, and its end; the others keep their values unless the row has expired."""
+        text, asks_now = self._upsert(columns)
+        return text, (*values, expires, now) if asks_now else (*values, expires)
+
+    def _upsert_text(self, columns: tuple[str, ...]) -> tuple[str, bool]:
+        """The text, and whether its last parameter is the time."""
+        others = [column for column in self.plain if column not in columns]
+        given = (*columns, EXPIRES)
+        now = f"?{len(given) + 1}"
+        sets = [f'"{column}" = excluded."{column}"' for column in given if column not in self.key]
+        sets += [f'"{column}" = iif("{EXPIRES}" <= {now}, NULL, "{column}")' for column in others]
+        text = (
+            f'INSERT INTO "{self.name}" ({quoted(given)}) VALUES {_marks(given)} '
+            f"ON CONFLICT ({quoted(self.key)}) DO UPDATE SET {', '.join(sets)}"
+        )
+        return text, bool(others)
+
+    def select_range(
+        self, partition: Key, bounds: Sequence[Bound], now: float, *, ascending: bool, limit: int
+    ) -> Statement:
+        """Rows in the order of the whole key; an empty `partition` means all. Limit -1: no limit."""
+        shape = tuple((bound.operator, len(bound.values)) for bound in bounds)
+        values = [value for bound in bounds for value in bound.values]
+        return self._range(len(partition), shape, ascending), (*partition, *values, now, limit)
+
+    def _range_text(self, fixed: int, shape: tuple[tuple[str, int], ...], ascending: bool) -> str:
+        after = self.key[fixed:]
+        where = [f'"{column}" = ?' for column in self.key[:fixed]]
+        where += [
+            f"({quoted(after[:count])}) {operator} {_marks(after[:count])}" for operator, count in shape
+        ]
+        order = ", ".join(f'"{column}" {"ASC" if ascending else "DESC"}' for column in self.key)
+        return (
+            f'SELECT {quoted(self.columns)} FROM "{self.name}" WHERE {" AND ".join([*where, _LIVE])} '
+            f"ORDER BY {order} LIMIT ?"
+        )
+
+    def _select_text(self, columns: tuple[str, ...]) -> str:
+        """Some columns of one row; parameters are its key and the time."""
+        return f'SELECT {quoted(columns)} FROM "{self.name}" WHERE {self._equal(self.key)} AND {_LIVE}'
+
+    def fetch(self, connection: sqlite3.Connection, columns: tuple[str, ...], select: Statement) -> list[Row]:
+        """The rows that a SELECT of `columns` finds."""
+        found = connection.execute(*select).fetchall()
+        rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in found]
+        for column in self._flags:
+            if column in columns:
+                for row in rows:
+                    if (value := row[column]) is not None:
+                        row[column] = value == 1
+        return rows
+
+
+class Layout:
+    """Where the rows of one declaration and its static columns lie."""
+
+    def __init__(self, table: Table) -> None:
+        types = {column: table.type_of(column) for column in (*table.key, *table.columns, *table.static)}
+        plain = {column: types[column] for column in (*table.key, *table.columns)}
+        static = {column: types[column] for column in (*table.partition, *table.static)}
+        self.rows = SqlTable(table.name, table.partition, table.cluster, plain, descending=table.descending)
+        self.static = SqlTable(f"{table.name}:static", table.partition, (), static) if table.static else None
+        self.tables = [part for part in (self.rows, self.static) if part is not None]

@@ -1,0 +1,260 @@
+"""Calls of the store's port turned into statements of SQLite, for one open table."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+
+from xmppd.errors import StoreBug
+from xmppd.store._layout import Bound, Layout, Statement
+from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
+from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Holds if the row that `select` finds has the values `expect`, or if there is none (`expect` None)."""
+
+    select: Statement
+    expect: tuple[Value, ...] | None
+
+    def holds(self, connection: sqlite3.Connection) -> bool:
+        """Whether it holds now."""
+        found = connection.execute(*self.select).fetchone()
+        if self.expect is None:
+            return found is None
+        if found is None:
+            return all(value is None for value in self.expect)
+        return bool(found == self.expect)
+
+
+class Write:
+    """A job of the writer: statements to do if a condition holds; returns whether it held."""
+
+    __slots__ = ("condition", "statements")
+
+    def __init__(self, statements: Sequence[Statement], condition: Condition | None = None) -> None:
+        self.statements = statements
+        self.condition = condition
+
+    def __call__(self, connection: sqlite3.Connection) -> bool:
+        if self.condition is not None and not self.condition.holds(connection):
+            return False
+        for text, values in self.statements:
+            connection.execute(text, values)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A checked scan: what to ask for, how many rows to give, and what marks the tokens of its pages."""
+
+    partition: Key
+    select: Statement
+    limit: int | None
+    kind: str
+    token_columns: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several reads that see one state."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.rollback()
+
+
+class OpenTable:
+    """One declaration in use. What is asked for is checked (StoreBug) before there is any statement."""
+
+    def __init__(self, table: Table) -> None:
+        self.declaration = table
+        self._shape = Shape(table)
+        self._layout = Layout(table)
+        self._rows = self._layout.rows
+        self._static = self._layout.static
+        self._checks = lru_cache(256)(self._shape.row_checks)
+
+    # writing
+
+    def put(self, row: Mapping[str, Value], ttl: float | None, now: float) -> Write:
+        """Write columns of one row."""
+        return Write((self._put((), row, ttl, now)[0],))
+
+    def put_if(
+        self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, ttl: float | None, now: float
+    ) -> Write:
+        """Write columns of one row if it is absent, or holds what is expected."""
+        statement, key = self._put((), row, ttl, now)
+        if expect is None:
+            return Write((statement,), Condition((self._rows.select(self._rows.key), (*key, now)), None))
+        expected = self._shape.plain_values(expect)
+        select = self._rows.select(tuple(expected)), (*key, now)
+        return Write((statement,), Condition(select, tuple(expected.values())))
+
+    def delete(self, key: Key) -> Write:
+        """Delete a row, or a partition with its static columns."""
+        if len(key) != len(self.declaration.partition):
+            return Write(((self._rows.delete_row, self._shape.key(key)),))
+        partition = self._shape.partition(key)
+        return Write([(part.delete_partition, partition) for part in self._layout.tables])
+
+    def batch(
+        self,
+        partition: Key,
+        writes: Sequence[Put | Delete],
+        static: Mapping[str, Value] | None,
+        expect: Mapping[str, Value] | None,
+        now: float,
+    ) -> Write:
+        """Write rows and static columns of one partition, if the static columns hold what is expected."""
+        partition = self._shape.partition(partition)
+        statements: list[Statement] = []
+        touched: list[Key] = []
+        for write in writes:
+            if isinstance(write, Put):
+                statement, key = self._put(partition, write.row, write.ttl, now)
+                touched.append(key[len(partition) :])
+            else:
+                statement = self._delete(partition, write.cluster)
+                touched.append(write.cluster)
+            statements.append(statement)
+        self._shape.distinct(touched)
+        if static:
+            statements.append(self._put_static(partition, self._shape.static_values(static), now))
+        return Write(statements, None if expect is None else self._static_condition(partition, expect, now))
+
+    def purge(self, connection: sqlite3.Connection, now: float, limit: int) -> int:
+        """Delete some rows that have expired; how many."""
+        return sum(connection.execute(part.purge, (now, limit)).rowcount for part in self._layout.tables)
+
+    def _put(
+        self, partition: Key, row: Mapping[str, Value], ttl: float | None, now: float
+    ) -> tuple[Statement, Key]:
+        """The statement that writes a row, and the row's key. A `partition` given is not in the row."""
+        table = self.declaration
+        given = tuple(row)
+        checks = self._checks(given, self._rows.key[len(partition) :])
+        checked = {column: check(row[column]) for column, check in zip(given, checks, strict=True)}
+        if partition:
+            checked = {**dict(zip(table.partition, partition, strict=True)), **checked}
+        life = check_ttl(table, ttl)
+        expires = None if life is None else now + life
+        statement = self._rows.put(tuple(checked), tuple(checked.values()), expires, now)
+        return statement, tuple(checked[column] for column in self._rows.key)
+
+    def _delete(self, partition: Key, cluster: Key) -> Statement:
+        if not cluster:
+            return self._rows.delete_partition, partition
+        return self._rows.delete_row, (*partition, *self._shape.cluster(cluster))
+
+    def _put_static(self, partition: Key, values: Mapping[str, Value], now: float) -> Statement:
+        assert self._static is not None
+        table = self.declaration
+        expires = None if table.ttl is None else now + table.ttl
+        return self._static.put((*table.partition, *values), (*partition, *values.values()), expires, now)
+
+    def _static_condition(self, partition: Key, expect: Mapping[str, Value], now: float) -> Condition:
+        expected = self._shape.static_values(expect)
+        assert self._static is not None
+        select = self._static.select(tuple(expected)), (*partition, now)
+        return Condition(select, tuple(expected.values()))
+
+    # reading
+
+    def key(self, key: Key) -> Key:
+        """A whole key, checked."""
+        return self._shape.key(key)
+
+    def partition(self, partition: Key) -> Key:
+        """A partition key, checked; StoreBug for a table without static columns too."""
+        if self._static is None:
+            raise StoreBug(f"table {self.declaration.name} has no static columns")
+        return self._shape.partition(partition)
+
+    def get(self, connection: sqlite3.Connection, key: Key, now: float) -> Row | None:
+        """One row by its checked key."""
+        partition = key[: len(self.declaration.partition)]
+        rows = self._fetch(connection, partition, (self._rows.select(self._rows.columns), (*key, now)), now)
+        return rows[0] if rows else None
+
+    def get_static(self, connection: sqlite3.Connection, partition: Key, now: float) -> Row | None:
+        """The static columns of a checked partition key."""
+        static = self._statics(connection, partition, now)
+        return None if all(value is None for value in static.values()) else static
+
+    def scan(
+        self,
+        partition: Key,
+        bounds: tuple[Key | None, Key | None],
+        limit: int | None,
+        reverse: bool,
+        page: bytes | None,
+        now: float,
+    ) -> Scan:
+        """What to ask for rows of one partition."""
+        table = self.declaration
+        ascending = table.descending == reverse
+        start, end = (self._shape.prefix(bound or ()) for bound in bounds)
+        lower, upper = Bound(">=", start), Bound("<=", end)
+        kind = "+" if ascending else "-"
+        if page is not None:
+            after = read_page_token(self._shape, kind, page, table.cluster)
+            if after[: len(start)] < start or (end and after[: len(end)] > end):
+                raise StoreBug(f"table {table.name}: the page token is of a scan of other rows")
+            lower, upper = (Bound(">", after), upper) if ascending else (lower, Bound("<", after))
+        given = [bound for bound in (lower, upper) if bound.values]
+        partition = self._shape.partition(partition)
+        select = self._rows.select_range(partition, given, now, ascending=ascending, limit=self._asked(limit))
+        return Scan(partition, select, limit, kind, table.cluster)
+
+    def scan_all(self, limit: int, page: bytes | None, now: float) -> Scan:
+        """What to ask for rows of all partitions."""
+        ascending = not self.declaration.descending
+        given = []
+        if page is not None:
+            after = read_page_token(self._shape, "*", page, self._rows.key)
+            given = [Bound(">" if ascending else "<", after)]
+        select = self._rows.select_range((), given, now, ascending=ascending, limit=self._asked(limit))
+        return Scan((), select, limit, "*", self._rows.key)
+
+    def page(self, connection: sqlite3.Connection, scan: Scan, now: float) -> Page:
+        """The rows of a scan."""
+        rows = self._fetch(connection, scan.partition, scan.select, now)
+        if scan.limit is None or len(rows) <= scan.limit:
+            return Page(rows, None)
+        rows.pop()
+        return Page(rows, page_token(scan.kind, tuple(rows[-1][column] for column in scan.token_columns)))
+
+    def _asked(self, limit: int | None) -> int:
+        """One row more than wanted shows whether there are more."""
+        return -1 if limit is None else check_limit(self.declaration, limit) + 1
+
+    def _fetch(
+        self, connection: sqlite3.Connection, partition: Key, select: Statement, now: float
+    ) -> list[Row]:
+        """Rows with their static columns: all of one partition, or of any if `partition` is empty."""
+        if self._static is None:
+            return self._rows.fetch(connection, self._rows.columns, select)
+        with _snapshot(connection):
+            rows = self._rows.fetch(connection, self._rows.columns, select)
+            for its, group in [(partition, rows)] if partition else self._by_partition(rows):
+                static = self._statics(connection, its, now)
+                for row in group:
+                    row.update(static)
+            return rows
+
+    def _by_partition(self, rows: list[Row]) -> Iterable[tuple[Key, Iterable[Row]]]:
+        return groupby(rows, lambda row: tuple(row[column] for column in self.declaration.partition))
+
+    def _statics(self, connection: sqlite3.Connection, partition: Key, now: float) -> Row:
+        assert self._static is not None
+        select = self._static.select(self._static.plain), (*partition, now)
+        rows = self._static.fetch(connection, self._static.plain, select)
+        return rows[0] if rows else dict.fromkeys(self._static.plain)

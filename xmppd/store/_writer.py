@@ -1,0 +1,253 @@
+"""Group commit: jobs from the event loop, done by one thread, all that wait in one transaction.
+
+Jobs gather until the end of the loop's turn and go to the thread as one list. The thread takes all lists
+there are, does their jobs in one transaction, and wakes the loop once. Nothing waits for a timer: a lone
+write is committed at once, and the more writes there are, the larger the groups get.
+
+A busy loop starves such a thread. Each statement gives up Python's lock (the GIL) and takes it back, but a
+loop that releases it only for the microseconds of a system call, every 100 us or so, has it again before the
+thread wakes up, and each of these releases starts the switch interval anew. Measured: 4 to 29 seconds for one
+write under a loop at 100 %. So the loop steps aside: when a group is late by `LATE` seconds, it waits up to
+`ASIDE` seconds for the thread, which is then alone. Measured: 2 ms per write, and 43 000 writes a second
+under the same load. A loop that has time to sleep hardly ever does this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from xmppd.errors import StoreError, StoreUnavailable
+from xmppd.store._transaction import Job, Outcome, Transactions
+
+LATE = 0.002
+ASIDE = 0.0005
+
+Entry = tuple[Job, asyncio.Future[Any]]
+
+
+def deliver(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+    """Tell those who wait; who was cancelled meanwhile is passed over."""
+    for (_, future), outcome in zip(entries, outcomes, strict=True):
+        if future.done():
+            continue
+        if isinstance(outcome, StoreError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+class Turnstile:
+    """At most `size` passes are out at a time; who waits longer than `patience` seconds is turned away."""
+
+    def __init__(self, size: int, patience: float) -> None:
+        self._free = size
+        self._patience = patience
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Take a pass if nobody has to wait for one."""
+        if self._free == 0 or self._waiting:
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self) -> None:
+        """Take a pass when it is our turn. StoreUnavailable: too late, or closed."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self._patience):
+                await turn
+        except BaseException as error:
+            if not turn.cancelled() and turn.exception() is None:
+                self.give_back(1)  # the pass came together with the cancellation
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable("too many writes are waiting") from None
+            raise
+
+    def give_back(self, count: int) -> None:
+        """Return passes; those who wait get them in order."""
+        while count and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                count -= 1
+        self._free += count
+
+    def close(self) -> None:
+        """Turn away all who wait."""
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(StoreUnavailable("the store was closed"))
+        self._waiting.clear()
+
+
+class GroupWriter:
+    """Does jobs in a thread, in the order in which they are accepted. Its methods are for one event loop."""
+
+    def __init__(self, transactions: Transactions, *, bound: int, patience: float) -> None:
+        self.groups = 0
+        self.pending = 0
+        self._transactions = transactions
+        self._turnstile = Turnstile(bound, patience)
+        self._fresh: list[Entry] = []
+        self._to_do: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[list[Entry], list[Outcome]]] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._watch: asyncio.TimerHandle | None = None
+        self._progress = 0.0
+        self._ended: asyncio.Event | None = None
+
+    async def write(self, job: Job) -> Any:
+        """What the job returned, once committed; StoreError. Cancelling does not stop an accepted job."""
+        if not self._turnstile.take():
+            await self._turnstile.wait()
+        return await self._accept(job)
+
+    def offer(self, job: Job) -> asyncio.Future[Any] | None:
+        """Accept a job that can as well be done another time: None when others wait already."""
+        return self._accept(job) if self._turnstile.take() else None
+
+    async def close(self) -> None:
+        """Turn away who waits for room, finish what was accepted, and end the thread."""
+        self._turnstile.close()
+        if self._loop is None:
+            return
+        if self._ended is None:
+            self._ended = asyncio.Event()
+            self._hand_over()
+            self._to_do.put(None)
+        await self._ended.wait()
+        self._thread.join()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _accept(self, job: Job) -> asyncio.Future[Any]:
+        if self._ended is not None:
+            raise StoreUnavailable("the store was closed")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread.start()
+        if not self._fresh:
+            self._loop.call_soon(self._hand_over)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._fresh.append((job, future))
+        self.pending += 1
+        return future
+
+    def _hand_over(self) -> None:
+        if not self._fresh:
+            return
+        if self.pending == len(self._fresh):
+            self._progress = time.monotonic()
+        self._to_do.put(self._fresh)
+        self._fresh = []
+        if self._watch is None:
+            self._look_again(LATE)
+
+    def _look_again(self, delay: float) -> None:
+        assert self._loop is not None
+        self._watch = self._loop.call_later(delay, self._step_aside)
+
+    def _step_aside(self) -> None:
+        """Let the thread have the lock of Python for a moment, if it has been without for long."""
+        self._watch = None
+        if not self.pending:
+            return
+        late = time.monotonic() - self._progress
+        if late < LATE:
+            self._look_again(LATE - late)
+            return
+        with contextlib.suppress(queue.Empty):
+            self._settle(*self._done.get(timeout=ASIDE))
+        if self.pending:
+            # A thread that waits for the disk gains nothing from us: look ever more seldom.
+            self._look_again(late if self._transactions.waits_for_disk else LATE)
+
+    def _deliver(self) -> None:
+        with contextlib.suppress(queue.Empty):  # `_step_aside` may have been here
+            while True:
+                self._settle(*self._done.get_nowait())
+
+    def _settle(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+        self.groups += 1
+        self.pending -= len(entries)
+        self._progress = time.monotonic()
+        deliver(entries, outcomes)
+        self._turnstile.give_back(len(entries))
+
+    # in the thread
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            entries = []
+            batch = self._to_do.get()
+            while batch is not None:
+                entries += batch
+                if self._to_do.empty():
+                    break
+                batch = self._to_do.get()
+            is_open = batch is not None
+            if entries:
+                self._done.put((entries, self._transactions.run([job for job, _ in entries])))
+                self._wake(self._deliver)
+        self._transactions.close()
+        self._wake(self._end)
+
+    def _wake(self, what: Callable[[], None]) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop was closed before the store: nobody is left to tell
+            self._loop.call_soon_threadsafe(what)
+
+    def _end(self) -> None:
+        assert self._ended is not None
+        self._ended.set()
+
+
+class InlineWriter:
+    """The same for a database in memory, which waits for no disk: jobs are done when the loop's turn ends."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self.groups = 0
+        self._transactions = transactions
+        self._fresh: list[Entry] = []
+
+    @property
+    def pending(self) -> int:
+        """How many jobs are accepted and not yet done."""
+        return len(self._fresh)
+
+    async def write(self, job: Job) -> Any:
+        """What the job returned; StoreError."""
+        return await self.offer(job)
+
+    def offer(self, job: Job) -> asyncio.Future[Any]:
+        """Accept a job; the future tells its outcome."""
+        loop = asyncio.get_running_loop()
+        if not self._fresh:
+            loop.call_soon(self._do)
+        future: asyncio.Future[Any] = loop.create_future()
+        self._fresh.append((job, future))
+        return future
+
+    async def close(self) -> None:
+        """Do what was accepted, and forget the database."""
+        self._do()
+        self._transactions.close()
+
+    def _do(self) -> None:
+        entries, self._fresh = self._fresh, []
+        if entries:
+            self.groups += 1
+            deliver(entries, self._transactions.run([job for job, _ in entries]))

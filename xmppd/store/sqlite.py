@@ -1,0 +1,221 @@
+"""The store on SQLite: the default engine, for one server with one file.
+
+Writes go through one thread with group commit. Reads are done at once, on the event loop, with a connection
+of their own: in WAL mode they wait for no writer. A prototype compared this with reads through a thread
+(3.11, uvloop): asked for one by one, a row cost 5 us of CPU against 50-66 and a page of 50 rows 45 us against
+92-98; by the hundred both cost the same. Under a loop at 100 % the thread answered after seconds (`_writer`
+says why), this way after 8 us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from xmppd.errors import StoreBug, StoreUnavailable
+from xmppd.store._schema import migrate
+from xmppd.store._statements import OpenTable, Write
+from xmppd.store._transaction import MEMORY, Transactions, connect, translated
+from xmppd.store._writer import GroupWriter, InlineWriter
+from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
+
+PURGE_SECONDS = 60.0
+PURGE_ROWS = 500
+READ_PATIENCE = 0.1
+"""Seconds a read, and so the loop, may wait for a lock; only another program's recovery takes such a lock."""
+
+Found = TypeVar("Found")
+
+
+@dataclass(slots=True)
+class StoreStats:
+    """What the store has done since it was made, and how many writes are accepted but not yet committed."""
+
+    reads: int = 0
+    writes: int = 0
+    groups: int = 0
+    purged: int = 0
+    pending: int = 0
+
+
+class SqliteStore:
+    """Implements `xmppd.store.table.Store`; `path` is a file or ":memory:", `now` tells the time for TTLs.
+
+    `patience` is how many seconds a write waits for room among `bound` others, or for another program's lock.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        now: Callable[[], float] = time.time,
+        patience: float = 5.0,
+        bound: int = 4096,
+    ) -> None:
+        self._path = MEMORY if str(path) == MEMORY else str(Path(path).absolute())
+        self._now = now
+        self._transactions = Transactions(self._path, patience)
+        self._writer: GroupWriter | InlineWriter
+        if self._path == MEMORY:
+            self._writer = InlineWriter(self._transactions)
+        else:
+            self._writer = GroupWriter(self._transactions, bound=bound, patience=patience)
+        self._reader: sqlite3.Connection | None = None
+        self._tables: dict[str, OpenTable] = {}
+        self._is_closed = False
+        self._purge_at = 0.0
+        self._stats = StoreStats()
+
+    @property
+    def stats(self) -> StoreStats:
+        """The counters as they are now."""
+        return replace(self._stats, groups=self._writer.groups, pending=self._writer.pending)
+
+    async def open(self, tables: Sequence[Table]) -> None:
+        """Create or migrate `tables`; the first call connects. See the port."""
+        self._check_not_closed()
+        opened = {table.name: OpenTable(table) for table in tables}
+        await self._writer.write(partial(migrate, tables=tables))
+        self._tables = {**self._tables, **opened}
+
+    async def close(self) -> None:
+        """Finish every accepted write, then disconnect. Whatever is asked for later is StoreUnavailable."""
+        self._is_closed = True
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        await self._writer.close()
+
+    async def get(self, table: Table, key: Key) -> Row | None:
+        """One row by its whole key."""
+        opened = self._opened(table)
+        return self._read(partial(opened.get, key=opened.key(key), now=self._now()))
+
+    async def get_static(self, table: Table, partition: Key) -> Row | None:
+        """The static columns of one partition."""
+        opened = self._opened(table)
+        return self._read(partial(opened.get_static, partition=opened.partition(partition), now=self._now()))
+
+    async def scan(
+        self,
+        table: Table,
+        partition: Key,
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Page:
+        """Rows of one partition in a range."""
+        opened, now = self._opened(table), self._now()
+        scan = opened.scan(partition, (start, end), limit, reverse, page, now)
+        return self._read(partial(opened.page, scan=scan, now=now))
+
+    async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
+        """Rows of every partition."""
+        opened, now = self._opened(table), self._now()
+        return self._read(partial(opened.page, scan=opened.scan_all(limit, page, now), now=now))
+
+    async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write columns of one row."""
+        await self._write(self._opened(table).put(row, ttl, self._now()))
+
+    async def delete(self, table: Table, key: Key) -> None:
+        """Delete one row or one partition."""
+        await self._write(self._opened(table).delete(key))
+
+    async def put_if(
+        self,
+        table: Table,
+        row: Mapping[str, Value],
+        expect: Mapping[str, Value] | None,
+        *,
+        ttl: float | None = None,
+    ) -> bool:
+        """Write columns of one row on a condition; whether it was written."""
+        return await self._write(self._opened(table).put_if(row, expect, ttl, self._now()))
+
+    async def batch(
+        self,
+        table: Table,
+        partition: Key,
+        writes: Sequence[Put | Delete],
+        *,
+        static: Mapping[str, Value] | None = None,
+        expect: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Apply writes of one partition atomically; whether they were applied."""
+        write = self._opened(table).batch(partition, writes, static, expect, self._now())
+        if not write.statements and write.condition is None:
+            return True
+        return await self._write(write)
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise StoreUnavailable("the store was closed")
+
+    def _opened(self, table: Table) -> OpenTable:
+        self._check_not_closed()
+        opened = self._tables.get(table.name)
+        if opened is None:
+            if not self._tables:
+                raise StoreUnavailable("the store is not open")
+            raise StoreBug(f"table {table.name} has not been opened")
+        if opened.declaration is not table and opened.declaration != table:
+            raise StoreBug(f"table {table.name} was opened with another declaration")
+        return opened
+
+    def _read(self, ask: Callable[[sqlite3.Connection], Found]) -> Found:
+        self._stats.reads += 1
+        try:
+            return ask(self._reading_connection())
+        except (sqlite3.Error, OSError) as error:
+            self._drop_reader()
+            raise translated(error, self._path) from error
+
+    def _reading_connection(self) -> sqlite3.Connection:
+        if self._path == MEMORY:
+            return self._transactions.connection()
+        if self._reader is None:
+            self._reader = connect(self._path, READ_PATIENCE, create=False)
+        return self._reader
+
+    def _drop_reader(self) -> None:
+        """After trouble the next read begins with a new connection."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    async def _write(self, write: Write) -> bool:
+        self._purge_now_and_then()
+        self._stats.writes += 1
+        done: bool = await self._writer.write(write)
+        return done
+
+    def _purge_now_and_then(self) -> None:
+        """Let the writer delete some expired rows; only writes make such rows, so they also set the pace."""
+        now = self._now()
+        if self._purge_at - PURGE_SECONDS <= now < self._purge_at:  # earlier: the clock was set back
+            return
+        purging = self._writer.offer(partial(_purge, tables=list(self._tables.values()), now=now))
+        if purging is not None:
+            self._purge_at = now + PURGE_SECONDS
+            purging.add_done_callback(self._count_purged)
+
+    def _count_purged(self, purging: asyncio.Future[int]) -> None:
+        if purging.cancelled() or purging.exception() is not None:
+            return  # there is another time
+        self._stats.purged += purging.result()
+        if purging.result() >= PURGE_ROWS:
+            self._purge_at = 0.0
+
+
+def _purge(connection: sqlite3.Connection, tables: Sequence[OpenTable], now: float) -> int:
+    return sum(opened.purge(connection, now, PURGE_ROWS) for opened in tables)

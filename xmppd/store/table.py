@@ -1,0 +1,161 @@
+"""Declared wide-row tables and the port that every storage engine implements.
+
+A row is addressed by its *key*: the values of the partition columns, then those of the clustering columns.
+All rows of one partition live together, are ordered by the clustering columns (text by code points, blobs by
+bytes), share the *static* columns, and are the unit of atomicity: nothing spans partitions, so write in a way
+that a repeat is harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+ColumnType = Literal["text", "blob", "int", "float", "bool", "timestamp"]
+"""Types of columns. `timestamp`: seconds since the epoch, UTC, a float; `int`: 64 bits; `float`: not NaN."""
+
+Value = str | bytes | int | float | bool | None
+Key = tuple[Value, ...]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The declaration of one table. Names are lower-case; key columns are `text` unless `columns` says more.
+
+    `ttl` is the default life of rows and static columns in seconds (None: for ever). Each write gives the row
+    a new life, so where there are TTLs write whole rows. `descending` reverses the order of all clustering
+    columns. A plugin leaves `name` empty: the loader fills in `<plugin>_<attribute>`.
+    """
+
+    name: str = ""
+    partition: tuple[str, ...] = ()
+    cluster: tuple[str, ...] = ()
+    columns: Mapping[str, ColumnType] = field(default_factory=dict)
+    static: Mapping[str, ColumnType] = field(default_factory=dict)
+    ttl: float | None = None
+    descending: bool = False
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Names of all key columns, partition first."""
+        return self.partition + self.cluster
+
+    def type_of(self, column: str) -> ColumnType:
+        """The type of a key, plain or static column; KeyError for an unknown one."""
+        if column in self.columns:
+            return self.columns[column]
+        if column in self.static:
+            return self.static[column]
+        if column in self.key:
+            return "text"
+        raise KeyError(column)
+
+    def named(self, name: str) -> Table:
+        """The same declaration under another name."""
+        return replace(self, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write columns of one row in a batch (an upsert); of its key `row` holds the clustering columns only."""
+
+    row: Mapping[str, Value]
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """In a batch: delete the row with these clustering values; an empty tuple: every row, nothing static."""
+
+    cluster: Key = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of a scan, in clustering order, and the token to go on with (None: no more rows)."""
+
+    rows: list[Row]
+    next: bytes | None
+
+
+class Store(Protocol):
+    """What every engine offers. `await` on a write returns when the write is durable.
+
+    Errors: StoreUnavailable (nothing was and nothing will be written), StoreTimeout (outcome unknown),
+    StoreConflict, StoreBug (refused before anything was done). Rows read hold every column of the table, None
+    where nothing was written, static columns included. A row whose TTL has passed is not seen. Who cancels a
+    write does not know its outcome.
+    """
+
+    async def open(self, tables: Sequence[Table]) -> None:
+        """Connect, and create or migrate `tables`. New columns are added; StoreBug says why others cannot be.
+
+        A column that is no longer declared is kept and not seen. A new `ttl` is for rows written from now on.
+        May be called again with more tables while open (a plugin was loaded).
+        """
+
+    async def close(self) -> None:
+        """Finish every accepted write, then disconnect."""
+
+    async def get(self, table: Table, key: Key) -> Row | None:
+        """One row by its whole key, which in a table without clustering columns is the partition key."""
+
+    async def get_static(self, table: Table, partition: Key) -> Row | None:
+        """The static columns of one partition; None when none of them has a value."""
+
+    async def scan(
+        self,
+        table: Table,
+        partition: Key,
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Page:
+        """Rows of one partition between the clustering prefixes `start` and `end`, both inclusive.
+
+        `start` is the smaller value, whatever the order; `reverse` walks against the clustering order.
+        `limit` bounds the rows of this page (None: all rows); `page` is the token of the page before, of the
+        same scan.
+        """
+
+    async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
+        """Rows of every partition in the engine's own order, for tools; never on a client's path."""
+
+    async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write the given columns of one row (an upsert: the other columns keep their values)."""
+
+    async def delete(self, table: Table, key: Key) -> None:
+        """Delete one row by its whole key, or a partition, static columns too, by the partition key alone."""
+
+    async def put_if(
+        self,
+        table: Table,
+        row: Mapping[str, Value],
+        expect: Mapping[str, Value] | None,
+        *,
+        ttl: float | None = None,
+    ) -> bool:
+        """Write the row only if it is absent (`expect` None) or holds `expect`; whether it was written.
+
+        None in `expect` means a column without value, or no row.
+        """
+
+    async def batch(
+        self,
+        table: Table,
+        partition: Key,
+        writes: Sequence[Put | Delete],
+        *,
+        static: Mapping[str, Value] | None = None,
+        expect: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Apply all writes of one partition and new `static` values atomically; whether they were applied.
+
+        With `expect` only if the static columns hold these values now (a missing value equals None). The
+        writes must touch different rows, for engines differ in which of two would win.
+        """

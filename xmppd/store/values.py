@@ -1,0 +1,228 @@
+"""What callers hand to a store, checked against the declarations before anything is queued.
+
+Engine-neutral: every engine refuses the same things with the same words (StoreBug), and stores the values
+returned here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from xmppd.errors import StoreBug
+from xmppd.store.table import ColumnType, Key, Table, Value
+
+Check = Callable[[Value], Value]
+"""Returns the value of one column in the form to be stored; StoreBug if it does not belong there."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_INT_END = 1 << 63
+
+
+def _text(value: Value) -> str:
+    if not isinstance(value, str):
+        raise TypeError("is no str")
+    if not value.isascii():
+        value.encode()  # a lone surrogate has no UTF-8
+    return value if type(value) is str else str.__str__(value)
+
+
+def _blob(value: Value) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError("is no bytes")
+    return value if type(value) is bytes else bytes(value)
+
+
+def _int(value: Value) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("is no int")
+    if not -_INT_END <= value < _INT_END:
+        raise ValueError("does not fit into 64 bits")
+    return int(value)
+
+
+def _bool(value: Value) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("is no bool")
+    return value
+
+
+def _float(value: Value) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError("is no number")
+    number = float(value)
+    if number != number:  # engines disagree on what equals NaN and where it sorts
+        raise ValueError("is not a number (NaN)")
+    return number
+
+
+def _timestamp(value: Value) -> float:
+    number = _float(value)
+    if math.isinf(number):
+        raise ValueError("is no moment in time")
+    return number
+
+
+_CONVERSIONS: Mapping[ColumnType, Callable[[Value], Value]] = {
+    "text": _text,
+    "blob": _blob,
+    "int": _int,
+    "bool": _bool,
+    "float": _float,
+    "timestamp": _timestamp,
+}
+
+
+def check_declaration(table: Table) -> None:
+    """StoreBug with the reason if no engine could make this table."""
+    names = [*table.key, *(c for c in table.columns if c not in table.key), *table.static]
+    if not _NAME.fullmatch(table.name) or table.name.startswith("sqlite_"):
+        raise StoreBug(f"{table.name!r} is no name for a table: lower-case letters, digits and _, at most 48")
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise StoreBug(f"table {table.name}: {name!r} is no name for a column")
+        if names.count(name) > 1:
+            raise StoreBug(f"table {table.name}: the column {name} is declared twice")
+        if table.type_of(name) not in _CONVERSIONS:
+            raise StoreBug(f"table {table.name}: {table.type_of(name)!r} is no type for the column {name}")
+    if not table.partition:
+        raise StoreBug(f"table {table.name} has no partition key")
+    if table.static and not table.cluster:
+        raise StoreBug(
+            f"table {table.name} has static columns but no clustering key: make them plain columns"
+        )
+    if table.ttl is not None:
+        check_ttl(table, table.ttl)
+
+
+def check_ttl(table: Table, ttl: float | None) -> float | None:
+    """The life of a row in seconds, the table's default if `ttl` is None."""
+    if ttl is None:
+        return table.ttl
+    if not 0 < ttl < math.inf:
+        raise StoreBug(f"table {table.name}: {ttl!r} is no time to live in seconds")
+    return ttl
+
+
+def check_limit(table: Table, limit: int) -> int:
+    """The number of rows of a page; a client may have asked for any."""
+    if limit < 1:
+        raise StoreBug(f"table {table.name}: a page of {limit} rows")
+    return min(limit, 1 << 31)
+
+
+class Shape:
+    """One declaration as checks. Every method raises StoreBug that names table and column."""
+
+    def __init__(self, table: Table) -> None:
+        check_declaration(table)
+        self.table = table
+        self.plain = tuple(column for column in table.columns if column not in table.key)
+        self._checks = {column: self._check(column) for column in (*table.key, *self.plain, *table.static)}
+        self._key_checks = tuple(self._checks[column] for column in table.key)
+
+    def key(self, key: Key) -> Key:
+        """The values of a whole key."""
+        if len(key) != len(self._key_checks):
+            raise StoreBug(f"table {self.table.name}: a key is {self.table.key}, not {len(key)} values")
+        return tuple(check(value) for check, value in zip(self._key_checks, key, strict=True))
+
+    def partition(self, partition: Key) -> Key:
+        """The values of a whole partition key."""
+        if len(partition) != len(self.table.partition):
+            wrong = f"a partition key is {self.table.partition}, not {len(partition)} values"
+            raise StoreBug(f"table {self.table.name}: {wrong}")
+        return tuple(check(value) for check, value in zip(self._key_checks, partition, strict=False))
+
+    def prefix(self, prefix: Key) -> Key:
+        """The values of some first clustering columns."""
+        checks = self._key_checks[len(self.table.partition) :]
+        if len(prefix) > len(checks):
+            wrong = f"clustering columns are {self.table.cluster}, not {len(prefix)} values"
+            raise StoreBug(f"table {self.table.name}: {wrong}")
+        return tuple(check(value) for check, value in zip(checks, prefix, strict=False))
+
+    def cluster(self, cluster: Key) -> Key:
+        """The values of all clustering columns."""
+        if len(cluster) != len(self.table.cluster):
+            wrong = f"clustering columns are {self.table.cluster}, not {len(cluster)} values"
+            raise StoreBug(f"table {self.table.name}: {wrong}")
+        return self.prefix(cluster)
+
+    def row_checks(self, columns: Sequence[str], key: Sequence[str]) -> tuple[Check, ...]:
+        """The checks of a row's columns, of which `key` must be some and the others plain."""
+        for part in key:
+            if part not in columns:
+                raise StoreBug(f"table {self.table.name}: the row lacks {part}, a part of its key")
+        return tuple(self._checks[self._known(column, (*key, *self.plain))] for column in columns)
+
+    def plain_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """What a condition expects in plain columns."""
+        return self._some(values, self.plain)
+
+    def static_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Values for static columns, or what a condition expects there."""
+        return self._some(values, self.table.static)
+
+    def distinct(self, touched: Sequence[Key]) -> None:
+        """Refuse a batch that touches one row twice: which write wins would depend on the engine.
+
+        `touched` are clustering values; an empty tuple stands for every row of the partition.
+        """
+        if len(set(touched)) < len(touched) or (len(touched) > 1 and () in touched):
+            raise StoreBug(f"table {self.table.name}: a batch touches one row twice")
+
+    def _some(
+        self, values: Mapping[str, Value], allowed: Sequence[str] | Mapping[str, ColumnType]
+    ) -> dict[str, Value]:
+        if not values:
+            raise StoreBug(f"table {self.table.name}: no columns to write or to compare")
+        return {column: self._checks[self._known(column, allowed)](value) for column, value in values.items()}
+
+    def _known(self, column: str, allowed: Sequence[str] | Mapping[str, ColumnType]) -> str:
+        if column in allowed:
+            return column
+        if column in self.table.static:
+            raise StoreBug(f"table {self.table.name}: {column} is static, only `batch(static=...)` writes it")
+        if column in self._checks:
+            raise StoreBug(f"table {self.table.name}: {column} is not expected here")
+        raise StoreBug(f"table {self.table.name} has no column {column}")
+
+    def _check(self, column: str) -> Check:
+        table = self.table.name
+        convert = _CONVERSIONS[self.table.type_of(column)]
+        is_key = column in self.table.key
+
+        def check(value: Value) -> Value:
+            if value is None and not is_key:
+                return None
+            try:
+                return convert(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise StoreBug(f"table {table}, column {column}: {type(value).__name__} {error}") from None
+
+        return check
+
+
+def page_token(kind: str, key: Key) -> bytes:
+    """The place of a row from which the next page goes on; `kind` tells scans apart that walk differently."""
+    parts = [base64.b85encode(v).decode() if isinstance(v, bytes) else v for v in key]
+    return json.dumps([kind, *parts], separators=(",", ":")).encode()
+
+
+def read_page_token(shape: Shape, kind: str, token: bytes, columns: Sequence[str]) -> Key:
+    """The values of `columns` in a token of `kind`; StoreBug for anything else: clients may have made it."""
+    try:
+        found, *parts = json.loads(token)
+        if found != kind or not parts or len(parts) != len(columns):
+            raise ValueError("of another scan")
+        for place, column in enumerate(columns):
+            if shape.table.type_of(column) == "blob":
+                parts[place] = base64.b85decode(parts[place])
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreBug(f"table {shape.table.name}: no page token of this scan: {error}") from None
+    checks = shape.row_checks(columns, columns)
+    return tuple(check(value) for check, value in zip(checks, parts, strict=True))
