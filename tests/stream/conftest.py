@@ -1,0 +1,48 @@
+"""A server's SASL mechanisms over real accounts in a real store."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest_asyncio
+
+from xmppd.core.accounts import TABLES, Accounts
+from xmppd.store.sqlite import SqliteStore
+from xmppd.stream.plain import Anonymous, Plain
+from xmppd.stream.sasl import Authenticator, Channel
+from xmppd.stream.scram import scram_mechanisms
+
+DOMAIN = "example.org"
+PASSWORD = "pencil"
+BINDING = b"the hash of a certificate"
+
+
+@dataclass
+class Server:
+    """The mechanisms of one server, and streams to it."""
+
+    accounts: Accounts
+    store: SqliteStore
+    mechanisms: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.mechanisms = (*scram_mechanisms(self.accounts), Plain(self.accounts), Anonymous())
+
+    def plaintext(self, *mechanisms: Any, **kwargs: Any) -> Authenticator:
+        return Authenticator(mechanisms or self.mechanisms, Channel(DOMAIN), **kwargs)
+
+    def tls(self, *mechanisms: Any, **kwargs: Any) -> Authenticator:
+        channel = Channel(DOMAIN, secure=True, bindings={"tls-server-end-point": BINDING})
+        return Authenticator(mechanisms or self.mechanisms, channel, **kwargs)
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[Server]:
+    store = SqliteStore(":memory:")
+    await store.open(TABLES)
+    accounts = Accounts(store, iterations=20, threads=2)
+    await accounts.open()
+    await accounts.create(f"alice@{DOMAIN}", PASSWORD)
+    yield Server(accounts, store)
+    accounts.close()
+    await store.close()

@@ -1,0 +1,229 @@
+"""SASL as XMPP uses it (RFC 6120 section 6, RFC 4422): the attempts of one connection, and what a mechanism
+must offer.
+
+Nothing here does I/O. A mechanism belongs to the whole server, an exchange to one attempt, an `Authenticator`
+to one stream. A plugin adds a mechanism by giving an object that fits `Mechanism`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from xmppd.errors import JidError, SaslError, StoreError
+from xmppd.jid import Jid
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who logged in: the prepared localpart of the account, in the domain of the stream."""
+
+    local: str
+    anonymous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What a mechanism may know of its stream.
+
+    `secure` says whether TLS protects it. `bindings` maps channel binding types (RFC 5929, 9266) to their
+    data, and is empty without TLS. `offered` names the mechanisms that were advertised; the `Authenticator`
+    fills it in.
+    """
+
+    domain: str
+    secure: bool = False
+    bindings: Mapping[str, bytes] = field(default_factory=dict)
+    offered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """The exchange goes on: send `data` and wait for the client's response."""
+
+    data: bytes
+
+    @property
+    def payload(self) -> str:
+        """The text of `<challenge/>` (RFC 6120 6.4.3)."""
+        return _encode(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The exchange is over and proved `identity`. `data` goes into `<success/>` (None: there is none)."""
+
+    identity: Identity
+    data: bytes | None = None
+
+    @property
+    def payload(self) -> str:
+        """The text of `<success/>`, where "=" stands for data of length zero (RFC 6120 6.4.6)."""
+        if self.data is None:
+            return ""
+        return _encode(self.data) or "="
+
+
+Step = Challenge | Success
+
+
+class Exchange(Protocol):
+    """One attempt to authenticate."""
+
+    def step(self, data: bytes) -> Step | Awaitable[Step]:
+        """Take the client's next message; an awaitable only where it must wait. SaslError refuses."""
+
+
+class Mechanism(Protocol):
+    """A way to authenticate, shared by all connections. The client speaks first, as in every mechanism in
+    use.
+
+    Mechanisms are advertised in the order of falling `priority`; one with `needs_tls` only on a secure
+    channel.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def needs_tls(self) -> bool: ...
+
+    def available(self, channel: Channel) -> bool:
+        """Whether it can work on this channel; `needs_tls` is looked at elsewhere."""
+
+    def start(self, channel: Channel) -> Exchange:
+        """A fresh exchange."""
+
+
+class Authenticator:
+    """The SASL negotiation of one stream. One made after STARTTLS gets the `attempts` left before."""
+
+    __slots__ = ("_exchange", "_mechanisms", "attempts", "channel")
+
+    def __init__(self, mechanisms: Sequence[Mechanism], channel: Channel, *, attempts: int = 5) -> None:
+        self._mechanisms = mechanisms
+        self._exchange: Exchange | None = None
+        self.attempts = attempts
+        usable = [m for m in mechanisms if (channel.secure or not m.needs_tls) and m.available(channel)]
+        usable.sort(key=lambda mechanism: -mechanism.priority)
+        self.channel = replace(channel, offered=tuple(mechanism.name for mechanism in usable))
+
+    def mechanisms(self) -> list[str]:
+        """The names to advertise, the preferred one first (RFC 6120 6.3.3)."""
+        return list(self.channel.offered)
+
+    def channel_binding_types(self) -> list[str]:
+        """The types to advertise by XEP-0440; none when no offered mechanism can use them."""
+        if any(name.endswith("-PLUS") for name in self.channel.offered):
+            return list(self.channel.bindings)
+        return []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a refusal now was the last one: the stream ends with policy-violation (RFC 6120 6.4.5)."""
+        return self.attempts <= 0
+
+    def start(self, name: str, payload: str = "") -> Step | Awaitable[Step]:
+        """Begin an attempt: attribute and text of `<auth/>`. "" is no initial response, "=" an empty one."""
+        mechanism = self._choose(name)
+        initial = decode(payload)
+        exchange = mechanism.start(self.channel)
+        if payload == "":
+            self._exchange = exchange
+            return Challenge(b"")
+        return self._advance(exchange, initial)
+
+    def respond(self, payload: str) -> Step | Awaitable[Step]:
+        """Go on with the text of a `<response/>`. While a step is awaited there is nothing to respond to."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            self.attempts -= 1
+            raise SaslError("malformed-request", "no authentication is going on")
+        return self._advance(exchange, decode(payload))
+
+    def abort(self) -> SaslError:
+        """Give up the attempt, as the client asked (RFC 6120 6.4.4); what to answer."""
+        self._exchange = None
+        return SaslError("aborted")
+
+    def _choose(self, name: str) -> Mechanism:
+        """Count an attempt and find its mechanism among those advertised."""
+        self._exchange = None
+        if self.exhausted:
+            raise SaslError("not-authorized", "too many attempts")
+        self.attempts -= 1
+        for mechanism in self._mechanisms:
+            if mechanism.name == name:
+                if name in self.channel.offered:
+                    return mechanism
+                if mechanism.needs_tls and not self.channel.secure:
+                    raise SaslError("encryption-required")
+        raise SaslError("invalid-mechanism")
+
+    def _advance(self, exchange: Exchange, data: bytes) -> Step | Awaitable[Step]:
+        step = exchange.step(data)
+        if isinstance(step, Challenge):
+            self._exchange = exchange
+        elif not isinstance(step, Success):
+            return self._wait(exchange, step)
+        return step
+
+    async def _wait(self, exchange: Exchange, pending: Awaitable[Step]) -> Step:
+        try:
+            step = await pending
+        except StoreError as error:
+            log.warning("store-failed", extra={"kind": "login", "error": str(error)})
+            raise SaslError("temporary-auth-failure") from error
+        if isinstance(step, Challenge):
+            self._exchange = exchange
+        return step
+
+
+def decode(payload: str) -> bytes:
+    """The bytes of a base64 text in its one canonical form; "=" and "" are zero bytes (RFC 6120 6.4.2)."""
+    if payload in ("", "="):
+        return b""
+    try:
+        data = binascii.a2b_base64(payload)
+    except ValueError:
+        raise SaslError("incorrect-encoding") from None
+    # a2b_base64 skips foreign characters and ignores stray bits; only the canonical text survives the way
+    # back.
+    if _encode(data) != payload:
+        raise SaslError("incorrect-encoding")
+    return data
+
+
+def _encode(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def prepare_identity(name: str, authzid: str, domain: str) -> Jid:
+    """The account (a bare JID) of an authentication identity, which is a localpart (RFC 6120 6.3.8, RFC 7622
+    3.3).
+
+    A name that no account can have is not-authorized, like an unknown one. An authorization identity must
+    name the same account (RFC 6120 6.3.8), else invalid-authzid.
+    """
+    try:
+        jid = Jid.of(name, domain)
+    except JidError:
+        raise SaslError("not-authorized") from None
+    if not jid.local:
+        raise SaslError("not-authorized")
+    if authzid:
+        try:
+            claimed = str(Jid.parse(authzid))
+        except JidError:
+            raise SaslError("invalid-authzid") from None
+        if claimed != jid.bare:
+            raise SaslError("invalid-authzid")
+    return jid
