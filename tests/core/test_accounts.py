@@ -1,0 +1,380 @@
+"""Accounts over the real store: making, changing and removing them, and what may be cached."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from xmppd.core.accounts import ACCOUNT, TABLES, AccountExists, AccountInfo, Accounts, AccountUnknown, derive
+from xmppd.errors import JidError, StoreTimeout
+from xmppd.store.sqlite import SqliteStore
+from xmppd.stream.lru import Lru
+from xmppd.stream.scram import BadPassword, Credentials, derive_keys
+
+ALICE = "alice@example.org"
+SALT = b"0123456789abcdef"
+
+
+@pytest_asyncio.fixture
+async def store() -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(":memory:")
+    await store.open(TABLES)
+    yield store
+    await store.close()
+
+
+@pytest_asyncio.fixture
+async def accounts(store: SqliteStore) -> AsyncIterator[Accounts]:
+    accounts = Accounts(store, iterations=20, threads=2, now=lambda: 1_700_000_000.5)
+    await accounts.open()
+    yield accounts
+    accounts.close()
+
+
+class Gate:
+    """A store whose reads can be held up after they were made, and whose writes can be lost."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.opened = asyncio.Event()
+        self.opened.set()
+        self.reads = 0
+        self.arrived: asyncio.Queue[None] = asyncio.Queue()
+        self.loses_writes = False
+
+    async def get(self, *args: Any) -> Any:
+        self.reads += 1
+        row = await self._store.get(*args)
+        self.arrived.put_nowait(None)
+        await self.opened.wait()
+        return row
+
+    async def put_if(self, *args: Any) -> bool:
+        written = await self._store.put_if(*args)
+        if self.loses_writes:
+            raise StoreTimeout("no answer")
+        return written
+
+    async def delete(self, *args: Any) -> None:
+        await self._store.delete(*args)
+
+
+@pytest_asyncio.fixture
+async def gate(store: SqliteStore) -> Gate:
+    return Gate(store)
+
+
+@pytest_asyncio.fixture
+async def gated(gate: Gate) -> AsyncIterator[Accounts]:
+    accounts = Accounts(gate, iterations=20, threads=1)  # type: ignore[arg-type]
+    await accounts.open()
+    gate.reads = 0
+    gate.arrived = asyncio.Queue()
+    yield accounts
+    accounts.close()
+
+
+async def finish(answer: Any) -> Any:
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+# -------------------------------------------------------------------------------- life
+
+
+@pytest.mark.asyncio
+async def test_an_account_is_made_once(accounts: Accounts) -> None:
+    assert await finish(accounts.exists(ALICE)) is False
+    await accounts.create(ALICE, "pencil")
+    assert await finish(accounts.exists(ALICE)) is True
+    with pytest.raises(AccountExists, match=ALICE):
+        await accounts.create(ALICE, "crayon")
+    credentials = await finish(accounts.credentials(ALICE))
+    salt = credentials.keys["sha256"].salt
+    assert len(salt) == 16
+    assert credentials == Credentials(
+        {"sha256": derive_keys("sha256", "pencil", salt, 20), "sha1": derive_keys("sha1", "pencil", salt, 20)}
+    )
+
+
+@pytest.mark.asyncio
+async def test_of_two_creations_at_once_one_wins(accounts: Accounts) -> None:
+    results = await asyncio.gather(
+        *(accounts.create(ALICE, f"password {number}") for number in range(8)), return_exceptions=True
+    )
+    assert results.count(None) == 1
+    assert [type(result) for result in results if result is not None] == [AccountExists] * 7
+
+
+@pytest.mark.asyncio
+async def test_names_are_normalised(accounts: Accounts) -> None:
+    await accounts.create("Alice@EXAMPLE.org", "pencil")
+    assert await finish(accounts.exists(ALICE)) is True
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "name", ["example.org", "alice@example.org/phone", "a b@example.org", "@example.org", ""]
+)
+async def test_what_is_no_account_name(accounts: Accounts, name: str) -> None:
+    with pytest.raises(JidError):
+        await accounts.create(name, "pencil")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("password", ["", "bell\a", "nul\0"])
+async def test_what_is_no_password(accounts: Accounts, password: str) -> None:
+    with pytest.raises(BadPassword):
+        await accounts.create(ALICE, password)
+    assert await finish(accounts.exists(ALICE)) is False
+    await accounts.create(ALICE, "pencil")
+    with pytest.raises(BadPassword):
+        await accounts.set_password(ALICE, password)
+
+
+@pytest.mark.asyncio
+async def test_the_password_is_not_in_the_store(accounts: Accounts, store: SqliteStore) -> None:
+    await accounts.create(ALICE, "pencil")
+    row = await store.get(ACCOUNT, (ALICE,))
+    assert row is not None
+    assert set(row) == {"account", "scram_sha_1", "scram_sha_256", "created", "disabled"}
+    assert row["scram_sha_256"].startswith("SCRAM-SHA-256$20:")
+    assert "pencil" not in repr(row)
+
+
+@pytest.mark.asyncio
+async def test_a_changed_password(accounts: Accounts) -> None:
+    await accounts.create(ALICE, "pencil")
+    before = await finish(accounts.credentials(ALICE))
+    await accounts.set_password(ALICE, "crayon")
+    after = await finish(accounts.credentials(ALICE))
+    salt = after.keys["sha1"].salt
+    assert salt != before.keys["sha1"].salt
+    assert after.keys["sha1"] == derive_keys("sha1", "crayon", salt, 20)
+    assert (await accounts.info(ALICE)).created == 1_700_000_000.5
+
+
+@pytest.mark.asyncio
+async def test_disabled_accounts_exist(accounts: Accounts) -> None:
+    await accounts.create(ALICE, "pencil")
+    assert (await finish(accounts.credentials(ALICE))).disabled is False
+    await accounts.disable(ALICE)
+    assert (await finish(accounts.credentials(ALICE))).disabled is True
+    assert await finish(accounts.exists(ALICE)) is True
+    await accounts.set_password(ALICE, "crayon")
+    assert (await finish(accounts.credentials(ALICE))).disabled is True
+    await accounts.enable(ALICE)
+    assert (await finish(accounts.credentials(ALICE))).disabled is False
+
+
+@pytest.mark.asyncio
+async def test_a_removed_account_is_gone(accounts: Accounts) -> None:
+    await accounts.create(ALICE, "pencil")
+    assert await finish(accounts.credentials(ALICE)) is not None
+    await accounts.remove(ALICE)
+    assert await finish(accounts.credentials(ALICE)) is None
+    assert await finish(accounts.exists(ALICE)) is False
+    await accounts.create(ALICE, "pencil")
+    assert await finish(accounts.exists(ALICE)) is True
+
+
+@pytest.mark.asyncio
+async def test_what_needs_an_account(accounts: Accounts) -> None:
+    for attempt in (
+        accounts.set_password(ALICE, "pencil"),
+        accounts.disable(ALICE),
+        accounts.enable(ALICE),
+        accounts.remove(ALICE),
+        accounts.info(ALICE),
+    ):
+        with pytest.raises(AccountUnknown, match=ALICE):
+            await attempt
+    assert await finish(accounts.exists(ALICE)) is False
+
+
+@pytest.mark.asyncio
+async def test_accounts_are_listed_by_pages(accounts: Accounts) -> None:
+    names = {f"user{number}@example.org" for number in range(7)}
+    for name in names:
+        await accounts.create(name, "pencil")
+    found = [info async for info in accounts.list(page_size=3)]
+    assert {info.account for info in found} == names
+    assert len(found) == 7
+    assert await accounts.info("user3@example.org") in found
+    assert found[0] == AccountInfo(found[0].account, 1_700_000_000.5, False, ("SCRAM-SHA-256", "SCRAM-SHA-1"))
+
+
+@pytest.mark.asyncio
+async def test_a_seeded_row_is_an_account(accounts: Accounts, store: SqliteStore) -> None:
+    await store.put(ACCOUNT, {"account": ALICE, **derive("pencil", SALT, 4096)})
+    credentials = await finish(accounts.credentials(ALICE))
+    assert credentials.keys["sha256"] == derive_keys("sha256", "pencil", SALT, 4096)
+    assert (await accounts.info(ALICE)).created is None
+    await accounts.set_password(ALICE, "crayon")
+    assert (await finish(accounts.credentials(ALICE))).keys["sha256"].iterations == 20
+
+
+def test_derived_columns_are_those_of_rfc_5803() -> None:
+    # The salt and keys of the exchange in RFC 5802 5.
+    columns = derive("pencil", bytes.fromhex("4125c247e43ab1e93c6dff76"), 4096)
+    assert columns["scram_sha_1"] == (
+        "SCRAM-SHA-1$4096:QSXCR+Q6sek8bf92$6dlGYMOdZcOPutkcNY8U2g7vK9Y=:D+CSWLOshSulAsxiupA+qs2/fTE="
+    )
+    assert list(columns) == ["scram_sha_256", "scram_sha_1"]
+
+
+# -------------------------------------------------------------------------------- caches
+
+
+@pytest.mark.asyncio
+async def test_answers_come_from_the_cache_the_second_time(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    assert await finish(gated.credentials(ALICE)) is not None
+    assert await finish(gated.credentials("nobody@example.org")) is None
+    assert gate.reads == 2
+    assert isinstance(gated.credentials(ALICE), Credentials)
+    assert gated.credentials("nobody@example.org") is None
+    assert gated.exists(ALICE) is True
+    assert gated.exists("nobody@example.org") is False
+    assert gate.reads == 2
+
+
+@pytest.mark.asyncio
+async def test_caches_are_bounded(store: SqliteStore) -> None:
+    accounts = Accounts(store, iterations=20, cached_credentials=1, cached_names=2)
+    for name in ("a@example.org", "b@example.org", "c@example.org"):
+        await accounts.create(name, "pencil")
+        assert await finish(accounts.credentials(name)) is not None
+    assert isinstance(accounts.credentials("c@example.org"), Credentials)
+    assert accounts.exists("b@example.org") is True
+    for waiting in (accounts.credentials("b@example.org"), accounts.exists("a@example.org")):
+        assert inspect.isawaitable(waiting)
+        assert await waiting
+    accounts.close()
+
+
+@pytest.mark.asyncio
+async def test_an_old_read_that_ends_after_a_change_is_not_cached(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    gate.opened.clear()
+    slow = asyncio.ensure_future(gated.credentials(ALICE))  # type: ignore[arg-type]
+    await gate.arrived.get()
+    changing = asyncio.ensure_future(gated.set_password(ALICE, "crayon"))
+    await gate.arrived.get()
+    gate.opened.set()
+    old, _ = await asyncio.gather(slow, changing)
+    new = await finish(gated.credentials(ALICE))
+    assert old.keys["sha1"] != new.keys["sha1"]
+    assert new.keys["sha1"] == derive_keys("sha1", "crayon", new.keys["sha1"].salt, 20)
+
+
+@pytest.mark.asyncio
+async def test_a_read_before_a_removal_that_ends_after_it_is_not_cached(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    gate.opened.clear()
+    slow = asyncio.ensure_future(gated.exists(ALICE))  # type: ignore[arg-type]
+    await gate.arrived.get()
+    gated.forget(ALICE)
+    gate.opened.set()
+    assert await slow is True
+    assert inspect.isawaitable(waiting := gated.exists(ALICE))
+    await waiting
+
+
+@pytest.mark.asyncio
+async def test_a_write_with_unknown_outcome_leaves_no_cache(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    before = await finish(gated.credentials(ALICE))
+    gate.loses_writes = True
+    with pytest.raises(StoreTimeout):
+        await gated.set_password(ALICE, "crayon")
+    assert await finish(gated.credentials(ALICE)) != before
+
+
+@pytest.mark.asyncio
+async def test_changing_a_password_does_not_bring_a_removed_account_back(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    gate.opened.clear()
+    changing = asyncio.ensure_future(gated.set_password(ALICE, "crayon"))
+    await gate.arrived.get()
+    await gate.delete(ACCOUNT, (ALICE,))
+    gate.opened.set()
+    with pytest.raises(AccountUnknown):
+        await changing
+    assert await finish(gated.exists(ALICE)) is False
+
+
+@pytest.mark.asyncio
+async def test_changing_a_password_spares_the_next_account_of_that_name(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    gate.opened.clear()
+    changing = asyncio.ensure_future(gated.set_password(ALICE, "crayon"))
+    await gate.arrived.get()
+    await gate.delete(ACCOUNT, (ALICE,))
+    await gated.create(ALICE, "chalk")
+    gate.opened.set()
+    with pytest.raises(AccountUnknown):
+        await changing
+    keys = (await finish(gated.credentials(ALICE))).keys["sha1"]
+    assert keys == derive_keys("sha1", "chalk", keys.salt, 20)
+
+
+@pytest.mark.asyncio
+async def test_decoys_are_stable_and_differ_by_name(accounts: Accounts, store: SqliteStore) -> None:
+    again = Accounts(store, iterations=20)
+    await again.open()
+    assert accounts.decoy(ALICE) == again.decoy(ALICE) != accounts.decoy("bob@example.org")
+    assert accounts.decoy(ALICE).decoy
+    keys = accounts.decoy(ALICE).keys
+    assert [(name, len(key.salt), len(key.stored)) for name, key in keys.items()] == [
+        ("sha256", 16, 32),
+        ("sha1", 16, 20),
+    ]
+    again.close()
+
+
+def test_lru_forgets_what_was_not_used() -> None:
+    lru: Lru[str, int] = Lru(2)
+    lru.put("a", 1)
+    lru.put("b", 2)
+    assert lru.get("a") == 1
+    lru.put("c", 3)
+    assert [lru.get(key) for key in "abc"] == [1, None, 3]
+    lru.drop("a")
+    lru.drop("a")
+    assert len(lru) == 1
+
+
+# -------------------------------------------------------------------------------- listeners
+
+
+@pytest.mark.asyncio
+async def test_listeners_are_told_afterwards_in_order(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, object]] = []
+
+    def broken(account: str) -> None:
+        raise ValueError("a plugin's mistake")
+
+    def plainly(account: str) -> None:
+        told.append(("plain", account))
+
+    async def waiting(account: str) -> None:
+        told.append(("waiting", await finish(accounts.exists(account))))
+
+    def removed(account: str) -> Awaitable[None]:
+        return waiting(account)
+
+    accounts = Accounts(store, iterations=20, on_created=[broken, plainly, waiting], on_removed=[removed])
+    await accounts.create(ALICE, "pencil")
+    assert told == [("plain", ALICE), ("waiting", True)]
+    assert "a plugin's mistake" in caplog.text
+    with pytest.raises(AccountExists):
+        await accounts.create(ALICE, "pencil")
+    accounts.on_removed.append(plainly)
+    await accounts.remove(ALICE)
+    assert told[2:] == [("waiting", False), ("plain", ALICE)]
+    accounts.close()

@@ -1,0 +1,574 @@
+"""Rosters on a real store: what clients may set and see, versions, limits, requests; and a plain model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from xml.etree.ElementTree import Element, fromstring
+
+import pytest
+import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xmppd import ns
+from xmppd.core.roster import ROSTER, RemoveRequest, Roster, RosterItem, Rosters, SetRequest
+from xmppd.core.subscription import Kind, State, inbound, outbound
+from xmppd.errors import StanzaError
+from xmppd.store.sqlite import SqliteStore
+
+ALICE = "alice@localhost"
+BOB = "bob@localhost"
+CAROL = "carol@localhost"
+KINDS: list[Kind] = ["subscribe", "unsubscribe", "subscribed", "unsubscribed"]
+
+
+async def new_store() -> SqliteStore:
+    store = SqliteStore(":memory:")
+    await store.open([ROSTER])
+    return store
+
+
+@pytest_asyncio.fixture
+async def store() -> AsyncIterator[SqliteStore]:
+    store = await new_store()
+    yield store
+    await store.close()
+
+
+def rosters_on(store: Any, **limits: Any) -> Rosters:
+    """Rosters with a clock that stands still, so that versions count from 1."""
+    return Rosters(store, **{"now": lambda: 0.0, **limits})
+
+
+@pytest.fixture
+def rosters(store: SqliteStore) -> Rosters:
+    return rosters_on(store)
+
+
+async def load(rosters: Rosters, account: str = ALICE) -> Roster:
+    roster = rosters.load(account)
+    return roster if isinstance(roster, Roster) else await roster
+
+
+async def reload(store: SqliteStore, account: str = ALICE) -> Roster:
+    return await load(rosters_on(store), account)
+
+
+def query(inner: str) -> Element:
+    return fromstring(f"<query xmlns='{ns.ROSTER}'>{inner}</query>")
+
+
+def items_in(payload: bytes | None) -> list[dict[str, Any]]:
+    """The items of a payload as a client reads them, sorted by jid."""
+    assert payload is not None
+    tree = fromstring(payload)
+    assert tree.tag == f"{{{ns.ROSTER}}}query"
+    found = [
+        {**item.attrib, "groups": [group.text for group in item.findall(f"{{{ns.ROSTER}}}group")]}
+        for item in tree
+    ]
+    return sorted(found, key=lambda item: item["jid"])
+
+
+async def befriend(rosters: Rosters, account: str, contact: str) -> None:
+    """The account's item ends in the state Both."""
+    await rosters.outbound_subscription(account, contact, "subscribe")
+    await rosters.inbound_subscription(account, contact, "subscribed")
+    await rosters.inbound_subscription(account, contact, "subscribe")
+    await rosters.outbound_subscription(account, contact, "subscribed")
+
+
+# what a client may ask for
+
+
+@pytest.mark.parametrize(
+    ("inner", "condition", "type"),
+    [
+        ("", "bad-request", "modify"),
+        ("<item jid='a@x'/><item jid='b@x'/>", "bad-request", "modify"),
+        ("<item xmlns='urn:other' jid='a@x'/>", "bad-request", "modify"),
+        ("<item name='nobody'/>", "bad-request", "modify"),
+        ("<item jid='@@@'/>", "jid-malformed", "modify"),
+        ("<item jid=''/>", "jid-malformed", "modify"),
+        ("<item jid='a@x/phone'/>", "bad-request", "modify"),
+        ("<item jid='a@x/phone' subscription='remove'/>", "bad-request", "modify"),
+        (f"<item jid='{ALICE}'/>", "not-allowed", "cancel"),
+        ("<item jid='a@x'><group>g</group><group>g</group></item>", "bad-request", "modify"),
+        ("<item jid='a@x'><group/></item>", "not-acceptable", "modify"),
+        (f"<item jid='a@x'><group>{'g' * 21}</group></item>", "not-acceptable", "modify"),
+        (f"<item jid='a@x' name='{'ü' * 11}'/>", "not-acceptable", "modify"),
+        (
+            "<item jid='a@x'><group>1</group><group>2</group><group>3</group></item>",
+            "not-acceptable",
+            "modify",
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_refused_set(store: SqliteStore, inner: str, condition: str, type: str) -> None:
+    rosters = rosters_on(store, max_groups=2, max_name_bytes=20)
+    with pytest.raises(StanzaError) as caught:
+        rosters.parse_set(ALICE, query(inner))
+    assert (caught.value.condition, caught.value.type) == (condition, type)
+
+
+@pytest.mark.parametrize(
+    ("inner", "request_"),
+    [
+        ("<item jid='a@x'/>", SetRequest("a@x", "", ())),
+        ("<item jid='A@X' name='Ann'/>", SetRequest("a@x", "Ann", ())),
+        ("<item jid='gateway.x'/>", SetRequest("gateway.x", "", ())),
+        (
+            f"<item jid='a@x' name='{'n' * 20}'><group>{'g' * 20}</group><group>h</group></item>",
+            SetRequest("a@x", "n" * 20, ("g" * 20, "h")),
+        ),
+        ("<item jid='a@x' subscription='both' ask='subscribe' approved='true'/>", SetRequest("a@x", "", ())),
+        ("<item jid='a@x' subscription='remove' name='x'><group/></item>", RemoveRequest("a@x")),
+    ],
+)
+@pytest.mark.asyncio
+async def test_accepted_set(store: SqliteStore, inner: str, request_: SetRequest | RemoveRequest) -> None:
+    rosters = rosters_on(store, max_groups=2, max_name_bytes=20)
+    assert rosters.parse_set(ALICE, query(inner)) == request_
+
+
+# what a client sees
+
+
+@pytest.mark.asyncio
+async def test_empty_roster(rosters: Rosters) -> None:
+    roster = await load(rosters)
+    assert (roster.version, roster.followers, roster.following, roster.requests, roster.size) == (
+        0,
+        (),
+        (),
+        (),
+        0,
+    )
+    assert rosters.result(roster, None) == b"<query xmlns='jabber:iq:roster' ver='0'></query>"
+
+
+@pytest.mark.asyncio
+async def test_item_as_it_is_sent(rosters: Rosters) -> None:
+    change = await rosters.set_item(ALICE, SetRequest(BOB, "Bob & 'Co' <3", ("Friends", "a<b>&c")))
+    item = (
+        b"<item jid='bob@localhost' subscription='none' name='Bob &amp; &apos;Co&apos; &lt;3'>"
+        b"<group>Friends</group><group>a&lt;b&gt;&amp;c</group></item>"
+    )
+    assert rosters.push(change) == b"<query xmlns='jabber:iq:roster' ver='1'>" + item + b"</query>"
+    assert rosters.result(await load(rosters), "") == rosters.push(change)
+    assert items_in(rosters.push(change)) == [
+        {"jid": BOB, "subscription": "none", "name": "Bob & 'Co' <3", "groups": ["Friends", "a<b>&c"]}
+    ]
+
+
+@pytest.mark.asyncio
+async def test_update_replaces_name_and_groups_only(rosters: Rosters, store: SqliteStore) -> None:
+    await befriend(rosters, ALICE, BOB)
+    await rosters.set_item(ALICE, SetRequest(CAROL, "", ()))
+    await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ("one",)))
+    change = await rosters.set_item(ALICE, SetRequest(BOB, "", ("two", "three")))
+    assert change.is_visible
+    for roster in (change.roster, await reload(store)):
+        assert items_in(rosters.result(roster, None)) == [
+            {"jid": BOB, "subscription": "both", "groups": ["two", "three"]},
+            {"jid": CAROL, "subscription": "none", "groups": []},
+        ]
+
+
+@pytest.mark.asyncio
+async def test_jids_that_begin_alike_are_told_apart(rosters: Rosters, store: SqliteStore) -> None:
+    for contact in ("a@x", "a@x.y", "a@x.y.z", "x", "a&b'@x"):
+        await rosters.set_item(ALICE, SetRequest(contact, contact, ()))
+    await rosters.set_item(ALICE, SetRequest("a@x", "new", ()))
+    change = await rosters.remove_item(ALICE, "a@x.y")
+    for roster in (change.roster, await reload(store)):
+        names = {item["jid"]: item["name"] for item in items_in(rosters.result(roster, None))}
+        assert names == {"a@x": "new", "a@x.y.z": "a@x.y.z", "x": "x", "a&b'@x": "a&b'@x"}
+
+
+@pytest.mark.asyncio
+async def test_remove(rosters: Rosters, store: SqliteStore) -> None:
+    await befriend(rosters, ALICE, BOB)
+    change = await rosters.remove_item(ALICE, BOB)
+    assert items_in(rosters.push(change)) == [{"jid": BOB, "subscription": "remove", "groups": []}]
+    assert change.is_visible
+    assert change.old is not None
+    assert change.old.subscription == "both"
+    assert await rosters.get_item(ALICE, BOB) is None
+    for roster in (change.roster, await reload(store)):
+        assert (roster.version, roster.followers, roster.following, roster.packed) == (
+            change.version,
+            (),
+            (),
+            b"",
+        )
+
+
+@pytest.mark.asyncio
+async def test_remove_what_is_not_there(rosters: Rosters) -> None:
+    await rosters.inbound_subscription(ALICE, CAROL, "subscribe")
+    for contact in (BOB, CAROL):
+        with pytest.raises(StanzaError) as caught:
+            await rosters.remove_item(ALICE, contact)
+        assert caught.value.condition == "item-not-found"
+
+
+@pytest.mark.parametrize(
+    ("state", "farewell"),
+    [
+        (State.NONE, ()),
+        (State.NONE_OUT, ("unsubscribe",)),
+        (State.NONE_IN, ("unsubscribed",)),
+        (State.NONE_OUT_IN, ("unsubscribe", "unsubscribed")),
+        (State.TO, ("unsubscribe",)),
+        (State.TO_IN, ("unsubscribe", "unsubscribed")),
+        (State.FROM, ("unsubscribed",)),
+        (State.FROM_OUT, ("unsubscribe", "unsubscribed")),
+        (State.BOTH, ("unsubscribe", "unsubscribed")),
+    ],
+)
+def test_farewell(state: State, farewell: tuple[Kind, ...]) -> None:
+    assert RosterItem(BOB).moved(state, approved=False).farewell == farewell
+
+
+# versions (RFC 6121 2.6)
+
+
+@pytest.mark.asyncio
+async def test_versions(rosters: Rosters) -> None:
+    await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
+    change = await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ()))
+    roster = change.roster
+    assert change.version == 2
+    assert rosters.result(roster, "2") is None
+    full = rosters.result(roster, None)
+    assert full is not None
+    for asked in ("", "1", "3", "02", " 2", "2.0", "½", "nonsense", "-1", "9" * 100):
+        assert rosters.result(roster, asked) == full
+
+
+@pytest.mark.asyncio
+async def test_nothing_changed_nothing_written(rosters: Rosters, store: SqliteStore) -> None:
+    first = await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ("g",)))
+    again = await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ("g",)))
+    assert not again.is_visible
+    assert again.version == first.version == (await reload(store)).version
+    assert again.roster is first.roster
+
+
+@pytest.mark.asyncio
+async def test_versions_never_come_back_after_an_account_did(store: SqliteStore) -> None:
+    clock = [1000.0]
+    rosters = Rosters(store, now=lambda: clock[0])
+    await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
+    old = await rosters.set_item(ALICE, SetRequest(CAROL, "", ()))
+    await rosters.remove_account(ALICE)
+    assert (await load(rosters)).version == (await reload(store)).version == 0
+    assert await rosters.items(ALICE) == []
+    clock[0] += 1
+    assert (await rosters.set_item(ALICE, SetRequest(BOB, "", ()))).version > old.version
+
+
+@pytest.mark.asyncio
+async def test_the_emptied_roster_keeps_its_version(rosters: Rosters, store: SqliteStore) -> None:
+    await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
+    await rosters.remove_item(ALICE, BOB)
+    assert (await reload(store)).version == 2
+    assert (await rosters_on(store).set_item(ALICE, SetRequest(BOB, "", ()))).version == 3
+
+
+# limits
+
+
+async def refused(attempt: Awaitable[Any]) -> str:
+    with pytest.raises(StanzaError) as caught:
+        await attempt
+    return caught.value.condition
+
+
+@pytest.mark.asyncio
+async def test_a_full_roster_takes_changes_but_no_more_items(store: SqliteStore) -> None:
+    rosters = rosters_on(store, max_items=2)
+    await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
+    await rosters.outbound_subscription(ALICE, CAROL, "subscribe")
+    dave = "dave@localhost"
+    assert await refused(rosters.set_item(ALICE, SetRequest(dave, "", ()))) == "resource-constraint"
+    assert await refused(rosters.outbound_subscription(ALICE, dave, "subscribe")) == "resource-constraint"
+    assert await refused(rosters.outbound_subscription(ALICE, dave, "subscribed")) == "resource-constraint"
+    await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ()))
+    await rosters.inbound_subscription(ALICE, dave, "subscribe")  # a request is no item yet
+    assert await refused(rosters.outbound_subscription(ALICE, dave, "subscribed")) == "resource-constraint"
+    await rosters.remove_item(ALICE, BOB)
+    change = (await rosters.outbound_subscription(ALICE, dave, "subscribed")).change
+    assert change.roster.size == 2
+
+
+@pytest.mark.asyncio
+async def test_requests_do_not_grow_without_bound(store: SqliteStore) -> None:
+    rosters = rosters_on(store, max_requests=3)
+    for number in range(3):
+        await rosters.inbound_subscription(ALICE, f"s{number}@x", "subscribe")
+    assert await refused(rosters.inbound_subscription(ALICE, BOB, "subscribe")) == "resource-constraint"
+    await rosters.inbound_subscription(ALICE, "s0@x", "subscribe")  # a repeat takes no room
+    await rosters.set_item(ALICE, SetRequest("s0@x", "Sue", ()))
+    await rosters.outbound_subscription(ALICE, "s0@x", "unsubscribed")
+    await rosters.inbound_subscription(ALICE, BOB, "subscribe")
+    assert [contact for contact, _ in (await load(rosters)).requests] == [BOB, "s1@x", "s2@x"]
+
+
+@pytest.mark.asyncio
+async def test_a_huge_request_is_refused(rosters: Rosters) -> None:
+    assert (
+        await refused(rosters.inbound_subscription(ALICE, BOB, "subscribe", b"x" * 10_001))
+        == "policy-violation"
+    )
+    await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"x" * 10_000)
+    assert (await load(rosters)).requests == ((BOB, b"x" * 10_000),)
+
+
+# requests
+
+
+@pytest.mark.asyncio
+async def test_a_request_is_kept_but_not_shown(rosters: Rosters, store: SqliteStore) -> None:
+    first = await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<nick/>")
+    assert first.transition.deliver
+    assert not first.change.is_visible
+    again = await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<other/>")
+    assert not again.transition.deliver
+    assert again.change.version == first.change.version
+    for roster in (again.change.roster, await reload(store)):
+        assert roster.requests == ((BOB, b"<nick/>"),)
+        assert items_in(rosters.result(roster, None)) == []
+
+
+@pytest.mark.parametrize(("sender", "kind"), [("owner", "unsubscribed"), ("contact", "unsubscribe")])
+@pytest.mark.asyncio
+async def test_a_request_denied_or_withdrawn_leaves_nothing(
+    rosters: Rosters, store: SqliteStore, sender: str, kind: Kind
+) -> None:
+    await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<nick/>")
+    subscription = rosters.outbound_subscription if sender == "owner" else rosters.inbound_subscription
+    change = (await subscription(ALICE, BOB, kind)).change
+    assert not change.is_visible
+    assert await rosters.get_item(ALICE, BOB) is None
+    assert change.roster.requests == (await reload(store)).requests == ()
+
+
+@pytest.mark.asyncio
+async def test_a_request_granted_becomes_an_item(rosters: Rosters, store: SqliteStore) -> None:
+    await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<nick/>")
+    outcome = await rosters.outbound_subscription(ALICE, BOB, "subscribed")
+    assert outcome.transition.route
+    assert outcome.change.is_visible
+    for roster in (outcome.change.roster, await reload(store)):
+        assert (roster.followers, roster.following, roster.requests) == ((BOB,), (), ())
+        assert roster.is_follower(BOB)
+        assert not roster.is_following(BOB)
+        assert not roster.is_follower(CAROL)
+        assert items_in(rosters.result(roster, None)) == [{"jid": BOB, "subscription": "from", "groups": []}]
+    assert await rosters.get_item(ALICE, BOB) == RosterItem(BOB, "from")
+
+
+@pytest.mark.asyncio
+async def test_an_item_stays_visible_when_its_contact_asks(rosters: Rosters, store: SqliteStore) -> None:
+    await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ()))
+    asked = await rosters.inbound_subscription(ALICE, BOB, "subscribe")
+    assert not asked.change.is_visible
+    denied = await rosters.outbound_subscription(ALICE, BOB, "unsubscribed")
+    for roster in (asked.change.roster, denied.change.roster, await reload(store)):
+        assert items_in(rosters.result(roster, None)) == [
+            {"jid": BOB, "subscription": "none", "name": "Bob", "groups": []}
+        ]
+
+
+@pytest.mark.asyncio
+async def test_naming_a_contact_that_asks_shows_it(rosters: Rosters) -> None:
+    await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<nick/>")
+    change = await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
+    assert change.is_visible
+    assert change.roster.requests == ((BOB, b"<nick/>"),)
+    assert items_in(rosters.push(change)) == [{"jid": BOB, "subscription": "none", "groups": []}]
+
+
+@pytest.mark.asyncio
+async def test_asking_shows_an_item(rosters: Rosters) -> None:
+    outcome = await rosters.outbound_subscription(ALICE, BOB, "subscribe")
+    assert outcome.transition.route
+    assert items_in(rosters.push(outcome.change)) == [
+        {"jid": BOB, "subscription": "none", "ask": "subscribe", "groups": []}
+    ]
+    again = await rosters.outbound_subscription(ALICE, BOB, "subscribe")
+    assert again.transition.route
+    assert again.change.version == outcome.change.version
+
+
+@pytest.mark.asyncio
+async def test_stanzas_that_mean_nothing_leave_no_item(rosters: Rosters) -> None:
+    attempts: list[tuple[Callable[..., Awaitable[Any]], Kind]] = [
+        (rosters.outbound_subscription, "unsubscribe"),
+        (rosters.outbound_subscription, "unsubscribed"),
+        (rosters.inbound_subscription, "unsubscribe"),
+        (rosters.inbound_subscription, "subscribed"),
+        (rosters.inbound_subscription, "unsubscribed"),
+    ]
+    for subscription, kind in attempts:
+        assert (await subscription(ALICE, BOB, kind)).change.new is None
+    assert (await load(rosters)).version == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.asyncio
+async def test_nobody_subscribes_to_oneself(rosters: Rosters, kind: Kind) -> None:
+    assert await refused(rosters.outbound_subscription(ALICE, ALICE, kind)) == "not-allowed"
+
+
+@pytest.mark.asyncio
+async def test_pre_approval(rosters: Rosters, store: SqliteStore) -> None:
+    noted = await rosters.outbound_subscription(ALICE, BOB, "subscribed")
+    assert not noted.transition.route
+    assert items_in(rosters.push(noted.change)) == [
+        {"jid": BOB, "subscription": "none", "approved": "true", "groups": []}
+    ]
+    assert (await reload(store)).packed == noted.change.roster.packed
+    asked = await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<nick/>")
+    assert (asked.transition.deliver, asked.transition.reply) == (False, "subscribed")
+    assert (asked.change.roster.followers, asked.change.roster.requests) == ((BOB,), ())
+    cancelled = await rosters.outbound_subscription(ALICE, BOB, "unsubscribed")
+    assert cancelled.change.new == RosterItem(BOB)
+    later = await rosters.inbound_subscription(ALICE, BOB, "subscribe")
+    assert (later.transition.deliver, later.transition.reply) == (True, None)
+
+
+# against a model
+
+
+@dataclass
+class Model:
+    """A roster as a plain dict, with the rules of RFC 6121 said once more and more slowly."""
+
+    items: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def item(self, contact: str) -> dict[str, Any]:
+        blank = {
+            "state": State.NONE,
+            "name": "",
+            "groups": (),
+            "approved": False,
+            "listed": False,
+            "request": b"",
+        }
+        return self.items.setdefault(contact, blank)
+
+    def tidy(self) -> None:
+        for contact, item in list(self.items.items()):
+            state = item["state"]
+            item["listed"] |= item["approved"] or state not in (State.NONE, State.NONE_IN)
+            if not item["listed"] and state is State.NONE:
+                del self.items[contact]
+
+    def set(self, contact: str, name: str, groups: tuple[str, ...]) -> None:
+        self.item(contact).update(name=name, groups=groups, listed=True)
+
+    def remove(self, contact: str) -> None:
+        if self.items.get(contact, {}).get("listed"):
+            del self.items[contact]
+
+    def out(self, contact: str, kind: Kind) -> None:
+        item = self.item(contact)
+        _, item["state"], item["approved"] = outbound(item["state"], kind, approved=item["approved"])
+        self.tidy()
+
+    def into(self, contact: str, kind: Kind, request: bytes) -> None:
+        item = self.item(contact)
+        was_pending = item["state"].pending_in
+        item["state"] = inbound(item["state"], kind, approved=item["approved"]).state
+        if item["state"].pending_in and not was_pending:
+            item["request"] = request
+        self.tidy()
+
+    def visible(self) -> list[dict[str, Any]]:
+        found = []
+        for contact, item in sorted(self.items.items()):
+            if item["listed"]:
+                seen = {
+                    "jid": contact,
+                    "subscription": item["state"].subscription,
+                    "groups": list(item["groups"]),
+                }
+                if item["name"]:
+                    seen["name"] = item["name"]
+                if item["state"].ask:
+                    seen["ask"] = "subscribe"
+                if item["approved"]:
+                    seen["approved"] = "true"
+                found.append(seen)
+        return found
+
+    def check(self, roster: Roster, rosters: Rosters) -> None:
+        states = {contact: item["state"] for contact, item in self.items.items()}
+        assert items_in(rosters.result(roster, None)) == self.visible()
+        assert roster.size == len(self.visible())
+        assert roster.followers == tuple(sorted(name for name, state in states.items() if state.is_followed))
+        assert roster.following == tuple(sorted(name for name, state in states.items() if state.is_following))
+        assert roster.requests == tuple(
+            sorted((name, self.items[name]["request"]) for name, state in states.items() if state.pending_in)
+        )
+
+
+CONTACTS = st.sampled_from(["a@x", "a@x.y", "b'<&>\"@x", "z@x"])
+TEXTS = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="\ufffe\uffff")
+    | st.sampled_from("\t\n\r'<&>"),
+    min_size=1,
+    max_size=6,
+)
+OPERATIONS = st.one_of(
+    st.tuples(
+        st.just("set"), CONTACTS, TEXTS | st.just(""), st.lists(TEXTS, max_size=3, unique=True).map(tuple)
+    ),
+    st.tuples(st.just("remove"), CONTACTS),
+    st.tuples(st.just("out"), CONTACTS, st.sampled_from(KINDS)),
+    st.tuples(st.just("into"), CONTACTS, st.sampled_from(KINDS), st.sampled_from([b"", b"<a/>", b"<b/>"])),
+)
+
+
+async def apply(rosters: Rosters, operation: tuple[Any, ...]) -> None:
+    match operation:
+        case "set", contact, name, groups:
+            await rosters.set_item(ALICE, SetRequest(contact, name, groups))
+        case "remove", contact:
+            with suppress(StanzaError):
+                await rosters.remove_item(ALICE, contact)
+        case "out", contact, kind:
+            await rosters.outbound_subscription(ALICE, contact, kind)
+        case "into", contact, kind, request:
+            await rosters.inbound_subscription(ALICE, contact, kind, request)
+
+
+@given(st.lists(st.tuples(st.booleans(), OPERATIONS), max_size=25))
+@settings(max_examples=60)
+def test_rosters_are_like_a_dict(operations: list[tuple[bool, tuple[Any, ...]]]) -> None:
+    async def play() -> None:
+        store = await new_store()
+        model = Model()
+        both = (rosters_on(store), rosters_on(store))
+        version = 0
+        for is_ours, operation in operations:
+            rosters = both[is_ours]
+            await apply(rosters, operation)
+            getattr(model, operation[0])(*operation[1:])
+            fresh = await reload(store)
+            model.check(fresh, rosters)
+            cached = rosters.cached(ALICE)
+            assert cached is not None
+            if cached.version == fresh.version:
+                model.check(cached, rosters)
+            assert fresh.version >= version
+            version = fresh.version
+        await store.close()
+
+    asyncio.run(play())

@@ -1,0 +1,1 @@
+"""Sessions, routing, rosters, presence and messages. No sockets, no drivers."""

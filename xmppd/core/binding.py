@@ -1,0 +1,89 @@
+"""Binding resources: names, conflicts, limits, and the end of a session (RFC 6120 7)."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from xmppd.core.presence import Presences
+from xmppd.core.sessions import Connection, Session, Sessions
+from xmppd.errors import JidError, StanzaError, StreamError
+from xmppd.hooks import Hooks
+from xmppd.jid import Jid
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+"""Runs a coroutine in the background; whoever provides it keeps the task and logs its failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindingRules:
+    """`replace` lets a newcomer take over a resource in use (RFC 6120 7.7.2.2); else it is given another
+    name.
+    """
+
+    replace: bool = True
+    sessions_per_account: int = 10
+
+
+class Binding:
+    """Opens and ends the sessions of this node."""
+
+    def __init__(
+        self, sessions: Sessions, presences: Presences, hooks: Hooks, spawn: Spawn, rules: BindingRules
+    ) -> None:
+        self._sessions = sessions
+        self._presences = presences
+        self._hooks = hooks
+        self._spawn = spawn
+        self.rules = rules
+
+    def bind(self, account: str, wanted: str, connection: Connection, lang: str) -> Session:
+        """A new session; `wanted` may be empty. StanzaError bad-request or resource-constraint (RFC 6120
+        7.6.2, 7.7.2).
+        """
+        resource = self._resource(account, wanted)
+        held = self._sessions.by_full.get(f"{account}/{resource}")
+        if held is not None:
+            if self.rules.replace:
+                self.end(held, StreamError("conflict", "Replaced by a new connection."))
+            else:
+                resource = f"{resource[:200]}-{secrets.token_urlsafe(6)}"
+        if len(self._sessions.of(account)) >= self.rules.sessions_per_account:
+            raise StanzaError("resource-constraint", "This account has too many sessions.")
+        return self._sessions.add(account, resource, connection, lang)
+
+    @staticmethod
+    def _resource(account: str, wanted: str) -> str:
+        if not wanted:
+            return secrets.token_urlsafe(9)
+        try:
+            return Jid.parse(account).with_resource(wanted).resource
+        except JidError as error:
+            raise StanzaError("bad-request", str(error)) from None
+
+    def announce(self, session: Session) -> Awaitable[None] | None:
+        """Tell the plugins of a new session; it may have to be waited for."""
+        signals = self._hooks.session_bound_signal
+        return self._hooks.tell_in_order(signals, session) if signals else None
+
+    def end(self, session: Session, error: StreamError | None = None) -> None:
+        """End a session: unavailable presence goes out, the stream is closed, the resource is free. Harmless
+        if repeated.
+        """
+        connection = session.connection
+        if connection is None:
+            return
+        try:
+            self._presences.lost(session)
+            session.flush()
+        except Exception:  # a ghost would be worse
+            log.exception("session-ended-badly", extra={"jid": session.full})
+        self._sessions.remove(session)
+        connection.close(error)
+        if self._hooks.session_closed_signal:
+            self._spawn(self._hooks.tell_in_order(self._hooks.session_closed_signal, session))

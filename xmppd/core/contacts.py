@@ -1,0 +1,215 @@
+"""Roster requests and subscription stanzas: what a client may do to its contact list, and what its contacts
+learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+
+from xmppd import ns
+from xmppd.core.accounts import Accounts
+from xmppd.core.iqs import Address, Handler, HandlerKey, Payload, Request
+from xmppd.core.presence import Presences, subscription_stanza
+from xmppd.core.roster import Change, Roster, Rosters, SetRequest
+from xmppd.core.sessions import Session, Sessions
+from xmppd.core.subscription import Kind
+from xmppd.errors import StanzaError
+from xmppd.jid import Jid
+from xmppd.xml import build
+from xmppd.xml.stanza import LANG, Stanza
+
+SUBSCRIPTION_TYPES: dict[str, Kind] = {
+    "subscribe": "subscribe",
+    "subscribed": "subscribed",
+    "unsubscribe": "unsubscribe",
+    "unsubscribed": "unsubscribed",
+}
+"""The types of presence that manage subscriptions (RFC 6121 3)."""
+
+
+class Contacts:
+    """Changes rosters and tells everybody concerned (RFC 6121 2 and 3)."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        accounts: Accounts,
+        rosters: Rosters,
+        presences: Presences,
+        domains: frozenset[str],
+    ) -> None:
+        self._live = sessions.accounts
+        self._accounts = accounts
+        self._rosters = rosters
+        self._presences = presences
+        self._domains = domains
+        self._pushes = 0
+
+    @property
+    def handlers(self) -> list[tuple[HandlerKey, Handler]]:
+        """The iqs of the core: rosters, and what is left of session establishment."""
+        query = f"{{{ns.ROSTER}}}query"
+        session = f"{{{ns.SESSION}}}session"
+        bind = f"{{{ns.BIND}}}bind"
+        return [
+            ((Address.SELF, "get", query), self.get),
+            ((Address.SELF, "set", query), self.set),
+            ((Address.SELF, "set", session), self._establish),
+            ((Address.SERVER, "set", session), self._establish),
+            ((Address.SELF, "set", bind), self._refuse_binding),
+        ]
+
+    @staticmethod
+    def _establish(request: Request) -> None:
+        """RFC 3921 3: a session is there already; old clients ask anyway."""
+
+    @staticmethod
+    def _refuse_binding(request: Request) -> None:
+        raise StanzaError("not-allowed", "A stream binds one resource.")
+
+    # rosters (RFC 6121 2)
+
+    def get(self, request: Request) -> Payload | Awaitable[Payload]:
+        """The result of a roster get; None when the client's version is the current one. Marks the resource
+        interested.
+        """
+        session, query = request.session, request.payload
+        session.has_roster = True
+        roster: Roster | Awaitable[Roster] | None = session.live.roster
+        if roster is None:
+            roster = self._rosters.load(session.account)
+        if isinstance(roster, Roster):
+            session.live.roster = roster
+            return self._rosters.result(roster, query.get("ver"))
+        return self._get_later(session, query.get("ver"), roster)
+
+    async def _get_later(self, session: Session, version: str | None, loading: Awaitable[Roster]) -> Payload:
+        roster = await loading
+        session.live.update_roster(roster)
+        return self._rosters.result(roster, version)
+
+    async def set(self, request: Request) -> None:
+        """A roster set: one item added, changed or removed (RFC 6121 2.3 to 2.5); StanzaError as in 2.3.3."""
+        account = request.session.account
+        wanted = self._rosters.parse_set(account, request.payload)
+        if isinstance(wanted, SetRequest):
+            self._push(account, await self._rosters.set_item(account, wanted))
+        else:
+            await self._remove(account, wanted.contact)
+
+    async def _remove(self, account: str, contact: str) -> None:
+        """Undo for the contact what the item stands for, then remove it (RFC 6121 2.5). In this order a
+        repeat mends what a kill left half done: without the item there would be nothing to repeat.
+        """
+        item = await self._rosters.get_item(account, contact)
+        said = () if item is None or item.hidden else item.farewell
+        await self._deliver_all(account, contact, said)
+        change = await self._rosters.remove_item(account, contact)
+        self._push(account, change)
+        if change.old is not None:
+            rest = [kind for kind in change.old.farewell if kind not in said]  # it changed meanwhile
+            await self._deliver_all(account, contact, rest)
+            if change.old.state.is_followed:
+                self._presences.hide(account, contact)
+
+    async def _deliver_all(self, account: str, contact: str, kinds: Iterable[Kind]) -> None:
+        for kind in kinds:
+            await self._deliver(account, contact, kind)
+
+    def _publish(self, account: str, change: Change) -> None:
+        """Take over a change that a subscription made, and push it if clients see a difference."""
+        if change.is_visible:
+            self._push(account, change)
+        elif (live := self._live.get(account)) is not None:
+            live.update_roster(change.roster)
+
+    def _push(self, account: str, change: Change) -> None:
+        """Let the account's interested resources see how an item stands now (RFC 6121 2.1.6, 2.3.2)."""
+        live = self._live.get(account)
+        if live is None:
+            return
+        live.update_roster(change.roster)
+        payload = self._rosters.push(change)
+        self._pushes += 1
+        for session in live.sessions.values():
+            if session.has_roster:
+                head = build.start_tag("iq", {"type": "set", "id": f"push{self._pushes}", "to": session.full})
+                session.send(head + b">" + payload + b"</iq>")
+
+    # subscriptions (RFC 6121 3)
+
+    async def subscription(self, session: Session, stanza: Stanza, to: Jid) -> None:
+        """A subscription stanza from a local client."""
+        contact = to.bare
+        kind = SUBSCRIPTION_TYPES[stanza.type or ""]
+        if contact == session.account or not to.local:
+            raise StanzaError("bad-request", "Nobody subscribes to this address.")
+        if to.domain not in self._domains:
+            raise StanzaError("remote-server-not-found")
+        await self._send(session.account, contact, kind, content_of(stanza, session.lang))
+
+    async def _send(self, account: str, contact: str, kind: Kind, payload: bytes = b"") -> None:
+        """The sender's half: roster, push, then the contact's half when the tables say so (RFC 6121 A.2)."""
+        outcome = await self._rosters.outbound_subscription(account, contact, kind)
+        self._publish(account, outcome.change)
+        is_routed, state = outcome.transition.route, outcome.transition.state
+        if is_routed or kind == "unsubscribed" or (kind == "subscribed" and state.is_followed):
+            # What the tables do not route says what this half says already. A kill may have kept it from the
+            # other half, and then a repeat mends that; otherwise it changes nothing.
+            is_routed = await self._deliver(account, contact, kind, payload) or is_routed
+        if is_routed:
+            if kind == "subscribed":
+                self._presences.show(account, contact)
+            elif kind == "unsubscribed" and was_followed(outcome.change):
+                self._presences.hide(account, contact)
+
+    async def _deliver(self, account: str, contact: str, kind: Kind, payload: bytes = b"") -> bool:
+        """The receiver's half (RFC 6121 A.3), and whether it changed; a contact that does not exist is passed
+        over in silence (8.5.1).
+        """
+        exists = self._accounts.exists(contact)
+        if not (exists if isinstance(exists, bool) else await exists):
+            return False
+        outcome = await self._rosters.inbound_subscription(contact, account, kind, payload)
+        live = self._live.get(contact)
+        if live is not None and outcome.transition.deliver:
+            data = subscription_stanza(kind, account, contact, payload)
+            for session in live.available if kind == "subscribe" else live.sessions.values():
+                if kind == "subscribe" or session.has_roster:
+                    session.send(data)
+        self._publish(contact, outcome.change)
+        if kind == "unsubscribe" and was_followed(outcome.change):
+            self._presences.hide(contact, account)
+        if outcome.transition.reply is not None:
+            await self._deliver(contact, account, outcome.transition.reply)
+            self._presences.show(contact, account)
+        return outcome.change.old != outcome.change.new
+
+    async def remove_account(self, account: str) -> None:
+        """Delete an account's roster after parting from every contact in it; a repeat goes on where it was
+        left.
+        """
+        for item in await self._rosters.items(account):
+            await self._deliver_all(account, item.contact, item.farewell)
+            if item.state.is_followed:
+                self._presences.hide(account, item.contact)
+        await self._rosters.remove_account(account)
+
+
+def was_followed(change: Change) -> bool:
+    """Whether the contact saw the account's presence before. Who only asked to must learn nothing of it, not
+    even its end.
+    """
+    return change.old is not None and change.old.state.is_followed
+
+
+def content_of(stanza: Stanza, lang: str) -> bytes:
+    """The stanza's children, each with the language it inherits from the stanza or the stream (RFC
+    6120 8.1.5).
+    """
+    lang = stanza.attrs.get(LANG, lang)
+    inherited = {f"{{{LANG}": lang} if lang else {}
+    return b"".join(
+        build.serialize(build.element(child.tag, inherited | child.attrib, child.text, *child))
+        for child in stanza.xml
+    )

@@ -1,0 +1,163 @@
+"""Requests and their answers: which handler takes an iq, and who may reach whom with one (RFC 6120 8.2.3, RFC
+6121 8.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from xmppd.core.presence import Presences, address_of
+from xmppd.core.sessions import Session, Sessions
+from xmppd.errors import StanzaError
+from xmppd.jid import Jid
+from xmppd.xml import build
+from xmppd.xml.stanza import Stanza
+
+
+class Address(Enum):
+    """Whom an iq that the server answers is addressed to."""
+
+    SERVER = "a domain of this server"
+    SELF = "the sender's own account, by its bare JID or by leaving `to` out"
+    LOGIN = "a stream that nobody has logged in on; the handler is given an EarlyRequest"
+    ACCOUNT = "the bare JID of any account; the server answers for it (RFC 6121 8.5.2.1.3)"
+
+
+OWN = (Address.SELF, Address.ACCOUNT, Address.SERVER)
+"""Who is asked, in this order, when a client asks its own account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One iq get or set for a handler. `target` is a domain or a bare JID, normalised."""
+
+    session: Session
+    stanza: Stanza
+    target: str
+
+    @property
+    def payload(self) -> Element:
+        """The request's only child."""
+        return self.stanza.xml[0]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the sender asks about its own account."""
+        return self.target == self.session.account
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyRequest:
+    """One iq get or set of a client that has not logged in; `peer` is its address."""
+
+    domain: str
+    peer: str
+    stanza: Stanza
+
+    @property
+    def payload(self) -> Element:
+        """The request's only child."""
+        return self.stanza.xml[0]
+
+
+Payload = Element | bytes | None
+Handler = Callable[[Any], Payload | Awaitable[Payload]]
+HandlerKey = tuple[Address, str, str]
+"""Address, "get" or "set", Clark name of the payload."""
+
+
+class Iqs:
+    """Answers or routes iq stanzas of local sessions."""
+
+    def __init__(self, sessions: Sessions, presences: Presences, domains: frozenset[str]) -> None:
+        self._by_full = sessions.by_full
+        self._presences = presences
+        self._domains = domains
+        self._handlers: dict[HandlerKey, Handler] = {}
+
+    def compile(self, handlers: Iterable[tuple[HandlerKey, Handler]]) -> None:
+        """Replace the table of handlers; the first one to claim a key keeps it."""
+        table: dict[HandlerKey, Handler] = {}
+        for key, handler in handlers:
+            table.setdefault(key, handler)
+        self._handlers = table
+
+    @property
+    def keys(self) -> Iterable[HandlerKey]:
+        """What can be asked here, for service discovery."""
+        return self._handlers.keys()
+
+    def early(self, stanza: Stanza) -> Handler | None:
+        """Who answers this iq before login."""
+        return self._handlers.get((Address.LOGIN, stanza.type or "", stanza.payload))
+
+    def route(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
+        """Answer or forward an iq; StanzaError refuses it."""
+        check(stanza)
+        to = stanza.to
+        if not to or to == session.account:
+            return self._answer(session, stanza, session.account, OWN)
+        if to in self._domains:
+            return self._answer(session, stanza, to, (Address.SERVER,))
+        jid = address_of(stanza)
+        if jid.domain not in self._domains:
+            raise StanzaError("remote-server-not-found")
+        if not jid.resource:
+            if not jid.local:
+                return self._answer(session, stanza, jid.domain, (Address.SERVER,))
+            where = OWN if jid.bare == session.account else (Address.ACCOUNT,)
+            return self._answer(session, stanza, jid.bare, where)
+        self._forward(session, stanza, jid)
+        return None
+
+    def _forward(self, session: Session, stanza: Stanza, to: Jid) -> None:
+        """To another session, unless that would tell its presence to somebody who may not know (RFC 6121
+        8.5.3.1).
+        """
+        receiver = self._by_full.get(to.full)
+        is_reply = stanza.type in ("result", "error")
+        if receiver is not None and (is_reply or self._presences.is_visible(receiver, session.account)):
+            receiver.send(session.stamp(stanza))
+        elif not is_reply:
+            raise StanzaError("service-unavailable")
+
+    def _answer(
+        self, session: Session, stanza: Stanza, target: str, where: tuple[Address, ...]
+    ) -> Awaitable[None] | None:
+        kind = stanza.type
+        if kind not in ("get", "set"):
+            return None  # a reply to nothing we asked, or to a push
+        for address in where:
+            handler = self._handlers.get((address, kind, stanza.payload))
+            if handler is not None:
+                break
+        else:
+            raise StanzaError("service-unavailable")
+        answer = handler(Request(session, stanza, target))
+        if isinstance(answer, Awaitable):
+            return _reply_later(session, stanza, answer)
+        session.send(build.iq_result(stanza, session.full, answer))
+        return None
+
+
+async def _reply_later(session: Session, stanza: Stanza, answer: Awaitable[Payload]) -> None:
+    payload = await answer
+    session.send(build.iq_result(stanza, session.full, payload))
+
+
+def check(stanza: Stanza) -> None:
+    """The form of an iq (RFC 6120 8.2.3): StanzaError bad-request when it breaks it."""
+    kind = stanza.type
+    if not stanza.id:
+        raise StanzaError("bad-request", "An iq has an id.")
+    if kind in ("get", "set"):
+        if not stanza.payload:
+            raise StanzaError("bad-request", f"An iq of type {kind} has one child.")
+        if stanza.raw.count(b"<") > 3 and len(stanza.xml) != 1:
+            raise StanzaError("bad-request", f"An iq of type {kind} has exactly one child.")
+    elif kind not in ("result", "error"):
+        raise StanzaError("bad-request", "The type of an iq is get, set, result or error.")

@@ -1,0 +1,115 @@
+"""The last thing an account said when it left, for those who ask while it is away (RFC 6121 4.3.2, 4.5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from xmppd.core.roster import Roster, Rosters
+from xmppd.core.sessions import Broadcast, Session, Sessions
+from xmppd.jid import Jid
+from xmppd.store.table import Store, Table, Value
+from xmppd.stream.lru import Lru
+from xmppd.xml import build
+
+LAST_PRESENCE = Table(
+    "last_presence",
+    partition=("account",),
+    columns={"head": "blob", "tail": "blob", "at": "timestamp"},
+    ttl=90 * 86400.0,
+)
+CACHE_ENTRIES = 100_000
+MAX_BYTES = 4096
+"""The longest last words that are kept: a cache full of them takes 400 MB."""
+
+SILENCE = Broadcast(b"", b"")
+"""What an account said that left without a word."""
+
+
+class LastSeen:
+    """Keeps last unavailable presence that had something to say, and shows it to contacts who log in
+    later.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sessions: Sessions,
+        rosters: Rosters,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._live = sessions.accounts
+        self._rosters = rosters
+        self._spawn = spawn
+        self._now = now
+        self._known: Lru[str, Broadcast] = Lru(CACHE_ENTRIES)
+
+    @property
+    def cached(self) -> int:
+        """How many accounts' last words are in memory."""
+        return len(self._known)
+
+    def remember(self, account: str, unavailable: Broadcast) -> None:
+        """Keep what the account said when its last resource left; SILENCE forgets what it said before."""
+        if unavailable is SILENCE or len(unavailable.tail) > MAX_BYTES:
+            if self._known.get(account) is not SILENCE:
+                self._known.put(account, SILENCE)
+                self._spawn(self._store.delete(LAST_PRESENCE, (account,)))
+            return
+        at = self._now()
+        tail = build.insert_child(unavailable.tail, "presence", delay(account, at))
+        self._known.put(account, Broadcast(unavailable.head, tail))
+        row: dict[str, Value] = {"account": account, "head": unavailable.head, "tail": tail, "at": at}
+        self._spawn(self._store.put(LAST_PRESENCE, row))
+
+    def show(self, session: Session, contacts: Sequence[str]) -> None:
+        """Send a session the last words of those contacts who are away and let its account see them."""
+        wanted = [contact for contact in contacts if self._known.get(contact) is not SILENCE]
+        if wanted:
+            self._spawn(self._show(session, wanted))
+
+    async def _show(self, session: Session, contacts: list[str]) -> None:
+        for contact in contacts:
+            last = self._known.get(contact) or await self._load(contact)
+            if last is SILENCE or not self._is_due(session, contact):
+                continue
+            loading = self._rosters.load(contact)
+            roster = loading if isinstance(loading, Roster) else await loading
+            if roster.is_follower(session.account) and self._is_due(session, contact):
+                session.send(last.head + session.live.to_stamp + last.tail)
+
+    async def answer(self, session: Session, to: Jid) -> None:
+        """Answer a probe for an account or resource that is away, by somebody who may know (RFC
+        6121 4.3.2).
+        """
+        last = self._known.get(to.bare) or await self._load(to.bare)
+        if last is SILENCE or to.resource:
+            last = Broadcast(build.start_tag("presence", {"type": "unavailable", "from": to.full}), b"/>")
+        session.send(last.head + session.live.to_stamp + last.tail)
+
+    async def forget(self, account: str) -> None:
+        """The account is gone, and nobody inherits its words."""
+        self._known.drop(account)
+        await self._store.delete(LAST_PRESENCE, (account,))
+
+    def _is_due(self, session: Session, contact: str) -> bool:
+        """Whether the session still wants to know, and the contact is still away."""
+        live = self._live.get(contact)
+        return session.presence is not None and (live is None or not live.available)
+
+    async def _load(self, account: str) -> Broadcast:
+        row = await self._store.get(LAST_PRESENCE, (account,))
+        last = self._known.get(account)  # said while the store was asked
+        if last is None:
+            last = SILENCE if row is None else Broadcast(row["head"], row["tail"])
+            self._known.put(account, last)
+        return last
+
+
+def delay(sender: str, at: float) -> bytes:
+    """A <delay/> stamp (XEP-0203) by `sender` for a moment in seconds since the epoch."""
+    stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    return build.delay(sender, stamp)

@@ -1,0 +1,304 @@
+"""Who sees whom: broadcasts, probes, directed presence (RFC 6121 section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from xmppd import ns
+from xmppd.core.lastseen import SILENCE, LastSeen
+from xmppd.core.roster import Roster, Rosters
+from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions
+from xmppd.errors import JidError, StanzaError
+from xmppd.hooks import Hooks
+from xmppd.jid import Jid
+from xmppd.xml import build
+from xmppd.xml.stanza import Stanza
+
+DIRECTED_LIMIT = 1000
+"""How many entities one session may keep directed presence with."""
+
+
+class Presences:
+    """Broadcasts presence between the sessions of this node."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        rosters: Rosters,
+        last_seen: LastSeen,
+        hooks: Hooks,
+    ) -> None:
+        self._live = sessions.accounts
+        self._by_full = sessions.by_full
+        self._rosters = rosters
+        self._last_seen = last_seen
+        self._hooks = hooks
+
+    # what a client sends
+
+    def update(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
+        """Undirected presence: available (type None) or unavailable (RFC 6121 4.2, 4.4, 4.5)."""
+        if stanza.type == "unavailable":
+            self._leave(session, stanza)
+            return None
+        priority = priority_of(stanza)
+        live = session.live
+        if live.roster is None:
+            roster = self._rosters.load(session.account)
+            if not isinstance(roster, Roster):
+                return self._update_later(session, stanza, priority, roster)
+            live.roster = roster
+        return self._available(session, stanza, priority)
+
+    def _leave(self, session: Session, stanza: Stanza) -> None:
+        """The client says that it becomes unavailable; it is told of that too (RFC 6121 4.5.2)."""
+        unavailable = session.broadcast_of(stanza)
+        if session.presence is None:
+            self._withdraw_directed(session, unavailable)
+            return
+        self.withdraw(session, unavailable, status=len(stanza.xml) > 0)
+        session.send(unavailable.head + session.live.to_stamp + unavailable.tail)
+
+    async def _update_later(
+        self, session: Session, stanza: Stanza, priority: int, loading: Awaitable[Roster]
+    ) -> None:
+        session.live.update_roster(await loading)
+        if (
+            session.connection is not None
+            and (waiting := self._available(session, stanza, priority)) is not None
+        ):
+            await waiting
+
+    def _available(self, session: Session, stanza: Stanza, priority: int) -> Awaitable[None] | None:
+        is_first = session.presence is None
+        takes_messages = priority >= 0 and (is_first or session.priority < 0)
+        session.presence = session.broadcast_of(stanza)
+        session.priority = priority
+        session.live.refresh()
+        self.broadcast(session, session.presence)
+        if is_first:
+            self._answer_initial(session)
+        if (is_first or takes_messages) and self._hooks.session_available_signal:
+            return self._hooks.tell_in_order(self._hooks.session_available_signal, session)
+        return None
+
+    def broadcast(self, session: Session, presence: Broadcast) -> None:
+        """Send a copy to every available resource of the session's followers and of its own account."""
+        head, tail = presence
+        live = session.live
+        accounts = self._live
+        for contact in live.roster.followers if live.roster is not None else ():
+            other = accounts.get(contact)
+            if other is not None and other.available:
+                copy = head + other.to_stamp + tail
+                for receiver in other.available:
+                    receiver.send(copy)
+        copy = head + live.to_stamp + tail
+        for receiver in live.available:
+            receiver.send(copy)
+
+    def _answer_initial(self, session: Session) -> None:
+        """Show a new available session what a probe would: its contacts, its own resources, open requests."""
+        live = session.live
+        to = live.to_stamp
+        for own in live.available:
+            if own is not session and own.presence is not None:
+                session.send(own.presence.head + to + own.presence.tail)
+        roster = live.roster
+        assert roster is not None
+        absent = []
+        for contact in roster.following:
+            other = self._live.get(contact)
+            if other is None or not other.available:
+                absent.append(contact)
+            elif other.roster is not None and other.roster.is_follower(session.account):
+                for seen in other.available:
+                    if seen.presence is not None:
+                        session.send(seen.presence.head + to + seen.presence.tail)
+        for contact, payload in roster.requests:
+            session.send(subscription_stanza("subscribe", contact, session.account, payload))
+        if absent:
+            self._last_seen.show(session, absent)
+
+    def withdraw(self, session: Session, unavailable: Broadcast, *, status: bool) -> None:
+        """End a session's availability: tell everybody who was told of it (RFC 6121 4.5.2, 4.6.3).
+
+        `status` says whether `unavailable` holds anything worth keeping for later probes.
+        """
+        live = session.live
+        self._withdraw_directed(session, unavailable)
+        session.presence = None
+        live.refresh()
+        self.broadcast(session, unavailable)
+        if not live.available:
+            self._last_seen.remember(session.account, unavailable if status else SILENCE)
+
+    def lost(self, session: Session) -> None:
+        """A session is going away without having said so (RFC 6121 4.5.3)."""
+        unavailable = Broadcast(session.presence_head + b" type='unavailable'", b"/>")
+        if session.presence is not None:
+            self.withdraw(session, unavailable, status=False)
+        else:
+            self._withdraw_directed(session, unavailable)
+
+    # directed presence
+
+    def direct(self, session: Session, stanza: Stanza, to: Jid) -> None:
+        """Presence for one entity (RFC 6121 4.6); it learns when the session becomes unavailable."""
+        if stanza.type is None:
+            self._note_directed(session, to.full)
+        elif stanza.type == "unavailable" and session.directed is not None:
+            session.directed.discard(to.full)
+        self._send_to(to, session.stamp(stanza))
+
+    @staticmethod
+    def _note_directed(session: Session, target: str) -> None:
+        if session.directed is None:
+            session.directed = set()
+        if len(session.directed) >= DIRECTED_LIMIT and target not in session.directed:
+            raise StanzaError(
+                "resource-constraint", f"Directed presence to more than {DIRECTED_LIMIT} entities."
+            )
+        session.directed.add(target)
+
+    def _withdraw_directed(self, session: Session, unavailable: Broadcast) -> None:
+        """End directed presence, before the broadcast that ends all other."""
+        directed, session.directed = session.directed, None
+        for target in directed or ():
+            to = Jid.parse(target)
+            if not (self._is_told(session, to.bare) and self._hears_broadcasts(to)):
+                stamp = f" to='{build.escape_attribute(target)}'".encode()
+                self._send_to(to, unavailable.head + stamp + unavailable.tail)
+
+    @staticmethod
+    def _is_told(session: Session, account: str) -> bool:
+        """Whether broadcasts of the session go to this account now."""
+        roster = session.live.roster
+        is_follower = roster is not None and roster.is_follower(account)
+        return session.presence is not None and (is_follower or account == session.account)
+
+    def _hears_broadcasts(self, to: Jid) -> bool:
+        """Whether a broadcast to the account of `to` reaches all that directed presence to it did."""
+        receiver = self._by_full.get(to.full) if to.resource else None
+        return receiver is None or receiver.presence is not None
+
+    def _send_to(self, to: Jid, data: bytes) -> None:
+        if to.resource:
+            receiver = self._by_full.get(to.full)
+            if receiver is not None:
+                receiver.send(data)
+            return
+        live = self._live.get(to.bare)
+        for receiver in live.available if live is not None else ():
+            receiver.send(data)
+
+    # what subscriptions need
+
+    def probe(self, session: Session, to: Jid) -> Awaitable[None] | None:
+        """A client's own probe (RFC 6121 4.3.2). Who may not see is told the same of everybody."""
+        roster = self._rosters.load(to.bare)
+        if isinstance(roster, Roster):
+            return self._answer_probe(session, to, roster)
+        return self._probe_later(session, to, roster)
+
+    async def _probe_later(self, session: Session, to: Jid, loading: Awaitable[Roster]) -> None:
+        waiting = self._answer_probe(session, to, await loading)
+        if waiting is not None:
+            await waiting
+
+    def _answer_probe(self, session: Session, to: Jid, roster: Roster) -> Awaitable[None] | None:
+        if to.bare != session.account and not roster.is_follower(session.account):
+            session.send(subscription_stanza("unsubscribed", to.bare, session.account))
+            return None
+        live = self._live.get(to.bare)
+        seen = [
+            other.presence
+            for other in (live.available if live is not None else ())
+            if other.presence is not None and to.resource in ("", other.resource)
+        ]
+        for presence in seen:
+            session.send(presence.head + session.live.to_stamp + presence.tail)
+        return None if seen else self._last_seen.answer(session, to)
+
+    def show(self, account: str, contact: str) -> None:
+        """Send the presence of all the account's available resources to a contact who may see it
+        from now on.
+        """
+        live, other = self._live.get(account), self._live.get(contact)
+        if live is None or other is None:
+            return
+        for session in live.available:
+            if session.presence is not None and self._is_told(session, contact):
+                self._copy(other, session.presence)
+
+    def hide(self, account: str, contact: str) -> None:
+        """Send unavailable from all the account's available resources to a contact who saw it and may see it
+        no more.
+        """
+        live, other = self._live.get(account), self._live.get(contact)
+        if live is None or other is None:
+            return
+        for session in live.available:
+            if self._is_told(session, contact):
+                return  # they are friends again
+            self._forget_directed(session, contact)
+            self._copy(other, Broadcast(session.presence_head + b" type='unavailable'", b"/>"))
+
+    def _forget_directed(self, session: Session, contact: str) -> None:
+        """The contact hears of the session's end now, and not once more later."""
+        for target in tuple(session.directed or ()):
+            to = Jid.parse(target)
+            if session.directed is not None and to.bare == contact and self._hears_broadcasts(to):
+                session.directed.discard(target)
+
+    @staticmethod
+    def _copy(to: LiveAccount, presence: Broadcast) -> None:
+        copy = presence.head + to.to_stamp + presence.tail
+        for receiver in to.available:
+            receiver.send(copy)
+
+    def is_visible(self, session: Session, to: str) -> bool:
+        """Whether `to` (a bare JID) knows of this session's presence: by subscription, own account, or
+        directed presence.
+        """
+        if to == session.account:
+            return True
+        roster = session.live.roster
+        if session.presence is not None and roster is not None and roster.is_follower(to):
+            return True
+        return session.directed is not None and any(
+            target == to or target.startswith(f"{to}/") for target in session.directed
+        )
+
+
+def priority_of(stanza: Stanza) -> int:
+    """The presence's priority (RFC 6121 4.7.2.3); StanzaError bad-request unless -128..127."""
+    if b"priority" not in stanza.raw:
+        return 0
+    found = stanza.xml.findall(f"{{{ns.CLIENT}}}priority")
+    if not found:
+        return 0
+    text = (found[0].text or "").strip()
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    if (
+        len(found) > 1
+        or not (digits.isascii() and digits.isdigit())
+        or not -128 <= int(text[:5]) <= 127
+        or len(digits) > 3
+    ):
+        raise StanzaError("bad-request", "A priority is one number from -128 to 127.")
+    return int(text)
+
+
+def subscription_stanza(kind: str, sender: str, to: str, payload: bytes = b"") -> bytes:
+    """A presence stanza that manages a subscription, between bare JIDs (RFC 6121 3)."""
+    head = build.start_tag("presence", {"type": kind, "from": sender, "to": to})
+    return head + (b">" + payload + b"</presence>" if payload else b"/>")
+
+
+def address_of(stanza: Stanza) -> Jid:
+    """The parsed `to` of a stanza that has one; StanzaError jid-malformed."""
+    try:
+        return Jid.parse(stanza.to or "")
+    except JidError as error:
+        raise StanzaError("jid-malformed", str(error)) from None

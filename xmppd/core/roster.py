@@ -1,0 +1,319 @@
+"""Rosters that last (RFC 6121 2): loaded once, changed by compare-and-set on the version that 2.6 shows.
+
+An account's roster is one partition of `ROSTER`. Whoever changes it writes the row and the next version in
+one batch, on condition that the version is still the one that was read; so writers in several processes are
+linear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from weakref import WeakValueDictionary
+from xml.etree.ElementTree import Element
+
+from xmppd.core.roster_cache import Roster, RosterCache, roster_of
+from xmppd.core.roster_change import Change, SubscriptionChange, received, sent
+from xmppd.core.roster_item import ROSTER, RosterItem, item_of, row_of
+from xmppd.core.roster_set import RemoveRequest, SetRequest, parse_set
+from xmppd.core.subscription import Inbound, Kind, Outbound
+from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreUnavailable
+from xmppd.store.table import Delete, Put, Store, Value
+from xmppd.stream.lru import Lru
+from xmppd.xml.roster import roster_query
+
+__all__ = [
+    "ROSTER",
+    "Change",
+    "RemoveRequest",
+    "Roster",
+    "RosterItem",
+    "Rosters",
+    "SetRequest",
+    "SubscriptionChange",
+]
+
+_ATTEMPTS = 32
+"""How often a change is tried against writers in other processes; those of this one wait for each other."""
+
+MAX_REQUEST_BYTES = 10_000
+"""The longest request that is kept: the size of stanza that every server has to take (RFC 6120 13.12)."""
+
+RESULTS = 64
+MAX_RESULT_BYTES = 65_536
+"""How many answers to roster gets are kept ready, and how long they may be: for clients that ask again."""
+
+Edit = Callable[[RosterItem | None], RosterItem | None]
+"""Makes the new item (None: none) of the old one; it may be called several times."""
+
+
+class Rosters:
+    """All rosters, in the store and in memory.
+
+    `max_items` bounds what a roster shows, `max_requests` the subscription requests that wait in it,
+    `max_groups` the groups of an item, `max_name_bytes` a name and a group, `cache_bytes` all rosters kept in
+    memory here (sessions may hold more). `now` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_items: int = 1000,
+        max_requests: int = 200,
+        max_groups: int = 10,
+        max_name_bytes: int = 1023,
+        cache_bytes: int = 64 << 20,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._max_items = max_items
+        self._max_requests = max_requests
+        self._max_groups = max_groups
+        self._max_name_bytes = max_name_bytes
+        self._now = now
+        self._cache = RosterCache(cache_bytes)
+        self._results: Lru[str, tuple[Roster, bytes]] = Lru(RESULTS)
+        self._loading: dict[str, asyncio.Future[Roster | None]] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._unsure: set[str] = set()
+
+    # reading
+
+    @property
+    def cache(self) -> Mapping[str, int]:
+        """How much is kept in memory, and how many rosters need a look because a write timed out."""
+        return {
+            "rosters": len(self._cache),
+            "roster_bytes": self._cache.bytes,
+            "rosters_unsure": len(self._unsure),
+        }
+
+    def cached(self, account: str) -> Roster | None:
+        """The account's roster if it is in memory."""
+        return self._cache.get(account)
+
+    def load(self, account: str) -> Roster | Awaitable[Roster]:
+        """The account's roster (an empty one if nothing was ever written), at once if it is in memory."""
+        return self._cache.get(account) or self._load(account)
+
+    async def get_item(self, account: str, contact: str) -> RosterItem | None:
+        """One item as the store has it, hidden ones included."""
+        row = await self._store.get(ROSTER, (account, contact))
+        return None if row is None else item_of(row)
+
+    async def items(self, account: str) -> list[RosterItem]:
+        """All items as the store has them, hidden ones included, by contact."""
+        return [item_of(row) for row in (await self._store.scan(ROSTER, (account,))).rows]
+
+    def forget(self, account: str) -> None:
+        """Drop the roster from memory: somebody else may have changed it."""
+        self._cache.drop(account)
+        self._loading.pop(account, None)
+
+    def release(self) -> None:
+        """Give up the memory of all rosters that no session holds."""
+        self._cache.clear()
+        self._results.clear()
+
+    async def _load(self, account: str) -> Roster:
+        """Read the roster, or wait for whoever is reading it already."""
+        while (other := self._loading.get(account)) is not None:
+            read = await asyncio.shield(other)
+            newest = self._cache.get(account) or read
+            if newest is not None:
+                return newest
+        mine: asyncio.Future[Roster | None] = asyncio.get_running_loop().create_future()
+        self._loading[account] = mine
+        try:
+            roster = await self._read(account)
+        except StoreError as error:
+            mine.set_exception(error)
+            mine.exception()  # nobody may be waiting
+            raise
+        else:
+            if self._loading.get(account) is mine:
+                roster = self._cache.keep(roster)
+            mine.set_result(roster)
+            return roster
+        finally:
+            if self._loading.get(account) is mine:
+                del self._loading[account]
+            if not mine.done():
+                mine.set_result(None)  # cancelled: the next one in the queue reads
+
+    async def _read(self, account: str) -> Roster:
+        if account in self._unsure:
+            await self._settle(account)
+        for _ in range(2):
+            rows = (await self._store.scan(ROSTER, (account,))).rows
+            if rows:
+                return roster_of(account, rows[0]["version"] or 0, rows)
+            # No row shows the version. Where there is one, look again: an item may have come in between.
+            version = await self._version(account)
+            if version is None:
+                break
+        return Roster(account, version or 0)
+
+    async def _version(self, account: str) -> int | None:
+        static = await self._store.get_static(ROSTER, (account,))
+        version: int | None = static["version"] if static is not None else None
+        return version
+
+    # changing
+
+    async def change(self, account: str, contact: str, edit: Edit) -> Change:
+        """Replace one item by what `edit` makes of it, durably. The one read-modify-write of rosters.
+
+        Changes of one account come back in the order of their versions: push before awaiting anything else.
+        StanzaError resource-constraint when the roster is full; StoreConflict if others never stop.
+        """
+        lock = self._locks.get(account)
+        if lock is None:
+            lock = self._locks[account] = asyncio.Lock()
+        async with lock:
+            for _ in range(_ATTEMPTS):
+                roster = self._cache.get(account) or await self._load(account)
+                change = await self._try(roster, contact, edit)
+                if change is not None:
+                    return change
+                self.forget(account)
+        raise StoreConflict(f"roster of {account}")
+
+    async def _try(self, roster: Roster, contact: str, edit: Edit) -> Change | None:
+        """One attempt; None when the roster in memory turned out to be old."""
+        row = await self._store.get(ROSTER, (roster.account, contact))
+        if row is not None and (row["version"] or 0) != roster.version:
+            return None
+        old = None if row is None else item_of(row)
+        new = edit(old)
+        if new == old:
+            return Change(contact, old, new, roster)
+        self._check_room(roster, old, new)
+        # By the clock, so that no version comes back after a roster was deleted or restored from a backup.
+        after = roster.changed(contact, new, max(roster.version + 1, int(self._now() * 1000)))
+        write = Delete((contact,)) if new is None else Put(row_of(new))
+        if not await self._write(roster, after.version, write):
+            return None
+        return Change(contact, old, new, self._cache.keep(after))
+
+    def _check_room(self, roster: Roster, old: RosterItem | None, new: RosterItem | None) -> None:
+        if new is None:
+            return
+        if not new.hidden and (old is None or old.hidden) and roster.size >= self._max_items:
+            raise StanzaError("resource-constraint", f"A roster has at most {self._max_items} contacts.")
+        if new.pending_in and not (old and old.pending_in) and len(roster.requests) >= self._max_requests:
+            raise StanzaError("resource-constraint", "Too many subscription requests wait for an answer.")
+
+    async def _write(self, roster: Roster, version: int, write: Put | Delete) -> bool:
+        account = roster.account
+        newer: dict[str, Value] = {"version": version}
+        expect = _expect(roster.version)
+        try:
+            return await self._store.batch(ROSTER, (account,), [write], static=newer, expect=expect)
+        except StoreUnavailable:
+            raise
+        except BaseException:  # timed out or cancelled: it may be written yet
+            self._unsure.add(account)
+            self.forget(account)
+            raise
+
+    async def _settle(self, account: str) -> None:
+        """Move the version on, so that a write of unknown outcome is either done or can never be."""
+        version = await self._version(account) or 0
+        newer: dict[str, Value] = {"version": version + 1}
+        await self._store.batch(ROSTER, (account,), [], static=newer, expect=_expect(version))
+        self._unsure.discard(account)
+
+    async def remove_account(self, account: str) -> None:
+        """Delete the whole roster. Tell the contacts before: `items` and their `farewell` say what."""
+        await self._store.delete(ROSTER, (account,))
+        self.forget(account)
+
+    # roster iqs (RFC 6121 2.1.3 to 2.5)
+
+    def parse_set(self, account: str, query: Element) -> SetRequest | RemoveRequest:
+        """What a client's roster set wants; StanzaError as in RFC 6121 2.3.3."""
+        return parse_set(query, account, max_groups=self._max_groups, max_name_bytes=self._max_name_bytes)
+
+    async def set_item(self, account: str, request: SetRequest) -> Change:
+        """Add the contact, or replace its name and groups (RFC 6121 2.3, 2.4)."""
+
+        def edit(item: RosterItem | None) -> RosterItem:
+            item = item or RosterItem(request.contact)
+            return replace(item, name=request.name, groups=request.groups, hidden=False)
+
+        return await self.change(account, request.contact, edit)
+
+    async def remove_item(self, account: str, contact: str) -> Change:
+        """Remove the contact (RFC 6121 2.5), or StanzaError item-not-found. Tell it `old.farewell`."""
+
+        def edit(item: RosterItem | None) -> None:
+            if item is None or item.hidden:
+                raise StanzaError("item-not-found")
+
+        return await self.change(account, contact, edit)
+
+    def result(self, roster: Roster, asked: str | None) -> bytes | None:
+        """The payload that answers a roster get; None for a client that has this very version (2.6)."""
+        version = str(roster.version)
+        if asked == version:
+            return None
+        found = self._results.get(roster.account)
+        if found is not None and found[0] is roster:
+            return found[1]
+        payload = roster_query(roster.packed, version)
+        if len(payload) <= MAX_RESULT_BYTES:
+            self._results.put(roster.account, (roster, payload))
+        return payload
+
+    def push(self, change: Change) -> bytes:
+        """The payload of the push that tells of a change (RFC 6121 2.1.6)."""
+        return change.push
+
+    # subscriptions (RFC 6121 3)
+
+    async def outbound_subscription(
+        self, account: str, contact: str, kind: Kind
+    ) -> SubscriptionChange[Outbound]:
+        """The account sends `kind` to the contact: its half of it (RFC 6121 A.2). A repeat is harmless."""
+        if contact == account:
+            raise StanzaError("not-allowed", "Nobody subscribes to their own presence.")
+        step: Outbound | None = None
+
+        def edit(item: RosterItem | None) -> RosterItem | None:
+            nonlocal step
+            new, step = sent(item, contact, kind)
+            return new
+
+        change = await self.change(account, contact, edit)
+        assert step is not None
+        return SubscriptionChange(change, step)
+
+    async def inbound_subscription(
+        self, account: str, contact: str, kind: Kind, request: bytes = b""
+    ) -> SubscriptionChange[Inbound]:
+        """The contact's `kind` reaches the account: its half of it (RFC 6121 A.3). A repeat is harmless.
+
+        `request` is what a `subscribe` stanza holds, to be shown again at every login. StanzaError
+        policy-violation if it is longer than `MAX_REQUEST_BYTES`, resource-constraint if too many wait.
+        """
+        if len(request) > MAX_REQUEST_BYTES:
+            raise StanzaError("policy-violation", f"A request has at most {MAX_REQUEST_BYTES} bytes.")
+        step: Inbound | None = None
+
+        def edit(item: RosterItem | None) -> RosterItem | None:
+            nonlocal step
+            new, step = received(item, contact, kind, request)
+            return new
+
+        change = await self.change(account, contact, edit)
+        assert step is not None
+        return SubscriptionChange(change, step)
+
+
+def _expect(version: int) -> dict[str, Value]:
+    """The condition that a roster of this version stands; 0 is that of one never written."""
+    return {"version": version or None}

@@ -1,0 +1,73 @@
+"""What can happen to one roster item, as pure functions, and the record of what did happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from xmppd.core.roster_cache import Roster
+from xmppd.core.roster_item import RosterItem
+from xmppd.core.subscription import Inbound, Kind, Outbound, State, inbound, outbound
+from xmppd.xml.roster import roster_item, roster_query
+
+TransitionT = TypeVar("TransitionT", Outbound, Inbound)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of one item, and the roster after it. Where `old` equals `new` nothing was written."""
+
+    contact: str
+    old: RosterItem | None
+    new: RosterItem | None
+    roster: Roster
+
+    @property
+    def version(self) -> int:
+        """The version that this change made; pushes go out in the order of versions."""
+        return self.roster.version
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether clients see a difference, so that a push is due (RFC 6121 2.1.6)."""
+        return _packed(self.old) != _packed(self.new)
+
+    @property
+    def push(self) -> bytes:
+        """The payload of the push that tells clients how the item stands now."""
+        item = _packed(self.new) or roster_item(self.contact, "remove")
+        return roster_query(item.encode(), str(self.version))
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionChange(Generic[TransitionT]):
+    """What one subscription stanza did to a roster, and what the tables say must follow."""
+
+    change: Change
+    transition: TransitionT
+
+
+def sent(item: RosterItem | None, contact: str, kind: Kind) -> tuple[RosterItem | None, Outbound]:
+    """The item after its owner sent `kind` to the contact (RFC 6121 A.2)."""
+    before = item or RosterItem(contact)
+    step = outbound(before.state, kind, approved=before.approved)
+    return _kept(item, before.moved(step.state, approved=step.approved)), step
+
+
+def received(
+    item: RosterItem | None, contact: str, kind: Kind, request: bytes
+) -> tuple[RosterItem | None, Inbound]:
+    """The item after the contact's `kind` arrived (RFC 6121 A.3); `request` is what a `subscribe` holds."""
+    before = item or RosterItem(contact, hidden=True)
+    step = inbound(before.state, kind, approved=before.approved)
+    return _kept(item, before.moved(step.state, approved=before.approved, request=request)), step
+
+
+def _kept(old: RosterItem | None, new: RosterItem) -> RosterItem | None:
+    """The new item, or None where it says nothing: no stanza leaves an empty item where none was."""
+    is_empty = new.state is State.NONE and not new.approved
+    return None if is_empty and (old is None or old.hidden) else new
+
+
+def _packed(item: RosterItem | None) -> str:
+    return item.packed if item is not None else ""

@@ -1,0 +1,212 @@
+"""The second hop of a stanza: from the session that sent it, through the policies, to whoever takes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from xmppd import ns
+from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
+from xmppd.core.iqs import Iqs
+from xmppd.core.messages import Messages
+from xmppd.core.presence import Presences, address_of
+from xmppd.core.sessions import Session
+from xmppd.errors import StanzaError, StoreError, StreamError
+from xmppd.hooks import DROP, Callables, Drop, Hooks
+from xmppd.xml import build
+from xmppd.xml.stanza import Stanza
+
+log = logging.getLogger(__name__)
+
+STANZA_ID = ns.STANZA_ID.encode()
+"""In the bytes of a message that may bring a <stanza-id/>, which only servers add (XEP-0359 5)."""
+
+Waiting = Awaitable[None] | None
+Step = Callable[[Session, Stanza], Waiting]
+Stages = tuple[Callables, Callables, Callables]
+"""The policies, filters and signals of one hook."""
+
+
+class Router:
+    """Takes every stanza of a bound session and sees that it is delivered or refused."""
+
+    def __init__(
+        self,
+        messages: Messages,
+        presences: Presences,
+        contacts: Contacts,
+        iqs: Iqs,
+        hooks: Hooks,
+        domains: frozenset[str],
+    ) -> None:
+        self._messages = messages
+        self._presences = presences
+        self._contacts = contacts
+        self._iqs = iqs
+        self._hooks = hooks
+        self._domains = domains
+        self._kinds: dict[str, Step] = {"message": self._message, "presence": self._presence, "iq": self._iq}
+        self.errors = 0
+        """How many stanzas met a mistake of ours."""
+
+    def route(self, session: Session, stanza: Stanza) -> Waiting:
+        """Process one stanza. What is returned must be awaited before the session's next one.
+
+        Both raise StreamError, and nothing else: for what may not be sent on a bound stream (RFC 6120
+        4.9.3.24), and when a plugin wants the stream ended.
+        """
+        step = self._kinds.get(stanza.kind)
+        if step is None:
+            raise unexpected(stanza)
+        try:
+            waiting = step(session, stanza)
+        except StreamError:
+            raise
+        except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
+            self._refuse(session, stanza, error)
+            return None
+        return None if waiting is None else self._finish(session, stanza, waiting)
+
+    async def _finish(self, session: Session, stanza: Stanza, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except StreamError:
+            raise
+        except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
+            self._refuse(session, stanza, error)
+
+    def _refuse(self, session: Session, stanza: Stanza, error: Exception) -> None:
+        """The one place where an error becomes a reply; no error or result is ever answered (RFC
+        6120 8.3.1).
+        """
+        if isinstance(error, StoreError):
+            log.warning("store-failed", extra={"jid": session.full, "kind": stanza.kind, "error": str(error)})
+            error = StanzaError("resource-constraint", "The server cannot store this now.", type="wait")
+        elif not isinstance(error, StanzaError):
+            self.errors += 1
+            extra = {"jid": session.full, "kind": stanza.kind, "stanza_id": stanza.id}
+            log.error("stanza-failed", exc_info=error, extra=extra)
+            error = StanzaError("internal-server-error")
+        if stanza.type not in ("error", "result"):
+            session.send(build.error_reply(stanza, session.full, error))
+
+    # one step for each kind
+
+    def _message(self, session: Session, stanza: Stanza) -> Waiting:
+        hooks = self._hooks
+        if STANZA_ID in stanza.raw:
+            stanza = without_forged_ids(stanza, self._domains)
+        if hooks.message_sent_policy or hooks.message_sent_filter or hooks.message_sent_signal:
+            stages = hooks.message_sent_policy, hooks.message_sent_filter, hooks.message_sent_signal
+            return self._hooked(session, stanza, stages, self._messages.route)
+        return self._messages.route(session, stanza)
+
+    def _presence(self, session: Session, stanza: Stanza) -> Waiting:
+        hooks = self._hooks
+        if hooks.presence_sent_policy or hooks.presence_sent_filter or hooks.presence_sent_signal:
+            stages = hooks.presence_sent_policy, hooks.presence_sent_filter, hooks.presence_sent_signal
+            return self._hooked(session, stanza, stages, self._route_presence)
+        return self._route_presence(session, stanza)
+
+    def _iq(self, session: Session, stanza: Stanza) -> Waiting:
+        hooks = self._hooks
+        if hooks.iq_sent_policy or hooks.iq_sent_filter or hooks.iq_sent_signal:
+            stages = hooks.iq_sent_policy, hooks.iq_sent_filter, hooks.iq_sent_signal
+            return self._hooked(session, stanza, stages, self._iqs.route)
+        return self._iqs.route(session, stanza)
+
+    def _route_presence(self, session: Session, stanza: Stanza) -> Waiting:
+        if session.connection is None:
+            return None  # it ended while a hook waited, and its unavailable presence is out
+        kind = stanza.type
+        if not stanza.to:
+            if kind is None or kind == "unavailable":
+                return self._presences.update(session, stanza)
+            raise StanzaError("bad-request", "Presence of this type needs an address.")
+        to = address_of(stanza)
+        if kind in SUBSCRIPTION_TYPES:
+            return self._contacts.subscription(session, stanza, to)
+        if kind not in (None, "unavailable", "probe", "error"):
+            raise StanzaError("bad-request", "There is no such type of presence.")
+        if to.domain not in self._domains:
+            raise StanzaError("remote-server-not-found")
+        if kind == "probe":
+            return self._presences.probe(session, to)
+        self._presences.direct(session, stanza, to)
+        return None
+
+    # hooks
+
+    def _hooked(self, session: Session, stanza: Stanza, stages: Stages, then: Step) -> Waiting:
+        """Run policies, filters, the step itself and signals; becomes a coroutine at the first one that has
+        to wait.
+        """
+        policies, filters, signals = stages
+        for index, policy in enumerate(policies):
+            waiting = policy(session, stanza)
+            if isinstance(waiting, Awaitable):
+                rest = policies[index + 1 :], filters, signals
+                return self._policed_later(session, stanza, waiting, rest, then)
+        for index, change in enumerate(filters):
+            result = change(session, stanza)
+            if result is DROP:
+                return None
+            if not isinstance(result, Stanza):
+                rest = (), filters[index + 1 :], signals
+                return self._filtered_later(session, result, rest, then)
+            stanza = result
+        waiting = then(session, stanza)
+        if waiting is not None:
+            return self._signal_later(session, stanza, waiting, signals)
+        return self._hooks.tell(signals, session, stanza)
+
+    async def _policed_later(
+        self, session: Session, stanza: Stanza, policy: Awaitable[Any], rest: Stages, then: Step
+    ) -> None:
+        await policy
+        more = self._hooked(session, stanza, rest, then)
+        if more is not None:
+            await more
+
+    async def _filtered_later(
+        self, session: Session, change: Awaitable[Stanza | Drop], rest: Stages, then: Step
+    ) -> None:
+        stanza = await change
+        if isinstance(stanza, Drop):
+            return
+        more = self._hooked(session, stanza, rest, then)
+        if more is not None:
+            await more
+
+    async def _signal_later(
+        self, session: Session, stanza: Stanza, waiting: Awaitable[None], signals: Callables
+    ) -> None:
+        await waiting
+        await self._hooks.tell_in_order(signals, session, stanza)
+
+
+def unexpected(stanza: Stanza) -> StreamError:
+    """What to close a bound stream with when it brings something else than a stanza (RFC 6120 4.9.3)."""
+    if stanza.kind in (f"{{{ns.SERVER}}}{kind}" for kind in ("message", "presence", "iq")):
+        return StreamError("invalid-namespace")
+    return StreamError("unsupported-stanza-type")
+
+
+def without_forged_ids(stanza: Stanza, domains: frozenset[str]) -> Stanza:
+    """The message without any <stanza-id/> that claims to be ours: by a domain of ours or anyone in it
+    (XEP-0359 5).
+    """
+    name = f"{{{ns.STANZA_ID}}}stanza-id"
+    tree = stanza.xml
+    forged = [child for child in tree.findall(name) if domain_of(child.get("by", "")) in domains]
+    if not forged:
+        return stanza
+    kept = build.element(tree.tag, tree.attrib, tree.text or "")
+    kept.extend(child for child in tree if child not in forged)
+    return build.stanza_of(kept)
+
+
+def domain_of(jid: str) -> str:
+    """The domain part of what may be a JID, folded to lower case, without checking it."""
+    return jid.partition("/")[0].rpartition("@")[2].lower()

@@ -1,0 +1,250 @@
+"""Sessions, the accounts they make live, and the cork that joins what is written to a session in one loop
+turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from xmppd.core.roster import Roster
+from xmppd.errors import StreamError
+from xmppd.xml import build
+from xmppd.xml.stanza import LANG, Stanza
+
+log = logging.getLogger(__name__)
+
+LARGE = 16384
+"""Bytes of a stanza that is not worth joining with others."""
+
+
+class Connection(Protocol):
+    """What a session needs of the wire that carries it."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for operators."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS protects the stream."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes now."""
+
+    def close(self, error: StreamError | None) -> None:
+        """End the stream, with an error or without."""
+
+
+class Broadcast(NamedTuple):
+    """A presence serialised once: a receiver's copy is `head`, its ` to='...'`, and `tail`."""
+
+    head: bytes
+    tail: bytes
+
+
+class Cork:
+    """The sessions with output waiting. Each is written to once per turn of the event loop."""
+
+    __slots__ = ("_call_soon", "_dirty")
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self._call_soon = call_soon
+        self._dirty: list[Session] = []
+
+    def add(self, session: Session) -> None:
+        """Have the session's out-list written at the end of this turn; called when its first bytes
+        come in.
+        """
+        if not self._dirty:
+            self._call_soon(self.flush)
+        self._dirty.append(session)
+
+    def flush(self) -> None:
+        """Write every waiting out-list."""
+        dirty, self._dirty = self._dirty, []
+        for session in dirty:
+            try:
+                session.flush()
+            except Exception:  # of one connection: all others are written to
+                log.exception("write-failed", extra={"jid": session.full})
+
+
+class Session:
+    """One bound resource of a local account (RFC 6120 7).
+
+    `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
+    interested resource, `directed` the JIDs that were sent directed presence, `slots` what plugins keep here.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cork",
+        "_iq_head",
+        "_message_head",
+        "_out",
+        "account",
+        "connection",
+        "directed",
+        "full",
+        "has_roster",
+        "lang",
+        "live",
+        "presence",
+        "presence_head",
+        "priority",
+        "resource",
+        "since",
+        "slots",
+    )
+
+    def __init__(
+        self, live: LiveAccount, resource: str, connection: Connection, cork: Cork, lang: str, since: float
+    ) -> None:
+        self.live = live
+        self.account = live.account
+        self.resource = resource
+        self.full = f"{live.account}/{resource}"
+        self.connection: Connection | None = connection
+        self.lang = lang
+        self.since = since
+        self.presence: Broadcast | None = None
+        self.priority = 0
+        self.has_roster = False
+        self.directed: set[str] | None = None
+        self.slots: dict[str, Any] | None = None
+        self._cork = cork
+        self._out: list[bytes] = [b""]  # not empty, so that nothing is written before `begin`
+        stamp = {"from": self.full, LANG: lang} if lang else {"from": self.full}
+        self._message_head = build.start_tag("message", stamp)
+        self.presence_head = build.start_tag("presence", stamp)
+        self._iq_head = build.start_tag("iq", stamp)
+
+    def begin(self, first: bytes) -> None:
+        """Send the answer to the bind, and behind it what others sent before it was due."""
+        self._out[0] = first
+        self._cork.add(self)
+
+    def send(self, data: bytes) -> None:
+        """Queue whole stanzas for the client; they are written at the end of this turn of the loop, large
+        ones at once, so that one read of many requests cannot fill the memory with answers.
+        """
+        out = self._out
+        if not out:
+            self._cork.add(self)
+        out.append(data)
+        if len(data) > LARGE and out[0]:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is queued, in one piece."""
+        out = self._out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        if self.connection is not None:
+            self.connection.write(data)
+
+    def stamp(self, stanza: Stanza) -> bytes:
+        """The stanza's bytes with `from` set to this session and the stream's `xml:lang` (RFC 6120 8.1.2.1,
+        8.1.5).
+        """
+        attrs = stanza.attrs
+        if "from" in attrs or (self.lang and LANG in attrs):
+            lang = attrs.get(LANG, self.lang or None)
+            return build.restamp(stanza, from_=self.full, lang=lang)
+        kind = stanza.kind
+        if kind == "message":
+            return self._message_head + stanza.raw[8:]
+        if kind == "presence":
+            return self.presence_head + stanza.raw[9:]
+        return self._iq_head + stanza.raw[3:]
+
+    def stamped(self, stanza: Stanza) -> Stanza:
+        """The stanza itself, as `stamp` makes it."""
+        raw = self.stamp(stanza)
+        attrs = {**stanza.attrs, "from": self.full}
+        if self.lang:
+            attrs.setdefault(LANG, self.lang)
+        return Stanza(stanza.kind, attrs, raw, len(raw) - len(stanza.raw) + stanza.tail, stanza.payload)
+
+    def broadcast_of(self, stanza: Stanza) -> Broadcast:
+        """An undirected presence of this session, ready to be copied."""
+        attrs = stanza.attrs
+        if "from" in attrs or "to" in attrs or (self.lang and LANG in attrs):
+            lang = attrs.get(LANG, self.lang or None)
+            raw = build.restamp(stanza, from_=None, to=None, lang=lang)
+            return Broadcast(build.start_tag("presence", {"from": self.full}), raw[9:])
+        return Broadcast(self.presence_head, stanza.raw[9:])
+
+    def __repr__(self) -> str:
+        return f"<Session {self.full}>"
+
+
+class LiveAccount:
+    """A local account with at least one session.
+
+    `roster` is loaded by the first roster request or initial presence. `available` are the sessions with
+    presence, `targets` those among them that take messages to the bare JID: the highest priority, not
+    negative. `to_stamp` is ` to='bare JID'` in bytes.
+    """
+
+    __slots__ = ("account", "available", "roster", "sessions", "targets", "to_stamp")
+
+    def __init__(self, account: str) -> None:
+        self.account = account
+        self.sessions: dict[str, Session] = {}
+        self.roster: Roster | None = None
+        self.available: tuple[Session, ...] = ()
+        self.targets: tuple[Session, ...] = ()
+        self.to_stamp = f" to='{build.escape_attribute(account)}'".encode()
+
+    def refresh(self) -> None:
+        """Recompute `available` and `targets` after a session's presence or priority changed."""
+        self.available = tuple(s for s in self.sessions.values() if s.presence is not None)
+        top = max((s.priority for s in self.available), default=-1)
+        self.targets = tuple(s for s in self.available if s.priority == top) if top >= 0 else ()
+
+    def update_roster(self, roster: Roster) -> None:
+        """Hold this roster unless a newer one is held."""
+        if self.roster is None or roster.version >= self.roster.version:
+            self.roster = roster
+
+
+class Sessions:
+    """All sessions of this node: by full JID, and by account."""
+
+    __slots__ = ("_cork", "_now", "accounts", "by_full")
+
+    def __init__(self, cork: Cork, now: Callable[[], float]) -> None:
+        self.by_full: dict[str, Session] = {}
+        self.accounts: dict[str, LiveAccount] = {}
+        self._cork = cork
+        self._now = now
+
+    def add(self, account: str, resource: str, connection: Connection, lang: str) -> Session:
+        """Bind a resource that is free."""
+        live = self.accounts.get(account)
+        if live is None:
+            live = self.accounts[account] = LiveAccount(account)
+        session = Session(live, resource, connection, self._cork, lang, self._now())
+        assert session.full not in self.by_full, session.full
+        self.by_full[session.full] = live.sessions[resource] = session
+        return session
+
+    def remove(self, session: Session) -> None:
+        """Forget a session whose presence was withdrawn already."""
+        live = session.live
+        del self.by_full[session.full], live.sessions[session.resource]
+        session.connection = None
+        if live.sessions:
+            live.refresh()
+        else:
+            del self.accounts[session.account]
+
+    def of(self, account: str) -> list[Session]:
+        """The account's sessions."""
+        live = self.accounts.get(account)
+        return list(live.sessions.values()) if live else []

@@ -1,0 +1,205 @@
+"""Every extension point of the server, typed, in one file.
+
+A plugin marks a method with one of the hooks below; loading compiles all marked methods to one tuple per hook
+and stage, so that a hook nobody uses costs one look at an empty tuple. There are three stages, with three
+meanings:
+
+- `POLICY`: may raise `StanzaError` to refuse; what it returns is ignored.
+- `FILTER`: returns the stanza, another one, or `DROP`.
+- `SIGNAL`: is told; what it raises is logged and counted, and changes nothing.
+
+Within a stage methods run `EARLY`, then `NORMAL`, then `LATE`; among equals in the order their plugins were
+loaded. A method that has to wait for something is `async def`: the sender's connection then pauses until it
+is done, so order holds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from xmppd.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+POLICY: Final = "policy"
+FILTER: Final = "filter"
+SIGNAL: Final = "signal"
+
+EARLY: Final = 0
+NORMAL: Final = 1
+LATE: Final = 2
+
+
+class Drop:
+    """The type of `DROP`."""
+
+    def __repr__(self) -> str:
+        return "DROP"
+
+
+DROP: Final = Drop()
+"""What a filter returns when the stanza ends here: swallowed, or taken over by the plugin."""
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+MARK: Final = "__xmppd_hooks__"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One use of a hook on a method, as the loader finds it."""
+
+    hook: str
+    stage: str
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One extension point. Used bare as a decorator it marks for its default stage, the first of `stages`."""
+
+    name: str
+    stages: tuple[str, ...]
+
+    def __call__(self, method: Method) -> Method:
+        return self.at(self.stages[0])(method)
+
+    def at(self, stage: str, order: int = NORMAL) -> Callable[[Method], Method]:
+        """A decorator that marks a method for one stage of this hook; ValueError for a stage it does not
+        have.
+        """
+        if stage not in self.stages:
+            raise ValueError(f"the hook {self.name} has no stage {stage!r}, only {', '.join(self.stages)}")
+
+        def mark(method: Method) -> Method:
+            marks = [*getattr(method, MARK, ()), Mark(self.name, stage, order)]
+            setattr(method, MARK, tuple(marks))
+            return method
+
+        return mark
+
+
+session_bound = Hook("session_bound", (SIGNAL,))
+"""(session): a resource was bound; the client learns of it after all are done."""
+session_closed = Hook("session_closed", (SIGNAL,))
+"""(session): the session is over; its unavailable presence was sent."""
+session_available = Hook("session_available", (SIGNAL,))
+"""(session): initial presence was sent and broadcast, or the priority rose from negative to zero or above."""
+message_sent = Hook("message_sent", (POLICY, FILTER, SIGNAL))
+"""(session, message): a local client sent a message, before it is routed (SIGNAL: after)."""
+presence_sent = Hook("presence_sent", (POLICY, FILTER, SIGNAL))
+"""(session, presence): a local client sent a presence of any type, before it is processed (SIGNAL: after)."""
+iq_sent = Hook("iq_sent", (POLICY, FILTER, SIGNAL))
+"""(session, iq): a local client sent an iq of any type, before it is routed (SIGNAL: after)."""
+server_message = Hook("server_message", (FILTER,))
+"""(session, message): a local client sent a message to a domain of this server, with or without a resource.
+Who takes charge of it returns DROP; otherwise its sender is refused.
+"""
+message_unclaimed = Hook("message_unclaimed", (FILTER,))
+"""(account, message): a message for an account with nobody to take it now (RFC 6121 8.5.2.2). Who takes
+charge of it returns DROP; otherwise its sender is refused. The stanza carries its sender in `from`.
+"""
+account_created = Hook("account_created", (SIGNAL,))
+"""(account): an account was made."""
+account_removed = Hook("account_removed", (SIGNAL,))
+"""(account): an account was removed, its sessions closed."""
+
+ALL: Final = (
+    session_bound,
+    session_closed,
+    session_available,
+    message_sent,
+    presence_sent,
+    iq_sent,
+    server_message,
+    message_unclaimed,
+    account_created,
+    account_removed,
+)
+
+Callables = tuple[Callable[..., Any], ...]
+
+
+class Hooks:
+    """The compiled hooks of one server: an attribute `<hook>_<stage>` for each, holding a tuple of
+    callables.
+    """
+
+    message_sent_policy: Callables
+    message_sent_filter: Callables
+    message_sent_signal: Callables
+    presence_sent_policy: Callables
+    presence_sent_filter: Callables
+    presence_sent_signal: Callables
+    iq_sent_policy: Callables
+    iq_sent_filter: Callables
+    iq_sent_signal: Callables
+    session_bound_signal: Callables
+    session_closed_signal: Callables
+    session_available_signal: Callables
+    server_message_filter: Callables
+    message_unclaimed_filter: Callables
+    account_created_signal: Callables
+    account_removed_signal: Callables
+
+    def __init__(self) -> None:
+        self.failures = 0
+        """How many signal methods have failed."""
+        self.compile(())
+
+    def compile(self, plugins: Iterable[object]) -> None:
+        """Replace all tuples by those of the marked methods of `plugins`, in their order."""
+        found: dict[str, list[tuple[int, Callable[..., Any]]]] = {
+            f"{hook.name}_{stage}": [] for hook in ALL for stage in hook.stages
+        }
+        for plugin in plugins:
+            for _, method in inspect.getmembers(plugin, inspect.ismethod):
+                for mark in getattr(method, MARK, ()):
+                    found[f"{mark.hook}_{mark.stage}"].append((mark.order, method))
+        for name, methods in found.items():
+            methods.sort(key=lambda pair: pair[0])
+            setattr(self, name, tuple(method for _, method in methods))
+
+    def tell(self, signals: Callables, *arguments: Any) -> Awaitable[None] | None:
+        """Call signal methods one after the other; what is returned tells the rest, from the first that waits
+        on. What one raises is logged and counted, and changes nothing.
+        """
+        for index, signal in enumerate(signals):
+            try:
+                waiting = signal(*arguments)
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                self._failed(signal, error)
+            else:
+                if isinstance(waiting, Awaitable):
+                    return self._tell_later(signal, waiting, signals[index + 1 :], arguments)
+        return None
+
+    async def tell_in_order(self, signals: Callables, *arguments: Any) -> None:
+        """The same, as a coroutine from the start."""
+        waiting = self.tell(signals, *arguments)
+        if waiting is not None:
+            await waiting
+
+    async def _tell_later(
+        self,
+        signal: Callable[..., Any],
+        waiting: Awaitable[Any],
+        rest: Callables,
+        arguments: tuple[Any, ...],
+    ) -> None:
+        try:
+            await waiting
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            self._failed(signal, error)
+        await self.tell_in_order(rest, *arguments)
+
+    def _failed(self, signal: Callable[..., Any], error: Exception) -> None:
+        self.failures += 1
+        hook = signal.__qualname__
+        if isinstance(error, StoreError):
+            log.warning("store-failed", extra={"kind": "hook", "hook": hook, "error": str(error)})
+        else:
+            log.error("hook-failed", exc_info=error, extra={"hook": hook})
