@@ -1,0 +1,64 @@
+"""Memory goes back to the system when many connections have gone, once, and not while they go."""
+
+import ctypes
+import resource
+from pathlib import Path
+
+import pytest
+
+from xmppd.net.ebb import Ebb, trim
+from xmppd.testing import World
+
+
+def released(*connections: int) -> list[int]:
+    """At which looks memory was given back."""
+    calls: list[int] = []
+    ebb = Ebb(lambda: calls.append(len(looks)))
+    looks: list[int] = []
+    for number in connections:
+        ebb.look(number)
+        looks.append(number)
+    return calls
+
+
+def test_after_the_fall_and_once() -> None:
+    assert released(0, 1000, 900, 400, 100, 100, 100, 0, 0) == [5, 8]
+
+
+def test_not_while_most_are_there_or_for_a_few() -> None:
+    assert released(1000, 600, 600, 600) == []
+    assert released(99, 0, 0, 50, 0, 0) == []
+
+
+def test_storm_that_comes_back_at_once_keeps_its_memory() -> None:
+    assert released(1000, 0, 1000, 1000) == []
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_trim_returns_free_pages() -> None:
+    blocks = [ctypes.create_string_buffer(b"x" * 60_000, 60_000) for _ in range(500)]
+    keep = blocks[::10]
+    before = resident()
+    del blocks
+    trim()
+    assert before - resident() > 10_000_000
+    assert len(keep) == 50
+
+
+@pytest.mark.asyncio
+async def test_nobody_notices_that_caches_were_given_up() -> None:
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await world.befriend(alice, bob)
+        for _ in range(2):
+            answer = await alice.ask("get", "<query xmlns='jabber:iq:roster'/>")
+            assert [item.get("jid") for item in answer[0]] == ["bob@localhost"]
+            for connections in (1000, 0, 0):
+                world.app.service.ebb.look(connections)
+            assert world.app.rosters.cache["rosters"] == world.app.rosters.cache["roster_bytes"] == 0
+        again = await world.login("alice", "again")
+        await bob.expect(f"<presence from='{again.jid}' to='bob@localhost'/>")

@@ -1,0 +1,153 @@
+"""Turns: whoever has much to say is stopped after a slice of time, and nothing is lost or out of order."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, TokenBucket, Turns, paced
+from xmppd.net.wire import READ_SIZE, Shared, Wire, WireRules
+from xmppd.testing import MemoryTransport, World
+from xmppd.xml.scan import StreamClose
+from xmppd.xml.stanza import Stanza
+
+
+def stanza(number):
+    return Stanza("presence", {"id": str(number)}, b"<presence/>", 9)
+
+
+def ticking(step):
+    ticks = itertools.count()
+    return lambda: next(ticks) * step
+
+
+def test_a_slice_of_time_is_followed_by_a_pause_and_nothing_is_lost():
+    events = [*map(stanza, range(40)), StreamClose()]
+    found = list(paced(events, None, ticking(SLICE_SECONDS / 8)))
+    pauses = [place for place, event in enumerate(found) if isinstance(event, Pause)]
+    assert [event for event in found if not isinstance(event, Pause)] == events
+    assert len(pauses) == 4
+    assert all(8 <= after - before <= 10 for before, after in itertools.pairwise(pauses))
+    assert {found[place].seconds for place in pauses} == {0.0}
+
+
+def test_without_much_work_there_is_no_pause():
+    events = [stanza(number) for number in range(1000)]
+    assert list(paced(events, None, lambda: 0.0)) == events
+
+
+def test_a_bucket_pauses_before_each_stanza_that_is_too_early():
+    now = [0.0]
+    bucket = TokenBucket(10, 2, lambda: now[0])
+    found = []
+    for event in paced([stanza(number) for number in range(4)], bucket, lambda: 0.0):
+        found.append(event.seconds if isinstance(event, Pause) else event.id)
+        if isinstance(event, Pause):
+            now[0] += event.seconds
+    assert found == ["0", "1", pytest.approx(0.1), "2", pytest.approx(0.1), "3"]
+
+
+def test_no_pause_is_long():
+    bucket = TokenBucket(0.01, 1, lambda: 0.0)
+    events = paced([stanza(0), stanza(1)], bucket, lambda: 0.0)
+    next(events)
+    assert next(events) == Pause(LONGEST_PAUSE)
+
+
+@pytest.mark.asyncio
+async def test_one_turn_in_each_turn_of_the_loop():
+    turns, order = Turns(), []
+
+    async def work(name, times):
+        for _ in range(times):
+            await turns.next()
+            order.append(name)
+
+    tasks = [asyncio.create_task(work(name, 3)) for name in "abc"]
+    seen = []
+    while not all(task.done() for task in tasks):
+        before = len(order)
+        await asyncio.sleep(0)
+        seen.append(len(order) - before)
+    assert order == list("abc" * 3)
+    assert max(seen) == 1
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_wait_any_more_takes_no_turn():
+    turns = Turns()
+    gone, here = turns.next(), turns.next()
+    gone.cancel()
+    await asyncio.wait_for(here, 5)
+
+
+MANY = READ_SIZE // len(b"<presence/>")
+
+
+@pytest.mark.asyncio
+async def test_a_read_full_of_stanzas_does_not_keep_others_waiting():
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        alice.write(b"<presence/>" * MANY)
+        bob.write(f"<message to='{alice.jid}' type='chat'><body>in between</body></message>")
+        await world.settle()
+        copies = alice.raw.count(b"<presence")
+        before = alice.raw[: alice.raw.index(b"in between")].count(b"<presence")
+        assert copies >= MANY
+        assert before < copies - MANY / 2
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_ends_in_its_turn_is_gone():
+    async with World() as world:
+        alice = await world.login("alice")
+        alice.write(b"<presence/>" * (MANY - 2))
+        await alice.drop()
+        await world.settle()
+        assert not world.app.sessions.by_full
+        assert not world.app.service.connections
+
+
+@pytest.mark.asyncio
+async def test_few_stanzas_are_taken_at_once():
+    async with World() as world:
+        alice = await world.login("alice")
+        alice.write(b"<presence id='x'/>" * FEW)
+        assert alice.session.presence is not None
+        assert alice.transport.is_reading()
+
+
+class Ear(Wire):
+    """A connection that only listens."""
+
+    is_busy = False
+    heard_bytes = 0
+
+    def received(self, data):
+        self.heard_bytes += len(data)
+
+    def broken(self):
+        pass
+
+
+@pytest.mark.asyncio
+async def test_after_a_full_read_others_read_first():
+    ear, transport = Ear(Shared(WireRules(), lambda: 0.0)), MemoryTransport("127.0.0.1")
+    ear.connection_made(transport)
+    ear.buffer_updated(READ_SIZE - 1)
+    assert transport.is_reading()
+    ear.buffer_updated(READ_SIZE)
+    assert not transport.is_reading()
+    await asyncio.sleep(0)
+    assert transport.is_reading()
+    assert ear.heard_bytes == 2 * READ_SIZE - 1
+
+
+@pytest.mark.asyncio
+async def test_after_a_full_read_a_clogged_connection_is_not_read():
+    ear, transport = Ear(Shared(WireRules(), lambda: 0.0)), MemoryTransport("127.0.0.1")
+    ear.connection_made(transport)
+    ear.buffer_updated(READ_SIZE)
+    ear.pause_writing()
+    await asyncio.sleep(0)
+    assert not transport.is_reading()

@@ -1,0 +1,1 @@
+"""Listeners and connections: the only place that touches sockets and TLS."""

@@ -1,0 +1,154 @@
+"""Accepting connections, also when descriptors run out, and when too many want to log in at once.
+
+Not left to the event loops: with no descriptor free asyncio logs a line for each place in the backlog, again
+and again, and uvloop drops connections without a word, or stops listening for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+ACCEPTS = 64
+"""Connections taken in one turn of the loop."""
+
+PAUSE_SECONDS = 1.0
+"""How long newcomers are left to the kernel when no descriptor is free."""
+
+CROWDED_SECONDS = 0.02
+"""The same when there is no room for one more login."""
+
+RESERVE = 24
+"""Descriptors, at most a quarter of them, that clients leave to the store, to commands and to a reload."""
+
+
+class Listener:
+    """Takes connections at one address, the protocol of each made by `make`, until closed.
+
+    `spawn` runs a coroutine in the background. `has_room` says whether one more than so many that are on
+    their way may be taken; while it does not, newcomers wait in the kernel.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], asyncio.BaseProtocol],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        has_room: Callable[[int], bool] = lambda coming: True,
+    ) -> None:
+        self._make = make
+        self._spawn = spawn
+        self._has_room = has_room
+        self._coming = 0
+        self._sockets: list[socket.socket] = []
+        self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._is_short = False
+
+    @property
+    def port(self) -> int:
+        """The port in use."""
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    async def open(self, address: str, port: int, backlog: int) -> None:
+        """Listen at all that the address stands for; OSError, and then nothing is open."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, *_, place in dict.fromkeys(found):
+                self._sockets.append(bound(family, place, backlog))
+        except OSError:
+            self.close()
+            raise
+        for listening in self._sockets:
+            loop.add_reader(listening, self._accept, listening)
+
+    def close(self) -> None:
+        """Stop listening; connections that nobody took are refused by the kernel."""
+        loop = asyncio.get_running_loop()
+        for timer in self._paused.values():
+            timer.cancel()
+        for listening in self._sockets:
+            loop.remove_reader(listening)
+            listening.close()
+        self._sockets.clear()
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS):
+            if not self._has_room(self._coming):
+                self._wait(listening, CROWDED_SECONDS)
+                return
+            try:
+                peer, _address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                continue  # it went before it was taken
+            except OSError as error:
+                self._pause(listening, error)
+                return
+            # The lowest free number is given: a high one means that only the reserve is left.
+            limit = descriptor_limit()
+            if peer.fileno() >= limit - min(RESERVE, limit // 4):
+                peer.close()
+                self._pause(listening, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+                return
+            self._coming += 1
+            self._spawn(self._welcome(peer))
+            if self._is_short:
+                self._is_short = False
+                log.info("accepting-again")
+
+    async def _welcome(self, peer: socket.socket) -> None:
+        peer.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make, peer)
+        except OSError:
+            peer.close()
+        finally:
+            self._coming -= 1
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        """Leave newcomers to the kernel for a moment; trying again at once would only burn time."""
+        if not self._is_short:
+            self._is_short = True
+            log.error("accepting-paused", extra={"reason": error.strerror, "descriptors": descriptor_limit()})
+        self._wait(listening, PAUSE_SECONDS)
+
+    def _wait(self, listening: socket.socket, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        self._paused[listening] = loop.call_later(seconds, self._go_on, listening)
+
+    def _go_on(self, listening: socket.socket) -> None:
+        del self._paused[listening]
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+
+def descriptor_limit() -> int:
+    """How many descriptors this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def bound(family: int, place: Any, backlog: int) -> socket.socket:
+    """A listening socket that does not block; OSError."""
+    # Accepted sockets inherit the protocol's number, by which asyncio knows whom to give TCP_NODELAY.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # "::" beside 0.0.0.0
+        listening.bind(place)
+        listening.listen(backlog)
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -1,0 +1,99 @@
+"""How fast stanzas of one session are taken: a token bucket in front of the router (RFC 6120 13.12), and
+turns, so that one with much to say does not keep everybody else waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from xmppd.xml.scan import Event
+from xmppd.xml.stanza import Stanza
+
+FEW = 4
+"""Events of one read that are processed without looking at the time; nearly every read brings fewer."""
+
+SLICE_SECONDS = 0.002
+"""How long the events of one read are processed before others have their turn."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds after which a connection that waits looks up, so that it notices its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Comes before a stanza that is too early: nothing may be read for so many seconds, or, with 0, until it
+    is this connection's turn again.
+    """
+
+    seconds: float
+
+
+class TokenBucket:
+    """Gives `rate` tokens a second (more than 0), and up to `burst` at once after a pause."""
+
+    __slots__ = ("_burst", "_clock", "_rate", "_since", "_tokens")
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._clock = clock
+        self._since = clock()
+
+    def take(self) -> float:
+        """Take a token: 0.0, or the seconds until there is one."""
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate)
+        self._since = now
+        if self._tokens < 1.0:
+            return (1.0 - self._tokens) / self._rate
+        self._tokens -= 1.0
+        return 0.0
+
+
+class Turns:
+    """Whose turn it is among connections that were stopped with work left: one in each turn of the loop."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def next(self) -> asyncio.Future[None]:
+        """Done when it is the caller's turn; those who wait are served in order."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._give)
+        self._waiting.append(turn)
+        return turn
+
+    def _give(self) -> None:
+        turn = self._waiting.popleft()
+        if not turn.done():
+            turn.set_result(None)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._give)
+
+
+def paced(
+    events: Iterable[Event], bucket: TokenBucket | None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Event | Pause]:
+    """The same events, with a Pause where a slice of time is over, and before each stanza that is too early
+    by the bucket, if there is one; none is ever dropped.
+
+    Who meets a Pause asks for the next event after that time, and feeds nothing until all events are taken.
+    """
+    end = clock() + SLICE_SECONDS
+    for event in events:
+        if clock() > end:
+            yield Pause(0.0)
+            end = clock() + SLICE_SECONDS
+        if bucket is not None and isinstance(event, Stanza):
+            while seconds := bucket.take():
+                yield Pause(min(seconds, LONGEST_PAUSE))
+        yield event

@@ -1,0 +1,210 @@
+"""What all client connections of a server share, and the one sweep that looks after their silence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from xmppd.core.binding import Binding
+from xmppd.core.iqs import Handler, Iqs
+from xmppd.core.router import Router
+from xmppd.errors import StreamError
+from xmppd.net.certificates import Certificates, channel_bindings
+from xmppd.net.ebb import Ebb
+from xmppd.net.pace import Turns
+from xmppd.net.wire import LINGER_SECONDS, Shared
+from xmppd.stream.sasl import Authenticator, Channel, Mechanism
+from xmppd.xml.scan import Engine, Limits
+from xmppd.xml.stanza import Stanza
+
+if TYPE_CHECKING:
+    from xmppd.net.c2s import C2SConnection
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 1.0
+
+PATIENCE_SECONDS = 5.0
+"""How long a login may take while others wait for its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRules:
+    """How clients are treated. Seconds and counts; 0 turns a limit off (RFC 6120 4.6, 13.12)."""
+
+    must_encrypt: bool = True
+    attempts: int = 5
+    login_seconds: float = 30.0
+    whitespace_after: float = 60.0
+    ping_after: float = 180.0
+    ping_timeout: float = 60.0
+    connections: int = 0
+    connections_before_login: int = 1000
+    connections_before_login_per_address: int = 0
+    stanza_rate: float = 0.0
+    stanza_burst: int = 100
+    limits: Limits = Limits()
+    limits_before_login: Limits = Limits()
+
+
+class Service:
+    """The c2s service: makes what a connection needs, and counts connections."""
+
+    def __init__(
+        self,
+        rules: ServiceRules,
+        *,
+        shared: Shared,
+        engine: Engine,
+        domains: frozenset[str],
+        default_domain: str,
+        lang: str,
+        mechanisms: Sequence[Mechanism],
+        binding: Binding,
+        router: Router,
+        iqs: Iqs,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self.shared = shared
+        self.engine = engine
+        self.domains = domains
+        self.default_domain = default_domain
+        self.lang = lang
+        self.certificates: Certificates
+        """To be set before the first connection comes."""
+        self.binding = binding
+        self.route = router.route
+        self.early_handler: Callable[[Stanza], Handler | None] = iqs.early
+        self.spawn = spawn
+        self.turns = Turns()
+        self.mechanisms = mechanisms
+        self.login_features = b""
+        self.connections: set[C2SConnection] = set()
+        self._strangers: dict[C2SConnection, float] = {}
+        self._per_address: dict[str, int] = {}
+        self._pings = 0
+        self.ebb = Ebb()
+        self.draining = False
+        self.apply(rules)
+
+    def apply(self, rules: ServiceRules) -> None:
+        """Take over new rules; connections that are open keep their scanner's limits."""
+        self.rules = rules
+        self.must_encrypt = rules.must_encrypt
+        self.limits = rules.limits
+        self.limits_before_login = rules.limits_before_login
+
+    # the life of connections
+
+    def has_room(self, coming: int) -> bool:
+        """Whether one more may be taken when so many are on their way: there is room before login, or there
+        will be, because `admit` ends a login that takes too long.
+        """
+        limit = self.rules.connections_before_login
+        over = len(self._strangers) + coming - limit
+        if not limit or over < 0:
+            return True
+        since = next(islice(self._strangers.values(), over, None), None)
+        return since is not None and self._is_late(since)
+
+    def _is_late(self, since: float) -> bool:
+        return since < self.shared.clock() - PATIENCE_SECONDS
+
+    def _make_room(self) -> bool:
+        """End the oldest login when it is late; whether it was."""
+        oldest, since = next(iter(self._strangers.items()))
+        if not self._is_late(since):
+            return False
+        self.logged_in(oldest)  # it is counted no more, though its end may take some seconds
+        oldest.fail(StreamError("connection-timeout", "The login took too long."))
+        return True
+
+    def admit(self, connection: C2SConnection) -> StreamError | None:
+        """Count a new connection; what to refuse it with, if at all."""
+        rules, peer = self.rules, connection.peer
+        full = 0 < rules.connections <= len(self.connections)
+        crowded = 0 < rules.connections_before_login <= len(self._strangers) and not self._make_room()
+        here = self._per_address.get(peer, 0)
+        self.connections.add(connection)
+        self._strangers[connection] = self.shared.clock()
+        self._per_address[peer] = here + 1
+        if self.draining:
+            return StreamError("system-shutdown")
+        if full or crowded or 0 < rules.connections_before_login_per_address <= here:
+            return StreamError("resource-constraint", "Too many connections.")
+        return None
+
+    @property
+    def strangers(self) -> int:
+        """How many connections have not logged in."""
+        return len(self._strangers)
+
+    def logged_in(self, connection: C2SConnection) -> None:
+        """A connection has a session now."""
+        if self._strangers.pop(connection, None) is not None:
+            left = self._per_address[connection.peer] - 1
+            if left:
+                self._per_address[connection.peer] = left
+            else:
+                del self._per_address[connection.peer]
+
+    def forget(self, connection: C2SConnection) -> None:
+        """A connection is gone."""
+        self.logged_in(connection)
+        self.connections.discard(connection)
+
+    def authenticator(self, connection: C2SConnection, before: Authenticator | None) -> Authenticator:
+        """A SASL negotiation for the stream as it is now; failed attempts on this connection count on."""
+        bindings = channel_bindings(connection.tls) if connection.tls is not None else {}
+        channel = Channel(connection.domain, connection.secure, bindings)
+        attempts = self.rules.attempts if before is None else before.attempts
+        return Authenticator(self.mechanisms, channel, attempts=attempts)
+
+    def shut_down(self) -> None:
+        """Send every client away with system-shutdown; newcomers too (RFC 6120 4.9.3.22)."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.fail(StreamError("system-shutdown"))
+
+    async def expel(self, account: str) -> None:
+        """End all streams of an account that was removed, bound or not."""
+        for connection in list(self.connections):
+            if connection.account == account:
+                connection.fail(StreamError("not-authorized", "The account was removed."))
+
+    # silence
+
+    def sweep(self) -> None:
+        """Look at every connection once: late logins, silent clients, peers that do not hang up. Call each
+        SWEEP_SECONDS.
+        """
+        now = self.shared.clock()
+        self.ebb.look(len(self.connections))
+        deadline = now - self.rules.login_seconds
+        for connection, since in list(self._strangers.items()):
+            if since < deadline and connection.ending_since is None:
+                connection.fail(StreamError("connection-timeout", "The login took too long."))
+        for connection in list(self.connections):
+            if connection.ending_since is not None:
+                if now - connection.ending_since > LINGER_SECONDS:
+                    connection.cut()
+            elif connection.session is not None:
+                self._look_after(connection, now - connection.heard)
+
+    def _look_after(self, connection: C2SConnection, silence: float) -> None:
+        """White space first, then a ping that wants an answer, then the end (XEP-0199, RFC 6120 4.6.1)."""
+        rules = self.rules
+        if rules.ping_after and silence > rules.ping_after:
+            if not connection.pinged:
+                connection.pinged = True
+                self._pings += 1
+                connection.ping(f"ping{self._pings}")
+            elif silence > rules.ping_after + rules.ping_timeout:
+                log.info("silent-client-closed", extra={"peer": connection.peer})
+                connection.fail(StreamError("connection-timeout"))
+        elif rules.whitespace_after and silence > rules.whitespace_after and not connection.nudged:
+            connection.nudged = True
+            connection.write(b" ")

@@ -1,0 +1,209 @@
+"""One TCP connection as bytes: TLS, back-pressure, and an end that the peer gets to hear of.
+
+Reading goes through one buffer shared by all connections (`asyncio.BufferedProtocol`): an idle connection
+holds none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from xmppd.net.tls import TlsLayer
+
+READ_SIZE = 65536
+LINGER_SECONDS = 3.0
+"""How long a closed stream waits for the peer to hang up before the connection is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireRules:
+    """Bounds on unsent output, in bytes: above `soft` the peer is not read from, above `hard` it is
+    cut off.
+    """
+
+    soft: int = 1_048_576
+    hard: int = 4_194_304
+
+
+class Shared:
+    """What all connections of one loop share: the read buffer, the clock, and the rules."""
+
+    __slots__ = ("buffer", "clock", "rules", "view")
+
+    def __init__(self, rules: WireRules, clock: Callable[[], float]) -> None:
+        self.buffer = bytearray(READ_SIZE)
+        self.view = memoryview(self.buffer)
+        self.rules = rules
+        self.clock = clock
+
+
+class Wire(asyncio.BufferedProtocol):
+    """The transport's side of a stream. Who builds on it gives `received`, `broken` and calls `write` and
+    `finish`.
+    """
+
+    __slots__ = ("_shared", "_tls", "clogged", "ending_since", "heard", "peer", "transport")
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._tls: TlsLayer | None = None
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.heard = shared.clock()
+        self.clogged = False
+        self.ending_since: float | None = None
+
+    # to be given
+
+    def received(self, data: bytes) -> None:
+        """Plaintext from the peer, never empty."""
+        raise NotImplementedError
+
+    def broken(self) -> None:
+        """The connection is gone; called once."""
+        raise NotImplementedError
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether nothing may be read now."""
+        raise NotImplementedError
+
+    # what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own is none by its class
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if isinstance(address, tuple) else "local"
+        self.transport.set_write_buffer_limits(high=self._shared.rules.soft)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._shared.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        shared = self._shared
+        self.heard = shared.clock()
+        if self.ending_since is not None:
+            return
+        data = bytes(shared.view[:nbytes])
+        if self._tls is not None:
+            data = self._decrypt(data)
+        if data:
+            self.received(data)
+        if nbytes == READ_SIZE:
+            self._let_others_read()
+        if self._tls is not None and self._tls.is_over:
+            self.regulate()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self.broken()
+
+    def pause_writing(self) -> None:
+        self.clogged = True
+        self.regulate()
+
+    def resume_writing(self) -> None:
+        self.clogged = False
+        self.regulate()
+
+    def _let_others_read(self) -> None:
+        """There may be more to read, but not now: uvloop would read on, up to 32 times 64 KiB in one turn."""
+        transport = self.transport
+        if transport is not None and self.ending_since is None and not transport.is_closing():
+            transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self.regulate)
+
+    # what the stream calls
+
+    def regulate(self) -> None:
+        """Read from the peer, or stop, as its output and `is_busy` say."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if self._tls is not None and self._tls.is_over and not self.is_busy:
+            self._hang_up()
+            return
+        may_read = not self.clogged and not self.is_busy
+        if may_read and not transport.is_reading():
+            transport.resume_reading()
+        elif not may_read and transport.is_reading():
+            transport.pause_reading()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes now; a peer that leaves too much unread is cut off."""
+        transport = self.transport
+        if transport is None or self.ending_since is not None:
+            return
+        if self._tls is not None:
+            try:
+                data = self._tls.send(data)
+            except ssl.SSLError:
+                transport.abort()
+                return
+        transport.write(data)
+        if self.clogged and transport.get_write_buffer_size() > self._shared.rules.hard:
+            transport.abort()
+
+    def finish(self, last: bytes) -> None:
+        """Send the last bytes and close; the peer has some seconds to hang up itself, so that it can read
+        them.
+        """
+        if self.transport is None or self.ending_since is not None:
+            return
+        if self._tls is None or self._tls.established:
+            self.write(last)
+        if self._tls is not None:
+            self.transport.write(self._tls.close())
+        self.ending_since = self._shared.clock()
+        if self.transport.is_closing():
+            return
+        if not self.transport.is_reading():
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            with contextlib.suppress(OSError):  # the peer has cut the connection already
+                self.transport.write_eof()
+
+    def cut(self) -> None:
+        """Drop the connection without a word."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is in use."""
+        return self._tls is not None
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """The TLS connection, for channel binding."""
+        return self._tls.object if self._tls is not None else None
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """From now on the peer's bytes are TLS; its ClientHello comes first."""
+        self._tls = TlsLayer(context)
+
+    def _decrypt(self, data: bytes) -> bytes:
+        assert self._tls is not None and self.transport is not None
+        try:
+            plain = self._tls.receive(data)
+        except ssl.SSLError:
+            self._hang_up()
+            return b""
+        if output := self._tls.output():
+            self.transport.write(output)
+        return plain
+
+    def _hang_up(self) -> None:
+        """Answer a TLS mistake with an alert, or a goodbye with ours, and close."""
+        assert self._tls is not None and self.transport is not None
+        self.transport.write(self._tls.close())
+        self.ending_since = self._shared.clock()
+        self.transport.close()
