@@ -1,0 +1,157 @@
+"""Logs for people on a terminal and for machines otherwise, by way of the standard library.
+
+The message is the name of an event, the rest are fields: `log.info("session-bound", extra={"jid": jid})`.
+Never pass bodies or passwords. Names of fields used everywhere: stream, jid, node, ms.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from xmppd.settings import LogConfig
+
+FIELD_CHARACTERS = 1_000
+"""Longer values are cut."""
+
+SELDOM = frozenset({"store-failed"})
+"""Events of which each client's every stanza may make one while something is wrong."""
+
+SELDOM_SECONDS = 10.0
+"""How long one line stands for all that would say the same."""
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_SECRET = re.compile(r"(?i)password|passwd|secret|token|body|credential")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
+_COLOURS = {
+    "DEBUG": "\x1b[2m",
+    "INFO": "\x1b[32m",
+    "WARNING": "\x1b[33m",
+    "ERROR": "\x1b[31m",
+    "CRITICAL": "\x1b[31m",
+}
+
+
+def escape(text: str) -> str:
+    """The text on one line: controls, line ends and turns of the reading direction become visible escapes."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def configure(config: LogConfig, stream: TextIO = sys.stderr, *, node: str = "") -> None:
+    """Send everything logged to `stream`; calling it again replaces what the call before set up."""
+    terminal = stream.isatty()
+    as_text = config.format == "text" or (config.format == "auto" and terminal)
+    handler = _Handler(stream)
+    handler.addFilter(Seldom())
+    handler.setFormatter(TextFormatter(colours=terminal) if as_text else JsonFormatter(node))
+    root = logging.getLogger()
+    for former in [former for former in root.handlers if isinstance(former, _Handler)]:
+        root.removeHandler(former)
+    root.addHandler(handler)
+    root.setLevel(config.level.upper())
+    logging.captureWarnings(True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Marks the handler that `configure` owns."""
+
+
+class Seldom(logging.Filter):
+    """Lets one line of each of the `SELDOM` events pass in `SELDOM_SECONDS`; the next one tells in `left_out`
+    how many did not.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        event = record.msg
+        if event not in SELDOM:
+            return True
+        now = self._clock()
+        if event in self._last and now < self._last[event] + SELDOM_SECONDS:
+            self._left_out[event] = self._left_out.get(event, 0) + 1
+            return False
+        self._last[event] = now
+        record.left_out = self._left_out.pop(event, None)
+        return True
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What came as `extra`: text and numbers, cut to a bound; what is named like a secret is masked."""
+    fields: dict[str, Any] = {}
+    for name, value in record.__dict__.items():
+        if name in _STANDARD or value is None:
+            continue
+        if _SECRET.search(name):
+            fields[name] = "***"
+        elif isinstance(value, bool | int | float):
+            fields[name] = value
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            fields[name] = text if len(text) <= FIELD_CHARACTERS else f"{text[:FIELD_CHARACTERS]}..."
+    if record.name.partition(".")[0] not in ("xmppd", "root"):
+        fields.setdefault("logger", record.name)
+    return fields
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ts (UTC), level, event, the fields, `exception`. Pure ASCII."""
+
+    def __init__(self, node: str = "") -> None:
+        super().__init__()
+        self.node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line for one record."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "ts": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        if self.node:
+            line["node"] = self.node
+        line.update(
+            (name, value) for name, value in fields_of(record).items() if name not in ("ts", "level", "event")
+        )
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people: local time, level, event, fields; an exception follows indented."""
+
+    def __init__(self, *, colours: bool) -> None:
+        super().__init__()
+        self.colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text for one record, in several lines only for an exception."""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = f"{record.levelname:<7}"
+        if self.colours:
+            level = f"{_COLOURS.get(record.levelname, '')}{level}\x1b[0m"
+        text = f"{clock}.{int(record.msecs):03d} {level} {escape(record.getMessage())}"
+        text += "".join(f" {escape(name)}={_quoted(str(value))}" for name, value in fields_of(record).items())
+        if record.exc_info:
+            text += "".join(
+                f"\n    {escape(line)}" for line in self.formatException(record.exc_info).split("\n")
+            )
+        return text
+
+
+def _quoted(value: str) -> str:
+    value = escape(value)
+    return '"' + value.replace('"', '\\"') + '"' if _NEEDS_QUOTES.search(value) else value

@@ -1,0 +1,216 @@
+"""What can be configured: one frozen model for each section of `config/xmppd.yaml`, which explains every key.
+
+Every key has a default, so an empty file is a working configuration. Times are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from xmppd.jid import Jid
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
+ALWAYS = Field(validate_default=True)
+"""For what is compared with another key, which may be given when this one is not."""
+
+Mechanism = Literal["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"]
+"""The SASL mechanisms of the server itself; ANONYMOUS has a switch of its own, plugins bring theirs."""
+
+
+def _domain(text: str) -> str:
+    jid = Jid.parse(text)
+    if jid.local or jid.resource:
+        raise ValueError("must be a host name, not a whole address")
+    return jid.domain
+
+
+def _domain_or_any(text: str) -> str:
+    return text if text == "*" else _domain(text)
+
+
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Unlike a minimal length this says nothing when the only value was refused already.
+    if not values:
+        raise ValueError("must not be empty")
+    return values
+
+
+def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"names {value} twice")
+    return values
+
+
+def _number_as_text(value: object) -> object:
+    # An unquoted 1.2 is a number to YAML.
+    return str(value) if isinstance(value, float) else value
+
+
+def _not_below(other: str) -> Any:
+    def check(value: int, info: ValidationInfo) -> int:
+        if value < info.data.get(other, value):
+            raise ValueError(f"must not be smaller than {other}")
+        return value
+
+    return AfterValidator(check)
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+ContactAddress = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$")]
+"""A URI: mailto:, xmpp: or https:."""
+
+
+class Section(BaseModel):
+    """The root of all sections: frozen, and strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ContactConfig(Section):
+    """Whom to turn to, shown by service discovery (XEP-0157): lists of URIs."""
+
+    abuse: tuple[ContactAddress, ...] = ()
+    admin: tuple[ContactAddress, ...] = ()
+    feedback: tuple[ContactAddress, ...] = ()
+    sales: tuple[ContactAddress, ...] = ()
+    security: tuple[ContactAddress, ...] = ()
+    status: tuple[ContactAddress, ...] = ()
+    support: tuple[ContactAddress, ...] = ()
+
+
+class ServerConfig(Section):
+    """Who this server is, and where it keeps its files."""
+
+    domains: Annotated[tuple[Domain, ...], AfterValidator(_some), AfterValidator(_unique)] = ("localhost",)
+    data_folder: Path = Path("data")
+    name: str = "xmppd"
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")] = "en"
+    contact: ContactConfig = ContactConfig()
+    drain_seconds: Seconds = 10.0
+
+
+class ListenerConfig(Section):
+    """One address and port for clients. Port 0 takes any free one; `tls: none` is for proxies that do TLS."""
+
+    address: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Port
+    tls: Literal["starttls", "direct", "none"] = "starttls"
+
+
+class ListenConfig(Section):
+    """The doors of the server."""
+
+    c2s: tuple[ListenerConfig, ...] = (
+        ListenerConfig(port=5222),
+        ListenerConfig(port=5223, tls="direct"),
+    )
+    backlog: Size = 1024
+
+
+class CertificateConfig(Section):
+    """PEM files: the chain, own certificate first, and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+class TlsConfig(Section):
+    """Encryption of client connections. Without certificates the server makes one for development."""
+
+    required: bool = True
+    certificates: Mapping[Annotated[str, AfterValidator(_domain_or_any)], CertificateConfig] = {}
+    minimum_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_number_as_text)] = "1.2"
+    ciphers: str | None = None
+
+
+class AuthConfig(Section):
+    """How clients log in."""
+
+    mechanisms: Annotated[tuple[Mechanism, ...], AfterValidator(_some), AfterValidator(_unique)] = (
+        "SCRAM-SHA-256-PLUS",
+        "SCRAM-SHA-256",
+        "SCRAM-SHA-1-PLUS",
+        "SCRAM-SHA-1",
+        "PLAIN",
+    )
+    plain_without_tls: bool = False
+    anonymous: bool = False
+    iterations: Annotated[int, Field(ge=4096, le=10_000_000)] = 10_000
+    attempts: Annotated[int, Field(ge=1)] = 5
+    login_seconds: Annotated[float, Field(gt=0)] = 30.0
+
+
+class LimitsConfig(Section):
+    """Bounds on what one client may cost; 0 means no limit where `config/xmppd.yaml` says so."""
+
+    stanza_bytes_before_login: Annotated[int, Field(ge=10_000)] = 10_000
+    stanza_bytes: Annotated[int, Field(ge=10_000), _not_below("stanza_bytes_before_login"), ALWAYS] = 262_144
+    header_bytes: Annotated[int, Field(ge=512)] = 4_096
+    depth: Annotated[int, Field(ge=8)] = 64
+    attributes: Annotated[int, Field(ge=8)] = 64
+    connections: Count = 0
+    connections_before_login: Count = 1_000
+    connections_before_login_per_address: Count = 0
+    sessions_per_account: Size = 10
+    roster_items: Size = 1_000
+    roster_groups_per_item: Count = 10
+    name_bytes: Annotated[int, Field(ge=1)] = 1_023
+    write_buffer_soft: Size = 1_048_576
+    write_buffer_hard: Annotated[Size, _not_below("write_buffer_soft"), ALWAYS] = 4_194_304
+    stanza_rate: Annotated[float, Field(ge=0)] = 0.0
+    stanza_burst: Size = 100
+
+
+class SessionsConfig(Section):
+    """The life of bound sessions. Seconds of silence; 0 turns a step off."""
+
+    conflict: Literal["replace", "rename"] = "replace"
+    whitespace_after: Seconds = 60.0
+    ping_after: Seconds = 180.0
+    ping_timeout: Annotated[float, Field(gt=0)] = 60.0
+
+
+class StoreConfig(Section):
+    """Where the truth is kept. `path` defaults to `xmppd.sqlite` in the data folder."""
+
+    engine: Literal["sqlite"] = "sqlite"
+    path: Path | None = None
+
+
+class PluginsConfig(Section):
+    """What is loaded, from where, and what each plugin was told; plugins check their own keys of `config`."""
+
+    folders: tuple[Path, ...] = ()
+    enabled: Annotated[tuple[str, ...], AfterValidator(_unique)] = (
+        "disco",
+        "ping",
+        "version",
+        "time",
+        "last",
+        "vcard",
+        "private",
+        "offline",
+        "announce",
+    )
+    config: Mapping[str, Mapping[str, Any]] = {}
+
+
+class LogConfig(Section):
+    """What is logged, and how: text on a terminal and JSON lines otherwise, unless told."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class LoopConfig(Section):
+    """The event loop."""
+
+    uvloop: bool = True
