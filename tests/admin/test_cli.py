@@ -1,0 +1,500 @@
+"""The command line from arguments to output and exit code: with a server, the store alone, and neither."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+
+from xmppd import __version__
+from xmppd.admin import cli
+from xmppd.admin.builtin import ServerCommands, UserCommands
+from xmppd.admin.commands import Command, Commands, Secret, command, commands_of
+from xmppd.admin.socket import AdminSocket
+from xmppd.errors import ConfigError, Problem, StoreUnavailable, XmppdError
+
+
+@dataclass(frozen=True)
+class Info:
+    """One account as it is shown."""
+
+    account: str
+    created: float | None
+    disabled: bool
+    mechanisms: tuple[str, ...]
+
+
+class Terminal(io.StringIO):
+    """Input that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+class Accounts:
+    """The port behind `user` commands, in memory."""
+
+    def __init__(self):
+        self.passwords = {}
+        self.disabled = set()
+
+    async def create(self, account, password):
+        if account in self.passwords:
+            raise XmppdError(f"the account {account} exists already")
+        self.passwords[account] = password
+
+    async def set_password(self, account, password):
+        self._existing(account)
+        self.passwords[account] = password
+
+    async def disable(self, account):
+        self._existing(account)
+        self.disabled.add(account)
+
+    async def enable(self, account):
+        self._existing(account)
+        self.disabled.discard(account)
+
+    async def remove(self, account):
+        self._existing(account)
+        del self.passwords[account]
+
+    async def info(self, account):
+        self._existing(account)
+        return Info(account, 0.0, account in self.disabled, ("SCRAM-SHA-1", "SCRAM-SHA-256"))
+
+    async def list(self):
+        for account in self.passwords:
+            yield Info(account, None, False, ())
+
+    def _existing(self, account):
+        if account not in self.passwords:
+            raise XmppdError(f"there is no account {account}")
+
+
+class Server:
+    """The port behind the other commands."""
+
+    def status(self):
+        return {"version": "1", "sessions": 2}
+
+    def plugins(self):
+        return [{"name": "ping", "version": "1"}, {"name": "disco", "version": "2"}]
+
+    async def reload_plugin(self, name):
+        return [name] if name else ["ping", "disco"]
+
+
+class Game:
+    """Commands that a plugin brings."""
+
+    @command("Stop a player 100% from chatting")
+    def mute(self, player: str, minutes: int = 5, *, quiet: bool = False, json_lines: float = 1.0) -> dict:
+        return {"player": player, "minutes": minutes, "quiet": quiet, "json_lines": json_lines}
+
+    @command("Set the key", name="user key")
+    def key(self, token: Annotated[str, Secret("the key")]) -> None: ...
+
+
+class App:
+    """What `xmppd.app` offers, with accounts in memory."""
+
+    def __init__(self):
+        self.accounts = Accounts()
+        self.served = []
+        self.opened = 0
+        self.failure = None
+        self.problems = []
+
+    def serve(self, load):
+        if self.failure:
+            raise self.failure
+        self.served.append(load())
+        return 0
+
+    @contextlib.asynccontextmanager
+    async def open_offline(self, config):
+        if self.failure:
+            raise self.failure
+        self.opened += 1
+        self.commands = Commands(commands_of(UserCommands(self.accounts, config.server.domains)))
+        yield self
+
+    def check(self, config):
+        return self.problems
+
+
+@pytest.fixture
+def app():
+    return App()
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A configuration of its own for each test, found by $XMPPD_CONFIG."""
+    for name in list(os.environ):
+        if name.startswith("XMPPD_"):
+            monkeypatch.delenv(name)
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "xmppd.yaml"
+    path.write_text(f"server: {{data_folder: {tmp_path}/data}}\n")
+    monkeypatch.setenv("XMPPD_CONFIG", str(path))
+    return path
+
+
+@pytest.fixture
+def run(app, config, capsys, monkeypatch):
+    """Runs one command line; gives exit code, stdout and stderr."""
+
+    def run(*argv, stdin=None):
+        monkeypatch.setattr("sys.stdin", stdin or io.StringIO())
+        exit_code = cli.main(argv, app)
+        return (exit_code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def server(app, config):
+    """A running server: the same registry behind its socket."""
+    commands = Commands(
+        [
+            *commands_of(UserCommands(app.accounts, ("localhost",))),
+            *commands_of(ServerCommands(Server())),
+            *commands_of(Game(), "game"),
+        ]
+    )
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+    admin = AdminSocket(config.parent / "data" / "xmppd.sock", commands)
+
+    def serve():
+        loop.run_until_complete(admin.start())
+        ready.set()
+        loop.run_forever()
+        loop.run_until_complete(admin.close())
+        loop.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    ready.wait()
+    yield admin
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def test_version(run, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"xmppd {__version__}\n"
+
+
+SHOWN = """\
+account:    alice@localhost
+created:    1970-01-01T00:00:00Z
+disabled:   no
+mechanisms: SCRAM-SHA-1, SCRAM-SHA-256
+"""
+
+
+def test_help_lists_what_there_is(run, capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("serve", "check-config", "status", "commands", "list, reload"))
+    assert "add, passwd, disable, enable, remove, list, show" in out
+
+
+class TestUsers:
+    """`user ...` means the same with a server and without."""
+
+    @pytest.fixture(params=["online", "offline"], autouse=True)
+    def way(self, request):
+        if request.param == "online":
+            request.getfixturevalue("server")
+        return request.param
+
+    def test_the_life_of_an_account(self, run, app, way):
+        assert run("user", "add", "Alice@localhost", "--password", "p") == (0, "added: alice@localhost\n", "")
+        assert run("user", "list") == (
+            0,
+            "ACCOUNT          CREATED  DISABLED\nalice@localhost  -        no\n",
+            "",
+        )
+        assert run("user", "show", "alice@localhost") == (
+            0,
+            SHOWN,
+            "",
+        )
+        assert run("user", "passwd", "alice@localhost", "--password", "q")[:2] == (
+            0,
+            "changed: alice@localhost\n",
+        )
+        assert app.accounts.passwords == {"alice@localhost": "q"}
+        assert run("user", "disable", "alice@localhost")[:2] == (0, "disabled: alice@localhost\n")
+        assert "disabled:   yes" in run("user", "show", "alice@localhost")[1]
+        assert run("user", "enable", "alice@localhost")[:2] == (0, "enabled: alice@localhost\n")
+        assert "disabled:   no" in run("user", "show", "alice@localhost")[1]
+        assert run("user", "remove", "alice@localhost")[:2] == (0, "removed: alice@localhost\n")
+        assert run("user", "list") == (0, "", "")
+        assert app.opened == (0 if way == "online" else 10)
+
+    def test_json(self, run):
+        run("user", "add", "a@localhost", "--password", "p")
+        for argv in (
+            ("--json", "user", "list"),
+            ("user", "list", "--json"),
+            ("user", "list", "localhost", "--json"),
+        ):
+            exit_code, out, _ = run(*argv)
+            assert exit_code == 0
+            assert json.loads(out) == [{"account": "a@localhost", "created": None, "disabled": False}]
+        assert json.loads(run("user", "list", "other", "--json")[1]) == []
+
+    @pytest.mark.parametrize(
+        ("argv", "exit_code", "sentence"),
+        [
+            (("user", "add", "a@localhost", "--password", "p"), 1, "the account a@localhost exists already"),
+            (("user", "remove", "b@localhost"), 1, "there is no account b@localhost"),
+            (
+                ("user", "add", "a@elsewhere", "--password", "p"),
+                1,
+                "elsewhere is not a domain of this server (localhost)",
+            ),
+            (("user", "show", "localhost"), 2, "localhost is not the address of an account (name@domain)"),
+            (
+                ("user", "show", "a@localhost/r"),
+                2,
+                "a@localhost/r is not the address of an account (name@domain)",
+            ),
+        ],
+    )
+    def test_refusals_are_one_sentence(self, run, argv, exit_code, sentence):
+        run("user", "add", "a@localhost", "--password", "p")
+        assert run(*argv) == (exit_code, "", f"xmppd: {sentence}\n")
+
+
+class TestPasswords:
+    """A password never has to be an argument."""
+
+    def test_from_stdin(self, run, app):
+        assert (
+            run(
+                "user", "add", "a@localhost", "--password-stdin", stdin=io.StringIO("s p\u00e4ce \r\nmore\n")
+            )[0]
+            == 0
+        )
+        assert app.accounts.passwords == {"a@localhost": "s p\u00e4ce "}
+
+    def test_made_up(self, run, app):
+        _, out, _ = run("user", "add", "a@localhost", "--generate")
+        password = app.accounts.passwords["a@localhost"]
+        assert len(password) == 20
+        assert out == f"added:    a@localhost\npassword: {password}\n"
+        run("user", "passwd", "a@localhost", "--generate")
+        assert app.accounts.passwords["a@localhost"] != password
+
+    def test_asked_for_without_echo(self, run, app, monkeypatch):
+        answers = iter(["secret", "secret", "one", "other"])
+        monkeypatch.setattr("getpass.getpass", lambda prompt: next(answers))
+        assert run("user", "add", "a@localhost", stdin=Terminal())[0] == 0
+        assert app.accounts.passwords == {"a@localhost": "secret"}
+        assert run("user", "passwd", "a@localhost", stdin=Terminal()) == (
+            2,
+            "",
+            "xmppd: the two are not the same\n",
+        )
+
+    @pytest.mark.parametrize(
+        ("argv", "sentence"),
+        [
+            ((), "no terminal to ask for the password: use --password-stdin or --generate"),
+            (("--password-stdin",), "the password must not be empty"),
+            (("--password", ""), "the password must not be empty"),
+        ],
+    )
+    def test_without_one(self, run, app, argv, sentence):
+        assert run("user", "add", "a@localhost", *argv) == (2, "", f"xmppd: {sentence}\n")
+        assert app.accounts.passwords == {}
+
+    def test_only_one_way(self, run):
+        exit_code, _, err = run("user", "add", "a@localhost", "--generate", "--password", "p")
+        assert exit_code == 2
+        assert "not allowed with" in err
+
+
+class TestServerCommands:
+    """`status` and `plugin` need a running server."""
+
+    @pytest.mark.parametrize(
+        ("argv", "out"),
+        [
+            (("status",), "version:  1\nsessions: 2\n"),
+            (("plugin", "list"), "NAME   VERSION\nping   1\ndisco  2\n"),
+            (("plugin", "reload"), "reloaded: ping, disco\n"),
+            (("plugin", "reload", "ping"), "reloaded: ping\n"),
+        ],
+    )
+    def test_with_one(self, run, server, argv, out):
+        assert run(*argv) == (0, out, "")
+
+    @pytest.mark.parametrize(
+        "argv", [("status",), ("plugin", "list"), ("plugin", "reload", "x"), ("commands",)]
+    )
+    def test_without_one(self, run, app, config, argv):
+        path = config.parent / "data" / "xmppd.sock"
+        sentence = f"xmppd: no server is running here (nobody answers at {path})\n"
+        assert run(*argv) == (69, "", sentence)
+        assert app.opened == 0
+
+    def test_commands_of_plugins(self, run, server):
+        exit_code, out, err = run("game", "mute", "bob", "7", "--quiet", "--json-lines", "2", "--json")
+        assert (exit_code, err) == (0, "")
+        assert json.loads(out) == {"player": "bob", "minutes": 7, "quiet": True, "json_lines": 2.0}
+        assert json.loads(run("--json", "game", "mute", "bob")[1])["minutes"] == 5
+        assert run("user", "key", "--token", "x") == (0, "", "")
+        assert "game mute" in run("commands")[1]
+
+    @pytest.mark.parametrize("argv", [("game", "--help"), ("game", "mute", "--help")])
+    def test_help_of_commands_of_plugins(self, run, server, capsys, argv):
+        with pytest.raises(SystemExit):
+            run(*argv)
+        assert "Stop a player 100% from chatting" in capsys.readouterr().out
+
+    def test_commands_of_plugins_that_clash_with_our_own_are_left_out(self, run, server):
+        server.commands.add(Command("serve more", "x"), Command("check-config", "x"))
+        assert run("game", "mute", "bob")[0] == 0
+
+    def test_commands_of_plugins_without_a_server_are_unknown(self, run):
+        exit_code, out, err = run("game", "mute", "bob")
+        assert (exit_code, out) == (2, "")
+        assert "'game'" in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (),
+        ("user",),
+        ("nonsense",),
+        ("user", "nonsense"),
+        ("user", "show"),
+        ("--nonsense",),
+        ("status", "x"),
+        ("--config",),
+    ],
+)
+def test_wrong_usage_is_one_sentence(run, argv):
+    exit_code, out, err = run(*argv)
+    assert (exit_code, out) == (2, "")
+    assert err.startswith("xmppd: ")
+    assert err.count("\n") == 1
+
+
+def test_wrong_types_are_wrong_usage(run, server):
+    assert run("game", "mute", "bob", "many")[0] == 2
+
+
+class TestServe:
+    """`serve` hands over to the application."""
+
+    def test_with_the_configuration(self, run, app, config, tmp_path):
+        assert run("serve") == (0, "", "")
+        other = tmp_path / "other.yaml"
+        other.write_text("")
+        assert run("serve", "--config", str(other))[0] == 0
+        assert run("--config", str(other), "serve")[0] == 0
+        assert [served.source for served in app.served] == [config, other, other]
+
+    def test_a_bad_configuration(self, run, config):
+        config.write_text("auth: {attempts: x}\nlgo: {}\n")
+        exit_code, out, err = run("serve")
+        assert (exit_code, out) == (78, "")
+        assert err.split("\n") == [
+            f"{config}:1:18: auth.attempts: must be a whole number",
+            f"{config}:2:1: lgo: unknown key (did you mean log?)",
+            "",
+        ]
+
+    @pytest.mark.parametrize(
+        ("failure", "exit_code", "sentence"),
+        [
+            (StoreUnavailable("cannot open the store"), 69, "xmppd: cannot open the store"),
+            (PermissionError(13, "Permission denied", "/key.pem"), 77, "xmppd: /key.pem: Permission denied"),
+            (PermissionError("no right to bind"), 77, "xmppd: no right to bind"),
+            (OSError(98, "Address already in use"), 1, "xmppd: Address already in use"),
+            (
+                RuntimeError("bug"),
+                1,
+                "xmppd: internal error: RuntimeError('bug') (XMPPD_DEBUG=1 shows where)",
+            ),
+            (KeyboardInterrupt(), 130, ""),
+        ],
+    )
+    def test_failures(self, run, app, failure, exit_code, sentence):
+        app.failure = failure
+        assert run("serve") == (exit_code, "", f"{sentence}\n" if sentence else "")
+
+    def test_debugging_shows_where(self, run, app, monkeypatch):
+        monkeypatch.setenv("XMPPD_DEBUG", "1")
+        app.failure = RuntimeError("bug")
+        with pytest.raises(RuntimeError):
+            run("serve")
+
+    def test_a_store_that_cannot_be_opened(self, run, app):
+        app.failure = StoreUnavailable("cannot open the store")
+        assert run("user", "list") == (69, "", "xmppd: cannot open the store\n")
+
+
+class TestCheckConfig:
+    """`check-config` needs nothing but the file."""
+
+    def test_a_good_one(self, run, config):
+        assert run("check-config") == (0, f"{config}: no mistakes\n", "")
+        assert json.loads(run("check-config", "--json")[1]) == {"problems": []}
+
+    def test_a_bad_one(self, run, config):
+        config.write_text("auth: {attempts: x}\n")
+        message = "must be a whole number"
+        assert run("check-config") == (78, "", f"{config}:1:18: auth.attempts: {message}\n")
+        exit_code, out, _ = run("check-config", "--json")
+        assert exit_code == 78
+        assert json.loads(out)["problems"] == [
+            {"file": str(config), "line": 1, "column": 18, "path": "auth.attempts", "message": message}
+        ]
+
+    def test_what_plugins_were_told_is_checked_too(self, run, app):
+        app.problems = [Problem("f", 1, 2, "plugins.config.x", "no")]
+        assert run("check-config") == (78, "", "f:1:2: plugins.config.x: no\n")
+        assert json.loads(run("check-config", "--json")[1])["problems"][0]["path"] == "plugins.config.x"
+
+    def test_when_the_plugins_cannot_even_be_loaded(self, run, app, monkeypatch):
+        def check(config):
+            raise ConfigError([Problem("f", 1, 2, "plugins.enabled[0]", "there is no such plugin")])
+
+        monkeypatch.setattr(app, "check", check)
+        assert run("check-config") == (78, "", "f:1:2: plugins.enabled[0]: there is no such plugin\n")
+
+
+def test_a_closed_pipe_is_no_traceback(config):
+    code = (
+        "import sys\n"
+        "from xmppd.admin import cli\n"
+        "class App:\n    check = staticmethod(lambda config: [])\n"
+        "sys.stdin.read()\n"
+        "sys.exit(cli.main(['check-config'], App()))\n"
+    )
+    pipe = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1)
+    pipe.stdout.close()
+    pipe.stdin.close()
+    assert pipe.stderr.read() == b""
+    assert pipe.wait() == 1
+    pipe.stderr.close()

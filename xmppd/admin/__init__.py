@@ -1,0 +1,1 @@
+"""The operator's side: one registry of commands behind every door."""

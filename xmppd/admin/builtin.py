@@ -1,0 +1,168 @@
+"""The commands every server has, against the small ports they need."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Protocol
+
+from xmppd.admin.commands import USAGE, Secret, command
+from xmppd.errors import CommandError
+from xmppd.jid import Jid
+
+
+class AccountInfo(Protocol):
+    """What is shown of an account. `created` is in seconds since the epoch, None when nobody knows."""
+
+    @property
+    def account(self) -> str: ...
+    @property
+    def created(self) -> float | None: ...
+    @property
+    def disabled(self) -> bool: ...
+    @property
+    def mechanisms(self) -> tuple[str, ...]: ...
+
+
+class Accounts(Protocol):
+    """What `user` commands need. Accounts are bare JIDs as normalised text.
+
+    What cannot be done is an XmppdError with a sentence for the operator: the account exists, or does not.
+    """
+
+    async def create(self, account: str, password: str) -> None:
+        """Make an account."""
+
+    async def set_password(self, account: str, password: str) -> None:
+        """Give an account a new password."""
+
+    async def disable(self, account: str) -> None:
+        """Let nobody log in to an account, and end its sessions."""
+
+    async def enable(self, account: str) -> None:
+        """Undo that."""
+
+    async def remove(self, account: str) -> None:
+        """Delete an account and all it owns."""
+
+    async def info(self, account: str) -> AccountInfo:
+        """What may be shown of one account."""
+
+    def list(self) -> AsyncIterator[AccountInfo]:
+        """All accounts."""
+
+
+class Server(Protocol):
+    """What commands about the running server need."""
+
+    def status(self) -> Mapping[str, Any]:
+        """Plain data about the process: version, up-time, sessions and so on."""
+
+    def plugins(self) -> Sequence[Mapping[str, Any]]:
+        """One mapping for each loaded plugin, with `name` first."""
+
+    async def reload_plugin(self, name: str) -> Sequence[str]:
+        """Load one plugin again (all when `name` is empty) while sessions stay; the names of those loaded."""
+
+
+Account = Annotated[Jid, "its address, such as alice@localhost"]
+
+
+def account_of(jid: Jid) -> str:
+    """The account an operator meant; CommandError for a domain alone or one session's full address."""
+    if not jid.local or jid.resource:
+        raise CommandError(f"{jid} is not the address of an account (name@domain)", USAGE)
+    return jid.bare
+
+
+class UserCommands:
+    """`user ...`: accounts, whether or not a server runs. `domains` are those served here."""
+
+    def __init__(self, accounts: Accounts, domains: Sequence[str]) -> None:
+        self.accounts = accounts
+        self.domains = domains
+
+    @command("Add an account", name="user add", offline=True)
+    async def add(self, account: Account, password: Annotated[str, Secret("its password")]) -> dict[str, str]:
+        """Refuses an account of a domain that is not served here."""
+        name = account_of(account)
+        if account.domain not in self.domains:
+            raise CommandError(f"{account.domain} is not a domain of this server ({', '.join(self.domains)})")
+        await self.accounts.create(name, password)
+        return {"added": name}
+
+    @command("Give an account a new password", name="user passwd", offline=True)
+    async def passwd(
+        self, account: Account, password: Annotated[str, Secret("the new one")]
+    ) -> dict[str, str]:
+        """Sessions that are logged in stay so."""
+        name = account_of(account)
+        await self.accounts.set_password(name, password)
+        return {"changed": name}
+
+    @command("Let nobody log in to an account; its data stays", name="user disable", offline=True)
+    async def disable(self, account: Account) -> dict[str, str]:
+        """Its sessions end."""
+        name = account_of(account)
+        await self.accounts.disable(name)
+        return {"disabled": name}
+
+    @command("Let an account log in again", name="user enable", offline=True)
+    async def enable(self, account: Account) -> dict[str, str]:
+        """Undoes `user disable`."""
+        name = account_of(account)
+        await self.accounts.enable(name)
+        return {"enabled": name}
+
+    @command("Delete an account and all it owns", name="user remove", offline=True)
+    async def remove(self, account: Account) -> dict[str, str]:
+        """There is no way back."""
+        name = account_of(account)
+        await self.accounts.remove(name)
+        return {"removed": name}
+
+    @command("List accounts", name="user list", offline=True)
+    async def every(self, domain: Annotated[str, "only those of this domain"] = "") -> list[dict[str, Any]]:
+        """One row for each account, sorted by name."""
+        rows = [_row(info) async for info in self.accounts.list()]
+        return sorted(
+            (row for row in rows if not domain or row["account"].endswith(f"@{domain}")),
+            key=lambda row: row["account"],
+        )
+
+    @command("Show what is known of an account", name="user show", offline=True)
+    async def show(self, account: Account) -> dict[str, Any]:
+        """Everything but its secrets."""
+        info = await self.accounts.info(account_of(account))
+        return {**_row(info), "mechanisms": list(info.mechanisms)}
+
+
+def _row(info: AccountInfo) -> dict[str, Any]:
+    created = None
+    if info.created is not None:
+        created = (
+            datetime.fromtimestamp(info.created, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        )
+    return {"account": info.account, "created": created, "disabled": info.disabled}
+
+
+class ServerCommands:
+    """Commands about the running server."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    @command("Show how the running server is doing")
+    def status(self) -> dict[str, Any]:
+        """Version, up-time, sessions and so on."""
+        return dict(self.server.status())
+
+    @command("List the loaded plugins", name="plugin list")
+    def plugin_list(self) -> list[dict[str, Any]]:
+        """One row for each."""
+        return [dict(row) for row in self.server.plugins()]
+
+    @command("Load plugins again while sessions stay connected", name="plugin reload")
+    async def plugin_reload(self, name: Annotated[str, "only this one"] = "") -> dict[str, Any]:
+        """All plugins, or one."""
+        return {"reloaded": list(await self.server.reload_plugin(name))}

@@ -1,0 +1,225 @@
+"""The unix socket through which commands reach the running server, and its client.
+
+One connection carries one request and one reply, each a line of JSON: `{"command": name,
+"arguments": {...}}`, then `{"result": ...}` or `{"error": {"message": ..., "exit_code": ...}}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from xmppd.admin.commands import FAILED, NO_PERMISSION, UNAVAILABLE, USAGE, Commands
+from xmppd.errors import CommandError
+
+REQUEST_BYTES = 64 * 1024
+REPLY_BYTES = 64 * 1024 * 1024
+CONNECTIONS = 16
+READ_SECONDS = 10.0
+REPLY_SECONDS = 300.0
+"""How long the client waits for a command to be done."""
+
+MODE = 0o600
+
+log = logging.getLogger(__name__)
+
+
+class NoServer(CommandError):
+    """Nobody answers at the socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"no server is running here (nobody answers at {path})", UNAVAILABLE)
+
+
+class AdminSocket:
+    """Serves `commands` at `path` to processes of the same user, and of root, until closed."""
+
+    def __init__(self, path: Path, commands: Commands, *, read_seconds: float = READ_SECONDS) -> None:
+        self.path = path
+        self.commands = commands
+        self.read_seconds = read_seconds
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen; CommandError when another server does, OSError when the folder does not let us."""
+        self._listener = bind(self.path)
+        self._accepting = asyncio.create_task(self._accept(self._listener))
+
+    async def close(self) -> None:
+        """Stop listening, cut off whoever is being served, and take the socket away."""
+        if self._listener is None or self._accepting is None:
+            return
+        tasks = [self._accepting, *self._serving]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # In this order a server that starts right now cannot lose its own socket to us.
+        self.path.unlink(missing_ok=True)
+        self._listener.close()
+        self._listener = None
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                peer, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("admin-accept-failed", extra={"reason": str(error)})
+                await asyncio.sleep(1)  # out of descriptors: trying again at once would only burn time
+                continue
+            if len(self._serving) >= CONNECTIONS or not is_trusted(peer):
+                peer.close()
+                continue
+            task = asyncio.create_task(self._serve(peer))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, peer: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=peer, limit=REQUEST_BYTES)
+        try:
+            async with asyncio.timeout(self.read_seconds):
+                line = await reader.readline()
+            if line:
+                writer.write(json.dumps(await self._reply(line)).encode() + b"\n")
+                async with asyncio.timeout(self.read_seconds):
+                    await writer.drain()
+        except ValueError:  # longer than the limit
+            writer.write(json.dumps(_refusal("the request is too long", USAGE)).encode() + b"\n")
+        except (TimeoutError, OSError):
+            log.info("admin-connection-lost")
+        finally:
+            writer.close()
+
+    async def _reply(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            name, arguments = request["command"], request.get("arguments", {})
+            if not isinstance(name, str) or not isinstance(arguments, dict):
+                raise TypeError
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return _refusal("this is not a request", USAGE)
+        try:
+            result = await self.commands.call(name, arguments)
+            json.dumps(result)
+            return {"result": result}
+        except CommandError as error:
+            return _refusal(str(error), error.exit_code)
+        except Exception:
+            log.exception("command-failed", extra={"command": name})
+            return _refusal(f"{name} failed inside the server: see its log", FAILED)
+
+
+def _refusal(message: str, exit_code: int) -> dict[str, Any]:
+    return {"error": {"message": message, "exit_code": exit_code}}
+
+
+def is_trusted(peer: socket.socket) -> bool:
+    """Whether the process at the other end belongs to our user or to root."""
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in (0, os.geteuid())
+
+
+def bind(path: Path) -> socket.socket:
+    """A listening socket at `path` that was never open to others; a dead server's one is replaced.
+
+    CommandError when a server answers there, or when something else has that name.
+    """
+    with _only_one(path), contextlib.ExitStack() as undo:
+        _remove_stale(path)
+        listener = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        os.fchmod(listener.fileno(), MODE)  # before bind: on Linux the file is then made with this mode
+        with _address(path) as address:
+            listener.bind(address)
+        listener.listen(CONNECTIONS)
+        listener.setblocking(False)
+        undo.pop_all()
+        return listener
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Keeps two servers that start at once from removing each other's socket as stale."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise CommandError(f"{path} is in the way: it is not a socket")
+    except FileNotFoundError:
+        return
+    try:
+        _connect(path, 1.0).close()
+    except NoServer:
+        path.unlink(missing_ok=True)
+    else:
+        raise CommandError(f"another server is running here (it answers at {path})")
+
+
+def _connect(path: Path, seconds: float) -> socket.socket:
+    with contextlib.ExitStack() as undo:
+        client = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        client.settimeout(seconds)
+        try:
+            with _address(path) as address:
+                client.connect(address)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            raise NoServer(path) from None
+        except PermissionError:
+            raise CommandError(f"you may not talk to the server at {path}", NO_PERMISSION) from None
+        except TimeoutError:
+            raise CommandError(f"the server at {path} is too busy to answer", UNAVAILABLE) from None
+        undo.pop_all()
+        return client
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """The path, or a short way to it: the kernel takes 107 bytes."""
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def request(path: Path, name: str, arguments: Mapping[str, Any], *, seconds: float = REPLY_SECONDS) -> Any:
+    """Have the server at `path` run a command, and return its result.
+
+    NoServer when nobody answers; CommandError for what the server refused, or when it does not reply in time.
+    """
+    with _connect(path, seconds) as client:
+        try:
+            client.sendall(json.dumps({"command": name, "arguments": arguments}).encode() + b"\n")
+            with client.makefile("rb") as replies:
+                line = replies.readline(REPLY_BYTES)
+        except OSError as error:
+            raise CommandError(f"the server did not reply ({error})", UNAVAILABLE) from None
+    try:
+        reply = json.loads(line)
+        if "error" in reply:
+            raise CommandError(reply["error"]["message"], reply["error"]["exit_code"])
+        return reply["result"]
+    except (ValueError, KeyError, TypeError):
+        raise CommandError("the server closed the connection without a reply", UNAVAILABLE) from None
