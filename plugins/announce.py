@@ -1,0 +1,199 @@
+"""Announcements to all who are online, and a message of the day (after XEP-0133 4.23 to 4.26).
+
+By command, or by a message from one of the configured admins to `<domain>/announce/online` (to all online),
+`/announce/motd` (to all: now, or when they come), `/announce/motd/update` (only to those who come) or
+`/announce/motd/delete`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from xmppd import hooks, ns
+from xmppd.plugin import (
+    CommandError,
+    Jid,
+    Plugin,
+    PluginConfig,
+    Session,
+    SessionSlot,
+    Stanza,
+    StanzaError,
+    Table,
+    command,
+    element,
+    serialize,
+)
+
+CROWD = 200
+"""How many sessions are served before others get their turn."""
+
+SUBJECT, BODY = f"{{{ns.CLIENT}}}subject", f"{{{ns.CLIENT}}}body"
+NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _account(text: str) -> str:
+    jid = Jid.parse(text)
+    if not jid.local or jid.resource:
+        raise ValueError("must be the address of an account (name@domain)")
+    return jid.bare
+
+
+class AnnounceConfig(PluginConfig):
+    """`admins`: the accounts whose messages to `<domain>/announce/...` are announced."""
+
+    admins: frozenset[Annotated[str, AfterValidator(_account)]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to say to everybody, serialised once for each domain: what stands before `to`, and behind."""
+
+    id: str
+    copies: dict[str, tuple[bytes, bytes]]
+
+    def show(self, session: Session) -> None:
+        """Send a copy to one session."""
+        head, tail = self.copies[session.account.rpartition("@")[2]]
+        session.send(head + session.live.to_stamp + tail)
+
+
+class Announce(Plugin):
+    """The message of the day is shown once to each account, to the resource that is available first."""
+
+    Config = AnnounceConfig
+    motds = Table(partition=("name",), columns={"id": "text", "subject": "text", "body": "text"})
+    seen = Table(partition=("account",), columns={"id": "text"})
+    shown = SessionSlot("")
+
+    async def start(self) -> None:
+        """Take up the message of the day where it was left."""
+        row = await self.motds.get("motd")
+        self._motd: Notice | None = self._notice(row["id"], row["subject"], row["body"]) if row else None
+        self._deeds: dict[str, Callable[[str, str], Coroutine[Any, Any, object]]] = {
+            "announce/online": self._announce,
+            "announce/motd": self._set_motd,
+            "announce/motd/update": self._update_motd,
+            "announce/motd/delete": self._delete_motd,
+        }
+
+    # the three doors
+
+    @command("Send a message to everybody who is online")
+    async def send(self, text: Annotated[str, "what to say"]) -> dict[str, int]:
+        """How many sessions it was sent to."""
+        return {"sent": await self._announce("", sendable(text))}
+
+    @command("Set the message of the day, shown once to everybody: now, or at their next login")
+    async def motd(self, text: Annotated[str, "what to say"]) -> dict[str, str]:
+        """It replaces the one before."""
+        await self._set_motd("", sendable(text))
+        return {"motd": text}
+
+    @command("Remove the message of the day")
+    async def clear(self) -> dict[str, bool]:
+        """Whether there was one."""
+        had = self._motd is not None
+        await self._delete_motd("", "")
+        return {"removed": had}
+
+    @hooks.server_message
+    def heed(self, session: Session, message: Stanza) -> Stanza | Coroutine[Any, Any, hooks.Drop]:
+        """A message to one of our addresses; from others than admins it is forbidden."""
+        if not message.to or "/announce/" not in message.to:
+            return message
+        domain, _, resource = message.to.partition("/")
+        if domain not in self.server.domains or resource not in self._deeds:
+            return message
+        if session.account not in self.config.admins:
+            raise StanzaError("forbidden")
+        return self._heed(self._deeds[resource], message)
+
+    async def _heed(
+        self, do: Callable[[str, str], Coroutine[Any, Any, object]], message: Stanza
+    ) -> hooks.Drop:
+        subject, body = message.xml.findtext(SUBJECT) or "", message.xml.findtext(BODY) or ""
+        if not body and do != self._delete_motd:
+            raise StanzaError("bad-request", "There is nothing to announce.")
+        await do(subject, body)
+        return hooks.DROP
+
+    # what is done
+
+    async def _announce(self, subject: str, body: str) -> int:
+        notice = self._notice("", subject, body)
+        sessions = self._listeners()
+        for crowd in crowds(sessions):
+            for session in crowd:
+                notice.show(session)
+            await asyncio.sleep(0)
+        return len(sessions)
+
+    async def _set_motd(self, subject: str, body: str) -> None:
+        await self._update_motd(subject, body)
+        for crowd in crowds(self._listeners()):
+            await asyncio.gather(*map(self.remind, crowd))
+
+    async def _update_motd(self, subject: str, body: str) -> None:
+        id = secrets.token_hex(8)
+        await self.motds.put({"name": "motd", "id": id, "subject": subject, "body": body})
+        self._motd = self._notice(id, subject, body)
+
+    async def _delete_motd(self, subject: str, body: str) -> None:
+        self._motd = None
+        await self.motds.delete("motd")
+
+    @hooks.session_available
+    async def remind(self, session: Session) -> None:
+        """Show the message of the day, once to an account, also when two of its resources come at once."""
+        motd = self._motd
+        if motd is None or self.shown[session] == motd.id:
+            return
+        self.shown[session] = motd.id
+        account = session.account
+        if await self.server.account_exists(account):
+            before = await self.seen.get(account)
+            if before is not None and before["id"] == motd.id:
+                return
+            if not await self.seen.put_if(
+                {"account": account, "id": motd.id}, before and {"id": before["id"]}
+            ):
+                return
+        motd.show(session)
+
+    @hooks.account_removed
+    async def forget(self, account: str) -> None:
+        """Whoever takes the name next has seen nothing."""
+        await self.seen.delete(account)
+
+    def _listeners(self) -> list[Session]:
+        return [session for session in self.server.online() if session.presence is not None]
+
+    def _notice(self, id: str, subject: str, body: str) -> Notice:
+        parts = [element(SUBJECT, None, subject)] if subject else []
+        copies = {}
+        for domain in self.server.domains:
+            attrs = {"type": "headline", "from": domain}
+            tree = element(f"{{{ns.CLIENT}}}message", attrs, *parts, element(BODY, None, body))
+            head, bracket, rest = serialize(tree).partition(b">")
+            copies[domain] = head, bracket + rest
+        return Notice(id, copies)
+
+
+def crowds(sessions: list[Session]) -> Iterable[list[Session]]:
+    """The sessions, some at a time."""
+    return (sessions[start : start + CROWD] for start in range(0, len(sessions), CROWD))
+
+
+def sendable(text: str) -> str:
+    """The text itself; CommandError when XML cannot hold it, or there is none."""
+    if not text or NOT_XML.search(text):
+        raise CommandError("the text must not be empty, and holds no control characters")
+    return text

@@ -1,0 +1,59 @@
+"""Last activity (XEP-0012): how long the server has been up, and how long ago an account logged out."""
+
+from __future__ import annotations
+
+from xmppd import hooks, ns
+from xmppd.plugin import ACCOUNT, Element, Plugin, Request, Session, StanzaError, Table, element, iq_get
+
+QUERY = f"{{{ns.LAST}}}query"
+
+
+class Last(Plugin):
+    """Notes when the last session of an account goes, and tells those who may see its presence."""
+
+    logouts = Table(partition=("account",), columns={"at": "timestamp"})
+
+    async def start(self) -> None:
+        """Nobody is about to leave."""
+        self._leaving: dict[str, float] = {}
+
+    @iq_get(QUERY)
+    def uptime(self, request: Request) -> Element:
+        """XEP-0012 5: seconds since the server was started."""
+        return self._answer(self.server.started)
+
+    @iq_get(QUERY, ACCOUNT)
+    async def last(self, request: Request) -> Element:
+        """XEP-0012 3: 0 for an account that is connected; forbidden to those who may not see its presence."""
+        account = request.target
+        if not await self.server.may_see(request.session.account, account):
+            raise StanzaError("forbidden")
+        if self.server.sessions(account):
+            return self._answer(self.now())
+        if account in self._leaving:
+            return self._answer(self._leaving[account])
+        row = await self.logouts.get(account)
+        if row is None:
+            raise StanzaError("item-not-found", "This account has never logged out.")
+        return self._answer(row["at"])
+
+    def _answer(self, since: float) -> Element:
+        return element(QUERY, {"seconds": str(max(0, int(self.now() - since)))})
+
+    @hooks.session_closed
+    async def note(self, session: Session) -> None:
+        """Anonymous accounts, and one whose removal closed this session, leave nothing behind."""
+        account, at = session.account, self.now()
+        if self.server.sessions(account):
+            return
+        self._leaving[account] = at  # friends may ask before the row is written
+        try:
+            if await self.server.account_exists(account):
+                await self.logouts.put({"account": account, "at": at})
+        finally:
+            self._leaving.pop(account, None)
+
+    @hooks.account_removed
+    async def forget(self, account: str) -> None:
+        """Whoever takes the name next starts anew."""
+        await self.logouts.delete(account)

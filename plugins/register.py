@@ -1,0 +1,199 @@
+"""In-band registration (XEP-0077): make an account before login; later change its password, or remove it.
+
+Not loaded unless the configuration names it: an open door needs an operator who wants one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict, deque
+from ipaddress import ip_address
+
+from pydantic import PositiveFloat, PositiveInt
+
+from xmppd import ns
+from xmppd.plugin import (
+    LOGIN,
+    SELF,
+    SERVER,
+    AccountExists,
+    AccountUnknown,
+    BadPassword,
+    Counter,
+    EarlyRequest,
+    Element,
+    Jid,
+    JidError,
+    Plugin,
+    PluginConfig,
+    Request,
+    StanzaError,
+    Table,
+    element,
+    iq_get,
+    iq_set,
+    serialize,
+)
+
+QUERY = f"{{{ns.REGISTER}}}query"
+USERNAME, PASSWORD, REMOVE = (f"{{{ns.REGISTER}}}{name}" for name in ("username", "password", "remove"))
+INSTRUCTIONS = "Choose a name and a password."
+
+
+class RegisterConfig(PluginConfig):
+    """Within `seconds`, one address (IPv6: one /64) may make `accounts` and try `attempts` times.
+
+    The deeds of so many `addresses` are remembered.
+    """
+
+    accounts: PositiveInt = 3
+    attempts: PositiveInt = 20
+    seconds: PositiveFloat = 3600.0
+    addresses: PositiveInt = 100_000
+    allow_password_change: bool = True
+    allow_removal: bool = True
+
+
+class Register(Plugin):
+    """Accounts by XMPP itself; the costly derivation of keys is done off the loop by the server."""
+
+    Config = RegisterConfig
+    login_features = (serialize(element(f"{{{ns.REGISTER_FEATURE}}}register")),)
+    removals = Table(partition=("account",), columns={"asked": "timestamp"})
+    made = Counter("Accounts made by in-band registration.")
+
+    async def start(self) -> None:
+        """What addresses did lately; forgotten with a restart."""
+        config = self.config
+        self._attempts = Window(config.attempts, config.seconds, config.addresses)
+        self._accounts = Window(config.accounts, config.seconds, config.addresses)
+        async for row in self.removals.everything():  # promised before the server was killed
+            self.server.spawn(self._finish_removal(row["account"]))
+
+    # before login
+
+    @iq_get(QUERY, LOGIN)
+    def form(self, request: EarlyRequest) -> Element:
+        """XEP-0077 3.1: the fields needed."""
+        check_address(request)
+        return fields()
+
+    @iq_set(QUERY, LOGIN)
+    async def create(self, request: EarlyRequest) -> None:
+        """XEP-0077 3.1: conflict when the name is taken, not-acceptable when name or password is no good."""
+        check_address(request)
+        username, password = submitted(request.payload)
+        if not username or not password:
+            raise StanzaError("not-acceptable", "Give a name and a password.")
+        address, now = network_of(request.peer), self.now()
+        self._attempts.spend(address, now)
+        try:
+            account = Jid.of(username, request.domain).bare
+            if await self.server.account_exists(account):
+                raise AccountExists(account)
+            self._accounts.spend(address, now)
+            await self.server.accounts.create(account, password)
+        except AccountExists:
+            raise StanzaError("conflict", "This name is taken.") from None
+        except (JidError, BadPassword) as error:
+            raise StanzaError("not-acceptable", str(error)) from None
+        self.made.inc()
+        self.log.info("account-registered", extra={"jid": account, "peer": request.peer})
+
+    # when logged in
+
+    @iq_get(QUERY, SERVER, SELF)
+    async def current(self, request: Request) -> Element:
+        """XEP-0077 3.1: that there is a registration, and the name; the password is not known to anybody."""
+        account = request.session.account
+        if not await self.server.account_exists(account):
+            raise StanzaError("not-allowed", "Accounts are made before login.")
+        return fields(registered=account.rpartition("@")[0])
+
+    @iq_set(QUERY, SERVER, SELF)
+    async def change(self, request: Request) -> None:
+        """A new password (XEP-0077 3.3), or the end of the account (3.2)."""
+        account = request.session.account
+        if not await self.server.account_exists(account):
+            raise StanzaError("registration-required")
+        if request.payload.find(REMOVE) is not None:
+            await self._remove(account, request.payload)
+        else:
+            await self._set_password(account, request.payload)
+
+    async def _remove(self, account: str, query: Element) -> None:
+        """The result goes out before the removal, which ends the stream, and after a promise that lasts."""
+        if len(query) != 1:
+            raise StanzaError("bad-request", "A removal is asked for with nothing else.")
+        if not self.config.allow_removal:
+            raise StanzaError("not-allowed")
+        await self.removals.put({"account": account, "asked": self.now()})
+        self.server.spawn(self._finish_removal(account))
+
+    async def _finish_removal(self, account: str) -> None:
+        with contextlib.suppress(AccountUnknown):  # somebody was faster
+            await self.server.remove_account(account)
+        await self.removals.delete(account)
+
+    async def _set_password(self, account: str, query: Element) -> None:
+        username, password = submitted(query)
+        if not self.config.allow_password_change:
+            raise StanzaError("not-allowed")
+        try:
+            if Jid.of(username, account.rpartition("@")[2]).bare != account:
+                raise StanzaError("bad-request", "Give your own name and a new password.")
+            await self.server.accounts.set_password(account, password)
+        except AccountUnknown:
+            raise StanzaError("registration-required") from None
+        except (JidError, BadPassword) as error:
+            raise StanzaError("bad-request", str(error)) from None
+
+
+class Window:
+    """How often each address did something within the last `seconds`, in bounded memory."""
+
+    def __init__(self, limit: int, seconds: float, addresses: int) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._addresses = addresses
+        self._moments: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def spend(self, address: str, now: float) -> None:
+        """Count one more; StanzaError resource-constraint when it is one too many."""
+        moments = self._moments.setdefault(address, deque())
+        self._moments.move_to_end(address)
+        while moments and not now - self._seconds < moments[0] <= now:  # later ones: the clock was set back
+            moments.popleft()
+        if len(moments) >= self._limit:
+            raise StanzaError("resource-constraint", "Too many registrations from your address; try later.")
+        moments.append(now)
+        if len(self._moments) > self._addresses:
+            self._moments.popitem(last=False)
+
+
+def fields(registered: str = "") -> Element:
+    """The form, or what is on file."""
+    mark = element(f"{{{ns.REGISTER}}}registered") if registered else None
+    instructions = element(f"{{{ns.REGISTER}}}instructions", None, INSTRUCTIONS)
+    username = element(USERNAME, None, registered or None)
+    return element(QUERY, None, mark, instructions, username, element(PASSWORD))
+
+
+def submitted(query: Element) -> tuple[str, str]:
+    """Name and password of a request; "" for what is missing."""
+    return query.findtext(USERNAME) or "", query.findtext(PASSWORD) or ""
+
+
+def check_address(request: EarlyRequest) -> None:
+    """StanzaError unless the request is for the domain of its stream."""
+    if request.stanza.to not in (None, "", request.domain):
+        raise StanzaError("not-allowed", "Register with the domain that you are connected to.")
+
+
+def network_of(peer: str) -> str:
+    """What counts as one address: of IPv6 the network that a customer is given."""
+    try:
+        address = ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    return address.exploded[:19] if address.version == 6 else str(address)

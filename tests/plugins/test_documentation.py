@@ -1,0 +1,59 @@
+"""The examples of docs/plugins.md work."""
+
+import inspect
+import re
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmppd.loader import import_file
+from xmppd.testing import World, refusal
+
+GUIDE = (Path(__file__).parent.parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"^`(\w+)\.py`\n\n```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL))
+PLUGINS = sorted(name for name in EXAMPLES if not name.startswith("test_"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with all examples of the guide."""
+    for name, text in EXAMPLES.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_every_example_has_a_name() -> None:
+    assert GUIDE.count("```python") == len(EXAMPLES) == 4
+
+
+def functions_of(name: str, folder: Path) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    module = import_file(name, folder / f"{name}.py")
+    return [
+        test for key, test in vars(module).items() if key.startswith("test_") and inspect.isfunction(test)
+    ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", sorted(set(EXAMPLES) - set(PLUGINS)))
+async def test_the_tests_of_the_guide_pass(name: str, folder: Path) -> None:
+    tests = functions_of(name, folder)
+    assert tests
+    for test in tests:
+        await test()
+
+
+@pytest.mark.asyncio
+async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
+    config = {"dice": {"sides": 1}}
+    async with World(plugins=tuple(PLUGINS), plugin_folders=(folder,), plugin_config=config) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        dice = await alice.ask("get", "<roll xmlns='urn:xmppd:dice:0' count='3'/>", to="localhost")
+        assert dice[0].text == "1 1 1"
+        refused = await alice.ask("get", "<roll xmlns='urn:xmppd:dice:0' count='9'/>", to="localhost")
+        assert refusal(refused) == "modify bad-request"
+        await alice.send(f"<message to='{bob.jid}'><body>HELLO</body></message>")
+        assert refusal(await alice.receive()) == "modify policy-violation"
+        await alice.send(f"<message to='{bob.jid}'><body>oh darn</body></message>")
+        await bob.expect(f"<message to='{bob.jid}' from='{alice.jid}'><body>oh d***</body></message>")

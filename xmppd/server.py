@@ -1,0 +1,138 @@
+"""The server as plugins see it: what they may ask and do, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from xmppd import ns
+from xmppd.core.accounts import Accounts
+from xmppd.core.contacts import Contacts
+from xmppd.core.iqs import Address, Iqs
+from xmppd.core.messages import Messages
+from xmppd.core.roster import Roster, Rosters
+from xmppd.core.sessions import Session, Sessions
+from xmppd.errors import StanzaError, StreamError
+from xmppd.store.table import Store
+from xmppd.xml import build
+
+STREAM_FEATURES = frozenset((ns.BIND, ns.SESSION))
+"""Answered as iqs, but offered by the stream and not by service discovery."""
+
+
+class Server:
+    """One running server. `now` gives seconds since the epoch; `counters` are the plugins' own by name."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        accounts: Accounts,
+        rosters: Rosters,
+        sessions: Sessions,
+        messages: Messages,
+        contacts: Contacts,
+        iqs: Iqs,
+        end_session: Callable[[Session, StreamError | None], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        now: Callable[[], float],
+        domains: frozenset[str],
+        name: str,
+        version: str,
+        contact_addresses: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        self.store = store
+        self.accounts = accounts
+        self.spawn = spawn
+        self.now = now
+        self.domains = domains
+        self.name = name
+        self.version = version
+        self.contact_addresses = contact_addresses
+        self.started = now()
+        self.counters: dict[str, Any] = {}
+        self._rosters = rosters
+        self._sessions = sessions
+        self._messages = messages
+        self._contacts = contacts
+        self._iqs = iqs
+        self._end_session = end_session
+        self._features: tuple[str, ...] = ()
+
+    # who is here
+
+    def sessions(self, account: str) -> list[Session]:
+        """The account's sessions on this node, available or not."""
+        return self._sessions.of(account)
+
+    def takes_messages(self, account: str) -> bool:
+        """Whether a message to the account would be delivered at once: it has an available resource of
+        priority >= 0.
+        """
+        live = self._sessions.accounts.get(account)
+        return live is not None and bool(live.targets)
+
+    def online(self) -> Iterable[Session]:
+        """All sessions of this node, as they are now."""
+        return tuple(self._sessions.by_full.values())
+
+    async def account_exists(self, account: str) -> bool:
+        """Whether there is such an account."""
+        exists = self.accounts.exists(account)
+        return exists if isinstance(exists, bool) else await exists
+
+    async def may_see(self, viewer: str, account: str) -> bool:
+        """Whether `viewer` may know of the account's presence: itself, or subscribed from/both (RFC 6121
+        8.5.3.1).
+        """
+        if viewer == account:
+            return True
+        roster: Roster | Awaitable[Roster] = self._rosters.load(account)
+        if not isinstance(roster, Roster):
+            roster = await roster
+        return roster.is_follower(viewer)
+
+    # what can be done
+
+    async def send_message(self, message: Element) -> None:
+        """Send a message from the server, to its `to`, by the rules for any message; StanzaError when it is
+        refused.
+        """
+        stanza = build.stanza_of(message)
+        if not stanza.to:
+            raise StanzaError("bad-request", "A message from the server needs an address.")
+        waiting = self._messages.deliver(stanza.to, stanza, lambda: stanza.raw)
+        if waiting is not None:
+            await waiting
+
+    def end_session(self, session: Session, condition: str, text: str = "") -> None:
+        """Close a session with a stream error."""
+        self._end_session(session, StreamError(condition, text))
+
+    async def remove_account(self, account: str) -> None:
+        """Remove an account: its sessions end, its contacts are parted from, its roster and credentials are
+        deleted. AccountUnknown. A repeat goes on where it was left.
+        """
+        await self.accounts.disable(account)  # nobody comes in while all this waits
+        for session in self.sessions(account):
+            self.end_session(session, "not-authorized", "The account was removed.")
+        await self._contacts.remove_account(account)
+        await self.accounts.remove(account)
+
+    # what is offered
+
+    def features(self, address: Address) -> list[str]:
+        """The namespaces to advertise for an address (XEP-0030): those of its iq handlers, and the plugins'
+        own.
+        """
+        found = {payload[1:].partition("}")[0] for at, _, payload in self._iqs.keys if at is address}
+        if address is Address.ACCOUNT:
+            found |= {
+                payload[1:].partition("}")[0] for at, _, payload in self._iqs.keys if at is Address.SELF
+            }
+        return sorted(found.union(self._features) - STREAM_FEATURES)
+
+    def advertise(self, features: Iterable[str]) -> None:
+        """Replace the namespaces that plugins declare; the loader does so."""
+        self._features = tuple(features)
