@@ -1,0 +1,32 @@
+"""kill -9 under load, again and again: what was answered is there afterwards, and nothing is there twice."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+KILL = Path(__file__).parents[2] / "scripts" / "bench" / "kill"
+
+
+def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports):
+    """Rosters, friendships, offline messages, vCards, private XML, passwords, accounts that come and go."""
+    (port,) = free_ports(1)
+    command = [KILL, "--kills", "6", "--port", str(port)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stdout
+    assert len(re.findall(r"^answered, ", done.stdout, re.MULTILINE)) == 6, "all kinds of load"
+
+
+@pytest.mark.asyncio
+async def test_an_answer_comes_after_the_write(serve):
+    """A roster set that was answered is in the file even when the very next thing is SIGKILL."""
+    server = await serve()
+    alice = await server.login("alice", presence=False)
+    for number in range(3):
+        assert (await alice.put_contact(f"c{number}@localhost", "")).get("type") == "result"
+        await server.kill()
+        await server.start()
+        alice = await server.login("alice", presence=False)
+        assert len(await alice.roster()) == number + 1

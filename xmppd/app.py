@@ -1,0 +1,299 @@
+"""The composition root: the only file that picks implementations and ties them together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from xmppd import __version__
+from xmppd import log as logs
+from xmppd.admin.builtin import UserCommands
+from xmppd.admin.commands import Commands, commands_of
+from xmppd.config import Config, data_folder
+from xmppd.core import accounts as account_tables
+from xmppd.core.accounts import Accounts
+from xmppd.core.binding import Binding, BindingRules
+from xmppd.core.contacts import Contacts
+from xmppd.core.iqs import Iqs
+from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
+from xmppd.core.messages import Messages
+from xmppd.core.presence import Presences
+from xmppd.core.roster import ROSTER, Rosters
+from xmppd.core.router import Router
+from xmppd.core.sessions import Cork, Sessions
+from xmppd.errors import CommandError, ConfigError
+from xmppd.hooks import Hooks
+from xmppd.jobs import Jobs
+from xmppd.loader import Loader
+from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
+from xmppd.net.ebb import Ebb, trim
+from xmppd.net.service import Service, ServiceRules
+from xmppd.net.wire import Shared, WireRules
+from xmppd.plugin import Plugin
+from xmppd.server import Server
+from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Store
+from xmppd.stream.plain import Anonymous, Plain
+from xmppd.stream.sasl import Mechanism
+from xmppd.stream.scram import scram_mechanisms
+from xmppd.xml.scan import Engine, Limits
+
+log = logging.getLogger(__name__)
+
+TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE)
+
+
+class App:
+    """One server, assembled and not yet listening. Make it inside a running event loop.
+
+    `now` gives seconds since the epoch, `clock` seconds that never jump.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        store: Store | None = None,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.jobs = Jobs()
+        self.hooks = Hooks()
+        self.commands = Commands()
+        self.store = store if store is not None else SqliteStore(config.store_path, now=now)
+        self.accounts = Accounts(self.store, iterations=config.auth.iterations, now=now)
+        limits = config.limits
+        self.rosters = Rosters(
+            self.store,
+            max_items=limits.roster_items,
+            max_groups=limits.roster_groups_per_item,
+            max_name_bytes=limits.name_bytes,
+            now=now,
+        )
+        domains = frozenset(config.server.domains)
+        self.sessions = Sessions(Cork(asyncio.get_running_loop().call_soon), now)
+        self.last_seen = LastSeen(self.store, self.sessions, self.rosters, self.jobs.spawn, now)
+        self.presences = Presences(self.sessions, self.rosters, self.last_seen, self.hooks)
+        self.messages = Messages(self.sessions, self.accounts, self.hooks, domains)
+        self.contacts = Contacts(self.sessions, self.accounts, self.rosters, self.presences, domains)
+        self.iqs = Iqs(self.sessions, self.presences, domains)
+        self.router = Router(self.messages, self.presences, self.contacts, self.iqs, self.hooks, domains)
+        self.binding = Binding(
+            self.sessions, self.presences, self.hooks, self.jobs.spawn, binding_rules(config)
+        )
+        self.server = Server(
+            store=self.store,
+            accounts=self.accounts,
+            rosters=self.rosters,
+            sessions=self.sessions,
+            messages=self.messages,
+            contacts=self.contacts,
+            iqs=self.iqs,
+            end_session=self.binding.end,
+            spawn=self.jobs.spawn,
+            now=now,
+            domains=domains,
+            name=config.server.name,
+            version=__version__,
+            contact_addresses=config.server.contact.model_dump(),
+        )
+        self.loader = Loader(
+            plugin_folders(config),
+            server=self.server,
+            hooks=self.hooks,
+            iqs=self.iqs,
+            commands=self.commands,
+            core_handlers=self.contacts.handlers,
+            on_change=self._plugins_changed,
+        )
+        self._mechanisms = mechanisms(config, self.accounts)
+        self.service = Service(
+            service_rules(config),
+            shared=Shared(wire_rules(config), clock),
+            engine=Engine(),
+            domains=domains,
+            default_domain=config.server.domains[0],
+            lang=config.server.language,
+            mechanisms=self._mechanisms,
+            binding=self.binding,
+            router=self.router,
+            iqs=self.iqs,
+            spawn=self.jobs.spawn,
+        )
+        self.service.ebb = Ebb(self._release)
+        self.accounts.on_created.append(self._account_created)
+        self.accounts.on_removed += [self.service.expel, self.last_seen.forget, self._account_removed]
+        self.commands.add(*commands_of(UserCommands(AccountOffice(self), config.server.domains)))
+
+    async def open(self) -> None:
+        """Open the store, and load the plugins."""
+        await self.store.open(TABLES)
+        await self.accounts.open()
+        await self.loader.load(self.config)
+
+    async def close(self, drain_seconds: float = 5.0) -> None:
+        """End all sessions, finish all work, and close the store."""
+        self.service.shut_down()
+        await self.jobs.drain(drain_seconds)
+        await self.loader.close()
+        self.accounts.close()
+        await self.store.close()
+
+    def caches(self) -> Mapping[str, int]:
+        """How much each cache holds. All are bounded."""
+        return {**self.rosters.cache, **self.accounts.cached, "last_presences": self.last_seen.cached}
+
+    def store_stats(self) -> Mapping[str, int]:
+        """What the store did so far, and how many writes wait in it."""
+        return asdict(self.store.stats) if isinstance(self.store, SqliteStore) else {}
+
+    def _release(self) -> None:
+        """Many have gone: forget what can be read again, and return the memory."""
+        self.rosters.release()
+        self.accounts.release()
+        trim()
+
+    def _plugins_changed(self, plugins: Sequence[Plugin]) -> None:
+        features = [feature for plugin in plugins for feature in plugin.login_features]
+        self.service.login_features = b"".join(features)
+        added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
+        self.service.mechanisms = [*self._mechanisms, *added]
+
+    async def _account_created(self, account: str) -> None:
+        await self.hooks.tell_in_order(self.hooks.account_created_signal, account)
+
+    async def _account_removed(self, account: str) -> None:
+        await self.hooks.tell_in_order(self.hooks.account_removed_signal, account)
+
+
+class AccountOffice:
+    """Accounts as `user` commands want them: what they do reaches sessions and belongings too."""
+
+    def __init__(self, app: App) -> None:
+        self.create = app.accounts.create
+        self.set_password = app.accounts.set_password
+        self.enable = app.accounts.enable
+        self.info = app.accounts.info
+        self.list = app.accounts.list
+        self.remove = app.server.remove_account
+        self._app = app
+
+    async def disable(self, account: str) -> None:
+        """Let nobody log in to the account, and send away who has."""
+        await self._app.accounts.disable(account)
+        for session in self._app.server.sessions(account):
+            self._app.server.end_session(session, "not-authorized", "The account was disabled.")
+
+
+# from configuration to the rules of each part
+
+
+def binding_rules(config: Config) -> BindingRules:
+    """How resources are bound."""
+    return BindingRules(config.sessions.conflict == "replace", config.limits.sessions_per_account)
+
+
+def service_rules(config: Config) -> ServiceRules:
+    """How clients are treated."""
+    limits, sessions = config.limits, config.sessions
+    scanned = Limits(
+        stanza_bytes=limits.stanza_bytes,
+        depth=limits.depth,
+        attributes=limits.attributes,
+        header_bytes=limits.header_bytes,
+    )
+    return ServiceRules(
+        must_encrypt=config.tls.required,
+        attempts=config.auth.attempts,
+        login_seconds=config.auth.login_seconds,
+        whitespace_after=sessions.whitespace_after,
+        ping_after=sessions.ping_after,
+        ping_timeout=sessions.ping_timeout,
+        connections=limits.connections,
+        connections_before_login=limits.connections_before_login,
+        connections_before_login_per_address=limits.connections_before_login_per_address,
+        stanza_rate=limits.stanza_rate,
+        stanza_burst=limits.stanza_burst,
+        limits=scanned,
+        limits_before_login=replace(scanned, stanza_bytes=limits.stanza_bytes_before_login),
+    )
+
+
+def wire_rules(config: Config) -> WireRules:
+    """How much unsent output a client may cause."""
+    return WireRules(config.limits.write_buffer_soft, config.limits.write_buffer_hard)
+
+
+def plugin_folders(config: Config) -> list[Path]:
+    """Where plugins are looked for: the built-in folder, then the operator's."""
+    return [data_folder("plugins"), *config.plugins.folders]
+
+
+def mechanisms(config: Config, accounts: Accounts) -> list[Mechanism]:
+    """The SASL mechanisms that the configuration allows."""
+    known: list[Mechanism] = [
+        *scram_mechanisms(accounts),
+        Plain(accounts, needs_tls=not config.auth.plain_without_tls),
+    ]
+    chosen = [mechanism for mechanism in known if mechanism.name in config.auth.mechanisms]
+    return [*chosen, Anonymous()] if config.auth.anonymous else chosen
+
+
+def certificates(config: Config) -> Certificates:
+    """The certificates of all domains; CertificateError when one cannot be used."""
+    default, domains = key_pairs(config)
+    version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[config.tls.minimum_version]
+    return Certificates(default, domains, minimum_version=version, ciphers=config.tls.ciphers or CIPHERS)
+
+
+def key_pairs(config: Config) -> tuple[KeyPair, dict[str, KeyPair]]:
+    """The default certificate's files, and those of single domains; the development certificate where none is
+    named.
+    """
+    named = {name: KeyPair(pair.certificate, pair.key) for name, pair in config.tls.certificates.items()}
+    default = named.pop("*", None) or next(iter(named.values()), None)
+    if default is None:
+        default = development_certificate(config.server.data_folder, config.server.domains)
+    return default, named
+
+
+@contextlib.asynccontextmanager
+async def open_offline(config: Config) -> AsyncIterator[App]:
+    """The server without listeners, for commands while none is running; without plugins that cannot be
+    loaded.
+    """
+    logs.configure(config.log.model_copy(update={"level": "warning"}))
+    prepare_folder(config)
+    app = App(config)
+    try:
+        await app.open()
+    except (ConfigError, CommandError):  # of a plugin: the store raises others
+        await load_what_works(app, config)
+    try:
+        yield app
+    finally:
+        await app.close()
+
+
+async def load_what_works(app: App, config: Config) -> None:
+    """Load the plugins that can be loaded, one more each time; say which cannot."""
+    working: list[str] = []
+    for name in config.plugins.enabled:
+        plugins = config.plugins.model_copy(update={"enabled": (*working, name)})
+        try:
+            await app.loader.load(config.model_copy(update={"plugins": plugins}))
+            working.append(name)
+        except (ConfigError, CommandError) as error:
+            log.warning("plugin-not-loaded", extra={"plugin": name, "problem": str(error)})
+
+
+def prepare_folder(config: Config) -> None:
+    """Make the data folder, readable by its owner only."""
+    config.server.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,73 @@
+"""Background work: every task has an owner here, its failure is logged, and a shutdown waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from xmppd.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+
+class Jobs:
+    """The tasks of one server."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failed = 0
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine in the background."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed += 1
+            if isinstance(error, StoreError):
+                log.warning("store-failed", extra={"kind": "job", "error": str(error)})
+            else:
+                log.error("job-failed", exc_info=error)
+
+    async def settle(self) -> None:
+        """Wait until one of the tasks of this moment is done."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for all tasks, those included that others start meanwhile; what is left after `seconds` is
+        cancelled.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._tasks and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+
+def log_tasks() -> None:
+    """Log for each task of the loop where it waits, the outermost call first."""
+    for task in asyncio.all_tasks():
+        log.warning("task", extra={"task": task.get_name(), "stack": stack_of(task)})
+
+
+def stack_of(task: asyncio.Task[Any]) -> list[str]:
+    """The coroutines of a task as `file:line name`, each one awaiting the next."""
+    stack = []
+    awaited: Any = task.get_coro()
+    while frame := getattr(awaited, "cr_frame", None):
+        stack.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_qualname}")
+        awaited = awaited.cr_await
+    return stack

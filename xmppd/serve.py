@@ -1,0 +1,374 @@
+"""The life of the server process: listeners, signals, reload, and an end that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import functools
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from xmppd import __version__, systemd
+from xmppd import log as logs
+from xmppd.admin.builtin import ServerCommands
+from xmppd.admin.commands import commands_of
+from xmppd.admin.socket import AdminSocket
+from xmppd.app import (
+    App,
+    binding_rules,
+    certificates,
+    open_offline,
+    plugin_folders,
+    prepare_folder,
+    service_rules,
+    wire_rules,
+)
+from xmppd.config import Config
+from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
+from xmppd.jobs import log_tasks
+from xmppd.loader import find_plugin
+from xmppd.net.c2s import C2SConnection
+from xmppd.net.certificates import server_context
+from xmppd.net.listener import Listener
+from xmppd.net.service import SWEEP_SECONDS
+from xmppd.settings import ListenerConfig
+
+__all__ = ["check", "open_offline", "serve"]
+
+log = logging.getLogger(__name__)
+
+FIXED = (
+    "server.domains",
+    "server.data_folder",
+    "server.name",
+    "server.contact",
+    "listen",
+    "auth.mechanisms",
+    "auth.plain_without_tls",
+    "auth.anonymous",
+    "auth.iterations",
+    "limits.roster_items",
+    "limits.roster_groups_per_item",
+    "limits.name_bytes",
+    "store",
+    "loop",
+)
+"""What a reload cannot change."""
+
+EXPIRY_DAYS = 14
+"""From how many days before its end on a certificate is warned of."""
+
+LAST_SECONDS = 1.0
+"""What the end of a server may take at least, when clients took all of the drain time."""
+
+
+def serve(load: Callable[[], Config]) -> int:
+    """Run the server until it is told to stop; its exit code. `load` reads the configuration, again for
+    each reload.
+    """
+    config = load()
+    logs.configure(config.log)
+    factory = uvloop.new_event_loop if config.loop.uvloop else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_serve(config, load))
+
+
+async def _serve(config: Config, load: Callable[[], Config]) -> int:
+    process = Process(config, load)
+    try:
+        if await process.unless(process.stopping, process.start()):
+            await process.stopping.wait()
+    finally:
+        await process.stop()
+    return 0
+
+
+class Process:
+    """One server at work."""
+
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        prepare_folder(config)
+        self._config = config
+        self._load = load
+        self._started = time.monotonic()
+        self._listeners: list[Listener] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.TimerHandle | None = None
+        self._changing = asyncio.Lock()
+        self._is_up = False
+        self._leave_now = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.app = App(config)
+        self.app.service.certificates = certificates(config)
+        self.app.commands.add(*commands_of(ServerCommands(self)))
+        self._socket = AdminSocket(config.socket_path, self.app.commands)
+
+    # start and stop
+
+    async def start(self) -> None:
+        """Open the store, load plugins, listen; then tell whoever waits for that."""
+        raise_descriptor_limit()
+        self._heed_signals()
+        async with self._changing:
+            await self._socket.start()
+            await self.app.open()
+            for config in self._config.listen.c2s:
+                await self._listen(config)
+        self._sweep()
+        self._watch_certificates()
+        gc.collect()
+        gc.freeze()
+        addresses = [
+            f"{listener.address}:{port}"
+            for listener, port in zip(self._config.listen.c2s, self.ports, strict=True)
+        ]
+        self._is_up = True
+        systemd.notify(f"READY=1\nSTATUS=listening on {', '.join(addresses)}")
+        log.info("listening", extra={"addresses": addresses, "domains": list(self._config.server.domains)})
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports in use, in the order of the configuration."""
+        return [listener.port for listener in self._listeners]
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        loop.add_signal_handler(signal.SIGINT, self._terminate)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        loop.add_signal_handler(signal.SIGUSR1, log_tasks)
+        # First the threads, at once, even when the loop is stuck; then, by the loop, the tasks.
+        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
+
+    async def _listen(self, config: ListenerConfig) -> None:
+        direct, starttls = config.tls == "direct", config.tls == "starttls"
+        make = functools.partial(C2SConnection, self.app.service, direct_tls=direct, starttls=starttls)
+        listener = Listener(make, self.app.jobs.spawn, self.app.service.has_room)
+        try:
+            await listener.open(config.address, config.port, self._config.listen.backlog)
+        except PermissionError:
+            raise CommandError(f"no right to listen on {config.address}:{config.port}", 77) from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CommandError(f"cannot listen on {config.address}:{config.port}: {reason}") from None
+        self._listeners.append(listener)
+
+    def _terminate(self) -> None:
+        if self.stopping.is_set():
+            self._leave_now.set()
+        self.stopping.set()
+
+    async def unless(
+        self, told: asyncio.Event, work: Coroutine[Any, Any, None], seconds: float | None = None
+    ) -> bool:
+        """Do some work until it is done, `told` is set, or so many seconds have passed; whether it was
+        done.
+        """
+        doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(told.wait())
+        await asyncio.wait((doing, waiting), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if doing.done():
+            doing.result()
+            return True
+        doing.cancel()
+        await asyncio.wait((doing,), timeout=LAST_SECONDS)
+        return False
+
+    async def stop(self) -> None:
+        """Stop accepting, send clients away, finish what was begun; a second signal cuts the waiting short.
+
+        What the store accepted is written in any case.
+        """
+        drain_seconds = self._config.server.drain_seconds
+        deadline = time.monotonic() + drain_seconds
+        if self._is_up:
+            systemd.notify("STOPPING=1")
+            log.info("stopping", extra={"sessions": len(self.app.sessions.by_full)})
+        for listener in self._listeners:
+            listener.close()
+        self.app.service.shut_down()
+        await self.unless(self._leave_now, self._clients_to_go(), drain_seconds)
+        for timer in (self._sweeper, self._watcher):
+            if timer is not None:
+                timer.cancel()
+        for connection in list(self.app.service.connections):
+            connection.cut()
+        await self._close(max(deadline - time.monotonic(), LAST_SECONDS))
+        await self._socket.close()
+        if self._is_up:
+            log.info("stopped")
+
+    async def _close(self, seconds: float) -> None:
+        """Finish all work; what is not done in time is left, but for what the store accepted."""
+        if not self._leave_now.is_set():
+            closing = self.app.close(seconds)
+            if await self.unless(self._leave_now, closing, seconds + LAST_SECONDS):
+                return
+        log.warning("stopped-early", extra={"jobs": len(self.app.jobs)})
+        await self.unless(asyncio.Event(), self.app.close(0.0), LAST_SECONDS)
+        self.app.accounts.close()
+        await self.app.store.close()
+
+    async def _clients_to_go(self) -> None:
+        while self.app.service.connections:  # noqa: ASYNC110 - they tell nobody of their end
+            await asyncio.sleep(0.02)
+
+    def _sweep(self) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+        self.app.service.sweep()
+
+    def _watch_certificates(self) -> None:
+        """Warn, once a day, of certificates that are about to end."""
+        for file, end in self.app.service.certificates.expiries().items():
+            days = int((end - time.time()) // 86400)
+            if days < EXPIRY_DAYS:
+                log.warning("certificate-expires", extra={"file": str(file), "days": days})
+        self._watcher = asyncio.get_running_loop().call_later(86400, self._watch_certificates)
+
+    # reload
+
+    def _hang_up(self) -> None:
+        self.app.jobs.spawn(self.reload())
+
+    async def reload(self) -> None:
+        """Read configuration, certificates and plugins again (SIGHUP); what is wrong is logged, and then
+        everything stays as it was.
+        """
+        async with self._changing:
+            systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                await self._reload(self._load())
+            except ConfigError as error:
+                for problem in error.problems:
+                    log.error("reload-refused", extra={"problem": str(problem)})
+            except (XmppdError, OSError) as error:
+                log.error("reload-refused", extra={"problem": str(error)})
+            except Exception:  # a plugin may raise anything
+                log.exception("reload-failed")
+            finally:
+                systemd.notify("READY=1")
+
+    async def _reload(self, wanted: Config) -> None:
+        config, kept = with_kept(wanted, self._config)
+        fresh = certificates(config)
+        loader = self.app.loader
+        loader.set_folders(plugin_folders(config))
+        try:
+            await loader.load(config)
+        except BaseException:
+            loader.set_folders(plugin_folders(self._config))
+            raise
+        self.app.service.certificates = fresh
+        self.app.service.apply(service_rules(config))
+        self.app.service.lang = config.server.language
+        self.app.service.shared.rules = wire_rules(config)
+        self.app.binding.rules = binding_rules(config)
+        logs.configure(config.log)
+        self._config = self.app.config = config
+        if kept:
+            log.warning("restart-needed", extra={"keys": kept})
+        log.info("reloaded", extra={"file": str(config.source)})
+
+    # commands
+
+    def status(self) -> Mapping[str, Any]:
+        """How the process is doing."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "sessions": len(self.app.sessions.by_full),
+            "accounts_online": len(self.app.sessions.accounts),
+            "connections": len(self.app.service.connections),
+            "connections_before_login": self.app.service.strangers,
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+            "memory_mib": round(memory_bytes() / 2**20, 1),
+            "memory_peak_mib": usage.ru_maxrss // 1024,
+            "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+            "tasks": len(asyncio.all_tasks()),
+            "jobs": len(self.app.jobs),
+            "jobs_failed": self.app.jobs.failed,
+            "stanza_errors": self.app.router.errors,
+            "hook_failures": self.app.hooks.failures,
+            "job_failures": self.app.jobs.failed,
+            "store": self.app.store_stats(),
+            "caches": self.app.caches(),
+            "counters": {name: counter.value for name, counter in sorted(self.app.server.counters.items())},
+            "config": str(self._config.source),
+        }
+
+    def plugins(self) -> Sequence[Mapping[str, Any]]:
+        """The plugins at work."""
+        return [
+            {
+                "name": loaded.name,
+                "about": (sys.modules[type(loaded.plugin).__module__].__doc__ or "").split("\n")[0],
+                "origin": loaded.origin,
+            }
+            for loaded in self.app.loader.loaded
+        ]
+
+    async def reload_plugin(self, name: str) -> Sequence[str]:
+        """Load one plugin again, or all."""
+        async with self._changing:
+            if name:
+                return await self.app.loader.reload(name, self._config)
+            return await self.app.loader.load(self._config)
+
+
+def with_kept(wanted: Config, now: Config) -> tuple[Config, list[str]]:
+    """The wanted configuration, with what cannot change as it is now; and the keys that were to change."""
+    kept = []
+    for path in FIXED:
+        section, _, key = path.partition(".")
+        old, new = getattr(now, section), getattr(wanted, section)
+        if key and getattr(old, key) != getattr(new, key):
+            kept.append(path)
+            mixed = new.model_copy(update={key: getattr(old, key)})
+            wanted = wanted.model_copy(update={section: mixed})
+        elif not key and old != new:
+            kept.append(path)
+            wanted = wanted.model_copy(update={section: old})
+    return wanted, kept
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as its hard limit does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def memory_bytes() -> int:
+    """What the process holds of memory now (RSS)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def check(config: Config) -> list[Problem]:
+    """Mistakes that only starting would show: unknown plugins, what they were told, certificates."""
+    problems: list[Problem] = []
+    for name in config.plugins.enabled:
+        try:
+            plugin_class, _ = find_plugin(name, plugin_folders(config), config)
+            config.plugin(name, plugin_class.Config)
+        except ConfigError as error:
+            problems += error.problems
+        except CommandError as error:
+            problems.append(config.problem(("plugins", "enabled"), str(error)))
+    for name, pair in config.tls.certificates.items():
+        try:
+            server_context(pair.certificate, pair.key)
+        except CommandError as error:
+            problems.append(config.problem(("tls", "certificates", name), str(error)))
+    return problems
