@@ -1,0 +1,123 @@
+"""Logging in with slixmpp: mechanisms, TLS, certificates, resources."""
+
+import ssl
+
+import pytest
+
+MECHANISMS = ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("direct_tls", [False, True], ids=["starttls", "direct"])
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+async def test_each_mechanism_logs_in(server, client, mechanism, direct_tls):
+    alice = client(server.account("alice"), direct_tls=direct_tls)
+    alice.use_mechanism(mechanism)
+    await alice.login()
+    assert alice.mechanism == mechanism
+    assert alice.tls.version() == "TLSv1.3"
+    await alice.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_left_alone_it_takes_the_best_that_it_can(server, client):
+    alice = await client(server.account("alice")).login()
+    assert alice.mechanism == "SCRAM-SHA-256"
+    assert alice.refusals == []
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_knows_only_tls_unique_gets_in_without_binding(server, client):
+    alice = client(server.account("alice"))
+    alice.xmpp.ssl_context.maximum_version = ssl.TLSVersion.TLSv1_2
+    await alice.login()
+    assert alice.tls.version() == "TLSv1.2"
+    assert alice.mechanism == "SCRAM-SHA-256"
+    assert alice.refusals, "slixmpp offers -PLUS with tls-unique first, which the server must refuse"
+
+
+@pytest.mark.asyncio
+async def test_direct_tls_agrees_on_the_protocol(server, client):
+    alice = await client(server.account("alice"), direct_tls=True).login()
+    assert alice.tls.selected_alpn_protocol() == "xmpp-client"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("direct_tls", [False, True], ids=["starttls", "direct"])
+async def test_the_certificate_names_the_domain(server, client, direct_tls):
+    alice = await client(server.account("alice"), direct_tls=direct_tls).login()
+    names = alice.tls.getpeercert()["subjectAltName"]
+    assert ("DNS", "localhost") in names
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_trust_the_certificate_goes(server, client):
+    alice = client(server.account("alice"))
+    alice.xmpp.ssl_context = ssl.create_default_context()
+    with pytest.raises(ssl.SSLCertVerificationError, match="self-signed"):
+        await alice.bind()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+async def test_a_wrong_password_is_refused(server, client, mechanism):
+    account = server.account("alice")
+    alice = client(account._replace(password="wrong"))
+    alice.use_mechanism(mechanism)
+    assert await alice.refused() == ["not-authorized"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+async def test_an_unknown_user_is_refused_alike(server, client, mechanism):
+    nobody = client(server.account("alice")._replace(jid="nobody@localhost"))
+    nobody.use_mechanism(mechanism)
+    assert await nobody.refused() == ["not-authorized"]
+
+
+@pytest.mark.asyncio
+async def test_a_new_password_from_the_command_line_replaces_the_old(server, client):
+    old = server.account("alice")
+    new = old._replace(password="a new one")
+    server.run("user", "passwd", old.jid, "--password-stdin", given=new.password)
+    assert set(await client(old).refused()) == {"not-authorized"}
+    await client(new).login()
+
+
+@pytest.mark.asyncio
+async def test_anonymous_users_get_an_address(own_server, client):
+    server = own_server(auth={"anonymous": True})
+    guest, other = [client(server.account("x"), jid="localhost", server=server) for _ in range(2)]
+    for one in (guest, other):
+        one.use_mechanism("ANONYMOUS")
+        await one.login()
+    assert guest.bare != other.bare
+    guest.xmpp.send_message(mto=other.jid, mbody="hello from nobody")
+    assert (await other.message(guest))["body"] == "hello from nobody"
+
+
+@pytest.mark.asyncio
+async def test_resources_are_granted_or_made(server, client):
+    account = server.account("alice")
+    named, *unnamed = client(account, "desk"), client(account), client(account)
+    for one in (named, *unnamed):
+        await one.bind()
+    assert named.jid == f"{account.jid}/desk"
+    resources = {one.xmpp.boundjid.resource for one in unnamed}
+    assert len(resources - {"", "desk"}) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_second_login_with_a_resource_ends_the_first(server, client):
+    account = server.account("alice")
+    bob = await client(server.account("bob")).login()
+    first, second = client(account, "desk"), client(account, "desk")
+    await first.login()
+    await first.befriend(bob)
+    await second.login()
+    assert await first.stream_error() == "conflict"
+    assert second.jid == first.jid
+    await bob.presence(first, "unavailable")
+    await bob.presence(second)
+    bob.xmpp.send_message(mto=second.jid, mbody="to the one that stayed")
+    assert (await second.message(bob))["body"] == "to the one that stayed"
