@@ -1,0 +1,52 @@
+"""Memory of idle sessions: 10,000 logins, what they hold, and what is left when they have gone."""
+
+import time
+from typing import Any
+
+from scenarios import IDLE_SESSIONS, RINGS, Idle
+from servers import Bench, Server, pss_kib
+
+QUICK_SESSIONS = 2_000
+PATIENCE = 20.0
+"""Seconds in which a server may tidy up after all have left."""
+
+
+def settled_kib(pid: int) -> int:
+    """PSS once it has not changed for three seconds."""
+    end = time.monotonic() + PATIENCE
+    last, same = pss_kib(pid), 0
+    while same < 3 and time.monotonic() < end:
+        time.sleep(1)
+        now = pss_kib(pid)
+        same = same + 1 if abs(now - last) < 64 else 0
+        last = now
+    return last
+
+
+def measure_idle(bench: Bench, server: Server, case: Idle, *, quick: bool) -> dict[str, Any]:
+    """KiB of PSS for each session, and PSS in MiB at the start and after all have left."""
+    sessions = QUICK_SESSIONS if quick else IDLE_SESSIONS
+    seed = bench.seed(server, 14_000 if case.rings == RINGS else 10_000, case.rings, hashed=False)
+    arguments = (
+        f"login --first {case.first} --n {sessions} --conc 64 --settle 3 --max-login 150 --mech scram-sha-1"
+    )
+    if case.tls:
+        arguments += " --tls starttls"
+    with bench.fresh(server, seed, "bare") as running:
+        before = pss_kib(running.pid)
+        found = bench.measure(running, arguments)
+        after = settled_kib(running.pid)
+    if found is None:
+        raise SystemExit(f"{case.key}: the sessions did not come online")
+    memory = found["mem_mib"]
+    return {
+        "key": case.key,
+        "server": server.name,
+        "profile": "bare",
+        "sessions": found["ready"],
+        "kib_per_session": (memory["pss_online"] * 1024 - before) / found["ready"],
+        "pss_start": before / 1024,
+        "pss_online": memory["pss_online"],
+        "pss_left": after / 1024,
+        "noise_cores": found["noise_cores"],
+    }

@@ -1,0 +1,138 @@
+"""What is measured, and the figures to be held: one line for each scenario, shared by `run` and `compare`."""
+
+from dataclasses import dataclass
+
+ACCOUNTS, RINGS = 14_000, "0:1000:50,1000:400:200"
+"""What is seeded: accounts, and rosters `first:count:contacts` of mutual contacts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One call of the load generator. `target` bounds ours divided by the better peer's `measure`."""
+
+    key: str
+    unit: str
+    arguments: str
+    target: float | None = None
+    aim: float | None = None
+    measure: str = "cpu"
+    """`cpu`: microseconds of the server's CPU per unit; `p99`: milliseconds."""
+    hashed: bool = False
+    """Whether all servers keep hashed passwords; they have a work folder of their own then."""
+
+
+SCENARIOS = {
+    scenario.key: scenario
+    for scenario in (
+        Scenario("chat", "message", "chat --first 2000 --n 100 --window 4 --warm 2 --dur 5", 0.33, 0.20),
+        Scenario(
+            "tls-chat",
+            "message",
+            "chat --first 2000 --n 100 --window 4 --warm 1.5 --dur 5 --tls starttls",
+            0.40,
+        ),
+        Scenario(
+            "presence50",
+            "copy",
+            "presence --first 0 --n 1000 --R 50 --slots 16 --settle 2 --warm 2 --dur 5",
+            0.33,
+            0.20,
+        ),
+        Scenario(
+            "presence200",
+            "copy",
+            "presence --first 1000 --n 400 --R 200 --slots 8 --settle 2 --warm 2 --dur 5",
+            0.33,
+            0.20,
+        ),
+        Scenario(
+            "login-scram",
+            "login",
+            "login --first 2000 --n 2000 --conc 64 --settle 2 --mech scram-sha-1",
+            0.50,
+            0.25,
+            hashed=True,
+        ),
+        Scenario("login", "login", "login --first 2000 --n 2000 --conc 64 --settle 2"),
+        Scenario("roster200", "get", "roster --first 1000 --n 40 --warm 1.5 --dur 4", 0.33, 0.10),
+        Scenario(
+            "offline",
+            "store",
+            "offline --first 3000 --n 40 --to-first 12000 --targets 1000 --verify 20 --warm 1.5 --dur 5",
+            0.50,
+        ),
+        Scenario("storm", "login", "storm --first 0 --n 1000 --settle 2", 0.33),
+        Scenario(
+            "chat@300",
+            "message",
+            "chat --first 2000 --n 100 --rate 300 --warm 1.5 --dur 5",
+            1.0,
+            measure="p99",
+        ),
+        Scenario(
+            "pres50@100",
+            "copy",
+            "presence --first 0 --n 1000 --R 50 --rate 100 --settle 2 --warm 1.5 --dur 5",
+            1.0,
+            measure="p99",
+        ),
+    )
+}
+
+OTHERS = {
+    scenario.key: scenario
+    for scenario in (
+        Scenario("tls-login", "login", "login --first 4000 --n 500 --conc 64 --settle 1 --tls starttls"),
+        Scenario(
+            "muc50", "message", "muc --first 2000 --rooms 4 --occ 50 --slots 8 --settle 1 --warm 2 --dur 5"
+        ),
+        Scenario(
+            "muc500", "message", "muc --first 2000 --rooms 1 --occ 500 --slots 4 --settle 2 --warm 2 --dur 5"
+        ),
+        Scenario("mam50", "page", "mam --first 6000 --n 40 --prefill 100 --warm 1.5 --dur 4"),
+    )
+}
+"""Nothing is asked of these yet."""
+
+FEATURES = ("chat", "presence50")
+FEATURES_TARGET = 1.15
+"""With what a real installation has switched on, against `bare`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Idle sessions of 10,000: `target` and `aim` in KiB of PSS each."""
+
+    key: str
+    first: int
+    target: float
+    aim: float
+    tls: bool = False
+    rings: str = RINGS
+
+
+FIFTY = "0:10000:50"
+IDLE = {
+    idle.key: idle
+    for idle in (
+        Idle("idle-plain", 2000, 8, 6),
+        Idle("idle-plain-roster50", 0, 8, 6, rings=FIFTY),
+        Idle("idle-tls", 2000, 26, 22, tls=True),
+        Idle("idle-tls-roster50", 0, 26, 22, tls=True, rings=FIFTY),
+    )
+}
+IDLE_SESSIONS = 10_000
+LEFT_TARGET = 1.20
+"""PSS after all left, against that at the start."""
+
+START_TARGET = 1.0
+"""Seconds from `xmppd serve` to the first accepted login, with 10,000 accounts."""
+
+
+def shortened(arguments: str) -> str:
+    """The same scenario in its quick form: a second of warming up, two of measuring."""
+    words = arguments.split()
+    for option, value in (("--warm", "1"), ("--dur", "2"), ("--settle", "1")):
+        if option in words:
+            words[words.index(option) + 1] = value
+    return " ".join(words)

@@ -1,0 +1,139 @@
+"""The results as Markdown: ours, the better peer, the ratio, what was asked for, and whether it is held."""
+
+import os
+import platform
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from scenarios import FEATURES, FEATURES_TARGET, IDLE, LEFT_TARGET, SCENARIOS, START_TARGET, Scenario
+
+Row = dict[str, Any]
+OURS = "xmppd"
+MEASURES: dict[str, tuple[Callable[[Row], float], str]] = {
+    "cpu": (lambda row: float(row["server_cpu_us"]), "us CPU"),
+    "p99": (lambda row: float(row["latency_ms"]["p99"]), "ms p99"),
+}
+
+
+def number(value: float) -> str:
+    """A figure with three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def verdict(value: float, target: float | None, aim: float | None = None) -> tuple[str, str]:
+    """What was asked for, and whether it is held."""
+    if target is None:
+        return "reported only", ""
+    asked = f"<= {target:g}" if aim is None else f"<= {target:g} (aim {aim:g})"
+    if value > target:
+        return asked, "**over**"
+    return asked, "ok, aim reached" if aim is not None and value <= aim else "ok"
+
+
+def spread(rows: Sequence[Row], value: Callable[[Row], float]) -> str:
+    """The median, and behind it the least and the most of several rounds."""
+    values = [value(row) for row in rows]
+    text = number(statistics.median(values))
+    return text if len(values) == 1 else f"{text} ({number(min(values))}-{number(max(values))})"
+
+
+def side_by_side(rows: Sequence[Row], scenario: Scenario) -> Iterator[str]:
+    """The line of one scenario."""
+    value, unit = MEASURES[scenario.measure]
+    by_server = {
+        name: [row for row in rows if row["server"] == name] for name in {row["server"] for row in rows}
+    }
+    ours = by_server.pop(OURS, [])
+    if not ours:
+        return
+    mine = statistics.median(map(value, ours))
+    cells = [f"{scenario.key} ({scenario.unit}, {unit})", spread(ours, value)]
+    if by_server:
+        peer = min(by_server, key=lambda name: statistics.median(map(value, by_server[name])))
+        ratio = mine / statistics.median(map(value, by_server[peer]))
+        others = ", ".join(f"{name} {spread(by_server[name], value)}" for name in sorted(by_server))
+        cells += [others, f"{peer} **{ratio:.2f}**", *verdict(ratio, scenario.target, scenario.aim)]
+    else:
+        cells += ["", "", *verdict(0, None)]
+    rate = spread(ours, lambda row: float(row["throughput"]))
+    noise = max(row["noise_cores"] for row in rows)
+    yield f"| {' | '.join([*cells, rate, f'{max(noise, 0):.2f}'])} |"
+
+
+def features(rows: Sequence[Row], key: str) -> Iterator[str]:
+    """What policies, counters and token buckets cost."""
+    value, unit = MEASURES["cpu"]
+    plain, rich = ([row for row in rows if row["profile"] == profile] for profile in ("bare", "features"))
+    if not plain or not rich:
+        return
+    ratio = statistics.median(map(value, rich)) / statistics.median(map(value, plain))
+    cells = [
+        f"features-{key} ({unit})",
+        spread(rich, value),
+        f"without {spread(plain, value)}",
+        f"**{ratio:.2f}**",
+    ]
+    rate = spread(rich, lambda row: float(row["throughput"]))
+    noise = max(row["noise_cores"] for row in rows)
+    yield f"| {' | '.join([*cells, *verdict(ratio, FEATURES_TARGET), rate, f'{max(noise, 0):.2f}'])} |"
+
+
+def idle(rows: Sequence[Row], key: str) -> Iterator[str]:
+    """Two lines: what a session holds, and what is left when all have gone."""
+    if not rows:
+        return
+    case, row = IDLE[key], rows[-1]
+    each, left = row["kib_per_session"], row["pss_left"] / row["pss_start"]
+    asked = verdict(each, case.target, case.aim)
+    noise = f"{max(row['noise_cores'], 0):.2f}"
+    what = f"{key} (KiB PSS for each of {row['sessions']:,})"
+    yield f"| {what} | {each:.1f} | | | {' | '.join(asked)} | | {noise} |"
+    cells = [
+        f"{key}, all left (MiB PSS)",
+        f"{row['pss_left']:.1f}",
+        f"start {row['pss_start']:.1f}, online {row['pss_online']:.1f}",
+    ]
+    yield f"| {' | '.join([*cells, f'**{left:.2f}**', *verdict(left, LEFT_TARGET), '', noise])} |"
+
+
+def start(rows: Sequence[Row]) -> Iterator[str]:
+    """The time to the first login."""
+    if rows:
+        seconds = statistics.median(row["seconds"] for row in rows)
+        slowest, first = max(row["slowest"] for row in rows), rows[-1]["first"]
+        beside = f"slowest {slowest:.2f}, very first (makes a certificate) {first:.2f}"
+        asked = verdict(seconds, START_TARGET)
+        what = "start, 10,000 accounts (s to the first login)"
+        yield f"| {what} | {seconds:.2f} | {beside} | | {' | '.join(asked)} | | |"
+
+
+def processor() -> str:
+    """The model of the processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """All that was measured."""
+    machine = f"{os.cpu_count()} cores ({processor()}), Linux {platform.release()}"
+    pythons = ", ".join(dict.fromkeys(row["python"] for row in rows))
+    quick = " Short windows (--quick): not for comparison." if any(row["quick"] for row in rows) else ""
+    lines = [f"Machine: {machine}. xmppd on {pythons}.{quick}", ""]
+    lines.append("| what | xmppd | beside it | ratio | asked | held | xmppd, units/s | noise, cores |")
+    lines.append("|---|---|---|---|---|---|---|---|")
+
+    def of(key: str) -> list[Row]:
+        return [row for row in rows if row["key"] == key]
+
+    for scenario in SCENARIOS.values():
+        lines += side_by_side(of(scenario.key), scenario)
+    for key in FEATURES:
+        lines += features(of(f"features-{key}"), key)
+    for key in IDLE:
+        lines += idle(of(key), key)
+    lines += start(of("start"))
+    return "\n".join(lines)
