@@ -4,7 +4,6 @@ import contextlib
 import json
 import random
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -112,7 +111,6 @@ def test_what_is_left_of_idle_sessions(kept: Callable[..., Cells], tmp_path: Pat
     assert "| **1.33** | <= 1.2 | **over** |" in table
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="the generator needs a compiler")
 def test_scenario_and_start_are_measured(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     options = ("--servers", "xmppd", "--out", out, "--work", tmp_path / "work", "--port", first_port())

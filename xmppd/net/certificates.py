@@ -114,14 +114,9 @@ class Certificates:
         pairs = {default, *domains.values()}
         contexts = {pair: self._context(pair) for pair in pairs}
         names = {ascii_name(domain): contexts[pair] for domain, pair in domains.items()}
-        self._files = (default, dict(domains))
         self._default = contexts[default]
         self._by_name = names
         self._contexts = contexts
-
-    def reload(self) -> None:
-        """Read the same files again. After a CertificateError everything is as before."""
-        self.load(*self._files)
 
     def expiries(self) -> dict[Path, float]:
         """Certificate file -> its end, in seconds since the epoch."""

@@ -1,7 +1,7 @@
 """TLS inside the protocol: an `ssl.MemoryBIO` pair between the transport and the scanner.
 
 Cheaper than the event loop's own layer (half of uvloop's cost, a fifteenth of asyncio's memory) because whole
-turns of output become one record and one send, and because nothing is buffered per connection.
+turns of output become one send, and because nothing is buffered per connection.
 """
 
 from __future__ import annotations
