@@ -12,9 +12,11 @@ from typing import Any
 from xmppd.errors import StoreBug, StoreError, StoreTimeout, StoreUnavailable
 
 MEMORY = ":memory:"
+CACHE_KIB = 8192
+"""The most memory for pages that writes have touched; with less they are read again and again."""
 
 Job = Callable[[sqlite3.Connection], Any]
-"""Something to do inside a transaction. It may be called twice, the first call then rolled back."""
+"""Something to do inside a transaction. It may be called again, what the call before did then rolled back."""
 
 Outcome = Any
 """What a job returned, or the StoreError by which it failed."""
@@ -85,7 +87,10 @@ def connect(path: str, patience: float, *, create: bool) -> sqlite3.Connection:
 
 
 class Transactions:
-    """Does jobs in transactions on its own connection, which it opens again after trouble. For one thread."""
+    """Does jobs in transactions on its own connection, which it opens again after trouble.
+
+    For one thread at a time. Either `attempt` and then `commit`, or `run`.
+    """
 
     def __init__(self, path: str, patience: float) -> None:
         self.path = path
@@ -99,8 +104,35 @@ class Transactions:
         """The connection in use; sqlite3.Error, OSError or StoreError if there can be none."""
         if self._connection is None:
             self._connection = connect(self.path, self._patience, create=not self._is_created)
+            self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._is_created = True
         return self._connection
+
+    def attempt(self, jobs: Sequence[Job]) -> list[Outcome] | None:
+        """Do all jobs in a transaction that is left open, and wait for nobody.
+
+        None, and nothing is done or left open, if that cannot be: no connection, a lock of somebody else, or
+        a job that fails.
+        """
+        connection = self._connection
+        if connection is None:
+            return None
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return [job(connection) for job in jobs]
+        except Exception:  # noqa: BLE001 - met again, and reported, by `run`
+            with contextlib.suppress(sqlite3.Error):
+                connection.rollback()
+            return None
+
+    def commit(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Commit what `attempt` has done; its outcomes, or the StoreError that became of each."""
+        try:
+            self._commit(self.connection())
+        except Exception as error:  # noqa: BLE001 - it becomes the outcome of every job
+            self._recover(error)
+            return [translated(error, self.path) for _ in outcomes]
+        return outcomes
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Do all jobs in one transaction and commit it. A job that fails does so alone, without a trace."""
@@ -112,11 +144,10 @@ class Transactions:
                 connection.rollback()
                 self._begin()
                 outcomes = [self._guarded(job, connection) for job in jobs]
-            self._commit(connection)
         except Exception as error:  # noqa: BLE001 - it becomes the outcome of every job
             self._recover(error)
             return [translated(error, self.path) for _ in jobs]
-        return outcomes
+        return self.commit(outcomes)
 
     def close(self) -> None:
         """Disconnect; the last one to do so moves the log into the database file."""
@@ -125,10 +156,15 @@ class Transactions:
             self._connection = None
 
     def _begin(self) -> sqlite3.Connection:
+        """Begin with patience; everything else waits for no lock."""
         self.waits_for_disk = True
         try:
             connection = self.connection()
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA busy_timeout = {int(self._patience * 1000)}")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            finally:
+                connection.execute("PRAGMA busy_timeout = 0")
         finally:
             self.waits_for_disk = False
         return connection

@@ -1,10 +1,10 @@
 """The store on SQLite: the default engine, for one server with one file.
 
-Writes go through one thread with group commit. Reads are done at once, on the event loop, with a connection
-of their own: in WAL mode they wait for no writer. A prototype compared this with reads through a thread
-(3.11, uvloop): asked for one by one, a row cost 5 us of CPU against 50-66 and a page of 50 rows 45 us against
-92-98; by the hundred both cost the same. Under a loop at 100 % the thread answered after seconds (`_writer`
-says why), this way after 8 us.
+Statements are done on the event loop, and only what waits for the disk is not: `_writer` groups writes and
+has a thread commit them. Reads have a connection of their own; in WAL mode they wait for no writer. A
+prototype compared this with reads through a thread (3.11, uvloop): asked for one by one, a row cost 5 us of
+CPU against 50-66 and a page of 50 rows 45 us against 92-98; by the hundred both cost the same. Under a loop
+at 100 % the thread answered after seconds, this way after 8 us.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from xmppd.store._writer import GroupWriter, InlineWriter
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 
 PURGE_SECONDS = 60.0
-PURGE_ROWS = 500
+PURGE_ROWS = 250
 READ_PATIENCE = 0.1
 """Seconds a read, and so the loop, may wait for a lock; only another program's recovery takes such a lock."""
 
