@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+import secrets
+from collections.abc import Mapping
 from weakref import WeakValueDictionary
 
 from pydantic import NonNegativeInt
@@ -15,11 +15,11 @@ from xmppd.plugin import (
     Delete,
     Plugin,
     PluginConfig,
-    Put,
     Session,
     Stanza,
     StanzaError,
     Table,
+    Value,
     delay,
     element,
     insert_child,
@@ -27,7 +27,7 @@ from xmppd.plugin import (
 )
 
 PAGE = 100
-COUNTS = 2048
+COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
 CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
 THREAD = f"{{{ns.CLIENT}}}thread"
@@ -45,10 +45,49 @@ class OfflineConfig(PluginConfig):
     max_bytes: NonNegativeInt = 2_097_152
 
 
-class Offline(Plugin):
-    """One partition for each account, one row for each message; what it holds is counted by compare-and-set.
+class Queue:
+    """What this node knows of the messages of one account, and who is at work there.
 
-    Storing and flushing take turns by a lock for each account. So one of two resources that become available
+    `last` is the newest id; `put` and `gone` count messages and bytes since the queue was last empty, both
+    None until they were read. Any number may write; nobody does while `lock` is held and `writing` is 0.
+    """
+
+    __slots__ = ("__weakref__", "gone", "last", "lock", "put", "settled", "writing")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.writing = 0
+        self.settled: asyncio.Future[None] | None = None
+        self.last = 0
+        self.put: tuple[int, int] | None = None
+        self.gone = (0, 0)
+
+    def empty(self) -> None:
+        """Nothing is kept now."""
+        self.put = self.gone = (0, 0)
+
+    def wrote(self) -> None:
+        """A write is done; who holds the lock may be waiting for the last one."""
+        self.writing -= 1
+        if not self.writing and self.settled is not None and not self.settled.done():
+            self.settled.set_result(None)
+
+    async def quiet(self) -> None:
+        """Wait until nobody writes. For who holds the lock."""
+        if self.writing:
+            self.settled = asyncio.get_running_loop().create_future()
+            await self.settled
+            self.settled = None
+
+
+class Offline(Plugin):
+    """One partition for each account, one row for each message, written once and deleted when delivered.
+
+    No write has a condition, so storing is cheap on every engine. Ids are microseconds and a mark of the
+    node; rows hold running totals, so the newest and the oldest tell how much there is. Nodes that write to
+    one queue at once do not see each other's, so the bounds then hold for each of them.
+
+    Storing goes on side by side, but takes turns with flushing. So one of two resources that become available
     at once is given everything; and a message is either stored before a flush, or finds its receiver online.
     """
 
@@ -57,8 +96,7 @@ class Offline(Plugin):
     queue = Table(
         partition=("account",),
         cluster=("id",),
-        columns={"stanza": "blob"},
-        static={"messages": "int", "bytes": "int", "last": "int"},
+        columns={"stanza": "blob", "messages": "int", "bytes": "int"},
     )
     stored = Counter("Messages kept for an account that was offline.")
     delivered = Counter("Kept messages that were delivered.")
@@ -66,8 +104,9 @@ class Offline(Plugin):
 
     async def start(self) -> None:
         """Nobody stores or flushes yet."""
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._counts: dict[str, Mapping[str, Any]] = {}
+        self._node = secrets.token_hex(4)
+        self._queues: WeakValueDictionary[str, Queue] = WeakValueDictionary()
+        self._counted: dict[str, Queue] = {}
 
     # keeping
 
@@ -78,14 +117,19 @@ class Offline(Plugin):
             return hooks.DROP  # nobody wants an error for having begun to type
         if names(message, ns.HINTS) and message.xml.find(NO_STORE) is not None:
             return message
-        async with self._lock(account):
+        queue = self._queue(account)
+        for _ in range(2):
+            while queue.lock.locked() or queue.put is None:
+                await self._prepared(account, queue)
             if self.server.takes_messages(account) or not await self.server.account_exists(account):
                 return message
-            if not await self._store(account, self._stamped(account, message)):
-                self.refused.inc()
-                raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
-        self.stored.inc()
-        return hooks.DROP
+            row = self._row(account, queue, self._stamped(account, message))
+            if row is not None:
+                await self._write(queue, row)
+                return hooks.DROP
+            queue.put = None  # somebody else may have delivered some: look again
+        self.refused.inc()
+        raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
 
     def _stamped(self, account: str, message: Stanza) -> bytes:
         """The message with our stamp, and without any that only pretends to be ours (XEP-0203 6)."""
@@ -96,24 +140,48 @@ class Offline(Plugin):
             raw = serialize(element(tree.tag, tree.attrib, tree.text, *honest))
         return insert_child(raw, "message", delay(account.rpartition("@")[2], self.now()))
 
-    async def _store(self, account: str, stanza: bytes) -> bool:
-        """Write a message behind those that are there; False when more would be kept than may be.
+    async def _prepared(self, account: str, queue: Queue) -> None:
+        """Wait until nobody flushes, and know how much is kept."""
+        async with queue.lock:
+            if queue.put is not None:
+                return
+            await queue.quiet()
+            newest = (await self.queue.scan(account, limit=1, reverse=True)).rows
+            oldest = (await self.queue.scan(account, limit=1)).rows
+            queue.empty()
+            if newest and oldest:
+                queue.last = int(newest[0]["id"][:16], 16)
+                queue.put = newest[0]["messages"], newest[0]["bytes"]
+                queue.gone = oldest[0]["messages"] - 1, oldest[0]["bytes"] - len(oldest[0]["stanza"])
+        self._counted[account] = queue
+        if len(self._counted) > COUNTED:
+            del self._counted[next(iter(self._counted))]
 
-        Ids are microseconds, but go on from the last one, so that a clock that jumps back changes no order.
+    def _row(self, account: str, queue: Queue, stanza: bytes) -> Mapping[str, Value] | None:
+        """The row of a message, behind those that are there; None when more would be kept than may be.
+
+        Ids go on from the last one, so that a clock that jumps back changes no order.
         """
-        while True:
-            remembered = self._counts.pop(account, None)
-            held = remembered or await self.queue.get_static(account) or {}
-            total, size = (held.get("messages") or 0) + 1, (held.get("bytes") or 0) + len(stanza)
-            if total > self.config.max_messages or size > self.config.max_bytes:
-                if remembered is None:
-                    return False
-                continue  # somebody else may have delivered some
-            last = max((held.get("last") or 0) + 1, int(self.now() * 1_000_000))
-            put = Put({"id": f"{last:016x}", "stanza": stanza})
-            counts = {"messages": total, "bytes": size, "last": last}
-            if await self._write(account, [put], held, counts):
-                return True
+        assert queue.put is not None
+        messages, size = queue.put[0] + 1, queue.put[1] + len(stanza)
+        gone_messages, gone_bytes = queue.gone
+        if messages - gone_messages > self.config.max_messages or size - gone_bytes > self.config.max_bytes:
+            return None
+        queue.put = messages, size
+        queue.last = max(queue.last + 1, int(self.now() * 1_000_000))
+        number = f"{queue.last:016x}{self._node}"
+        return {"account": account, "id": number, "stanza": stanza, "messages": messages, "bytes": size}
+
+    async def _write(self, queue: Queue, row: Mapping[str, Value]) -> None:
+        queue.writing += 1
+        try:
+            await self.queue.put(row)
+        except BaseException:
+            queue.put = None  # whether it is there is seen by reading
+            raise
+        finally:
+            queue.wrote()
+        self.stored.inc()
 
     # delivering
 
@@ -121,7 +189,9 @@ class Offline(Plugin):
     async def flush(self, session: Session) -> None:
         """Hand everything to the first resource that takes messages; delete a page when it was written."""
         account = session.account
-        async with self._lock(account):
+        queue = self._queue(account)
+        async with queue.lock:
+            await queue.quiet()
             while rows := (await self.queue.scan(account, limit=PAGE)).rows:
                 if not takes_messages(session):
                     return
@@ -130,43 +200,22 @@ class Offline(Plugin):
                 await asyncio.sleep(0)  # the bytes are written at the end of this turn of the loop
                 if not takes_messages(session):
                     return  # better twice than never
-                await self._discard(account, rows)
+                queue.put = None
+                await self.queue.batch(account, writes=[Delete((row["id"],)) for row in rows])
                 self.delivered.inc(len(rows))
+            queue.empty()
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:
         """Nobody inherits messages with a name."""
-        async with self._lock(account):
-            self._counts.pop(account, None)
+        queue = self._queue(account)
+        async with queue.lock:
+            await queue.quiet()
             await self.queue.delete(account)
+            queue.empty()
 
-    # both
-
-    def _lock(self, account: str) -> asyncio.Lock:
-        return self._locks.setdefault(account, asyncio.Lock())
-
-    async def _discard(self, account: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        gone, size = [Delete((row["id"],)) for row in rows], sum(len(row["stanza"]) for row in rows)
-        while True:
-            held = self._counts.pop(account, None) or await self.queue.get_static(account) or {}
-            counts = {
-                "messages": (held.get("messages") or 0) - len(rows),
-                "bytes": (held.get("bytes") or 0) - size,
-            }
-            if await self._write(account, gone, held, counts):
-                return
-
-    async def _write(
-        self, account: str, writes: Sequence[Put | Delete], held: Mapping[str, Any], counts: dict[str, int]
-    ) -> bool:
-        """Write and count, unless somebody else has counted since `held` was read; remember the counts."""
-        expect = {name: held.get(name) for name in counts}
-        if not await self.queue.batch(account, writes=writes, static=counts, expect=expect):
-            return False
-        if len(self._counts) >= COUNTS:
-            del self._counts[next(iter(self._counts))]
-        self._counts[account] = {**held, **counts}
-        return True
+    def _queue(self, account: str) -> Queue:
+        return self._queues.setdefault(account, Queue())
 
 
 def takes_messages(session: Session) -> bool:

@@ -62,6 +62,7 @@ __all__ = [
     "StoreError",
     "Success",
     "Table",
+    "Value",
     "XmppdError",
     "command",
     "delay",

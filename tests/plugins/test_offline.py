@@ -139,10 +139,10 @@ async def test_the_sender_waits_until_the_message_is_durable(store: SqliteStore)
 class FullStore(SqliteStore):
     """A store whose disk is full for offline messages."""
 
-    async def batch(self, table: Table, *args: object, **kwargs: object) -> bool:
+    async def put(self, table: Table, *args: object, **kwargs: object) -> None:
         if table.name == "offline_queue":
             raise StoreUnavailable("the disk is full")
-        return await super().batch(table, *args, **kwargs)  # type: ignore[arg-type]
+        await super().put(table, *args, **kwargs)  # type: ignore[arg-type]
 
 
 @pytest.mark.asyncio
@@ -316,18 +316,29 @@ async def test_senders_at_once_do_not_get_past_the_bound(store: SqliteStore) -> 
 
 
 @pytest.mark.asyncio
-async def test_the_bound_holds_for_two_nodes_on_one_store(store: SqliteStore) -> None:
+async def test_nodes_that_share_a_store_overwrite_nothing_and_keep_the_bound_each(store: SqliteStore) -> None:
     config = {"offline": {"max_messages": 5}}
     one = World(plugins=("offline",), plugin_config=config, store=store)
     other = World(plugins=("offline",), plugin_config=config, store=store, accounts=())
     async with one, other:
         senders = [await world.login("alice") for world in (one, other) for _ in range(4)]
-        for sender in senders:
-            sender.write("<message to='bob@localhost'><body>x</body></message>")
+        for round_ in range(2):
+            for number, sender in enumerate(senders):  # no clock moves, so all want the same ids
+                sender.write(f"<message to='bob@localhost'><body>{round_} {number}</body></message>")
         for world in (one, other):
             await world.settle()
         received = [await sender.receive_all() for sender in senders]
-        assert sum(any(s.get("type") == "error" for s in stanzas) for stanzas in received) == 3
+        refused = sum(s.get("type") == "error" for stanzas in received for s in stanzas)
+        bob = await other.bind("bob")
+        await become_available(bob)
+        kept = await bodies(bob)
+        assert len(set(kept)) == len(kept) == 16 - refused
+        assert 5 <= len(kept) <= 10
+        await bob.drop()
+        for world, sender in ((one, senders[0]), (other, senders[-1])):
+            await chat(sender, "bob@localhost", "what one has delivered is not counted by the other")
+            await world.settle()
+            assert not await sender.receive_all()
 
 
 # to whom they go

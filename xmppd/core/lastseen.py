@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from xmppd.core.roster import Roster, Rosters
@@ -111,5 +112,10 @@ class LastSeen:
 
 def delay(sender: str, at: float) -> bytes:
     """A <delay/> stamp (XEP-0203) by `sender` for a moment in seconds since the epoch."""
-    stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-    return build.delay(sender, stamp)
+    seconds, milliseconds = divmod(int(at * 1000), 1000)
+    return build.delay(sender, f"{_whole_seconds(seconds)}.{milliseconds:03}Z")
+
+
+@lru_cache(8)
+def _whole_seconds(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
