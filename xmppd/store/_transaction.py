@@ -14,6 +14,8 @@ from xmppd.errors import StoreBug, StoreError, StoreTimeout, StoreUnavailable
 MEMORY = ":memory:"
 CACHE_KIB = 8192
 """The most memory for pages that writes have touched; with less they are read again and again."""
+CHECKPOINT_PAGES = 4000
+"""After how many pages of 4 KiB the log is moved into the file. A page written often is moved once."""
 
 Job = Callable[[sqlite3.Connection], Any]
 """Something to do inside a transaction. It may be called again, what the call before did then rolled back."""
@@ -105,6 +107,7 @@ class Transactions:
         if self._connection is None:
             self._connection = connect(self.path, self._patience, create=not self._is_created)
             self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self._is_created = True
         return self._connection
 
