@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from xmppd import __version__
+from xmppd import __version__, jid
 from xmppd import log as logs
 from xmppd.admin.builtin import UserCommands
 from xmppd.admin.commands import Commands, commands_of
@@ -32,7 +32,7 @@ from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
 from xmppd.loader import Loader
 from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
-from xmppd.net.ebb import Ebb, trim
+from xmppd.net.ebb import Ebb, collect, trim
 from xmppd.net.service import Service, ServiceRules
 from xmppd.net.wire import Shared, WireRules
 from xmppd.plugin import Plugin
@@ -158,6 +158,13 @@ class App:
         """Many have gone: forget what can be read again, and return the memory."""
         self.rosters.release()
         self.accounts.release()
+        self.last_seen.release()
+        self.sessions.release()
+        self.service.release()
+        jid.release()
+        collect()
+        self.service.engine.release()  # now, for what is new is put where there is room between live objects
+        self.store.release()
         trim()
 
     def _plugins_changed(self, plugins: Sequence[Plugin]) -> None:

@@ -96,6 +96,11 @@ def _parse(text: str) -> Jid:
 _parse_cached = lru_cache(maxsize=_CACHE_SIZE)(_parse)
 
 
+def release() -> None:
+    """Give up the memory of the addresses that are cached."""
+    _parse_cached.cache_clear()
+
+
 def _assemble(local: str, domain: str, resource: str) -> Jid:
     bare = f"{local}@{domain}" if local else domain
     return Jid(local, domain, resource, bare, f"{bare}/{resource}" if resource else bare)

@@ -39,6 +39,7 @@ from xmppd.jobs import log_tasks
 from xmppd.loader import find_plugin
 from xmppd.net.c2s import C2SConnection
 from xmppd.net.certificates import server_context
+from xmppd.net.ebb import heap
 from xmppd.net.listener import Listener
 from xmppd.net.service import SWEEP_SECONDS
 from xmppd.settings import ListenerConfig
@@ -295,6 +296,7 @@ class Process:
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
             "memory_mib": round(memory_bytes() / 2**20, 1),
             "memory_peak_mib": usage.ru_maxrss // 1024,
+            "heap": heap(),
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
             "tasks": len(asyncio.all_tasks()),
             "jobs": len(self.app.jobs),

@@ -5,6 +5,10 @@ loop can do). For each 1000 chat messages there are 4 presence changes seen by 2
 changes, 2 sessions that log in, get their roster, talk and log out, 1 message kept for an account that is
 away (and takes them when there are 4), and 1/8 of an account made, used and removed in-band.
 
+First all residents write at once what the load has on its way at most, behind something that the server
+has to wait for. A connection that waits holds what it has read, and memory that live objects have come to
+share with that is not given back: without this, memory would rise with the most that ever waited together.
+
 The verdict: after a warm-up nothing may grow (of memory: the anonymous part, for what files take depends on
 who else has them open), nothing may be lost, and nothing may be logged at level warning or above. Exit
 status 1 when one of these failed.
@@ -47,6 +51,7 @@ PIECE = 25
 """Messages in one write."""
 WINDOW = 150
 """Messages of one pair on their way."""
+FLOODS = 3
 TICK = 0.02
 SAMPLE_SECONDS = 5.0
 ROSTER = "jabber:iq:roster"
@@ -105,8 +110,11 @@ class Server:
         status = self.status()
         held = {name: status[name] for name in ("tasks", "jobs", "descriptors", "connections", "sessions")}
         held |= status["caches"]
+        held["blocks"] = status["heap"]["blocks"]
+        held["malloc KiB"] = status["heap"]["malloc_used"] / 1024
         load = {name: status["store"].get(name, 0) for name in ("writes", "groups", "pending")}
         load |= {name: status[name] for name in ("stanza_errors", "jobs_failed")}
+        load["malloc_free"] = status["heap"]["malloc_free"]
         memory = self.memory()
         return Sample(
             second, memory["Pss"], memory["Pss_Anon"], self.cpu_seconds(), len(self.log_lines()), load, held
@@ -234,6 +242,23 @@ class Load:
             self.tally.messages += PIECE
         else:
             self.held_back += PIECE
+
+    async def flood(self) -> None:
+        """Each resident has a roster change to wait for and a full window behind it, all at once: never later
+        do connections that wait hold more of what they have read.
+        """
+        for turn in range(FLOODS * RESIDENTS):
+            stream, pair = self.residents[turn % RESIDENTS], self.pairs[turn % len(self.pairs)]
+            side = pair.streams.index(stream)
+            change = (
+                f"<iq type='set' id='r'><query xmlns='{ROSTER}'><item jid='friend@localhost'/></query></iq>"
+            )
+            stream.write(change.encode() + pair.pieces[side] * (WINDOW // PIECE + 1))
+            pair.sent[side] += WINDOW + PIECE
+            self.tally.messages += WINDOW + PIECE
+            self.tally.roster_changes += 1
+            if turn % RESIDENTS == RESIDENTS - 1:
+                await asyncio.sleep(2)
 
     def _presence(self, turn: int) -> None:
         stream = self.residents[turn % RESIDENTS]
@@ -400,8 +425,9 @@ async def steer(server: Server, load: Load, share: float, told: asyncio.Event) -
         before, at = cpu, now
 
 
-COLUMNS = ("min", "cpu", "PSS MiB", "own", "msg/s", "logins/s", "roster/s", "writes/group", "tasks", "fds",
-           "sessions", "rosters", "roster KiB", "names", "last pr.", "logged")  # fmt: skip
+COLUMNS = ("min", "cpu", "PSS MiB", "own", "malloc", "free", "blocks", "msg/s", "logins/s", "roster/s",
+           "writes/group", "tasks", "fds", "sessions", "rosters", "roster KiB", "names", "last pr.",
+           "logged")  # fmt: skip
 
 
 def row(before: Sample, now: Sample, done: Tally, was: Tally) -> str:
@@ -412,6 +438,9 @@ def row(before: Sample, now: Sample, done: Tally, was: Tally) -> str:
         f"{(now.cpu - before.cpu) / seconds:.2f}",
         f"{now.pss:.1f}",
         f"{now.anonymous:.1f}",
+        f"{now.held['malloc KiB'] / 1024:.1f}",
+        f"{now.load['malloc_free'] / 2**20:.1f}",
+        f"{now.held['blocks']:,.0f}",
         f"{(done.messages - was.messages) / seconds:,.0f}",
         f"{(done.logins - was.logins) / seconds:.0f}",
         f"{(done.roster_changes - was.roster_changes) / seconds:.0f}",
@@ -473,6 +502,7 @@ async def soak(server: Server, seconds: float, share: float) -> int:
     """Load, measure, judge; the exit status."""
     load, told = Load(server.port), asyncio.Event()
     await load.arrive()
+    await load.flood()
     running = [asyncio.create_task(load.run(told)), asyncio.create_task(steer(server, load, share, told))]
     samples = await measure(server, load, seconds, told)
     await asyncio.gather(*running)

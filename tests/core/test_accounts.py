@@ -347,6 +347,17 @@ def test_lru_forgets_what_was_not_used() -> None:
     assert len(lru) == 1
 
 
+def test_lru_keeps_what_it_is_told_to() -> None:
+    lru: Lru[str, int] = Lru(3)
+    for number, key in enumerate("abc"):
+        lru.put(key, number)
+    lru.retain({"c", "a", "x"})
+    assert [lru.get(key) for key in "abc"] == [0, None, 2]
+    lru.put("d", 3)
+    lru.put("e", 4)
+    assert len(lru) == 3
+
+
 # -------------------------------------------------------------------------------- listeners
 
 

@@ -2,11 +2,17 @@
 
 import ctypes
 import resource
+import sys
+import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from xmppd.net.ebb import Ebb, trim
+from xmppd.core.lastseen import LastSeen
+from xmppd.core.sessions import Broadcast
+from xmppd.net.ebb import Ebb, collect, trim
 from xmppd.testing import World
 
 
@@ -21,8 +27,8 @@ def released(*connections: int) -> list[int]:
     return calls
 
 
-def test_after_the_fall_and_once() -> None:
-    assert released(0, 1000, 900, 400, 100, 100, 100, 0, 0) == [5, 8]
+def test_after_the_fall_and_a_little_later() -> None:
+    assert released(0, 1000, 900, 400, 100, 100, 100, 0, 0, 0, 0, 0) == [5, 8, 11]
 
 
 def test_not_while_most_are_there_or_for_a_few() -> None:
@@ -47,6 +53,38 @@ def test_trim_returns_free_pages() -> None:
     trim()
     assert before - resident() > 10_000_000
     assert len(keep) == 50
+
+
+class Looked:
+    """Something whose attributes are looked for."""
+
+
+def test_names_that_were_looked_for_are_forgotten() -> None:
+    collect()
+    before = sys.getallocatedblocks()
+    names = ["n" * (number % 60) + f"ame{number}" for number in range(20_000)]
+    assert not any(hasattr(Looked, name) for name in names)
+    del names
+    collect()
+    assert sys.getallocatedblocks() - before < 500
+
+
+@pytest.mark.asyncio
+async def test_last_words_are_kept_while_they_are_written() -> None:
+    async with World() as world:
+        app, later = world.app, list[Coroutine[Any, Any, None]]()
+        seen = LastSeen(app.store, app.sessions, app.rosters, later.append, time.time)
+        for words in (b"a", b"b"):
+            seen.remember(
+                "bob@localhost", Broadcast(b"<presence", b"><status>" + words + b"</status></presence>")
+            )
+        for left in (1, 0):
+            assert len(later) == left + 1
+            seen.release()
+            assert seen.cached == 1
+            await later.pop(0)
+        seen.release()
+        assert seen.cached == 0
 
 
 @pytest.mark.asyncio

@@ -308,3 +308,15 @@ async def test_refused_changes_say_why_and_change_nothing(lasting_engine, table,
     store = await reopen(lasting_engine, OLD)
     assert await store.get(OLD, ("1", "2")) == {"p": "1", "c": "2", "x": 3, "y": None, "s": 1}
     await store.close()
+
+
+async def test_giving_up_memory_loses_nothing(opened):
+    store = await opened(PROFILE)
+    await store.put(PROFILE, {"account": "a", "name": "Alice"})
+    for age in range(3):
+        store.release()
+        await store.put(PROFILE, {"account": "a", "age": age})
+        assert await store.get(PROFILE, ("a",)) == {"account": "a", "name": "Alice", "age": age}
+    store.release()
+    await store.close()
+    store.release()

@@ -47,6 +47,7 @@ class LastSeen:
         self._spawn = spawn
         self._now = now
         self._known: Lru[str, Broadcast] = Lru(CACHE_ENTRIES)
+        self._writing: dict[str, int] = {}
 
     @property
     def cached(self) -> int:
@@ -58,13 +59,32 @@ class LastSeen:
         if unavailable is SILENCE or len(unavailable.tail) > MAX_BYTES:
             if self._known.get(account) is not SILENCE:
                 self._known.put(account, SILENCE)
-                self._spawn(self._store.delete(LAST_PRESENCE, (account,)))
+                self._store_later(account, None)
             return
         at = self._now()
         tail = build.insert_child(unavailable.tail, "presence", delay(account, at))
         self._known.put(account, Broadcast(unavailable.head, tail))
         row: dict[str, Value] = {"account": account, "head": unavailable.head, "tail": tail, "at": at}
-        self._spawn(self._store.put(LAST_PRESENCE, row))
+        self._store_later(account, row)
+
+    def _store_later(self, account: str, row: dict[str, Value] | None) -> None:
+        self._writing[account] = self._writing.get(account, 0) + 1
+        self._spawn(self._write(account, row))
+
+    async def _write(self, account: str, row: dict[str, Value] | None) -> None:
+        try:
+            if row is None:
+                await self._store.delete(LAST_PRESENCE, (account,))
+            else:
+                await self._store.put(LAST_PRESENCE, row)
+        finally:
+            left = self._writing.pop(account) - 1
+            if left:
+                self._writing[account] = left
+
+    def release(self) -> None:
+        """Give up the memory of what can be read again: all but what is still being written."""
+        self._known.retain(self._writing)
 
     def show(self, session: Session, contacts: Sequence[str]) -> None:
         """Send a session the last words of those contacts who are away and let its account see them."""

@@ -244,6 +244,13 @@ class Sessions:
         else:
             del self.accounts[session.account]
 
+    def release(self) -> None:
+        """Give up the room of those who have gone: a dict keeps the table of its greatest size."""
+        for table in (self.by_full, self.accounts):
+            left = [*table.items()]
+            table.clear()
+            table.update(left)
+
     def of(self, account: str) -> list[Session]:
         """The account's sessions."""
         live = self.accounts.get(account)

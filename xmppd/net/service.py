@@ -156,6 +156,11 @@ class Service:
         self.logged_in(connection)
         self.connections.discard(connection)
 
+    def release(self) -> None:
+        """Give up the room of those who have gone: a set keeps the table of its greatest size."""
+        self.connections = set(self.connections)
+        self._strangers = dict(self._strangers)
+
     def authenticator(self, connection: C2SConnection, before: Authenticator | None) -> Authenticator:
         """A SASL negotiation for the stream as it is now; failed attempts on this connection count on."""
         bindings = channel_bindings(connection.tls) if connection.tls is not None else {}

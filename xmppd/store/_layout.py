@@ -78,6 +78,11 @@ class SqlTable:
         keys, expired = quoted(self.key), f'"{EXPIRES}" <= ? LIMIT ?'
         self.purge = f'DELETE FROM "{name}" WHERE ({keys}) IN (SELECT {keys} FROM "{name}" WHERE {expired})'
 
+    def release(self) -> None:
+        """Give up the memory of texts that can be made again."""
+        for texts in (self._upsert, self._range, self.select):
+            texts.cache_clear()
+
     @staticmethod
     def _equal(columns: Sequence[str]) -> str:
         return " AND ".join(f'"{column}" = ?' for column in columns)

@@ -81,6 +81,12 @@ class OpenTable:
         self._static = self._layout.static
         self._checks = lru_cache(256)(self._shape.row_checks)
 
+    def release(self) -> None:
+        """Give up the memory of texts that can be made again."""
+        self._checks.cache_clear()
+        for part in self._layout.tables:
+            part.release()
+
     # writing
 
     def put(self, row: Mapping[str, Value], ttl: float | None, now: float) -> Write:

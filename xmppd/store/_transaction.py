@@ -17,6 +17,9 @@ CACHE_KIB = 8192
 CHECKPOINT_PAGES = 4000
 """After how many pages of 4 KiB the log is moved into the file. A page written often is moved once."""
 
+CURSORS = 200
+"""After so many new cursors `sqlite3` forgets those that are gone."""
+
 Job = Callable[[sqlite3.Connection], Any]
 """Something to do inside a transaction. It may be called again, what the call before did then rolled back."""
 
@@ -86,6 +89,15 @@ def connect(path: str, patience: float, *, create: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def shrink(connection: sqlite3.Connection) -> None:
+    """Make a connection give up cached pages, and its references to cursors that are gone: they are strewn
+    over the heap, and each keeps a whole arena from being given back.
+    """
+    connection.execute("PRAGMA shrink_memory")
+    for _ in range(CURSORS):
+        connection.cursor()
 
 
 class Transactions:

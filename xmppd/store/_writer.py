@@ -209,6 +209,7 @@ class GroupWriter:
         while (work := self._to_do.get()) is not None:
             self._done.put(work())
             self._wake(self._deliver)
+            del work  # while it waits, the last group would keep what it was about
         self._transactions.close()
         self._wake(self._end)
 

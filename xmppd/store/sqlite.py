@@ -21,7 +21,7 @@ from typing import TypeVar
 from xmppd.errors import StoreBug, StoreUnavailable
 from xmppd.store._schema import migrate
 from xmppd.store._statements import OpenTable, Write
-from xmppd.store._transaction import MEMORY, Transactions, connect, translated
+from xmppd.store._transaction import MEMORY, Transactions, connect, shrink, translated
 from xmppd.store._writer import GroupWriter, InlineWriter
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 
@@ -91,6 +91,17 @@ class SqliteStore:
             self._reader.close()
             self._reader = None
         await self._writer.close()
+
+    def release(self) -> None:
+        """Close the reader, which is opened again when needed; shrink the writer when its turn comes."""
+        if self._is_closed:
+            return
+        for opened in self._tables.values():
+            opened.release()
+        self._drop_reader()
+        shrinking = self._writer.offer(shrink)
+        if shrinking is not None:
+            shrinking.add_done_callback(_never_mind)
 
     async def get(self, table: Table, key: Key) -> Row | None:
         """One row by its whole key."""
@@ -188,7 +199,7 @@ class SqliteStore:
         return self._reader
 
     def _drop_reader(self) -> None:
-        """After trouble the next read begins with a new connection."""
+        """The next read begins with a new connection."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -215,6 +226,12 @@ class SqliteStore:
         self._stats.purged += purging.result()
         if purging.result() >= PURGE_ROWS:
             self._purge_at = 0.0
+
+
+def _never_mind(shrinking: asyncio.Future[None]) -> None:
+    """Look at how it ended, or asyncio would log that nobody did: what was not given up is kept."""
+    if not shrinking.cancelled():
+        shrinking.exception()
 
 
 def _purge(connection: sqlite3.Connection, tables: Sequence[OpenTable], now: float) -> int:

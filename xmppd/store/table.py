@@ -99,6 +99,9 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish every accepted write, then disconnect."""
 
+    def release(self) -> None:
+        """Give up memory that the next requests can do without; there are fewer users now."""
+
     async def get(self, table: Table, key: Key) -> Row | None:
         """One row by its whole key, which in a table without clustering columns is the partition key."""
 

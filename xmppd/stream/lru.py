@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -38,6 +39,10 @@ class Lru(Generic[K, V]):
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
+
+    def retain(self, keys: Container[K]) -> None:
+        """Forget every entry but those of `keys`."""
+        self._entries = OrderedDict(item for item in self._entries.items() if item[0] in keys)
 
     def drop(self, key: K) -> None:
         """Forget one entry, if it is there."""

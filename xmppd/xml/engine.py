@@ -57,7 +57,7 @@ class Engine:
         self._payload = ""
         self._on_head = self._head
         self._on_payload = self._first_child
-        self._renew()
+        self._begin()
 
     def stanza(self, raw: bytes) -> Stanza | None:
         """The stanza in `raw`, or None when it is not well-formed or uses a prefix from outside.
@@ -73,20 +73,27 @@ class Engine:
         try:
             parser.Parse(raw, False)
         except ExpatError:
-            self._renew()
+            self._begin()
             return None
         except BaseException:
-            self._renew()
+            self._begin()
             raise
         name = self._name
         self._budget -= len(raw)
         if not name or self._budget < 0:
-            self._renew()
+            self._begin()
             if not name:
                 return None
         return Stanza(_KINDS.get(name) or _kind(name), self._attrs, raw, 0, self._payload)
 
-    def _renew(self) -> None:
+    def release(self) -> None:
+        """Give up the memory of the parser and of the stanza before."""
+        self._begin()
+        self._name = self._payload = ""
+        self._attrs = {}
+
+    def _begin(self) -> None:
+        """Use a new parser, because of an error or because expat never forgets a name."""
         self._parser: XMLParserType = ParserCreate("utf-8", SEPARATOR)
         self._parser.Parse(ROOT, False)
         self._budget = PARSER_BYTES
