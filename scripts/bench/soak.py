@@ -5,9 +5,10 @@ loop can do). For each 1000 chat messages there are 4 presence changes seen by 2
 changes, 2 sessions that log in, get their roster, talk and log out, 1 message kept for an account that is
 away (and takes them when there are 4), and 1/8 of an account made, used and removed in-band.
 
-First all residents write at once what the load has on its way at most, behind something that the server
-has to wait for. A connection that waits holds what it has read, and memory that live objects have come to
-share with that is not given back: without this, memory would rise with the most that ever waited together.
+First, while the store is locked, all residents write at once what the load has on its way at most, behind
+something that the server has to wait for. A connection that waits holds what it has read, and memory that
+live objects have come to share with that is not given back: without this, memory would rise with the most
+that ever waited together.
 
 The verdict: after a warm-up nothing may grow (of memory: the anonymous part, for what files take depends on
 who else has them open), nothing may be lost, and nothing may be logged at level warning or above. Exit
@@ -21,6 +22,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -52,6 +54,7 @@ PIECE = 25
 WINDOW = 150
 """Messages of one pair on their way."""
 FLOODS = 3
+FLOOD_SECONDS = 2.0
 TICK = 0.02
 SAMPLE_SECONDS = 5.0
 ROSTER = "jabber:iq:roster"
@@ -243,22 +246,27 @@ class Load:
         else:
             self.held_back += PIECE
 
-    async def flood(self) -> None:
-        """Each resident has a roster change to wait for and a full window behind it, all at once: never later
-        do connections that wait hold more of what they have read.
+    async def flood(self, database: Path) -> None:
+        """Each resident has a roster change to wait for and a full window behind it, and the store is locked:
+        never later do connections that wait hold more of what they have read.
         """
-        for turn in range(FLOODS * RESIDENTS):
-            stream, pair = self.residents[turn % RESIDENTS], self.pairs[turn % len(self.pairs)]
-            side = pair.streams.index(stream)
-            change = (
-                f"<iq type='set' id='r'><query xmlns='{ROSTER}'><item jid='friend@localhost'/></query></iq>"
-            )
-            stream.write(change.encode() + pair.pieces[side] * (WINDOW // PIECE + 1))
-            pair.sent[side] += WINDOW + PIECE
-            self.tally.messages += WINDOW + PIECE
-            self.tally.roster_changes += 1
-            if turn % RESIDENTS == RESIDENTS - 1:
-                await asyncio.sleep(2)
+        for _ in range(FLOODS):
+            with contextlib.closing(sqlite3.connect(database, timeout=5, isolation_level=None)) as locking:
+                locking.execute("BEGIN IMMEDIATE")
+                for number in range(RESIDENTS):
+                    self._flood_from(number)
+                await asyncio.sleep(FLOOD_SECONDS)
+            await asyncio.sleep(FLOOD_SECONDS)
+
+    def _flood_from(self, number: int) -> None:
+        stream, pair = self.residents[number], self.pairs[number % len(self.pairs)]
+        side = pair.streams.index(stream)
+        item = "<item jid='friend@localhost'/>"
+        change = f"<iq type='set' id='r'><query xmlns='{ROSTER}'>{item}</query></iq>"
+        stream.write(change.encode() + pair.pieces[side] * (WINDOW // PIECE + 1))
+        pair.sent[side] += WINDOW + PIECE
+        self.tally.messages += WINDOW + PIECE
+        self.tally.roster_changes += 1
 
     def _presence(self, turn: int) -> None:
         stream = self.residents[turn % RESIDENTS]
@@ -502,8 +510,9 @@ async def soak(server: Server, seconds: float, share: float) -> int:
     """Load, measure, judge; the exit status."""
     load, told = Load(server.port), asyncio.Event()
     await load.arrive()
-    await load.flood()
     running = [asyncio.create_task(load.run(told)), asyncio.create_task(steer(server, load, share, told))]
+    await asyncio.sleep(FLOOD_SECONDS)
+    await load.flood(server.folder / "xmppd.sqlite")
     samples = await measure(server, load, seconds, told)
     await asyncio.gather(*running)
     await load.settle()
