@@ -4,8 +4,9 @@ usage: attack [--short] [--only storm,slow-reader,...] [--seconds N] [--sessions
               [--floor MS] [--json FILE]
 
 The server runs on the first core it may have, everything else on the others. A process of its own holds the
-pairs, so that the attacker's work is not in their latency; it also tries a login each second. Prints
-Markdown; the exit code is 1 when a bound was broken. --floor is the p99 in ms that is fine in any case.
+pairs, so that the attacker's work is not in their latency, which `pairs.py` says how to read; it also tries a
+login each second. Prints Markdown; the exit code is 1 when a bound was broken: the pairs' p99 may double, or
+be at most --floor ms.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pairs import Watch, quantile
+from pairs import Seen, Watch, quantile
 from swarm import Client, Swarm
 from villains import (
     ATTACKS,
@@ -40,8 +41,8 @@ PAIRS = 100
 STORM = 1000
 """The first user of the storm."""
 STORM_CONTACTS = 20
-FLOOR_MS = 50.0
-"""Below this nobody notices a delay, and on a shared machine it is noise."""
+FLOOR_MS = 1.0
+"""A p99 that is fine in any case: three slices of the server's loop. On an idle machine it is 0.4."""
 CANARY_MS = 2000.0
 STORM_SECONDS = 120.0
 
@@ -141,6 +142,8 @@ class Result:
     attack_p99: float = 0
     after_p99: float = 0
     attack_worst: float = 0
+    quiet_felt: float = 0
+    attack_felt: float = 0
     login_p99: float = 0
     logins_failed: int = 0
     pairs_lost: int = 0
@@ -154,6 +157,12 @@ class Result:
     ended: int = 0
     seconds: float = 0
     wrong: list[str] = field(default_factory=list)
+
+    def note(self, quiet: Seen, loud: Seen, calm: Seen) -> None:
+        """Take over the latencies of before, during and after."""
+        self.quiet_p99, self.attack_p99 = quantile(quiet.latencies, 0.99), quantile(loud.latencies, 0.99)
+        self.after_p99, self.attack_worst = quantile(calm.latencies, 0.99), quantile(loud.latencies, 1)
+        self.quiet_felt, self.attack_felt = quantile(quiet.felt, 0.99), quantile(loud.felt, 0.99)
 
     def judge(self, *rules: tuple[bool, str]) -> None:
         """Note each rule that does not hold."""
@@ -192,8 +201,7 @@ def attack(
     swarm.run(times.after)
     calm = watch.take()
     result.memory_after = server.memory()
-    result.quiet_p99, result.attack_p99 = quiet.quantile(0.99), loud.quantile(0.99)
-    result.after_p99, result.attack_worst = calm.quantile(0.99), loud.quantile(1)
+    result.note(quiet, loud, calm)
     result.login_p99 = quantile(loud.logins, 0.99)
     parts = (quiet, loud, late, calm)
     result.logins_failed = sum(part.failed for part in parts)
@@ -203,8 +211,8 @@ def attack(
     allowed = max(2 * result.quiet_p99, floor)
     result.judge(
         (bool(loud.latencies), "the pairs heard nothing"),
-        (result.attack_p99 <= allowed, f"p99 {result.attack_p99:.1f} ms, allowed {allowed:.1f} ms"),
-        (result.after_p99 <= allowed, f"p99 stays at {result.after_p99:.1f} ms"),
+        (result.attack_p99 <= allowed, f"p99 {result.attack_p99:.2f} ms, allowed {allowed:.2f} ms"),
+        (result.after_p99 <= allowed, f"p99 stays at {result.after_p99:.2f} ms"),
         (result.memory_peak <= result.memory_bound, "memory above the bound"),
         (result.memory_after <= 1.25 * result.memory_before + 32, "memory does not come back"),
         (not result.missing, f"{result.missing} messages are missing"),
@@ -257,8 +265,7 @@ def storm(count: int, swarm: Swarm, server: Server, watch: Watch, times: Times) 
     for made in clients:
         made.cut()
     result.did, result.ended = sum(made.is_ready for made in clients), len(failures)
-    result.quiet_p99, result.attack_p99 = quiet.quantile(0.99), loud.quantile(0.99)
-    result.after_p99, result.attack_worst = calm.quantile(0.99), loud.quantile(1)
+    result.note(quiet, loud, calm)
     result.login_p99 = quantile([made.took * 1e3 for made in clients], 0.99)
     result.memory_bound = online + FREE_MIB + count * (SESSION_KIB + CONNECTION_KIB) / 1024
     result.memory_before = online
@@ -276,13 +283,14 @@ def storm(count: int, swarm: Swarm, server: Server, watch: Watch, times: Times) 
 def table(results: list[Result]) -> str:
     """Markdown."""
     head = (
-        "| attack | p99 before / during / after ms | worst ms | login p99 ms "
-        "| PSS before / peak / after MiB | bound MiB | server cores | verdict |"
+        "| attack | p99 before / during / after ms | worst ms | noticed, p99 before / during ms "
+        "| login p99 ms | PSS before / peak / after MiB | bound MiB | server cores | verdict |"
     )
-    lines = [head, "|---" * 8 + "|"]
+    lines = [head, "|---" * 9 + "|"]
     lines += [
-        f"| {r.name} | {r.quiet_p99:.1f} / {r.attack_p99:.1f} / {r.after_p99:.1f} | {r.attack_worst:.0f} | "
-        f"{r.login_p99:.0f} | {r.memory_before:.0f} / {r.memory_peak:.0f} / {r.memory_after:.0f} | "
+        f"| {r.name} | {r.quiet_p99:.2f} / {r.attack_p99:.2f} / {r.after_p99:.2f} | {r.attack_worst:.1f} | "
+        f"{r.quiet_felt:.1f} / {r.attack_felt:.1f} | {r.login_p99:.0f} | "
+        f"{r.memory_before:.0f} / {r.memory_peak:.0f} / {r.memory_after:.0f} | "
         f"{r.memory_bound:.0f} | {r.server_cores:.2f} | "
         f"{'; '.join(r.wrong) or 'holds'} ({r.did:,} done, {r.ended:,} ended"
         f"{f', {r.seconds:.1f} s' if r.seconds else ''}) |"

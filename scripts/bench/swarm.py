@@ -133,7 +133,7 @@ class Wire:
                     self.opened()
                 self._flush()
             if mask & (select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP) and not self.is_over:
-                data = self.sock.recv(CHUNK)
+                data = self.receive()
                 if not data:
                     self._ended()
                     return
@@ -143,6 +143,10 @@ class Wire:
             pass
         except OSError:
             self._ended()
+
+    def receive(self) -> bytes:
+        """What can be read now."""
+        return self.sock.recv(CHUNK)
 
     def send(self, data: bytes) -> None:
         """Send, now or when the server takes it."""
