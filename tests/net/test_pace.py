@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, TokenBucket, Turns, paced
-from xmppd.net.wire import READ_SIZE, Shared, Wire, WireRules
+from xmppd.net.wire import MUCH, READ_SIZE, Shared, Wire, WireRules
 from xmppd.testing import MemoryTransport, World
 from xmppd.xml.scan import StreamClose
 from xmppd.xml.stanza import Stanza
@@ -131,16 +131,31 @@ class Ear(Wire):
 
 
 @pytest.mark.asyncio
-async def test_after_a_full_read_others_read_first():
+async def test_after_a_large_read_others_read_first():
     ear, transport = Ear(Shared(WireRules(), lambda: 0.0)), MemoryTransport("127.0.0.1")
     ear.connection_made(transport)
-    ear.buffer_updated(READ_SIZE - 1)
+    ear.buffer_updated(MUCH)
     assert transport.is_reading()
     ear.buffer_updated(READ_SIZE)
     assert not transport.is_reading()
     await asyncio.sleep(0)
     assert transport.is_reading()
-    assert ear.heard_bytes == 2 * READ_SIZE - 1
+    assert ear.heard_bytes == MUCH + READ_SIZE
+
+
+@pytest.mark.asyncio
+async def test_of_many_with_much_to_say_one_reads_in_each_turn():
+    shared = Shared(WireRules(), lambda: 0.0)
+    transports = [MemoryTransport("127.0.0.1") for _ in range(3)]
+    for transport in transports:
+        ear = Ear(shared)
+        ear.connection_made(transport)
+        ear.buffer_updated(READ_SIZE)
+    reading = []
+    for _ in range(4):
+        reading.append([transport.is_reading() for transport in transports])
+        await asyncio.sleep(0)
+    assert reading == [[place < turn for place in range(3)] for turn in range(4)]
 
 
 @pytest.mark.asyncio

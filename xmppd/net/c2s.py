@@ -241,7 +241,7 @@ class C2SConnection(Wire):
             self._closed_by_client()
         elif isinstance(event, Pause):
             self.heard = self._service.shared.clock()  # it is we who do not listen
-            return asyncio.sleep(event.seconds) if event.seconds else self._service.turns.next()
+            return asyncio.sleep(event.seconds) if event.seconds else self._service.shared.turns.next()
         else:
             self.fail(event)
         return None

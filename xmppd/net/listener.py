@@ -17,7 +17,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-ACCEPTS = 64
+ACCEPTS = 4
 """Connections taken in one turn of the loop."""
 
 PAUSE_SECONDS = 1.0

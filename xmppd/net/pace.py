@@ -16,7 +16,7 @@ from xmppd.xml.stanza import Stanza
 FEW = 4
 """Events of one read that are processed without looking at the time; nearly every read brings fewer."""
 
-SLICE_SECONDS = 0.002
+SLICE_SECONDS = 0.0003
 """How long the events of one read are processed before others have their turn."""
 
 LONGEST_PAUSE = 1.0
@@ -56,28 +56,32 @@ class TokenBucket:
 
 
 class Turns:
-    """Whose turn it is among connections that were stopped with work left: one in each turn of the loop."""
+    """Whose turn it is among those that were stopped with work left, or with more to read: one in each turn
+    of the loop, in order. However many there are, all others wait for one of them at most.
+    """
 
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Call something when it is its turn."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._give)
+        self._waiting.append(work)
 
     def next(self) -> asyncio.Future[None]:
-        """Done when it is the caller's turn; those who wait are served in order."""
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._give)
-        self._waiting.append(turn)
+        """Done when it is the caller's turn."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.call(lambda: None if turn.done() else turn.set_result(None))
         return turn
 
     def _give(self) -> None:
-        turn = self._waiting.popleft()
-        if not turn.done():
-            turn.set_result(None)
+        work = self._waiting.popleft()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._give)
+        work()
 
 
 def paced(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from xmppd.core.router import Router
 from xmppd.errors import StreamError
 from xmppd.net.certificates import Certificates, channel_bindings
 from xmppd.net.ebb import Ebb
-from xmppd.net.pace import Turns
+from xmppd.net.pace import SLICE_SECONDS
 from xmppd.net.wire import LINGER_SECONDS, Shared
 from xmppd.stream.sasl import Authenticator, Channel, Mechanism
 from xmppd.xml.scan import Engine, Limits
@@ -79,7 +80,6 @@ class Service:
         self.route = router.route
         self.early_handler: Callable[[Stanza], Handler | None] = iqs.early
         self.spawn = spawn
-        self.turns = Turns()
         self.mechanisms = mechanisms
         self.login_features = b""
         self.connections: set[C2SConnection] = set()
@@ -184,15 +184,28 @@ class Service:
 
     def sweep(self) -> None:
         """Look at every connection once: late logins, silent clients, peers that do not hang up. Call each
-        SWEEP_SECONDS.
+        SWEEP_SECONDS. What takes long is spread over turns.
         """
-        now = self.shared.clock()
         self.ebb.look(len(self.connections))
+        self._sweep_on(self._sweeping(self.shared.clock()))
+
+    def _sweep_on(self, steps: Iterator[None]) -> None:
+        end = time.perf_counter() + SLICE_SECONDS
+        for _ in steps:
+            if time.perf_counter() > end:
+                self.shared.turns.call(lambda: self._sweep_on(steps))
+                return
+
+    def _sweeping(self, now: float) -> Iterator[None]:
         deadline = now - self.rules.login_seconds
         for connection, since in list(self._strangers.items()):
-            if since < deadline and connection.ending_since is None:
+            yield
+            if since >= deadline:
+                break
+            if connection.ending_since is None and connection.session is None:
                 connection.fail(StreamError("connection-timeout", "The login took too long."))
         for connection in list(self.connections):
+            yield
             if connection.ending_since is not None:
                 if now - connection.ending_since > LINGER_SECONDS:
                     connection.cut()

@@ -13,9 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from xmppd.net.pace import Turns
 from xmppd.net.tls import TlsLayer
 
-READ_SIZE = 65536
+READ_SIZE = 8192
+"""Bytes of one read. It is scanned in one piece, so this bounds how long others wait for it."""
+
+MUCH = 4096
+"""Bytes of a read after which a connection does not read again before it is its turn among all such."""
+
 LINGER_SECONDS = 3.0
 """How long a closed stream waits for the peer to hang up before the connection is cut."""
 
@@ -31,15 +37,16 @@ class WireRules:
 
 
 class Shared:
-    """What all connections of one loop share: the read buffer, the clock, and the rules."""
+    """What all connections of one loop share: the read buffer, the clock, the rules, and turns."""
 
-    __slots__ = ("buffer", "clock", "rules", "view")
+    __slots__ = ("buffer", "clock", "rules", "turns", "view")
 
     def __init__(self, rules: WireRules, clock: Callable[[], float]) -> None:
         self.buffer = bytearray(READ_SIZE)
         self.view = memoryview(self.buffer)
         self.rules = rules
         self.clock = clock
+        self.turns = Turns()
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -94,7 +101,7 @@ class Wire(asyncio.BufferedProtocol):
             data = self._decrypt(data)
         if data:
             self.received(data)
-        if nbytes == READ_SIZE:
+        if nbytes > MUCH:
             self._let_others_read()
         if self._tls is not None and self._tls.is_over:
             self.regulate()
@@ -115,11 +122,11 @@ class Wire(asyncio.BufferedProtocol):
         self.regulate()
 
     def _let_others_read(self) -> None:
-        """There may be more to read, but not now: uvloop would read on, up to 32 times 64 KiB in one turn."""
+        """There may be more to read, but not now: uvloop would fill the buffer up to 32 times in one turn."""
         transport = self.transport
         if transport is not None and self.ending_since is None and not transport.is_closing():
             transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self.regulate)
+            self._shared.turns.call(self.regulate)
 
     # what the stream calls
 

@@ -25,6 +25,7 @@ from fuzzing.requests import Oracle
 from xmppd import ns
 from xmppd.core.sessions import Session
 from xmppd.net.c2s import C2SConnection
+from xmppd.net.wire import READ_SIZE
 from xmppd.testing import PASSWORD, STREAM_HEADER, MemoryTransport, World
 
 Op = list[Any]
@@ -153,23 +154,22 @@ class Arena:
                 raise ValueError(f"no operation: {op}")
 
     async def _idle(self, wire: Wire) -> None:
-        """Wait until the connection has processed what it was given."""
-        if not wire.connection.is_busy:
-            return
+        """Wait until the connection has processed what it was given, and reads on."""
         deadline = time.monotonic() + HANG_SECONDS
-        while wire.connection.is_busy and not wire.closed:
+        while (wire.connection.is_busy or not wire.transport.is_reading()) and not wire.closed:
             await asyncio.sleep(0)
             await self.world.app.jobs.settle()
             if time.monotonic() > deadline:
                 raise Finding("hang", "a handler does not come to an end")
 
     async def give(self, wire: Wire, data: list[bytes]) -> None:
-        """Hand over bytes, each piece when the one before was processed."""
+        """Hand over bytes, each piece, and each read of it, when the one before was processed."""
         for piece in data:
-            if wire.closed:
-                return
-            wire.push(piece)
-            await self._idle(wire)
+            for start in range(0, len(piece), READ_SIZE):
+                if wire.closed:
+                    return
+                wire.push(piece[start : start + READ_SIZE])
+                await self._idle(wire)
 
     async def _send(self, seat: Seat, data: list[bytes]) -> None:
         wire = seat.wire
