@@ -23,7 +23,7 @@ from xmppd.core.contacts import Contacts
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
 from xmppd.core.messages import Messages
-from xmppd.core.presence import Presences
+from xmppd.core.presence import PresenceRules, Presences
 from xmppd.core.roster import ROSTER, Rosters
 from xmppd.core.router import Router
 from xmppd.core.sessions import Cork, Sessions
@@ -80,7 +80,9 @@ class App:
         domains = frozenset(config.server.domains)
         self.sessions = Sessions(Cork(asyncio.get_running_loop().call_soon), now)
         self.last_seen = LastSeen(self.store, self.sessions, self.rosters, self.jobs.spawn, now)
-        self.presences = Presences(self.sessions, self.rosters, self.last_seen, self.hooks)
+        self.presences = Presences(
+            self.sessions, self.rosters, self.last_seen, self.hooks, presence_rules(config)
+        )
         self.messages = Messages(self.sessions, self.accounts, self.hooks, domains)
         self.contacts = Contacts(self.sessions, self.accounts, self.rosters, self.presences, domains)
         self.iqs = Iqs(self.sessions, self.presences, domains)
@@ -205,6 +207,11 @@ class AccountOffice:
 def binding_rules(config: Config) -> BindingRules:
     """How resources are bound."""
     return BindingRules(config.sessions.conflict == "replace", config.limits.sessions_per_account)
+
+
+def presence_rules(config: Config) -> PresenceRules:
+    """How many copies of its presence a session may cause."""
+    return PresenceRules(config.limits.presence_copy_rate, config.limits.presence_copy_burst)
 
 
 def service_rules(config: Config) -> ServiceRules:

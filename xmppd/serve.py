@@ -30,6 +30,7 @@ from xmppd.app import (
     open_offline,
     plugin_folders,
     prepare_folder,
+    presence_rules,
     service_rules,
     wire_rules,
 )
@@ -274,6 +275,7 @@ class Process:
         self.app.service.lang = config.server.language
         self.app.service.shared.rules = wire_rules(config)
         self.app.binding.rules = binding_rules(config)
+        self.app.presences.rules = presence_rules(config)
         logs.configure(config.log)
         self._config = self.app.config = config
         if kept:

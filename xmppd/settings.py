@@ -167,6 +167,8 @@ class LimitsConfig(Section):
     write_buffer_hard: Annotated[Size, _not_below("write_buffer_soft"), ALWAYS] = 4_194_304
     stanza_rate: Annotated[float, Field(ge=0)] = 0.0
     stanza_burst: Size = 100
+    presence_copy_rate: Annotated[float, Field(ge=0)] = 5_000.0
+    presence_copy_burst: Size = 10_000
 
 
 class SessionsConfig(Section):

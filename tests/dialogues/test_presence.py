@@ -200,3 +200,32 @@ async def test_presence_errors_are_delivered_and_never_answered() -> None:
         )
         await bob.expect(f"<presence from='{alice.jid}' to='{bob.jid}' type='error'/>")
         await alice.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_who_broadcasts_too_much_waits_and_nothing_is_lost() -> None:
+    limits = {"presence_copy_rate": 50, "presence_copy_burst": 6}
+    async with World(settings={"limits": limits}) as world:
+        alice, bob = await friends(world)
+        await bob.receive_all()
+        alice.write("".join(f"<presence id='{n}'/>" for n in range(12)) + "<presence type='unavailable'/>")
+        assert not alice.transport.is_reading()
+        await bob.send("<presence/>")
+        await world.settle()
+        assert [
+            stanza.get("id") for stanza in await bob.receive_all() if stanza.get("from") == alice.jid
+        ] == [
+            *map(str, range(12)),
+            None,
+        ]
+        assert alice.transport.is_reading()
+
+
+@pytest.mark.asyncio
+async def test_without_a_limit_on_copies_nobody_waits() -> None:
+    limits = {"presence_copy_rate": 0, "presence_copy_burst": 1}
+    async with World(settings={"limits": limits}) as world:
+        alice, bob = await friends(world)
+        await bob.receive_all()
+        alice.write("<presence/>" * 4)
+        assert alice.transport.is_reading()

@@ -13,6 +13,9 @@ from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import LANG, Stanza
 
+FEW = 8
+"""Sessions that get a message at once; where there are more, they come after those who are alone."""
+
 
 class Action(Enum):
     """What is done with a message that no connected resource matches exactly."""
@@ -77,9 +80,7 @@ class Messages:
             return self.deliver(session.account, stanza, lambda: data)
         live = self._live.get(stanza.to)
         if live is not None and live.targets and stanza.type in ("chat", None):
-            data = session.stamp(stanza)
-            for target in live.targets:
-                target.send(data)
+            self._copy(live.targets, session.stamp(stanza))
             return None
         if self._hooks.server_message_filter and stanza.to.partition("/")[0] in self._domains:
             return self._offer(session, stanza)
@@ -132,8 +133,12 @@ class Messages:
 
     @staticmethod
     def _copy(receivers: tuple[Session, ...], data: bytes) -> None:
-        for receiver in receivers:
-            receiver.send(data)
+        if len(receivers) > FEW:
+            for receiver in receivers:
+                receiver.send_copy(data)
+        else:
+            for receiver in receivers:
+                receiver.send(data)
 
     async def _keep(self, account: str, stanza: Stanza, data: bytes) -> None:
         """Offer a message for nobody to the plugins that keep such; durable when this returns (XEP-0160)."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from xmppd import ns
 from xmppd.core.lastseen import SILENCE, LastSeen
@@ -17,6 +20,19 @@ from xmppd.xml.stanza import Stanza
 DIRECTED_LIMIT = 1000
 """How many entities one session may keep directed presence with."""
 
+LONGEST_WAIT = 1.0
+"""Seconds after which a session that waits is listened to again, so that its end is noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceRules:
+    """Copies of its presence that one session may cause in a second, and at once after a pause. A rate of 0:
+    no limit. Who causes more is not read from for a while; nothing is dropped.
+    """
+
+    copy_rate: float = 0.0
+    copy_burst: int = 10_000
+
 
 class Presences:
     """Broadcasts presence between the sessions of this node."""
@@ -27,7 +43,11 @@ class Presences:
         rosters: Rosters,
         last_seen: LastSeen,
         hooks: Hooks,
+        rules: PresenceRules,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.rules = rules
+        self._clock = clock
         self._live = sessions.accounts
         self._by_full = sessions.by_full
         self._rosters = rosters
@@ -39,8 +59,7 @@ class Presences:
     def update(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
         """Undirected presence: available (type None) or unavailable (RFC 6121 4.2, 4.4, 4.5)."""
         if stanza.type == "unavailable":
-            self._leave(session, stanza)
-            return None
+            return self._charge(session, self._leave(session, stanza))
         priority = priority_of(stanza)
         live = session.live
         if live.roster is None:
@@ -50,14 +69,17 @@ class Presences:
             live.roster = roster
         return self._available(session, stanza, priority)
 
-    def _leave(self, session: Session, stanza: Stanza) -> None:
-        """The client says that it becomes unavailable; it is told of that too (RFC 6121 4.5.2)."""
+    def _leave(self, session: Session, stanza: Stanza) -> int:
+        """The client says that it becomes unavailable; it is told of that too (RFC 6121 4.5.2). How many
+        copies that made.
+        """
         unavailable = session.broadcast_of(stanza)
         if session.presence is None:
             self._withdraw_directed(session, unavailable)
-            return
-        self.withdraw(session, unavailable, status=len(stanza.xml) > 0)
+            return 0
+        copies = self.withdraw(session, unavailable, status=len(stanza.xml) > 0)
         session.send(unavailable.head + session.live.to_stamp + unavailable.tail)
+        return copies
 
     async def _update_later(
         self, session: Session, stanza: Stanza, priority: int, loading: Awaitable[Roster]
@@ -75,27 +97,43 @@ class Presences:
         session.presence = session.broadcast_of(stanza)
         session.priority = priority
         session.live.refresh()
-        self.broadcast(session, session.presence)
+        waiting = self._charge(session, self.broadcast(session, session.presence))
         if is_first:
             self._answer_initial(session)
         if (is_first or takes_messages) and self._hooks.session_available_signal:
             return self._hooks.tell_in_order(self._hooks.session_available_signal, session)
-        return None
+        return waiting
 
-    def broadcast(self, session: Session, presence: Broadcast) -> None:
-        """Send a copy to every available resource of the session's followers and of its own account."""
+    def _charge(self, session: Session, copies: int) -> asyncio.Future[None] | None:
+        """Count copies; what the session has to wait for, when there were more than the rules allow."""
+        rules = self.rules
+        if not rules.copy_rate:
+            return None
+        now = self._clock()
+        start = max(session.paid_until, now - rules.copy_burst / rules.copy_rate)
+        session.paid_until = start + copies / rules.copy_rate
+        early = session.paid_until - now
+        return pause(min(early, LONGEST_WAIT)) if early > 0 else None
+
+    def broadcast(self, session: Session, presence: Broadcast) -> int:
+        """Send a copy to every available resource of the session's followers and of its own account; how many
+        these were.
+        """
         head, tail = presence
         live = session.live
+        copies = len(live.available)
         accounts = self._live
         for contact in live.roster.followers if live.roster is not None else ():
             other = accounts.get(contact)
             if other is not None and other.available:
                 copy = head + other.to_stamp + tail
+                copies += len(other.available)
                 for receiver in other.available:
-                    receiver.send(copy)
+                    receiver.send_copy(copy)
         copy = head + live.to_stamp + tail
         for receiver in live.available:
-            receiver.send(copy)
+            receiver.send_copy(copy)
+        return copies
 
     def _answer_initial(self, session: Session) -> None:
         """Show a new available session what a probe would: its contacts, its own resources, open requests."""
@@ -120,8 +158,9 @@ class Presences:
         if absent:
             self._last_seen.show(session, absent)
 
-    def withdraw(self, session: Session, unavailable: Broadcast, *, status: bool) -> None:
-        """End a session's availability: tell everybody who was told of it (RFC 6121 4.5.2, 4.6.3).
+    def withdraw(self, session: Session, unavailable: Broadcast, *, status: bool) -> int:
+        """End a session's availability: tell everybody who was told of it (RFC 6121 4.5.2, 4.6.3). How many
+        copies that made.
 
         `status` says whether `unavailable` holds anything worth keeping for later probes.
         """
@@ -129,9 +168,10 @@ class Presences:
         self._withdraw_directed(session, unavailable)
         session.presence = None
         live.refresh()
-        self.broadcast(session, unavailable)
+        copies = self.broadcast(session, unavailable)
         if not live.available:
             self._last_seen.remember(session.account, unavailable if status else SILENCE)
+        return copies
 
     def lost(self, session: Session) -> None:
         """A session is going away without having said so (RFC 6121 4.5.3)."""
@@ -302,3 +342,11 @@ def address_of(stanza: Stanza) -> Jid:
         return Jid.parse(stanza.to or "")
     except JidError as error:
         raise StanzaError("jid-malformed", str(error)) from None
+
+
+def pause(seconds: float) -> asyncio.Future[None]:
+    """Done after so many seconds. Unlike a coroutine it may be left alone."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_later(seconds, lambda: None if future.done() else future.set_result(None))
+    return future

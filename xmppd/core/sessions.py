@@ -5,6 +5,8 @@ turn.
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +19,14 @@ log = logging.getLogger(__name__)
 
 LARGE = 16384
 """Bytes of a stanza that is not worth joining with others."""
+
+MANY = 64
+"""Copies for one session that are joined at most, so that what waits is bounded."""
+
+SLICE_SECONDS = 0.0003
+"""How long copies are written in one turn of the loop: whatever else is to be done waits no longer for a
+broadcast to thousands.
+"""
 
 
 class Connection(Protocol):
@@ -45,43 +55,78 @@ class Broadcast(NamedTuple):
 
 
 class Cork:
-    """The sessions with output waiting. Each is written to once per turn of the event loop."""
+    """The sessions with output waiting. Each is written to once per turn of the event loop, but for those
+    that only wait for copies of what went to many: they come last, as many in a turn as SLICE_SECONDS allow.
+    """
 
-    __slots__ = ("_call_soon", "_dirty")
+    __slots__ = ("_call_soon", "_clock", "_dirty", "_is_due", "_patient")
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._call_soon = call_soon
+        self._clock = clock
+        self._is_due = False
         self._dirty: list[Session] = []
+        self._patient: deque[Session] = deque()
 
     def add(self, session: Session) -> None:
         """Have the session's out-list written at the end of this turn; called when its first bytes
         come in.
         """
-        if not self._dirty:
+        if not self._is_due:
+            self._is_due = True
             self._call_soon(self.flush)
         self._dirty.append(session)
 
+    def add_patient(self, session: Session) -> None:
+        """The same, at the end of this turn or of one of the next."""
+        if not self._is_due:
+            self._is_due = True
+            self._call_soon(self.flush)
+        self._patient.append(session)
+
     def flush(self) -> None:
-        """Write every waiting out-list."""
+        """Write the waiting out-lists."""
+        self._is_due = False
         dirty, self._dirty = self._dirty, []
         for session in dirty:
-            try:
-                session.flush()
-            except Exception:  # of one connection: all others are written to
-                log.exception("write-failed", extra={"jid": session.full})
+            self._write(session)
+        patient = self._patient
+        if not patient:
+            return
+        end = self._clock() + SLICE_SECONDS
+        while patient:
+            self._write(patient.popleft())
+            if self._clock() > end:
+                break
+        if patient and not self._is_due:
+            self._is_due = True
+            self._call_soon(self.flush)
+
+    @staticmethod
+    def _write(session: Session) -> None:
+        try:
+            session.flush()
+        except Exception:  # of one connection: all others are written to
+            log.exception("write-failed", extra={"jid": session.full})
 
 
 class Session:
     """One bound resource of a local account (RFC 6120 7).
 
     `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
-    interested resource, `directed` the JIDs that were sent directed presence, `slots` what plugins keep here.
+    interested resource, `directed` the JIDs that were sent directed presence, `paid_until` is when the copies
+    of its presence so far were allowed, `slots` what plugins keep here.
     """
 
     __slots__ = (
         "__weakref__",
         "_cork",
         "_iq_head",
+        "_is_patient",
         "_message_head",
         "_out",
         "account",
@@ -91,6 +136,7 @@ class Session:
         "has_roster",
         "lang",
         "live",
+        "paid_until",
         "presence",
         "presence_head",
         "priority",
@@ -111,10 +157,12 @@ class Session:
         self.since = since
         self.presence: Broadcast | None = None
         self.priority = 0
+        self.paid_until = 0.0
         self.has_roster = False
         self.directed: set[str] | None = None
         self.slots: dict[str, Any] | None = None
         self._cork = cork
+        self._is_patient = False
         self._out: list[bytes] = [b""]  # not empty, so that nothing is written before `begin`
         stamp = {"from": self.full, LANG: lang} if lang else {"from": self.full}
         self._message_head = build.start_tag("message", stamp)
@@ -133,12 +181,28 @@ class Session:
         out = self._out
         if not out:
             self._cork.add(self)
+        elif self._is_patient:
+            self._is_patient = False
+            self._cork.add(self)
         out.append(data)
         if len(data) > LARGE and out[0]:
             self.flush()
 
+    def send_copy(self, data: bytes) -> None:
+        """The same for a copy of what goes to many: its order among all that is sent to this client is kept,
+        but what goes to other sessions alone may overtake it.
+        """
+        out = self._out
+        if not out:
+            self._is_patient = True
+            self._cork.add_patient(self)
+        out.append(data)
+        if (len(data) > LARGE or len(out) > MANY) and out[0]:
+            self.flush()
+
     def flush(self) -> None:
         """Write what is queued, in one piece."""
+        self._is_patient = False
         out = self._out
         if not out:
             return
