@@ -47,6 +47,26 @@ def test_a_bucket_pauses_before_each_stanza_that_is_too_early():
     assert found == ["0", "1", pytest.approx(0.1), "2", pytest.approx(0.1), "3"]
 
 
+def test_a_read_takes_its_tokens_together_or_none():
+    now = [0.0]
+    bucket = TokenBucket(10, 4, lambda: now[0])
+    assert bucket.take_all(3)
+    assert not bucket.take_all(2)
+    assert bucket.take() == 0.0
+    assert bucket.take() == pytest.approx(0.1)
+    now[0] += 60.0  # no more than the burst is ever saved up
+    assert not bucket.take_all(5)
+    assert bucket.take_all(4)
+
+
+@pytest.mark.asyncio
+async def test_a_read_beyond_the_rate_waits():
+    async with World(settings={"limits": {"stanza_rate": 0.5, "stanza_burst": 3}}) as world:
+        alice = await world.login("alice")
+        alice.write("<iq type='get' id='x'><query xmlns='jabber:iq:roster'/></iq>" * FEW)
+        assert not alice.transport.is_reading()
+
+
 def test_no_pause_is_long():
     bucket = TokenBucket(0.01, 1, lambda: 0.0)
     events = paced([stanza(0), stanza(1)], bucket, lambda: 0.0)

@@ -33,7 +33,6 @@ class C2SConnection(Wire):
     """The protocol of one client. It is its session's connection once a resource is bound."""
 
     __slots__ = (
-        "_at_once",
         "_authenticator",
         "_awaited",
         "_backlog",
@@ -58,7 +57,6 @@ class C2SConnection(Wire):
         self._scanner = Scanner(service.engine, service.limits_before_login)
         self._scanner.stepwise = True
         self._feed = self._scanner.feed
-        self._at_once = FEW
         self._bucket: TokenBucket | None = None
         self._machine = StreamMachine(
             secure=direct_tls, must_encrypt=service.must_encrypt and (starttls or direct_tls)
@@ -92,7 +90,9 @@ class C2SConnection(Wire):
             self._negotiate(data)
         else:
             events = self._feed(data)
-            self._run(iter(events) if len(events) <= self._at_once else paced(events, self._bucket))
+            count, bucket = len(events), self._bucket
+            is_free = count <= FEW and (bucket is None or bucket.take_all(count))
+            self._run(iter(events) if is_free else paced(events, bucket))
 
     def broken(self) -> None:
         self._service.forget(self)
@@ -415,7 +415,6 @@ class C2SConnection(Wire):
         rules = self._service.rules
         if rules.stanza_rate:
             self._bucket = TokenBucket(rules.stanza_rate, rules.stanza_burst)
-            self._at_once = 0
         self._service.logged_in(self)
         jid = build.element(f"{{{ns.BIND}}}jid", None, session.full)
         session.begin(build.iq_result(stanza, "", build.element(f"{{{ns.BIND}}}bind", None, jid)))

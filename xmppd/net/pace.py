@@ -46,13 +46,20 @@ class TokenBucket:
 
     def take(self) -> float:
         """Take a token: 0.0, or the seconds until there is one."""
+        if self.take_all(1):
+            return 0.0
+        return (1.0 - self._tokens) / self._rate
+
+    def take_all(self, count: int) -> bool:
+        """Take so many tokens, or none when there are fewer; whether they were taken."""
         now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate)
+        tokens = self._tokens + (now - self._since) * self._rate
         self._since = now
-        if self._tokens < 1.0:
-            return (1.0 - self._tokens) / self._rate
-        self._tokens -= 1.0
-        return 0.0
+        if tokens > self._burst:
+            tokens = self._burst
+        is_enough = tokens >= count
+        self._tokens = tokens - count if is_enough else tokens
+        return is_enough
 
 
 class Turns:
