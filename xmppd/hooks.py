@@ -120,23 +120,22 @@ ALL: Final = (
     account_removed,
 )
 
+SENT: Final = (message_sent, presence_sent, iq_sent)
+"""The hooks that every stanza of a client passes."""
+
 Callables = tuple[Callable[..., Any], ...]
+Stages = tuple[Callables, Callables, Callables]
+"""The policies, filters and signals of one hook."""
 
 
 class Hooks:
     """The compiled hooks of one server: an attribute `<hook>_<stage>` for each, holding a tuple of
-    callables.
+    callables. Those of what a client sends are `<hook>`, with all stages, or None when nobody uses it.
     """
 
-    message_sent_policy: Callables
-    message_sent_filter: Callables
-    message_sent_signal: Callables
-    presence_sent_policy: Callables
-    presence_sent_filter: Callables
-    presence_sent_signal: Callables
-    iq_sent_policy: Callables
-    iq_sent_filter: Callables
-    iq_sent_signal: Callables
+    message_sent: Stages | None
+    presence_sent: Stages | None
+    iq_sent: Stages | None
     session_bound_signal: Callables
     session_closed_signal: Callables
     session_available_signal: Callables
@@ -159,9 +158,15 @@ class Hooks:
             for _, method in inspect.getmembers(plugin, inspect.ismethod):
                 for mark in getattr(method, MARK, ()):
                     found[f"{mark.hook}_{mark.stage}"].append((mark.order, method))
+        compiled: dict[str, Callables] = {}
         for name, methods in found.items():
             methods.sort(key=lambda pair: pair[0])
-            setattr(self, name, tuple(method for _, method in methods))
+            compiled[name] = tuple(method for _, method in methods)
+        for hook in SENT:
+            stages = tuple(compiled.pop(f"{hook.name}_{stage}") for stage in hook.stages)
+            setattr(self, hook.name, stages if any(stages) else None)
+        for name, callables in compiled.items():
+            setattr(self, name, callables)
 
     def tell(self, signals: Callables, *arguments: Any) -> Awaitable[None] | None:
         """Call signal methods one after the other; what is returned tells the rest, from the first that waits
@@ -173,7 +178,7 @@ class Hooks:
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                 self._failed(signal, error)
             else:
-                if isinstance(waiting, Awaitable):
+                if waiting is not None and isinstance(waiting, Awaitable):
                     return self._tell_later(signal, waiting, signals[index + 1 :], arguments)
         return None
 

@@ -13,7 +13,7 @@ from xmppd.core.messages import Messages
 from xmppd.core.presence import Presences, address_of
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError, StoreError, StreamError
-from xmppd.hooks import DROP, Callables, Drop, Hooks
+from xmppd.hooks import DROP, Callables, Drop, Hooks, Stages
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
 
@@ -24,8 +24,6 @@ STANZA_ID = ns.STANZA_ID.encode()
 
 Waiting = Awaitable[None] | None
 Step = Callable[[Session, Stanza], Waiting]
-Stages = tuple[Callables, Callables, Callables]
-"""The policies, filters and signals of one hook."""
 
 
 class Router:
@@ -94,25 +92,22 @@ class Router:
     # one step for each kind
 
     def _message(self, session: Session, stanza: Stanza) -> Waiting:
-        hooks = self._hooks
         if STANZA_ID in stanza.raw:
             stanza = without_forged_ids(stanza, self._domains)
-        if hooks.message_sent_policy or hooks.message_sent_filter or hooks.message_sent_signal:
-            stages = hooks.message_sent_policy, hooks.message_sent_filter, hooks.message_sent_signal
+        stages = self._hooks.message_sent
+        if stages is not None:
             return self._hooked(session, stanza, stages, self._messages.route)
         return self._messages.route(session, stanza)
 
     def _presence(self, session: Session, stanza: Stanza) -> Waiting:
-        hooks = self._hooks
-        if hooks.presence_sent_policy or hooks.presence_sent_filter or hooks.presence_sent_signal:
-            stages = hooks.presence_sent_policy, hooks.presence_sent_filter, hooks.presence_sent_signal
+        stages = self._hooks.presence_sent
+        if stages is not None:
             return self._hooked(session, stanza, stages, self._route_presence)
         return self._route_presence(session, stanza)
 
     def _iq(self, session: Session, stanza: Stanza) -> Waiting:
-        hooks = self._hooks
-        if hooks.iq_sent_policy or hooks.iq_sent_filter or hooks.iq_sent_signal:
-            stages = hooks.iq_sent_policy, hooks.iq_sent_filter, hooks.iq_sent_signal
+        stages = self._hooks.iq_sent
+        if stages is not None:
             return self._hooked(session, stanza, stages, self._iqs.route)
         return self._iqs.route(session, stanza)
 
@@ -145,7 +140,7 @@ class Router:
         policies, filters, signals = stages
         for index, policy in enumerate(policies):
             waiting = policy(session, stanza)
-            if isinstance(waiting, Awaitable):
+            if waiting is not None and isinstance(waiting, Awaitable):  # the test itself is dear
                 rest = policies[index + 1 :], filters, signals
                 return self._policed_later(session, stanza, waiting, rest, then)
         for index, change in enumerate(filters):
@@ -159,7 +154,7 @@ class Router:
         waiting = then(session, stanza)
         if waiting is not None:
             return self._signal_later(session, stanza, waiting, signals)
-        return self._hooks.tell(signals, session, stanza)
+        return self._hooks.tell(signals, session, stanza) if signals else None
 
     async def _policed_later(
         self, session: Session, stanza: Stanza, policy: Awaitable[Any], rest: Stages, then: Step
