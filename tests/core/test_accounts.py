@@ -249,9 +249,11 @@ async def test_caches_are_bounded(store: SqliteStore) -> None:
         assert await finish(accounts.credentials(name)) is not None
     assert isinstance(accounts.credentials("c@example.org"), Credentials)
     assert accounts.exists("b@example.org") is True
-    for waiting in (accounts.credentials("b@example.org"), accounts.exists("a@example.org")):
-        assert inspect.isawaitable(waiting)
-        assert await waiting
+    reads = store.stats.reads
+    assert await finish(accounts.credentials("b@example.org"))
+    assert await finish(accounts.exists("a@example.org"))
+    assert store.stats.reads == reads + 2
+    assert accounts.cached == {"credentials": 1, "account_names": 2}
     accounts.close()
 
 
@@ -279,8 +281,9 @@ async def test_a_read_before_a_removal_that_ends_after_it_is_not_cached(gated: A
     gated.forget(ALICE)
     gate.opened.set()
     assert await slow is True
-    assert inspect.isawaitable(waiting := gated.exists(ALICE))
-    await waiting
+    reads = gate.reads
+    assert await finish(gated.exists(ALICE))
+    assert gate.reads == reads + 1
 
 
 @pytest.mark.asyncio

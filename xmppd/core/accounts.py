@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from xmppd.core.begun import begun
 from xmppd.errors import JidError, XmppdError
 from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table
@@ -82,8 +83,9 @@ def derive(password: str, salt: bytes, iterations: int) -> dict[str, str]:
 class Accounts:
     """The accounts of all domains over the tables `TABLES`, with their credentials cached.
 
-    Every method that returns `X | Awaitable[X]` answers at once from a cache. `on_created` and `on_removed`
-    are told the account afterwards, in order; what they raise is logged and changes nothing.
+    Every method that returns `X | Awaitable[X]` answers (or raises) at once where nothing has to be
+    waited for. `on_created` and `on_removed` are told the account afterwards, in order; what they raise is
+    logged and changes nothing.
     """
 
     def __init__(
@@ -131,13 +133,13 @@ class Accounts:
     def exists(self, account: str) -> bool | Awaitable[bool]:
         """Whether there is such an account, disabled or not."""
         known = False if account in self._leaving else self._exists.get(account)
-        return known if known is not None else self._load_existence(account)
+        return known if known is not None else begun(self._load_existence(account))
 
     def credentials(self, account: str) -> Credentials | Awaitable[Credentials | None] | None:
         """The SCRAM keys of an account, None without such an account."""
         found = self._credentials.get(account)
         if found is None and self._exists.get(account) is not False:
-            return self._load(account)
+            return begun(self._load(account))
         return found
 
     def decoy(self, account: str) -> Credentials:

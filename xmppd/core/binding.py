@@ -68,8 +68,7 @@ class Binding:
 
     def announce(self, session: Session) -> Awaitable[None] | None:
         """Tell the plugins of a new session; it may have to be waited for."""
-        signals = self._hooks.session_bound_signal
-        return self._hooks.tell_in_order(signals, session) if signals else None
+        return self._hooks.tell(self._hooks.session_bound_signal, session)
 
     def end(self, session: Session, error: StreamError | None = None) -> None:
         """End a session: unavailable presence goes out, the stream is closed, the resource is free. Harmless

@@ -73,15 +73,16 @@ class Contacts:
         """The result of a roster get; None when the client's version is the current one. Marks the resource
         interested.
         """
-        session, query = request.session, request.payload
+        session, stanza = request.session, request.stanza
         session.has_roster = True
+        asked = request.payload.get("ver") if b"ver" in stanza.raw else None
         roster: Roster | Awaitable[Roster] | None = session.live.roster
         if roster is None:
             roster = self._rosters.load(session.account)
         if isinstance(roster, Roster):
             session.live.roster = roster
-            return self._rosters.result(roster, query.get("ver"))
-        return self._get_later(session, query.get("ver"), roster)
+            return self._rosters.result(roster, asked)
+        return self._get_later(session, asked, roster)
 
     async def _get_later(self, session: Session, version: str | None, loading: Awaitable[Roster]) -> Payload:
         roster = await loading

@@ -101,7 +101,7 @@ class Presences:
         if is_first:
             self._answer_initial(session)
         if (is_first or takes_messages) and self._hooks.session_available_signal:
-            return self._hooks.tell_in_order(self._hooks.session_available_signal, session)
+            return self._hooks.tell(self._hooks.session_available_signal, session)
         return waiting
 
     def _charge(self, session: Session, copies: int) -> asyncio.Future[None] | None:

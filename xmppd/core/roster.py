@@ -14,6 +14,7 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
 
+from xmppd.core.begun import begun
 from xmppd.core.roster_cache import Roster, RosterCache, roster_of
 from xmppd.core.roster_change import Change, SubscriptionChange, received, sent
 from xmppd.core.roster_item import ROSTER, RosterItem, item_of, row_of
@@ -96,8 +97,10 @@ class Rosters:
         return self._cache.get(account)
 
     def load(self, account: str) -> Roster | Awaitable[Roster]:
-        """The account's roster (an empty one if nothing was ever written), at once if it is in memory."""
-        return self._cache.get(account) or self._load(account)
+        """The account's roster (an empty one if nothing was ever written), at once if it is in memory or the
+        store has it at hand.
+        """
+        return self._cache.get(account) or begun(self._load(account))
 
     async def get_item(self, account: str, contact: str) -> RosterItem | None:
         """One item as the store has it, hidden ones included."""

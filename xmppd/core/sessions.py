@@ -164,10 +164,10 @@ class Session:
         self._cork = cork
         self._is_patient = False
         self._out: list[bytes] = [b""]  # not empty, so that nothing is written before `begin`
-        stamp = {"from": self.full, LANG: lang} if lang else {"from": self.full}
-        self._message_head = build.start_tag("message", stamp)
-        self.presence_head = build.start_tag("presence", stamp)
-        self._iq_head = build.start_tag("iq", stamp)
+        head = build.start_tag("", {"from": self.full, LANG: lang} if lang else {"from": self.full})
+        self._message_head = b"<message" + head[1:]
+        self.presence_head = b"<presence" + head[1:]
+        self._iq_head = b"<iq" + head[1:]
 
     def begin(self, first: bytes) -> None:
         """Send the answer to the bind, and behind it what others sent before it was due."""

@@ -274,8 +274,8 @@ class C2SConnection(Wire):
         if machine.account:
             return features.session_features()
         must_encrypt = machine.must_encrypt and not machine.secure
-        names: list[str] = []
-        bindings: list[str] = []
+        names: tuple[str, ...] = ()
+        bindings: tuple[str, ...] = ()
         if not must_encrypt:
             self._authenticator = service.authenticator(self, self._authenticator)
             names, bindings = self._authenticator.mechanisms(), self._authenticator.channel_binding_types()
@@ -326,7 +326,7 @@ class C2SConnection(Wire):
     def _authenticate(self, action: Action, stanza: Stanza) -> Waiting:
         authenticator = self._authenticator
         assert authenticator is not None
-        text = stanza.xml.text or ""
+        text = stanza.text
         try:
             if action is Action.AUTHENTICATE:
                 step = authenticator.start(stanza.attrs.get("mechanism", ""), text)

@@ -81,6 +81,7 @@ class Listener:
         self._sockets.clear()
 
     def _accept(self, listening: socket.socket) -> None:
+        limit = descriptor_limit()
         for _ in range(ACCEPTS):
             if not self._has_room(self._coming):
                 self._wait(listening, CROWDED_SECONDS)
@@ -95,7 +96,6 @@ class Listener:
                 self._pause(listening, error)
                 return
             # The lowest free number is given: a high one means that only the reserve is left.
-            limit = descriptor_limit()
             if peer.fileno() >= limit - min(RESERVE, limit // 4):
                 peer.close()
                 self._pause(listening, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from functools import lru_cache
 
 from xmppd import ns
 from xmppd.errors import JidError, StreamError
@@ -51,8 +51,9 @@ def domain_of(opening: StreamOpen, domains: frozenset[str]) -> str:
 
 def sender_of(opening: StreamOpen) -> str:
     """The JID the client says it has, when it is one."""
+    sender = opening.attrs.get("from", "")
     try:
-        return Jid.parse(opening.attrs.get("from", "")).full
+        return Jid.parse(sender).full if sender else ""
     except JidError:
         return ""
 
@@ -63,9 +64,10 @@ def lang_of(opening: StreamOpen) -> str:
     return lang if len(lang) <= 35 else ""
 
 
+@lru_cache(maxsize=64)
 def login_features(
-    mechanisms: Sequence[str],
-    channel_bindings: Sequence[str],
+    mechanisms: tuple[str, ...],
+    channel_bindings: tuple[str, ...],
     *,
     starttls: bool,
     required: bool,
@@ -92,6 +94,7 @@ def login_features(
     return "".join(parts).encode()
 
 
+@lru_cache(maxsize=8)
 def session_features(extra: bytes = b"") -> bytes:
     """The features after authentication (RFC 6120 7.4, RFC 6121 2.6.1 and 3.4.3, RFC 3921 3 as optional)."""
     fixed = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from xmppd.errors import JidError, SaslError, StoreError
@@ -114,17 +114,18 @@ class Authenticator:
         self.attempts = attempts
         usable = [m for m in mechanisms if (channel.secure or not m.needs_tls) and m.available(channel)]
         usable.sort(key=lambda mechanism: -mechanism.priority)
-        self.channel = replace(channel, offered=tuple(mechanism.name for mechanism in usable))
+        offered = tuple(mechanism.name for mechanism in usable)
+        self.channel = Channel(channel.domain, channel.secure, channel.bindings, offered)
 
-    def mechanisms(self) -> list[str]:
+    def mechanisms(self) -> tuple[str, ...]:
         """The names to advertise, the preferred one first (RFC 6120 6.3.3)."""
-        return list(self.channel.offered)
+        return self.channel.offered
 
-    def channel_binding_types(self) -> list[str]:
+    def channel_binding_types(self) -> tuple[str, ...]:
         """The types to advertise by XEP-0440; none when no offered mechanism can use them."""
         if any(name.endswith("-PLUS") for name in self.channel.offered):
-            return list(self.channel.bindings)
-        return []
+            return tuple(self.channel.bindings)
+        return ()
 
     @property
     def exhausted(self) -> bool:
@@ -169,7 +170,10 @@ class Authenticator:
         raise SaslError("invalid-mechanism")
 
     def _advance(self, exchange: Exchange, data: bytes) -> Step | Awaitable[Step]:
-        step = exchange.step(data)
+        try:
+            step = exchange.step(data)
+        except StoreError as error:
+            raise unavailable(error) from error
         if isinstance(step, Challenge):
             self._exchange = exchange
         elif not isinstance(step, Success):
@@ -180,11 +184,16 @@ class Authenticator:
         try:
             step = await pending
         except StoreError as error:
-            log.warning("store-failed", extra={"kind": "login", "error": str(error)})
-            raise SaslError("temporary-auth-failure") from error
+            raise unavailable(error) from error
         if isinstance(step, Challenge):
             self._exchange = exchange
         return step
+
+
+def unavailable(error: StoreError) -> SaslError:
+    """What to answer when nobody can say whether a client is who it says."""
+    log.warning("store-failed", extra={"kind": "login", "error": str(error)})
+    return SaslError("temporary-auth-failure")
 
 
 def decode(payload: str) -> bytes:

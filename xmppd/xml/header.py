@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from xmppd import ns
@@ -30,6 +31,9 @@ _WHITE = re.compile(rb"%b*+" % SPACE)
 _TAG = re.compile(START)
 _BEGUN_TAG = re.compile(rb"<(?:%b(?:[^<>\"']++|\"[^\"<]*+\"|'[^'<]*+')*(?:\"[^\"<]*+|'[^'<]*+)?)?\Z" % NAME)
 _BOM = b"\xef\xbb\xbf"
+
+REMEMBERED_BYTES = 512
+"""The longest header whose meaning is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +124,29 @@ def _begun_header(data: bytes, at: int) -> re.Match[bytes] | None:
 
 
 def _parse(tag: re.Match[bytes], limits: Limits) -> Header:
+    check_attributes(tag[2], limits)
+    read = _read_remembered if len(tag[0]) <= REMEMBERED_BYTES else _read
+    event, context = read(tag[0], tag[1])
+    return Header(event, context, tag.end(), bool(tag[3]))
+
+
+def _read(tag: bytes, written: bytes) -> tuple[StreamOpen, Context]:
     declared: dict[str, str] = {}
     found: list[tuple[str, dict[str, str]]] = []
-    check_attributes(tag[2], limits)
     parser = ParserCreate("utf-8", SEPARATOR)
     parser.StartNamespaceDeclHandler = lambda prefix, uri: declared.__setitem__(prefix or "", uri or "")
     parser.StartElementHandler = lambda name, attrs: found.append((name, attrs))
     try:
-        parser.Parse(tag[0], False)
+        parser.Parse(tag, False)
     except ExpatError as error:
         raise well_formedness(error) from None
     name, attrs = found[0]
     _check_namespaces(name, declared)
-    return Header(StreamOpen(attrs), _context(tag[1], declared), tag.end(), bool(tag[3]))
+    return StreamOpen(attrs), _context(written, declared)
+
+
+_read_remembered = lru_cache(maxsize=256)(_read)
+"""Nearly every client sends the same header as many others, and each one twice."""
 
 
 def _check_namespaces(name: str, declared: dict[str, str]) -> None:

@@ -16,6 +16,8 @@ LANG = f"{ns.XML}}}lang"
 
 _HEAD = re.compile(rb"<[^\s/>]++(?:\s++[^\s=]++\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'))*\s*+")
 
+_NO_PLAIN_TEXT = re.compile(rb"[<&>\r]")
+
 
 class Stanza:
     """One first-level child of a stream. Nobody changes it after the scanner made it.
@@ -57,6 +59,13 @@ class Stanza:
         if tree is None:
             tree = self._xml = parse(self.raw)
         return tree
+
+    @property
+    def text(self) -> str:
+        """The character data before the first child. Plain text, as it nearly always is, needs no tree."""
+        raw = self.raw
+        text = raw[self.tail + 1 : raw.rfind(b"</")]
+        return self.xml.text or "" if _NO_PLAIN_TEXT.search(text) else text.decode()
 
     def __repr__(self) -> str:
         return f"<Stanza {self.kind} type={self.type} id={self.id}>"
