@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ from xmppd.plugin import (
     Stanza,
     StanzaError,
     Table,
+    begun,
     command,
     element,
     serialize,
@@ -151,7 +152,11 @@ class Announce(Plugin):
         await self.motds.delete("motd")
 
     @hooks.session_available
-    async def remind(self, session: Session) -> None:
+    def remind(self, session: Session) -> Awaitable[None] | None:
+        """Everybody who logs in passes here, and nearly all have seen it."""
+        return begun(self._remind(session))
+
+    async def _remind(self, session: Session) -> None:
         """Show the message of the day, once to an account, also when two of its resources come at once."""
         motd = self._motd
         if motd is None or self.shown[session] == motd.id:

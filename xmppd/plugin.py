@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from xmppd.admin.commands import command
 from xmppd.core.accounts import AccountExists, AccountUnknown
+from xmppd.core.begun import begun
 from xmppd.core.iqs import Address, EarlyRequest, Request
 from xmppd.core.lastseen import delay
 from xmppd.core.sessions import Session
@@ -64,6 +65,7 @@ __all__ = [
     "Table",
     "Value",
     "XmppdError",
+    "begun",
     "command",
     "delay",
     "element",

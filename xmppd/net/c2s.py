@@ -416,5 +416,4 @@ class C2SConnection(Wire):
         if rules.stanza_rate:
             self._bucket = TokenBucket(rules.stanza_rate, rules.stanza_burst)
         self._service.logged_in(self)
-        jid = build.element(f"{{{ns.BIND}}}jid", None, session.full)
-        session.begin(build.iq_result(stanza, "", build.element(f"{{{ns.BIND}}}bind", None, jid)))
+        session.begin(build.iq_result(stanza, "", build.bound(session.full)))

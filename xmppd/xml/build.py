@@ -122,6 +122,11 @@ def iq_result(request: Stanza, to: str, payload: Element | bytes | None = None) 
     return head + b">" + (payload if isinstance(payload, bytes) else serialize(payload)) + b"</iq>"
 
 
+def bound(jid: str) -> bytes:
+    """What tells a client its full JID (RFC 6120 7.6.1)."""
+    return f"<bind xmlns='{ns.BIND}'><jid>{escape_text(jid)}</jid></bind>".encode()
+
+
 def error_reply(request: Stanza, to: str, error: StanzaError) -> bytes:
     """The stanza error that answers `request` (RFC 6120 8.3); the caller sees to it that no error answers an
     error.
