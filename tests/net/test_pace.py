@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, TokenBucket, Turns, paced
+from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, Slice, TokenBucket, Turns, paced
 from xmppd.net.wire import MUCH, READ_SIZE, Shared, Wire, WireRules
 from xmppd.testing import MemoryTransport, World
 from xmppd.xml.scan import StreamClose
@@ -23,7 +23,7 @@ def ticking(step):
 
 def test_a_slice_of_time_is_followed_by_a_pause_and_nothing_is_lost():
     events = [*map(stanza, range(40)), StreamClose()]
-    found = list(paced(events, None, ticking(SLICE_SECONDS / 8)))
+    found = list(paced(events, None, Slice(ticking(SLICE_SECONDS / 8))))
     pauses = [place for place, event in enumerate(found) if isinstance(event, Pause)]
     assert [event for event in found if not isinstance(event, Pause)] == events
     assert len(pauses) == 4
@@ -33,14 +33,33 @@ def test_a_slice_of_time_is_followed_by_a_pause_and_nothing_is_lost():
 
 def test_without_much_work_there_is_no_pause():
     events = [stanza(number) for number in range(1000)]
-    assert list(paced(events, None, lambda: 0.0)) == events
+    assert list(paced(events, None, Slice(lambda: 0.0))) == events
+
+
+@pytest.mark.asyncio
+async def test_waiting_is_no_work(monkeypatch):
+    now, turns = [0.0], []
+    monkeypatch.setattr(Turns, "call", lambda self, work: turns.append(work))
+
+    async def slow(_session, _message):
+        await asyncio.sleep(0)
+        now[0] += 10 * SLICE_SECONDS
+
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await bob.receive_all()
+        world.app.service.shared.slice = Slice(lambda: now[0])
+        world.app.hooks.message_sent = ((slow,), (), ())
+        await alice.send(f"<message to='{bob.jid}'><body>x</body></message>" * 3 * FEW)
+        assert len(await bob.receive_all()) == 3 * FEW
+        assert not turns
 
 
 def test_a_bucket_pauses_before_each_stanza_that_is_too_early():
     now = [0.0]
     bucket = TokenBucket(10, 2, lambda: now[0])
     found = []
-    for event in paced([stanza(number) for number in range(4)], bucket, lambda: 0.0):
+    for event in paced([stanza(number) for number in range(4)], bucket, Slice(lambda: 0.0)):
         found.append(event.seconds if isinstance(event, Pause) else event.id)
         if isinstance(event, Pause):
             now[0] += event.seconds
@@ -69,7 +88,7 @@ async def test_a_read_beyond_the_rate_waits():
 
 def test_no_pause_is_long():
     bucket = TokenBucket(0.01, 1, lambda: 0.0)
-    events = paced([stanza(0), stanza(1)], bucket, lambda: 0.0)
+    events = paced([stanza(0), stanza(1)], bucket, Slice(lambda: 0.0))
     next(events)
     assert next(events) == Pause(LONGEST_PAUSE)
 

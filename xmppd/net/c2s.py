@@ -92,7 +92,7 @@ class C2SConnection(Wire):
             events = self._feed(data)
             count, bucket = len(events), self._bucket
             is_free = count <= FEW and (bucket is None or bucket.take_all(count))
-            self._run(iter(events) if is_free else paced(events, bucket))
+            self._run(iter(events) if is_free else paced(events, bucket, self._service.shared.slice))
 
     def broken(self) -> None:
         self._service.forget(self)
@@ -174,6 +174,7 @@ class C2SConnection(Wire):
             return
         backlog, self._backlog = self._backlog, None
         if backlog is not None:
+            self._service.shared.slice.begin()  # waiting is no work
             self._run(backlog)
         if not self._must_stop():
             self._negotiate(b"")

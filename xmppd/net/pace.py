@@ -91,19 +91,37 @@ class Turns:
         work()
 
 
-def paced(
-    events: Iterable[Event], bucket: TokenBucket | None, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Event | Pause]:
+class Slice:
+    """The time for which whoever is at work may go on before others have their turn. One for all: nobody works
+    beside another.
+    """
+
+    __slots__ = ("_clock", "_end")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.begin()
+
+    def begin(self) -> None:
+        """Somebody begins, or goes on after having waited."""
+        self._end = self._clock() + SLICE_SECONDS
+
+    def is_over(self) -> bool:
+        """Whether it is time to stop."""
+        return self._clock() > self._end
+
+
+def paced(events: Iterable[Event], bucket: TokenBucket | None, slice: Slice) -> Iterator[Event | Pause]:
     """The same events, with a Pause where a slice of time is over, and before each stanza that is too early
     by the bucket, if there is one; none is ever dropped.
 
     Who meets a Pause asks for the next event after that time, and feeds nothing until all events are taken.
     """
-    end = clock() + SLICE_SECONDS
+    slice.begin()
     for event in events:
-        if clock() > end:
+        if slice.is_over():
             yield Pause(0.0)
-            end = clock() + SLICE_SECONDS
+            slice.begin()
         if bucket is not None and isinstance(event, Stanza):
             while seconds := bucket.take():
                 yield Pause(min(seconds, LONGEST_PAUSE))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from xmppd.net.pace import Turns
+from xmppd.net.pace import Slice, Turns
 from xmppd.net.tls import TlsLayer
 
 READ_SIZE = 8192
@@ -37,9 +37,9 @@ class WireRules:
 
 
 class Shared:
-    """What all connections of one loop share: the read buffer, the clock, the rules, and turns."""
+    """What all connections of one loop share: the read buffer, the clock, the rules, turns, and the slice of time."""
 
-    __slots__ = ("buffer", "clock", "rules", "turns", "view")
+    __slots__ = ("buffer", "clock", "rules", "slice", "turns", "view")
 
     def __init__(self, rules: WireRules, clock: Callable[[], float]) -> None:
         self.buffer = bytearray(READ_SIZE)
@@ -47,6 +47,7 @@ class Shared:
         self.rules = rules
         self.clock = clock
         self.turns = Turns()
+        self.slice = Slice()
 
 
 class Wire(asyncio.BufferedProtocol):
