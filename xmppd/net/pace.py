@@ -92,8 +92,8 @@ class Turns:
 
 
 class Slice:
-    """The time for which whoever is at work may go on before others have their turn. One for all: nobody works
-    beside another.
+    """The time for which whoever is at work may go on before others have their turn. One for all: nobody
+    works beside another.
     """
 
     __slots__ = ("_clock", "_end")

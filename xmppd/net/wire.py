@@ -37,7 +37,7 @@ class WireRules:
 
 
 class Shared:
-    """What all connections of one loop share: the read buffer, the clock, the rules, turns, and the slice of time."""
+    """What all connections of one loop share: the read buffer, the clock, the rules, and their time."""
 
     __slots__ = ("buffer", "clock", "rules", "slice", "turns", "view")
 

@@ -150,9 +150,9 @@ class SqlTable:
         """Some columns of one row; parameters are its key and the time."""
         return f'SELECT {quoted(columns)} FROM "{self.name}" WHERE {self._equal(self.key)} AND {_LIVE}'
 
-    def fetch(self, connection: sqlite3.Connection, columns: tuple[str, ...], select: Statement) -> list[Row]:
+    def fetch(self, cursor: sqlite3.Cursor, columns: tuple[str, ...], select: Statement) -> list[Row]:
         """The rows that a SELECT of `columns` finds."""
-        found = connection.execute(*select).fetchall()
+        found = cursor.execute(*select).fetchall()
         rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in found]
         for column in self._flags:
             if column in columns:

@@ -19,20 +19,20 @@ Declaration = dict[str, Any]
 """`partition`, `cluster`: lists of [column, type]; `columns`, `static`: column -> type; `descending`."""
 
 
-def migrate(connection: sqlite3.Connection, tables: Sequence[Table]) -> None:
+def migrate(cursor: sqlite3.Cursor, tables: Sequence[Table]) -> None:
     """Create or extend `tables` inside the open transaction; StoreBug that says why if one cannot be."""
-    connection.execute(
+    cursor.execute(
         "CREATE TABLE IF NOT EXISTS _schema (name TEXT PRIMARY KEY, declaration TEXT NOT NULL) WITHOUT ROWID"
     )
     for table in tables:
         new = _declaration(table)
-        found = connection.execute("SELECT declaration FROM _schema WHERE name = ?", (table.name,)).fetchone()
+        found = cursor.execute("SELECT declaration FROM _schema WHERE name = ?", (table.name,)).fetchone()
         if found is None:
-            _create(connection, Layout(table).tables)
+            _create(cursor, Layout(table).tables)
             merged = new
         else:
-            merged = _extend(connection, table, json.loads(found[0]), new)
-        connection.execute(
+            merged = _extend(cursor, table, json.loads(found[0]), new)
+        cursor.execute(
             "INSERT INTO _schema VALUES (?1, ?2) "
             "ON CONFLICT DO UPDATE SET declaration = ?2 WHERE declaration <> ?2",
             (table.name, json.dumps(merged, sort_keys=True)),
@@ -49,25 +49,25 @@ def _declaration(table: Table) -> Declaration:
     }
 
 
-def _create(connection: sqlite3.Connection, parts: Sequence[SqlTable]) -> None:
+def _create(cursor: sqlite3.Cursor, parts: Sequence[SqlTable]) -> None:
     for part in parts:
         for statement in part.create():
-            connection.execute(statement)
+            cursor.execute(statement)
 
 
-def _extend(connection: sqlite3.Connection, table: Table, old: Declaration, new: Declaration) -> Declaration:
+def _extend(cursor: sqlite3.Cursor, table: Table, old: Declaration, new: Declaration) -> Declaration:
     """Add the new columns; what is declared from now on together with what is only kept."""
     _refuse_changes(table, old, new)
     layout = Layout(table)
     for column in new["columns"]:
         if column not in old["columns"]:
-            connection.execute(layout.rows.add_column(column))
+            cursor.execute(layout.rows.add_column(column))
     if layout.static is not None and not old["static"]:
-        _create(connection, [layout.static])
+        _create(cursor, [layout.static])
     elif layout.static is not None:
         for column in new["static"]:
             if column not in old["static"]:
-                connection.execute(layout.static.add_column(column))
+                cursor.execute(layout.static.add_column(column))
     return {
         **new,
         "columns": {**old["columns"], **new["columns"]},

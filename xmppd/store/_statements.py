@@ -22,9 +22,9 @@ class Condition:
     select: Statement
     expect: tuple[Value, ...] | None
 
-    def holds(self, connection: sqlite3.Connection) -> bool:
+    def holds(self, cursor: sqlite3.Cursor) -> bool:
         """Whether it holds now."""
-        found = connection.execute(*self.select).fetchone()
+        found = cursor.execute(*self.select).fetchone()
         if self.expect is None:
             return found is None
         if found is None:
@@ -41,11 +41,11 @@ class Write:
         self.statements = statements
         self.condition = condition
 
-    def __call__(self, connection: sqlite3.Connection) -> bool:
-        if self.condition is not None and not self.condition.holds(connection):
+    def __call__(self, cursor: sqlite3.Cursor) -> bool:
+        if self.condition is not None and not self.condition.holds(cursor):
             return False
         for text, values in self.statements:
-            connection.execute(text, values)
+            cursor.execute(text, values)
         return True
 
 
@@ -61,13 +61,13 @@ class Scan:
 
 
 @contextlib.contextmanager
-def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+def _snapshot(cursor: sqlite3.Cursor) -> Iterator[None]:
     """Several reads that see one state."""
-    connection.execute("BEGIN")
+    cursor.execute("BEGIN")
     try:
         yield
     finally:
-        connection.rollback()
+        cursor.connection.rollback()
 
 
 class OpenTable:
@@ -136,9 +136,9 @@ class OpenTable:
             statements.append(self._put_static(partition, self._shape.static_values(static), now))
         return Write(statements, None if expect is None else self._static_condition(partition, expect, now))
 
-    def purge(self, connection: sqlite3.Connection, now: float, limit: int) -> int:
+    def purge(self, cursor: sqlite3.Cursor, now: float, limit: int) -> int:
         """Delete some rows that have expired; how many."""
-        return sum(connection.execute(part.purge, (now, limit)).rowcount for part in self._layout.tables)
+        return sum(cursor.execute(part.purge, (now, limit)).rowcount for part in self._layout.tables)
 
     def _put(
         self, partition: Key, row: Mapping[str, Value], ttl: float | None, now: float
@@ -184,15 +184,15 @@ class OpenTable:
             raise StoreBug(f"table {self.declaration.name} has no static columns")
         return self._shape.partition(partition)
 
-    def get(self, connection: sqlite3.Connection, key: Key, now: float) -> Row | None:
+    def get(self, cursor: sqlite3.Cursor, key: Key, now: float) -> Row | None:
         """One row by its checked key."""
         partition = key[: len(self.declaration.partition)]
-        rows = self._fetch(connection, partition, (self._rows.select(self._rows.columns), (*key, now)), now)
+        rows = self._fetch(cursor, partition, (self._rows.select(self._rows.columns), (*key, now)), now)
         return rows[0] if rows else None
 
-    def get_static(self, connection: sqlite3.Connection, partition: Key, now: float) -> Row | None:
+    def get_static(self, cursor: sqlite3.Cursor, partition: Key, now: float) -> Row | None:
         """The static columns of a checked partition key."""
-        static = self._statics(connection, partition, now)
+        static = self._statics(cursor, partition, now)
         return None if all(value is None for value in static.values()) else static
 
     def scan(
@@ -230,9 +230,9 @@ class OpenTable:
         select = self._rows.select_range((), given, now, ascending=ascending, limit=self._asked(limit))
         return Scan((), select, limit, "*", self._rows.key)
 
-    def page(self, connection: sqlite3.Connection, scan: Scan, now: float) -> Page:
+    def page(self, cursor: sqlite3.Cursor, scan: Scan, now: float) -> Page:
         """The rows of a scan."""
-        rows = self._fetch(connection, scan.partition, scan.select, now)
+        rows = self._fetch(cursor, scan.partition, scan.select, now)
         if scan.limit is None or len(rows) <= scan.limit:
             return Page(rows, None)
         rows.pop()
@@ -242,16 +242,14 @@ class OpenTable:
         """One row more than wanted shows whether there are more."""
         return -1 if limit is None else check_limit(self.declaration, limit) + 1
 
-    def _fetch(
-        self, connection: sqlite3.Connection, partition: Key, select: Statement, now: float
-    ) -> list[Row]:
+    def _fetch(self, cursor: sqlite3.Cursor, partition: Key, select: Statement, now: float) -> list[Row]:
         """Rows with their static columns: all of one partition, or of any if `partition` is empty."""
         if self._static is None:
-            return self._rows.fetch(connection, self._rows.columns, select)
-        with _snapshot(connection):
-            rows = self._rows.fetch(connection, self._rows.columns, select)
+            return self._rows.fetch(cursor, self._rows.columns, select)
+        with _snapshot(cursor):
+            rows = self._rows.fetch(cursor, self._rows.columns, select)
             for its, group in [(partition, rows)] if partition else self._by_partition(rows):
-                static = self._statics(connection, its, now)
+                static = self._statics(cursor, its, now)
                 for row in group:
                     row.update(static)
             return rows
@@ -259,8 +257,8 @@ class OpenTable:
     def _by_partition(self, rows: list[Row]) -> Iterable[tuple[Key, Iterable[Row]]]:
         return groupby(rows, lambda row: tuple(row[column] for column in self.declaration.partition))
 
-    def _statics(self, connection: sqlite3.Connection, partition: Key, now: float) -> Row:
+    def _statics(self, cursor: sqlite3.Cursor, partition: Key, now: float) -> Row:
         assert self._static is not None
         select = self._static.select(self._static.plain), (*partition, now)
-        rows = self._static.fetch(connection, self._static.plain, select)
+        rows = self._static.fetch(cursor, self._static.plain, select)
         return rows[0] if rows else dict.fromkeys(self._static.plain)

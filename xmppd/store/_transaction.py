@@ -17,10 +17,7 @@ CACHE_KIB = 8192
 CHECKPOINT_PAGES = 4000
 """After how many pages of 4 KiB the log is moved into the file. A page written often is moved once."""
 
-CURSORS = 200
-"""After so many new cursors `sqlite3` forgets those that are gone."""
-
-Job = Callable[[sqlite3.Connection], Any]
+Job = Callable[[sqlite3.Cursor], Any]
 """Something to do inside a transaction. It may be called again, what the call before did then rolled back."""
 
 Outcome = Any
@@ -61,8 +58,10 @@ def translated(error: Exception, path: str) -> StoreError:
     return StoreBug(f"the database {path} refused a statement: {type(error).__name__}: {error}")
 
 
-def connect(path: str, patience: float, *, create: bool) -> sqlite3.Connection:
-    """A durable connection in WAL mode, for one thread at a time; sqlite3.Error, OSError, StoreError."""
+def connect(path: str, patience: float, *, create: bool) -> sqlite3.Cursor:
+    """The one cursor of a durable connection in WAL mode, for one thread at a time; sqlite3.Error, OSError,
+    StoreError.
+    """
     if path != MEMORY and create:
         # It holds the keys of accounts. SQLite gives its other files the mode of this one.
         with contextlib.suppress(FileExistsError):
@@ -88,16 +87,12 @@ def connect(path: str, patience: float, *, create: bool) -> sqlite3.Connection:
     except (sqlite3.Error, StoreError):
         connection.close()
         raise
-    return connection
+    return connection.cursor()
 
 
-def shrink(connection: sqlite3.Connection) -> None:
-    """Make a connection give up cached pages, and its references to cursors that are gone: they are strewn
-    over the heap, and each keeps a whole arena from being given back.
-    """
-    connection.execute("PRAGMA shrink_memory")
-    for _ in range(CURSORS):
-        connection.cursor()
+def shrink(cursor: sqlite3.Cursor) -> None:
+    """Give up cached pages."""
+    cursor.execute("PRAGMA shrink_memory")
 
 
 class Transactions:
@@ -111,17 +106,17 @@ class Transactions:
         self.waits_for_disk = False
         """Whether it is beginning or committing, and needs no Python meanwhile. Other threads may look."""
         self._patience = patience
-        self._connection: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None
         self._is_created = False
 
-    def connection(self) -> sqlite3.Connection:
-        """The connection in use; sqlite3.Error, OSError or StoreError if there can be none."""
-        if self._connection is None:
-            self._connection = connect(self.path, self._patience, create=not self._is_created)
-            self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    def cursor(self) -> sqlite3.Cursor:
+        """The cursor in use; sqlite3.Error, OSError or StoreError if there can be none."""
+        if self._cursor is None:
+            self._cursor = connect(self.path, self._patience, create=not self._is_created)
+            self._cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self._is_created = True
-        return self._connection
+        return self._cursor
 
     def attempt(self, jobs: Sequence[Job]) -> list[Outcome] | None:
         """Do all jobs in a transaction that is left open, and wait for nobody.
@@ -129,21 +124,21 @@ class Transactions:
         None, and nothing is done or left open, if that cannot be: no connection, a lock of somebody else, or
         a job that fails.
         """
-        connection = self._connection
-        if connection is None:
+        cursor = self._cursor
+        if cursor is None:
             return None
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            return [job(connection) for job in jobs]
+            cursor.execute("BEGIN IMMEDIATE")
+            return [job(cursor) for job in jobs]
         except Exception:  # noqa: BLE001 - met again, and reported, by `run`
             with contextlib.suppress(sqlite3.Error):
-                connection.rollback()
+                cursor.connection.rollback()
             return None
 
     def commit(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Commit what `attempt` has done; its outcomes, or the StoreError that became of each."""
         try:
-            self._commit(self.connection())
+            self._commit(self.cursor())
         except Exception as error:  # noqa: BLE001 - it becomes the outcome of every job
             self._recover(error)
             return [translated(error, self.path) for _ in outcomes]
@@ -152,13 +147,13 @@ class Transactions:
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Do all jobs in one transaction and commit it. A job that fails does so alone, without a trace."""
         try:
-            connection = self._begin()
+            cursor = self._begin()
             try:
-                outcomes = [job(connection) for job in jobs]
+                outcomes = [job(cursor) for job in jobs]
             except Exception:  # noqa: BLE001 - met again, and reported, by the second run
-                connection.rollback()
+                cursor.connection.rollback()
                 self._begin()
-                outcomes = [self._guarded(job, connection) for job in jobs]
+                outcomes = [self._guarded(job, cursor) for job in jobs]
         except Exception as error:  # noqa: BLE001 - it becomes the outcome of every job
             self._recover(error)
             return [translated(error, self.path) for _ in jobs]
@@ -166,49 +161,50 @@ class Transactions:
 
     def close(self) -> None:
         """Disconnect; the last one to do so moves the log into the database file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._cursor is not None:
+            self._cursor.connection.close()
+            self._cursor = None
 
-    def _begin(self) -> sqlite3.Connection:
+    def _begin(self) -> sqlite3.Cursor:
         """Begin with patience; everything else waits for no lock."""
         self.waits_for_disk = True
         try:
-            connection = self.connection()
-            connection.execute(f"PRAGMA busy_timeout = {int(self._patience * 1000)}")
+            cursor = self.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {int(self._patience * 1000)}")
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                cursor.execute("BEGIN IMMEDIATE")
             finally:
-                connection.execute("PRAGMA busy_timeout = 0")
+                cursor.execute("PRAGMA busy_timeout = 0")
         finally:
             self.waits_for_disk = False
-        return connection
+        return cursor
 
-    def _commit(self, connection: sqlite3.Connection) -> None:
+    def _commit(self, cursor: sqlite3.Cursor) -> None:
         self.waits_for_disk = True
         try:
-            connection.execute("COMMIT")
+            cursor.execute("COMMIT")
         finally:
             self.waits_for_disk = False
 
-    def _guarded(self, job: Job, connection: sqlite3.Connection) -> Outcome:
-        connection.execute("SAVEPOINT job")
+    def _guarded(self, job: Job, cursor: sqlite3.Cursor) -> Outcome:
+        cursor.execute("SAVEPOINT job")
         try:
-            outcome: Outcome = job(connection)
+            outcome: Outcome = job(cursor)
         except Exception as error:
-            if not connection.in_transaction:
+            if not cursor.connection.in_transaction:
                 raise  # the disk is full, or the like: nothing of the group is left
-            connection.execute("ROLLBACK TO job")
+            cursor.execute("ROLLBACK TO job")
             outcome = translated(error, self.path)
-        connection.execute("RELEASE job")
+        cursor.execute("RELEASE job")
         return outcome
 
     def _recover(self, error: Exception) -> None:
-        if self._connection is None:
+        cursor = self._cursor
+        if cursor is None:
             return
         with contextlib.suppress(sqlite3.Error):  # a connection that cannot even roll back is closed next
-            self._connection.rollback()
+            cursor.connection.rollback()
         is_locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
         if self.path != MEMORY and not is_locked:
-            self._connection.close()
-            self._connection = None
+            cursor.connection.close()
+            self._cursor = None

@@ -66,7 +66,7 @@ class SqliteStore:
             self._writer = InlineWriter(self._transactions)
         else:
             self._writer = GroupWriter(self._transactions, bound=bound, patience=patience)
-        self._reader: sqlite3.Connection | None = None
+        self._reader: sqlite3.Cursor | None = None
         self._tables: dict[str, OpenTable] = {}
         self._is_closed = False
         self._purge_at = 0.0
@@ -88,7 +88,7 @@ class SqliteStore:
         """Finish every accepted write, then disconnect. Whatever is asked for later is StoreUnavailable."""
         self._is_closed = True
         if self._reader is not None:
-            self._reader.close()
+            self._reader.connection.close()
             self._reader = None
         await self._writer.close()
 
@@ -183,17 +183,17 @@ class SqliteStore:
             raise StoreBug(f"table {table.name} was opened with another declaration")
         return opened
 
-    def _read(self, ask: Callable[[sqlite3.Connection], Found]) -> Found:
+    def _read(self, ask: Callable[[sqlite3.Cursor], Found]) -> Found:
         self._stats.reads += 1
         try:
-            return ask(self._reading_connection())
+            return ask(self._reading_cursor())
         except (sqlite3.Error, OSError) as error:
             self._drop_reader()
             raise translated(error, self._path) from error
 
-    def _reading_connection(self) -> sqlite3.Connection:
+    def _reading_cursor(self) -> sqlite3.Cursor:
         if self._path == MEMORY:
-            return self._transactions.connection()
+            return self._transactions.cursor()
         if self._reader is None:
             self._reader = connect(self._path, READ_PATIENCE, create=False)
         return self._reader
@@ -201,7 +201,7 @@ class SqliteStore:
     def _drop_reader(self) -> None:
         """The next read begins with a new connection."""
         if self._reader is not None:
-            self._reader.close()
+            self._reader.connection.close()
             self._reader = None
 
     async def _write(self, write: Write) -> bool:
@@ -234,5 +234,5 @@ def _never_mind(shrinking: asyncio.Future[None]) -> None:
         shrinking.exception()
 
 
-def _purge(connection: sqlite3.Connection, tables: Sequence[OpenTable], now: float) -> int:
-    return sum(opened.purge(connection, now, PURGE_ROWS) for opened in tables)
+def _purge(cursor: sqlite3.Cursor, tables: Sequence[OpenTable], now: float) -> int:
+    return sum(opened.purge(cursor, now, PURGE_ROWS) for opened in tables)
