@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from weakref import WeakValueDictionary
 
 from pydantic import NonNegativeInt
@@ -20,6 +20,7 @@ from xmppd.plugin import (
     StanzaError,
     Table,
     Value,
+    begun,
     delay,
     element,
     insert_child,
@@ -186,7 +187,11 @@ class Offline(Plugin):
     # delivering
 
     @hooks.session_available
-    async def flush(self, session: Session) -> None:
+    def flush(self, session: Session) -> Awaitable[None] | None:
+        """Nearly all who log in have nothing waiting, and so nothing to wait for."""
+        return begun(self._flush(session))
+
+    async def _flush(self, session: Session) -> None:
         """Hand everything to the first resource that takes messages; delete a page when it was written."""
         account = session.account
         queue = self._queue(account)
