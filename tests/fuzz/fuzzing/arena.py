@@ -365,7 +365,7 @@ class Arena:
     def _look_for_rest(self) -> None:
         """Nobody is there any more."""
         app = self.world.app
-        service, gone = app.service, gc.collect()
+        service, offline, gone = app.service, self.world.plugin("offline"), gc.collect()
         left = {
             "sessions": len(app.sessions.by_full),
             "accounts": len(app.sessions.accounts),
@@ -376,7 +376,8 @@ class Arena:
             "roster locks": len(app.rosters._locks),
             "roster loads": len(app.rosters._loading),
             "leaving": len(self.world.plugin("last")._leaving),
-            "offline locks": len(self.world.plugin("offline")._locks),
+            "offline queues": len(offline._queues) - len(offline._counted),
+            "offline writes": sum(queue.writing for queue in offline._queues.values()),
             "session objects": sum(isinstance(found, Session) for found in gc.get_objects()),
         }
         if any(left.values()):
