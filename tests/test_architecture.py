@@ -18,6 +18,7 @@ CORE = (*BOTTOM, "xmppd.xml", "xmppd.stream", "xmppd.hooks", "xmppd.core")
 
 MAY_IMPORT = {
     "xmppd": (),
+    "xmppd.allocator": (),
     "xmppd.errors": (),
     "xmppd.ns": (),
     "xmppd.jid": ("xmppd.errors",),
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     ),
     "xmppd.log": ("xmppd.settings",),
     "xmppd.systemd": (),
-    "xmppd.net": (*CORE, "xmppd.net", "xmppd.config", "xmppd.settings"),
+    "xmppd.net": (*CORE, "xmppd.net", "xmppd.allocator", "xmppd.config", "xmppd.settings"),
     "xmppd.admin.commands": ("xmppd.errors", "xmppd.jid"),
     "xmppd.admin": (*BOTTOM, "xmppd.admin", "xmppd.config", "xmppd.settings", "xmppd.log", VERSION),
     "xmppd.app": ("xmppd",),

@@ -15,6 +15,7 @@ from xmppd import __version__, jid
 from xmppd import log as logs
 from xmppd.admin.builtin import UserCommands
 from xmppd.admin.commands import Commands, commands_of
+from xmppd.allocator import collect, trim
 from xmppd.config import Config, data_folder
 from xmppd.core import accounts as account_tables
 from xmppd.core.accounts import Accounts
@@ -32,7 +33,7 @@ from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
 from xmppd.loader import Loader
 from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
-from xmppd.net.ebb import Ebb, collect, trim
+from xmppd.net.ebb import Ebb
 from xmppd.net.service import Service, ServiceRules
 from xmppd.net.wire import Shared, WireRules
 from xmppd.plugin import Plugin
@@ -164,9 +165,9 @@ class App:
         self.sessions.release()
         self.service.release()
         jid.release()
-        collect()
-        self.service.engine.release()  # now, for what is new is put where there is room between live objects
+        self.service.engine.release()
         self.store.release()
+        collect()
         trim()
 
     def _plugins_changed(self, plugins: Sequence[Plugin]) -> None:

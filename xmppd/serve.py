@@ -23,6 +23,7 @@ from xmppd import log as logs
 from xmppd.admin.builtin import ServerCommands
 from xmppd.admin.commands import commands_of
 from xmppd.admin.socket import AdminSocket
+from xmppd.allocator import heap
 from xmppd.app import (
     App,
     binding_rules,
@@ -40,7 +41,6 @@ from xmppd.jobs import log_tasks
 from xmppd.loader import find_plugin
 from xmppd.net.c2s import C2SConnection
 from xmppd.net.certificates import server_context
-from xmppd.net.ebb import heap
 from xmppd.net.listener import Listener
 from xmppd.net.service import SWEEP_SECONDS
 from xmppd.settings import ListenerConfig

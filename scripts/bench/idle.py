@@ -7,15 +7,17 @@ from scenarios import IDLE_SESSIONS, RINGS, Idle
 from servers import Bench, Server, pss_kib
 
 QUICK_SESSIONS = 2_000
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds in which a server may tidy up after all have left."""
+STEADY = 6
+"""Seconds without change after which it has."""
 
 
 def settled_kib(pid: int) -> int:
-    """PSS once it has not changed for three seconds."""
+    """PSS once it does not change any more."""
     end = time.monotonic() + PATIENCE
     last, same = pss_kib(pid), 0
-    while same < 3 and time.monotonic() < end:
+    while same < STEADY and time.monotonic() < end:
         time.sleep(1)
         now = pss_kib(pid)
         same = same + 1 if abs(now - last) < 64 else 0

@@ -113,11 +113,10 @@ class Server:
         status = self.status()
         held = {name: status[name] for name in ("tasks", "jobs", "descriptors", "connections", "sessions")}
         held |= status["caches"]
-        held["blocks"] = status["heap"]["blocks"]
-        held["malloc KiB"] = status["heap"]["malloc_used"] / 1024
+        held["malloc KiB"] = status["heap"]["used"] / 1024
         load = {name: status["store"].get(name, 0) for name in ("writes", "groups", "pending")}
         load |= {name: status[name] for name in ("stanza_errors", "jobs_failed")}
-        load["malloc_free"] = status["heap"]["malloc_free"]
+        load["malloc_free"] = status["heap"]["free"]
         memory = self.memory()
         return Sample(
             second, memory["Pss"], memory["Pss_Anon"], self.cpu_seconds(), len(self.log_lines()), load, held
@@ -433,7 +432,7 @@ async def steer(server: Server, load: Load, share: float, told: asyncio.Event) -
         before, at = cpu, now
 
 
-COLUMNS = ("min", "cpu", "PSS MiB", "own", "malloc", "free", "blocks", "msg/s", "logins/s", "roster/s",
+COLUMNS = ("min", "cpu", "PSS MiB", "own", "malloc", "free", "msg/s", "logins/s", "roster/s",
            "writes/group", "tasks", "fds", "sessions", "rosters", "roster KiB", "names", "last pr.",
            "logged")  # fmt: skip
 
@@ -448,7 +447,6 @@ def row(before: Sample, now: Sample, done: Tally, was: Tally) -> str:
         f"{now.anonymous:.1f}",
         f"{now.held['malloc KiB'] / 1024:.1f}",
         f"{now.load['malloc_free'] / 2**20:.1f}",
-        f"{now.held['blocks']:,.0f}",
         f"{(done.messages - was.messages) / seconds:,.0f}",
         f"{(done.logins - was.logins) / seconds:.0f}",
         f"{(done.roster_changes - was.roster_changes) / seconds:.0f}",

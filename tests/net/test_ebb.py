@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from xmppd.allocator import collect, trim
 from xmppd.core.lastseen import LastSeen
 from xmppd.core.sessions import Broadcast
-from xmppd.net.ebb import Ebb, collect, trim
+from xmppd.net.ebb import Ebb
 from xmppd.testing import World
 
 

@@ -26,6 +26,23 @@ def as_nobody_special():
             assert ctypes.CDLL(None, use_errno=True).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
 
 
+def allocator_of(server):
+    settings = Path(f"/proc/{server.process.pid}/environ").read_bytes().split(b"\0")
+    return [setting for setting in settings if setting.startswith(b"PYTHONMALLOC=")]
+
+
+@pytest.mark.asyncio
+async def test_memory_is_managed_by_the_c_library_unless_told_otherwise(prepared):
+    server = prepared()
+    await server.start()
+    assert allocator_of(server) == [b"PYTHONMALLOC=malloc"]
+    assert server.command("status")["heap"]["used"] > 10_000_000
+    await server.stop()
+    await server.start(environ={"PYTHONMALLOC": "pymalloc"})
+    assert allocator_of(server) == [b"PYTHONMALLOC=pymalloc"]
+    assert server.command("status")["heap"]["used"] < 20_000_000
+
+
 async def refusal(server, *arguments, prepare=None, environ=None):
     """Start a process that must fail; its exit code and the one sentence that it says."""
     before = len(server.log)

@@ -1,65 +1,17 @@
-"""Gives memory back to the system when many connections have gone.
-
-The C library keeps what is freed for the next one who needs it: after 1,000 TLS sessions 19 of 27 MiB.
-"""
+"""Giving memory back to the system when many connections have gone."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
-import sys
 import time
 from collections.abc import Callable
+
+from xmppd.allocator import trim
 
 log = logging.getLogger(__name__)
 
 MANY = 100
 AGAIN = 3
-
-
-def collect() -> None:
-    """Free what the interpreter keeps for itself: one object left keeps a whole arena (1 MiB) in use.
-
-    A full collection empties its free lists. Its cache of attribute look-ups holds up to 4,096 names; each
-    parser of ElementTree looks for `doctype` by a string of its own.
-    """
-    gc.collect()
-    forget_names = getattr(sys, "_clear_type_cache", None)
-    if forget_names is not None:
-        forget_names()
-
-
-def trim() -> None:
-    """Return the free pages of the C library's heap to the system; nothing happens where it cannot (musl)."""
-    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if release is not None:
-        release(ctypes.c_size_t(0))
-
-
-class _MallInfo(ctypes.Structure):
-    """`struct mallinfo2` of glibc."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd",
-            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    )  # fmt: skip
-
-
-def heap() -> dict[str, int]:
-    """What lives in memory: blocks of the interpreter; bytes of the C library in use, and freed but kept (0
-    where it does not tell).
-    """
-    ask = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if ask is None:
-        return {"blocks": sys.getallocatedblocks(), "malloc_used": 0, "malloc_free": 0}
-    ask.restype = _MallInfo
-    told = ask()
-    used = told.uordblks + told.hblkhd
-    return {"blocks": sys.getallocatedblocks(), "malloc_used": used, "malloc_free": told.fordblks}
 
 
 class Ebb:
