@@ -24,3 +24,10 @@ def test_the_text_is_that_of_the_tree(raw: bytes, text: str) -> None:
     stanza = Stanza("auth", {}, raw)
     assert stanza.text == text
     assert (stanza.xml.text or "") == text
+
+
+@pytest.mark.parametrize("start", [b"<message >", b"<message id='1' >", b"<message\t>"])
+def test_text_that_reads_like_attributes_is_text(start: bytes) -> None:
+    raw = start + b"to=\"LOCALHOST\" type='t'><body/></message>"
+    stanza = Stanza("message", {}, raw)
+    assert raw[: stanza.tail + 1] == start

@@ -14,7 +14,7 @@ from xmppd import ns
 LANG = f"{ns.XML}}}lang"
 """`xml:lang` as a key of `Stanza.attrs`."""
 
-_HEAD = re.compile(rb"<[^\s/>]++(?:\s++[^\s=]++\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'))*\s*+")
+_HEAD = re.compile(rb"<[^\s/>]++(?:\s++[^\s=/>]++\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'))*\s*+")
 
 _NO_PLAIN_TEXT = re.compile(rb"[<&>\r]")
 

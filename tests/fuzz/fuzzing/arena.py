@@ -72,6 +72,11 @@ class Wire:
         """Whether the server has ended the stream."""
         return self.connection.ending_since is not None or self.connection.transport is None
 
+    @property
+    def refused(self) -> bool:
+        """Whether that was because of a bound."""
+        return self.closed and b"<policy-violation" in b"".join(self.out)
+
     def push(self, data: bytes) -> None:
         """Hand over bytes as if they had come from the network."""
         self.connection.get_buffer(-1)[: len(data)] = data
@@ -195,7 +200,7 @@ class Arena:
         """Tell the oracle what was sent; whether it ends the stream."""
         trees, seat.input.trees = seat.input.trees, []
         for tree, near in trees:
-            if near and wire.closed:
+            if near and wire.refused:
                 return True
             self.counts["stanzas"] += 1
             if not self.oracle.take(seat.login, tree):
