@@ -1,0 +1,209 @@
+"""The engines of one folder: started, looked at, killed and stopped by what its state file says."""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engines.errors import EngineError
+from engines.install import last_lines, locked
+from engines.node import CassandraNode, Node, RedisServer, address_of
+from engines.ports import answers, find_free, is_free
+from engines.process import POLL, Process, spawn, stop_all
+
+HEAP = 320
+"""MiB for each node of Cassandra."""
+PATIENCE = 90.0
+"""Seconds for one engine to accept connections."""
+GRACE = 15.0
+"""Seconds from TERM to KILL."""
+
+
+class Engines:
+    """Cassandra on `nodes` nodes (0, 1 or 3) and, by `redis`, one Redis, in a folder of their own.
+
+    What a folder holds is decided by the first start; later ones, of any process, find it again with the same
+    ports and data. Names are `cassandra1` to `cassandra3` and `redis`. Every method may raise EngineError.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 1,
+        *,
+        redis: bool = True,
+        heap: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        tied: bool = False,
+    ) -> None:
+        """With `tied`, nothing outlives the calling thread. `settings` go into each node's cassandra.yaml."""
+        self.folder = folder.absolute()
+        self._wanted = {"nodes": nodes, "redis": redis, "heap": heap, "settings": dict(settings or {})}
+        self._tied = tied
+
+    @property
+    def contact_points(self) -> list[tuple[str, int]]:
+        """Host and port for CQL of each node."""
+        return [(node.address, node.port) for node in self.nodes() if isinstance(node, CassandraNode)]
+
+    @property
+    def redis_url(self) -> str:
+        """Where Redis is."""
+        for node in self.nodes():
+            if isinstance(node, RedisServer):
+                return f"redis://{node.address}:{node.port}/0"
+        raise EngineError(f"there is no Redis in {self.folder}")
+
+    def nodes(self) -> list[Node]:
+        """All engines of the folder, up or not; none before the first start."""
+        state = self._read()
+        found: list[Node] = [
+            CassandraNode(
+                folder=self.folder / f"cassandra{index + 1}",
+                index=index,
+                count=state["nodes"],
+                port=state["port"],
+                storage_port=state["storage_port"],
+                heap=state["heap"],
+                settings=state["settings"],
+            )
+            for index in range(state.get("nodes", 0))
+        ]
+        if state.get("redis"):
+            found.append(RedisServer(self.folder / "redis", state["redis"]))
+        return found
+
+    def process(self, name: str) -> Process | None:
+        """The process of an engine, when it is up."""
+        known = self._read().get("processes", {}).get(name)
+        process = Process(*known) if known else None
+        return process if process and process.is_up() else None
+
+    def start(self) -> None:
+        """Start those that are down and wait until each accepts connections.
+
+        When one does not, those that were started now are killed, and EngineError says why.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / "lock"):
+            self._decide()
+            started: list[Process] = []
+            try:
+                for node in self.nodes():
+                    if not self.process(node.name):
+                        started.append(self._spawn(node))
+                        self._wait_until_ready(node, started[-1])
+            except BaseException:
+                stop_all(started, 0.0)
+                raise
+
+    def start_node(self, name: str) -> None:
+        """Start one that is down, with the data and ports it had."""
+        with locked(self.folder / "lock"):
+            node = self._node(name)
+            if self.process(name):
+                return
+            process = self._spawn(node)
+            try:
+                self._wait_until_ready(node, process)
+            except BaseException:
+                stop_all([process], 0.0)
+                raise
+
+    def kill(self, name: str) -> None:
+        """End one with SIGKILL; returns when it is gone."""
+        self._node(name)
+        if process := self.process(name):
+            process.send(signal.SIGKILL)
+            stop_all([process], 0.0)
+
+    def stop(self) -> None:
+        """End all, and wait until they are gone; nothing happens to those that are."""
+        if not self.folder.is_dir():
+            return
+        with locked(self.folder / "lock"):
+            stop_all(filter(None, (self.process(node.name) for node in self.nodes())), GRACE)
+
+    def remove(self) -> None:
+        """Stop all, and remove their folder with all data."""
+        self.stop()
+        if self._file.exists():
+            shutil.rmtree(self.folder)
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "engines.json"
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads(self._file.read_text())
+        except FileNotFoundError:
+            return {}
+        return state
+
+    def _write(self, state: dict[str, Any]) -> None:
+        new = self.folder / "engines.json.new"
+        new.write_text(json.dumps(state, indent=1))
+        new.replace(self._file)
+
+    def _decide(self) -> None:
+        """What the folder holds: as it was, or as wanted when it is new."""
+        state, wanted = self._read(), self._wanted
+        if state:
+            if state["nodes"] != wanted["nodes"]:
+                raise EngineError(
+                    f"{self.folder} holds {state['nodes']} node(s) of Cassandra, not {wanted['nodes']}: "
+                    "use another folder, or remove it with: scripts/engines stop --remove"
+                )
+            self._write({**state, "heap": wanted["heap"] or state["heap"]})
+            return
+        addresses = [address_of(index) for index in range(wanted["nodes"])]
+        port, storage_port, _ssl = find_free(addresses, 3)
+        (redis_port,) = find_free([RedisServer.address], 1)
+        self._write(
+            {
+                "nodes": wanted["nodes"],
+                "port": port,
+                "storage_port": storage_port,
+                "heap": wanted["heap"] or HEAP,
+                "settings": wanted["settings"],
+                "redis": redis_port if wanted["redis"] else None,
+                "processes": {},
+            }
+        )
+
+    def _node(self, name: str) -> Node:
+        for node in self.nodes():
+            if node.name == name:
+                return node
+        raise EngineError(f"there is no engine {name} in {self.folder}")
+
+    def _log(self, node: Node) -> Path:
+        return node.folder / "output.log"
+
+    def _spawn(self, node: Node) -> Process:
+        for port in node.ports:
+            if not is_free(node.address, port):
+                raise EngineError(f"{node.name} cannot start: another process has port {port} of {node.address}")
+        command = node.prepare()
+        process = spawn(command, self._log(node), tied=self._tied)
+        state = self._read()
+        state["processes"][node.name] = [process.pid, process.born]
+        self._write(state)
+        return process
+
+    def _wait_until_ready(self, node: Node, process: Process) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not answers(node.address, node.port):
+            if not process.is_up():
+                problem = "ended"
+            elif time.monotonic() > deadline:
+                problem = f"accepted no connection for {PATIENCE:.0f} s"
+            else:
+                time.sleep(POLL)
+                continue
+            said = self._log(node).read_text(errors="replace")
+            raise EngineError(f"{node.name} {problem}; the end of {self._log(node)}:\n{last_lines(said)}")

@@ -1,0 +1,142 @@
+"""What the engines are made of: Java, Maven and Redis from Debian's packages, Cassandra's jars by Maven into a cache."""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from engines.errors import EngineError
+
+CASSANDRA = "5.0.8"
+JAMM = "0.4.0"
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
+JAVA_VERSIONS = ("17", "11")
+"""Those on which Cassandra 5.0 runs, the better first."""
+SETUP = Path(__file__).resolve().parents[2] / "_setup"
+POM = f"""\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>xmppd</groupId>
+  <artifactId>engines</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.cassandra</groupId><artifactId>cassandra-all</artifactId><version>{CASSANDRA}</version>
+    </dependency>
+    <dependency>
+      <groupId>com.github.jbellis</groupId><artifactId>jamm</artifactId><version>{JAMM}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+def cache_folder() -> Path:
+    """Where everything is kept that outlives a checkout."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base, "xmppd", "engines")
+
+
+def redis_server() -> Path:
+    """The program `redis-server`; installed when it is missing."""
+    return _have(lambda: _program("redis-server"), "redis-server", "redis-server")
+
+
+def java() -> Path:
+    """A program `java` on which Cassandra runs; installed when there is none."""
+    return _have(_find_java, "openjdk-17-jdk-headless", "Java 17 (or 11)")
+
+
+def cassandra_jars() -> Path:
+    """The folder of Cassandra's jars; fetched when it is not there.
+
+    It gets its name when it is complete, so one that has the name is whole. Of two callers one fetches.
+    """
+    cache = cache_folder()
+    jars = cache / f"cassandra-{CASSANDRA}"
+    if jars.is_dir():
+        return jars
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / "lock"):
+        if not jars.is_dir():
+            with tempfile.TemporaryDirectory(prefix="fetching-", dir=cache, ignore_cleanup_errors=True) as work:
+                _fetch(Path(work)).rename(jars)
+    return jars
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Inside, no other process holds this lock."""
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(work: Path) -> Path:
+    maven = _have(lambda: _program("mvn"), "maven", "Maven")
+    (work / "pom.xml").write_text(POM)
+    command = [
+        *(str(maven), "-q", "-B", "-C", "-f", str(work / "pom.xml"), f"-Dmaven.repo.local={work / 'repository'}"),
+        *(f"{PLUGIN}:copy-dependencies", f"-DoutputDirectory={work / 'jars'}", "-DincludeScope=runtime"),
+    ]
+    environ = {**os.environ, "JAVA_HOME": str(java().parents[1])}
+    done = subprocess.run(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False
+    )
+    if done.returncode != 0 or not (work / "jars" / f"cassandra-all-{CASSANDRA}.jar").exists():
+        raise EngineError(f"Maven could not fetch Cassandra {CASSANDRA}:\n{last_lines(done.stdout)}")
+    return work / "jars"
+
+
+def last_lines(text: str, count: int = 15) -> str:
+    """The end of a log, indented."""
+    return "\n".join(f"    {line}" for line in text.splitlines()[-count:])
+
+
+def _have(find: Callable[[], Path | None], package: str, what: str) -> Path:
+    """What `find` finds, after installing the package when it finds nothing."""
+    if found := find():
+        return found
+    done = subprocess.run(
+        ["bash", "-c", '. "$0" && say "installing $1" && apt_install "$1"', SETUP, package],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    if found := find():
+        return found
+    raise EngineError(
+        f"{what} is missing: install it (Debian: apt-get install {package})\n{last_lines(done.stdout)}".rstrip()
+    )
+
+
+def _program(name: str) -> Path | None:
+    found = shutil.which(name)
+    return Path(found) if found else None
+
+
+def _find_java() -> Path | None:
+    """The Java that fits best: of JAVA_HOME, of the machine's, of PATH."""
+    homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
+    for version in JAVA_VERSIONS:
+        homes += sorted(Path("/usr/lib/jvm").glob(f"*{version}*"))
+    candidates = [home / "bin" / "java" for home in homes]
+    candidates += [path.resolve() for path in [_program("java")] if path]
+    fitting = {_java_version(path): path for path in reversed(candidates) if path.exists()}
+    return next((fitting[version] for version in JAVA_VERSIONS if version in fitting), None)
+
+
+def _java_version(java: Path) -> str:
+    done = subprocess.run(
+        [java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+    found = re.search(r'version "(\d+)', done.stdout)
+    return found[1] if found else ""
