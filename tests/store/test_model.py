@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from xmppd.store.sqlite import SqliteStore
-from xmppd.store.table import Delete, Put, Store, Table
+from xmppd.store.table import Delete, Put, Store, Stored, Table
 
 UP = Table("up", ("p",), ("c", "n"), {"n": "int", "x": "int", "y": "text", "z": "bool"}, static={"s": "int"})
 DOWN = Table("down", UP.partition, UP.cluster, UP.columns, UP.static, ttl=50, descending=True)
@@ -217,6 +218,27 @@ class InMemory(RuleBasedStateMachine):
                 if page is None:
                     break
             assert sorted(map(str, found)) == sorted(map(str, everything))
+            self.is_dumped_as_in_the_model(table)
+
+    def is_dumped_as_in_the_model(self, table: Table) -> None:
+        found: list[Stored] = []
+        page = None
+        while True:
+            part = self.run(self.store.dump(table, limit=3, page=page))
+            found += part.entries
+            page = part.next
+            if page is None:
+                break
+        expected = []
+        for p in ("", "a", "\U0001f40d"):
+            version, end = self.model.static.get((table.name, p), (None, 0.0))
+            if version is not None and end > self.model.now:
+                expected.append(Stored((p,), {"s": version}, None if end == math.inf else end))
+            for key, (row, end) in self.model.rows.get((table.name, p), {}).items():
+                if end > self.model.now:
+                    values = {column: value for column, value in row.items() if value is not None}
+                    expected.append(Stored((p, *key), values, None if end == math.inf else end))
+        assert sorted(found, key=repr) == sorted(expected, key=repr)
 
 
 class InFile(InMemory):

@@ -127,14 +127,25 @@ class SqlTable:
         return text, bool(others)
 
     def select_range(
-        self, partition: Key, bounds: Sequence[Bound], now: float, *, ascending: bool, limit: int
+        self,
+        partition: Key,
+        bounds: Sequence[Bound],
+        now: float,
+        *,
+        ascending: bool,
+        limit: int,
+        ends: bool = False,
     ) -> Statement:
-        """Rows in the order of the whole key; an empty `partition` means all. Limit -1: no limit."""
+        """Rows in the order of the whole key; an empty `partition` means all. Limit -1: no limit.
+
+        With `ends` the last column is `EXPIRES`.
+        """
         shape = tuple((bound.operator, len(bound.values)) for bound in bounds)
         values = [value for bound in bounds for value in bound.values]
-        return self._range(len(partition), shape, ascending), (*partition, *values, now, limit)
+        return self._range(len(partition), shape, ascending, ends), (*partition, *values, now, limit)
 
-    def _range_text(self, fixed: int, shape: tuple[tuple[str, int], ...], ascending: bool) -> str:
+    def _range_text(self, fixed: int, shape: tuple[tuple[str, int], ...], ascending: bool, ends: bool) -> str:
+        columns = (*self.columns, EXPIRES) if ends else self.columns
         after = self.key[fixed:]
         where = [f'"{column}" = ?' for column in self.key[:fixed]]
         where += [
@@ -142,7 +153,7 @@ class SqlTable:
         ]
         order = ", ".join(f'"{column}" {"ASC" if ascending else "DESC"}' for column in self.key)
         return (
-            f'SELECT {quoted(self.columns)} FROM "{self.name}" WHERE {" AND ".join([*where, _LIVE])} '
+            f'SELECT {quoted(columns)} FROM "{self.name}" WHERE {" AND ".join([*where, _LIVE])} '
             f"ORDER BY {order} LIMIT ?"
         )
 

@@ -61,7 +61,7 @@ class Scan:
 
 
 @contextlib.contextmanager
-def _snapshot(cursor: sqlite3.Cursor) -> Iterator[None]:
+def snapshot(cursor: sqlite3.Cursor) -> Iterator[None]:
     """Several reads that see one state."""
     cursor.execute("BEGIN")
     try:
@@ -75,16 +75,16 @@ class OpenTable:
 
     def __init__(self, table: Table) -> None:
         self.declaration = table
-        self._shape = Shape(table)
-        self._layout = Layout(table)
-        self._rows = self._layout.rows
-        self._static = self._layout.static
-        self._checks = lru_cache(256)(self._shape.row_checks)
+        self.shape = Shape(table)
+        self.layout = Layout(table)
+        self._rows = self.layout.rows
+        self._static = self.layout.static
+        self._checks = lru_cache(256)(self.shape.row_checks)
 
     def release(self) -> None:
         """Give up the memory of texts that can be made again."""
         self._checks.cache_clear()
-        for part in self._layout.tables:
+        for part in self.layout.tables:
             part.release()
 
     # writing
@@ -100,16 +100,16 @@ class OpenTable:
         statement, key = self._put((), row, ttl, now)
         if expect is None:
             return Write((statement,), Condition((self._rows.select(self._rows.key), (*key, now)), None))
-        expected = self._shape.plain_values(expect)
+        expected = self.shape.plain_values(expect)
         select = self._rows.select(tuple(expected)), (*key, now)
         return Write((statement,), Condition(select, tuple(expected.values())))
 
     def delete(self, key: Key) -> Write:
         """Delete a row, or a partition with its static columns."""
         if len(key) != len(self.declaration.partition):
-            return Write(((self._rows.delete_row, self._shape.key(key)),))
-        partition = self._shape.partition(key)
-        return Write([(part.delete_partition, partition) for part in self._layout.tables])
+            return Write(((self._rows.delete_row, self.shape.key(key)),))
+        partition = self.shape.partition(key)
+        return Write([(part.delete_partition, partition) for part in self.layout.tables])
 
     def batch(
         self,
@@ -120,7 +120,7 @@ class OpenTable:
         now: float,
     ) -> Write:
         """Write rows and static columns of one partition, if the static columns hold what is expected."""
-        partition = self._shape.partition(partition)
+        partition = self.shape.partition(partition)
         statements: list[Statement] = []
         touched: list[Key] = []
         for write in writes:
@@ -131,14 +131,14 @@ class OpenTable:
                 statement = self._delete(partition, write.cluster)
                 touched.append(write.cluster)
             statements.append(statement)
-        self._shape.distinct(touched)
+        self.shape.distinct(touched)
         if static:
-            statements.append(self._put_static(partition, self._shape.static_values(static), now))
+            statements.append(self._put_static(partition, self.shape.static_values(static), now))
         return Write(statements, None if expect is None else self._static_condition(partition, expect, now))
 
     def purge(self, cursor: sqlite3.Cursor, now: float, limit: int) -> int:
         """Delete some rows that have expired; how many."""
-        return sum(cursor.execute(part.purge, (now, limit)).rowcount for part in self._layout.tables)
+        return sum(cursor.execute(part.purge, (now, limit)).rowcount for part in self.layout.tables)
 
     def _put(
         self, partition: Key, row: Mapping[str, Value], ttl: float | None, now: float
@@ -158,7 +158,7 @@ class OpenTable:
     def _delete(self, partition: Key, cluster: Key) -> Statement:
         if not cluster:
             return self._rows.delete_partition, partition
-        return self._rows.delete_row, (*partition, *self._shape.cluster(cluster))
+        return self._rows.delete_row, (*partition, *self.shape.cluster(cluster))
 
     def _put_static(self, partition: Key, values: Mapping[str, Value], now: float) -> Statement:
         assert self._static is not None
@@ -167,7 +167,7 @@ class OpenTable:
         return self._static.put((*table.partition, *values), (*partition, *values.values()), expires, now)
 
     def _static_condition(self, partition: Key, expect: Mapping[str, Value], now: float) -> Condition:
-        expected = self._shape.static_values(expect)
+        expected = self.shape.static_values(expect)
         assert self._static is not None
         select = self._static.select(tuple(expected)), (*partition, now)
         return Condition(select, tuple(expected.values()))
@@ -176,13 +176,13 @@ class OpenTable:
 
     def key(self, key: Key) -> Key:
         """A whole key, checked."""
-        return self._shape.key(key)
+        return self.shape.key(key)
 
     def partition(self, partition: Key) -> Key:
         """A partition key, checked; StoreBug for a table without static columns too."""
         if self._static is None:
             raise StoreBug(f"table {self.declaration.name} has no static columns")
-        return self._shape.partition(partition)
+        return self.shape.partition(partition)
 
     def get(self, cursor: sqlite3.Cursor, key: Key, now: float) -> Row | None:
         """One row by its checked key."""
@@ -207,16 +207,16 @@ class OpenTable:
         """What to ask for rows of one partition."""
         table = self.declaration
         ascending = table.descending == reverse
-        start, end = (self._shape.prefix(bound or ()) for bound in bounds)
+        start, end = (self.shape.prefix(bound or ()) for bound in bounds)
         lower, upper = Bound(">=", start), Bound("<=", end)
         kind = "+" if ascending else "-"
         if page is not None:
-            after = read_page_token(self._shape, kind, page, table.cluster)
+            after = read_page_token(self.shape, kind, page, table.cluster)
             if after[: len(start)] < start or (end and after[: len(end)] > end):
                 raise StoreBug(f"table {table.name}: the page token is of a scan of other rows")
             lower, upper = (Bound(">", after), upper) if ascending else (lower, Bound("<", after))
         given = [bound for bound in (lower, upper) if bound.values]
-        partition = self._shape.partition(partition)
+        partition = self.shape.partition(partition)
         select = self._rows.select_range(partition, given, now, ascending=ascending, limit=self._asked(limit))
         return Scan(partition, select, limit, kind, table.cluster)
 
@@ -225,7 +225,7 @@ class OpenTable:
         ascending = not self.declaration.descending
         given = []
         if page is not None:
-            after = read_page_token(self._shape, "*", page, self._rows.key)
+            after = read_page_token(self.shape, "*", page, self._rows.key)
             given = [Bound(">" if ascending else "<", after)]
         select = self._rows.select_range((), given, now, ascending=ascending, limit=self._asked(limit))
         return Scan((), select, limit, "*", self._rows.key)
@@ -246,7 +246,7 @@ class OpenTable:
         """Rows with their static columns: all of one partition, or of any if `partition` is empty."""
         if self._static is None:
             return self._rows.fetch(cursor, self._rows.columns, select)
-        with _snapshot(cursor):
+        with snapshot(cursor):
             rows = self._rows.fetch(cursor, self._rows.columns, select)
             for its, group in [(partition, rows)] if partition else self._by_partition(rows):
                 static = self._statics(cursor, its, now)

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from xmppd.errors import StoreBug, StoreUnavailable
+from xmppd.store._dump import TableDump, stored_tables
 from xmppd.store._schema import migrate
 from xmppd.store._statements import OpenTable, Write
 from xmppd.store._transaction import MEMORY, Transactions, connect, shrink, translated
 from xmppd.store._writer import GroupWriter, InlineWriter
-from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
+from xmppd.store.table import Delete, Dump, Key, Page, Put, Row, Stored, Table, Value
 
 PURGE_SECONDS = 60.0
 PURGE_ROWS = 250
@@ -167,6 +168,22 @@ class SqliteStore:
         if not write.statements and write.condition is None:
             return True
         return await self._write(write)
+
+    async def stored_tables(self) -> list[str]:
+        """Names of all tables of the file."""
+        self._check_not_closed()
+        return self._read(stored_tables)
+
+    async def dump(
+        self, table: Table, *, partition: Key | None = None, limit: int = 1000, page: bytes | None = None
+    ) -> Dump:
+        """All that a table holds, by pages."""
+        reads = TableDump(self._opened(table))
+        return self._read(partial(reads.read, partition=partition, limit=limit, page=page, now=self._now()))
+
+    async def restore(self, table: Table, entries: Sequence[Stored]) -> None:
+        """Write what a dump gave."""
+        await self._write(TableDump(self._opened(table)).write(entries, self._now()))
 
     def _check_not_closed(self) -> None:
         if self._is_closed:

@@ -80,6 +80,27 @@ class Page:
     next: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What lies under one key: a row by its whole key, or the static columns by the partition key.
+
+    `values` are the plain, or static, columns that have a value. From the moment `expires` (seconds since the
+    epoch; None: never) it is not seen; where an engine lets columns end one by one, it is the last one's end.
+    """
+
+    key: Key
+    values: Mapping[str, Value]
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """Some of what a table holds, and the token to go on with (None: no more)."""
+
+    entries: list[Stored]
+    next: bytes | None
+
+
 class Store(Protocol):
     """What every engine offers. `await` on a write returns when the write is durable.
 
@@ -161,4 +182,26 @@ class Store(Protocol):
 
         With `expect` only if the static columns hold these values now (a missing value equals None). The
         writes must touch different rows, for engines differ in which of two would win.
+        """
+
+    # for tools that move or check whole tables
+
+    async def stored_tables(self) -> list[str]:
+        """Names of all tables that are there, sorted, whether or not they were opened."""
+
+    async def dump(
+        self, table: Table, *, partition: Key | None = None, limit: int = 1000, page: bytes | None = None
+    ) -> Dump:
+        """All that a table, or one partition of it, holds: also static columns of partitions without rows.
+
+        Partitions come in the engine's own order, each in one piece: first its static columns, if any has a
+        value, then its rows in clustering order. A page has at most `limit` entries, maybe none before the
+        last; its token is good for the same dump after a restart too.
+        """
+
+    async def restore(self, table: Table, entries: Sequence[Stored]) -> None:
+        """Write what a dump gave, of any partitions, each with its own end; what has expired is left out.
+
+        Without `expires` it stays for ever, whatever the table's `ttl`. What is under such a key now must be
+        nothing, or the same. Not atomic: after an error some may be there, and a repeat is harmless.
         """
