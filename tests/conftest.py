@@ -1,12 +1,16 @@
-"""What all tests share: how hypothesis runs, and free ports."""
+"""What all tests share: how hypothesis runs, free ports, and real engines."""
 
+import contextlib
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from engines import SYNCED, Engines
 
 # The same examples on every run where nobody watches: a change is judged by what it does, not by luck.
 settings.register_profile("local", deadline=None)
@@ -43,3 +47,49 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+@contextlib.contextmanager
+def started(factory: pytest.TempPathFactory, nodes: int, **options: Any) -> Iterator[Engines]:
+    """Engines that are gone afterwards, with all their data; they do not outlive pytest either."""
+    engines = Engines(factory.mktemp("engines"), nodes, tied=True, **options)
+    engines.start()
+    try:
+        yield engines
+    finally:
+        engines.remove()
+
+
+@pytest.fixture(scope="session")
+def cassandra_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[str, int]]]:
+    """Host and port of each node of the Cassandra that tests share: the one that is named, or an own one."""
+    if named := os.environ.get("XMPPD_TEST_CASSANDRA"):
+        points = [point.rpartition(":") for point in named.split(",")]
+        yield [(host, int(port)) for host, _, port in points]
+        return
+    with started(tmp_path_factory, 1, redis=False) as engines:
+        yield engines.contact_points
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Redis that tests share: the one that is named, or an own one."""
+    if named := os.environ.get("XMPPD_TEST_REDIS"):
+        yield named
+        return
+    with started(tmp_path_factory, 0) as engines:
+        yield engines.redis_url
+
+
+@pytest.fixture(scope="module")
+def cassandra_ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """Three nodes for one module of tests, which may kill them: what they acknowledged survives that."""
+    with started(tmp_path_factory, 3, redis=False, settings=SYNCED) as engines:
+        yield engines
+
+
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """A Redis for one module of tests, which may kill it."""
+    with started(tmp_path_factory, 0) as engines:
+        yield engines

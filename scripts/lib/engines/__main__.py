@@ -1,6 +1,8 @@
 """engines start|stop|status|kill|install: a real Cassandra and a real Redis on loopback."""
 
 import argparse
+import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -20,7 +22,9 @@ def arguments() -> argparse.Namespace:
         default=cache_folder() / "default",
         help="where their data and logs are (default: %(default)s)",
     )
-    start = commands.add_parser("start", parents=[folder], help="start those that are down; print where they are")
+    start = commands.add_parser(
+        "start", parents=[folder], help="start those that are down; print where they are"
+    )
     start.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="nodes of Cassandra (default: 1)")
     start.add_argument("--heap", type=int, metavar="MiB", help=f"for each node (default: {HEAP})")
     stop = commands.add_parser("stop", parents=[folder], help="stop them; wait until they are gone")
@@ -54,8 +58,12 @@ def show_status(engines: Engines) -> int:
 def main() -> int:
     """Do what the command line says."""
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # The driver would tell of each node that is not there yet.
+    logging.disable()
     if options.command == "install":
-        java(), redis_server(), cassandra_jars()
+        for install in (java, redis_server, cassandra_jars):
+            install()
         return 0
     if options.command == "start":
         engines = Engines(options.folder, options.nodes, heap=options.heap)

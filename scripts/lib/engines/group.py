@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from engines.install import last_lines, locked
 from engines.node import CassandraNode, Node, RedisServer, address_of
 from engines.ports import answers, find_free, is_free
 from engines.process import POLL, Process, spawn, stop_all
+from engines.ring import wait_until_agreed
 
 HEAP = 320
 """MiB for each node of Cassandra."""
+SYNCED: Mapping[str, Any] = {"commitlog_sync": "batch", "commitlog_sync_period": None}
+"""Settings by which a node acknowledges only what is on its disk; else kill -9 costs its last 100 ms."""
 PATIENCE = 90.0
 """Seconds for one engine to accept connections."""
-GRACE = 15.0
+GRACE = 30.0
 """Seconds from TERM to KILL."""
 
 
@@ -39,9 +42,14 @@ class Engines:
         settings: Mapping[str, Any] | None = None,
         tied: bool = False,
     ) -> None:
-        """With `tied`, nothing outlives the calling thread. `settings` go into each node's cassandra.yaml."""
+        """A tied engine ends with this thread. `settings` go into cassandra.yaml; None removes a key."""
         self.folder = folder.absolute()
-        self._wanted = {"nodes": nodes, "redis": redis, "heap": heap, "settings": dict(settings or {})}
+        self._wanted: dict[str, Any] = {
+            "nodes": nodes,
+            "redis": redis,
+            "heap": heap,
+            "settings": dict(settings or {}),
+        }
         self._tied = tied
 
     @property
@@ -60,7 +68,8 @@ class Engines:
     def nodes(self) -> list[Node]:
         """All engines of the folder, up or not; none before the first start."""
         state = self._read()
-        found: list[Node] = [
+        found: list[Node] = [RedisServer(self.folder / "redis", state["redis"])] if state.get("redis") else []
+        found += [
             CassandraNode(
                 folder=self.folder / f"cassandra{index + 1}",
                 index=index,
@@ -72,8 +81,6 @@ class Engines:
             )
             for index in range(state.get("nodes", 0))
         ]
-        if state.get("redis"):
-            found.append(RedisServer(self.folder / "redis", state["redis"]))
         return found
 
     def process(self, name: str) -> Process | None:
@@ -83,35 +90,19 @@ class Engines:
         return process if process and process.is_up() else None
 
     def start(self) -> None:
-        """Start those that are down and wait until each accepts connections.
+        """Start those that are down; returns when all accept connections and the nodes know each other.
 
         When one does not, those that were started now are killed, and EngineError says why.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "lock"):
             self._decide()
-            started: list[Process] = []
-            try:
-                for node in self.nodes():
-                    if not self.process(node.name):
-                        started.append(self._spawn(node))
-                        self._wait_until_ready(node, started[-1])
-            except BaseException:
-                stop_all(started, 0.0)
-                raise
+            self._start(self.nodes())
 
     def start_node(self, name: str) -> None:
         """Start one that is down, with the data and ports it had."""
         with locked(self.folder / "lock"):
-            node = self._node(name)
-            if self.process(name):
-                return
-            process = self._spawn(node)
-            try:
-                self._wait_until_ready(node, process)
-            except BaseException:
-                stop_all([process], 0.0)
-                raise
+            self._start([self._node(name)])
 
     def kill(self, name: str) -> None:
         """End one with SIGKILL; returns when it is gone."""
@@ -128,8 +119,9 @@ class Engines:
             stop_all(filter(None, (self.process(node.name) for node in self.nodes())), GRACE)
 
     def remove(self) -> None:
-        """Stop all, and remove their folder with all data."""
-        self.stop()
+        """Kill all, and remove their folder with all data."""
+        for node in self.nodes():
+            self.kill(node.name)
         if self._file.exists():
             shutil.rmtree(self.folder)
 
@@ -184,10 +176,29 @@ class Engines:
     def _log(self, node: Node) -> Path:
         return node.folder / "output.log"
 
+    def _start(self, nodes: Sequence[Node]) -> None:
+        started: list[Process] = []
+        try:
+            for node in nodes:
+                if not self.process(node.name):
+                    started.append(self._spawn(node))
+                    self._wait_until_ready(node, started[-1])
+            if started:
+                wait_until_agreed(self._points_up(), PATIENCE)
+        except BaseException:
+            stop_all(started, 0.0)
+            raise
+
+    def _points_up(self) -> list[tuple[str, int]]:
+        cassandras = [node for node in self.nodes() if isinstance(node, CassandraNode)]
+        return [(node.address, node.port) for node in cassandras if self.process(node.name)]
+
     def _spawn(self, node: Node) -> Process:
         for port in node.ports:
             if not is_free(node.address, port):
-                raise EngineError(f"{node.name} cannot start: another process has port {port} of {node.address}")
+                raise EngineError(
+                    f"{node.name} cannot start: another process has port {port} of {node.address}"
+                )
         command = node.prepare()
         process = spawn(command, self._log(node), tied=self._tied)
         state = self._read()

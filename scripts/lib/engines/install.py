@@ -1,4 +1,4 @@
-"""What the engines are made of: Java, Maven and Redis from Debian's packages, Cassandra's jars by Maven into a cache."""
+"""What the engines are made of: Debian's packages, and Cassandra's jars by Maven into a cache."""
 
 import contextlib
 import fcntl
@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from engines.errors import EngineError
@@ -65,7 +66,9 @@ def cassandra_jars() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / "lock"):
         if not jars.is_dir():
-            with tempfile.TemporaryDirectory(prefix="fetching-", dir=cache, ignore_cleanup_errors=True) as work:
+            with tempfile.TemporaryDirectory(
+                prefix="fetching-", dir=cache, ignore_cleanup_errors=True
+            ) as work:
                 _fetch(Path(work)).rename(jars)
     return jars
 
@@ -78,43 +81,54 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(work: Path) -> Path:
-    maven = _have(lambda: _program("mvn"), "maven", "Maven")
-    (work / "pom.xml").write_text(POM)
-    command = [
-        *(str(maven), "-q", "-B", "-C", "-f", str(work / "pom.xml"), f"-Dmaven.repo.local={work / 'repository'}"),
-        *(f"{PLUGIN}:copy-dependencies", f"-DoutputDirectory={work / 'jars'}", "-DincludeScope=runtime"),
-    ]
-    environ = {**os.environ, "JAVA_HOME": str(java().parents[1])}
-    done = subprocess.run(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False
-    )
-    if done.returncode != 0 or not (work / "jars" / f"cassandra-all-{CASSANDRA}.jar").exists():
-        raise EngineError(f"Maven could not fetch Cassandra {CASSANDRA}:\n{last_lines(done.stdout)}")
-    return work / "jars"
-
-
 def last_lines(text: str, count: int = 15) -> str:
     """The end of a log, indented."""
     return "\n".join(f"    {line}" for line in text.splitlines()[-count:])
+
+
+def _fetch(work: Path) -> Path:
+    maven = _have(lambda: _program("mvn"), "maven", "Maven")
+    (work / "pom.xml").write_text(POM)
+    jars = work / "jars"
+    command: list[str | Path] = [
+        *(maven, "-q", "-B", "--strict-checksums", "-f", work / "pom.xml"),
+        *(f"-Dmaven.repo.local={work / 'repository'}", f"{PLUGIN}:copy-dependencies"),
+        *(f"-DoutputDirectory={jars}", "-DincludeScope=runtime"),
+    ]
+    worked, said = _run(command, {**os.environ, "JAVA_HOME": str(java().parents[1])})
+    if not worked or not (jars / f"cassandra-all-{CASSANDRA}.jar").exists():
+        raise EngineError(f"Maven could not fetch Cassandra {CASSANDRA}:\n{last_lines(said)}")
+    return jars
+
+
+def _run(command: Sequence[str | Path], environ: Mapping[str, str] = os.environ) -> tuple[bool, str]:
+    """Whether a command ended well, within 15 minutes, and all it said."""
+    try:
+        done = subprocess.run(
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, str(error)
+    return done.returncode == 0, done.stdout
 
 
 def _have(find: Callable[[], Path | None], package: str, what: str) -> Path:
     """What `find` finds, after installing the package when it finds nothing."""
     if found := find():
         return found
-    done = subprocess.run(
-        ["bash", "-c", '. "$0" && say "installing $1" && apt_install "$1"', SETUP, package],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    print(f"installing {package}", file=sys.stderr, flush=True)
+    _, said = _run(["bash", "-c", '. "$0" && apt_install "$1"', SETUP, package])
     if found := find():
         return found
     raise EngineError(
-        f"{what} is missing: install it (Debian: apt-get install {package})\n{last_lines(done.stdout)}".rstrip()
+        f"{what} is missing: install it (Debian: apt-get install {package})\n{last_lines(said)}".rstrip()
     )
 
 
@@ -124,19 +138,16 @@ def _program(name: str) -> Path | None:
 
 
 def _find_java() -> Path | None:
-    """The Java that fits best: of JAVA_HOME, of the machine's, of PATH."""
+    """The first of JAVA_HOME, the machine's and PATH that fits; the default of a machine is often too new."""
     homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
     for version in JAVA_VERSIONS:
         homes += sorted(Path("/usr/lib/jvm").glob(f"*{version}*"))
     candidates = [home / "bin" / "java" for home in homes]
     candidates += [path.resolve() for path in [_program("java")] if path]
-    fitting = {_java_version(path): path for path in reversed(candidates) if path.exists()}
-    return next((fitting[version] for version in JAVA_VERSIONS if version in fitting), None)
+    return next((path for path in candidates if _java_version(path) in JAVA_VERSIONS), None)
 
 
-def _java_version(java: Path) -> str:
-    done = subprocess.run(
-        [java, "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
-    )
-    found = re.search(r'version "(\d+)', done.stdout)
-    return found[1] if found else ""
+def _java_version(program: Path) -> str | None:
+    worked, said = _run([program, "-version"])
+    found = re.search(r'version "(\d+)', said)
+    return found[1] if worked and found else None

@@ -1,4 +1,4 @@
-"""Engines as processes: a node of Cassandra, a Redis. Each knows its command and its files, and nothing of others."""
+"""Engines as processes: a node of Cassandra, a Redis. Each knows its command and its files."""
 
 import json
 from collections.abc import Mapping
@@ -9,16 +9,36 @@ from typing import Any
 from engines import install
 
 EXPORTS = """
-    java.base/jdk.internal.misc java.base/java.lang.ref java.base/sun.nio.ch
-    java.management.rmi/com.sun.jmx.remote.internal.rmi java.rmi/sun.rmi.registry java.rmi/sun.rmi.server
-    java.sql/java.sql jdk.unsupported/sun.misc jdk.compiler/com.sun.tools.javac.file jdk.attach/sun.tools.attach
+    java.base/java.lang.ref
+    java.base/jdk.internal.misc
+    java.base/sun.nio.ch
+    java.management.rmi/com.sun.jmx.remote.internal.rmi
+    java.rmi/sun.rmi.registry
+    java.rmi/sun.rmi.server
+    java.sql/java.sql
+    jdk.attach/sun.tools.attach
+    jdk.compiler/com.sun.tools.javac.file
+    jdk.unsupported/sun.misc
 """.split()
 OPENS = """
-    java.base/java.lang java.base/java.lang.module java.base/java.lang.reflect java.base/java.io java.base/java.util
-    java.base/java.nio java.base/java.util.concurrent java.base/java.util.concurrent.atomic java.base/java.net
-    java.base/sun.nio.ch java.base/jdk.internal.loader java.base/jdk.internal.ref java.base/jdk.internal.reflect
-    java.base/jdk.internal.math java.base/jdk.internal.module java.base/jdk.internal.util.jar
-    jdk.management/com.sun.management.internal jdk.compiler/com.sun.tools.javac
+    java.base/java.io
+    java.base/java.lang
+    java.base/java.lang.module
+    java.base/java.lang.reflect
+    java.base/java.net
+    java.base/java.nio
+    java.base/java.util
+    java.base/java.util.concurrent
+    java.base/java.util.concurrent.atomic
+    java.base/jdk.internal.loader
+    java.base/jdk.internal.math
+    java.base/jdk.internal.module
+    java.base/jdk.internal.ref
+    java.base/jdk.internal.reflect
+    java.base/jdk.internal.util.jar
+    java.base/sun.nio.ch
+    jdk.compiler/com.sun.tools.javac
+    jdk.management/com.sun.management.internal
 """.split()
 LOGBACK = """\
 <configuration>
@@ -53,7 +73,7 @@ class CassandraNode:
     heap: int
     """MiB."""
     settings: Mapping[str, Any]
-    """What differs from our cassandra.yaml."""
+    """What differs from our cassandra.yaml; None leaves a key out."""
 
     @property
     def name(self) -> str:
@@ -101,6 +121,10 @@ class CassandraNode:
         ]
 
     def _yaml(self) -> dict[str, Any]:
+        merged = {**self._usual(), **self.settings}
+        return {key: value for key, value in merged.items() if value is not None}
+
+    def _usual(self) -> dict[str, Any]:
         seeds = [{"seeds": f"{address_of(0)}:{self.storage_port}"}]
         return {
             "cluster_name": "xmppd engines",
@@ -127,7 +151,6 @@ class CassandraNode:
             "cdc_enabled": False,
             "cdc_raw_directory": f"{self.folder}/cdc_raw",
             **SMALL,
-            **self.settings,
         }
 
 

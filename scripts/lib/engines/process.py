@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.errors import EngineError
+
 POLL = 0.05
 """Seconds between two looks at something that has no event."""
 
@@ -21,11 +23,18 @@ class Process:
     """Clock ticks since the machine started."""
 
     def is_up(self) -> bool:
-        """Whether it runs: a zombie does not, and neither does another process with the same pid."""
+        """Whether any of its threads lives; another process with the same pid does not count."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
         stat = read_stat(self.pid)
-        return stat is not None and stat[0] != "Z" and int(stat[19]) == self.born
+        return stat is not None and int(stat[19]) == self.born and (stat[0] != "Z" or self._has_threads())
+
+    def _has_threads(self) -> bool:
+        """Whether a zombie still holds its ports: the first thread of a process may end before others."""
+        try:
+            return len(list(Path(f"/proc/{self.pid}/task").iterdir())) > 1
+        except OSError:
+            return False
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal if it still runs."""
@@ -83,3 +92,5 @@ def stop_all(processes: Iterable[Process], grace: float) -> None:
         deadline = time.monotonic() + seconds
         while (left := [process for process in left if process.is_up()]) and time.monotonic() < deadline:
             time.sleep(POLL)
+    if left:
+        raise EngineError(f"the kernel does not end {', '.join(str(process.pid) for process in left)}")
