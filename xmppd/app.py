@@ -76,6 +76,7 @@ class App:
             max_items=limits.roster_items,
             max_groups=limits.roster_groups_per_item,
             max_name_bytes=limits.name_bytes,
+            log_days=config.rosters.log_days,
             now=now,
         )
         domains = frozenset(config.server.domains)

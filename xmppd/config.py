@@ -21,6 +21,7 @@ from xmppd.settings import (
     LogConfig,
     LoopConfig,
     PluginsConfig,
+    RostersConfig,
     Section,
     ServerConfig,
     SessionsConfig,
@@ -45,6 +46,7 @@ class Config(Section):
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()
     sessions: SessionsConfig = SessionsConfig()
+    rosters: RostersConfig = RostersConfig()
     store: StoreConfig = StoreConfig()
     plugins: PluginsConfig = PluginsConfig()
     log: LogConfig = LogConfig()

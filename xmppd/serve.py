@@ -62,6 +62,7 @@ FIXED = (
     "limits.roster_items",
     "limits.roster_groups_per_item",
     "limits.name_bytes",
+    "rosters",
     "store",
     "loop",
 )

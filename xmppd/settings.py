@@ -180,6 +180,12 @@ class SessionsConfig(Section):
     ping_timeout: Annotated[float, Field(gt=0)] = 60.0
 
 
+class RostersConfig(Section):
+    """Contact lists; the bounds of one are in `limits`."""
+
+    log_days: Annotated[float, Field(ge=0, le=3650)] = 90.0
+
+
 class StoreConfig(Section):
     """Where the truth is kept. `path` defaults to `xmppd.sqlite` in the data folder."""
 

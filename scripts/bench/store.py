@@ -22,8 +22,8 @@ from xmppd.store.table import Put, Table
 ROSTER = Table(
     "roster",
     ("account",),
-    ("contact",),
-    {"name": "text", "subscription": "text", "ask": "bool", "groups": "text"},
+    ("part", "name"),
+    {"value": "text"},
     static={"version": "int"},
 )
 MESSAGES = Table("messages", ("account",), ("id",), {"id": "int", "stanza": "blob", "at": "timestamp"})
@@ -39,7 +39,7 @@ def account(number: int) -> str:
 
 
 def contact(number: int) -> dict[str, object]:
-    return {"contact": f"contact{number % CONTACTS}@localhost", "name": "Somebody", "subscription": "both"}
+    return {"part": "item", "name": f"contact{number % CONTACTS}@localhost", "value": "both\x1fSomebody\x1f"}
 
 
 def calls(store: SqliteStore) -> dict[str, Call]:
@@ -48,14 +48,16 @@ def calls(store: SqliteStore) -> dict[str, Call]:
             MESSAGES, {"account": account(n), "id": n, "stanza": STANZA, "at": 1700000000.5}
         ),
         "put_if": lambda n: store.put_if(
-            ROSTER, {"account": account(n), **contact(n)}, {"subscription": "both"}
+            ROSTER, {"account": account(n), **contact(n)}, {"value": "both\x1fSomebody\x1f"}
         ),
         "batch of a row and a version": lambda n: store.batch(
             ROSTER, (account(n),), [Put(contact(n))], static={"version": n}
         ),
         "get a row": lambda n: store.get(MESSAGES, (account(n), n % 1000)),
-        "get a row and its version": lambda n: store.get(ROSTER, (account(n), str(contact(n)["contact"]))),
-        "scan 50 rows": lambda n: store.scan(ROSTER, (account(n),)),
+        "get a row and its version": lambda n: store.get(
+            ROSTER, (account(n), "item", str(contact(n)["name"]))
+        ),
+        "scan 50 rows": lambda n: store.scan(ROSTER, (account(n),), start=("item",), end=("item",)),
     }
 
 

@@ -1,15 +1,15 @@
 """Rosters that last (RFC 6121 2): loaded once, changed by compare-and-set on the version that 2.6 shows.
 
-An account's roster is one partition of `ROSTER`. Whoever changes it writes the row and the next version in
-one batch, on condition that the version is still the one that was read; so writers in several processes are
-linear.
+An account's roster is one partition of `ROSTER`. Whoever changes it writes the row, the next version and an
+entry of the log (`xmppd.core.roster_log`) in one batch, on condition that the version is still the one that
+was read; so writers in several processes are linear.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
@@ -17,17 +17,19 @@ from xml.etree.ElementTree import Element
 from xmppd.core.begun import begun
 from xmppd.core.roster_cache import Roster, RosterCache, roster_of
 from xmppd.core.roster_change import Change, SubscriptionChange, received, sent
-from xmppd.core.roster_item import ROSTER, RosterItem, item_of, row_of
+from xmppd.core.roster_item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
+from xmppd.core.roster_log import DAY, LogBudget, LogEntry, entry_of, version_name
 from xmppd.core.roster_set import RemoveRequest, SetRequest, parse_set
 from xmppd.core.subscription import Inbound, Kind, Outbound
 from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreUnavailable
-from xmppd.store.table import Delete, Put, Store, Value
+from xmppd.store.table import Delete, Put, Row, Store, Value
 from xmppd.stream.lru import Lru
 from xmppd.xml.roster import roster_query
 
 __all__ = [
     "ROSTER",
     "Change",
+    "LogEntry",
     "RemoveRequest",
     "Roster",
     "RosterItem",
@@ -55,7 +57,8 @@ class Rosters:
 
     `max_items` bounds what a roster shows, `max_requests` the subscription requests that wait in it,
     `max_groups` the groups of an item, `max_name_bytes` a name and a group, `cache_bytes` all rosters kept in
-    memory here (sessions may hold more). `now` gives seconds since the epoch.
+    memory here (sessions may hold more). Changes are logged for `log_days` (0: not at all). `now` gives
+    seconds since the epoch.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Rosters:
         max_groups: int = 10,
         max_name_bytes: int = 1023,
         cache_bytes: int = 64 << 20,
+        log_days: float = 90,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -75,6 +79,8 @@ class Rosters:
         self._max_groups = max_groups
         self._max_name_bytes = max_name_bytes
         self._now = now
+        self._log_seconds = log_days * DAY
+        self._log_budget = LogBudget()
         self._cache = RosterCache(cache_bytes)
         self._results: Lru[str, tuple[Roster, bytes]] = Lru(RESULTS)
         self._loading: dict[str, asyncio.Future[Roster | None]] = {}
@@ -104,12 +110,18 @@ class Rosters:
 
     async def get_item(self, account: str, contact: str) -> RosterItem | None:
         """One item as the store has it, hidden ones included."""
-        row = await self._store.get(ROSTER, (account, contact))
+        row = await self._store.get(ROSTER, item_key(account, contact))
         return None if row is None else item_of(row)
 
     async def items(self, account: str) -> list[RosterItem]:
         """All items as the store has them, hidden ones included, by contact."""
-        return [item_of(row) for row in (await self._store.scan(ROSTER, (account,))).rows]
+        return [item_of(row) for row in await self._rows(account)]
+
+    async def log(self, account: str, *, after: int = 0, limit: int | None = None) -> list[LogEntry]:
+        """The log's entries of versions above `after`, oldest first; the first `limit` of them."""
+        start = (LOG, version_name(after + 1))
+        page = await self._store.scan(ROSTER, (account,), start=start, end=(LOG,), limit=limit)
+        return [entry_of(row) for row in page.rows]
 
     def forget(self, account: str) -> None:
         """Drop the roster from memory: somebody else may have changed it."""
@@ -151,7 +163,7 @@ class Rosters:
         if account in self._unsure:
             await self._settle(account)
         for _ in range(2):
-            rows = (await self._store.scan(ROSTER, (account,))).rows
+            rows = await self._rows(account)
             if rows:
                 return roster_of(account, rows[0]["version"] or 0, rows)
             # No row shows the version. Where there is one, look again: an item may have come in between.
@@ -160,6 +172,10 @@ class Rosters:
                 break
         return Roster(account, version or 0)
 
+    async def _rows(self, account: str) -> list[Row]:
+        """The rows of all items. The log is another range of the partition and costs them nothing."""
+        return (await self._store.scan(ROSTER, (account,), start=(ITEM,), end=(ITEM,))).rows
+
     async def _version(self, account: str) -> int | None:
         static = await self._store.get_static(ROSTER, (account,))
         version: int | None = static["version"] if static is not None else None
@@ -167,8 +183,12 @@ class Rosters:
 
     # changing
 
-    async def change(self, account: str, contact: str, edit: Edit) -> Change:
+    async def change(
+        self, account: str, contact: str, edit: Edit, *, by: str = "", what: str = "set"
+    ) -> Change:
         """Replace one item by what `edit` makes of it, durably. The one read-modify-write of rosters.
+
+        The log says that `by` (by default the account) did `what`; see `LogEntry`.
 
         Changes of one account come back in the order of their versions: push before awaiting anything else.
         StanzaError resource-constraint when the roster is full; StoreConflict if others never stop.
@@ -179,15 +199,15 @@ class Rosters:
         async with lock:
             for _ in range(_ATTEMPTS):
                 roster = self._cache.get(account) or await self._load(account)
-                change = await self._try(roster, contact, edit)
+                change = await self._try(roster, contact, edit, by or account, what)
                 if change is not None:
                     return change
                 self.forget(account)
         raise StoreConflict(f"roster of {account}")
 
-    async def _try(self, roster: Roster, contact: str, edit: Edit) -> Change | None:
+    async def _try(self, roster: Roster, contact: str, edit: Edit, by: str, what: str) -> Change | None:
         """One attempt; None when the roster in memory turned out to be old."""
-        row = await self._store.get(ROSTER, (roster.account, contact))
+        row = await self._store.get(ROSTER, item_key(roster.account, contact))
         if row is not None and (row["version"] or 0) != roster.version:
             return None
         old = None if row is None else item_of(row)
@@ -196,10 +216,16 @@ class Rosters:
             return Change(contact, old, new, roster)
         self._check_room(roster, old, new)
         # By the clock, so that no version comes back after a roster was deleted or restored from a backup.
-        after = roster.changed(contact, new, max(roster.version + 1, int(self._now() * 1000)))
-        write = Delete((contact,)) if new is None else Put(row_of(new))
-        if not await self._write(roster, after.version, write):
+        now = self._now()
+        after = roster.changed(contact, new, max(roster.version + 1, int(now * 1000)))
+        entry = LogEntry(after.version, roster.version, now, by, what, contact, old, new)
+        writes: list[Put | Delete] = [Delete((ITEM, contact)) if new is None else Put(row_of(new))]
+        if is_logged := self._log_seconds > 0 and self._log_budget.has_room(roster.account, entry):
+            writes.append(entry.put(self._log_seconds))
+        if not await self._write(roster, after, writes):
             return None
+        if is_logged:
+            self._log_budget.spend(roster.account, entry)
         return Change(contact, old, new, self._cache.keep(after))
 
     def _check_room(self, roster: Roster, old: RosterItem | None, new: RosterItem | None) -> None:
@@ -210,12 +236,13 @@ class Rosters:
         if new.pending_in and not (old and old.pending_in) and len(roster.requests) >= self._max_requests:
             raise StanzaError("resource-constraint", "Too many subscription requests wait for an answer.")
 
-    async def _write(self, roster: Roster, version: int, write: Put | Delete) -> bool:
+    async def _write(self, roster: Roster, after: Roster, writes: Sequence[Put | Delete]) -> bool:
+        """Replace `roster` by `after` in the store; whether it was still what stands there."""
         account = roster.account
-        newer: dict[str, Value] = {"version": version}
+        newer: dict[str, Value] = {"version": after.version}
         expect = _expect(roster.version)
         try:
-            return await self._store.batch(ROSTER, (account,), [write], static=newer, expect=expect)
+            return await self._store.batch(ROSTER, (account,), writes, static=newer, expect=expect)
         except StoreUnavailable:
             raise
         except BaseException:  # timed out or cancelled: it may be written yet
@@ -241,23 +268,23 @@ class Rosters:
         """What a client's roster set wants; StanzaError as in RFC 6121 2.3.3."""
         return parse_set(query, account, max_groups=self._max_groups, max_name_bytes=self._max_name_bytes)
 
-    async def set_item(self, account: str, request: SetRequest) -> Change:
+    async def set_item(self, account: str, request: SetRequest, *, by: str = "") -> Change:
         """Add the contact, or replace its name and groups (RFC 6121 2.3, 2.4)."""
 
         def edit(item: RosterItem | None) -> RosterItem:
             item = item or RosterItem(request.contact)
             return replace(item, name=request.name, groups=request.groups, hidden=False)
 
-        return await self.change(account, request.contact, edit)
+        return await self.change(account, request.contact, edit, by=by)
 
-    async def remove_item(self, account: str, contact: str) -> Change:
+    async def remove_item(self, account: str, contact: str, *, by: str = "") -> Change:
         """Remove the contact (RFC 6121 2.5), or StanzaError item-not-found. Tell it `old.farewell`."""
 
         def edit(item: RosterItem | None) -> None:
             if item is None or item.hidden:
                 raise StanzaError("item-not-found")
 
-        return await self.change(account, contact, edit)
+        return await self.change(account, contact, edit, by=by, what="remove")
 
     def result(self, roster: Roster, asked: str | None) -> bytes | None:
         """The payload that answers a roster get; None for a client that has this very version (2.6)."""
@@ -279,7 +306,7 @@ class Rosters:
     # subscriptions (RFC 6121 3)
 
     async def outbound_subscription(
-        self, account: str, contact: str, kind: Kind
+        self, account: str, contact: str, kind: Kind, *, by: str = ""
     ) -> SubscriptionChange[Outbound]:
         """The account sends `kind` to the contact: its half of it (RFC 6121 A.2). A repeat is harmless."""
         if contact == account:
@@ -291,12 +318,12 @@ class Rosters:
             new, step = sent(item, contact, kind)
             return new
 
-        change = await self.change(account, contact, edit)
+        change = await self.change(account, contact, edit, by=by, what=f"sent {kind}")
         assert step is not None
         return SubscriptionChange(change, step)
 
     async def inbound_subscription(
-        self, account: str, contact: str, kind: Kind, request: bytes = b""
+        self, account: str, contact: str, kind: Kind, request: bytes = b"", *, by: str = ""
     ) -> SubscriptionChange[Inbound]:
         """The contact's `kind` reaches the account: its half of it (RFC 6121 A.3). A repeat is harmless.
 
@@ -312,7 +339,7 @@ class Rosters:
             new, step = received(item, contact, kind, request)
             return new
 
-        change = await self.change(account, contact, edit)
+        change = await self.change(account, contact, edit, by=by or contact, what=f"received {kind}")
         assert step is not None
         return SubscriptionChange(change, step)
 

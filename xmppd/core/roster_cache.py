@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmppd.core.roster_item import RosterItem, unpack_groups
+from xmppd.core.roster_item import SEPARATOR, RosterItem, flags_of
 from xmppd.store.table import Row
 from xmppd.xml.roster import count_items, replace_item, roster_item
 
@@ -89,25 +89,25 @@ def shelved(packed: bytes) -> bytes:
 
 
 def roster_of(account: str, version: int, rows: Sequence[Row]) -> Roster:
-    """The roster in the rows of one partition of `ROSTER`."""
+    """The roster in the item rows of one partition of `ROSTER`."""
     followers: list[str] = []
     following: list[str] = []
     requests: list[tuple[str, bytes]] = []
     packed: list[str] = []
     intern = sys.intern
     for row in rows:
-        contact = intern(row["contact"])
-        subscription = row["subscription"]
+        contact = intern(row["name"])
+        words, name, request, *groups = row["value"].split(SEPARATOR)
+        state, approved, hidden = flags_of(words)
+        subscription, ask, pending_in = state.parts
         if subscription in ("both", "from"):
             followers.append(contact)
         if subscription in ("both", "to"):
             following.append(contact)
-        if row["pending_in"]:
-            requests.append((contact, row["request"] or b""))
-        if not row["hidden"]:
-            groups = unpack_groups(row["groups"])
-            ask, approved = row["ask"], row["approved"]
-            packed.append(roster_item(contact, subscription, row["name"], groups, ask=ask, approved=approved))
+        if pending_in:
+            requests.append((contact, request.encode()))
+        if not hidden:
+            packed.append(roster_item(contact, subscription, name, groups, ask=ask, approved=approved))
     seen_by = tuple(sorted(followers))
     sees = seen_by if following == followers else tuple(sorted(following))
     return Roster(account, version, seen_by, sees, tuple(sorted(requests)), shelved("".join(packed).encode()))

@@ -1,35 +1,36 @@
 """One contact of one account as a value, and its row in the table of rosters (RFC 6121 2.1.2).
 
-A roster is one partition: a row per contact, and a static `version` that every change moves on.
+A roster is one partition: a row per contact in the part `item`, a row per change in the part `log`, and a
+static `version` that every change moves on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from xmppd.core.subscription import Kind, State, Subscription
+from xmppd.errors import StoreBug
 from xmppd.store.table import Row, Table, Value
 from xmppd.xml.roster import roster_item
 
 ROSTER = Table(
     "roster",
     partition=("account",),
-    cluster=("contact",),
-    columns={
-        "name": "text",
-        "subscription": "text",
-        "ask": "bool",
-        "pending_in": "bool",
-        "approved": "bool",
-        "hidden": "bool",
-        "groups": "text",
-        "request": "blob",
-    },
+    cluster=("part", "name"),
+    columns={"value": "text"},
     static={"version": "int"},
 )
+"""`name` is the contact of an item, or the version that a log entry made; `value` is what `value_of` packs,
+or an entry of `xmppd.core.roster_log`.
+"""
 
-_SEPARATOR = "\x1f"
-"""Joins groups in their column: a character that no XML document can hold."""
+ITEM, LOG = "item", "log"
+"""The parts of a roster: who reads one never reads the other."""
+
+SEPARATOR = "\x1f"
+"""Joins the fields of a packed item: a character that no XML document can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,42 +85,71 @@ class RosterItem:
         )
 
 
-def pack_groups(groups: tuple[str, ...]) -> str:
-    """The groups as one column."""
-    return _SEPARATOR.join(groups)
+def item_key(account: str, contact: str) -> tuple[str, str, str]:
+    """The key of an item's row."""
+    return (account, ITEM, contact)
 
 
-def unpack_groups(packed: str | None) -> tuple[str, ...]:
-    """The groups of a column written by `pack_groups`, or of one never written."""
-    return tuple(packed.split(_SEPARATOR)) if packed else ()
+def row_of(item: RosterItem) -> dict[str, Value]:
+    """The columns of an item's row, without its account."""
+    return {"part": ITEM, "name": item.contact, "value": value_of(item)}
 
 
 def item_of(row: Row) -> RosterItem:
     """The item in a row of `ROSTER`."""
-    state = State.of(row["subscription"] or "none", bool(row["ask"]), bool(row["pending_in"]))
+    return item_from(row["name"], row["value"])
+
+
+def value_of(item: RosterItem) -> str:
+    """The item but for its contact as one text: words for its state, name, request, and each group.
+
+    StoreBug for a text with the separator in it, which comes from no client.
+    """
+    flags = (" approved" if item.approved else "") + (" hidden" if item.hidden else "")
+    words = _WORDS[item.state] + flags
+    value = SEPARATOR.join((words, item.name, item.request.decode(), *item.groups))
+    if value.count(SEPARATOR) != 2 + len(item.groups):
+        raise StoreBug(f"the roster item of {item.contact} holds a control character")
+    return value
+
+
+def item_from(contact: str, value: str) -> RosterItem:
+    """The item that `value_of` packed."""
+    words, name, request, *groups = value.split(SEPARATOR)
+    state, approved, hidden = flags_of(words)
     return RosterItem(
-        contact=row["contact"],
+        contact=contact,
         subscription=state.subscription,
         ask=state.ask,
         pending_in=state.pending_in,
-        approved=bool(row["approved"]),
-        name=row["name"] or "",
-        groups=unpack_groups(row["groups"]),
-        request=row["request"] or b"",
-        hidden=bool(row["hidden"]),
+        approved=approved,
+        name=name,
+        groups=tuple(groups),
+        request=request.encode(),
+        hidden=hidden,
     )
 
 
-def row_of(item: RosterItem) -> dict[str, Value]:
-    """The columns of an item's row, its contact included."""
-    return {
-        "contact": item.contact,
-        "name": item.name,
-        "subscription": item.subscription,
-        "ask": item.ask,
-        "pending_in": item.pending_in,
-        "approved": item.approved,
-        "hidden": item.hidden,
-        "groups": pack_groups(item.groups),
-        "request": item.request,
+def flags_of(words: str) -> tuple[State, bool, bool]:
+    """State, approved and hidden, of the first field of a packed item; StoreBug for words nobody wrote."""
+    flags = _FLAGS.get(words)
+    if flags is None:
+        raise StoreBug(f"a roster item begins with {words!r}: it was not written by this version")
+    return flags
+
+
+def _words_of(state: State) -> str:
+    return state.subscription + (" ask" if state.ask else "") + (" pending" if state.pending_in else "")
+
+
+_WORDS: Mapping[State, str] = MappingProxyType({state: _words_of(state) for state in State})
+
+_FLAGS: Mapping[str, tuple[State, bool, bool]] = MappingProxyType(
+    {
+        words + (" approved" if approved else "") + (" hidden" if hidden else ""): (state, approved, hidden)
+        for state, words in _WORDS.items()
+        for approved in (False, True)
+        for hidden in (False, True)
     }
+)
+"""Looked up for each item of each roster read, so it is a table."""

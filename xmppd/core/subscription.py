@@ -40,6 +40,11 @@ class State(Enum):
         return cls((subscription, ask, pending_in))
 
     @property
+    def parts(self) -> tuple[Subscription, bool, bool]:
+        """`subscription`, `ask` and `pending_in`."""
+        return self._value_
+
+    @property
     def subscription(self) -> Subscription:
         """What is granted."""
         return self._value_[0]
