@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Iterable
 
 from xmppd import ns
 from xmppd.core.accounts import Accounts
-from xmppd.core.iqs import Address, Handler, HandlerKey, Payload, Request
+from xmppd.core.begun import begun
+from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Request
 from xmppd.core.presence import Presences, subscription_stanza
 from xmppd.core.roster import Change, Roster, Rosters, SetRequest
+from xmppd.core.roster_delta import MAX_CHANGES, cost, deltas
 from xmppd.core.sessions import Session, Sessions
 from xmppd.core.subscription import Kind
 from xmppd.errors import StanzaError
@@ -25,6 +27,9 @@ SUBSCRIPTION_TYPES: dict[str, Kind] = {
     "unsubscribed": "unsubscribed",
 }
 """The types of presence that manage subscriptions (RFC 6121 3)."""
+
+_LOOKS = 3
+"""How often the log is read for one roster get while the roster goes on changing."""
 
 
 class Contacts:
@@ -69,25 +74,53 @@ class Contacts:
 
     # rosters (RFC 6121 2)
 
-    def get(self, request: Request) -> Payload | Awaitable[Payload]:
-        """The result of a roster get; None when the client's version is the current one. Marks the resource
-        interested.
+    def get(self, request: Request) -> Answer | Awaitable[Answer]:
+        """The result of a roster get; None when the client's version is the current one, and None followed by
+        pushes when it is a little older. Marks the resource interested.
         """
         session, stanza = request.session, request.stanza
-        session.has_roster = True
         asked = request.payload.get("ver") if b"ver" in stanza.raw else None
         roster: Roster | Awaitable[Roster] | None = session.live.roster
         if roster is None:
             roster = self._rosters.load(session.account)
         if isinstance(roster, Roster):
             session.live.roster = roster
+            if asked and (since := self._rosters.lag(roster, asked)) is not None:
+                return begun(self._get_changes(session, since))
+            session.has_roster = True
             return self._rosters.result(roster, asked)
         return self._get_later(session, asked, roster)
 
-    async def _get_later(self, session: Session, version: str | None, loading: Awaitable[Roster]) -> Payload:
-        roster = await loading
-        session.live.update_roster(roster)
-        return self._rosters.result(roster, version)
+    async def _get_later(self, session: Session, asked: str | None, loading: Awaitable[Roster]) -> Answer:
+        session.live.update_roster(await loading)
+        roster = session.live.roster
+        assert roster is not None
+        if asked and (since := self._rosters.lag(roster, asked)) is not None:
+            return await self._get_changes(session, since)
+        session.has_roster = True
+        return self._rosters.result(roster, asked)
+
+    async def _get_changes(self, session: Session, since: int) -> Answer:
+        """Nothing, followed by a push for each item that changed since that version (RFC 6121 2.6.3); or the
+        whole roster.
+
+        The resource is interested only from now on: a push before the result would give the client a version
+        whose older changes it does not have yet.
+        """
+        live = session.live
+        for _ in range(_LOOKS):
+            entries = await self._rosters.log(session.account, after=since, limit=MAX_CHANGES + 1)
+            assert live.roster is not None
+            if entries and entries[-1].version >= live.roster.version:
+                break  # nothing changed while the log was read
+        session.has_roster = True
+        roster = live.roster
+        assert roster is not None
+        result = self._rosters.result(roster, None)
+        pushes = deltas(entries, since, roster.version)
+        if pushes is None or result is None or cost(pushes) > len(result):
+            return result
+        return Followed(None, b"".join(self._push_stanza(session, payload) for payload in pushes))
 
     async def set(self, request: Request) -> None:
         """A roster set: one item added, changed or removed (RFC 6121 2.3 to 2.5); StanzaError as in 2.3.3."""
@@ -131,11 +164,14 @@ class Contacts:
             return
         live.update_roster(change.roster)
         payload = self._rosters.push(change)
-        self._pushes += 1
         for session in live.sessions.values():
             if session.has_roster:
-                head = build.start_tag("iq", {"type": "set", "id": f"push{self._pushes}", "to": session.full})
-                session.send(head + b">" + payload + b"</iq>")
+                session.send(self._push_stanza(session, payload))
+
+    def _push_stanza(self, session: Session, payload: bytes) -> bytes:
+        self._pushes += 1
+        head = build.start_tag("iq", {"type": "set", "id": f"push{self._pushes}", "to": session.full})
+        return head + b">" + payload + b"</iq>"
 
     # subscriptions (RFC 6121 3)
 

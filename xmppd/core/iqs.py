@@ -65,7 +65,18 @@ class EarlyRequest:
 
 
 Payload = Element | bytes | None
-Handler = Callable[[Any], Payload | Awaitable[Payload]]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The payload of a result, and whole stanzas that go out right behind it."""
+
+    payload: Payload
+    stanzas: bytes
+
+
+Answer = Payload | Followed
+Handler = Callable[[Any], Answer | Awaitable[Answer]]
 HandlerKey = tuple[Address, str, str]
 """Address, "get" or "set", Clark name of the payload."""
 
@@ -140,13 +151,19 @@ class Iqs:
         answer = handler(Request(session, stanza, target))
         if isinstance(answer, Awaitable):
             return _reply_later(session, stanza, answer)
-        session.send(build.iq_result(stanza, session.full, answer))
+        session.send(result_of(stanza, session.full, answer))
         return None
 
 
-async def _reply_later(session: Session, stanza: Stanza, answer: Awaitable[Payload]) -> None:
-    payload = await answer
-    session.send(build.iq_result(stanza, session.full, payload))
+async def _reply_later(session: Session, stanza: Stanza, answer: Awaitable[Answer]) -> None:
+    session.send(result_of(stanza, session.full, await answer))
+
+
+def result_of(stanza: Stanza, to: str, answer: Answer) -> bytes:
+    """What a handler's answer to an iq makes go out."""
+    if isinstance(answer, Followed):
+        return build.iq_result(stanza, to, answer.payload) + answer.stanzas
+    return build.iq_result(stanza, to, answer)
 
 
 def check(stanza: Stanza) -> None:

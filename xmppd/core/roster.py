@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element
 from xmppd.core.begun import begun
 from xmppd.core.roster_cache import Roster, RosterCache, roster_of
 from xmppd.core.roster_change import Change, SubscriptionChange, received, sent
+from xmppd.core.roster_delta import lag
 from xmppd.core.roster_item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
 from xmppd.core.roster_log import DAY, LogBudget, LogEntry, entry_of, version_name
 from xmppd.core.roster_set import RemoveRequest, SetRequest, parse_set
@@ -298,6 +299,10 @@ class Rosters:
         if len(payload) <= MAX_RESULT_BYTES:
             self._results.put(roster.account, (roster, payload))
         return payload
+
+    def lag(self, roster: Roster, asked: str) -> int | None:
+        """The version a client asked with, if the log may tell what happened since (2.6.3)."""
+        return lag(asked, roster.version) if self._log_seconds else None
 
     def push(self, change: Change) -> bytes:
         """The payload of the push that tells of a change (RFC 6121 2.1.6)."""

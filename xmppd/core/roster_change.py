@@ -30,13 +30,12 @@ class Change:
     @property
     def is_visible(self) -> bool:
         """Whether clients see a difference, so that a push is due (RFC 6121 2.1.6)."""
-        return _packed(self.old) != _packed(self.new)
+        return seen(self.old) != seen(self.new)
 
     @property
     def push(self) -> bytes:
         """The payload of the push that tells clients how the item stands now."""
-        item = _packed(self.new) or roster_item(self.contact, "remove")
-        return roster_query(item.encode(), str(self.version))
+        return push_of(self.contact, self.new, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +68,11 @@ def _kept(old: RosterItem | None, new: RosterItem) -> RosterItem | None:
     return None if is_empty and (old is None or old.hidden) else new
 
 
-def _packed(item: RosterItem | None) -> str:
+def seen(item: RosterItem | None) -> str:
+    """What clients see of an item, as XML; "" for nothing."""
     return item.packed if item is not None else ""
+
+
+def push_of(contact: str, item: RosterItem | None, version: int) -> bytes:
+    """The payload of a push: how the contact's item stands at that version (RFC 6121 2.1.6)."""
+    return roster_query((seen(item) or roster_item(contact, "remove")).encode(), str(version))

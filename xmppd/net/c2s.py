@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterator
 
 from xmppd import ns
 from xmppd.core import iqs
-from xmppd.core.iqs import EarlyRequest, Handler
+from xmppd.core.iqs import EarlyRequest, Handler, result_of
 from xmppd.core.sessions import Session
 from xmppd.errors import SaslError, StanzaError, StreamError
 from xmppd.jid import Jid
@@ -379,11 +379,11 @@ class C2SConnection(Wire):
     async def _ask_later(self, stanza: Stanza, handler: Handler) -> None:
         try:
             answer = handler(EarlyRequest(self.domain, self.peer, stanza))
-            payload = await answer if isinstance(answer, Awaitable) else answer
+            answer = await answer if isinstance(answer, Awaitable) else answer
         except StanzaError as error:
             self.write(build.error_reply(stanza, "", error))
             return
-        self.write(build.iq_result(stanza, "", payload))
+        self.write(result_of(stanza, "", answer))
 
     def _bind(self, stanza: Stanza) -> Waiting:
         """Bind a resource and answer with the full JID (RFC 6120 7.6, 7.7)."""
