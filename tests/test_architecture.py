@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "xmppd.admin.commands": ("xmppd.errors", "xmppd.jid"),
     "xmppd.admin": (*BOTTOM, "xmppd.admin", "xmppd.config", "xmppd.settings", "xmppd.log", VERSION),
     "xmppd.app": ("xmppd",),
+    "xmppd.copying": ("xmppd",),
     "xmppd.serve": ("xmppd",),
     "xmppd.testing": ("xmppd",),
     "xmppd.__main__": ("xmppd",),

@@ -68,7 +68,7 @@ class App:
         self.jobs = Jobs()
         self.hooks = Hooks()
         self.commands = Commands()
-        self.store = store if store is not None else SqliteStore(config.store_path, now=now)
+        self.store = store if store is not None else store_of(config, now)
         self.accounts = Accounts(self.store, iterations=config.auth.iterations, now=now)
         limits = config.limits
         self.rosters = Rosters(
@@ -204,6 +204,11 @@ class AccountOffice:
 
 
 # from configuration to the rules of each part
+
+
+def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:
+    """The store that the configuration names, not yet open."""
+    return SqliteStore(config.store_path, now=now)
 
 
 def binding_rules(config: Config) -> BindingRules:

@@ -36,6 +36,7 @@ from xmppd.app import (
     wire_rules,
 )
 from xmppd.config import Config
+from xmppd.copying import copy_store
 from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
 from xmppd.jobs import log_tasks
 from xmppd.loader import find_plugin
@@ -45,7 +46,7 @@ from xmppd.net.listener import Listener
 from xmppd.net.service import SWEEP_SECONDS
 from xmppd.settings import ListenerConfig
 
-__all__ = ["check", "open_offline", "serve"]
+__all__ = ["check", "copy_store", "open_offline", "serve"]
 
 log = logging.getLogger(__name__)
 

@@ -45,9 +45,27 @@ INTERRUPTED = 130
 
 SERVE = Description("serve", "Run the server", offline=True)
 CHECK_CONFIG = Description("check-config", "List every mistake in the configuration", offline=True)
+COPY_STORE = Description(
+    "store copy",
+    "Copy a whole installation into another store, or go on with that, and compare every row",
+    (
+        Parameter("from", "str", "the configuration whose store is copied", option=True),
+        Parameter("to", "str", "the configuration whose store is filled", option=True),
+        Parameter("compare", "bool", "copy nothing, only compare", required=False, option=True),
+        Parameter(
+            "allow_running",
+            "bool",
+            "also while a server runs on it; what changes meanwhile is missed",
+            required=False,
+            option=True,
+        ),
+    ),
+    offline=True,
+)
 BUILT_IN = (
     SERVE,
     CHECK_CONFIG,
+    COPY_STORE,
     *descriptions_of(ServerCommands),
     *descriptions_of(UserCommands),
     *map(described, Commands().describe()),
@@ -72,6 +90,11 @@ class App(Protocol):
 
     def open_offline(self, config: Config) -> AbstractAsyncContextManager[Offline]:
         """Open the store and what stands on it, without listening."""
+
+    def copy_store(
+        self, source: Config, target: Config, *, compare: bool, allow_running: bool
+    ) -> list[dict[str, Any]]:
+        """Copy one store into another and compare them, or only that; a mapping for each table."""
 
     def check(self, config: Config) -> list[Problem]:
         """Mistakes in what plugins were told, which the configuration's own models cannot see."""
@@ -119,6 +142,8 @@ def _run(argv: Sequence[str], app: App) -> int:
         return app.serve(functools.partial(load, given.config))
     if about is CHECK_CONFIG:
         return _check_config(given, app)
+    if about is COPY_STORE:
+        return _copy_store(given, app)
     config = load(given.config)
     arguments, generated = _arguments(about, given)
     try:
@@ -153,6 +178,14 @@ def _check_config(given: argparse.Namespace, app: App) -> int:
     else:
         _show(f"{source}: no mistakes", given)
     return BAD_CONFIG if problems else 0
+
+
+def _copy_store(given: argparse.Namespace, app: App) -> int:
+    arguments, _ = _arguments(COPY_STORE, given)
+    source, target = (load(Path(arguments[name])) for name in ("from", "to"))
+    compare, allow_running = (arguments.get(name) is True for name in ("compare", "allow_running"))
+    _show(app.copy_store(source, target, compare=compare, allow_running=allow_running), given)
+    return 0
 
 
 def _show(result: Any, given: argparse.Namespace) -> None:

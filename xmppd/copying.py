@@ -1,0 +1,132 @@
+"""Moving a whole installation from the store of one configuration into the store of another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from xmppd import log as logs
+from xmppd.admin.progress import ProgressBar
+from xmppd.admin.socket import NoServer, request
+from xmppd.app import TABLES, plugin_folders, prepare_folder, store_of
+from xmppd.config import Config
+from xmppd.errors import CommandError
+from xmppd.loader import find_plugin
+from xmppd.store.comparison import Comparison, Findings
+from xmppd.store.table import Store, Table
+from xmppd.store.transfer import COPIES, COPY, Transfer
+
+PATIENCE = 5.0
+"""Seconds to wait for a server's answer."""
+
+
+def copy_store(source: Config, target: Config, *, compare: bool, allow_running: bool) -> list[dict[str, Any]]:
+    """Copy every table, go on with a copy that was cut short, and compare all rows; only that with `compare`.
+
+    One mapping for each table. CommandError when something is in the way, or the stores differ; StoreError.
+    """
+    if store_name(source) == store_name(target):
+        raise CommandError(f"both configurations have the same store: {store_name(source)}")
+    if not source.store_path.exists():
+        raise CommandError(f"there is no store to copy: {source.store_path}")
+    if not allow_running:
+        refuse_running(source, "source")
+        refuse_running(target, "target")
+    logs.configure(target.log.model_copy(update={"level": "warning"}))
+    prepare_folder(target)
+    return asyncio.run(_copy(source, target, compare=compare))
+
+
+async def _copy(source: Config, target: Config, *, compare: bool) -> list[dict[str, Any]]:
+    tables = tables_of(source, target)
+    progress = ProgressBar(sys.stderr)
+    async with opened(source, tables) as old, opened(target, [*tables, COPIES]) as new:
+        await check_source(old, tables)
+        transfer = Transfer(old, new, tables, name=store_name(source), progress=progress, now=time.time)
+        total = None if compare else await transfer.run()
+        found = await Comparison(old, new, progress=progress, now=time.time).run(tables, total)
+        report(found)
+        if not compare:
+            await transfer.forget()
+    return [row_of(findings) for findings in found]
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Config, tables: Sequence[Table]) -> AsyncIterator[Store]:
+    """The store of a configuration, with `tables` made or migrated."""
+    store = store_of(config)
+    try:
+        await store.open(tables)
+        yield store
+    finally:
+        await store.close()
+
+
+def tables_of(*configs: Config) -> list[Table]:
+    """The tables of the core, and of all plugins that any of the configurations loads; ConfigError,
+    CommandError.
+    """
+    found = {table.name: table for table in TABLES}
+    for config in configs:
+        for name in config.plugins.enabled:
+            plugin_class, _ = find_plugin(name, plugin_folders(config), config)
+            for table in plugin_class.tables(name):
+                if found.setdefault(table.name, table) != table:
+                    raise CommandError(f"the configurations have different plugins named {name!r}")
+    return list(found.values())
+
+
+async def check_source(store: Store, tables: Sequence[Table]) -> None:
+    """Refuse a source that is itself half a copy; warn of tables that no plugin declares."""
+    names = {table.name for table in tables}
+    stored = await store.stored_tables()
+    if COPIES.name in stored:
+        await store.open([COPIES])
+        static = await store.get_static(COPIES, COPY)
+        if static is not None:
+            raise CommandError(f"the source is an unfinished copy of {static['source']}: finish that first")
+    left_out = [name for name in stored if name not in names and name != COPIES.name]
+    if left_out:
+        sys.stderr.write(
+            f"warning: not copied, for no plugin of the configurations declares them: {', '.join(left_out)}\n"
+        )
+
+
+def refuse_running(config: Config, role: str) -> None:
+    """CommandError when a server answers that writes to the store."""
+    with contextlib.suppress(NoServer):
+        request(config.socket_path, "status", {}, seconds=PATIENCE)
+        raise CommandError(
+            f"the server of the {role} is running (it answers at {config.socket_path}): stop it first"
+        )
+
+
+def store_name(config: Config) -> str:
+    """What an operator calls the store, the same whoever asks."""
+    return f"sqlite {config.store_path.absolute()}"
+
+
+def row_of(findings: Findings) -> dict[str, Any]:
+    """What is shown of one table."""
+    shown = asdict(findings)
+    del shown["examples"]
+    return shown
+
+
+def report(found: Sequence[Findings]) -> None:
+    """CommandError that says where the stores differ, if they do."""
+    wrong = [findings for findings in found if not findings.is_equal]
+    if wrong:
+        lines = ["the target is not like the source:"]
+        for findings in wrong:
+            lines.append(
+                f"  {findings.table}: {findings.missing} missing, {findings.different} different, "
+                f"{findings.extra} too many"
+            )
+            lines += [f"    {example}" for example in findings.examples]
+        raise CommandError("\n".join(lines))
