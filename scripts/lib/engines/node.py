@@ -105,6 +105,7 @@ class CassandraNode:
             "cassandra-foreground": "yes",
             "cassandra.skip_wait_for_gossip_to_settle": 0,
             "cassandra.ring_delay_ms": 0 if self.count == 1 else 5000,
+            "cassandra.shutdown_announce_in_ms": 200,
             "jna.tmpdir": self.folder,
         }
         return [
