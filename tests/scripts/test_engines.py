@@ -176,13 +176,14 @@ def test_pid_of_somebody_else_is_left_alone() -> None:
     stranger.send(signal.SIGKILL)
 
 
-def test_stopped_child_is_not_up(tmp_path: Path) -> None:
+def test_killed_child_is_no_zombie(tmp_path: Path) -> None:
     child = spawn(["sleep", "60"], tmp_path / "log", tied=False)
     assert child.is_up()
     child.send(signal.SIGKILL)
     deadline = time.monotonic() + 10
     while child.is_up():
         assert time.monotonic() < deadline
+    assert not Path(f"/proc/{child.pid}").exists()
 
 
 def test_tied_engines_end_with_who_started_them(folder: Path) -> None:

@@ -91,7 +91,7 @@ def _fetch(work: Path) -> Path:
     (work / "pom.xml").write_text(POM)
     jars = work / "jars"
     command: list[str | Path] = [
-        *(maven, "-q", "-B", "--strict-checksums", "-f", work / "pom.xml"),
+        *(maven, "-q", "-B", "-Dstyle.color=never", "--strict-checksums", "-f", work / "pom.xml"),
         *(f"-Dmaven.repo.local={work / 'repository'}", f"{PLUGIN}:copy-dependencies"),
         *(f"-DoutputDirectory={jars}", "-DincludeScope=runtime"),
     ]
