@@ -1,0 +1,280 @@
+"""Calls of the store's port turned into statements of Cassandra, for one open table."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from xmppd.errors import StoreBug
+from xmppd.store._cql import ROW_MARK, Bound, CqlTable
+from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
+from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
+
+LONGEST_TTL = 20 * 365 * 86400
+"""Seconds. Cassandra refuses a longer life; such a row lives for ever."""
+
+Statement = tuple[str, Sequence[Value]]
+"""CQL text and the values of its parameters."""
+
+Found = Sequence[Value]
+"""One row as it comes from the driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Statements on one partition that take effect together, and that may be repeated without harm."""
+
+    statements: Sequence[Statement]
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionalWrite:
+    """Statements that take effect together if a condition holds.
+
+    `look` reads the mark that this write leaves behind, then the columns compared. `expect` is what they
+    have to be, None for "no row at all". Writes with the same `turn` get in each other's way.
+    """
+
+    statements: Sequence[Statement]
+    look: Statement
+    mark: int
+    expect: tuple[Value, ...] | None
+    turn: object
+
+    def is_applied(self, found: Sequence[Found]) -> bool:
+        """Whether what `look` found shows that this write took effect."""
+        return bool(found) and found[0][0] == self.mark
+
+    def holds(self, found: Sequence[Found]) -> bool:
+        """Whether the condition holds by what `look` found."""
+        if self.expect is None:
+            return not found
+        values = tuple(found[0][1 : len(self.expect) + 1]) if found else (None,) * len(self.expect)
+        return values == self.expect
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A checked scan of one partition: what to ask for, how many rows to give, what marks its pages'
+    tokens.
+    """
+
+    statement: Statement
+    limit: int | None
+    kind: str
+
+
+class OpenTable:
+    """One declaration in use. What is asked for is checked (StoreBug) before there is any statement."""
+
+    def __init__(self, keyspace: str, table: Table) -> None:
+        self.declaration = table
+        self.cql = CqlTable(keyspace, table)
+        self.shape = Shape(table)
+        self._checks = lru_cache(256)(self.shape.row_checks)
+        self._is_clustered = bool(table.cluster)
+        self._first_cluster = len(table.partition)
+
+    def release(self) -> None:
+        """Give up the memory of texts that can be made again."""
+        self._checks.cache_clear()
+        self.cql.release()
+
+    # writing
+
+    def put(self, row: Mapping[str, Value], ttl: float | None) -> Write:
+        """Write columns of one row."""
+        columns = self._checked((), row)
+        return Write([self.insert(columns, self._seconds(ttl))])
+
+    def put_if(
+        self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, ttl: float | None
+    ) -> ConditionalWrite:
+        """Write columns of one row if it is absent, or holds what is expected."""
+        columns, seconds, mark = self._checked((), row), self._seconds(ttl), _new_mark()
+        key = tuple(columns[column] for column in self.cql.key)
+        turn = (self.declaration.name, key[: self._first_cluster])
+        if expect is None:
+            text = self.cql.insert_new(tuple(columns))
+            look = self.cql.look_row(()), key
+            return ConditionalWrite([(text, (*columns.values(), mark, seconds))], look, mark, None, turn)
+        expected = self.shape.plain_values(expect)
+        plain = {column: value for column, value in columns.items() if column in self.cql.plain}
+        text = self.cql.update_if(tuple(plain), tuple(expected))
+        update = text, (seconds, *plain.values(), mark, *key, *expected.values())
+        # The UPDATE alone would leave a row that is gone when its columns are.
+        row_itself = self.cql.insert(self.cql.key), (*key, seconds)
+        look = self.cql.look_row(tuple(expected)), key
+        return ConditionalWrite([update, row_itself], look, mark, tuple(expected.values()), turn)
+
+    def delete(self, key: Key) -> Write:
+        """Delete a row, or a partition with its static columns."""
+        if len(key) == self._first_cluster:
+            return Write([(self.cql.delete_partition, self.shape.partition(key))])
+        return Write([(self.cql.delete_row, self.shape.key(key))])
+
+    def batch(
+        self,
+        partition: Key,
+        writes: Sequence[Put | Delete],
+        static: Mapping[str, Value] | None,
+        expect: Mapping[str, Value] | None,
+    ) -> Write | ConditionalWrite:
+        """Write rows and static columns of one partition, if the static columns hold what is expected."""
+        partition = self.shape.partition(partition)
+        statements: list[Statement] = []
+        touched: list[Key] = []
+        for write in writes:
+            if isinstance(write, Put):
+                columns = self._checked(partition, write.row)
+                statements.append(self.insert(columns, self._seconds(write.ttl)))
+                touched.append(tuple(columns[column] for column in self.cql.cluster))
+            else:
+                statements.append(self._delete(partition, write.cluster))
+                touched.append(write.cluster)
+        self.shape.distinct(touched)
+        values = self.shape.static_values(static) if static else {}
+        seconds = self._seconds(None)
+        if expect is None:
+            if values:
+                text = self.cql.update_static(tuple(values), ())
+                statements.append((text, (seconds, *values.values(), *partition)))
+            return Write(statements)
+        expected, mark = self.shape.static_values(expect), _new_mark()
+        text = self.cql.update_static(tuple(values), tuple(expected))
+        statements.insert(0, (text, (seconds, *values.values(), mark, *partition, *expected.values())))
+        look = self.cql.look_static(tuple(expected)), partition
+        turn = (self.declaration.name, partition)
+        return ConditionalWrite(statements, look, mark, tuple(expected.values()), turn)
+
+    def _checked(self, partition: Key, row: Mapping[str, Value]) -> dict[str, Value]:
+        """The columns of a row, the key among them. A `partition` given is not in the row."""
+        given = tuple(row)
+        checks = self._checks(given, self.cql.key[len(partition) :])
+        checked = {column: check(row[column]) for column, check in zip(given, checks, strict=True)}
+        if partition:
+            return {**dict(zip(self.cql.partition, partition, strict=True)), **checked}
+        return checked
+
+    def insert(self, columns: Mapping[str, Value], seconds: int) -> Statement:
+        """What writes columns of one row, the key among them, for so many seconds (0: for ever)."""
+        if not seconds:
+            return self.cql.insert(tuple(columns)), (*columns.values(), 0)
+        # A mark that outlived the rest would be a row.
+        return self.cql.insert((*columns, ROW_MARK)), (*columns.values(), 0, seconds)
+
+    def _delete(self, partition: Key, cluster: Key) -> Statement:
+        if not cluster:
+            return self.cql.delete_rows, (*partition, *self.cql.smallest)
+        return self.cql.delete_row, (*partition, *self.shape.cluster(cluster))
+
+    def _seconds(self, ttl: float | None) -> int:
+        """A life as Cassandra wants it: whole seconds, 0 for ever."""
+        life = check_ttl(self.declaration, ttl)
+        return 0 if life is None or life > LONGEST_TTL else math.ceil(life)
+
+    # reading
+
+    def get(self, key: Key) -> Statement:
+        """What to ask for one row by its whole key."""
+        return self.cql.select_row, self.shape.key(key)
+
+    def get_static(self, partition: Key) -> Statement:
+        """What to ask for static columns; StoreBug for a table without any too."""
+        if not self.cql.static:
+            raise StoreBug(f"table {self.declaration.name} has no static columns")
+        return self.cql.select_static, self.shape.partition(partition)
+
+    def static_row(self, found: Sequence[Found]) -> Row | None:
+        """The static columns that were found; None when none has a value."""
+        if not found:
+            return None
+        values = found[0][self._first_cluster :]
+        if all(value is None for value in values):
+            return None
+        return dict(zip(self.cql.static, values, strict=True))
+
+    def rows(self, found: Sequence[Found]) -> list[Row]:
+        """Rows as callers see them. A partition with static columns only comes as a row without key: no
+        row.
+        """
+        columns = self.cql.columns
+        if self._is_clustered:
+            first = self._first_cluster
+            return [dict(zip(columns, row, strict=True)) for row in found if row[first] is not None]
+        return [dict(zip(columns, row, strict=True)) for row in found]
+
+    def scan(
+        self,
+        partition: Key,
+        bounds: tuple[Key | None, Key | None],
+        limit: int | None,
+        reverse: bool,
+        page: bytes | None,
+    ) -> Scan:
+        """What to ask for rows of one partition."""
+        table = self.declaration
+        ascending = table.descending == reverse
+        start, end = (self.shape.prefix(bound or ()) for bound in bounds)
+        lower, upper = Bound(">=", start), Bound("<=", end)
+        kind = "+" if ascending else "-"
+        if page is not None:
+            after = read_page_token(self.shape, kind, page, table.cluster)
+            if after[: len(start)] < start or (end and after[: len(end)] > end):
+                raise StoreBug(f"table {table.name}: the page token is of a scan of other rows")
+            lower, upper = (Bound(">", after), upper) if ascending else (lower, Bound("<", after))
+        given = [bound for bound in (lower, upper) if bound.values]
+        values = [*self.shape.partition(partition), *(value for bound in given for value in bound.values)]
+        if limit is not None:
+            values.append(self.asked(limit))
+        shape = tuple((bound.operator, len(bound.values)) for bound in given)
+        text = self.cql.select_range(shape, ascending if reverse else None, limit is not None)
+        return Scan((text, values), limit, kind)
+
+    def page(self, scan: Scan, found: Sequence[Found]) -> Page:
+        """The rows of a scan."""
+        rows = self.rows(found)
+        if scan.limit is None or len(rows) <= scan.limit:
+            return Page(rows, None)
+        rows.pop()
+        return Page(rows, page_token(scan.kind, tuple(rows[-1][column] for column in self.cql.cluster)))
+
+    def after_all(self, page: bytes | None) -> Key | None:
+        """The key behind which a scan of everything goes on; None: at the beginning."""
+        return None if page is None else read_page_token(self.shape, "*", page, self.cql.key)
+
+    def rest_of_partition(self, after: Sequence[Value], limit: int) -> Statement | None:
+        """What to ask for the rows behind this one (a key, or a row as found) in its partition.
+
+        None when there are none: a table without clustering columns, a partition with static columns only.
+        """
+        first, end = self._first_cluster, len(self.cql.key)
+        if not self._is_clustered or after[first] is None:
+            return None
+        operator = "<" if self.declaration.descending else ">"
+        text = self.cql.select_range(((operator, end - first),), None, True)
+        return text, (*after[:end], limit)
+
+    def next_partitions(self, after: Sequence[Value] | None, limit: int) -> Statement:
+        """What to ask for the rows of all partitions, or of those behind the partition of the row `after`."""
+        values = () if after is None else after[: self._first_cluster]
+        return self.cql.select_all(after is not None), (*values, limit)
+
+    def page_of_all(self, rows: list[Row], limit: int) -> Page:
+        """The rows of a scan of everything, of which there may be one too many."""
+        if len(rows) <= limit:
+            return Page(rows, None)
+        del rows[limit:]
+        return Page(rows, page_token("*", tuple(rows[-1][column] for column in self.cql.key)))
+
+    def asked(self, limit: int) -> int:
+        """One row more than wanted shows whether there are more. CQL counts up to 2^31 - 1."""
+        return min(check_limit(self.declaration, limit), (1 << 31) - 2) + 1
+
+
+def _new_mark() -> int:
+    """A number that no other write has."""
+    return int.from_bytes(os.urandom(8), "big") >> 1

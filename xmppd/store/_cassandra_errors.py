@@ -1,0 +1,64 @@
+"""What the errors of Cassandra and its driver mean for a store."""
+
+from __future__ import annotations
+
+from cassandra import (
+    AuthenticationFailed,
+    InvalidRequest,
+    OperationTimedOut,
+    ReadFailure,
+    ReadTimeout,
+    RequestValidationException,
+    Unauthorized,
+    Unavailable,
+    UnresolvableContactPoints,
+    WriteTimeout,
+)
+from cassandra.cluster import NoHostAvailable
+from cassandra.connection import ConnectionException
+from cassandra.protocol import IsBootstrappingErrorMessage, OverloadedErrorMessage, SyntaxException
+
+from xmppd.errors import StoreBug, StoreError, StoreTimeout, StoreUnavailable
+
+NOT_SENT = (NoHostAvailable, UnresolvableContactPoints, AuthenticationFailed, Unauthorized)
+"""Nothing was done, and nobody will."""
+
+NOT_DONE = (Unavailable, OverloadedErrorMessage, IsBootstrappingErrorMessage)
+"""The coordinator refused before it did anything; of a conditional write that is not sure."""
+
+REFUSED = (RequestValidationException, SyntaxException, TypeError, ValueError, OverflowError)
+"""The request itself is wrong."""
+
+
+def translated(error: BaseException, *, conditional: bool = False) -> StoreError:
+    """The StoreError to raise for an error met with a request. What is not known has an unknown outcome."""
+    if isinstance(error, StoreError):
+        return error
+    reason = _sentence(error)
+    if isinstance(error, NOT_SENT):
+        return StoreUnavailable(f"Cassandra cannot be asked: {reason}")
+    if isinstance(error, (*NOT_DONE, ReadFailure)) and not conditional:
+        return StoreUnavailable(f"Cassandra did not do it: {reason}")
+    if isinstance(error, REFUSED):
+        return StoreBug(f"Cassandra refused a statement: {reason}")
+    return StoreTimeout(f"Cassandra did not answer in time: {reason}")
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong, without the words of the protocol where we know better ones."""
+    if isinstance(error, NoHostAvailable):
+        reasons = error.errors if isinstance(error.errors, dict) else {}
+        each = [f"{host}: {_sentence(reason)}" for host, reason in list(reasons.items())[:3]]
+        return "; ".join(each) or str(error.args[0])
+    if isinstance(error, Unavailable):
+        return f"{error.alive_replicas} of {error.required_replicas} replicas needed are alive"
+    if isinstance(error, WriteTimeout | ReadTimeout):
+        answered = f"{error.received_responses} of {error.required_responses} replicas answered"
+        return f"{answered} ({type(error).__name__})"
+    if isinstance(error, OperationTimedOut):
+        return f"no answer from {error.last_host}" if error.last_host else "no answer"
+    if isinstance(error, InvalidRequest | RequestValidationException):
+        return str(error.args[0]) if error.args else type(error).__name__
+    if isinstance(error, ConnectionException):
+        return f"the connection broke: {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

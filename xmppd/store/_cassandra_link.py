@@ -1,0 +1,414 @@
+"""The connection to Cassandra: statements in, rows or StoreErrors out, for one event loop.
+
+The driver has threads of its own. Its callbacks only append to a queue and wake the loop when it was not
+woken yet, so many completions cost one wake-up. What is under way is bounded, every statement has a
+deadline, and what may be repeated without harm is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cassandra import ConsistencyLevel, ProtocolVersion
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, ResultSet, Session
+from cassandra.policies import (
+    ConstantReconnectionPolicy,
+    DCAwareRoundRobinPolicy,
+    FallthroughRetryPolicy,
+    TokenAwarePolicy,
+)
+from cassandra.query import BatchStatement, BatchType, tuple_factory
+
+from xmppd.errors import StoreError, StoreTimeout, StoreUnavailable
+from xmppd.store._breaker import Breaker
+from xmppd.store._cassandra_calls import ConditionalWrite, Found, Statement
+from xmppd.store._cassandra_errors import translated
+from xmppd.store._cassandra_options import CassandraOptions
+from xmppd.store._turns import Slots, Turns
+
+log = logging.getLogger(__name__)
+
+SERIAL = "serial"
+TEXTS = 1024
+"""How many prepared statements are kept."""
+PAGE_ROWS = 2000
+"""The most rows that Cassandra sends at once; the driver's own default could be gigabytes of messages."""
+ATTEMPT = 0.6
+"""The part of the whole time that one attempt may take, so that there is time to find out what became of
+it.
+"""
+TRIES = 4
+PAUSE_SECONDS = 0.05
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class LinkStats:
+    """What was asked of Cassandra."""
+
+    requests: int = 0
+    retried: int = 0
+    unknown: int = 0
+    resolved: int = 0
+    completions: int = 0
+    wakeups: int = 0
+
+
+@dataclass(slots=True)
+class _Live:
+    """What exists while connected."""
+
+    cluster: Cluster
+    session: Session
+    prepared: OrderedDict[str, asyncio.Future[Any]] = field(default_factory=OrderedDict)
+
+
+class Link:
+    """Connects at `connect`, after any fork. Every error is a StoreError."""
+
+    def __init__(self, options: CassandraOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stats = LinkStats()
+        self.breaker = Breaker(clock)
+        self.slots = Slots(options.in_flight, options.waiting)
+        self._options = options
+        self._clock = clock
+        self._turns = Turns()
+        self._live: _Live | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._is_woken = False
+        self._under_way = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    # connecting
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether `connect` has succeeded and `close` was not called."""
+        return self._live is not None
+
+    async def connect(self) -> None:
+        """Connect to the cluster; StoreUnavailable."""
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="store-prepare")
+        cluster = self._cluster()
+        try:
+            session = await self._loop.run_in_executor(self._threads, cluster.connect)
+        except Exception as error:
+            await self._loop.run_in_executor(self._threads, cluster.shutdown)
+            self._threads.shutdown(wait=False)
+            raise translated(error) from error
+        # The clocks of Cassandra decide which write is the last one, not ours: theirs are fewer.
+        session.use_client_timestamp = False
+        session.default_fetch_size = PAGE_ROWS
+        self._live = _Live(cluster, session)
+
+    def _cluster(self) -> Cluster:
+        options = self._options
+        auth = None
+        if options.username is not None:
+            auth = PlainTextAuthProvider(options.username, options.password or "")
+        local = DCAwareRoundRobinPolicy(options.local_dc)
+        # Without shuffling all nodes of ours ask the same coordinator for a partition while it is up: its
+        # clock alone orders plain and conditional writes, and conditional ones meet in one place.
+        quorum = ExecutionProfile(
+            load_balancing_policy=TokenAwarePolicy(local, shuffle_replicas=False),
+            retry_policy=FallthroughRetryPolicy(),
+            consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+            serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
+            request_timeout=options.request_timeout,
+            row_factory=tuple_factory,
+        )
+        serial = ExecutionProfile(
+            load_balancing_policy=quorum.load_balancing_policy,
+            retry_policy=quorum.retry_policy,
+            consistency_level=ConsistencyLevel.LOCAL_SERIAL,
+            request_timeout=options.request_timeout,
+            row_factory=tuple_factory,
+        )
+        return Cluster(
+            contact_points=list(options.contact_points),
+            protocol_version=ProtocolVersion.V5,
+            execution_profiles={EXEC_PROFILE_DEFAULT: quorum, SERIAL: serial},
+            auth_provider=auth,
+            ssl_context=_ssl_context(options),
+            connect_timeout=options.connect_timeout,
+            control_connection_timeout=options.connect_timeout,
+            reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
+            # A node that hangs would hold up every new statement; it is told when it is first asked.
+            prepare_on_all_hosts=False,
+            application_name="xmppd",
+        )
+
+    async def close(self) -> None:
+        """Let everything under way end, then disconnect."""
+        await self._is_idle.wait()
+        live, self._live = self._live, None
+        if live is not None and self._loop is not None and self._threads is not None:
+            await self._loop.run_in_executor(self._threads, live.cluster.shutdown)
+            self._threads.shutdown(wait=False)
+
+    @property
+    def cluster(self) -> Cluster:
+        """The driver's cluster, for what it knows of nodes; StoreUnavailable when not connected."""
+        return self._connected().cluster
+
+    async def in_thread(self, ask: Callable[[Session], Answer]) -> Answer:
+        """Something that blocks, done with the session: making tables."""
+        live = self._connected()
+        assert self._loop is not None
+        self._begin()
+        try:
+            return await self._loop.run_in_executor(self._threads, ask, live.session)
+        except Exception as error:
+            raise translated(error) from error
+        finally:
+            self._end()
+
+    # asking
+
+    async def read(self, statement: Statement, *, serial: bool = False) -> list[Found]:
+        """All rows of a SELECT, in as many pieces as it takes."""
+        return await self._guarded(
+            lambda end: self._repeated(lambda: self._rows(statement, end, serial), end)
+        )
+
+    async def write(self, statements: Sequence[Statement]) -> None:
+        """Do statements on one partition together. They may be done twice."""
+        await self._guarded(lambda end: self._repeated(lambda: self._batch(statements, end), end))
+
+    async def write_if(self, write: ConditionalWrite) -> bool:
+        """Do a conditional write; whether it was applied. StoreTimeout when that cannot be found out."""
+        return await self._guarded(lambda end: self._in_turn(write, end))
+
+    async def _guarded(self, ask: Callable[[float], Awaitable[Answer]]) -> Answer:
+        """One call of the port, from its deadline to its last word."""
+        self._connected()
+        self.breaker.check()
+        self._begin()
+        try:
+            answer = await ask(self._clock() + self._options.request_timeout)
+        except (StoreUnavailable, StoreTimeout) as error:
+            self.breaker.failed(error)
+            raise
+        finally:
+            self._end()
+        self.breaker.succeeded()
+        return answer
+
+    async def _repeated(self, ask: Callable[[], Awaitable[Answer]], end: float) -> Answer:
+        """Try several times within the deadline what can be repeated without harm."""
+        pause = PAUSE_SECONDS
+        for tries in range(1, TRIES + 1):
+            try:
+                return await ask()
+            except (StoreUnavailable, StoreTimeout):
+                if tries == TRIES or self._clock() + pause >= end:
+                    raise
+            self.stats.retried += 1
+            await asyncio.sleep(pause)
+            pause *= 3
+        raise AssertionError("the last try returns or raises")
+
+    async def _in_turn(self, write: ConditionalWrite, end: float) -> bool:
+        # Two at once on one partition would only make Paxos start over.
+        async with self._turns.turn(write.turn, end - self._clock()):
+            return await self._conditional(write, end)
+
+    async def _conditional(self, write: ConditionalWrite, end: float) -> bool:
+        problem: StoreError | None = None
+        pause = PAUSE_SECONDS
+        while True:
+            try:
+                found = await self._batch(write.statements, end, conditional=True)
+            except StoreTimeout as error:
+                self.stats.unknown += 1
+                problem = error
+            except StoreUnavailable:
+                if problem is None:
+                    raise
+            else:
+                if found[0][0]:
+                    return True
+                if problem is None:
+                    return False
+            # An attempt may have been applied, and not only when this one was refused.
+            assert problem is not None
+            if await self._was_applied(write, problem, end):
+                return True
+            if self._clock() + pause >= end:
+                raise problem
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    async def _was_applied(self, write: ConditionalWrite, problem: StoreError, end: float) -> bool:
+        """Ask what became of a conditional write. True: applied. False: not applied, and it may be tried
+        again.
+
+        A serial read ends every proposal that is under way before it answers. StoreTimeout if it cannot tell.
+        """
+        try:
+            found = await self._repeated(lambda: self._rows(write.look, end, True), end)
+        except (StoreTimeout, StoreUnavailable):
+            raise StoreTimeout(str(problem)) from problem
+        if write.is_applied(found):
+            self.stats.resolved += 1
+            return True
+        if write.holds(found):
+            self.stats.resolved += 1
+            return False
+        raise StoreTimeout(f"{problem}; what it was to change has changed since") from problem
+
+    # one request
+
+    async def _rows(self, statement: Statement, end: float, serial: bool) -> list[Found]:
+        text, values = statement
+        bound = (await self._prepared(text)).bind(values)
+        bound.is_idempotent = True
+        rows: list[Found] = []
+        state = None
+        while True:
+            response, piece = await self._ask(bound, end, serial=serial, state=state)
+            rows = rows + piece if rows else piece
+            state = ResultSet(response, piece).paging_state
+            if state is None:
+                return rows
+
+    async def _batch(
+        self, statements: Sequence[Statement], end: float, *, conditional: bool = False
+    ) -> list[Found]:
+        prepared = [await self._prepared(text) for text, _ in statements]
+        bound = [it.bind(values) for it, (_, values) in zip(prepared, statements, strict=True)]
+        together = bound[0]
+        if len(bound) > 1:
+            together = BatchStatement(BatchType.UNLOGGED)
+            for each in bound:
+                together.add(each)
+        together.is_idempotent = not conditional
+        _, found = await self._ask(together, end, conditional=conditional)
+        return found
+
+    async def _prepared(self, text: str) -> Any:
+        live = self._connected()
+        preparing = live.prepared.get(text)
+        if preparing is None:
+            assert self._loop is not None
+            preparing = self._loop.run_in_executor(self._threads, live.session.prepare, text)
+            live.prepared[text] = preparing
+            if len(live.prepared) > TEXTS:
+                live.prepared.popitem(last=False)
+        elif preparing.done() and preparing.exception() is None:
+            live.prepared.move_to_end(text)
+            return preparing.result()
+        try:
+            return await asyncio.shield(preparing)
+        except Exception as error:
+            if live.prepared.get(text) is preparing:
+                del live.prepared[text]
+            failed = translated(error)
+            # Nothing but the text was sent.
+            raise StoreUnavailable(str(failed)) if isinstance(failed, StoreTimeout) else failed from error
+
+    async def _ask(
+        self,
+        statement: Any,
+        end: float,
+        *,
+        serial: bool = False,
+        conditional: bool = False,
+        state: bytes | None = None,
+    ) -> tuple[Any, list[Found]]:
+        await self.slots.take(end - self._clock())
+        live = self._connected()
+        assert self._loop is not None
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.stats.requests += 1
+        self._begin()
+        try:
+            response = live.session.execute_async(
+                statement,
+                timeout=max(min(end - self._clock(), self._options.request_timeout * ATTEMPT), 0.001),
+                execution_profile=SERIAL if serial else EXEC_PROFILE_DEFAULT,
+                paging_state=state,
+            )
+            response.add_callbacks(
+                self._answered, self._failed, callback_args=(answer,), errback_args=(answer,)
+            )
+        except Exception as error:
+            self.slots.give()
+            self._end()
+            raise translated(error, conditional=conditional) from error
+        try:
+            return response, await answer or []
+        except Exception as error:
+            raise translated(error, conditional=conditional) from error
+
+    # completions; the first two are called by threads of the driver
+
+    def _answered(self, rows: Any, answer: asyncio.Future[Any]) -> None:
+        self._complete((answer, rows, None))
+
+    def _failed(self, error: BaseException, answer: asyncio.Future[Any]) -> None:
+        self._complete((answer, None, error))
+
+    def _complete(self, outcome: tuple[asyncio.Future[Any], Any, BaseException | None]) -> None:
+        self._done.append(outcome)
+        # Appended before looked at: whoever sees the flag set can rely on the loop to come after that.
+        if not self._is_woken:
+            self._is_woken = True
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_woken = False
+        self.stats.wakeups += 1
+        while self._done:
+            answer, rows, error = self._done.popleft()
+            self.stats.completions += 1
+            self.slots.give()
+            self._end()
+            if answer.done():
+                continue  # nobody waits any more
+            if error is None:
+                answer.set_result(rows)
+            else:
+                answer.set_exception(error)
+
+    # what is under way
+
+    def _connected(self) -> _Live:
+        if self._live is None:
+            raise StoreUnavailable("the store is not open")
+        return self._live
+
+    def _begin(self) -> None:
+        self._under_way += 1
+        self._is_idle.clear()
+
+    def _end(self) -> None:
+        self._under_way -= 1
+        if self._under_way == 0:
+            self._is_idle.set()
+
+
+def _ssl_context(options: CassandraOptions) -> ssl.SSLContext | None:
+    """How Cassandra is recognised, and we by it; None without TLS. OSError for files that cannot be read."""
+    if not options.tls:
+        return None
+    context = ssl.create_default_context(cafile=options.tls_ca)
+    context.check_hostname = options.tls_check_host_name
+    if options.tls_certificate is not None:
+        context.load_cert_chain(options.tls_certificate, options.tls_key)
+    return context

@@ -1,0 +1,91 @@
+"""What a table is declared to be as plain data, and which changes of it an engine can follow.
+
+Engine-neutral. Each engine keeps these declarations beside its tables. A column that is no longer declared
+stays, with its data, in the table and in the declaration, so that it cannot come back as something else.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from xmppd.errors import StoreBug
+from xmppd.store.table import Table
+
+Declaration = dict[str, Any]
+"""`partition`, `cluster`: lists of [column, type]; `columns`, `static`: column -> type; `descending`."""
+
+
+def declared(table: Table) -> Declaration:
+    """The declaration of a table as data. Its TTL is not in it: that is a matter of each row."""
+    return {
+        "partition": [[column, table.type_of(column)] for column in table.partition],
+        "cluster": [[column, table.type_of(column)] for column in table.cluster],
+        "columns": {column: kind for column, kind in table.columns.items() if column not in table.key},
+        "static": dict(table.static),
+        "descending": table.descending,
+    }
+
+
+def merged(table: Table, old: Declaration | None) -> Declaration:
+    """What is declared now together with what is only kept; StoreBug that says why if it cannot follow
+    `old`.
+    """
+    new = declared(table)
+    if old is None:
+        return new
+    _refuse_other_keys(table, old, new)
+    _refuse_other_columns(table, old, new)
+    return {
+        **new,
+        "columns": {**old["columns"], **new["columns"]},
+        "static": {**old["static"], **new["static"]},
+    }
+
+
+def missing(table: Table, old: Declaration | None) -> list[str]:
+    """What has to be done to a table recorded as `old`, a sentence each."""
+    if old is None:
+        return [f"table {table.name} is missing"]
+    new = declared(table)
+    return [
+        f"table {table.name}: the {words}column {column} is missing"
+        for part, words in (("columns", ""), ("static", "static "))
+        for column in new[part]
+        if column not in old[part]
+    ]
+
+
+def as_text(declaration: Declaration) -> str:
+    """The form in which a declaration is kept and compared."""
+    return json.dumps(declaration, sort_keys=True)
+
+
+def _refuse_other_keys(table: Table, old: Declaration, new: Declaration) -> None:
+    for part, words in (("partition", "partition key"), ("cluster", "clustering key")):
+        if old[part] != new[part]:
+            was, wants = (", ".join(f"{c} {kind}" for c, kind in d[part]) or "nothing" for d in (old, new))
+            raise StoreBug(
+                f"table {table.name}: the {words} was {was} and is now declared as {wants}, "
+                "but a key cannot change: declare a table with another name and copy the rows"
+            )
+    if old["descending"] != new["descending"]:
+        raise StoreBug(
+            f"table {table.name}: `descending` was {old['descending']}, but the order of rows cannot change: "
+            "scan with `reverse`, or declare a table with another name and copy the rows"
+        )
+
+
+def _refuse_other_columns(table: Table, old: Declaration, new: Declaration) -> None:
+    for part, other in (("columns", "static"), ("static", "columns")):
+        for column, kind in new[part].items():
+            if column in old[other]:
+                raise StoreBug(
+                    f"table {table.name}: the column {column} cannot become "
+                    f"{'static' if part == 'static' else 'plain'}: give the new column another name"
+                )
+            if (was := old[part].get(column, kind)) != kind:
+                raise StoreBug(
+                    f"table {table.name}: the column {column} was {was} and is now declared as {kind}, "
+                    "but a type cannot change: give the new column another name"
+                )

@@ -1,0 +1,261 @@
+"""The store on Apache Cassandra: for installations of more than one machine.
+
+Reads and writes are answered by a quorum of the local data centre, conditional writes go through Paxos. What
+became of a conditional write whose answer was lost is found out by a serial read, never guessed. How a table
+lies there is in `_cql`, what a call becomes in `_cassandra_calls`, how it is asked in `_cassandra_link`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xmppd.errors import StoreBug, StoreUnavailable
+from xmppd.store._cassandra_calls import ConditionalWrite, OpenTable
+from xmppd.store._cassandra_dump import TableDump
+from xmppd.store._cassandra_link import Link
+from xmppd.store._cassandra_options import CassandraOptions
+from xmppd.store._cassandra_schema import Schema
+from xmppd.store.table import Delete, Dump, Key, Page, Put, Row, Stored, Table, Value
+
+__all__ = ["CassandraOptions", "CassandraStats", "CassandraStore"]
+
+
+@dataclass(slots=True)
+class CassandraStats:
+    """What the store has done since it was made, and what is under way.
+
+    `unknown` conditional writes got no answer, `resolved` of them were cleared up by reading. `completions`
+    came to the event loop in `wakeups`.
+    """
+
+    reads: int = 0
+    writes: int = 0
+    conditional: int = 0
+    not_applied: int = 0
+    requests: int = 0
+    retried: int = 0
+    unknown: int = 0
+    resolved: int = 0
+    completions: int = 0
+    wakeups: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    breaker_opened: int = 0
+    refused: int = 0
+
+
+class CassandraStore:
+    """Implements `xmppd.store.table.Store`. Connects in `open`, in the process and loop that use it.
+
+    `program` is written beside each change of the schema.
+    """
+
+    def __init__(self, options: CassandraOptions, *, program: str = "xmppd") -> None:
+        self._options = options
+        self._link = Link(options)
+        self._schema = Schema(self._link, options, program)
+        self._tables: dict[str, OpenTable] = {}
+        self._is_closed = False
+        self._opening = asyncio.Lock()
+        self._stats = CassandraStats()
+
+    @property
+    def stats(self) -> CassandraStats:
+        """The counters as they are now."""
+        stats, link = self._stats, self._link
+        for name in ("requests", "retried", "unknown", "resolved", "completions", "wakeups"):
+            setattr(stats, name, getattr(link.stats, name))
+        stats.in_flight, stats.waiting = link.slots.used, link.slots.waiting
+        stats.breaker_opened, stats.refused = link.breaker.opened, link.breaker.refused
+        return stats
+
+    async def open(self, tables: Sequence[Table]) -> None:
+        """Create or migrate `tables`; the first call connects. See the port.
+
+        With `migrate: check` nothing is changed: StoreUnavailable says what is missing.
+        """
+        self._check_not_closed()
+        opened = {table.name: OpenTable(self._options.keyspace, table) for table in tables}
+        if self._options.migrate == "auto":
+            await self.migrate(tables)
+        elif lacking := await self.missing(tables):
+            raise StoreUnavailable(
+                f"the keyspace {self._options.keyspace} is not up to date ({'; '.join(lacking)}): "
+                "run `xmppd store migrate`"
+            )
+        self._tables = {**self._tables, **opened}
+
+    async def close(self) -> None:
+        """Finish every accepted write, then disconnect. Whatever is asked for later is StoreUnavailable."""
+        self._is_closed = True
+        async with self._opening:
+            await self._link.close()
+
+    def release(self) -> None:
+        """Give up texts that can be made again."""
+        for opened in self._tables.values():
+            opened.release()
+
+    # the schema, for commands
+
+    async def migrate(self, tables: Sequence[Table]) -> list[str]:
+        """Make and extend tables whatever the options say; a sentence for each change."""
+        async with self._opening:
+            await self._connect()
+            return await self._schema.migrate(tables)
+
+    async def missing(self, tables: Sequence[Table]) -> list[str]:
+        """What `migrate` would change, a sentence each. Changes nothing."""
+        async with self._opening:
+            await self._connect()
+            return await self._schema.missing(tables)
+
+    async def info(self) -> dict[str, Any]:
+        """The cluster and the tables as they are, for people."""
+        async with self._opening:
+            await self._connect()
+            return await self._schema.info()
+
+    async def _connect(self) -> None:
+        self._check_not_closed()
+        if not self._link.is_connected:
+            await self._link.connect()
+
+    # reading
+
+    async def get(self, table: Table, key: Key) -> Row | None:
+        """One row by its whole key."""
+        opened = self._opened(table)
+        statement = opened.get(key)
+        self._stats.reads += 1
+        rows = opened.rows(await self._link.read(statement))
+        return rows[0] if rows else None
+
+    async def get_static(self, table: Table, partition: Key) -> Row | None:
+        """The static columns of one partition."""
+        opened = self._opened(table)
+        statement = opened.get_static(partition)
+        self._stats.reads += 1
+        return opened.static_row(await self._link.read(statement))
+
+    async def scan(
+        self,
+        table: Table,
+        partition: Key,
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Page:
+        """Rows of one partition in a range."""
+        opened = self._opened(table)
+        scan = opened.scan(partition, (start, end), limit, reverse, page)
+        self._stats.reads += 1
+        return opened.page(scan, await self._link.read(scan.statement))
+
+    async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
+        """Rows of every partition, in the order of their tokens."""
+        opened = self._opened(table)
+        asked = opened.asked(limit)
+        after: Sequence[Value] | None = opened.after_all(page)
+        self._stats.reads += 1
+        rows: list[Row] = []
+        while True:
+            if after is not None and (rest := opened.rest_of_partition(after, asked - len(rows))) is not None:
+                rows += opened.rows(await self._link.read(rest))
+            if (wanted := asked - len(rows)) == 0:
+                break
+            found = await self._link.read(opened.next_partitions(after, wanted))
+            rows += opened.rows(found)
+            if len(found) < wanted or len(rows) == asked:
+                break
+            after = found[-1]  # some of what was found were partitions without rows
+        return opened.page_of_all(rows, limit)
+
+    # writing
+
+    async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write columns of one row."""
+        write = self._opened(table).put(row, ttl)
+        self._stats.writes += 1
+        await self._link.write(write.statements)
+
+    async def delete(self, table: Table, key: Key) -> None:
+        """Delete one row or one partition."""
+        write = self._opened(table).delete(key)
+        self._stats.writes += 1
+        await self._link.write(write.statements)
+
+    async def put_if(
+        self,
+        table: Table,
+        row: Mapping[str, Value],
+        expect: Mapping[str, Value] | None,
+        *,
+        ttl: float | None = None,
+    ) -> bool:
+        """Write columns of one row on a condition; whether it was written."""
+        return await self._write_if(self._opened(table).put_if(row, expect, ttl))
+
+    async def batch(
+        self,
+        table: Table,
+        partition: Key,
+        writes: Sequence[Put | Delete],
+        *,
+        static: Mapping[str, Value] | None = None,
+        expect: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Apply writes of one partition atomically; whether they were applied."""
+        write = self._opened(table).batch(partition, writes, static, expect)
+        if isinstance(write, ConditionalWrite):
+            return await self._write_if(write)
+        if write.statements:
+            self._stats.writes += 1
+            await self._link.write(write.statements)
+        return True
+
+    # tools
+
+    async def stored_tables(self) -> list[str]:
+        """Names of all tables ever declared in the keyspace."""
+        self._check_not_closed()
+        return sorted((await self._schema.existing()).declarations)
+
+    async def dump(
+        self, table: Table, *, partition: Key | None = None, limit: int = 1000, page: bytes | None = None
+    ) -> Dump:
+        """All that a table holds, by pages."""
+        self._stats.reads += 1
+        return await TableDump(self._opened(table)).read(self._link.read, partition, limit, page)
+
+    async def restore(self, table: Table, entries: Sequence[Stored]) -> None:
+        """Write what a dump gave."""
+        self._stats.writes += 1
+        await TableDump(self._opened(table)).write(self._link.write, entries)
+
+    async def _write_if(self, write: ConditionalWrite) -> bool:
+        self._stats.conditional += 1
+        done = await self._link.write_if(write)
+        self._stats.not_applied += not done
+        return done
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise StoreUnavailable("the store was closed")
+
+    def _opened(self, table: Table) -> OpenTable:
+        self._check_not_closed()
+        opened = self._tables.get(table.name)
+        if opened is None:
+            if not self._tables:
+                raise StoreUnavailable("the store is not open")
+            raise StoreBug(f"table {table.name} has not been opened")
+        if opened.declaration is not table and opened.declaration != table:
+            raise StoreBug(f"table {table.name} was opened with another declaration")
+        return opened
