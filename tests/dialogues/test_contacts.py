@@ -231,3 +231,44 @@ async def test_a_set_that_changes_nothing_is_pushed_all_the_same() -> None:
             await alice.send(f"<iq type='set' id='s'><query xmlns='{ROSTER}'>{item}</query></iq>")
             await alice.expect(push(alice, "<item jid='bob@localhost' name='Bob' subscription='none'/>"))
             await alice.expect(f"<iq type='result' id='s' to='{alice.jid}'/>")
+
+
+@pytest.mark.asyncio
+async def test_the_log_says_who_did_it() -> None:
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await world.befriend(alice, bob)
+        item = "<item jid='bob@localhost' subscription='remove'/>"
+        await alice.send(f"<iq type='set' id='r'><query xmlns='{ROSTER}'>{item}</query></iq>")
+        rosters = world.app.rosters
+        of_alice, of_bob = [
+            [(entry.by, entry.what) for entry in await rosters.log(client.bare)] for client in (alice, bob)
+        ]
+        assert of_alice == [
+            (alice.jid, "sent subscribe"),
+            (bob.jid, "received subscribed"),
+            (bob.jid, "received subscribe"),
+            (alice.jid, "sent subscribed"),
+            (alice.jid, "remove"),
+        ]
+        assert of_bob == [
+            (alice.jid, "received subscribe"),
+            (bob.jid, "sent subscribed"),
+            (bob.jid, "sent subscribe"),
+            (alice.jid, "received subscribed"),
+            (alice.jid, "received unsubscribe"),
+            (alice.jid, "received unsubscribed"),
+        ]
+
+
+@pytest.mark.asyncio
+async def test_the_log_names_whose_approval_granted() -> None:
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await bob.send("<presence type='subscribed' to='alice@localhost'/>")
+        await alice.send("<presence type='subscribe' to='bob@localhost'/>")
+        entries = await world.app.rosters.log("alice@localhost")
+        assert [(entry.by, entry.what) for entry in entries] == [
+            (alice.jid, "sent subscribe"),
+            ("bob@localhost", "received subscribed"),
+        ]

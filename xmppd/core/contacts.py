@@ -11,7 +11,7 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Request
 from xmppd.core.presence import Presences, subscription_stanza
-from xmppd.core.roster import Change, Roster, Rosters, SetRequest
+from xmppd.core.roster import Change, Edit, Roster, Rosters, SetRequest
 from xmppd.core.roster_delta import MAX_CHANGES, cost, deltas
 from xmppd.core.sessions import Session, Sessions
 from xmppd.core.subscription import Kind
@@ -124,31 +124,43 @@ class Contacts:
 
     async def set(self, request: Request) -> None:
         """A roster set: one item added, changed or removed (RFC 6121 2.3 to 2.5); StanzaError as in 2.3.3."""
-        account = request.session.account
-        wanted = self._rosters.parse_set(account, request.payload)
+        session = request.session
+        wanted = self._rosters.parse_set(session.account, request.payload)
         if isinstance(wanted, SetRequest):
-            self._push(account, await self._rosters.set_item(account, wanted))
+            await self.set_item(session.account, wanted, session.full)
         else:
-            await self._remove(account, wanted.contact)
+            await self.remove_item(session.account, wanted.contact, session.full)
 
-    async def _remove(self, account: str, contact: str) -> None:
+    async def set_item(self, account: str, wanted: SetRequest, by: str) -> None:
+        """Add a contact, or change its name and groups, in the name of `by` (see `LogEntry`)."""
+        self._push(account, await self._rosters.set_item(account, wanted, by=by))
+
+    async def remove_item(self, account: str, contact: str, by: str) -> None:
         """Undo for the contact what the item stands for, then remove it (RFC 6121 2.5). In this order a
         repeat mends what a kill left half done: without the item there would be nothing to repeat.
         """
         item = await self._rosters.get_item(account, contact)
         said = () if item is None or item.hidden else item.farewell
-        await self._deliver_all(account, contact, said)
-        change = await self._rosters.remove_item(account, contact)
+        await self._deliver_all(account, contact, said, by)
+        change = await self._rosters.remove_item(account, contact, by=by)
         self._push(account, change)
         if change.old is not None:
             rest = [kind for kind in change.old.farewell if kind not in said]  # it changed meanwhile
-            await self._deliver_all(account, contact, rest)
+            await self._deliver_all(account, contact, rest, by)
             if change.old.state.is_followed:
                 self._presences.hide(account, contact)
 
-    async def _deliver_all(self, account: str, contact: str, kinds: Iterable[Kind]) -> None:
+    async def change(self, account: str, contact: str, edit: Edit, *, by: str, what: str) -> Change:
+        """One change of one item (see `Rosters.change`), pushed if clients see a difference. It does not
+        touch the contact's half.
+        """
+        change = await self._rosters.change(account, contact, edit, by=by, what=what)
+        self._publish(account, change)
+        return change
+
+    async def _deliver_all(self, account: str, contact: str, kinds: Iterable[Kind], by: str) -> None:
         for kind in kinds:
-            await self._deliver(account, contact, kind)
+            await self.deliver(account, contact, kind, by=by)
 
     def _publish(self, account: str, change: Change) -> None:
         """Take over a change that a subscription made, and push it if clients see a difference."""
@@ -183,31 +195,31 @@ class Contacts:
             raise StanzaError("bad-request", "Nobody subscribes to this address.")
         if to.domain not in self._domains:
             raise StanzaError("remote-server-not-found")
-        await self._send(session.account, contact, kind, content_of(stanza, session.lang))
+        await self.send(session.account, contact, kind, content_of(stanza, session.lang), by=session.full)
 
-    async def _send(self, account: str, contact: str, kind: Kind, payload: bytes = b"") -> None:
+    async def send(self, account: str, contact: str, kind: Kind, payload: bytes = b"", *, by: str) -> None:
         """The sender's half: roster, push, then the contact's half when the tables say so (RFC 6121 A.2)."""
-        outcome = await self._rosters.outbound_subscription(account, contact, kind)
+        outcome = await self._rosters.outbound_subscription(account, contact, kind, by=by)
         self._publish(account, outcome.change)
         is_routed, state = outcome.transition.route, outcome.transition.state
         if is_routed or kind == "unsubscribed" or (kind == "subscribed" and state.is_followed):
             # What the tables do not route says what this half says already. A kill may have kept it from the
             # other half, and then a repeat mends that; otherwise it changes nothing.
-            is_routed = await self._deliver(account, contact, kind, payload) or is_routed
+            is_routed = await self.deliver(account, contact, kind, payload, by=by) or is_routed
         if is_routed:
             if kind == "subscribed":
                 self._presences.show(account, contact)
             elif kind == "unsubscribed" and was_followed(outcome.change):
                 self._presences.hide(account, contact)
 
-    async def _deliver(self, account: str, contact: str, kind: Kind, payload: bytes = b"") -> bool:
+    async def deliver(self, account: str, contact: str, kind: Kind, payload: bytes = b"", *, by: str) -> bool:
         """The receiver's half (RFC 6121 A.3), and whether it changed; a contact that does not exist is passed
         over in silence (8.5.1).
         """
         exists = self._accounts.exists(contact)
         if not (exists if isinstance(exists, bool) else await exists):
             return False
-        outcome = await self._rosters.inbound_subscription(contact, account, kind, payload)
+        outcome = await self._rosters.inbound_subscription(contact, account, kind, payload, by=by)
         live = self._live.get(contact)
         if live is not None and outcome.transition.deliver:
             data = subscription_stanza(kind, account, contact, payload)
@@ -218,7 +230,7 @@ class Contacts:
         if kind == "unsubscribe" and was_followed(outcome.change):
             self._presences.hide(contact, account)
         if outcome.transition.reply is not None:
-            await self._deliver(contact, account, outcome.transition.reply)
+            await self.deliver(contact, account, outcome.transition.reply, by=contact)
             self._presences.show(contact, account)
         return outcome.change.old != outcome.change.new
 
@@ -227,7 +239,7 @@ class Contacts:
         left.
         """
         for item in await self._rosters.items(account):
-            await self._deliver_all(account, item.contact, item.farewell)
+            await self._deliver_all(account, item.contact, item.farewell, account)
             if item.state.is_followed:
                 self._presences.hide(account, item.contact)
         await self._rosters.remove_account(account)

@@ -30,6 +30,7 @@ from xmppd.xml.roster import roster_query
 __all__ = [
     "ROSTER",
     "Change",
+    "Edit",
     "LogEntry",
     "RemoveRequest",
     "Roster",
