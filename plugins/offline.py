@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 from pydantic import NonNegativeInt
@@ -28,6 +28,8 @@ from xmppd.plugin import (
 )
 
 PAGE = 100
+SETTLED_SECONDS = 60.0
+"""How far the clocks of two nodes may be apart, with the time that a write takes."""
 COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
 CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
@@ -206,9 +208,18 @@ class Offline(Plugin):
                 if not takes_messages(session):
                     return  # better twice than never
                 queue.put = None
-                await self.queue.batch(account, writes=[Delete((row["id"],)) for row in rows])
+                await self.queue.batch(account, writes=self._removal([row["id"] for row in rows]))
                 self.delivered.inc(len(rows))
             queue.empty()
+
+    def _removal(self, ids: Sequence[str]) -> list[Delete]:
+        """The deletes of the first messages of a queue: all through one of them at once, for on some engines
+        each delete of a single row makes later reads slower. Another node may still add to the last moments
+        before now, so from those only what was delivered is deleted.
+        """
+        settled = f"{max(int((self.now() - SETTLED_SECONDS) * 1_000_000), 0):016x}"
+        end = min(ids[-1], settled)
+        return [Delete((end,), through=True), *(Delete((number,)) for number in ids if number > end)]
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:

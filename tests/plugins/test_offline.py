@@ -1,14 +1,16 @@
 """Offline messages (XEP-0160) with their stamps (XEP-0203)."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xmppd import ns
 from xmppd.errors import StoreUnavailable
 from xmppd.store.sqlite import SqliteStore
-from xmppd.store.table import Page, Table
+from xmppd.store.table import Delete, Key, Page, Put, Table
 from xmppd.testing import Client, World, refusal
 from xmppd.xml.build import element, stanza_of
 
@@ -100,6 +102,51 @@ async def test_many_messages_of_one_moment_keep_their_order_over_several_pages()
         assert world.plugin("offline").delivered.value == 250
         assert [row async for row in world.plugin("offline").queue.everything()] == []
         assert store.longest == 100
+
+
+class SharedStore(SqliteStore):
+    """A store into which another node writes at the worst moment: when what was delivered is deleted."""
+
+    others = 1
+
+    async def batch(self, table: Table, partition: Key, writes: Sequence[Put | Delete], **how: Any) -> bool:
+        if self.others:
+            self.others -= 1
+            row = (await self.scan(table, partition, limit=1)).rows[0]
+            late = f"{row['id'][:16]}!"  # it comes before the first one, by its mark of the node
+            await self.put(table, {**row, "id": late, "stanza": row["stanza"].replace(b"first", b"late")})
+        return await super().batch(table, partition, writes, **how)
+
+
+@pytest.mark.asyncio
+async def test_what_another_node_stores_meanwhile_is_not_deleted() -> None:
+    async with World(plugins=("offline",), store=SharedStore(":memory:")) as world:
+        await chat(await world.login("alice"), "bob@localhost", "first", "second")
+        bob = await world.bind("bob")
+        await become_available(bob)
+        assert await bodies(bob) == ["first", "second", "late"]
+
+
+class CountingStore(SqliteStore):
+    """A store that remembers what was deleted."""
+
+    async def batch(self, table: Table, partition: Key, writes: Sequence[Put | Delete], **how: Any) -> bool:
+        self.removals = [write for write in writes if isinstance(write, Delete)]
+        return await super().batch(table, partition, writes, **how)
+
+
+@pytest.mark.asyncio
+async def test_what_has_waited_is_deleted_at_once() -> None:
+    store = CountingStore(":memory:")
+    async with World(plugins=("offline",), store=store) as world:
+        await chat(await world.login("alice"), "bob@localhost", "first", "second")
+        await world.advance(100)
+        await chat(await world.login("carol"), "bob@localhost", "third")
+        bob = await world.bind("bob")
+        await become_available(bob)
+        assert await bodies(bob) == ["first", "second", "third"]
+        assert [write.through for write in store.removals] == [True, False]
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
 
 
 @pytest.mark.asyncio

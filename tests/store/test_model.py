@@ -99,6 +99,12 @@ class InMemory(RuleBasedStateMachine):
         self.run(self.store.delete(table, (p, *key)))
         self.model.delete(table, p, key)
 
+    @rule(table=tables, p=partitions, end=clusters.flatmap(lambda key: st.sampled_from([key[:1], key])))
+    def delete_through(self, table: Table, p: str, end: Any) -> None:
+        self.run(self.store.batch(table, (p,), [Delete(end, through=True)]))
+        for key in [key for key in self.model.rows.get((table.name, p), {}) if key[: len(end)] <= end]:
+            self.model.delete(table, p, key)
+
     @rule(table=tables, p=partitions)
     def delete_partition(self, table: Table, p: str) -> None:
         self.run(self.store.delete(table, (p,)))

@@ -18,6 +18,7 @@ ITEMS = Table(
     static={"version": "int", "title": "text"},
 )
 PROFILE = Table("profile", partition=("account",), columns={"name": "text", "age": "int"})
+PAIRS = Table("pairs", ("p",), ("c", "n"), {"n": "int"}, {"s": "int"})
 TOKENS = Table(
     "tokens", ("account",), ("token",), {"used": "bool", "note": "text"}, static={"count": "int"}, ttl=4
 )
@@ -87,6 +88,32 @@ async def test_a_batch_does_all_of_its_writes(opened):
     assert (await store.scan(ITEMS, ("a",))).rows == [
         item("b", name="new", rank=1), item("d", name="d", rank=1), item("e"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("end", [("b",), ("b", 2), ("a",), ("", 9), ("z", 0)])
+async def test_a_batch_deletes_all_rows_up_to_one(opened, end, descending):
+    table = replace(PAIRS, descending=descending)
+    store = await opened(table)
+    keys = [(c, n) for c in ("a", "b", "b\0", "c") for n in (1, 2, 3)]
+    await store.batch(table, ("p",), [Put({"c": c, "n": n}) for c, n in keys], static={"s": 1})
+    await store.put(table, {"p": "other", "c": "a", "n": 1})
+    await store.batch(table, ("p",), [Delete(end, through=True), Put({"c": "z", "n": 1})])
+    rows = (await store.scan(table, ("p",), reverse=descending)).rows
+    assert [(row["c"], row["n"]) for row in rows] == [key for key in keys if key[: len(end)] > end] + [
+        ("z", 1)
+    ]
+    assert await store.get_static(table, ("p",)) == {"s": 1}
+    assert await store.get(table, ("other", "a", 1)) is not None
+
+
+async def test_a_batch_may_delete_up_to_a_row_and_some_beyond(opened):
+    store = await opened(ITEMS)
+    await store.batch(ITEMS, ("a",), [Put({"contact": c}) for c in "bcde"])
+    await store.batch(ITEMS, ("a",), [Delete(("c",), through=True), Delete(("e",)), Put({"contact": "f"})])
+    assert await contacts(store) == ["d", "f"]
+    await store.put(ITEMS, {"account": "a", "contact": "b"})
+    assert await contacts(store) == ["b", "d", "f"]
 
 
 async def test_a_batch_can_empty_a_partition_and_keep_what_is_static(opened):

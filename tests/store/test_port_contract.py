@@ -116,6 +116,8 @@ async def test_bad_questions_are_refused(opened):
         lambda: store.batch(ITEMS, ("a",), [Put(KEY)]),
         lambda: store.batch(ITEMS, ("a",), [Delete(("b", "c"))]),
         lambda: store.batch(ITEMS, ("a",), [Delete((1,))]),
+        lambda: store.batch(ITEMS, ("a",), [Delete((), through=True)]),
+        lambda: store.batch(ITEMS, ("a",), [Delete((1,), through=True)]),
         lambda: store.batch(LOG, ("r", 1), [Delete((1.0,))]),
     ]  # fmt: skip
     for ask in bad:
@@ -132,6 +134,10 @@ async def test_bad_questions_are_refused(opened):
         [Delete(("b",)), Delete(("b",))],
         [Delete(), Put({"contact": "b"})],
         [Put({"contact": "b"}), Delete()],
+        [Put({"contact": "b"}), Delete(("c",), through=True)],
+        [Delete(("b",), through=True), Delete(("b",))],
+        [Delete(("b",), through=True), Delete(("a",), through=True)],
+        [Delete(("b",), through=True), Delete()],
     ],
 )
 async def test_a_batch_touches_a_row_once(opened, writes):

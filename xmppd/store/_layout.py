@@ -74,13 +74,14 @@ class SqlTable:
         self._range = lru_cache(256)(self._range_text)
         self.select = lru_cache(256)(self._select_text)
         self.delete_row = f'DELETE FROM "{name}" WHERE {self._equal(self.key)}'
+        self.delete_through = lru_cache(8)(self._delete_through)
         self.delete_partition = f'DELETE FROM "{name}" WHERE {self._equal(self.partition)}'
         keys, expired = quoted(self.key), f'"{EXPIRES}" <= ? LIMIT ?'
         self.purge = f'DELETE FROM "{name}" WHERE ({keys}) IN (SELECT {keys} FROM "{name}" WHERE {expired})'
 
     def release(self) -> None:
         """Give up the memory of texts that can be made again."""
-        for texts in (self._upsert, self._range, self.select):
+        for texts in (self._upsert, self._range, self.select, self.delete_through):
             texts.cache_clear()
 
     @staticmethod
@@ -160,6 +161,11 @@ class SqlTable:
     def _select_text(self, columns: tuple[str, ...]) -> str:
         """Some columns of one row; parameters are its key and the time."""
         return f'SELECT {quoted(columns)} FROM "{self.name}" WHERE {self._equal(self.key)} AND {_LIVE}'
+
+    def _delete_through(self, count: int) -> str:
+        """Rows of one partition whose first `count` clustering columns are no larger than the parameters."""
+        some = self.cluster[:count]
+        return f"{self.delete_partition} AND ({quoted(some)}) <= ({', '.join('?' * count)})"
 
     def fetch(self, cursor: sqlite3.Cursor, columns: tuple[str, ...], select: Statement) -> list[Row]:
         """The rows that a SELECT of `columns` finds."""

@@ -123,15 +123,16 @@ class OpenTable:
         partition = self.shape.partition(partition)
         statements: list[Statement] = []
         touched: list[Key] = []
+        ranges: list[Key] = []
         for write in writes:
             if isinstance(write, Put):
                 statement, key = self._put(partition, write.row, write.ttl, now)
                 touched.append(key[len(partition) :])
             else:
-                statement = self._delete(partition, write.cluster)
-                touched.append(write.cluster)
+                statement = self._delete(partition, write)
+                (ranges if write.through else touched).append(write.cluster)
             statements.append(statement)
-        self.shape.distinct(touched)
+        self.shape.distinct(touched, ranges)
         if static:
             statements.append(self._put_static(partition, self.shape.static_values(static), now))
         return Write(statements, None if expect is None else self._static_condition(partition, expect, now))
@@ -155,10 +156,13 @@ class OpenTable:
         statement = self._rows.put(tuple(checked), tuple(checked.values()), expires, now)
         return statement, tuple(checked[column] for column in self._rows.key)
 
-    def _delete(self, partition: Key, cluster: Key) -> Statement:
-        if not cluster:
+    def _delete(self, partition: Key, write: Delete) -> Statement:
+        if write.through:
+            through = self.shape.through(write.cluster)
+            return self._rows.delete_through(len(through)), (*partition, *through)
+        if not write.cluster:
             return self._rows.delete_partition, partition
-        return self._rows.delete_row, (*partition, *self.shape.cluster(cluster))
+        return self._rows.delete_row, (*partition, *self.shape.cluster(write.cluster))
 
     def _put_static(self, partition: Key, values: Mapping[str, Value], now: float) -> Statement:
         assert self._static is not None

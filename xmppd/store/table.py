@@ -67,9 +67,14 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """In a batch: delete the row with these clustering values; an empty tuple: every row, nothing static."""
+    """In a batch: delete the row with these clustering values; an empty tuple: every row, nothing static.
+
+    `through`: all rows whose first clustering values are these or smaller ones. Where rows come and go, as in
+    a queue, that is the way to delete them: an engine may have to keep a mark of every single delete.
+    """
 
     cluster: Key = ()
+    through: bool = False
 
 
 @dataclass(frozen=True, slots=True)

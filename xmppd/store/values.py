@@ -167,12 +167,21 @@ class Shape:
         """Values for static columns, or what a condition expects there."""
         return self._some(values, self.table.static)
 
-    def distinct(self, touched: Sequence[Key]) -> None:
+    def through(self, prefix: Key) -> Key:
+        """The first clustering values up to which rows are deleted."""
+        if not prefix:
+            raise StoreBug(f"table {self.table.name}: up to which row to delete must be said")
+        return self.prefix(prefix)
+
+    def distinct(self, touched: Sequence[Key], ranges: Sequence[Key] = ()) -> None:
         """Refuse a batch that touches one row twice: which write wins would depend on the engine.
 
-        `touched` are clustering values; an empty tuple stands for every row of the partition.
+        `touched` are clustering values; an empty tuple stands for every row of the partition. `ranges` are
+        values up to which all rows are deleted.
         """
-        if len(set(touched)) < len(touched) or (len(touched) > 1 and () in touched):
+        twice = len(set(touched)) < len(touched) or (len(touched) > 1 and () in touched)
+        within = any(cluster[: len(end)] <= end for end in ranges for cluster in touched)
+        if twice or within or len(ranges) > 1:
             raise StoreBug(f"table {self.table.name}: a batch touches one row twice")
 
     def _some(
