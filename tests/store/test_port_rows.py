@@ -90,6 +90,37 @@ async def test_a_table_without_clustering_columns_has_one_row_a_partition(opened
     assert await store.get(PROFILE, ("b",)) is not None
 
 
+async def test_rows_of_many_keys_come_in_the_order_of_the_keys(opened):
+    store = await opened(PROFILE)
+    names = [f"account {number}" for number in range(120)]
+    await fill(store, PROFILE, [{"account": name, "age": len(name)} for name in names[::2]])
+    rows = await store.get_many(PROFILE, ["nobody", *reversed(names), names[0]])
+    there = [{"account": name, "name": None, "age": len(name)} for name in names]
+    assert rows[0] is None
+    assert rows[1:121:2] == [None] * 60
+    assert rows[2:121:2] == there[-2::-2]
+    assert rows[121] == there[0]
+    assert await store.get_many(PROFILE, []) == []
+
+
+async def test_many_keys_are_keys_of_one_column(opened):
+    store = await opened(PROFILE, ITEMS, LOG)
+    for table in (ITEMS, LOG):
+        with pytest.raises(StoreBug, match="not one value"):
+            await store.get_many(table, ["a"])
+    with pytest.raises(StoreBug, match="account"):
+        await store.get_many(PROFILE, ["a", 7])
+
+
+async def test_a_row_that_has_expired_is_not_among_many(engine, opened):
+    store = await opened(PROFILE)
+    await store.put(PROFILE, {"account": "a", "age": 1}, ttl=1)
+    await store.put(PROFILE, {"account": "b", "age": 2})
+    assert [row and row["age"] for row in await store.get_many(PROFILE, ["a", "b"])] == [1, 2]
+    engine.advance(2.1)
+    assert [row and row["age"] for row in await store.get_many(PROFILE, ["a", "b"])] == [None, 2]
+
+
 async def test_a_put_keeps_the_columns_it_does_not_name(opened):
     store = await opened(ITEMS)
     await store.put(ITEMS, {"account": "a", "contact": "b", "name": "B", "rank": 7})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Any
 from xmppd.core.roster import Roster, Rosters
 from xmppd.core.sessions import Broadcast, Session, Sessions
 from xmppd.jid import Jid
-from xmppd.store.table import Store, Table, Value
+from xmppd.store.table import Row, Store, Table, Value
 from xmppd.stream.lru import Lru
 from xmppd.xml import build
 
@@ -21,6 +22,8 @@ LAST_PRESENCE = Table(
     ttl=90 * 86400.0,
 )
 CACHE_ENTRIES = 100_000
+SHOWN_AT_ONCE = 50
+"""Of how many contacts the last words are read in one go."""
 MAX_BYTES = 4096
 """The longest last words that are kept: a cache full of them takes 400 MB."""
 
@@ -93,14 +96,30 @@ class LastSeen:
             self._spawn(self._show(session, wanted))
 
     async def _show(self, session: Session, contacts: list[str]) -> None:
-        for contact in contacts:
-            last = self._known.get(contact) or await self._load(contact)
-            if last is SILENCE or not self._is_due(session, contact):
-                continue
-            loading = self._rosters.load(contact)
-            roster = loading if isinstance(loading, Roster) else await loading
+        for start in range(0, len(contacts), SHOWN_AT_ONCE):
+            if session.presence is None:
+                return
+            await self._show_some(session, contacts[start : start + SHOWN_AT_ONCE])
+
+    async def _show_some(self, session: Session, contacts: list[str]) -> None:
+        words = await self._words(contacts)
+        # Few have said anything, so few rosters are read, side by side.
+        due = [contact for contact in contacts if words[contact] is not SILENCE]
+        for contact, roster in zip(due, await asyncio.gather(*map(self._roster, due)), strict=True):
+            last = words[contact]
             if roster.is_follower(session.account) and self._is_due(session, contact):
                 session.send(last.head + session.live.to_stamp + last.tail)
+
+    async def _words(self, accounts: Sequence[str]) -> dict[str, Broadcast]:
+        known = {account: self._known.get(account) for account in accounts}
+        if unknown := [account for account, last in known.items() if last is None]:
+            rows = await self._store.get_many(LAST_PRESENCE, unknown)
+            known.update(zip(unknown, map(self._learn, unknown, rows), strict=True))
+        return {account: last for account, last in known.items() if last is not None}
+
+    async def _roster(self, account: str) -> Roster:
+        loading = self._rosters.load(account)
+        return loading if isinstance(loading, Roster) else await loading
 
     async def answer(self, session: Session, to: Jid) -> None:
         """Answer a probe for an account or resource that is away, by somebody who may know (RFC
@@ -122,7 +141,9 @@ class LastSeen:
         return session.presence is not None and (live is None or not live.available)
 
     async def _load(self, account: str) -> Broadcast:
-        row = await self._store.get(LAST_PRESENCE, (account,))
+        return self._learn(account, await self._store.get(LAST_PRESENCE, (account,)))
+
+    def _learn(self, account: str, row: Row | None) -> Broadcast:
         last = self._known.get(account)  # said while the store was asked
         if last is None:
             last = SILENCE if row is None else Broadcast(row["head"], row["tail"])

@@ -182,6 +182,10 @@ class OpenTable:
         """A whole key, checked."""
         return self.shape.key(key)
 
+    def keys(self, values: Sequence[Value]) -> list[Key]:
+        """Keys of one column, checked."""
+        return self.shape.keys(values)
+
     def partition(self, partition: Key) -> Key:
         """A partition key, checked; StoreBug for a table without static columns too."""
         if self._static is None:

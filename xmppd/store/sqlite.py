@@ -109,6 +109,12 @@ class SqliteStore:
         opened = self._opened(table)
         return self._read(partial(opened.get, key=opened.key(key), now=self._now()))
 
+    async def get_many(self, table: Table, partitions: Sequence[Value]) -> list[Row | None]:
+        """Rows by keys of one column."""
+        opened, now = self._opened(table), self._now()
+        keys = opened.keys(partitions)
+        return self._read(lambda cursor: [opened.get(cursor, key, now) for key in keys])
+
     async def get_static(self, table: Table, partition: Key) -> Row | None:
         """The static columns of one partition."""
         opened = self._opened(table)

@@ -131,6 +131,12 @@ class Store(Protocol):
     async def get(self, table: Table, key: Key) -> Row | None:
         """One row by its whole key, which in a table without clustering columns is the partition key."""
 
+    async def get_many(self, table: Table, partitions: Sequence[Value]) -> list[Row | None]:
+        """Rows of a table whose whole key is one column, in the order of these keys, each as `get` gives it.
+
+        Cheaper than as many calls of `get`. The rows may be of different moments; StoreBug for other tables.
+        """
+
     async def get_static(self, table: Table, partition: Key) -> Row | None:
         """The static columns of one partition; None when none of them has a value."""
 

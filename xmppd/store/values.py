@@ -130,6 +130,13 @@ class Shape:
             raise StoreBug(f"table {self.table.name}: a key is {self.table.key}, not {len(key)} values")
         return tuple(check(value) for check, value in zip(self._key_checks, key, strict=True))
 
+    def keys(self, values: Sequence[Value]) -> list[Key]:
+        """Whole keys, of one value each."""
+        if len(self._key_checks) != 1:
+            raise StoreBug(f"table {self.table.name}: a key is {self.table.key}, not one value")
+        check = self._key_checks[0]
+        return [(check(value),) for value in values]
+
     def partition(self, partition: Key) -> Key:
         """The values of a whole partition key."""
         if len(partition) != len(self.table.partition):
