@@ -1,4 +1,4 @@
-"""kill [--kills N] [--seed S] [--port P]: SIGKILL under mixed load, and an oracle of what was answered.
+"""kill [--kills N] [--seed S] [--port P] [--store sqlite|cassandra]: SIGKILL under mixed load, and an oracle.
 
 Clients change rosters, make and end friendships, send messages to accounts that are away, store vCards and
 private XML, register, change passwords and remove accounts, in-band and by the command socket. Each knows
@@ -10,121 +10,22 @@ half state, which is counted by kind, and must be gone after the client repeats 
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import re
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from backend import DEFAULT, STORES, Backend
+from oracle import Fact, Oracle, items_of
 from stream import Refused, Stream, connect
+from victim import PASSWORD, ROSTER, Server
 
-from xmppd.admin.socket import request
 from xmppd.errors import CommandError
 
-HERE = Path(__file__).parent
 ACTORS = 5
 """Of each kind."""
 CONTACTS = 15
-PASSWORD = "secret"
-ROSTER = "jabber:iq:roster"
 REGISTER = "jabber:iq:register"
-NOTHING = object()
-
-
-class Fact:
-    """Something the server was told to keep: what it answered, and what is on its way."""
-
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
-        self.next: Any = NOTHING
-
-    @contextlib.contextmanager
-    def change(self, value: Any) -> Iterator[None]:
-        """Inside, it is on its way; an exception leaves it so."""
-        self.next = value
-        yield
-        self.value, self.next = value, NOTHING
-
-    @property
-    def possible(self) -> list[Any]:
-        return [self.value] if self.next is NOTHING else [self.next, self.value]
-
-    def settle(self, found: Any) -> bool:
-        """Take the server's word; whether it may be so."""
-        fits = found in self.possible
-        self.value, self.next = found, NOTHING
-        return fits
-
-
-class Oracle:
-    """What went wrong, and what is worth counting."""
-
-    def __init__(self) -> None:
-        self.wrong: list[str] = []
-        self.answered: Counter[str] = Counter()
-        self.halves: Counter[str] = Counter()
-        self.unanswered = 0
-
-    def check(self, what: str, fact: Fact, found: Any) -> None:
-        wanted, was_unanswered = fact.possible, fact.next is not NOTHING
-        self.unanswered += was_unanswered
-        if not fact.settle(found):
-            self.wrong.append(f"{what}: {found!r} is there, and not {' or '.join(map(repr, wanted))}")
-
-
-class Server:
-    """One that is killed and started again."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder = folder
-        self.port = port
-        self.pid = 0
-        self.log: list[str] = []
-
-    def collect_log(self) -> None:
-        """Each start begins a new log."""
-        with contextlib.suppress(FileNotFoundError):
-            self.log += (self.folder / "xmppd.log").read_text().splitlines()
-
-    async def start(self) -> float:
-        """How many seconds it took."""
-        self.collect_log()
-        began = time.monotonic()
-        starting = await asyncio.create_subprocess_exec(
-            HERE / "start", self.folder, str(self.port), "full", stdout=subprocess.PIPE
-        )
-        said, _ = await starting.communicate()
-        assert starting.returncode == 0, "the server does not start"
-        self.pid = int(said.split()[1])
-        return time.monotonic() - began
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def stop(self) -> None:
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
-
-    async def log_in(self, user: str, password: str = PASSWORD) -> Stream:
-        stream = await connect(self.port)
-        try:
-            await stream.log_in(user, password)
-        except BaseException:
-            stream.cut()
-            raise
-        return stream
-
-    async def command(self, name: str, **arguments: str) -> Any:
-        return await asyncio.to_thread(request, self.folder / "xmppd.sock", name, arguments, seconds=20)
 
 
 class Actor:
@@ -340,7 +241,7 @@ class Founder(Actor):
 
     async def check(self) -> None:
         await self.settled()
-        was_removing = None in self.password.possible[:1] and self.password.next is not NOTHING
+        was_removing = None in self.password.unsettled
         fitting = await passwords(self.server, self.name, [p for p in self.password.possible if p])
         if was_removing and fitting is None and await self.exists():
             # Disabled, its removal not finished: a repeat goes on where it was left.
@@ -513,14 +414,6 @@ class Friends(Actor):
         return found
 
 
-def items_of(answer: bytes) -> list[dict[str, str]]:
-    answer = answer[answer.rfind(b"<iq") :]  # pushes may have come before it
-    return [
-        dict(re.findall(r"(\w+)=['\"]([^'\"]*)", tag.decode()))
-        for tag in re.findall(rb"<item [^>]*>", answer)
-    ]
-
-
 async def passwords(server: Server, user: str, candidates: list[str]) -> str | None:
     """The one that opens the account."""
     for password in candidates:
@@ -576,13 +469,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--port", type=int, default=25742)
+    parser.add_argument("--store", choices=STORES, default=DEFAULT)
     arguments = parser.parse_args()
-    server = Server(Path(tempfile.mkdtemp(prefix="xmppd-kill-")), arguments.port)
+    backend = Backend(arguments.store)
+    server = Server(backend.folder / "server", arguments.port)
     try:
+        backend.start()
+        server.environ = backend.environ()
         return asyncio.run(run(server, arguments.kills, arguments.seed))
     finally:
         server.stop()
-        shutil.rmtree(server.folder, ignore_errors=True)
+        backend.remove()
 
 
 if __name__ == "__main__":

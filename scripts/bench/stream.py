@@ -17,7 +17,11 @@ PATIENCE = 30.0
 
 
 class Refused(Exception):
-    """The server answered with an error; its condition."""
+    """The server answered with an error: its condition, and its type (RFC 6120 8.3.2)."""
+
+    def __init__(self, condition: str, type: str = "") -> None:
+        super().__init__(condition)
+        self.type = type
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class Stream(asyncio.Protocol):
     def __init__(self) -> None:
         self.counts: Counts | None = None
         self.is_over = False
+        self.jid = ""
         self._transport: asyncio.WriteTransport
         self._seen = b""
         self._until: bytes | None = None
@@ -123,7 +128,9 @@ class Stream(asyncio.Protocol):
             answer, seen = answer + more, seen + more
         if re.search(rb"type=['\"]error['\"]", answer[: answer.find(b">")]):
             conditions = re.findall(rb"<([a-z-]+) xmlns=['\"]urn:ietf:params:xml:ns:xmpp-stanzas", answer)
-            raise Refused(conditions[0].decode() if conditions else "without a condition")
+            types = re.findall(rb"<error[^>]* type=['\"](\w+)", answer)
+            condition = conditions[0].decode() if conditions else "without a condition"
+            raise Refused(condition, types[0].decode() if types else "")
         return seen
 
     async def ping(self) -> bytes:
@@ -142,9 +149,11 @@ class Stream(asyncio.Protocol):
         self.write(f"<auth xmlns='{SASL}' mechanism='PLAIN'>{plain}</auth>")
         answer = await self.until(SASL.encode())
         if b"<success" not in answer:
-            raise Refused((await self.until(b"</failure")).partition(b"/>")[0].decode().strip("<>"))
+            condition = (await self.until(b"</failure")).partition(b"/>")[0].decode().strip("<>")
+            raise Refused(condition, "wait" if condition == "temporary-auth-failure" else "auth")
         await self.open()
-        await self.ask("set", f"<bind xmlns='{BIND}'/>")
+        bound = await self.ask("set", f"<bind xmlns='{BIND}'/>")
+        self.jid = bound.rpartition(b"<jid>")[2].partition(b"<")[0].decode()
 
     async def leave(self) -> None:
         """Close the stream as one should, and wait for the other side to do so."""
