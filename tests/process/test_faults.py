@@ -381,6 +381,21 @@ async def test_a_promised_removal_is_finished_after_a_restart():
 
 
 @pytest.mark.asyncio
+async def test_nobody_can_register_without_a_store_and_the_stream_lives_on():
+    store = Failing(":memory:")
+    async with World(
+        store=store, plugins=("register",), plugin_config={"register": {"accounts": 9}}
+    ) as world:
+        client = world.connect()
+        await client.open()
+        store.is_unreadable = True
+        answer = await client.ask("set", REGISTER.format("dave"))
+        assert refusal(answer) == "wait resource-constraint"
+        store.is_unreadable = False
+        assert (await client.ask("set", REGISTER.format("dave"))).get("type") == "result"
+
+
+@pytest.mark.asyncio
 async def test_nobody_can_log_in_without_a_store_and_the_log_says_why(caplog):
     store = Failing(":memory:")
     async with World(store=store) as world:

@@ -79,8 +79,7 @@ class Router:
         6120 8.3.1).
         """
         if isinstance(error, StoreError):
-            log.warning("store-failed", extra={"jid": session.full, "kind": stanza.kind, "error": str(error)})
-            error = StanzaError("resource-constraint", "The server cannot store this now.", type="wait")
+            error = not_stored(error, jid=session.full, kind=stanza.kind)
         elif not isinstance(error, StanzaError):
             self.errors += 1
             extra = {"jid": session.full, "kind": stanza.kind, "stanza_id": stanza.id}
@@ -179,6 +178,15 @@ class Router:
     ) -> None:
         await waiting
         await self._hooks.tell_in_order(signals, session, stanza)
+
+
+def not_stored(error: StoreError, **about: str) -> StanzaError:
+    """What to tell the sender of a stanza for which the store could not be used; the log is told why.
+
+    `about` says in the log whose stanza it was.
+    """
+    log.warning("store-failed", extra={**about, "error": str(error)})
+    return StanzaError("resource-constraint", "The server cannot store this now.", type="wait")
 
 
 def unexpected(stanza: Stanza) -> StreamError:

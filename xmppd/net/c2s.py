@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Iterator
 from xmppd import ns
 from xmppd.core import iqs
 from xmppd.core.iqs import EarlyRequest, Handler, result_of
+from xmppd.core.router import not_stored
 from xmppd.core.sessions import Session
-from xmppd.errors import SaslError, StanzaError, StreamError
+from xmppd.errors import SaslError, StanzaError, StoreError, StreamError
 from xmppd.jid import Jid
 from xmppd.net.pace import FEW, Pause, TokenBucket, paced
 from xmppd.net.service import Service
@@ -380,10 +381,12 @@ class C2SConnection(Wire):
         try:
             answer = handler(EarlyRequest(self.domain, self.peer, stanza))
             answer = await answer if isinstance(answer, Awaitable) else answer
+        except StoreError as error:
+            self.write(build.error_reply(stanza, "", not_stored(error, peer=self.peer, kind=stanza.kind)))
         except StanzaError as error:
             self.write(build.error_reply(stanza, "", error))
-            return
-        self.write(result_of(stanza, "", answer))
+        else:
+            self.write(result_of(stanza, "", answer))
 
     def _bind(self, stanza: Stanza) -> Waiting:
         """Bind a resource and answer with the full JID (RFC 6120 7.6, 7.7)."""
