@@ -11,7 +11,7 @@ from cassandra.cluster import Cluster
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
 
-from engines import Engines
+from engines import SYNCED, Engines
 
 STORES = ("sqlite", "cassandra")
 DEFAULT = os.environ.get("XMPPD_TEST_STORE", "sqlite")
@@ -33,6 +33,7 @@ class Backend:
             self.folder / "engines",
             nodes=0 if points or store == "sqlite" else own_cassandra or 1,
             redis=not url,
+            settings=SYNCED,
             tied=True,
         )
         self.points = points.split(",") if points else []

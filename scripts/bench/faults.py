@@ -105,10 +105,10 @@ class Run:
 
     def others(self) -> list[Server]:
         """One that reads the store, and one that has to ask the cache."""
-        folder, port = self.backend.folder, self.servers[0].port
+        folder, port = self.backend.folder, self.servers[-1].port
         return [
-            Server(folder / "bare", port + 20, self.backend.environ(cached=False)),
-            Server(folder / "cold", port + 22, self.backend.environ()),
+            Server(folder / "bare", port + 2, self.backend.environ(cached=False)),
+            Server(folder / "cold", port + 4, self.backend.environ()),
         ]
 
     async def end(self) -> None:
