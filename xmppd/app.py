@@ -15,6 +15,7 @@ from xmppd import __version__, jid
 from xmppd import log as logs
 from xmppd.admin.builtin import UserCommands
 from xmppd.admin.commands import Commands, commands_of
+from xmppd.admin.rosters import RosterCommands
 from xmppd.allocator import collect, trim
 from xmppd.config import Config, data_folder
 from xmppd.core import accounts as account_tables
@@ -26,6 +27,8 @@ from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
 from xmppd.core.messages import Messages
 from xmppd.core.presence import PresenceRules, Presences
 from xmppd.core.roster import ROSTER, Rosters
+from xmppd.core.roster_office import RosterOffice
+from xmppd.core.roster_repair import RosterRepair
 from xmppd.core.router import Router
 from xmppd.core.sessions import Cork, Sessions
 from xmppd.errors import CommandError, ConfigError
@@ -135,6 +138,9 @@ class App:
         self.accounts.on_created.append(self._account_created)
         self.accounts.on_removed += [self.service.expel, self.last_seen.forget, self._account_removed]
         self.commands.add(*commands_of(UserCommands(AccountOffice(self), config.server.domains)))
+        repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
+        office = RosterOffice(self.rosters, self.contacts, self.accounts, repairs)
+        self.commands.add(*commands_of(RosterCommands(office)))
 
     async def open(self) -> None:
         """Open the store, and load the plugins."""

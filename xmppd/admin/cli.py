@@ -35,7 +35,9 @@ from xmppd.admin.commands import (
     described,
     descriptions_of,
 )
+from xmppd.admin.pages import Pages
 from xmppd.admin.render import render
+from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.socket import NoServer, request
 from xmppd.config import Config, load
 from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
@@ -68,6 +70,7 @@ BUILT_IN = (
     COPY_STORE,
     *descriptions_of(ServerCommands),
     *descriptions_of(UserCommands),
+    *descriptions_of(RosterCommands),
     *map(described, Commands().describe()),
 )
 
@@ -146,6 +149,8 @@ def _run(argv: Sequence[str], app: App) -> int:
         return _copy_store(given, app)
     config = load(given.config)
     arguments, generated = _arguments(about, given)
+    if about.paged:
+        return _run_paged(given, app, config, arguments)
     try:
         result = request(config.socket_path, about.name, arguments)
     except NoServer:
@@ -156,6 +161,35 @@ def _run(argv: Sequence[str], app: App) -> int:
         result = {**(result if isinstance(result, dict) else {"result": result}), **generated}
     _show(result, given)
     return 0
+
+
+def _run_paged(given: argparse.Namespace, app: App, config: Config, arguments: dict[str, Any]) -> int:
+    """Call a command until nothing is left, with progress on stderr."""
+    about: Description = given.about
+    pages = Pages(sys.stderr)
+    try:
+        while pages.add(request(config.socket_path, about.name, arguments)):
+            arguments["after"] = pages.after
+    except NoServer:
+        if not about.offline or pages.after is not None:
+            pages.interrupted()
+            raise
+        asyncio.run(_page_offline(app, config, about.name, arguments, pages))
+    except BaseException:
+        pages.interrupted()
+        raise
+    _show(pages.result if given.json else pages.text, given)
+    return pages.exit_code
+
+
+async def _page_offline(app: App, config: Config, name: str, arguments: dict[str, Any], pages: Pages) -> None:
+    async with app.open_offline(config) as parts:
+        try:
+            while pages.add(await parts.commands.call(name, arguments)):
+                arguments["after"] = pages.after
+        except BaseException:
+            pages.interrupted()
+            raise
 
 
 async def _call_offline(app: App, config: Config, name: str, arguments: dict[str, Any]) -> Any:

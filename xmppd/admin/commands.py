@@ -76,12 +76,17 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Description:
-    """What a door must know of a command. `offline`: it also works on the store alone, without a server."""
+    """What a door must know of a command. `offline`: it also works on the store alone, without a server.
+
+    `paged`: it does a part of its work at each call and returns `xmppd.admin.pages` what that came to; the
+    door goes on with the parameter `after` until nothing is left.
+    """
 
     name: str
     help: str
     parameters: tuple[Parameter, ...] = ()
     offline: bool = False
+    paged: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Plain data from which `described` makes an equal description."""
@@ -90,13 +95,14 @@ class Description:
             "help": self.help,
             "parameters": [asdict(parameter) for parameter in self.parameters],
             "offline": self.offline,
+            "paged": self.paged,
         }
 
 
 def described(data: Mapping[str, Any]) -> Description:
     """The description that another process wrote with `as_json`."""
     parameters = tuple(Parameter(**parameter) for parameter in data["parameters"])
-    return Description(data["name"], data["help"], parameters, data["offline"])
+    return Description(data["name"], data["help"], parameters, data["offline"], data.get("paged", False))
 
 
 @dataclass(frozen=True)
@@ -124,11 +130,14 @@ class Command(Description):
 class Declared:
     """What `@command` leaves in a class body: still a method, and one that can describe itself."""
 
-    def __init__(self, function: Callable[..., Any], help: str, name: str, *, offline: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], help: str, name: str, *, offline: bool, paged: bool
+    ) -> None:
         self.function = function
         self.help = help
         self.name = name
         self.offline = offline
+        self.paged = paged
 
     def __get__(self, instance: object, owner: type) -> Any:
         return self if instance is None else types.MethodType(self.function, instance)
@@ -136,12 +145,14 @@ class Declared:
     def describe(self, prefix: str = "") -> Description:
         """The description; a command without a name of its own is called `<prefix> <method>`."""
         name = self.name or f"{prefix} {self.function.__name__}".strip().replace("_", "-")
-        return Description(name, self.help, parameters_of(self.function), self.offline)
+        return Description(name, self.help, parameters_of(self.function), self.offline, self.paged)
 
 
-def command(help: str, *, name: str = "", offline: bool = False) -> Callable[[Callable[..., Any]], Declared]:
+def command(
+    help: str, *, name: str = "", offline: bool = False, paged: bool = False
+) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`)."""
-    return lambda function: Declared(function, help, name, offline=offline)
+    return lambda function: Declared(function, help, name, offline=offline, paged=paged)
 
 
 def descriptions_of(owner: type, prefix: str = "") -> list[Description]:
@@ -155,7 +166,14 @@ def commands_of(instance: object, prefix: str = "") -> list[Command]:
     for attribute, declared in _declared(type(instance)).items():
         about = declared.describe(prefix)
         found.append(
-            Command(about.name, about.help, about.parameters, about.offline, getattr(instance, attribute))
+            Command(
+                about.name,
+                about.help,
+                about.parameters,
+                about.offline,
+                about.paged,
+                function=getattr(instance, attribute),
+            )
         )
     return found
 

@@ -212,6 +212,11 @@ class Accounts:
             raise AccountUnknown(account)
         return _info_of(row)
 
+    async def page(self, token: bytes | None, limit: int) -> tuple[Sequence[str], bytes | None]:
+        """The names of some accounts in the store's own order, and the token of those that follow."""
+        page = await self._store.scan_all(ACCOUNT, limit=limit, page=token)
+        return [row["account"] for row in page.rows], page.next
+
     async def list(self, *, page_size: int = 1000) -> AsyncIterator[AccountInfo]:
         """All accounts in the store's own order, read by pages; for tools."""
         token = None
