@@ -35,10 +35,9 @@ class Slots:
         turn = asyncio.get_running_loop().create_future()
         self._waiters.append(turn)
         try:
-            async with asyncio.timeout(max(seconds, 0.0)):
-                await turn
+            await _given(turn, seconds)
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give()  # the slot came too late
             else:
                 with contextlib.suppress(ValueError):
@@ -80,10 +79,9 @@ class Turns:
         turn = asyncio.get_running_loop().create_future()
         waiters.append(turn)
         try:
-            async with asyncio.timeout(max(seconds, 0.0)):
-                await turn
+            await _given(turn, seconds)
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._next(key)  # the turn came too late
             else:
                 with contextlib.suppress(ValueError):
@@ -100,3 +98,20 @@ class Turns:
                 turn.set_result(None)
                 return
         del self._waiters[key]
+
+
+async def _given(turn: asyncio.Future[None], seconds: float) -> None:
+    """Wait for a turn; TimeoutError after `seconds`.
+
+    Not by `asyncio.timeout`, which wants to be in a task: a read may begin outside of one (`begun`).
+    """
+    timer = turn.get_loop().call_later(max(seconds, 0.0), _expire, turn)
+    try:
+        await turn
+    finally:
+        timer.cancel()
+
+
+def _expire(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_exception(TimeoutError())
