@@ -16,8 +16,11 @@ from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_p
 LONGEST_TTL = 20 * 365 * 86400
 """Seconds. Cassandra refuses a longer life; such a row lives for ever."""
 
-Statement = tuple[str, Sequence[Value]]
-"""CQL text and the values of its parameters."""
+KEYS = 50
+"""How many rows are asked for at once: the node that is asked gathers them from all that have some."""
+
+Statement = tuple[str, Sequence[Value | list[Value]]]
+"""CQL text and the values of its parameters, some of them lists."""
 
 Found = Sequence[Value]
 """One row as it comes from the driver."""
@@ -181,6 +184,21 @@ class OpenTable:
     def get(self, key: Key) -> Statement:
         """What to ask for one row by its whole key."""
         return self.cql.select_row, self.shape.key(key)
+
+    def get_many(self, values: Sequence[Value]) -> list[Statement]:
+        """What to ask for rows by their keys of one column."""
+        keys = [key for (key,) in self.shape.keys(values)]
+        pieces = [keys[start : start + KEYS] for start in range(0, len(keys), KEYS)]
+        return [(self.cql.select_rows, (piece,)) for piece in pieces]
+
+    def in_order(self, values: Sequence[Value], found: Sequence[Found]) -> list[Row | None]:
+        """The rows that belong to the keys, None where there is none."""
+        rows = {row[0]: row for row in found}
+        columns = self.cql.columns
+        return [
+            dict(zip(columns, row, strict=True)) if (row := rows.get(value)) is not None else None
+            for value in values
+        ]
 
     def get_static(self, partition: Key) -> Statement:
         """What to ask for static columns; StoreBug for a table without any too."""

@@ -89,6 +89,8 @@ class CqlTable:
         self.look_row = lru_cache(64)(self._look_row)
         self.look_static = lru_cache(64)(self._look_static)
         self.select_row = f"SELECT {quoted(self.columns)} FROM {self.name} WHERE {self._row}"
+        self.select_rows = f"SELECT {quoted(self.columns)} FROM {self.name} WHERE {quoted(self.key[:1])} IN ?"
+        """Of tables whose key is one column."""
         # DISTINCT reads no row, and finds a partition that has none.
         self.select_static = (
             f"SELECT DISTINCT {quoted((*self.partition, *self.static))} FROM {self.name} WHERE {self._here}"

@@ -134,6 +134,14 @@ class CassandraStore:
         rows = opened.rows(await self._link.read(statement))
         return rows[0] if rows else None
 
+    async def get_many(self, table: Table, partitions: Sequence[Value]) -> list[Row | None]:
+        """Rows by keys of one column."""
+        opened = self._opened(table)
+        statements = opened.get_many(partitions)
+        self._stats.reads += len(statements)
+        pieces = await asyncio.gather(*map(self._link.read, statements))
+        return opened.in_order(partitions, [row for piece in pieces for row in piece])
+
     async def get_static(self, table: Table, partition: Key) -> Row | None:
         """The static columns of one partition."""
         opened = self._opened(table)
