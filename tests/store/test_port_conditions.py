@@ -19,6 +19,7 @@ ITEMS = Table(
 )
 PROFILE = Table("profile", partition=("account",), columns={"name": "text", "age": "int"})
 PAIRS = Table("pairs", ("p",), ("c", "n"), {"n": "int"}, {"s": "int"})
+FALLING = Table("falling", ("p",), ("c", "n"), {"n": "int"}, {"s": "int"}, descending=True)
 TOKENS = Table(
     "tokens", ("account",), ("token",), {"used": "bool", "note": "text"}, static={"count": "int"}, ttl=4
 )
@@ -90,16 +91,15 @@ async def test_a_batch_does_all_of_its_writes(opened):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("table", [PAIRS, FALLING], ids=["ascending", "descending"])
 @pytest.mark.parametrize("end", [("b",), ("b", 2), ("a",), ("", 9), ("z", 0)])
-async def test_a_batch_deletes_all_rows_up_to_one(opened, end, descending):
-    table = replace(PAIRS, descending=descending)
+async def test_a_batch_deletes_all_rows_up_to_one(opened, end, table):
     store = await opened(table)
     keys = [(c, n) for c in ("a", "b", "b\0", "c") for n in (1, 2, 3)]
     await store.batch(table, ("p",), [Put({"c": c, "n": n}) for c, n in keys], static={"s": 1})
     await store.put(table, {"p": "other", "c": "a", "n": 1})
     await store.batch(table, ("p",), [Delete(end, through=True), Put({"c": "z", "n": 1})])
-    rows = (await store.scan(table, ("p",), reverse=descending)).rows
+    rows = (await store.scan(table, ("p",), reverse=table.descending)).rows
     assert [(row["c"], row["n"]) for row in rows] == [key for key in keys if key[: len(end)] > end] + [
         ("z", 1)
     ]

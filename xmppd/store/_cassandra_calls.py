@@ -130,15 +130,16 @@ class OpenTable:
         partition = self.shape.partition(partition)
         statements: list[Statement] = []
         touched: list[Key] = []
+        ranges: list[Key] = []
         for write in writes:
             if isinstance(write, Put):
                 columns = self._checked(partition, write.row)
                 statements.append(self.insert(columns, self._seconds(write.ttl)))
                 touched.append(tuple(columns[column] for column in self.cql.cluster))
             else:
-                statements.append(self._delete(partition, write.cluster))
-                touched.append(write.cluster)
-        self.shape.distinct(touched)
+                statements.append(self._delete(partition, write))
+                (ranges if write.through else touched).append(write.cluster)
+        self.shape.distinct(touched, ranges)
         values = self.shape.static_values(static) if static else {}
         seconds = self._seconds(None)
         if expect is None:
@@ -169,10 +170,13 @@ class OpenTable:
         # A mark that outlived the rest would be a row.
         return self.cql.insert((*columns, ROW_MARK)), (*columns.values(), 0, seconds)
 
-    def _delete(self, partition: Key, cluster: Key) -> Statement:
-        if not cluster:
+    def _delete(self, partition: Key, write: Delete) -> Statement:
+        if write.through:
+            through = self.shape.through(write.cluster)
+            return self.cql.delete_through(len(through)), (*partition, *through)
+        if not write.cluster:
             return self.cql.delete_rows, (*partition, *self.cql.smallest)
-        return self.cql.delete_row, (*partition, *self.shape.cluster(cluster))
+        return self.cql.delete_row, (*partition, *self.shape.cluster(write.cluster))
 
     def _seconds(self, ttl: float | None) -> int:
         """A life as Cassandra wants it: whole seconds, 0 for ever."""

@@ -84,6 +84,7 @@ class CqlTable:
         self.update_static = lru_cache(64)(self._update_static)
         self.select_range = lru_cache(64)(self._select_range)
         self.select_all = lru_cache(16)(self._select_all)
+        self.delete_through = lru_cache(8)(self._delete_through)
         self.dump_range = lru_cache(16)(self._dump_range)
         self.dump_all = lru_cache(16)(self._dump_all)
         self.look_row = lru_cache(64)(self._look_row)
@@ -108,6 +109,7 @@ class CqlTable:
         for texts in (
             self.insert, self.insert_new, self.update_if, self.update_static, self.select_range,
             self.select_all, self.look_row, self.look_static, self.dump_range, self.dump_all,
+            self.delete_through,
         ):  # fmt: skip
             texts.cache_clear()
 
@@ -138,6 +140,10 @@ class CqlTable:
         given = (*columns, STATIC_MARK) if expected else columns
         condition = f" IF {_each(expected, ' AND ')}" if expected else ""
         return f"UPDATE {self.name} USING TTL ? SET {_each(given, ', ')} WHERE {self._here}{condition}"
+
+    def _delete_through(self, count: int) -> str:
+        """Rows of one partition whose first `count` clustering columns are no larger than the parameters."""
+        return f"{self.delete_partition} AND {self._bounds((('<=', count),))[0]}"
 
     # reading
 
