@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -10,9 +12,10 @@ import pytest_asyncio
 
 from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
 from xmppd.store import comparison, transfer
+from xmppd.store.cassandra import CassandraStore
 from xmppd.store.comparison import LIFE_SECONDS, Comparison, Findings
 from xmppd.store.sqlite import SqliteStore
-from xmppd.store.table import Delete, Put, Store, Table
+from xmppd.store.table import Delete, Put, Store, Stored, Table
 from xmppd.store.transfer import COPIES, Transfer
 
 pytestmark = pytest.mark.asyncio
@@ -33,6 +36,8 @@ NEWEST = Table(
 SHORT = Table("short", ("account",), ("token",), {"used": "bool"}, {"count": "int"}, ttl=5000)
 PROFILE = Table("profile", ("account",), (), {"card": "blob"})
 PAGE = 47
+SECONDS = 3.0
+"""How far apart two engines may let an entry end."""
 TABLES = (TYPES, ITEMS, NEWEST, SHORT, PROFILE)
 
 
@@ -73,16 +78,16 @@ class Trouble:
 
 
 class Installation:
-    """Source and target, and what is done with them."""
+    """Source and target, and what is done with them; `advance` lets time pass for both."""
 
-    def __init__(self, source: Store, target: Trouble, engine: Any) -> None:
+    def __init__(
+        self, source: Store, target: Trouble, now: Callable[[], float], advance: Callable[[float], None]
+    ) -> None:
         self.source = source
         self.target = target
-        self.engine = engine
+        self.now = now
+        self.advance = advance
         self.progress = Silent()
-
-    def now(self) -> float:
-        return self.engine._clock()
 
     def transfer(self, name: str = "here", tables: Any = TABLES) -> Transfer:
         return Transfer(self.source, self.target, tables, name=name, progress=self.progress, now=self.now)
@@ -96,9 +101,21 @@ class Installation:
         for table in TABLES:
             mine = (await self.source.dump(table, limit=10**6)).entries
             theirs = (await self.target.dump(table, limit=10**6)).entries
-            if sorted(mine, key=repr) != sorted(theirs, key=repr):
+            if not alike(mine, theirs):
                 return False
         return True
+
+
+def alike(mine: list[Stored], theirs: list[Stored]) -> bool:
+    """Whether two stores hold the same, in whatever order, and for equally long."""
+    mine, theirs = (sorted(entries, key=lambda entry: repr(entry.key)) for entries in (mine, theirs))
+    pairs = list(zip(mine, theirs, strict=False))
+    return len(mine) == len(theirs) and all(
+        one.key == other.key
+        and one.values == other.values
+        and (one.expires == other.expires or abs(one.expires - other.expires) < SECONDS)
+        for one, other in pairs
+    )
 
 
 async def fill(store: Store, *, accounts: int = 40, rows: int = 30) -> None:
@@ -137,16 +154,36 @@ async def fill(store: Store, *, accounts: int = 40, rows: int = 30) -> None:
     await store.delete(PROFILE, ("u3",))
 
 
-@pytest_asyncio.fixture
-async def installation(engine, tmp_path):
-    source = engine.store()
-    there = SqliteStore(tmp_path / "there.db", now=engine._clock)
+@contextlib.asynccontextmanager
+async def filled(source: Store, target: Store, now: Any, advance: Any) -> AsyncIterator[Installation]:
     await source.open(TABLES)
-    await there.open([*TABLES, COPIES])
+    await target.open([*TABLES, COPIES])
     await fill(source)
-    yield Installation(source, Trouble(there), engine)
+    yield Installation(source, Trouble(target), now, advance)
     await source.close()
-    await there.close()
+    await target.close()
+
+
+@pytest_asyncio.fixture
+async def installation(tmp_path, clock):
+    """From SQLite to SQLite."""
+    source, target = (SqliteStore(place, now=clock) for place in (tmp_path / "a", ":memory:"))
+    async with filled(source, target, clock, clock.advance) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(params=["sqlite to sqlite", "sqlite to cassandra", "cassandra to sqlite"])
+async def any_installation(request, tmp_path):
+    """Between any two engines, of which not all can be told the time."""
+
+    def make(engine: str, role: str) -> Store:
+        if engine == "sqlite":
+            return SqliteStore(tmp_path / role)
+        return CassandraStore(request.getfixturevalue("keyspace").options)
+
+    source, _, target = request.param.partition(" to ")
+    async with filled(make(source, "a"), make(target, "b"), time.time, time.sleep) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -164,23 +201,23 @@ def all_equal(found: dict[str, Findings]) -> bool:
 # copying
 
 
-async def test_everything_is_copied(installation):
-    total = await installation.transfer().run()
-    assert await installation.is_complete()
-    found = await installation.compare()
+async def test_everything_is_copied(any_installation):
+    total = await any_installation.transfer().run()
+    assert await any_installation.is_complete()
+    found = await any_installation.compare()
     assert all_equal(found)
     assert sum(findings.entries for findings in found.values()) == total > 3000
-    whats = [what for what, *_ in installation.progress.stages]
+    whats = [what for what, *_ in any_installation.progress.stages]
     assert whats == ["counting", "copying", "comparing", "looking for more in the target"]
-    assert installation.progress.stages[1] == ["copying", total, total]
+    assert any_installation.progress.stages[1] == ["copying", total, total]
 
 
 async def test_the_ends_are_copied(installation):
     await installation.transfer().run()
-    installation.engine.advance(200)
+    installation.advance(200)
     assert await installation.is_complete()
     assert all_equal(await installation.compare())
-    installation.engine.advance(6000)
+    installation.advance(6000)
     assert await installation.is_complete()
     assert len((await installation.target.scan(SHORT, ("u1",))).rows) < 3
 
@@ -213,30 +250,30 @@ async def test_a_target_that_is_being_filled_from_elsewhere_is_refused(installat
         await installation.transfer("elsewhere").run()
 
 
-async def test_it_goes_on_after_any_error(installation):
+async def test_it_goes_on_after_any_error(any_installation):
     for good in (0, 1, 3, 2, 5):
-        installation.target.good = good
+        any_installation.target.good = good
         with pytest.raises(StoreUnavailable):
-            await installation.transfer().run()
-    installation.target.good = 10**9
-    total = await installation.transfer().run()
-    assert installation.target.restored < total + 5 * transfer.IN_FLIGHT * PAGE
-    _, known, done = installation.progress.stages[-1]
+            await any_installation.transfer().run()
+    any_installation.target.good = 10**9
+    total = await any_installation.transfer().run()
+    assert any_installation.target.restored < total + 5 * transfer.IN_FLIGHT * PAGE
+    _, known, done = any_installation.progress.stages[-1]
     assert (known, done) == (total, total)
-    assert await installation.is_complete()
-    assert all_equal(await installation.compare())
+    assert await any_installation.is_complete()
+    assert all_equal(await any_installation.compare())
 
 
-async def test_it_goes_on_after_being_cut_off_anywhere(installation):
+async def test_it_goes_on_after_being_cut_off_anywhere(any_installation):
     chance = random.Random(7)
     for _ in range(25):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(chance.uniform(0, 0.06)):
-                await installation.transfer().run()
-    total = await installation.transfer().run()
-    assert await installation.is_complete()
-    assert all_equal(await installation.compare())
-    assert installation.progress.stages[-3][1] == total
+                await any_installation.transfer().run()
+    total = await any_installation.transfer().run()
+    assert await any_installation.is_complete()
+    assert all_equal(await any_installation.compare())
+    assert any_installation.progress.stages[-3][1] == total
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("gone"), StoreTimeout("late")])
@@ -284,10 +321,10 @@ async def changed(installation: Installation) -> Findings:
     return items
 
 
-async def test_a_row_changed_in_the_source_is_found(installation):
-    await installation.transfer().run()
-    await installation.source.put(ITEMS, {"account": "u1@a", "contact": "c1@b", "name": "other"})
-    items = await changed(installation)
+async def test_a_row_changed_in_the_source_is_found(any_installation):
+    await any_installation.transfer().run()
+    await any_installation.source.put(ITEMS, {"account": "u1@a", "contact": "c1@b", "name": "other"})
+    items = await changed(any_installation)
     assert (items.missing, items.different, items.extra) == (0, 1, 0)
     assert items.examples == ["items ('u1@a', 'c1@b') differs in name"]
 
@@ -315,21 +352,21 @@ async def test_a_row_added_to_the_source_is_found(installation):
 
 
 @pytest.mark.parametrize("contact", ["", "c10", "c29@b!", "z"])
-async def test_a_row_too_many_is_found(installation, contact):
-    await installation.transfer().run()
+async def test_a_row_too_many_is_found(any_installation, contact):
+    await any_installation.transfer().run()
     for account in ("u1@a", "u3@a", "alone1", "nobody yet"):
-        await installation.target.put(ITEMS, {"account": account, "contact": contact})
-    items = await changed(installation)
+        await any_installation.target.put(ITEMS, {"account": account, "contact": contact})
+    items = await changed(any_installation)
     assert (items.missing, items.different, items.extra) == (0, 0, 4)
     assert len(items.examples) == 4
 
 
-async def test_rows_too_many_in_a_large_descending_partition_are_found(installation):
-    await installation.transfer().run()
+async def test_rows_too_many_in_a_large_descending_partition_are_found(any_installation):
+    await any_installation.transfer().run()
     for at in (-1.0, 500.5, 1e9):
-        await installation.target.put(NEWEST, {"room": "large", "at": at})
-    await installation.target.delete(NEWEST, ("large", 3.0))
-    found = await installation.compare()
+        await any_installation.target.put(NEWEST, {"room": "large", "at": at})
+    await any_installation.target.delete(NEWEST, ("large", 3.0))
+    found = await any_installation.compare()
     newest = found.pop("newest")
     assert (newest.missing, newest.different, newest.extra) == (1, 0, 3)
     assert all_equal(found)
