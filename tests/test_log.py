@@ -30,6 +30,7 @@ def logging_to():
     yield start
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.getLogger("cassandra").setLevel(logging.NOTSET)
     logging.captureWarnings(False)
 
 
@@ -162,3 +163,13 @@ def test_other_libraries_are_named(logging_to):
     logging.getLogger("asyncio").error("Task %s was lost", "x")
     line = json.loads(stream.getvalue())
     assert (line["event"], line["logger"]) == ("Task x was lost", "asyncio")
+
+
+@pytest.mark.parametrize(("level", "heard"), [("info", ["broken"]), ("debug", ["down again", "broken"])])
+def test_the_driver_of_cassandra_is_heard_when_it_matters(logging_to, level, heard):
+    stream = io.StringIO()
+    logging_to(stream, level=level)
+    driver = logging.getLogger("cassandra.pool")
+    driver.warning("down again")
+    driver.error("broken")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == heard

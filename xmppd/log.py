@@ -25,6 +25,13 @@ SELDOM = frozenset({"store-failed"})
 SELDOM_SECONDS = 10.0
 """How long one line stands for all that would say the same."""
 
+QUIET = {"cassandra": logging.ERROR}
+"""Libraries that say too much, and from which level on they are heard.
+
+The driver of Cassandra warns once a second for each node that is down, and repeats queries with what they are
+about. Events of ours tell what matters.
+"""
+
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _SECRET = re.compile(r"(?i)password|passwd|secret|token|body|credential")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -55,6 +62,8 @@ def configure(config: LogConfig, stream: TextIO = sys.stderr, *, node: str = "")
         root.removeHandler(former)
     root.addHandler(handler)
     root.setLevel(config.level.upper())
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(logging.NOTSET if config.level == "debug" else level)
     logging.captureWarnings(True)
 
 

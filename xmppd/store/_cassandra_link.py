@@ -32,6 +32,7 @@ from xmppd.errors import StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
 from xmppd.store._cassandra_calls import ConditionalWrite, Found, Statement
 from xmppd.store._cassandra_errors import translated
+from xmppd.store._cassandra_nodes import Nodes
 from xmppd.store._cassandra_options import CassandraOptions
 from xmppd.store._turns import Slots, Turns
 
@@ -110,6 +111,7 @@ class Link:
             await self._loop.run_in_executor(self._threads, cluster.shutdown)
             self._threads.shutdown(wait=False)
             raise translated(error) from error
+        cluster.register_listener(Nodes())
         # The clocks of Cassandra decide which write is the last one, not ours: theirs are fewer.
         session.use_client_timestamp = False
         session.default_fetch_size = PAGE_ROWS
