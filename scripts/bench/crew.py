@@ -71,13 +71,15 @@ class Member:
     """A client with one session, that works until it is told to stop."""
 
     kind = ""
-    pace = 10.0
+    share = 1.0
+    """Of the pace of the crew."""
 
     def __init__(self, name: str, server: Server, journal: Journal) -> None:
         self.name = name
         self.server = server
         self.journal = journal
         self.chance = random.Random(name)
+        self.pace = 1.0
         self.count = 0
         self.is_resting = False
 
@@ -197,7 +199,7 @@ class Reader(Member):
     """Logs in anew and reads the roster of somebody who is at work, which must not be an old one."""
 
     kind = "login"
-    pace = 5.0
+    share = 0.5
 
     def __init__(self, name: str, server: Server, journal: Journal, keepers: list[RosterKeeper]) -> None:
         super().__init__(name, server, journal)
@@ -228,7 +230,7 @@ class Registrar(Member):
     """Makes accounts in-band."""
 
     kind = "account"
-    pace = 2.0
+    share = 0.2
 
     def __init__(self, name: str, server: Server, journal: Journal) -> None:
         super().__init__(name, server, journal)
@@ -252,7 +254,7 @@ class Registrar(Member):
 class Crew:
     """50 sessions on one or more servers, and six clients that come and go."""
 
-    def __init__(self, servers: list[Server]) -> None:
+    def __init__(self, servers: list[Server], pace: float) -> None:
         self.journal = Journal()
         self._may_work = asyncio.Event()
         self._working: list[asyncio.Task[None]] = []
@@ -269,6 +271,8 @@ class Crew:
         self.readers = [Reader(f"reader{n}", server(n), self.journal, self.keepers) for n in range(4)]
         self.registrars = [Registrar(f"registrar{n}", server(n), self.journal) for n in range(2)]
         self.members = [*self.keepers, *self.senders, *self.talkers, *self.readers, *self.registrars]
+        for member in self.members:
+            member.pace = pace * member.share
 
     def accounts(self) -> set[str]:
         """Which have to be there at the start."""

@@ -36,16 +36,18 @@ IN_FLIGHT = 1.0
 RETURN = 30.0
 """Seconds in which everybody is served again, once the nodes accept connections."""
 WRITES = ("roster", "message", "account")
+OUTAGES = ("store-does-not-answer",)
+"""Errors that a log should have while engines are gone."""
 
 
 class Run:
     """Servers and their crew on one backend, with one scenario after the other."""
 
-    def __init__(self, backend: Backend, servers: list[Server], seconds: float) -> None:
+    def __init__(self, backend: Backend, servers: list[Server], seconds: float, pace: float) -> None:
         self.backend = backend
         self.servers = servers
         self.seconds = seconds
-        self.crew = Crew(servers)
+        self.crew = Crew(servers, pace)
         self.journal = self.crew.journal
         self.wrong = self.journal.wrong
         # What an engine is tied to has to outlive every part of the run.
@@ -129,14 +131,19 @@ class Run:
         for server in self.servers:
             server.collect_log()
             records = [json.loads(line) for line in server.log]
-            for event, count in sorted(Counter(record["event"] for record in records).items()):
-                example = next(record for record in records if record["event"] == event)
-                print(f"{server.folder.name} logged {count}: {json.dumps(example)[:400]}")
+            for event, count in sorted(Counter(map(kind_of, records)).items()):
+                example = next(record for record in records if kind_of(record) == event)
+                print(f"{server.folder.name} logged {event} {count} times: {json.dumps(example)[:300]}")
             self.wrong += [
                 f"{server.folder.name} logged {json.dumps(record)[:1500]}"
                 for record in records
-                if record["level"] == "error"
+                if record["level"] == "error" and record["event"] not in OUTAGES
             ]
+
+
+def kind_of(record: dict[str, Any]) -> str:
+    """What lines of a log are counted by."""
+    return str(record.get("logger") or record["event"])
 
 
 # scenarios
@@ -271,6 +278,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("scenarios", nargs="*", default=["cassandra", "frozen", "redis"], metavar="SCENARIO")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each part")
+    parser.add_argument("--pace", type=float, default=5.0, help="requests a second of one session, at most")
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--port", type=int, default=25842)
     parser.add_argument("--store", choices=STORES, default="cassandra")
@@ -286,7 +294,9 @@ def main() -> int:
         backend.start()
         for server in servers:
             server.environ = backend.environ()
-        return asyncio.run(work(Run(backend, servers, arguments.seconds), arguments.scenarios))
+        return asyncio.run(
+            work(Run(backend, servers, arguments.seconds, arguments.pace), arguments.scenarios)
+        )
     finally:
         for server in servers:
             server.stop()
