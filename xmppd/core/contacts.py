@@ -85,10 +85,11 @@ class Contacts:
             roster = self._rosters.load(session.account)
         if isinstance(roster, Roster):
             session.live.roster = roster
-            if asked and (since := self._rosters.lag(roster, asked)) is not None:
+            result = self._rosters.result(roster, asked)
+            if asked and result is not None and (since := self._rosters.lag(roster, asked)) is not None:
                 return begun(self._get_changes(session, since))
             session.has_roster = True
-            return self._rosters.result(roster, asked)
+            return result
         return self._get_later(session, asked, roster)
 
     async def _get_later(self, session: Session, asked: str | None, loading: Awaitable[Roster]) -> Answer:
