@@ -102,6 +102,7 @@ async def test_every_change_is_logged(store: SqliteStore, clock: Clock) -> None:
     assert await rosters.log(ALICE, after=two.version) == expected[2:]
     assert await rosters.log(ALICE, after=one.version, limit=1) == expected[1:2]
     assert await rosters.log(BOB) == []
+    assert [entry async for entry in rosters.log_backwards(ALICE)] == expected[::-1]
 
 
 @pytest.mark.asyncio
@@ -147,6 +148,8 @@ async def test_a_flood_of_changes_does_not_fill_the_log(store: SqliteStore, cloc
         await rosters.inbound_subscription(ALICE, BOB, "subscribe")
         await rosters.inbound_subscription(ALICE, BOB, "unsubscribe")
     assert len(await rosters.log(ALICE)) == ENTRIES_A_DAY
+    backwards = [entry async for entry in rosters.log_backwards(ALICE)]  # more than one page
+    assert backwards == (await rosters.log(ALICE))[::-1]
     own = await rosters.set_item(ALICE, SetRequest(CAROL, "", ()))  # has a budget of its own
     assert (await rosters.log(ALICE))[-1].version == own.version
     clock.time += 86_400

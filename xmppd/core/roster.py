@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
@@ -42,6 +42,9 @@ __all__ = [
 
 _ATTEMPTS = 32
 """How often a change is tried against writers in other processes; those of this one wait for each other."""
+
+_LOG_PAGE = 200
+"""Entries of the log read at once by tools."""
 
 MAX_REQUEST_BYTES = 10_000
 """The longest request that is kept: the size of stanza that every server has to take (RFC 6120 13.12)."""
@@ -124,6 +127,18 @@ class Rosters:
         start = (LOG, version_name(after + 1))
         page = await self._store.scan(ROSTER, (account,), start=start, end=(LOG,), limit=limit)
         return [entry_of(row) for row in page.rows]
+
+    async def log_backwards(self, account: str) -> AsyncGenerator[LogEntry, None]:
+        """The log's entries, newest first, read by pages: who has seen enough stops."""
+        page: bytes | None = None
+        while True:
+            found = await self._store.scan(
+                ROSTER, (account,), start=(LOG,), end=(LOG,), limit=_LOG_PAGE, reverse=True, page=page
+            )
+            for row in found.rows:
+                yield entry_of(row)
+            if (page := found.next) is None:
+                return
 
     def forget(self, account: str) -> None:
         """Drop the roster from memory: somebody else may have changed it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -44,9 +45,14 @@ class RosterOffice:
     async def log(self, account: str, contact: str, limit: int) -> Sequence[Mapping[str, Any]]:
         """The newest changes of a roster, oldest first; with `contact` those of its item."""
         await self._check(account)
-        entries = await self.rosters.log(account)
-        chosen = [entry for entry in entries if contact in ("", entry.contact)]
-        return [_line_of(entry) for entry in chosen[-limit:]]
+        lines: list[Mapping[str, Any]] = []
+        async with aclosing(self.rosters.log_backwards(account)) as entries:
+            async for entry in entries:
+                if contact in ("", entry.contact):
+                    lines.insert(0, _line_of(entry))
+                if len(lines) == limit:
+                    break
+        return lines
 
     async def add(self, account: str, contact: str, name: str, groups: Sequence[str]) -> None:
         """Put a contact into a roster, or give it another name and groups."""

@@ -18,13 +18,14 @@ loses what was granted and is wanted:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.contacts import Contacts
-from xmppd.core.roster import LogEntry, RosterItem, Rosters
+from xmppd.core.roster import RosterItem, Rosters
 from xmppd.core.subscription import Kind, State
 
 BY = "repair"
@@ -85,7 +86,7 @@ class RosterRepair:
         own = {item.contact: item for item in await self._rosters.items(account)}
         names = set(own)
         if not every:
-            names.update(entry.contact for entry in await self._rosters.log(account))
+            names.update([entry.contact async for entry in self._rosters.log_backwards(account)])
         found: list[Fault] = []
         for contact in sorted(names - {account}):
             if not self._is_here(contact):
@@ -147,9 +148,20 @@ class RosterRepair:
         return Fault(asker, granter, *fault)
 
     async def _was_refused(self, asker: str, granter: str) -> bool:
-        asked = _last(await self._rosters.log(asker), granter, _asks)
-        answered = _last(await self._rosters.log(granter), asker, _grants)
+        asked = await self._last(asker, granter, _asks)
+        answered = await self._last(granter, asker, _grants)
         return answered is not None and (asked is None or answered > asked)
+
+    async def _last(
+        self, account: str, contact: str, half: Callable[[RosterItem | None], str]
+    ) -> float | None:
+        """When a half was changed last, by the log of its roster."""
+        async with aclosing(self._rosters.log_backwards(account)) as entries:
+            async for entry in entries:
+                changed = half(entry.old) != half(entry.new) if entry.is_whole else entry.what != "set"
+                if changed and entry.contact == contact:
+                    return entry.at
+        return None
 
     def _is_here(self, contact: str) -> bool:
         local, _, domain = contact.rpartition("@")
@@ -185,14 +197,3 @@ def _waiting(item: RosterItem | None) -> RosterItem | None:
         return item
     state = State.of("from" if item.state.is_followed else "none", ask=True, pending_in=item.pending_in)
     return item.moved(state, approved=item.approved)
-
-
-def _last(entries: list[LogEntry], contact: str, half: Callable[[RosterItem | None], str]) -> float | None:
-    """When a half was changed last, by the log of its roster."""
-    times = [
-        entry.at
-        for entry in entries
-        if entry.contact == contact
-        and (half(entry.old) != half(entry.new) if entry.is_whole else entry.what != "set")
-    ]
-    return max(times, default=None)
