@@ -166,7 +166,7 @@ def _run(argv: Sequence[str], app: App) -> int:
 def _run_paged(given: argparse.Namespace, app: App, config: Config, arguments: dict[str, Any]) -> int:
     """Call a command until nothing is left, with progress on stderr."""
     about: Description = given.about
-    pages = Pages(sys.stderr)
+    pages = Pages(about.name, sys.stderr)
     try:
         while pages.add(request(config.socket_path, about.name, arguments)):
             arguments["after"] = pages.after

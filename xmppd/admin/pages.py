@@ -11,10 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
+from xmppd.admin.progress import ProgressBar
 from xmppd.admin.render import render, table
-
-BAR = 24
-"""Letters of the bar."""
 
 
 def page(
@@ -39,15 +37,23 @@ def page(
 
 
 class Pages:
-    """The pages of one command as they come in; `out` shows progress if it is a terminal."""
+    """The pages of a command as they come in. If there are several, `out` shows how far it is, and that it is
+    `doing` this.
+    """
 
-    def __init__(self, out: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        doing: str,
+        out: TextIO = sys.stderr,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._doing = doing
         self._out = out
         self._clock = clock
-        self._started = clock()
+        self._bar: ProgressBar | None = None
         self._rows: list[Any] = []
         self._counts: dict[str, int] = {}
-        self._total: int | None = None
         self.after: str | None = None
         self.exit_code = 0
 
@@ -56,18 +62,23 @@ class Pages:
         self._rows += page["rows"]
         for name, count in page["counts"].items():
             self._counts[name] = self._counts.get(name, 0) + count
-        self._total = page["total"] or self._total
         self.after = page["after"]
         self.exit_code = max(self.exit_code, page["exit_code"])
-        if self._out.isatty():
-            self._out.write(f"\r\x1b[K{self.progress() if self.after is not None else ''}")
-            self._out.flush()
+        unit, done = next(iter(page["counts"].items()))
+        if self._bar is not None:
+            self._bar.advance(done)
+            if self.after is None:
+                self._bar.end()
+        elif self.after is not None:
+            self._bar = ProgressBar(self._out, unit=unit, clock=self._clock)
+            self._bar.begin(self._doing, page["total"])
+            self._bar.advance(done)
         return self.after is not None
 
     def interrupted(self) -> None:
         """Say how to go on."""
-        if self._out.isatty():
-            self._out.write("\n")
+        if self._bar is not None:
+            self._bar.end()
         if self.after is not None:
             self._out.write(f"xmppd: interrupted; go on with --after {self.after}\n")
 
@@ -81,17 +92,3 @@ class Pages:
         """Everything together, for people."""
         counts = render(self._counts)
         return f"{table(self._rows)}\n\n{counts}" if self._rows else counts
-
-    def progress(self) -> str:
-        """How far it is, on one line."""
-        (name, done), *others = self._counts.items()
-        seconds = max(self._clock() - self._started, 0.001)
-        parts = [f"{done:,} {name}", f"{done / seconds:,.0f}/s", *(f"{n:,} {word}" for word, n in others)]
-        if self._total and done:
-            share = min(done / self._total, 1.0)
-            filled = int(share * BAR)
-            parts[0] = f"{done:,} of {self._total:,} {name}"
-            left = int(seconds / done * max(self._total - done, 0))
-            parts.append(f"{left // 60}:{left % 60:02} left")
-            return f"[{'#' * filled}{'.' * (BAR - filled)}] {share:4.0%}  {'  '.join(parts)}"
-        return "  ".join(parts)

@@ -14,10 +14,15 @@ WARM_UP_SECONDS = 0.5
 
 
 class ProgressBar:
-    """Shows rows, rows a second and the time left, one stage after the other. `clock` is in seconds."""
+    """Shows how many of `unit` are done, how many a second and the time left, one stage after the other.
+    `clock` is in seconds.
+    """
 
-    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO, *, unit: str = "rows", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream
+        self._unit = unit
         self._clock = clock
         self._is_terminal = stream.isatty()
         self._what = ""
@@ -51,7 +56,7 @@ class ProgressBar:
         self._stream.flush()
 
     def _text(self, seconds: float) -> str:
-        parts = [f"{self._rows:,} rows"]
+        parts = [f"{self._rows:,} {self._unit}"]
         share = min(self._rows / self._total, 1.0) if self._total else None
         if share is not None and self._is_terminal:
             full = int(share * WIDTH)
@@ -60,7 +65,7 @@ class ProgressBar:
             parts.append(f"{share:.0%}")
         if seconds >= WARM_UP_SECONDS:
             rate = (self._rows - self._earlier) / seconds
-            parts.append(f"{rate:,.0f} rows/s")
+            parts.append(f"{rate:,.0f} {self._unit}/s")
             if self._total and rate and self._rows < self._total:
                 parts.append(f"{clock_time((self._total - self._rows) / rate)} left")
         return f"{self._what}: {'  '.join(parts)}"
