@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from xmppd import __version__, jid
 from xmppd import log as logs
-from xmppd.admin.builtin import UserCommands
-from xmppd.admin.commands import Commands, commands_of
+from xmppd.admin.builtin import StoreCommands, UserCommands
+from xmppd.admin.commands import BAD_CONFIG, Commands, commands_of
 from xmppd.admin.rosters import RosterCommands
 from xmppd.allocator import collect, trim
 from xmppd.config import Config, data_folder
@@ -34,15 +36,16 @@ from xmppd.core.sessions import Cork, Sessions
 from xmppd.errors import CommandError, ConfigError
 from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
-from xmppd.loader import Loader
+from xmppd.loader import Loader, find_plugin
 from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
 from xmppd.net.ebb import Ebb
 from xmppd.net.service import Service, ServiceRules
 from xmppd.net.wire import Shared, WireRules
 from xmppd.plugin import Plugin
 from xmppd.server import Server
+from xmppd.settings import CassandraConfig, address_of
 from xmppd.store.sqlite import SqliteStore
-from xmppd.store.table import Store
+from xmppd.store.table import Store, Table
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Mechanism
 from xmppd.stream.scram import scram_mechanisms
@@ -141,6 +144,7 @@ class App:
         repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
         office = RosterOffice(self.rosters, self.contacts, self.accounts, repairs)
         self.commands.add(*commands_of(RosterCommands(office)))
+        self.commands.add(*commands_of(StoreCommands(StoreOffice(self.store, self.tables))))
 
     async def open(self) -> None:
         """Open the store, and load the plugins."""
@@ -156,13 +160,19 @@ class App:
         self.accounts.close()
         await self.store.close()
 
+    def tables(self) -> list[Table]:
+        """All tables of the server and of the plugins at work."""
+        loaded = self.loader.loaded
+        plugins = [table for it in loaded for table in type(it.plugin).tables(it.name)]
+        return [*TABLES, *plugins]
+
     def caches(self) -> Mapping[str, int]:
         """How much each cache holds. All are bounded."""
         return {**self.rosters.cache, **self.accounts.cached, "last_presences": self.last_seen.cached}
 
     def store_stats(self) -> Mapping[str, int]:
         """What the store did so far, and how many writes wait in it."""
-        return asdict(self.store.stats) if isinstance(self.store, SqliteStore) else {}
+        return asdict(self.store.stats)
 
     def _release(self) -> None:
         """Many have gone: forget what can be read again, and return the memory."""
@@ -209,12 +219,78 @@ class AccountOffice:
             self._app.server.end_session(session, "not-authorized", "The account was disabled.")
 
 
+class StoreOffice:
+    """The store as `store` commands want it. `tables` gives what has to be there."""
+
+    def __init__(self, store: Store, tables: Callable[[], Sequence[Table]]) -> None:
+        self.info = store.info
+        self._store = store
+        self._tables = tables
+
+    async def missing(self) -> Sequence[str]:
+        """What is declared and not there."""
+        return await self._store.missing(self._tables())
+
+    async def migrate(self) -> Sequence[str]:
+        """Make what is missing."""
+        return await self._store.migrate(self._tables())
+
+
+class StoreAlone:
+    """The commands of a store that is not open."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self.commands = Commands(commands_of(StoreCommands(StoreOffice(store, lambda: tables_of(config)))))
+
+
 # from configuration to the rules of each part
 
 
 def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:
-    """The store that the configuration names, not yet open."""
-    return SqliteStore(config.store_path, now=now)
+    """The store that the configuration names, not yet open; CommandError without its driver."""
+    if config.store.engine == "sqlite":
+        return SqliteStore(config.store_path, now=now)
+    try:
+        # Its driver takes a third of a second to load and is not installed everywhere.
+        engine = importlib.import_module("xmppd.store.cassandra")
+    except ModuleNotFoundError as error:
+        if error.name != "cassandra":
+            raise
+        raise CommandError(
+            "store.engine is cassandra, whose driver is not installed: pip install 'xmppd[cassandra]'",
+            BAD_CONFIG,
+        ) from None
+    options = engine.CassandraOptions(**cassandra_options(config.store.cassandra))
+    store: Store = engine.CassandraStore(options, program=f"xmppd {__version__}")
+    return store
+
+
+def cassandra_options(config: CassandraConfig) -> dict[str, Any]:
+    """The fields of `CassandraOptions`."""
+    tls = config.tls
+    files = (tls.ca, tls.certificate, tls.key) if tls is not None else (None, None, None)
+    ca, certificate, key = (None if file is None else str(file) for file in files)
+    return {
+        "contact_points": tuple(address_of(text, 9042) for text in config.contact_points),
+        "keyspace": config.keyspace,
+        "local_dc": config.local_dc,
+        "replication": config.replication,
+        "username": config.username,
+        "password": None if config.password is None else config.password.get_secret_value(),
+        "tls": tls is not None,
+        "tls_ca": ca,
+        "tls_certificate": certificate,
+        "tls_key": key,
+        "tls_check_host_name": tls is None or tls.check_host_name,
+        "connect_timeout": config.connect_timeout,
+        "request_timeout": config.request_timeout,
+        "in_flight": config.in_flight,
+        "waiting": config.waiting,
+        "migrate": config.migrate,
+        "compaction": config.compaction.lasting,
+        "compaction_expiring": config.compaction.expiring,
+        "compaction_tables": config.compaction.tables,
+    }
 
 
 def binding_rules(config: Config) -> BindingRules:
@@ -289,6 +365,32 @@ def key_pairs(config: Config) -> tuple[KeyPair, dict[str, KeyPair]]:
     if default is None:
         default = development_certificate(config.server.data_folder, config.server.domains)
     return default, named
+
+
+def tables_of(*configs: Config) -> list[Table]:
+    """The tables of the core, and of all plugins that any of the configurations loads; ConfigError,
+    CommandError.
+    """
+    found = {table.name: table for table in TABLES}
+    for config in configs:
+        for name in config.plugins.enabled:
+            plugin_class, _ = find_plugin(name, plugin_folders(config), config)
+            for table in plugin_class.tables(name):
+                if found.setdefault(table.name, table) != table:
+                    raise CommandError(f"the configurations have different plugins named {name!r}")
+    return list(found.values())
+
+
+@contextlib.asynccontextmanager
+async def with_store(config: Config) -> AsyncIterator[StoreAlone]:
+    """The store of the configuration, not opened, for commands about its tables."""
+    logs.configure(config.log.model_copy(update={"level": "warning"}))
+    prepare_folder(config)
+    store = store_of(config)
+    try:
+        yield StoreAlone(store, config)
+    finally:
+        await store.close()
 
 
 @contextlib.asynccontextmanager

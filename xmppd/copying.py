@@ -13,10 +13,9 @@ from typing import Any
 from xmppd import log as logs
 from xmppd.admin.progress import ProgressBar
 from xmppd.admin.socket import NoServer, request
-from xmppd.app import TABLES, plugin_folders, prepare_folder, store_of
+from xmppd.app import prepare_folder, store_of, tables_of
 from xmppd.config import Config
 from xmppd.errors import CommandError
-from xmppd.loader import find_plugin
 from xmppd.store.comparison import Comparison, Findings
 from xmppd.store.table import Store, Table
 from xmppd.store.transfer import COPIES, COPY, Transfer
@@ -32,7 +31,7 @@ def copy_store(source: Config, target: Config, *, compare: bool, allow_running: 
     """
     if store_name(source) == store_name(target):
         raise CommandError(f"both configurations have the same store: {store_name(source)}")
-    if not source.store_path.exists():
+    if source.store.engine == "sqlite" and not source.store_path.exists():
         raise CommandError(f"there is no store to copy: {source.store_path}")
     if not allow_running:
         refuse_running(source, "source")
@@ -67,20 +66,6 @@ async def opened(config: Config, tables: Sequence[Table]) -> AsyncIterator[Store
         await store.close()
 
 
-def tables_of(*configs: Config) -> list[Table]:
-    """The tables of the core, and of all plugins that any of the configurations loads; ConfigError,
-    CommandError.
-    """
-    found = {table.name: table for table in TABLES}
-    for config in configs:
-        for name in config.plugins.enabled:
-            plugin_class, _ = find_plugin(name, plugin_folders(config), config)
-            for table in plugin_class.tables(name):
-                if found.setdefault(table.name, table) != table:
-                    raise CommandError(f"the configurations have different plugins named {name!r}")
-    return list(found.values())
-
-
 async def check_source(store: Store, tables: Sequence[Table]) -> None:
     """Refuse a source that is itself half a copy; warn of tables that no plugin declares."""
     names = {table.name for table in tables}
@@ -108,7 +93,10 @@ def refuse_running(config: Config, role: str) -> None:
 
 def store_name(config: Config) -> str:
     """What an operator calls the store, the same whoever asks."""
-    return f"sqlite {config.store_path.absolute()}"
+    if config.store.engine == "sqlite":
+        return f"sqlite {config.store_path.absolute()}"
+    cluster = config.store.cassandra
+    return f"cassandra {cluster.keyspace} at {', '.join(cluster.contact_points)}"
 
 
 def row_of(findings: Findings) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from xmppd.app import (
     presence_rules,
     service_rules,
     wire_rules,
+    with_store,
 )
 from xmppd.config import Config
 from xmppd.copying import copy_store
@@ -46,7 +47,7 @@ from xmppd.net.listener import Listener
 from xmppd.net.service import SWEEP_SECONDS
 from xmppd.settings import ListenerConfig
 
-__all__ = ["check", "copy_store", "open_offline", "serve"]
+__all__ = ["check", "copy_store", "open_offline", "serve", "with_store"]
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+)
 
 from xmppd.jid import Jid
 
@@ -61,6 +69,24 @@ def _not_below(other: str) -> Any:
         return value
 
     return AfterValidator(check)
+
+
+def _host_and_port(text: str) -> str:
+    address_of(text, 0)
+    return text
+
+
+def address_of(text: str, port: int) -> tuple[str, int]:
+    """Host and port of `host`, `host:port` or `[v6 address]:port`; ValueError."""
+    host, colon, number = text.rpartition(":")
+    if (text.startswith("[") and text.endswith("]")) or not colon:
+        host, number = text, ""
+    bare = host.removeprefix("[").removesuffix("]")
+    if not bare or ("[" in host) != (":" in bare) or (colon and number and not number.isdigit()):
+        raise ValueError("must be a host, host:port or [IPv6 address]:port")
+    if number and not 0 < int(number) < 65536:
+        raise ValueError("must have a port from 1 to 65535")
+    return bare, int(number) if number else port
 
 
 Domain = Annotated[str, AfterValidator(_domain)]
@@ -186,11 +212,57 @@ class RostersConfig(Section):
     log_days: Annotated[float, Field(ge=0, le=3650)] = 90.0
 
 
-class StoreConfig(Section):
-    """Where the truth is kept. `path` defaults to `xmppd.sqlite` in the data folder."""
+Compaction = Annotated[Mapping[str, str], Field(min_length=1)]
+"""Options of a compaction strategy as CQL has them, `class` among them."""
 
-    engine: Literal["sqlite"] = "sqlite"
+
+class CassandraTlsConfig(Section):
+    """Encryption between the server and Cassandra. PEM files; without `ca` those the system trusts."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    check_host_name: bool = True
+
+
+class CompactionConfig(Section):
+    """How Cassandra merges the files of a table that is made: of one by name, of those whose rows end by
+    themselves, of all others.
+    """
+
+    lasting: Compaction | None = None
+    expiring: Compaction | None = None
+    tables: Mapping[str, Compaction] = {}
+
+
+class CassandraConfig(Section):
+    """A cluster of Cassandra. `replication` is data centre -> copies, for a keyspace that is to be made."""
+
+    contact_points: Annotated[
+        tuple[Annotated[str, AfterValidator(_host_and_port)], ...],
+        AfterValidator(_some),
+        AfterValidator(_unique),
+    ] = ("127.0.0.1:9042",)
+    keyspace: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")] = "xmppd"
+    local_dc: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "datacenter1"
+    replication: Mapping[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Size] = {}
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: CassandraTlsConfig | None = None
+    connect_timeout: Annotated[float, Field(gt=0)] = 5.0
+    request_timeout: Annotated[float, Field(gt=0)] = 5.0
+    in_flight: Annotated[int, Field(ge=1, le=16384)] = 512
+    waiting: Count = 4096
+    compaction: CompactionConfig = CompactionConfig()
+    migrate: Literal["auto", "check"] = "auto"
+
+
+class StoreConfig(Section):
+    """Where the truth is kept. `path`, of SQLite, defaults to `xmppd.sqlite` in the data folder."""
+
+    engine: Literal["sqlite", "cassandra"] = "sqlite"
     path: Path | None = None
+    cassandra: CassandraConfig = CassandraConfig()
 
 
 class PluginsConfig(Section):

@@ -15,7 +15,7 @@ import pytest
 
 from xmppd import __version__
 from xmppd.admin import cli
-from xmppd.admin.builtin import ServerCommands, UserCommands
+from xmppd.admin.builtin import ServerCommands, StoreCommands, UserCommands
 from xmppd.admin.commands import Command, Commands, Secret, command, commands_of
 from xmppd.admin.socket import AdminSocket
 from xmppd.errors import ConfigError, Problem, StoreUnavailable, XmppdError
@@ -103,6 +103,23 @@ class Game:
     def key(self, token: Annotated[str, Secret("the key")]) -> None: ...
 
 
+class Store:
+    """The port behind `store` commands."""
+
+    def __init__(self):
+        self.lacking = ["table a", "column x of table b"]
+
+    async def info(self):
+        return {"engine": "memory", "tables": []}
+
+    async def missing(self):
+        return self.lacking
+
+    async def migrate(self):
+        made, self.lacking = self.lacking, []
+        return made
+
+
 class App:
     """What `xmppd.app` offers, with accounts in memory."""
 
@@ -112,6 +129,7 @@ class App:
         self.opened = 0
         self.failure = None
         self.problems = []
+        self.store = Store()
 
     def serve(self, load):
         if self.failure:
@@ -125,6 +143,11 @@ class App:
             raise self.failure
         self.opened += 1
         self.commands = Commands(commands_of(UserCommands(self.accounts, config.server.domains)))
+        yield self
+
+    @contextlib.asynccontextmanager
+    async def with_store(self, config):
+        self.commands = Commands(commands_of(StoreCommands(self.store)))
         yield self
 
     def check(self, config):
@@ -194,6 +217,18 @@ def test_version(run, capsys):
         run("--version")
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"xmppd {__version__}\n"
+
+
+def test_the_store_is_checked_and_migrated_without_being_opened(run, app):
+    assert run("store", "info") == (0, "engine: memory\ntables: -\n", "")
+    exit_code, out, err = run("store", "check")
+    assert (exit_code, out) == (1, "")
+    assert "missing" in err
+    assert "  table a\n  column x of table b\n" in err
+    assert run("store", "migrate") == (0, "made: table a, column x of table b\n", "")
+    assert run("store", "check")[0] == 0
+    assert run("store", "migrate")[1] == "made: nothing: everything was there\n"
+    assert app.opened == 0
 
 
 SHOWN = """\

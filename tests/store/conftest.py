@@ -1,6 +1,5 @@
 """The engines on which every test of the port runs. A new one is a class and an entry in `ENGINES`."""
 
-import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -58,7 +57,7 @@ class SqliteInMemory:
 
 
 class Keyspace:
-    """A keyspace of a real Cassandra, whose tables serve one test after the other: making one takes 0.1 s."""
+    """A keyspace of a real Cassandra, whose tables serve many tests: making one takes 0.1 s."""
 
     def __init__(self, nodes: list[tuple[str, int]], session: Session) -> None:
         self.name = f"xmppd_test_{uuid.uuid4().hex[:12]}"
@@ -79,7 +78,8 @@ class Keyspace:
 
     def _delete_rows(self, table: str) -> None:
         columns = self._ask(
-            "SELECT column_name, kind FROM system_schema.columns WHERE keyspace_name = %s AND table_name = %s",
+            "SELECT column_name, kind FROM system_schema.columns "
+            "WHERE keyspace_name = %s AND table_name = %s",
             self.name,
             table,
         )
@@ -175,9 +175,3 @@ def clock() -> Clock:
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
     return tmp_path / "store.db"
-
-
-@pytest.fixture(scope="session")
-def cassandra_nodes() -> list[tuple[str, int]]:
-    nodes = os.environ["XMPPD_TEST_CASSANDRA"].split(",")
-    return [(host, int(port)) for host, _, port in (node.rpartition(":") for node in nodes)]

@@ -20,7 +20,7 @@ DOWN = Table("down", UP.partition, UP.cluster, UP.columns, UP.static, ttl=50, de
 PLAIN = ("x", "y", "z")
 
 tables = st.sampled_from([UP, DOWN])
-partitions = st.sampled_from(["", "a", "\U0001f40d"])
+partitions = st.sampled_from(["\0", "a", "\U0001f40d"])
 clusters = st.tuples(st.sampled_from(["", "k", "k\0", "é"]), st.sampled_from([-1, 0, 2**40]))
 some_columns = st.fixed_dictionaries(
     {},
@@ -208,7 +208,7 @@ class InMemory(RuleBasedStateMachine):
     def everything_is_as_in_the_model(self) -> None:
         for table in (UP, DOWN):
             everything = []
-            for p in ("", "a", "\U0001f40d"):
+            for p in ("\0", "a", "\U0001f40d"):
                 rows = self.model.read(table, p)
                 everything += rows
                 scanned = self.run(self.store.scan(table, (p,))).rows
@@ -236,7 +236,7 @@ class InMemory(RuleBasedStateMachine):
             if page is None:
                 break
         expected = []
-        for p in ("", "a", "\U0001f40d"):
+        for p in ("\0", "a", "\U0001f40d"):
             version, end = self.model.static.get((table.name, p), (None, 0.0))
             if version is not None and end > self.model.now:
                 expected.append(Stored((p,), {"s": version}, None if end == math.inf else end))

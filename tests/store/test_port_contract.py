@@ -126,6 +126,19 @@ async def test_bad_questions_are_refused(opened):
     assert (await store.scan_all(ITEMS)).rows == []
 
 
+async def test_the_only_column_of_a_partition_key_is_not_empty(opened):
+    blobs = Table("blobs", ("id",), columns={"id": "blob"})
+    store = await opened(PROFILE, blobs)
+    for ask in (
+        lambda: store.put(PROFILE, {"account": ""}), lambda: store.get(PROFILE, ("",)),
+        lambda: store.scan(PROFILE, ("",)), lambda: store.delete(PROFILE, ("",)),
+        lambda: store.put_if(PROFILE, {"account": ""}, None), lambda: store.get(blobs, (b"",)),
+        lambda: store.batch(PROFILE, ("",), [Put({"age": 1})]),
+    ):  # fmt: skip
+        with pytest.raises(StoreBug, match="empty"):
+            await ask()
+
+
 @pytest.mark.parametrize(
     "writes",
     [

@@ -212,6 +212,15 @@ async def test_whole_numbers_are_good_for_floats_and_timestamps(opened):
     ]
 
 
+async def test_zero_has_no_sign(opened):
+    store = await opened(TYPES)
+    key = {"p_blob": b"", "p_int": 0, "c_bool": False, "c_float": -0.0, "c_blob": b"", "c_text": ""}
+    await store.put(TYPES, key | {"float": -0.0})
+    row = await store.get(TYPES, (b"", 0, False, 0.0, b"", ""))
+    assert [math.copysign(1, row[column]) for column in ("c_float", "float")] == [1, 1]
+    assert await store.put_if(TYPES, key | {"int": 1}, {"float": 0.0})
+
+
 # scans
 
 

@@ -146,6 +146,46 @@ def _row(info: AccountInfo) -> dict[str, Any]:
     return {"account": info.account, "created": created, "disabled": info.disabled}
 
 
+class Store(Protocol):
+    """What `store` commands need: the store, and the tables of the server and its plugins."""
+
+    async def info(self) -> Mapping[str, Any]:
+        """The engine and its tables as they are."""
+
+    async def missing(self) -> Sequence[str]:
+        """What is declared and not there, in words."""
+
+    async def migrate(self) -> Sequence[str]:
+        """Make what is missing; what that was."""
+
+
+class StoreCommands:
+    """`store ...`: the tables themselves, whether or not a server runs."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @command("Show the store: engine, nodes, tables", name="store info", offline=True)
+    async def info(self) -> dict[str, Any]:
+        """Sizes are estimates, where the engine has any."""
+        return dict(await self.store.info())
+
+    @command(
+        "Compare the store with what the server and its plugins declare", name="store check", offline=True
+    )
+    async def check(self) -> dict[str, str]:
+        """Changes nothing; fails with what is missing."""
+        if missing := await self.store.missing():
+            things = "".join(f"\n  {thing}" for thing in missing)
+            raise CommandError(f"missing, and made by `xmppd store migrate`:{things}")
+        return {"checked": "everything that is declared is there"}
+
+    @command("Make the tables and columns that are missing", name="store migrate", offline=True)
+    async def migrate(self) -> dict[str, Any]:
+        """Harmless when nothing is missing, and when several do it at once."""
+        return {"made": list(await self.store.migrate()) or "nothing: everything was there"}
+
+
 class ServerCommands:
     """Commands about the running server."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from xmppd import __version__
-from xmppd.admin.builtin import ServerCommands, UserCommands
+from xmppd.admin.builtin import ServerCommands, StoreCommands, UserCommands
 from xmppd.admin.commands import (
     BAD_CONFIG,
     FAILED,
@@ -64,6 +64,8 @@ COPY_STORE = Description(
     ),
     offline=True,
 )
+STORE_COMMANDS = tuple(descriptions_of(StoreCommands))
+"""They look at the tables themselves, which need not be there or be up to date."""
 BUILT_IN = (
     SERVE,
     CHECK_CONFIG,
@@ -71,6 +73,7 @@ BUILT_IN = (
     *descriptions_of(ServerCommands),
     *descriptions_of(UserCommands),
     *descriptions_of(RosterCommands),
+    *STORE_COMMANDS,
     *map(described, Commands().describe()),
 )
 
@@ -98,6 +101,9 @@ class App(Protocol):
         self, source: Config, target: Config, *, compare: bool, allow_running: bool
     ) -> list[dict[str, Any]]:
         """Copy one store into another and compare them, or only that; a mapping for each table."""
+
+    def with_store(self, config: Config) -> AbstractAsyncContextManager[Offline]:
+        """The same, but with the commands of the store only, which is not opened."""
 
     def check(self, config: Config) -> list[Problem]:
         """Mistakes in what plugins were told, which the configuration's own models cannot see."""
@@ -156,7 +162,8 @@ def _run(argv: Sequence[str], app: App) -> int:
     except NoServer:
         if not about.offline:
             raise
-        result = asyncio.run(_call_offline(app, config, about.name, arguments))
+        parts = app.with_store(config) if about in STORE_COMMANDS else app.open_offline(config)
+        result = asyncio.run(_call_offline(parts, about.name, arguments))
     if generated:
         result = {**(result if isinstance(result, dict) else {"result": result}), **generated}
     _show(result, given)
@@ -192,8 +199,10 @@ async def _page_offline(app: App, config: Config, name: str, arguments: dict[str
             raise
 
 
-async def _call_offline(app: App, config: Config, name: str, arguments: dict[str, Any]) -> Any:
-    async with app.open_offline(config) as parts:
+async def _call_offline(
+    offline: AbstractAsyncContextManager[Offline], name: str, arguments: dict[str, Any]
+) -> Any:
+    async with offline as parts:
         return await parts.commands.call(name, arguments)
 
 

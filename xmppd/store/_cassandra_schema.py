@@ -58,14 +58,14 @@ class Schema:
         self._keyspace = options.keyspace
 
     async def missing(self, tables: Sequence[Table]) -> list[str]:
-        """What has to be done for these declarations, a sentence each; StoreBug if one cannot follow."""
+        """What has to be made for these declarations, in words; StoreBug if one cannot be."""
         there = await self.existing()
         if not there.has_keyspace:
-            return [f"keyspace {self._keyspace} is missing"]
-        return [sentence for table in tables for sentence in self._missing(table, there)]
+            return [f"keyspace {self._keyspace}", *(f"table {table.name}" for table in tables)]
+        return [thing for table in tables for thing in self._missing(table, there)]
 
     async def migrate(self, tables: Sequence[Table]) -> list[str]:
-        """Create and extend what is missing, and say what; StoreBug if one cannot be, and then none is."""
+        """Make what is missing, and say in words what; StoreBug if some cannot be, and then none is."""
         if not (done := await self.missing(tables)):
             return []
         await self._make_keyspace()
@@ -73,15 +73,15 @@ class Schema:
             holder = await self._lock()
         try:
             there = await self.existing()
-            done = [sentence for table in tables for sentence in self._missing(table, there)] or done
+            done = [thing for table in tables for thing in self._missing(table, there)] or done
             for table in tables:
                 if self._missing(table, there):
                     await self._make(table, there)
         finally:
             await self._unlock(holder)
         await self._agree()
-        for sentence in done:
-            log.info("store-migrated", extra={"change": sentence})
+        for thing in done:
+            log.info("store-migrated", extra={"made": thing})
         return done
 
     async def existing(self) -> Existing:
@@ -112,22 +112,20 @@ class Schema:
         merged(table, recorded)
         columns = there.columns.get(table.name)
         if columns is None:
-            return [f"table {table.name} is missing"]
-        sentences = missing(table, recorded) if recorded is not None else []
-        wanted = CqlTable(self._keyspace, table).definitions()
-        for column, kind in wanted.items():
+            return [f"table {table.name}"]
+        things = []
+        for column, kind in CqlTable(self._keyspace, table).definitions().items():
             found = columns.get(column)
             if found is not None and found != kind:
                 raise StoreBug(
                     f"table {table.name}: the column {column} is {found} in Cassandra and has to be {kind}: "
                     "somebody else made it, so use another keyspace"
                 )
-            sentence = f"table {table.name}: the column {column} is missing"
-            if found is None and not any(column in known for known in sentences):
-                sentences.append(sentence)
-        if recorded is None and not sentences:
-            sentences.append(f"table {table.name} is not recorded")
-        return sentences
+            if found is None:
+                things.append(f"column {column} of table {table.name}")
+        if not things and (recorded is None or missing(table, recorded)):
+            things.append(f"record of table {table.name}")
+        return things
 
     async def _make(self, table: Table, there: Existing) -> None:
         """Create or extend one table, then record it. Whatever is done twice is done once."""

@@ -44,16 +44,22 @@ def merged(table: Table, old: Declaration | None) -> Declaration:
 
 
 def missing(table: Table, old: Declaration | None) -> list[str]:
-    """What has to be done to a table recorded as `old`, a sentence each."""
+    """What has to be made of a table recorded as `old`, in words: tables, columns."""
     if old is None:
-        return [f"table {table.name} is missing"]
+        return [f"table {table.name}"]
     new = declared(table)
     return [
-        f"table {table.name}: the {words}column {column} is missing"
-        for part, words in (("columns", ""), ("static", "static "))
+        f"column {column} of table {table.name}"
+        for part in ("columns", "static")
         for column in new[part]
         if column not in old[part]
     ]
+
+
+def column_names(declaration: Declaration) -> list[str]:
+    """All columns, those of the key first."""
+    keys = [column for column, _ in (*declaration["partition"], *declaration["cluster"])]
+    return [*keys, *declaration["columns"], *declaration["static"]]
 
 
 def as_text(declaration: Declaration) -> str:

@@ -83,7 +83,7 @@ class CassandraStore:
             await self.migrate(tables)
         elif lacking := await self.missing(tables):
             raise StoreUnavailable(
-                f"the keyspace {self._options.keyspace} is not up to date ({'; '.join(lacking)}): "
+                f"the keyspace {self._options.keyspace} is not up to date (missing: {', '.join(lacking)}): "
                 "run `xmppd store migrate`"
             )
         self._tables = {**self._tables, **opened}
@@ -102,13 +102,13 @@ class CassandraStore:
     # the schema, for commands
 
     async def migrate(self, tables: Sequence[Table]) -> list[str]:
-        """Make and extend tables whatever the options say; a sentence for each change."""
+        """Make and extend tables whatever the options say; what was made, in words."""
         async with self._opening:
             await self._connect()
             return await self._schema.migrate(tables)
 
     async def missing(self, tables: Sequence[Table]) -> list[str]:
-        """What `migrate` would change, a sentence each. Changes nothing."""
+        """What `migrate` would make, in words. Changes nothing."""
         async with self._opening:
             await self._connect()
             return await self._schema.missing(tables)

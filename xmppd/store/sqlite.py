@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from xmppd.errors import StoreBug, StoreUnavailable
 from xmppd.store._dump import TableDump, stored_tables
-from xmppd.store._schema import migrate
+from xmppd.store._schema import described, lacking, migrate
 from xmppd.store._statements import OpenTable, Write
 from xmppd.store._transaction import MEMORY, Transactions, connect, shrink, translated
 from xmppd.store._writer import GroupWriter, InlineWriter
@@ -82,7 +82,7 @@ class SqliteStore:
         """Create or migrate `tables`; the first call connects. See the port."""
         self._check_not_closed()
         opened = {table.name: OpenTable(table) for table in tables}
-        await self._writer.write(partial(migrate, tables=tables))
+        await self.migrate(tables)
         self._tables = {**self._tables, **opened}
 
     async def close(self) -> None:
@@ -175,6 +175,30 @@ class SqliteStore:
             return True
         return await self._write(write)
 
+    async def migrate(self, tables: Sequence[Table]) -> list[str]:
+        """Make and extend tables; what was made, in words."""
+        self._check_not_closed()
+        return list(await self._writer.write(partial(migrate, tables=tables)))
+
+    async def missing(self, tables: Sequence[Table]) -> list[str]:
+        """What `migrate` would make, in words."""
+        self._check_not_closed()
+        if self._size() is None:
+            return [f"database {self._path}", *(f"table {table.name}" for table in tables)]
+        return self._read(partial(lacking, tables=tables))
+
+    async def info(self) -> dict[str, Any]:
+        """The file and its tables, for people."""
+        self._check_not_closed()
+        size = self._size()
+        return {
+            "engine": "sqlite",
+            "version": sqlite3.sqlite_version,
+            "path": self._path,
+            "bytes": size,
+            "tables": [] if size is None else self._read(described),
+        }
+
     async def stored_tables(self) -> list[str]:
         """Names of all tables of the file."""
         self._check_not_closed()
@@ -190,6 +214,13 @@ class SqliteStore:
     async def restore(self, table: Table, entries: Sequence[Stored]) -> None:
         """Write what a dump gave."""
         await self._write(TableDump(self._opened(table)).write(entries, self._now()))
+
+    def _size(self) -> int | None:
+        """Bytes of the file without its log; None when there is none."""
+        if self._path == MEMORY:
+            return 0
+        path = Path(self._path)
+        return path.stat().st_size if path.exists() else None
 
     def _check_not_closed(self) -> None:
         if self._is_closed:

@@ -115,6 +115,10 @@ class Store(Protocol):
     write does not know its outcome.
     """
 
+    @property
+    def stats(self) -> Any:
+        """What the store has done since it was made: a dataclass of counters, each engine's own."""
+
     async def open(self, tables: Sequence[Table]) -> None:
         """Connect, and create or migrate `tables`. New columns are added; StoreBug says why others cannot be.
 
@@ -195,7 +199,16 @@ class Store(Protocol):
         writes must touch different rows, for engines differ in which of two would win.
         """
 
-    # for tools that move or check whole tables
+    # for tools that make, move or check whole tables
+
+    async def migrate(self, tables: Sequence[Table]) -> list[str]:
+        """Make and extend tables, as `open` does, and say in words what was missing. Connects."""
+
+    async def missing(self, tables: Sequence[Table]) -> list[str]:
+        """What `migrate` would make. Connects, and changes nothing; StoreBug where a table cannot be."""
+
+    async def info(self) -> dict[str, Any]:
+        """The engine and its tables as they are, for people: whatever JSON can hold. Connects."""
 
     async def stored_tables(self) -> list[str]:
         """Names of all tables that are there, sorted, whether or not they were opened."""

@@ -56,7 +56,7 @@ def _float(value: Value) -> float:
     number = float(value)
     if number != number:  # engines disagree on what equals NaN and where it sorts
         raise ValueError("is not a number (NaN)")
-    return number
+    return number + 0.0  # and on whether -0.0 is 0.0
 
 
 def _timestamp(value: Value) -> float:
@@ -211,11 +211,14 @@ class Shape:
         table = self.table.name
         convert = _CONVERSIONS[self.table.type_of(column)]
         is_key = column in self.table.key
+        must_say = self.table.partition == (column,)  # Cassandra has no empty partition key
 
         def check(value: Value) -> Value:
             if value is None and not is_key:
                 return None
             try:
+                if must_say and value in ("", b""):
+                    raise ValueError("is empty, which the only column of a partition key cannot be")
                 return convert(value)
             except (TypeError, ValueError, OverflowError) as error:
                 raise StoreBug(f"table {table}, column {column}: {type(value).__name__} {error}") from None
