@@ -44,6 +44,13 @@ def translated(error: BaseException, *, conditional: bool = False) -> StoreError
     return StoreTimeout(f"Cassandra did not answer in time: {reason}")
 
 
+def is_of_one_partition(error: StoreError) -> bool:
+    """Whether the replicas are there and answer, and only what was asked for cannot be read: a partition in
+    which too much was deleted lately. It would be no different next time, and says nothing of the others.
+    """
+    return isinstance(error.__cause__, ReadFailure)
+
+
 def _sentence(error: BaseException) -> str:
     """What went wrong, without the words of the protocol where we know better ones."""
     if isinstance(error, NoHostAvailable):

@@ -31,7 +31,7 @@ from cassandra.query import BatchStatement, BatchType, tuple_factory
 from xmppd.errors import StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
 from xmppd.store._cassandra_calls import ConditionalWrite, Found, Statement
-from xmppd.store._cassandra_errors import translated
+from xmppd.store._cassandra_errors import is_of_one_partition, translated
 from xmppd.store._cassandra_nodes import Nodes
 from xmppd.store._cassandra_options import CassandraOptions
 from xmppd.store._turns import Slots, Turns
@@ -203,7 +203,8 @@ class Link:
         try:
             answer = await ask(self._clock() + self._options.request_timeout)
         except (StoreUnavailable, StoreTimeout) as error:
-            self.breaker.failed(error)
+            if not is_of_one_partition(error):
+                self.breaker.failed(error)
             raise
         finally:
             self._end()
@@ -216,8 +217,8 @@ class Link:
         for tries in range(1, TRIES + 1):
             try:
                 return await ask()
-            except (StoreUnavailable, StoreTimeout):
-                if tries == TRIES or self._clock() + pause >= end:
+            except (StoreUnavailable, StoreTimeout) as error:
+                if tries == TRIES or self._clock() + pause >= end or is_of_one_partition(error):
                     raise
             self.stats.retried += 1
             await asyncio.sleep(pause)
