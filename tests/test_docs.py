@@ -9,14 +9,18 @@ from pydantic import BaseModel
 
 from xmppd.admin.cli import BUILT_IN
 from xmppd.admin.commands import Description, descriptions_of
+from xmppd.app import TABLES
 from xmppd.config import Config, data_folder
 from xmppd.errors import CommandError, ConfigError
 from xmppd.loader import find_plugin
+from xmppd.store.table import Table
+from xmppd.store.transfer import COPIES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+DATA_MODEL = ROOT / "docs" / "data-model.md"
 
 LINK = re.compile(r"\[[^]]*]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`\n]+`|^(?: {4}|\t)[^\n]*$", re.DOTALL | re.MULTILINE)
@@ -75,6 +79,15 @@ def plugin_commands() -> list[Description]:
         except (CommandError, ConfigError):
             continue  # a test beside an example is no plugin
         found += descriptions_of(plugin_class, path.stem)
+    return found
+
+
+def declared_tables() -> list[Table]:
+    """The tables of the core and of all built-in plugins."""
+    found = [*TABLES, COPIES]
+    for path in sorted(data_folder("plugins").glob("[a-z]*.py")):
+        plugin_class, _ = find_plugin(path.stem, [path.parent], Config())
+        found += plugin_class.tables(path.stem)
     return found
 
 
@@ -145,6 +158,17 @@ def test_every_event_is_explained_to_operators() -> None:
     events = {event for file in sources for event in EVENT.findall(file.read_text(encoding="utf-8"))}
     events.discard("session-bound")  # the example in the docstring of `xmppd.log`
     assert events - set(SPAN.findall(OPERATIONS.read_text(encoding="utf-8"))) == set()
+
+
+@pytest.mark.parametrize("table", declared_tables(), ids=lambda table: table.name)
+def test_the_data_model_has_every_table_as_it_is(table: Table) -> None:
+    """Its line in the overview, with its key, and words of its own."""
+    text = DATA_MODEL.read_text(encoding="utf-8")
+    cells = (f"`{table.name}`", ", ".join(table.partition), ", ".join(table.cluster))
+    line = f"| {' | '.join(cells)} |".replace("|  |", "| |")
+    assert line in text
+    _, _, detail = text.partition("\n## The core\n")
+    assert table.name in detail
 
 
 # what is found
