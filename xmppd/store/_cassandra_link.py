@@ -47,6 +47,11 @@ ATTEMPT = 0.6
 """The part of the whole time that one attempt may take, so that there is time to find out what became of
 it.
 """
+HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_PATIENCE = 2.0
+"""A node that is frozen or cut off says nothing. When nothing comes from it, it is asked every second, and
+taken for down after two more; what waits for it is then still in time to be asked elsewhere.
+"""
 TRIES = 4
 PAUSE_SECONDS = 0.05
 
@@ -151,6 +156,8 @@ class Link:
             reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
             # A node that hangs would hold up every new statement; it is told when it is first asked.
             prepare_on_all_hosts=False,
+            idle_heartbeat_interval=HEARTBEAT_SECONDS,
+            idle_heartbeat_timeout=HEARTBEAT_PATIENCE,
             application_name="xmppd",
         )
 
