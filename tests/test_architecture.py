@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "xmppd.jid": ("xmppd.errors",),
     "xmppd.store.table": ("xmppd.errors",),
     "xmppd.store": ("xmppd.errors", "xmppd.store"),
+    "xmppd.store.cache": ("xmppd.errors", "xmppd.store", "xmppd.core.roster_tier"),
     "xmppd.xml": (*BOTTOM, "xmppd.xml"),
     "xmppd.stream": (*BOTTOM, "xmppd.xml", "xmppd.stream"),
     "xmppd.hooks": (*BOTTOM, "xmppd.xml", "xmppd.core"),

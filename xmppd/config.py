@@ -16,6 +16,7 @@ from xmppd.document import Document, KeyPath, dotted, read_document
 from xmppd.errors import ConfigError, Problem
 from xmppd.settings import (
     AuthConfig,
+    CacheConfig,
     LimitsConfig,
     ListenConfig,
     LogConfig,
@@ -48,6 +49,7 @@ class Config(Section):
     sessions: SessionsConfig = SessionsConfig()
     rosters: RostersConfig = RostersConfig()
     store: StoreConfig = StoreConfig()
+    cache: CacheConfig = CacheConfig()
     plugins: PluginsConfig = PluginsConfig()
     log: LogConfig = LogConfig()
     loop: LoopConfig = LoopConfig()

@@ -66,6 +66,7 @@ FIXED = (
     "limits.name_bytes",
     "rosters",
     "store",
+    "cache",
     "loop",
 )
 """What a reload cannot change."""

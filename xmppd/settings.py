@@ -5,9 +5,11 @@ Every key has a default, so an empty file is a working configuration. Times are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -89,6 +91,22 @@ def address_of(text: str, port: int) -> tuple[str, int]:
     return bare, int(number) if number else port
 
 
+def _redis_url(text: str) -> str:
+    parts = urlsplit(text)
+    scheme, _, kind = parts.scheme.partition("+")
+    if parts.scheme == "unix" and parts.path:
+        return text
+    if scheme not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster") or not parts.netloc:
+        raise ValueError("must be a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// url")
+    if kind == "sentinel" and not parts.path.strip("/"):
+        raise ValueError("must name the service behind the sentinels: redis+sentinel://host:port/service")
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        if not re.fullmatch(r"([^:\[\]\s]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", host):
+            raise ValueError(f"must hold host:port, not {host!r}")
+    return text
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Domain = Annotated[str, AfterValidator(_domain)]
 ContactAddress = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$")]
 """A URI: mailto:, xmpp: or https:."""
@@ -263,6 +281,18 @@ class StoreConfig(Section):
     engine: Literal["sqlite", "cassandra"] = "sqlite"
     path: Path | None = None
     cassandra: CassandraConfig = CassandraConfig()
+
+
+class CacheConfig(Section):
+    """The cache that all nodes share. Without `redis` there is none, and one node only."""
+
+    redis: RedisUrl | None = None
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "xmppd"
+    ttl: Annotated[float, Field(ge=10)] = 3_600.0
+    timeout: Annotated[float, Field(gt=0, le=5)] = 0.1
+    connect_timeout: Annotated[float, Field(gt=0, le=30)] = 1.0
+    loads: Size = 32
+    memory: Size = 67_108_864
 
 
 class PluginsConfig(Section):

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from xmppd import ns
 from xmppd.xml.build import escape_attribute, escape_text
 
+_ITEM = b"<item "
+
 
 def roster_item(
     jid: str,
@@ -49,6 +51,22 @@ def replace_item(items: bytes, jid: str, item: str) -> bytes:
 def count_items(items: bytes) -> int:
     """How many items are packed there."""
     return items.count(b"<item ")
+
+
+def changed_items(before: bytes, after: bytes) -> list[bytes]:
+    """The packed items that are new or different, and for each that is gone one that removes it: as pushes
+    need them (RFC 6121 2.1.6).
+    """
+    old, new = (packed.split(_ITEM)[1:] for packed in (before, after))
+    had, has = set(old), {_address(item) for item in new}
+    items = [_ITEM + item for item in new if item not in had]
+    gone = (_address(item) for item in old if _address(item) not in has)
+    return [*items, *(_ITEM + address + b" subscription='remove'/>" for address in gone)]
+
+
+def _address(item: bytes) -> bytes:
+    """The attribute `jid` of a packed item without its beginning."""
+    return item[: item.index(b"'", 5) + 1]
 
 
 def _start(jid: str) -> str:

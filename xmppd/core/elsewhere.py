@@ -1,0 +1,175 @@
+"""What was changed on other nodes, taken over here: their notices arrive by the shared cache's channel.
+
+A notice only ever says that something may have changed. So a lost one must not be missed for long: while the
+channel is down nothing is kept in memory, and when it is back every roster in use is looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from xmppd.core.accounts import Accounts
+from xmppd.core.roster import Roster, Rosters
+from xmppd.core.sessions import LiveAccount, Session, Sessions
+from xmppd.errors import StoreError
+from xmppd.xml import build
+from xmppd.xml.roster import changed_items, roster_query
+
+log = logging.getLogger(__name__)
+
+MARK_SECONDS = 30.0
+"""How long a write of another node may take before its roster is looked at without having heard of its
+end.
+"""
+
+UNDERWAY = 10_000
+"""How many such writes are remembered; of those beyond the rosters are looked at now."""
+
+RETRY_SECONDS = 1.0
+
+
+class Elsewhere:
+    """Takes over what other nodes did. `max_age` bounds, in seconds, how long a roster stays in memory
+    unasked.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        rosters: Rosters,
+        accounts: Accounts,
+        end_session: Callable[[Session, str, str], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        clock: Callable[[], float],
+        max_age: float,
+    ) -> None:
+        self._live = sessions.accounts
+        self._rosters = rosters
+        self._accounts = accounts
+        self._end_session = end_session
+        self._spawn = spawn
+        self._clock = clock
+        self._max_age = max_age
+        self._emptied = clock()
+        self._underway: dict[str, tuple[str, float]] = {}
+        self._suspects: dict[str, None] = {}
+        self._is_looking = False
+        self._pushes = 0
+
+    # notices
+
+    def roster_begun(self, account: str, token: str) -> None:
+        """Another node begins to change the roster."""
+        self._rosters.forget(account)
+        if account in self._live:
+            self._underway[token] = (account, self._clock() + MARK_SECONDS)
+            if len(self._underway) > UNDERWAY:
+                self._look_at(self._underway.pop(next(iter(self._underway)))[0])
+
+    def roster_changed(self, account: str, version: int, token: str) -> None:
+        """Another node changed the roster to this version (0: it did not after all; -1: nobody knows)."""
+        self._underway.pop(token, None)
+        if not version:
+            return
+        self._rosters.forget(account)
+        live = self._live.get(account)
+        roster = live.roster if live is not None else None
+        if roster is not None and (version < 0 or version > roster.version):
+            self._look_at(account)
+
+    def account_changed(self, account: str) -> None:
+        """Another node made, changed or removed the account."""
+        self._accounts.forget(account)
+        if account in self._live:
+            self._spawn(self._expel(account))
+
+    def everything_changed(self) -> None:
+        """Another node does not know any more what it changed."""
+        self._rosters.forget_all()
+        self._accounts.forget_all()
+        for account in self._live:
+            self._look_at(account)
+
+    def lost(self) -> None:
+        """No notices arrive: nothing that others may change is kept in memory from now on."""
+        self._underway.clear()
+        self._rosters.forget_all()
+        self._accounts.trust(False)
+
+    def back(self) -> None:
+        """Notices arrive again; some were missed."""
+        self._accounts.trust(True)
+        self.everything_changed()
+
+    def tick(self) -> None:
+        """Called about once a second."""
+        now = self._clock()
+        for token, (account, due) in list(self._underway.items()):
+            if due > now:
+                break
+            del self._underway[token]
+            self._look_at(account)
+        if now - self._emptied > self._max_age:
+            self._emptied = now
+            self._rosters.forget_all()
+
+    # what they lead to
+
+    def roster_loaded(self, roster: Roster) -> None:
+        """A roster was loaded. Sessions that hold an older one are told what is different now."""
+        live = self._live.get(roster.account)
+        if live is None or live.roster is None or live.roster.version >= roster.version:
+            return
+        before = live.roster
+        live.update_roster(roster)
+        items = changed_items(before.packed, roster.packed)
+        for index, item in enumerate(items):
+            # Only the last one brings the version: who is cut off before has the old one, and asks again.
+            version = roster.version if index == len(items) - 1 else before.version
+            self._push(live, roster_query(item, str(version)))
+
+    def _push(self, live: LiveAccount, payload: bytes) -> None:
+        self._pushes += 1
+        for session in live.sessions.values():
+            if session.has_roster:
+                head = build.start_tag("iq", {"type": "set", "id": f"away{self._pushes}", "to": session.full})
+                session.send(head + b">" + payload + b"</iq>")
+
+    def _look_at(self, account: str) -> None:
+        self._suspects[account] = None
+        if not self._is_looking:
+            self._is_looking = True
+            self._spawn(self._look())
+
+    async def _look(self) -> None:
+        """Load the rosters that may have changed, one after the other."""
+        try:
+            while self._suspects:
+                account = next(iter(self._suspects))
+                del self._suspects[account]
+                if account not in self._live:
+                    continue
+                try:
+                    await _result(self._rosters.load(account))
+                except StoreError as error:
+                    self._suspects[account] = None
+                    log.warning("roster-reload-failed", extra={"jid": account, "problem": str(error)})
+                    await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            self._is_looking = False
+
+    async def _expel(self, account: str) -> None:
+        """End the sessions of an account that is disabled or gone."""
+        found = await _result(self._accounts.credentials(account))
+        live = self._live.get(account)
+        if live is not None and (found is None or found.disabled):
+            for session in list(live.sessions.values()):
+                self._end_session(session, "not-authorized", "The account was disabled.")
+
+
+async def _result(answer: Any | Awaitable[Any]) -> Any:
+    return await answer if isinstance(answer, Awaitable) else answer
