@@ -85,7 +85,7 @@ class Accounts:
 
     Every method that returns `X | Awaitable[X]` answers (or raises) at once where nothing has to be
     waited for. `on_created` and `on_removed` are told the account afterwards, in order; what they raise is
-    logged and changes nothing.
+    logged and changes nothing. `on_changed` is told of every account that was made, changed or removed here.
     """
 
     def __init__(
@@ -109,6 +109,8 @@ class Accounts:
         self._credentials: Lru[str, Credentials] = Lru(cached_credentials)
         self._exists: Lru[str, bool] = Lru(cached_names)
         self._leaving: set[str] = set()
+        self._is_caching = True
+        self.on_changed: list[Callable[[str], None]] = []
         self._changes = 0
         self._secret = b""
         self.on_created = [*on_created]
@@ -174,7 +176,7 @@ class Accounts:
             if not await self._store.put_if(ACCOUNT, row, None):
                 raise AccountExists(account)
         finally:
-            self.forget(account)
+            self._changed(account)
         await _tell(self.on_created, account)
 
     async def set_password(self, account: str, password: str) -> None:
@@ -203,7 +205,7 @@ class Accounts:
             await self._store.delete(ACCOUNT, (account,))
         finally:
             self._leaving.discard(account)
-            self.forget(account)
+            self._changed(account)
 
     async def info(self, account: str) -> AccountInfo:
         """What may be shown of one account, read from the store. AccountUnknown."""
@@ -233,10 +235,25 @@ class Accounts:
         self._credentials.drop(account)
         self._exists.drop(account)
 
+    def trust(self, is_told: bool) -> None:
+        """Whether changes made elsewhere are told here; if not, nothing is cached."""
+        self._is_caching = is_told
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """Drop what is cached about all accounts, because some were changed elsewhere."""
+        self._changes += 1
+        self.release()
+
     def release(self) -> None:
         """Give up the memory of what is cached."""
         self._credentials.clear()
         self._exists.clear()
+
+    def _changed(self, account: str) -> None:
+        self.forget(account)
+        for listener in self.on_changed:
+            listener(account)
 
     async def _change(self, account: str, columns: Row) -> None:
         row = await self._store.get(ACCOUNT, (account,))
@@ -248,7 +265,7 @@ class Accounts:
                 ACCOUNT, {"account": account, **columns}, {"created": row["created"]}
             )
         finally:
-            self.forget(account)
+            self._changed(account)
         if not written:
             raise AccountUnknown(account)
 
@@ -261,7 +278,7 @@ class Accounts:
         row = await self._store.get(ACCOUNT, (account,))
         found = None if row is None else _credentials_of(row)
         # A row read before a change that has been made meanwhile must not outlive that change in the cache.
-        if changes == self._changes:
+        if self._is_caching and changes == self._changes:
             self._exists.put(account, found is not None)
             if found is not None:
                 self._credentials.put(account, found)
