@@ -8,6 +8,7 @@ was read; so writers in several processes are linear.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from xmppd.core.roster_delta import lag
 from xmppd.core.roster_item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
 from xmppd.core.roster_log import DAY, LogBudget, LogEntry, entry_of, version_name
 from xmppd.core.roster_set import RemoveRequest, SetRequest, parse_set
+from xmppd.core.roster_tier import RosterTier
 from xmppd.core.subscription import Inbound, Kind, Outbound
 from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreUnavailable
 from xmppd.store.table import Delete, Put, Row, Store, Value
@@ -62,8 +64,9 @@ class Rosters:
 
     `max_items` bounds what a roster shows, `max_requests` the subscription requests that wait in it,
     `max_groups` the groups of an item, `max_name_bytes` a name and a group, `cache_bytes` all rosters kept in
-    memory here (sessions may hold more). Changes are logged for `log_days` (0: not at all). `now` gives
-    seconds since the epoch.
+    memory here (sessions may hold more). Changes are logged for `log_days` (0: not at all). `tier` is a cache
+    that other nodes share. `now` gives seconds since the epoch. `on_loaded` is told of every roster read from
+    elsewhere than memory.
     """
 
     def __init__(
@@ -76,9 +79,12 @@ class Rosters:
         max_name_bytes: int = 1023,
         cache_bytes: int = 64 << 20,
         log_days: float = 90,
+        tier: RosterTier | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._tier = tier
+        self.on_loaded: Callable[[Roster], None] | None = None
         self._max_items = max_items
         self._max_requests = max_requests
         self._max_groups = max_groups
@@ -145,14 +151,19 @@ class Rosters:
         self._cache.drop(account)
         self._loading.pop(account, None)
 
+    def forget_all(self) -> None:
+        """Drop all rosters from memory, and keep none that is being read now."""
+        self._cache.clear()
+        self._loading.clear()
+
     def release(self) -> None:
         """Give up the memory of all rosters that no session holds."""
         self._cache.clear()
         self._results.clear()
 
-    async def _load(self, account: str) -> Roster:
-        """Read the roster, or wait for whoever is reading it already."""
-        while (other := self._loading.get(account)) is not None:
+    async def _load(self, account: str, *, fresh: bool = False) -> Roster:
+        """Read the roster, or wait for whoever is reading it already; `fresh`: from the store, now."""
+        while not fresh and (other := self._loading.get(account)) is not None:
             read = await asyncio.shield(other)
             newest = self._cache.get(account) or read
             if newest is not None:
@@ -160,14 +171,16 @@ class Rosters:
         mine: asyncio.Future[Roster | None] = asyncio.get_running_loop().create_future()
         self._loading[account] = mine
         try:
-            roster = await self._read(account)
+            roster, may_keep = await self._read(account, fresh=fresh)
         except StoreError as error:
             mine.set_exception(error)
             mine.exception()  # nobody may be waiting
             raise
         else:
-            if self._loading.get(account) is mine:
+            if may_keep and self._loading.get(account) is mine:
                 roster = self._cache.keep(roster)
+            if self.on_loaded is not None:
+                self.on_loaded(roster)
             mine.set_result(roster)
             return roster
         finally:
@@ -176,7 +189,13 @@ class Rosters:
             if not mine.done():
                 mine.set_result(None)  # cancelled: the next one in the queue reads
 
-    async def _read(self, account: str) -> Roster:
+    async def _read(self, account: str, *, fresh: bool) -> tuple[Roster, bool]:
+        """The roster, and whether it may be kept in memory."""
+        if self._tier is None:
+            return await self._fetch(account), True
+        return await self._tier.load(account, self._fetch, fresh=fresh)
+
+    async def _fetch(self, account: str) -> Roster:
         if account in self._unsure:
             await self._settle(account)
         for _ in range(2):
@@ -214,12 +233,14 @@ class Rosters:
         if lock is None:
             lock = self._locks[account] = asyncio.Lock()
         async with lock:
-            for _ in range(_ATTEMPTS):
-                roster = self._cache.get(account) or await self._load(account)
+            roster = self._cache.get(account)
+            for attempt in range(_ATTEMPTS):
+                roster = roster or await self._load(account, fresh=attempt > 0)
                 change = await self._try(roster, contact, edit, by or account, what)
                 if change is not None:
                     return change
                 self.forget(account)
+                roster = None
         raise StoreConflict(f"roster of {account}")
 
     async def _try(self, roster: Roster, contact: str, edit: Edit, by: str, what: str) -> Change | None:
@@ -243,7 +264,7 @@ class Rosters:
             return None
         if is_logged:
             self._log_budget.spend(roster.account, entry)
-        return Change(contact, old, new, self._cache.keep(after))
+        return Change(contact, old, new, after)
 
     def _check_room(self, roster: Roster, old: RosterItem | None, new: RosterItem | None) -> None:
         if new is None:
@@ -258,25 +279,47 @@ class Rosters:
         account = roster.account
         newer: dict[str, Value] = {"version": after.version}
         expect = _expect(roster.version)
+        batch = functools.partial(self._store.batch, ROSTER, (account,), writes, static=newer, expect=expect)
         try:
-            return await self._store.batch(ROSTER, (account,), writes, static=newer, expect=expect)
+            is_written, may_keep = await self._put(account, batch, after)
         except StoreUnavailable:
             raise
         except BaseException:  # timed out or cancelled: it may be written yet
             self._unsure.add(account)
             self.forget(account)
             raise
+        if may_keep:
+            self._cache.keep(after)
+        elif is_written:
+            self.forget(account)
+        return is_written
+
+    async def _put(
+        self, account: str, write: Callable[[], Awaitable[bool]], after: Roster | None
+    ) -> tuple[bool, bool]:
+        """Write to the store; whether that was done, and whether `after` may be kept in memory."""
+        if self._tier is not None:
+            return await self._tier.write(account, write, after)
+        is_written = await write()
+        return is_written, is_written
 
     async def _settle(self, account: str) -> None:
         """Move the version on, so that a write of unknown outcome is either done or can never be."""
         version = await self._version(account) or 0
         newer: dict[str, Value] = {"version": version + 1}
-        await self._store.batch(ROSTER, (account,), [], static=newer, expect=_expect(version))
+        expect = _expect(version)
+        batch = functools.partial(self._store.batch, ROSTER, (account,), [], static=newer, expect=expect)
+        await self._put(account, batch, None)
         self._unsure.discard(account)
 
     async def remove_account(self, account: str) -> None:
         """Delete the whole roster. Tell the contacts before: `items` and their `farewell` say what."""
-        await self._store.delete(ROSTER, (account,))
+
+        async def delete() -> bool:
+            await self._store.delete(ROSTER, (account,))
+            return True
+
+        await self._put(account, delete, None)
         self.forget(account)
 
     # roster iqs (RFC 6121 2.1.3 to 2.5)
