@@ -24,6 +24,7 @@ from xmppd.core import accounts as account_tables
 from xmppd.core.accounts import Accounts
 from xmppd.core.binding import Binding, BindingRules
 from xmppd.core.contacts import Contacts
+from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
 from xmppd.core.messages import Messages
@@ -31,6 +32,7 @@ from xmppd.core.presence import PresenceRules, Presences
 from xmppd.core.roster import ROSTER, Rosters
 from xmppd.core.roster_office import RosterOffice
 from xmppd.core.roster_repair import RosterRepair
+from xmppd.core.roster_tier import RosterTier, SharedCache
 from xmppd.core.router import Router
 from xmppd.core.sessions import Cork, Sessions
 from xmppd.errors import CommandError, ConfigError
@@ -76,6 +78,7 @@ class App:
         self.commands = Commands()
         self.store = store if store is not None else store_of(config, now)
         self.accounts = Accounts(self.store, iterations=config.auth.iterations, now=now)
+        self.cache = shared_cache(config)
         limits = config.limits
         self.rosters = Rosters(
             self.store,
@@ -83,6 +86,8 @@ class App:
             max_groups=limits.roster_groups_per_item,
             max_name_bytes=limits.name_bytes,
             log_days=config.rosters.log_days,
+            cache_bytes=config.cache.memory,
+            tier=RosterTier(self.cache, loads=config.cache.loads) if self.cache is not None else None,
             now=now,
         )
         domains = frozenset(config.server.domains)
@@ -123,6 +128,18 @@ class App:
             core_handlers=self.contacts.handlers,
             on_change=self._plugins_changed,
         )
+        self.elsewhere = Elsewhere(
+            sessions=self.sessions,
+            rosters=self.rosters,
+            accounts=self.accounts,
+            end_session=self.server.end_session,
+            spawn=self.jobs.spawn,
+            clock=clock,
+            max_age=config.cache.ttl,
+        )
+        if self.cache is not None:
+            self.rosters.on_loaded = self.elsewhere.roster_loaded
+            self.accounts.on_changed.append(self.cache.publish_account)
         self._mechanisms = mechanisms(config, self.accounts)
         self.service = Service(
             service_rules(config),
@@ -149,6 +166,8 @@ class App:
     async def open(self) -> None:
         """Open the store, and load the plugins."""
         await self.store.open(TABLES)
+        if self.cache is not None:
+            await self.cache.open(self.elsewhere)
         await self.accounts.open()
         await self.loader.load(self.config)
 
@@ -158,6 +177,8 @@ class App:
         await self.jobs.drain(drain_seconds)
         await self.loader.close()
         self.accounts.close()
+        if self.cache is not None:
+            await self.cache.close()
         await self.store.close()
 
     def tables(self) -> list[Table]:
@@ -167,8 +188,14 @@ class App:
         return [*TABLES, *plugins]
 
     def caches(self) -> Mapping[str, int]:
-        """How much each cache holds. All are bounded."""
-        return {**self.rosters.cache, **self.accounts.cached, "last_presences": self.last_seen.cached}
+        """How much each cache holds, all are bounded; and what was done with the shared one."""
+        shared = self.cache.counters if self.cache is not None else {}
+        return {
+            **self.rosters.cache,
+            **self.accounts.cached,
+            "last_presences": self.last_seen.cached,
+            **{f"shared_{name}": value for name, value in shared.items()},
+        }
 
     def store_stats(self) -> Mapping[str, int]:
         """What the store did so far, and how many writes wait in it."""
@@ -332,6 +359,26 @@ def service_rules(config: Config) -> ServiceRules:
 def wire_rules(config: Config) -> WireRules:
     """How much unsent output a client may cause."""
     return WireRules(config.limits.write_buffer_soft, config.limits.write_buffer_hard)
+
+
+def shared_cache(config: Config) -> SharedCache | None:
+    """The cache that all nodes share, None without one; ConfigError where its driver is missing."""
+    cache = config.cache
+    if cache.redis is None:
+        return None
+    try:
+        module = importlib.import_module("xmppd.store.cache")
+    except ImportError:
+        message = "needs the package `redis`, which is not installed: pip install 'xmppd[redis]'"
+        raise ConfigError([config.problem(("cache", "redis"), message)]) from None
+    made: SharedCache = module.RedisCache(
+        cache.redis,
+        prefix=cache.prefix,
+        ttl=cache.ttl,
+        timeout=cache.timeout,
+        connect_timeout=cache.connect_timeout,
+    )
+    return made
 
 
 def plugin_folders(config: Config) -> list[Path]:
