@@ -57,9 +57,10 @@ async def _copy(source: Config, target: Config, *, compare: bool) -> list[dict[s
 
 @contextlib.asynccontextmanager
 async def opened(config: Config, tables: Sequence[Table]) -> AsyncIterator[Store]:
-    """The store of a configuration, with `tables` made or migrated."""
+    """The store of a configuration, with `tables` made or migrated, for that is what is asked for."""
     store = store_of(config)
     try:
+        await store.migrate(tables)
         await store.open(tables)
         yield store
     finally:

@@ -9,9 +9,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
+import uuid
 from pathlib import Path
 
 import pytest
+from cassandra.cluster import Cluster
 
 from xmppd.core.accounts import ACCOUNT
 from xmppd.core.lastseen import LAST_PRESENCE
@@ -21,6 +24,8 @@ from xmppd.store.table import Stored, Table
 OLD = Table("gone_things", partition=("name",), columns={"value": "text"})
 VCARDS = Table("vcard_cards", partition=("account",), columns={"card": "blob"})
 ACCOUNTS = 12_000
+FEWER = 3_000
+END = time.time() + 1e8
 
 
 class Places:
@@ -46,7 +51,7 @@ class Places:
             await store.restore(ACCOUNT, [Stored(name, {"created": 1.0, "disabled": False}) for name in part])
             await store.restore(VCARDS, [Stored(name, {"card": b"<vCard/>"}) for name in part])
             await store.restore(
-                LAST_PRESENCE, [Stored(name, {"head": b"<", "at": 1.0}, 4e9) for name in part]
+                LAST_PRESENCE, [Stored(name, {"head": b"<", "at": 1.0}, END) for name in part]
             )
         for table in more:
             await store.put(table, {"name": "x", "value": "y"})
@@ -73,10 +78,10 @@ class Places:
             command, check=False, capture_output=True, text=True, timeout=120, env=environ()
         )
 
-    def kill(self, seconds: float) -> int:
+    def kill(self, seconds: float, **places: str) -> int:
         """Run it, and kill it after a while; its exit code."""
         process = subprocess.Popen(
-            self.command(), env=environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self.command(**places), env=environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             return process.wait(seconds)
@@ -119,6 +124,43 @@ async def test_killed_at_random_moments_it_goes_on_and_nothing_is_missing(places
             "table": "account", "entries": ACCOUNTS, "missing": 0, "different": 0, "extra": 0,
         }  # fmt: skip
     assert places.contents("b") == places.contents("a")
+
+
+@pytest.fixture
+def cassandra(places, cassandra_nodes):
+    """Makes `c.yaml` mean a keyspace of its own, where tables are made by commands only."""
+    name = f"xmppd_test_{uuid.uuid4().hex[:12]}"
+    points = [f"{host}:{port}" for host, port in cassandra_nodes]
+    (places.folder / "c.yaml").write_text(
+        f"server: {{data_folder: {places.folder / 'c'}}}\n"
+        "store:\n  engine: cassandra\n"
+        f"  cassandra: {{contact_points: {json.dumps(points)}, keyspace: {name}, migrate: check}}\n"
+    )
+    yield
+    cluster = Cluster(cassandra_nodes)
+    cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {name}", timeout=30)
+    cluster.shutdown()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("cassandra")
+async def test_to_cassandra_killed_on_the_way_and_back(places):
+    await places.fill(FEWER)
+    chance = random.Random(6)
+    ends = [places.kill(chance.uniform(0.8, 2.5), target="c") for _ in range(5)]
+    assert -signal.SIGKILL in ends
+    if 0 not in ends:
+        done = places.run(target="c")
+        assert done.returncode == 0, done.stderr
+    assert places.run(target="c", source="a").returncode == 1  # it has rows, and no copy is under way
+    done = places.run("--json", source="c", target="b")
+    assert done.returncode == 0, done.stderr
+    assert {row["table"]: row["entries"] for row in json.loads(done.stdout)}["vcard_cards"] == FEWER
+    mine, theirs = places.contents("a"), places.contents("b")
+    ends_at = [row[-1] for row in theirs.pop("last_presence")]
+    assert max(abs(end - row[-1]) for end, row in zip(ends_at, mine.pop("last_presence"), strict=True)) < 10
+    assert theirs == mine
 
 
 @pytest.mark.asyncio

@@ -382,6 +382,13 @@ async def test_another_end_is_found(installation):
     assert items.examples[0].endswith("ends at another time")
 
 
+async def test_what_ends_in_a_hundred_years_may_never_end(installation):
+    await installation.transfer().run()
+    await installation.source.put(ITEMS, {"account": "u1@a", "contact": "x"}, ttl=3e9)
+    await installation.target.put(ITEMS, {"account": "u1@a", "contact": "x"})
+    assert (await changed(installation)).is_equal
+
+
 async def test_what_ends_meanwhile_is_no_difference(installation):
     await installation.transfer().run()
     await installation.source.put(ITEMS, {"account": "u1@a", "contact": "x"}, ttl=LIFE_SECONDS - 1)

@@ -251,6 +251,13 @@ async def test_what_never_ends_is_restored_so_whatever_the_table_says(opened, en
     assert await pages(store, SHORT, 10) == [Stored(("a",), {"count": 2}), Stored(("a", "t"), {"used": True})]
 
 
+async def test_what_ends_in_a_thousand_years_is_restored(opened):
+    store = await opened(SHORT)
+    await store.restore(SHORT, [Stored(("a", "t"), {"used": True}, 4e10)])
+    (entry,) = await pages(store, SHORT, 10)
+    assert entry.expires in (None, 4e10)
+
+
 async def test_what_has_expired_is_not_restored(opened, engine):
     copy = SHORT.named("short_copy")
     store = await opened(SHORT, copy)

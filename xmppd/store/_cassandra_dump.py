@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from xmppd.errors import StoreBug
-from xmppd.store._cassandra_calls import Found, OpenTable, Statement
+from xmppd.store._cassandra_calls import LONGEST_TTL, Found, OpenTable, Statement
 from xmppd.store._cql import ROW_MARK
 from xmppd.store.table import Dump, Key, Stored, Value
 from xmppd.store.values import check_limit, page_token, read_page_token
@@ -139,7 +139,8 @@ class TableDump:
         )
 
     def _put(self, entry: Stored, now: float) -> Statement:
-        seconds = 0 if entry.expires is None else max(math.ceil(entry.expires - now), 1)
+        life = 0.0 if entry.expires is None else max(entry.expires - now, 1.0)
+        seconds = 0 if life > LONGEST_TTL else math.ceil(life)
         if self._is_static(entry.key):
             partition, static = self._shape.partition(entry.key), self._shape.static_values(entry.values)
             text = self._cql.update_static(tuple(static), ())

@@ -21,6 +21,8 @@ PARTITIONS = 32
 """How many partitions are compared at a time."""
 LIFE_SECONDS = 30.0
 """How far apart the ends of two entries may be: engines count whole seconds, from when a write comes in."""
+LONGEST_SECONDS = 19 * 365 * 86400.0
+"""Some engine cannot let anything end later than in 20 years."""
 EXAMPLES = 5
 
 
@@ -169,7 +171,7 @@ class PartitionCheck:
         if entry.values != other.values:
             names = {name for name, _ in entry.values.items() ^ other.values.items()}
             what = f"differs in {', '.join(sorted(names))}"
-        elif not end_alike(entry.expires, other.expires):
+        elif not end_alike(entry.expires, other.expires, self._now()):
             what = "ends at another time"
         else:
             return
@@ -182,8 +184,9 @@ def is_ending(entry: Stored, now: float) -> bool:
     return entry.expires is not None and entry.expires <= now + LIFE_SECONDS
 
 
-def end_alike(one: float | None, other: float | None) -> bool:
-    """Whether two entries live equally long."""
+def end_alike(one: float | None, other: float | None, now: float) -> bool:
+    """Whether two entries live equally long. What ends after `LONGEST_SECONDS` may as well never end."""
+    one, other = (None if end is not None and end > now + LONGEST_SECONDS else end for end in (one, other))
     if one is None or other is None:
         return one is other
     return abs(one - other) <= LIFE_SECONDS
