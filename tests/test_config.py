@@ -1,5 +1,6 @@
 """Configuration: search order, overrides, secrets, and each kind of mistake with its exact place."""
 
+import re
 import socket
 from pathlib import Path
 from typing import Literal
@@ -57,6 +58,23 @@ def test_the_shipped_file_names_every_key():
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda path: path.name)
 def test_every_file_in_config_loads(path):
     assert check(path, {}) == []
+
+
+def test_the_cluster_differs_from_a_single_node_in_its_engines_alone():
+    """Every key of the engines is there, with its default; two lines have addresses of engines."""
+    path = data_folder("config") / "cluster.yaml"
+    cluster, single = load(path, {}), Config()
+    assert cluster.store.engine == "cassandra"
+    assert cluster.store.cassandra == single.store.cassandra
+    assert cluster.cache.redis == "redis://127.0.0.1:6379/0"
+    assert cluster.cache.model_copy(update={"redis": None}) == single.cache
+    named = read_document(path.read_text(), "cluster.yaml").keys
+    assert {("store", "cassandra", key) for key in type(cluster.store.cassandra).model_fields} <= set(named)
+    assert {("cache", key) for key in type(cluster.cache).model_fields} <= set(named)
+    same = {"store", "cache", "log"}
+    assert cluster.model_dump(exclude=same) == single.model_dump(exclude=same)
+    lines = [line for line in path.read_text().splitlines() if re.match(r"[^#]*(:9042|:6379)", line)]
+    assert [line.split(":")[0].strip() for line in lines] == ["contact_points", "redis"]
 
 
 def test_values_are_typed_and_frozen(write):
