@@ -10,8 +10,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from xmppd.store.cassandra import CassandraOptions, CassandraStore
 from xmppd.store.sqlite import SqliteStore
 from xmppd.store.table import Delete, Put, Store, Stored, Table
 
@@ -20,7 +21,8 @@ DOWN = Table("down", UP.partition, UP.cluster, UP.columns, UP.static, ttl=50, de
 PLAIN = ("x", "y", "z")
 
 tables = st.sampled_from([UP, DOWN])
-partitions = st.sampled_from(["\0", "a", "\U0001f40d"])
+PARTITIONS = ["\0", "a", "\U0001f40d"]
+partitions = st.sampled_from(PARTITIONS)
 clusters = st.tuples(st.sampled_from(["", "k", "k\0", "é"]), st.sampled_from([-1, 0, 2**40]))
 some_columns = st.fixed_dictionaries(
     {},
@@ -71,7 +73,11 @@ class Model:
         ]
 
 
-class InMemory(RuleBasedStateMachine):
+class Machine(RuleBasedStateMachine):
+    """All calls of the port. `writes_whole_rows` is for engines on which columns end one by one."""
+
+    writes_whole_rows = False
+
     def __init__(self) -> None:
         super().__init__()
         self.model = Model()
@@ -80,7 +86,13 @@ class InMemory(RuleBasedStateMachine):
         self.run(self.store.open([UP, DOWN]))
 
     def make(self) -> Store:
-        return SqliteStore(":memory:", now=lambda: self.model.now)
+        raise NotImplementedError
+
+    def written(self, columns: dict[str, Any]) -> dict[str, Any]:
+        return dict.fromkeys(PLAIN) | columns if self.writes_whole_rows else columns
+
+    def shown(self, entry: Stored) -> str:
+        return repr((entry.key, sorted(entry.values.items(), key=repr), entry.expires))
 
     def run(self, call: Any) -> Any:
         return self.runner.run(call)
@@ -91,6 +103,7 @@ class InMemory(RuleBasedStateMachine):
 
     @rule(table=tables, p=partitions, key=clusters, columns=some_columns, ttl=lives)
     def put(self, table: Table, p: str, key: Any, columns: dict[str, Any], ttl: float | None) -> None:
+        columns = self.written(columns)
         self.run(self.store.put(table, {**columns, "n": key[1], "c": key[0], "p": p}, ttl=ttl))
         self.model.put(table, p, key, columns, ttl)
 
@@ -122,6 +135,7 @@ class InMemory(RuleBasedStateMachine):
     def put_if(self, table: Table, p: str, key: Any, columns: Any, expect: Any, ttl: float | None) -> None:
         if expect == {}:
             expect = None
+        columns = self.written(columns)
         row = self.model.live(table, p).get(key)
         if expect is None:
             holds = row is None
@@ -142,6 +156,7 @@ class InMemory(RuleBasedStateMachine):
         expect=st.none() | st.tuples(versions),
     )
     def batch(self, table: Table, p: str, changes: Any, version: Any, expect: Any) -> None:
+        changes = {key: change and (self.written(change[0]), change[1]) for key, change in changes.items()}
         writes: list[Put | Delete] = [
             Delete(key) if change is None else Put({"c": key[0], "n": key[1], **change[0]}, change[1])
             for key, change in changes.items()
@@ -165,10 +180,6 @@ class InMemory(RuleBasedStateMachine):
                 self.model.put(table, p, key, *change)
         if version is not None:
             self.model.static[table.name, p] = (version[0], self.model.end(table, None))
-
-    @rule(seconds=st.sampled_from([1.0, 10.0, 60.0, 1000.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.model.now += seconds
 
     @rule(
         table=tables,
@@ -208,7 +219,7 @@ class InMemory(RuleBasedStateMachine):
     def everything_is_as_in_the_model(self) -> None:
         for table in (UP, DOWN):
             everything = []
-            for p in ("\0", "a", "\U0001f40d"):
+            for p in PARTITIONS:
                 rows = self.model.read(table, p)
                 everything += rows
                 scanned = self.run(self.store.scan(table, (p,))).rows
@@ -236,7 +247,7 @@ class InMemory(RuleBasedStateMachine):
             if page is None:
                 break
         expected = []
-        for p in ("\0", "a", "\U0001f40d"):
+        for p in PARTITIONS:
             version, end = self.model.static.get((table.name, p), (None, 0.0))
             if version is not None and end > self.model.now:
                 expected.append(Stored((p,), {"s": version}, None if end == math.inf else end))
@@ -244,7 +255,16 @@ class InMemory(RuleBasedStateMachine):
                 if end > self.model.now:
                     values = {column: value for column, value in row.items() if value is not None}
                     expected.append(Stored((p, *key), values, None if end == math.inf else end))
-        assert sorted(found, key=repr) == sorted(expected, key=repr)
+        assert sorted(map(self.shown, found)) == sorted(map(self.shown, expected))
+
+
+class InMemory(Machine):
+    def make(self) -> Store:
+        return SqliteStore(":memory:", now=lambda: self.model.now)
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 60.0, 1000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.model.now += seconds
 
 
 class InFile(InMemory):
@@ -264,6 +284,35 @@ class InFile(InMemory):
         self.run(self.store.close())
         self.store = self.make()
         self.run(self.store.open([UP, DOWN]))
+
+
+class InCassandra(Machine):
+    """Time does not pass here: no example takes as long as the shortest life."""
+
+    writes_whole_rows = True
+
+    def __init__(self, options: CassandraOptions) -> None:
+        self.options = options
+        super().__init__()
+
+    def make(self) -> Store:
+        return CassandraStore(self.options)
+
+    def shown(self, entry: Stored) -> str:
+        values = sorted(entry.values.items(), key=repr)
+        return repr((entry.key, values, entry.expires is not None))
+
+    def teardown(self) -> None:
+        for table in (UP, DOWN):
+            for p in PARTITIONS:
+                self.run(self.store.delete(table, (p,)))
+        super().teardown()
+
+
+def test_in_cassandra(keyspace: Any) -> None:
+    run_state_machine_as_test(
+        lambda: InCassandra(keyspace.options), settings=settings(max_examples=12, stateful_step_count=25)
+    )
 
 
 TestInMemory = InMemory.TestCase

@@ -210,7 +210,7 @@ class Link:
         try:
             answer = await ask(self._clock() + self._options.request_timeout)
         except (StoreUnavailable, StoreTimeout) as error:
-            if not is_of_one_partition(error):
+            if _is_cassandras(error):
                 self.breaker.failed(error)
             raise
         finally:
@@ -225,7 +225,7 @@ class Link:
             try:
                 return await ask()
             except (StoreUnavailable, StoreTimeout) as error:
-                if tries == TRIES or self._clock() + pause >= end or is_of_one_partition(error):
+                if tries == TRIES or self._clock() + pause >= end or not _is_cassandras(error):
                     raise
             self.stats.retried += 1
             await asyncio.sleep(pause)
@@ -411,6 +411,11 @@ class Link:
         self._under_way -= 1
         if self._under_way == 0:
             self._is_idle.set()
+
+
+def _is_cassandras(error: StoreError) -> bool:
+    """Whether Cassandra failed as a whole, and not we who refused (too many requests, or at the end)."""
+    return error.__cause__ is not None and not is_of_one_partition(error)
 
 
 def _ssl_context(options: CassandraOptions) -> ssl.SSLContext | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xmppd.errors import StoreBug, StoreUnavailable
@@ -65,12 +65,15 @@ class CassandraStore:
     @property
     def stats(self) -> CassandraStats:
         """The counters as they are now."""
-        stats, link = self._stats, self._link
-        for name in ("requests", "retried", "unknown", "resolved", "completions", "wakeups"):
-            setattr(stats, name, getattr(link.stats, name))
-        stats.in_flight, stats.waiting = link.slots.used, link.slots.waiting
-        stats.breaker_opened, stats.refused = link.breaker.opened, link.breaker.refused
-        return stats
+        link = self._link
+        return replace(
+            self._stats,
+            **asdict(link.stats),
+            in_flight=link.slots.used,
+            waiting=link.slots.waiting,
+            breaker_opened=link.breaker.opened,
+            refused=link.breaker.refused,
+        )
 
     async def open(self, tables: Sequence[Table]) -> None:
         """Create or migrate `tables`; the first call connects. See the port.

@@ -1,0 +1,513 @@
+"""What is Cassandra's own: lost answers, bounds, the breaker, migration by several at once."""
+
+import asyncio
+import dataclasses
+import itertools
+import time
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from cassandra import OperationTimedOut, Unavailable, WriteTimeout
+from cassandra.cluster import NoHostAvailable
+
+from xmppd.errors import StoreBug, StoreTimeout, StoreUnavailable
+from xmppd.store._breaker import FAILURES, PAUSE_SECONDS
+from xmppd.store._cassandra_errors import translated
+from xmppd.store._cassandra_schema import _windows
+from xmppd.store.cassandra import CassandraOptions, CassandraStore
+from xmppd.store.table import Delete, Put, Table
+
+pytestmark = pytest.mark.asyncio
+
+ITEMS = Table(
+    "items",
+    partition=("account",),
+    cluster=("contact",),
+    columns={"name": "text", "rank": "int"},
+    static={"version": "int"},
+)
+PROFILE = Table("profile", partition=("account",), columns={"name": "text", "age": "int"})
+LOST = OperationTimedOut({"node": "no answer"}, "node")
+
+
+class Answer:
+    """A response of the driver that is an error, after what it asked for was done or at once."""
+
+    def __init__(self, error: Exception, response: Any) -> None:
+        self._error = error
+        self._response = response
+        self._paging_state = None
+
+    def add_callbacks(self, callback: Any, errback: Any, callback_args: Any, errback_args: Any) -> None:
+        def fail(_: object) -> None:
+            errback(self._error, *errback_args)
+
+        if self._response is None:
+            fail(None)
+        else:
+            self._response.add_callbacks(fail, fail)
+
+
+class Silent:
+    """A response that comes when it is let go, or never."""
+
+    def __init__(self) -> None:
+        self._paging_state = None
+        self.answer: Any = None
+
+    def add_callbacks(self, callback: Any, errback: Any, callback_args: Any, errback_args: Any) -> None:
+        self.answer = lambda: errback(LOST, *errback_args)
+
+
+class Driver:
+    """The driver's session, whose next answers may be lost (the statement is done) or refused (it is not)."""
+
+    def __init__(self, store: CassandraStore) -> None:
+        self._live = store._link._connected()
+        self._session = self._live.session
+        self._live.session = self
+        self.script: list[tuple[str, Exception] | None] = []
+        self.asked = 0
+        self.meanwhile: Any = None
+        self.silent: list[Silent] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def execute_async(self, statement: Any, **how: Any) -> Any:
+        self.asked += 1
+        if self.silent is not None:
+            self.silent.append(Silent())
+            return self.silent[-1]
+        step = self.script.pop(0) if self.script else None
+        if step is None:
+            return self._session.execute_async(statement, **how)
+        fault, error = step
+        if fault == "refused":
+            return Answer(error, None)
+        response = self._session.execute_async(statement, **how)
+        if self.meanwhile is not None:
+            response.result()
+            self.meanwhile()
+        return Answer(error, response)
+
+    def repair(self) -> None:
+        self._live.session = self._session
+
+
+@pytest_asyncio.fixture
+async def store(keyspace):
+    store = CassandraStore(keyspace.options)
+    await store.open([ITEMS, PROFILE])
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def driver(store):
+    driver = Driver(store)
+    yield driver
+    driver.repair()
+
+
+# what became of a conditional write
+
+
+ERRORS = [
+    LOST,
+    WriteTimeout("cas", consistency=8, required_responses=2, received_responses=1, write_type=5),
+    Unavailable("dead", consistency=6, required_replicas=2, alive_replicas=1),
+    ConnectionError("gone"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_a_conditional_write_whose_answer_is_lost_was_applied(store, driver, error):
+    for version, expect in ((1, None), (2, 1)):
+        driver.script = [("lost", error)]
+        done = await store.batch(
+            ITEMS, ("a",), [Put({"contact": "b"})], static={"version": version}, expect={"version": expect}
+        )
+        assert done is True
+    driver.script = [("lost", error)]
+    assert await store.put_if(PROFILE, {"account": "a", "age": 1}, None) is True
+    driver.script = [("lost", error)]
+    assert await store.put_if(PROFILE, {"account": "a", "age": 2}, {"age": 1}) is True
+    assert (await store.get(PROFILE, ("a",)))["age"] == 2
+    assert (store.stats.unknown, store.stats.resolved) == (4, 4)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_a_conditional_write_that_was_not_applied_is_done_again(store, driver, error):
+    driver.script = [("refused", error)]
+    assert await store.batch(ITEMS, ("a",), [], static={"version": 1}, expect={"version": None}) is True
+    driver.script = [("refused", error), None, ("refused", error)]
+    assert await store.put_if(PROFILE, {"account": "a", "age": 1}, None) is True
+    assert (await store.get(PROFILE, ("a",)))["age"] == 1
+    assert await store.get_static(ITEMS, ("a",)) == {"version": 1}
+
+
+async def test_nobody_elses_write_is_taken_for_ours(store, driver, keyspace):
+    """Another one writes the very same values in between: only the mark tells that ours was not applied."""
+    driver.script = [("lost", LOST)]
+    driver.meanwhile = lambda: driver._session.execute(
+        f"UPDATE {keyspace.name}.items SET version = 1, \"batch:\" = 7 WHERE account = 'a'"
+    )
+    with pytest.raises(StoreTimeout):
+        await store.batch(ITEMS, ("a",), [], static={"version": 1}, expect={"version": None})
+
+
+async def test_no_answer_at_all_is_a_timeout_and_no_guess(store, driver):
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.5)
+    driver.script = [("lost", LOST)] * 20
+    with pytest.raises(StoreTimeout):
+        await store.put_if(PROFILE, {"account": "a", "age": 1}, None)
+    driver.script = []
+    assert await store.put_if(PROFILE, {"account": "a", "age": 1}, None) is False
+
+
+async def test_what_was_never_sent_is_unavailable(store, driver):
+    nobody = NoHostAvailable("nobody", {"node": ConnectionError("refused")})
+    driver.script = [("refused", nobody)]
+    with pytest.raises(StoreUnavailable, match=r"node.*refused"):
+        await store.put_if(PROFILE, {"account": "a", "age": 1}, None)
+    assert driver.asked == 1  # and nothing was asked about
+
+
+async def test_harmless_requests_are_repeated(store, driver):
+    for error in (LOST, Unavailable("dead", required_replicas=2, alive_replicas=1)):
+        driver.script = [("refused", error), ("lost", error)]
+        await store.put(PROFILE, {"account": "a", "age": 1})
+        driver.script = [("refused", error), ("lost", error)]
+        assert (await store.get(PROFILE, ("a",)))["age"] == 1
+    assert store.stats.retried == 8
+
+
+async def test_a_request_that_is_wrong_is_not_repeated(store, driver):
+    driver.script = [("refused", ValueError("wrong"))]
+    with pytest.raises(StoreBug, match="wrong"):
+        await store.get(PROFILE, ("a",))
+    assert driver.asked == 1
+
+
+async def test_errors_of_which_nothing_is_known_leave_the_outcome_unknown():
+    class Novel(Exception):
+        pass
+
+    assert isinstance(translated(Novel()), StoreTimeout)
+    assert isinstance(translated(Unavailable("x", required_replicas=2, alive_replicas=0)), StoreUnavailable)
+    unsure = translated(Unavailable("x", required_replicas=2, alive_replicas=0), conditional=True)
+    assert isinstance(unsure, StoreTimeout)
+
+
+# what is under way
+
+
+async def test_a_dead_store_is_not_asked_and_comes_back(store, driver):
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.01)
+    driver.script = [("refused", LOST)] * 1000
+    for _ in range(FAILURES):
+        with pytest.raises(StoreTimeout):
+            await store.get(PROFILE, ("a",))
+    asked = driver.asked
+    begun = time.monotonic()
+    for _ in range(1000):
+        with pytest.raises(StoreUnavailable):
+            await store.put(PROFILE, {"account": "a"})
+    assert (driver.asked, store.stats.refused, store.stats.breaker_opened) == (asked, 1000, 1)
+    assert time.monotonic() - begun < PAUSE_SECONDS
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=5.0)
+    driver.script = []
+    await asyncio.sleep(PAUSE_SECONDS + 0.05)
+    await store.put(PROFILE, {"account": "a", "age": 5})
+    assert (await store.get(PROFILE, ("a",)))["age"] == 5
+
+
+async def test_one_request_at_a_time_tries_a_dead_store(store, driver):
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.01)
+    driver.script = [("refused", LOST)] * 1000
+    for _ in range(FAILURES):
+        with pytest.raises(StoreTimeout):
+            await store.get(PROFILE, ("a",))
+    await asyncio.sleep(PAUSE_SECONDS + 0.05)
+    asked = driver.asked
+    outcomes = await asyncio.gather(*(store.get(PROFILE, ("a",)) for _ in range(50)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes].count(StoreTimeout) == 1
+    assert [type(outcome) for outcome in outcomes].count(StoreUnavailable) == 49
+    assert driver.asked == asked + 1
+
+
+async def test_what_waits_is_bounded(keyspace):
+    store = CassandraStore(dataclasses.replace(keyspace.options, in_flight=2, waiting=3))
+    await store.open([PROFILE])
+    await store.get(PROFILE, ("a",))
+    driver = Driver(store)
+    driver.silent = []
+    asking = [asyncio.create_task(store.get(PROFILE, ("a",))) for _ in range(8)]
+    await asyncio.sleep(0.05)
+    assert (len(driver.silent), store.stats.in_flight, store.stats.waiting) == (2, 2, 3)
+    refused = [task for task in asking if task.done()]
+    assert [type(task.exception()) for task in refused] == [StoreUnavailable] * 3
+    silent, driver.silent = driver.silent, None
+    for each in silent:
+        each.answer()
+    assert [await task for task in asking if task not in refused] == [None] * 5
+    driver.repair()
+    await store.close()
+
+
+async def test_who_is_cancelled_leaves_no_request_uncounted(store, driver):
+    await store.get(PROFILE, ("a",))
+    driver.silent = []
+    asking = [asyncio.create_task(store.get(PROFILE, ("a",))) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert store.stats.in_flight == 5  # Cassandra still works on them
+    for each in driver.silent:
+        each.answer()
+    await asyncio.sleep(0.05)
+    assert store.stats.in_flight == 0
+    driver.silent = None
+
+
+async def test_close_waits_for_every_accepted_write(keyspace):
+    store = CassandraStore(dataclasses.replace(keyspace.options, in_flight=8))
+    await store.open([ITEMS])
+    writes = [
+        asyncio.create_task(store.put(ITEMS, {"account": str(n % 7), "contact": f"{n:03}", "rank": n}))
+        for n in range(300)
+    ]
+    writes += [
+        asyncio.create_task(store.batch(ITEMS, ("c",), [], static={"version": 1}, expect={"version": None}))
+    ]
+    await asyncio.sleep(0)
+    await store.close()
+    assert all(task.done() for task in writes)
+    assert [task.exception() for task in writes] == [None] * 301
+    store = CassandraStore(keyspace.options)
+    await store.open([ITEMS])
+    rows = (await store.scan_all(ITEMS)).rows
+    assert sorted(row["rank"] for row in rows) == list(range(300))
+    await store.close()
+
+
+async def test_many_completions_wake_the_loop_once(store):
+    await store.get(PROFILE, ("a",))
+    asking = [asyncio.create_task(store.get(PROFILE, (str(n),))) for n in range(400)]
+    await asyncio.sleep(0)
+    before = store.stats.wakeups
+    time.sleep(0.3)  # noqa: ASYNC251 - the loop is held up while answers come in
+    await asyncio.gather(*asking)
+    assert store.stats.completions >= 400
+    assert store.stats.wakeups - before <= 3
+
+
+# kinds of writes on one row
+
+
+async def test_no_write_is_lost_when_kinds_alternate(store):
+    """Plain and conditional writes get their time from different places: the later one wins."""
+    for round_ in range(60):
+        await store.put(PROFILE, {"account": "a", "name": "put", "age": round_})
+        assert await store.put_if(PROFILE, {"account": "a", "age": round_ + 1}, {"age": round_})
+        assert (await store.get(PROFILE, ("a",)))["age"] == round_ + 1
+        await store.put(PROFILE, {"account": "a", "age": -1})
+        assert (await store.get(PROFILE, ("a",)))["age"] == -1
+        assert await store.put_if(PROFILE, {"account": "a", "age": 3}, {"age": -1})
+        await store.delete(PROFILE, ("a",))
+        assert await store.get(PROFILE, ("a",)) is None
+        assert await store.put_if(PROFILE, {"account": "a", "age": 4}, None)
+        assert (await store.get(PROFILE, ("a",)))["age"] == 4
+        await store.delete(PROFILE, ("a",))
+
+
+async def test_no_batch_is_lost_when_kinds_alternate(store):
+    for version in range(0, 120, 2):
+        assert await store.batch(
+            ITEMS, ("a",), [Put({"contact": "b", "rank": version})], static={"version": version},
+            expect={"version": version - 1 if version else None},
+        )  # fmt: skip
+        await store.batch(ITEMS, ("a",), [Put({"contact": "b", "rank": version + 1}), Delete(("c",))])
+        assert (await store.get(ITEMS, ("a", "b")))["rank"] == version + 1
+        assert await store.batch(
+            ITEMS, ("a",), [Delete(("b",)), Put({"contact": "c", "rank": version})],
+            static={"version": version + 1}, expect={"version": version},
+        )  # fmt: skip
+        assert [row["contact"] for row in (await store.scan(ITEMS, ("a",))).rows] == ["c"]
+    await store.delete(ITEMS, ("a",))
+    assert await store.get_static(ITEMS, ("a",)) is None
+
+
+# several servers
+
+
+async def test_servers_that_count_together_lose_nothing(keyspace):
+    """Each success is one step of one history, also when answers are lost: every value is one's, once."""
+    stores = [CassandraStore(keyspace.options) for _ in range(3)]
+    for each in stores:
+        await each.open([ITEMS, PROFILE])
+    drivers = [Driver(each) for each in stores]
+    taken: list[int] = []
+    unknown: list[int] = []
+    numbers = itertools.count()
+
+    async def count(store: CassandraStore, driver: Driver) -> None:
+        for _ in range(8):
+            version = ((await store.get_static(ITEMS, ("a",))) or {"version": None})["version"]
+            if next(numbers) % 5 == 0:
+                driver.script = [("lost", LOST)]
+            try:
+                done = await store.batch(
+                    ITEMS, ("a",), [], static={"version": (version or 0) + 1}, expect={"version": version}
+                )
+            except StoreTimeout:
+                unknown.append((version or 0) + 1)
+            else:
+                taken.extend([(version or 0) + 1] * done)
+
+    await asyncio.gather(*(count(*pair) for pair in zip(stores, drivers, strict=True) for _ in range(4)))
+    final = (await stores[0].get_static(ITEMS, ("a",)))["version"]
+    assert len(set(taken)) == len(taken)
+    assert set(taken) <= set(range(1, final + 1))
+    assert set(range(1, final + 1)) - set(taken) <= set(unknown)
+    for each, driver in zip(stores, drivers, strict=True):
+        driver.repair()
+        await each.close()
+
+
+async def test_servers_that_start_at_once_make_every_table_once(cassandra_nodes, cassandra_session):
+    name = "xmppd_test_at_once"
+    cassandra_session.execute(f"DROP KEYSPACE IF EXISTS {name}")
+    options = CassandraOptions(contact_points=tuple(cassandra_nodes), keyspace=name)
+    stores = [CassandraStore(options) for _ in range(4)]
+    try:
+        await asyncio.gather(*(each.open([ITEMS, PROFILE]) for each in stores))
+        for number, each in enumerate(stores):
+            await each.put(PROFILE, {"account": str(number), "age": number})
+        assert len((await stores[0].scan_all(PROFILE)).rows) == 4
+        versions = cassandra_session.execute(f"SELECT version FROM {name}.xmppd_schema")
+        assert [row.version for row in versions] == [1, 1]
+        assert list(cassandra_session.execute(f"SELECT * FROM {name}.xmppd_lock")) == []
+    finally:
+        for each in stores:
+            await each.close()
+        cassandra_session.execute(f"DROP KEYSPACE {name}")
+
+
+async def test_a_server_may_be_told_to_make_nothing(keyspace):
+    checking = dataclasses.replace(keyspace.options, migrate="check")
+    wanted = Table("later", ("a",), ("b",), {"x": "int"})
+    store = CassandraStore(checking)
+    with pytest.raises(StoreUnavailable, match=r"table later.*xmppd store migrate"):
+        await store.open([wanted])
+    assert "table later" in await store.missing([wanted])
+    assert await store.migrate([wanted]) == ["table later"]
+    assert await store.missing([wanted]) == []
+    assert await store.migrate([wanted]) == []
+    await store.open([wanted])
+    grown = Table("later", ("a",), ("b",), {"x": "int", "y": "text"}, static={"s": "int"})
+    with pytest.raises(StoreUnavailable, match="column y of table later, column s of table later"):
+        await store.open([grown])
+    await store.put(wanted, {"a": "1", "b": "2", "x": 3})
+    await store.migrate([grown])
+    await store.open([grown])
+    assert await store.get(grown, ("1", "2")) == {"a": "1", "b": "2", "x": 3, "y": None, "s": None}
+    await store.close()
+
+
+async def test_a_creation_that_was_cut_short_is_finished(keyspace, cassandra_session):
+    store = CassandraStore(keyspace.options)
+    await store.open([PROFILE])
+    cassandra_session.execute(f"CREATE TABLE {keyspace.name}.half (a text PRIMARY KEY, x bigint)")
+    table = Table("half", ("a",), columns={"x": "int", "y": "bool"})
+    await store.open([table])
+    await store.put_if(table, {"a": "1", "x": 2, "y": True}, None)
+    assert await store.get(table, ("1",)) == {"a": "1", "x": 2, "y": True}
+    cassandra_session.execute(f"CREATE TABLE {keyspace.name}.foreign (a text PRIMARY KEY, x text)")
+    with pytest.raises(StoreBug, match="somebody else"):
+        await store.open([Table("foreign", ("a",), columns={"x": "int"})])
+    await store.close()
+
+
+async def test_a_cluster_that_is_not_there_is_unavailable():
+    store = CassandraStore(CassandraOptions(contact_points=(("127.0.0.1", 1),), connect_timeout=1.0))
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1"):
+        await store.open([PROFILE])
+    await store.close()
+
+
+async def test_what_is_shown_of_the_store(store, keyspace):
+    info = await store.info()
+    assert info["keyspace"] == keyspace.name
+    assert [node["up"] for node in info["nodes"]] == [True] * len(info["nodes"])
+    tables = {table["name"]: table for table in info["tables"]}
+    assert tables["profile"]["schema_version"] == 1
+    assert {"account", "name", "age"} <= set(tables["profile"]["columns"])
+
+
+# large partitions, and how tables are kept
+
+
+async def test_ten_thousand_rows_come_in_pieces(store):
+    async def fill(start: int) -> None:
+        puts = [Put({"contact": f"{n:05}", "rank": n}) for n in range(start, start + 500)]
+        await store.batch(ITEMS, ("a",), puts)
+
+    await asyncio.gather(*(fill(start) for start in range(0, 10_000, 500)))
+    requests = store.stats.requests
+    page = await store.scan(ITEMS, ("a",))
+    assert page.next is None
+    assert [row["rank"] for row in page.rows] == list(range(10_000))
+    assert store.stats.requests - requests >= 5
+    found: list[int] = []
+    token = None
+    while True:
+        page = await store.scan(ITEMS, ("a",), limit=3000, reverse=True, page=token)
+        found += [row["rank"] for row in page.rows]
+        if (token := page.next) is None:
+            break
+    assert found == list(range(9_999, -1, -1))
+    everything = await store.scan_all(ITEMS, limit=10_000)
+    assert (len(everything.rows), everything.next) == (10_000, None)
+
+
+async def test_partitions_without_rows_do_not_end_a_scan_of_everything(store):
+    for number in range(60):
+        await store.batch(ITEMS, (f"s{number}",), [], static={"version": number})
+    for number in range(5):
+        await store.batch(ITEMS, (f"r{number}",), [Put({"contact": c}) for c in "xyz"], static={"version": 0})
+    for limit in (1, 2, 4, 15, 16):
+        found: list[tuple[str, str]] = []
+        token = None
+        while True:
+            page = await store.scan_all(ITEMS, limit=limit, page=token)
+            found += [(row["account"], row["contact"]) for row in page.rows]
+            if (token := page.next) is None:
+                break
+            assert len(page.rows) == limit
+        assert sorted(found) == [(f"r{number}", c) for number in range(5) for c in "xyz"]
+
+
+async def test_an_old_mark_does_not_outlive_a_row(store):
+    assert await store.put_if(PROFILE, {"account": "a", "age": 1}, None)
+    await store.put(PROFILE, {"account": "a", "age": 1, "name": None}, ttl=1)
+    await asyncio.sleep(1.1)
+    assert await store.get(PROFILE, ("a",)) is None
+    assert await store.put_if(PROFILE, {"account": "a", "age": 2}, None)
+
+
+async def test_a_life_beyond_what_cassandra_knows_is_for_ever(store):
+    await store.put(PROFILE, {"account": "a", "age": 1}, ttl=1e12)
+    assert (await store.get(PROFILE, ("a",)))["age"] == 1
+
+
+@pytest.mark.parametrize(
+    ("ttl", "window"),
+    [(1, ("MINUTES", "1")), (3600, ("MINUTES", "3")), (86400, ("HOURS", "1")), (90 * 86400, ("DAYS", "4"))],
+)
+async def test_windows_of_tables_whose_rows_end(ttl, window):
+    found = _windows(ttl)
+    assert (found["compaction_window_unit"], found["compaction_window_size"]) == window
