@@ -368,7 +368,9 @@ def shared_cache(config: Config) -> SharedCache | None:
         return None
     try:
         module = importlib.import_module("xmppd.store.cache")
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
         message = "needs the package `redis`, which is not installed: pip install 'xmppd[redis]'"
         raise ConfigError([config.problem(("cache", "redis"), message)]) from None
     made: SharedCache = module.RedisCache(

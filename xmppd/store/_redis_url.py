@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -40,7 +40,7 @@ class Place:
         self._service = path[0] if self._kind == "sentinel" else ""
         first = hosts.split(",")[0]
         plain_path = "/" + "/".join(path[1:]) if self._kind == "sentinel" else parts.path
-        plain = urlunsplit((scheme, userinfo + at + first, plain_path, parts.query, ""))
+        plain = f"{scheme}://{userinfo}{at}{first}{plain_path}" + (f"?{parts.query}" if parts.query else "")
         self._options: dict[str, Any] = {
             **parse_url(plain),
             "socket_connect_timeout": connect_timeout,
