@@ -142,6 +142,14 @@ async def test_a_dump_tells_when_each_entry_ends(opened):
     assert forever.expires is None
 
 
+async def test_a_row_without_values_that_was_given_no_end_again_has_none(opened):
+    store = await opened(ITEMS)
+    row = {"account": "a", "contact": "b", "rank": 1}
+    await store.put(ITEMS, row | {"name": "B", "hidden": True}, ttl=300)
+    await store.put(ITEMS, row | {"name": None, "hidden": None})
+    assert await pages(store, ITEMS, 10) == [Stored(("a", "b", 1), {})]
+
+
 async def test_a_dump_goes_on_in_another_store(lasting_engine):
     first = lasting_engine.store()
     await first.open([ITEMS])

@@ -165,9 +165,9 @@ class OpenTable:
 
     def insert(self, columns: Mapping[str, Value], seconds: int) -> Statement:
         """What writes columns of one row, the key among them, for so many seconds (0: for ever)."""
-        if not seconds:
+        if not seconds and any(columns.get(column) is not None for column in self.cql.plain):
             return self.cql.insert(tuple(columns)), (*columns.values(), 0)
-        # A mark that outlived the rest would be a row.
+        # An old mark that outlived the rest would be a row, and only a value tells a dump when a row ends.
         return self.cql.insert((*columns, ROW_MARK)), (*columns.values(), 0, seconds)
 
     def _delete(self, partition: Key, write: Delete) -> Statement:
