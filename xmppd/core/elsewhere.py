@@ -32,8 +32,9 @@ RETRY_SECONDS = 1.0
 
 
 class Elsewhere:
-    """Takes over what other nodes did. `max_age` bounds, in seconds, how long a roster stays in memory
-    unasked.
+    """Takes over what other nodes did.
+
+    `max_age` bounds, in seconds, how long anything stays in memory unasked: a notice may be lost on its way.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Elsewhere:
         if now - self._emptied > self._max_age:
             self._emptied = now
             self._rosters.forget_all()
+            self._accounts.forget_all()
 
     # what they lead to
 

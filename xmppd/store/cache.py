@@ -42,6 +42,9 @@ JITTER = 0.2
 PROBE_SECONDS = (0.05, 1.0)
 """How long Redis is left alone after a failure: at first, and at most."""
 
+STEADY_SECONDS = 10.0
+"""After so long without a failure the next one counts as the first."""
+
 PING_SECONDS, DEAF_SECONDS = 1.0, 3.0
 """How often the channel is asked for a sign of life, and how long it may give none."""
 
@@ -110,13 +113,16 @@ class RedisCache:
 
     async def close(self) -> None:
         """Say what is owed, if that is possible now, and disconnect."""
-        with contextlib.suppress(*FAILURES):
-            if self._link.is_up and self._debts:
-                await self._pay()
         self._link.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._debts:
+            try:
+                await self._probe()
+                await self._pay()
+            except FAILURES:
+                log.warning("cache-not-told", extra={"left_out": len(self._debts)})
         if self._link.client is not None:
             await self._link.client.aclose()
 
@@ -281,29 +287,37 @@ class RedisCache:
 
     async def _keep_up(self, connected: asyncio.Event) -> None:
         """Bring the link up when Redis answers and has been told what it missed; for ever."""
-        delay, least = 0.0, PROBE_SECONDS[0]
+        delay = since = 0.0
         while True:
             try:
                 was_up = self._link.is_up
-                await asyncio.sleep(0 if was_up else delay)
                 if not was_up:
+                    await asyncio.sleep(delay)
                     await self._probe()
                 await self._pay()
                 if was_up and not self._link.is_up:
                     continue  # it failed meanwhile
                 self._link.is_up = True
-                delay = least
                 if not was_up:
+                    since = time.monotonic()
                     log.info("cache-back" if connected.is_set() else "cache-connected")
             except FAILURES as error:
                 self._failed(error)
-                delay = min(max(delay * 2, least), PROBE_SECONDS[1])
+                delay = self._pause(delay, time.monotonic())
                 if not connected.is_set():
                     log.warning("cache-lost", extra={"problem": _text(error)})
             connected.set()
             if self._link.is_up:
                 await self._owing.wait()
                 self._owing.clear()
+                delay = self._pause(delay, since)
+
+    def _pause(self, delay: float, since: float) -> float:
+        """How long to leave Redis alone after a failure: longer when it worked for a short time only."""
+        least, most = PROBE_SECONDS
+        if self._link.is_up:
+            return delay
+        return least if time.monotonic() - since > STEADY_SECONDS else min(max(delay * 2, least), most)
 
     async def _probe(self) -> None:
         if self._link.client is None:

@@ -14,6 +14,7 @@ import pytest_asyncio
 from xmppd import ns
 from xmppd.config import check
 from xmppd.core.roster import ROSTER
+from xmppd.core.roster_item import RosterItem, row_of
 from xmppd.store.sqlite import SqliteStore
 from xmppd.store.table import Put
 from xmppd.testing import PASSWORD, World
@@ -172,8 +173,9 @@ async def test_a_write_whose_end_is_never_told_is_looked_at(worlds):
     await one.app.cache.begin("alice@localhost")
     await until(lambda: two.app.elsewhere._underway)
     store = one.app.store
-    item = {"contact": "bob@localhost", "subscription": "none"}
-    assert await store.batch(ROSTER, ("alice@localhost",), [Put(item)], static={"version": 2**41})
+    assert await store.batch(
+        ROSTER, ("alice@localhost",), [Put(row_of(RosterItem("bob@localhost")))], static={"version": 2**41}
+    )
     two.clock.seconds += 31
     (push,) = await received(two, there)
     assert pushed(push) == ("bob@localhost", "none", str(2**41))
