@@ -76,7 +76,9 @@ class Elsewhere:
         self._underway.pop(token, None)
         if not version:
             return
-        self._rosters.forget(account)
+        kept = self._rosters.cached(account)
+        if kept is None or not 0 < version <= kept.version:
+            self._rosters.forget(account)
         live = self._live.get(account)
         roster = live.roster if live is not None else None
         if roster is not None and (version < 0 or version > roster.version):

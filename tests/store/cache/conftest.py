@@ -152,7 +152,8 @@ class Notices:
         self.all.append(("begun", account))
 
     def roster_changed(self, account: str, version: int, token: str) -> None:
-        if version:
+        kept = self._rosters.cached(account)
+        if version and (kept is None or not 0 < version <= kept.version):
             self._rosters.forget(account)
         self.all.append(("changed", account, version))
 

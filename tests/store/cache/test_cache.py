@@ -41,7 +41,8 @@ async def test_a_warm_load_is_one_round_trip_and_no_statement(nodes, store, shar
 
 async def test_a_roster_in_memory_costs_nothing(nodes, store):
     first, second = nodes
-    await first.set("a@x", "b@x")
+    written = await first.set("a@x", "b@x")
+    await second.until(lambda: ("changed", "a@x", written.version) in second.notices.all)
     await second.load("a@x")
     store.scans = 0
     for node in nodes:

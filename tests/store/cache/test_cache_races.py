@@ -177,6 +177,7 @@ async def test_of_two_writers_who_overlap_none_caches_what_may_be_old(first, sec
 
 async def test_the_writer_who_began_last_and_is_alone_caches(first, second):
     one = await first.cache.begin(A)
+    await second.until(lambda: ("begun", A) in second.notices.all)
     two = await second.cache.begin(A)
     assert not await first.cache.finish(one, 0), "refused by the store"
     assert await second.cache.finish(two, 2, value(2))
