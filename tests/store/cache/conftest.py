@@ -24,6 +24,9 @@ from xmppd.store.sqlite import SqliteStore
 
 SERVER = "/usr/bin/redis-server"
 
+LOADS = 3
+"""Rosters that one node reads from the store at once."""
+
 
 class RedisServer:
     """One process, ended by its id."""
@@ -179,9 +182,9 @@ class Notices:
 class Node:
     """One server's rosters and cache."""
 
-    def __init__(self, store: SqliteStore, url: str, prefix: str, loads: int = 8) -> None:
-        self.cache = RedisCache(url, prefix=prefix)
-        self.rosters = Rosters(store, tier=RosterTier(self.cache, loads=loads))
+    def __init__(self, store: SqliteStore, url: str, prefix: str) -> None:
+        self.cache = RedisCache(url, prefix=prefix, timeout=0.3)
+        self.rosters = Rosters(store, tier=RosterTier(self.cache, loads=LOADS))
         self.notices = Notices(self.rosters)
 
     async def open(self) -> None:
