@@ -28,6 +28,14 @@ class SharedStore(SqliteStore):
     async def close(self) -> None:
         pass
 
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.rosters_read = 0
+
+    async def scan(self, table, *args, **kwargs):
+        self.rosters_read += table is ROSTER
+        return await super().scan(table, *args, **kwargs)
+
     async def really_close(self) -> None:
         await super().close()
 
@@ -179,6 +187,31 @@ async def test_a_write_whose_end_is_never_told_is_looked_at(worlds):
     two.clock.seconds += 31
     (push,) = await received(two, there)
     assert pushed(push) == ("bob@localhost", "none", str(2**41))
+
+
+@pytest.mark.asyncio
+async def test_what_a_login_costs(worlds):
+    one, two = worlds
+    store = one.app.store
+    here = await one.login("alice", "here")
+    await set_item(here, "bob@localhost")
+    version = one.app.sessions.accounts["alice@localhost"].roster.version
+
+    async def login(world):
+        calls, reads = world.app.caches()["shared_calls"], store.rosters_read
+        client = await world.login("alice")
+        assert world.app.sessions.accounts["alice@localhost"].roster.version == version
+        await client.send("<presence type='unavailable'/>")
+        return world.app.caches()["shared_calls"] - calls, store.rosters_read - reads
+
+    assert await login(two) == (1, 0), "warm"
+    assert await login(two) == (0, 0), "in memory"
+    await here.drop()  # or its server would look at the roster, too
+    two.app.rosters.forget_all()
+    two.app.sessions.accounts["alice@localhost"].roster = None
+    await two.app.cache.read("alice@localhost", fresh=True)
+    await two.app.cache._link.call("DEL", two.app.cache._keys("alice@localhost")[1])
+    assert await login(two) == (2, 1), "cold"
 
 
 @pytest.mark.asyncio
