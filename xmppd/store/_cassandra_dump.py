@@ -17,7 +17,9 @@ ROW, STATIC = "row", "static"
 """Kinds of tokens: a page ended with a row, or with the static columns of a partition."""
 
 TOGETHER = 50
-"""How many entries of one partition are restored by one batch."""
+"""How many entries are restored by one batch."""
+PARTITIONS = 10
+"""Of how many partitions at most: with more Cassandra warns. One batch for ten rows takes a third of ten writes."""
 
 Read = Callable[[Statement], Awaitable[list[Found]]]
 Write = Callable[[Sequence[Statement]], Awaitable[None]]
@@ -130,13 +132,7 @@ class TableDump:
             statement = self._put(entry, now)
             if entry.expires is None or entry.expires > now:
                 by_partition.setdefault(entry.key[: self._width], []).append(statement)
-        await asyncio.gather(
-            *(
-                write(statements[start : start + TOGETHER])
-                for statements in by_partition.values()
-                for start in range(0, len(statements), TOGETHER)
-            )
-        )
+        await asyncio.gather(*map(write, batches(list(by_partition.values()))))
 
     def _put(self, entry: Stored, now: float) -> Statement:
         life = 0.0 if entry.expires is None else max(entry.expires - now, 1.0)
@@ -148,3 +144,19 @@ class TableDump:
         key = self._shape.key(entry.key)
         values = self._shape.plain_values(entry.values) if entry.values else {}
         return self._opened.insert({**dict(zip(self._cql.key, key, strict=True)), **values}, seconds)
+
+
+def batches(partitions: Sequence[list[Statement]]) -> Iterator[list[Statement]]:
+    """The statements of each partition, cut into batches; those of small partitions several in one."""
+    together: list[Statement] = []
+    count = 0
+    for statements in partitions:
+        if count == PARTITIONS or (together and len(together) + len(statements) > TOGETHER):
+            yield together
+            together, count = [], 0
+        for start in range(0, len(statements) - TOGETHER, TOGETHER):
+            yield statements[start : start + TOGETHER]
+        together += statements[(len(statements) - 1) // TOGETHER * TOGETHER :]
+        count += 1
+    if together:
+        yield together
