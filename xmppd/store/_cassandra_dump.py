@@ -19,7 +19,7 @@ ROW, STATIC = "row", "static"
 TOGETHER = 50
 """How many entries are restored by one batch."""
 PARTITIONS = 10
-"""Of how many partitions at most: with more Cassandra warns. One batch for ten rows takes a third of ten writes."""
+"""Of how many partitions at most: with more Cassandra warns. Ten rows take a third of ten writes."""
 
 Read = Callable[[Statement], Awaitable[list[Found]]]
 Write = Callable[[Sequence[Statement]], Awaitable[None]]
