@@ -81,10 +81,10 @@ class Contacts:
         session, stanza = request.session, request.stanza
         asked = request.payload.get("ver") if b"ver" in stanza.raw else None
         roster: Roster | Awaitable[Roster] | None = session.live.roster
-        if roster is None:
+        if roster is None or not self._rosters.is_told:
             roster = self._rosters.load(session.account)
         if isinstance(roster, Roster):
-            session.live.roster = roster
+            session.live.update_roster(roster)
             result = self._rosters.result(roster, asked)
             if asked and result is not None and (since := self._rosters.lag(roster, asked)) is not None:
                 return begun(self._get_changes(session, since))

@@ -113,6 +113,11 @@ class Rosters:
         """The account's roster if it is in memory."""
         return self._cache.get(account)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether other nodes' changes are heard of, so that a roster that was loaded is the newest one."""
+        return self._tier is None or self._tier.cache.is_heard
+
     def load(self, account: str) -> Roster | Awaitable[Roster]:
         """The account's roster (an empty one if nothing was ever written), at once if it is in memory or the
         store has it at hand.
