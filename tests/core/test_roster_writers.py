@@ -130,7 +130,7 @@ class Wrapped:
         if self.refuse:
             return False
         if self.fail is not None:
-            self.late = lambda: self.store.batch(*args, **options)
+            self.late = self.late or (lambda: self.store.batch(*args, **options))
             raise self.fail()
         return await self.store.batch(*args, **options)
 
@@ -327,3 +327,34 @@ async def test_a_write_that_happened_after_all_is_seen(wrapped: Wrapped) -> None
     assert wrapped.late is not None
     assert await wrapped.late()
     assert (await load(rosters)).size == 1
+
+
+class OneTimeout(Wrapped):
+    """A store that does not say what became of one batch."""
+
+    def __init__(self, store: SqliteStore, *, happens: bool) -> None:
+        super().__init__(store)
+        self.happens: bool | None = happens
+
+    async def batch(self, *args: Any, **options: Any) -> bool:
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            if happens:
+                await self.store.batch(*args, **options)
+            raise StoreTimeout("who knows")
+        return await self.store.batch(*args, **options)
+
+
+@pytest.mark.parametrize("happens", [False, True])
+@pytest.mark.asyncio
+async def test_a_write_of_unknown_outcome_is_made_if_it_was_not(store: SqliteStore, happens: bool) -> None:
+    """Nodes that change one roster at once leave each other such outcomes."""
+    await rosters_on(store).set_item(ALICE, SetRequest(CAROL, "Carol", ()))
+    rosters = rosters_on(OneTimeout(store, happens=happens))
+    change = await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ()))
+    assert (change.old, change.new) == (None, RosterItem(BOB, name="Bob"))
+    assert (await reload(store)).size == change.roster.size == 2
+    assert [entry.contact for entry in await rosters.log(ALICE)] == [CAROL, BOB]
+    rosters = rosters_on(OneTimeout(store, happens=happens))
+    assert (await rosters.remove_item(ALICE, BOB)).new is None
+    assert (await reload(store)).size == 1

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
 
@@ -24,7 +24,7 @@ from xmppd.core.roster_log import DAY, LogBudget, LogEntry, entry_of, version_na
 from xmppd.core.roster_set import RemoveRequest, SetRequest, parse_set
 from xmppd.core.roster_tier import RosterTier
 from xmppd.core.subscription import Inbound, Kind, Outbound
-from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreUnavailable
+from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store.table import Delete, Put, Row, Store, Value
 from xmppd.stream.lru import Lru
 from xmppd.xml.roster import roster_query
@@ -48,6 +48,11 @@ _ATTEMPTS = 32
 _LOG_PAGE = 200
 """Entries of the log read at once by tools."""
 
+_RETRY_SECONDS = 4.0
+"""How long after its beginning a change of unknown outcome is looked at and, if need be, made again. Nodes
+that change one roster at once leave each other such outcomes soon; a store that is gone takes longer.
+"""
+
 MAX_REQUEST_BYTES = 10_000
 """The longest request that is kept: the size of stanza that every server has to take (RFC 6120 13.12)."""
 
@@ -57,6 +62,20 @@ MAX_RESULT_BYTES = 65_536
 
 Edit = Callable[[RosterItem | None], RosterItem | None]
 """Makes the new item (None: none) of the old one; it may be called several times."""
+
+
+@dataclass(slots=True)
+class _Wish:
+    """A change that is wanted; no new attempt after `end`. `made`: the item before and after a write that
+    may have happened.
+    """
+
+    contact: str
+    edit: Edit
+    by: str
+    what: str
+    end: float
+    made: tuple[RosterItem | None, RosterItem | None] | None = None
 
 
 class Rosters:
@@ -238,34 +257,45 @@ class Rosters:
         if lock is None:
             lock = self._locks[account] = asyncio.Lock()
         async with lock:
+            wish = _Wish(contact, edit, by or account, what, time.monotonic() + _RETRY_SECONDS)
             roster = self._cache.get(account)
             for attempt in range(_ATTEMPTS):
                 roster = roster or await self._load(account, fresh=attempt > 0)
-                change = await self._try(roster, contact, edit, by or account, what)
+                change = await self._try(roster, wish)
                 if change is not None:
                     return change
                 self.forget(account)
                 roster = None
         raise StoreConflict(f"roster of {account}")
 
-    async def _try(self, roster: Roster, contact: str, edit: Edit, by: str, what: str) -> Change | None:
-        """One attempt; None when the roster in memory turned out to be old."""
+    async def _try(self, roster: Roster, wish: _Wish) -> Change | None:
+        """One attempt; None when it has to be made again, on the roster as it is now."""
+        contact = wish.contact
         row = await self._store.get(ROSTER, item_key(roster.account, contact))
         if row is not None and (row["version"] or 0) != roster.version:
             return None
         old = None if row is None else item_of(row)
-        new = edit(old)
+        if wish.made is not None and wish.made[1] == old:
+            return Change(contact, *wish.made, roster)
+        new = wish.edit(old)
         if new == old:
             return Change(contact, old, new, roster)
         self._check_room(roster, old, new)
         # By the clock, so that no version comes back after a roster was deleted or restored from a backup.
         now = self._now()
         after = roster.changed(contact, new, max(roster.version + 1, int(now * 1000)))
-        entry = LogEntry(after.version, roster.version, now, by, what, contact, old, new)
+        entry = LogEntry(after.version, roster.version, now, wish.by, wish.what, contact, old, new)
         writes: list[Put | Delete] = [Delete((ITEM, contact)) if new is None else Put(row_of(new))]
         if is_logged := self._log_seconds > 0 and self._log_budget.has_room(roster.account, entry):
             writes.append(entry.put(self._log_seconds))
-        if not await self._write(roster, after, writes):
+        try:
+            if not await self._write(roster, after, writes):
+                return None
+        except StoreTimeout:
+            # What became of it is seen by who loads the roster next, for that moves the version on first.
+            if time.monotonic() > wish.end:
+                raise
+            wish.made = old, new
             return None
         if is_logged:
             self._log_budget.spend(roster.account, entry)
