@@ -19,8 +19,8 @@ from victim import PASSWORD, ROSTER, Server
 
 CONTACTS = 10
 """Of one session that changes a roster."""
-LAG = 1.0
-"""Seconds after which every server has to know of a change that another one made."""
+LAG = 5.0
+"""Seconds after which every server has to know of a change that another one made, while there is a store."""
 ERROR = re.compile(
     rb"<message[^>]* type=['\"]error['\"].*?<error[^>]* type=['\"](\w+)['\"][^>]*><([a-z-]+)", re.DOTALL
 )
@@ -44,6 +44,7 @@ class Journal:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.wrong: list[str] = []
+        self.lag = LAG
 
     @contextlib.contextmanager
     def asking(self, who: int, kind: str) -> Iterator[None]:
@@ -216,7 +217,7 @@ class Reader(Member):
             found = names_of(await stream.ask("get", f"<query xmlns='{ROSTER}'/>"))
         finally:
             stream.cut()
-        lag = 0.0 if keeper.server is self.server else LAG
+        lag = 0.0 if keeper.server is self.server else self.journal.lag
         for jid, contact in keeper.contacts.items():
             if found.get(jid) not in contact.visible(began - lag):
                 past = [(round(until - began, 3), name) for until, name in contact.past][-3:]

@@ -26,7 +26,7 @@ from typing import Any
 
 import redis
 from backend import STORES, Backend
-from crew import Crew, Event
+from crew import LAG, Crew, Event
 from victim import PASSWORD, Server
 
 GRACE = 5.0
@@ -191,6 +191,8 @@ async def outage(run: Run, how: str, hurt: Callable[[str], None], heal: Callable
     late = [event for event in run.journal.since(began + GRACE) if event.refusal]
     run.wrong += [f"refused {event.at - began:.1f} s after one node was {how}: {event}" for event in late[:5]]
 
+    # What a server knows to be old, and cannot read anew, is still better than nothing.
+    run.journal.lag = float("inf")
     began = time.monotonic()
     await run.engines(hurt, second)
     events = await run.part(f"{second} {how} too", run.seconds)
@@ -224,9 +226,10 @@ async def back(run: Run, heal: Callable[..., Any], names: Sequence[str]) -> None
             f"{first:.1f} s, everybody was served after {last:.1f} s"
         )
     run.wrong += [f"{member.name} is not served again" for member in waiting.values()]
-    await run.part("afterwards", run.seconds)
-    settled = time.monotonic() - run.seconds / 2
-    run.wrong += [f"refused afterwards: {event}" for event in run.journal.since(settled) if event.refusal][:5]
+    await run.part("settling", run.seconds / 2)
+    run.journal.lag = LAG
+    events = await run.part("afterwards", run.seconds / 2)
+    run.wrong += [f"refused afterwards: {event}" for event in events if event.refusal][:5]
 
 
 async def redis_faults(run: Run) -> None:

@@ -1,5 +1,6 @@
 """kill -9 under load, again and again: what was answered is there afterwards, and nothing is there twice."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -9,11 +10,17 @@ import pytest
 KILL = Path(__file__).parents[2] / "scripts" / "bench" / "kill"
 
 
-def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports):
+@pytest.mark.parametrize(("store", "kills"), [("sqlite", 6), ("cassandra", 4)])
+def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports, request, store, kills):
     """Rosters, friendships, offline messages, vCards, private XML, passwords, accounts that come and go."""
+    environ = dict(os.environ)
+    if store == "cassandra":
+        nodes = request.getfixturevalue("cassandra_nodes")
+        environ["XMPPD_TEST_CASSANDRA"] = ",".join(f"{host}:{port}" for host, port in nodes)
+        environ["XMPPD_TEST_REDIS"] = request.getfixturevalue("redis_url")
     (port,) = free_ports(1)
-    command = [KILL, "--kills", "6", "--port", str(port)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    command = [KILL, "--store", store, "--kills", str(kills), "--port", str(port)]
+    done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stdout
     assert len(re.findall(r"^answered, ", done.stdout, re.MULTILINE)) == 6, "all kinds of load"
