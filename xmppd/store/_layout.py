@@ -73,6 +73,7 @@ class SqlTable:
         self._upsert = lru_cache(256)(self._upsert_text)
         self._range = lru_cache(256)(self._range_text)
         self.select = lru_cache(256)(self._select_text)
+        self.select_keys = lru_cache(64)(self._select_keys)
         self.delete_row = f'DELETE FROM "{name}" WHERE {self._equal(self.key)}'
         self.delete_through = lru_cache(8)(self._delete_through)
         self.delete_partition = f'DELETE FROM "{name}" WHERE {self._equal(self.partition)}'
@@ -81,7 +82,7 @@ class SqlTable:
 
     def release(self) -> None:
         """Give up the memory of texts that can be made again."""
-        for texts in (self._upsert, self._range, self.select, self.delete_through):
+        for texts in (self._upsert, self._range, self.select, self.select_keys, self.delete_through):
             texts.cache_clear()
 
     @staticmethod
@@ -161,6 +162,13 @@ class SqlTable:
     def _select_text(self, columns: tuple[str, ...]) -> str:
         """Some columns of one row; parameters are its key and the time."""
         return f'SELECT {quoted(columns)} FROM "{self.name}" WHERE {self._equal(self.key)} AND {_LIVE}'
+
+    def _select_keys(self, count: int) -> str:
+        """Rows by so many keys of one column; the last parameter is the time."""
+        keys = ", ".join("?" * count)
+        return (
+            f'SELECT {quoted(self.columns)} FROM "{self.name}" WHERE "{self.key[0]}" IN ({keys}) AND {_LIVE}'
+        )
 
     def _delete_through(self, count: int) -> str:
         """Rows of one partition whose first `count` clustering columns are no larger than the parameters."""

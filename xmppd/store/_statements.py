@@ -14,6 +14,9 @@ from xmppd.store._layout import Bound, Layout, Statement
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
 
+KEYS = 50
+"""How many rows are looked up by one statement."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -182,9 +185,9 @@ class OpenTable:
         """A whole key, checked."""
         return self.shape.key(key)
 
-    def keys(self, values: Sequence[Value]) -> list[Key]:
+    def keys(self, values: Sequence[Value]) -> list[Value]:
         """Keys of one column, checked."""
-        return self.shape.keys(values)
+        return [key for (key,) in self.shape.keys(values)]
 
     def partition(self, partition: Key) -> Key:
         """A partition key, checked; StoreBug for a table without static columns too."""
@@ -197,6 +200,16 @@ class OpenTable:
         partition = key[: len(self.declaration.partition)]
         rows = self._fetch(cursor, partition, (self._rows.select(self._rows.columns), (*key, now)), now)
         return rows[0] if rows else None
+
+    def get_many(self, cursor: sqlite3.Cursor, keys: Sequence[Value], now: float) -> list[Row | None]:
+        """Rows by checked keys of one column, in their order."""
+        found: dict[Value, Row] = {}
+        for start in range(0, len(keys), KEYS):
+            some = keys[start : start + KEYS]
+            select = self._rows.select_keys(len(some)), (*some, now)
+            rows = self._rows.fetch(cursor, self._rows.columns, select)
+            found.update((row[self._rows.key[0]], row) for row in rows)
+        return [found.get(key) for key in keys]
 
     def get_static(self, cursor: sqlite3.Cursor, partition: Key, now: float) -> Row | None:
         """The static columns of a checked partition key."""

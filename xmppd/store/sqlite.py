@@ -113,7 +113,7 @@ class SqliteStore:
         """Rows by keys of one column."""
         opened, now = self._opened(table), self._now()
         keys = opened.keys(partitions)
-        return self._read(lambda cursor: [opened.get(cursor, key, now) for key in keys])
+        return self._read(partial(opened.get_many, keys=keys, now=now))
 
     async def get_static(self, table: Table, partition: Key) -> Row | None:
         """The static columns of one partition."""
