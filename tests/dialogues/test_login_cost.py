@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from cassandra.cluster import Cluster, Session
+from redis import Redis
 
+from engines import Engines
 from xmppd import ns
 from xmppd.app import TABLES
 from xmppd.core.accounts import Accounts
@@ -50,6 +52,21 @@ class Watch:
         """What was asked since the last look."""
         requests, self._requests = self._requests, []
         return dict(Counter(requests))
+
+
+class RedisCalls:
+    """Counts what Redis is asked about rosters; each is a script, and so one round trip at most."""
+
+    def __init__(self, url: str) -> None:
+        self._client: Any = Redis.from_url(url)
+        self._before = 0
+
+    def take(self) -> int:
+        """How many calls there were since the last look."""
+        found = self._client.info("commandstats")
+        calls = sum(found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
+        before, self._before = self._before, calls
+        return int(calls - before)
 
 
 @pytest.fixture
@@ -158,3 +175,39 @@ async def test_login_on_cassandra_alone(options: CassandraOptions, watch: Watch,
         assert watch.take() == {"offline_queue": 1}
         await node.log_out(client)
         assert watch.take() == {"last_logouts": 1}
+
+
+async def test_rosters_of_contacts_who_said_something(options: CassandraOptions, watch: Watch) -> None:
+    async with Node(options) as node:
+        watch.take()
+        client = await node.log_in("chatty")
+        assert client.raw.count(b"type='unavailable'") == TALKATIVE
+        asked = {"account": 1, "roster": 1 + TALKATIVE, "last_presence": 1, "offline_queue": 1}
+        assert watch.take() == asked
+        await node.log_out(client)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_login_with_redis(
+    options: CassandraOptions, own_redis: Engines, watch: Watch, size: int
+) -> None:
+    cache = {"redis": own_redis.redis_url, "prefix": f"login{size}"}
+    elsewhere = {"account": 1, "last_presence": size // 50, "offline_queue": 1}
+    redis = RedisCalls(own_redis.redis_url)
+    async with Node(options, cache) as first:
+        await first.log_in("chatty")  # Redis learns the scripts
+        watch.take()
+        redis.take()
+        await first.log_in(f"me{size}")
+        assert watch.take() == {**elsewhere, "roster": 1}
+        assert redis.take() == 2, "looked for it, and put it there"
+        async with Node(options, cache) as second:
+            watch.take()
+            redis.take()
+            client = await second.log_in(f"me{size}")
+            assert client.raw.count(b"<item ") == size
+            assert watch.take() == elsewhere
+            assert redis.take() == 1
+            await second.log_in(f"me{size}")
+            assert watch.take() == {"offline_queue": 1}
+            assert redis.take() == 0
