@@ -1,9 +1,9 @@
 """run [--quick] [--only KEYS] [--rounds N]: one table of all figures, ours beside the peers.
 
 Every scenario runs on a server that was started for it from a fresh copy of its seed, in the profile `bare`.
-KEYS are names of the first column, with commas between them; `peers`, `idle`, `start`, `features` are whole
-groups. Rows are kept in --out, so that a long run may be done in parts: what is there already is part of the
-table, until --new.
+KEYS are names of the first column, with commas between them; `peers`, `idle`, `start`, `features`, `engines`
+are whole groups. Rows are kept in --out, so that a long run may be done in parts: what is there already is
+part of the table, until --new.
 """
 
 import argparse
@@ -11,16 +11,18 @@ import json
 import platform
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from idle import measure_idle
-from scenarios import ACCOUNTS, FEATURES, IDLE, RINGS, SCENARIOS, Scenario, shortened
+from scenarios import ACCOUNTS, FEATURES, IDLE, RINGS, SCENARIOS, TIERED, Scenario, shortened
 from servers import WORK, Bench, Server, known_servers, say
 from startup import import_table, measure_start
 from table import table
+from tiers import Logins, places
 
 Row = dict[str, Any]
 OURS = "xmppd"
@@ -98,6 +100,22 @@ class Run:
             seed = self.bench.seed(self.servers[OURS], 10_000, "", hashed=False)
             self.keep(measure_start(seed, self.options.port + 50))
 
+    def engines(self) -> None:
+        """Logins on SQLite, on Cassandra, and on Cassandra behind Redis, turn by turn."""
+        wanted = [case for case in TIERED.values() if self.is_wanted(case.key, "engines")]
+        if not wanted:
+            return
+        self.options.work.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="engines-", dir=self.options.work) as folder,
+            places(Path(folder)) as where,
+        ):
+            logins = Logins(self.bench, self.servers[OURS], Path(folder), where, quick=self.options.quick)
+            for order in range(self.options.rounds):
+                for case in wanted:
+                    for row in logins.measure(case, backwards=order % 2 > 0):
+                        self.keep(row)
+
     def parts(self) -> Iterator[Callable[[int], None]]:
         """What makes up a round."""
         yield self.start
@@ -145,6 +163,7 @@ def main() -> None:
         for order in range(options.rounds):
             for part in run.parts():
                 part(order)
+        run.engines()
         say(f"rows are in {options.out}")
     rows = [json.loads(line) for line in options.out.read_text().splitlines()]
     print(table(rows))

@@ -121,6 +121,36 @@ IDLE = {
         Idle("idle-tls-roster50", 0, 26, 22, tls=True, rings=FIFTY),
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Tiered:
+    """Logins of `accounts` with so many contacts who are away, on each engine."""
+
+    key: str
+    contacts: int
+    first: int
+    accounts: int
+
+    @property
+    def ring(self) -> str:
+        """What is seeded: each has contacts that nobody else has."""
+        return f"{self.first}:{self.accounts}:{self.contacts}:away"
+
+    def arguments(self, *, quick: bool) -> str:
+        """What the generator does."""
+        count = self.accounts // 5 if quick else self.accounts
+        return f"login --first {self.first} --n {count} --conc 32 --settle 1 --mech scram-sha-1"
+
+
+SQLITE, COLD, WARM = "SQLite", "Cassandra cold", "Cassandra + Redis warm"
+TIERS = (SQLITE, COLD, WARM)
+"""The server was just started. `cold`: it has no Redis. `warm`: another one has had these accounts before."""
+
+TIERED = {
+    tiered.key: tiered for tiered in (Tiered("login50", 50, 0, 1000), Tiered("login200", 200, 1000, 500))
+}
+
 IDLE_SESSIONS = 10_000
 LEFT_TARGET = 1.20
 """PSS after all left, against that at the start."""

@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scenarios import FEATURES, FEATURES_TARGET, IDLE, LEFT_TARGET, SCENARIOS, START_TARGET, Scenario
+from scenarios import (
+    FEATURES,
+    FEATURES_TARGET,
+    IDLE,
+    LEFT_TARGET,
+    SCENARIOS,
+    START_TARGET,
+    TIERED,
+    TIERS,
+    Scenario,
+    Tiered,
+)
 
 Row = dict[str, Any]
 OURS = "xmppd"
@@ -98,6 +109,24 @@ def idle(rows: Sequence[Row], key: str) -> Iterator[str]:
     yield f"| {' | '.join([*cells, f'**{left:.2f}**', *verdict(left, LEFT_TARGET), '', noise])} |"
 
 
+def tiered(rows: Sequence[Row], case: Tiered) -> Iterator[str]:
+    """What a login costs on each engine; ratios are to SQLite."""
+    value, unit = MEASURES["cpu"]
+    by_tier = {tier: [row for row in rows if row["tier"] == tier] for tier in TIERS}
+    ours = by_tier.pop(TIERS[0])
+    if not ours:
+        return
+    found = {tier: its for tier, its in by_tier.items() if its}
+    mine = statistics.median(map(value, ours))
+    beside = ", ".join(f"{tier} {spread(its, value)}" for tier, its in found.items())
+    ratios = ", ".join(f"**{statistics.median(map(value, its)) / mine:.2f}**" for its in found.values())
+    rate = spread(ours, lambda row: float(row["throughput"]))
+    noise = max(row["noise_cores"] for row in rows)
+    what = f"{case.key} ({case.contacts} contacts, all away, {unit})"
+    cells = [what, f"{TIERS[0]} {spread(ours, value)}", beside, ratios, *verdict(0, None), rate]
+    yield f"| {' | '.join(cells)} | {max(noise, 0):.2f} |"
+
+
 def start(rows: Sequence[Row]) -> Iterator[str]:
     """The time to the first login."""
     if rows:
@@ -136,4 +165,6 @@ def table(rows: Sequence[Row]) -> str:
     for key in IDLE:
         lines += idle(of(key), key)
     lines += start(of("start"))
+    for case in TIERED.values():
+        lines += tiered(of(case.key), case)
     return "\n".join(lines)

@@ -91,6 +91,15 @@ def test_cost_of_features(kept: Callable[..., Cells]) -> None:
     assert cells[3:6] == ["**1.20**", "<= 1.15", "**over**"]
 
 
+def test_login_on_each_engine(kept: Callable[..., Cells]) -> None:
+    tiers = {"SQLite": 100.0, "Cassandra cold": 210.0, "Cassandra + Redis warm": 150.0}
+    rows = [{**row("xmppd", "login50", cpu), "tier": tier} for tier, cpu in tiers.items()]
+    cells = kept(*rows)["login50"]
+    assert cells[1] == "SQLite 100"
+    assert cells[2] == "Cassandra cold 210, Cassandra + Redis warm 150"
+    assert cells[3] == "**2.10**, **1.50**"
+
+
 def test_what_is_left_of_idle_sessions(kept: Callable[..., Cells], tmp_path: Path) -> None:
     idle = {
         **row("xmppd", "idle-tls"),
@@ -123,3 +132,17 @@ def test_scenario_and_start_are_measured(tmp_path: Path) -> None:
     assert chat["ready"] == 100
     assert chat["login_fail"] == chat["dead"] == chat["lost"] == 0
     assert chat["count"] > 1000
+
+
+def test_logins_are_measured_on_real_engines(
+    tmp_path: Path, cassandra_nodes: list[tuple[str, int]], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XMPPD_TEST_CASSANDRA", ",".join(f"{host}:{port}" for host, port in cassandra_nodes))
+    monkeypatch.setenv("XMPPD_TEST_REDIS", redis_url)
+    out = tmp_path / "out.jsonl"
+    options = ("--out", out, "--work", tmp_path / "work", "--port", first_port())
+    table = printed("--quick", "--only", "login50", *options)
+    assert all(tier in table["login50"][2] for tier in ("Cassandra cold", "Cassandra + Redis warm"))
+    for measured in map(json.loads, out.read_text().splitlines()):
+        assert measured["ready"] == 200
+        assert measured["login_fail"] == measured["dead"] == 0
