@@ -59,7 +59,8 @@ class Register(Plugin):
 
     Config = RegisterConfig
     login_features = (serialize(element(f"{{{ns.REGISTER_FEATURE}}}register")),)
-    removals = Table(partition=("account",), columns={"asked": "timestamp"})
+    removals = Table(partition=("account",), columns={"asked": "timestamp", "created": "timestamp"})
+    """What was promised, with when the account was made: somebody else may have its name by now."""
     made = Counter("Accounts made by in-band registration.")
 
     async def start(self) -> None:
@@ -67,8 +68,10 @@ class Register(Plugin):
         config = self.config
         self._attempts = Window(config.attempts, config.seconds, config.addresses)
         self._accounts = Window(config.accounts, config.seconds, config.addresses)
+        self._leaving: set[str] = set()
         async for row in self.removals.everything():  # promised before the server was killed
-            self.server.spawn(self._finish_removal(row["account"]))
+            self._leaving.add(row["account"])
+            self.server.spawn(self._finish_removal(row["account"], row["created"]))
 
     # before login
 
@@ -89,7 +92,7 @@ class Register(Plugin):
         self._attempts.spend(address, now)
         try:
             account = Jid.of(username, request.domain).bare
-            if await self.server.account_exists(account):
+            if account in self._leaving or await self.server.account_exists(account):
                 raise AccountExists(account)
             self._accounts.spend(address, now)
             await self.server.accounts.create(account, password)
@@ -127,13 +130,20 @@ class Register(Plugin):
             raise StanzaError("bad-request", "A removal is asked for with nothing else.")
         if not self.config.allow_removal:
             raise StanzaError("not-allowed")
-        await self.removals.put({"account": account, "asked": self.now()})
-        self.server.spawn(self._finish_removal(account))
+        created = (await self.server.accounts.info(account)).created
+        await self.removals.put({"account": account, "asked": self.now(), "created": created})
+        self._leaving.add(account)
+        self.server.spawn(self._finish_removal(account, created))
 
-    async def _finish_removal(self, account: str) -> None:
-        with contextlib.suppress(AccountUnknown):  # somebody was faster
-            await self.server.remove_account(account)
-        await self.removals.delete(account)
+    async def _finish_removal(self, account: str, created: float | None) -> None:
+        """Nobody registers with the name before the promise is gone as well."""
+        try:
+            with contextlib.suppress(AccountUnknown):  # somebody was faster
+                if created is None or (await self.server.accounts.info(account)).created == created:
+                    await self.server.remove_account(account)
+            await self.removals.delete(account)
+        finally:
+            self._leaving.discard(account)
 
     async def _set_password(self, account: str, query: Element) -> None:
         username, password = submitted(query)

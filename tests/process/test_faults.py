@@ -381,6 +381,27 @@ async def test_a_promised_removal_is_finished_after_a_restart():
 
 
 @pytest.mark.asyncio
+async def test_a_promised_removal_does_not_remove_who_has_the_name_now():
+    store = Failing(":memory:")
+    async with World(
+        store=store, plugins=("register",), plugin_config={"register": {"accounts": 9}}
+    ) as world:
+        bob = await world.login("bob")
+        # The account goes, the promise stays: as if it were killed in between.
+        store.refuses = lambda table, account: table == "register_removals"
+        await bob.ask("set", "<query xmlns='jabber:iq:register'><remove/></query>")
+        await world.settle()
+        assert not await world.app.server.account_exists("bob@localhost")
+        store.refuses = lambda table, account: False
+        await world.advance(1)
+        await world.app.accounts.create("bob@localhost", "another")
+        await world.app.loader.reload("register", world.config)
+        await world.settle()
+        assert await world.app.server.account_exists("bob@localhost")
+        assert [row async for row in world.plugin("register").removals.everything()] == []
+
+
+@pytest.mark.asyncio
 async def test_nobody_can_register_without_a_store_and_the_stream_lives_on():
     store = Failing(":memory:")
     async with World(
