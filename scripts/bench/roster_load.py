@@ -16,7 +16,9 @@ import asyncio
 import contextlib
 import logging
 import random
+import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -337,6 +339,7 @@ async def run(place: Place, options: argparse.Namespace) -> bool:
 def main() -> None:
     """The command line."""
     options = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the keyspace would stay
     # The driver would tell of each connection that a restart breaks.
     logging.disable()
     with tempfile.TemporaryDirectory(prefix="xmppd-load-") as folder:

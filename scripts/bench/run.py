@@ -9,6 +9,7 @@ part of the table, until --new.
 import argparse
 import json
 import platform
+import signal
 import sys
 import sysconfig
 import tempfile
@@ -110,11 +111,11 @@ class Run:
             tempfile.TemporaryDirectory(prefix="engines-", dir=self.options.work) as folder,
             places(Path(folder)) as where,
         ):
-            logins = Logins(self.bench, self.servers[OURS], Path(folder), where, quick=self.options.quick)
+            cases = [case.quick for case in wanted] if self.options.quick else wanted
+            logins = Logins(self.bench, self.servers[OURS], Path(folder), where, cases)
             for order in range(self.options.rounds):
-                for case in wanted:
-                    for row in logins.measure(case, backwards=order % 2 > 0):
-                        self.keep(row)
+                for row in logins.measure(backwards=order % 2 > 0):
+                    self.keep(row)
 
     def parts(self) -> Iterator[Callable[[int], None]]:
         """What makes up a round."""
@@ -152,6 +153,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Measure what is asked for, and print the table."""
     options = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or servers and a keyspace would stay
     run = Run(options)
     if options.imports:
         print(import_table(run.bench.seed(run.servers[OURS], 10_000, "", hashed=False), options.port + 50))

@@ -9,13 +9,13 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cassandra.cluster import Cluster
-from scenarios import COLD, SQLITE, TIERED, TIERS, WARM, Tiered
+from scenarios import COLD, SQLITE, TIERS, WARM, Tiered
 from servers import HERE, Bench, Running, Server, say
 
 from engines import Engines
@@ -71,10 +71,12 @@ def places(folder: Path) -> Iterator[Places]:
 class Logins:
     """Seeds the engines once, and measures logins as often as asked."""
 
-    def __init__(self, bench: Bench, server: Server, folder: Path, where: Places, *, quick: bool) -> None:
+    def __init__(
+        self, bench: Bench, server: Server, folder: Path, where: Places, cases: Sequence[Tiered]
+    ) -> None:
         self._bench = bench
         self._server = server
-        self._quick = quick
+        self._cases = cases
         self._seeds = {tier: folder / str(number) / "seed" for number, tier in enumerate(where.settings)}
         for tier, settings in where.settings.items():
             self._seeds[tier].mkdir(parents=True)
@@ -85,20 +87,23 @@ class Logins:
                 say(f"seeded {tier.partition(' ')[0]}")
 
     def _fill(self, seed: Path) -> None:
-        last = max(case.first + case.accounts for case in TIERED.values())
-        rings = ",".join(case.ring for case in TIERED.values())
+        last = max(case.first + case.accounts for case in self._cases)
+        rings = ",".join(case.ring for case in self._cases)
         command = [HERE / "seed", seed, str(self._server.port), "localhost", str(last), rings]
         subprocess.run(command, check=True, timeout=600, stdout=subprocess.DEVNULL)
 
-    def measure(self, case: Tiered, *, backwards: bool) -> Iterator[dict[str, Any]]:
-        """Rows of one case, one for each tier."""
-        arguments = case.arguments(quick=self._quick)
+    def measure(self, *, backwards: bool) -> Iterator[dict[str, Any]]:
+        """Rows of one round."""
+        for case in self._cases:
+            yield from self._measure(case, backwards=backwards)
+
+    def _measure(self, case: Tiered, *, backwards: bool) -> Iterator[dict[str, Any]]:
         for tier in TIERS[:: -1 if backwards else 1]:
             if tier == WARM:
                 with self._fresh(tier) as earlier:
-                    self._bench.measure(earlier, arguments)
+                    self._bench.measure(earlier, case.arguments)
             with self._fresh(tier) as running:
-                found = self._bench.measure(running, arguments)
+                found = self._bench.measure(running, case.arguments)
             if found is not None:
                 yield {**found, "key": case.key, "tier": tier}
 

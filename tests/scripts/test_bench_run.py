@@ -19,7 +19,7 @@ Cells = dict[str, list[str]]
 def printed(*arguments: object) -> Cells:
     """The lines of the table by the first word of what they are about."""
     done = subprocess.run(
-        [BENCH / "run", *map(str, arguments)], stdout=subprocess.PIPE, text=True, timeout=120, check=True
+        [BENCH / "run", *map(str, arguments)], stdout=subprocess.PIPE, text=True, timeout=240, check=True
     )
     lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
     return {re.split(r"[ (,]", cells[0])[0]: [cell.strip() for cell in cells] for cells in lines}
@@ -134,6 +134,7 @@ def test_scenario_and_start_are_measured(tmp_path: Path) -> None:
     assert chat["count"] > 1000
 
 
+@pytest.mark.timeout(300)
 def test_logins_are_measured_on_real_engines(
     tmp_path: Path, cassandra_nodes: list[tuple[str, int]], redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
