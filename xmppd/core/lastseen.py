@@ -24,6 +24,10 @@ LAST_PRESENCE = Table(
 CACHE_ENTRIES = 100_000
 SHOWN_AT_ONCE = 50
 """Of how many contacts the last words are read in one go."""
+ROSTERS_AT_ONCE = 32
+"""How many rosters are read at once to see who may be shown last words, for all sessions together: those who
+log in wait for rosters too.
+"""
 MAX_BYTES = 4096
 """The longest last words that are kept: a cache full of them takes 400 MB."""
 
@@ -51,6 +55,7 @@ class LastSeen:
         self._now = now
         self._known: Lru[str, Broadcast] = Lru(CACHE_ENTRIES)
         self._writing: dict[str, int] = {}
+        self._rooms = asyncio.Semaphore(ROSTERS_AT_ONCE)
 
     @property
     def cached(self) -> int:
@@ -106,8 +111,9 @@ class LastSeen:
         # Few have said anything, so few rosters are read, side by side.
         due = [contact for contact in contacts if words[contact] is not SILENCE]
         for contact, roster in zip(due, await asyncio.gather(*map(self._roster, due)), strict=True):
-            last = words[contact]
-            if roster.is_follower(session.account) and self._is_due(session, contact):
+            last = self._known.get(contact) or words[contact]  # it may have come and gone meanwhile
+            may_see = roster.is_follower(session.account) and self._is_due(session, contact)
+            if may_see and last is not SILENCE:
                 session.send(last.head + session.live.to_stamp + last.tail)
 
     async def _words(self, accounts: Sequence[str]) -> dict[str, Broadcast]:
@@ -118,8 +124,11 @@ class LastSeen:
         return {account: last for account, last in known.items() if last is not None}
 
     async def _roster(self, account: str) -> Roster:
-        loading = self._rosters.load(account)
-        return loading if isinstance(loading, Roster) else await loading
+        if (cached := self._rosters.cached(account)) is not None:
+            return cached
+        async with self._rooms:
+            loading = self._rosters.load(account)
+            return loading if isinstance(loading, Roster) else await loading
 
     async def answer(self, session: Session, to: Jid) -> None:
         """Answer a probe for an account or resource that is away, by somebody who may know (RFC

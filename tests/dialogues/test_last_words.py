@@ -1,0 +1,57 @@
+"""Who comes online is shown the last words of many, and nobody else waits for the store because of that."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from xmppd.core.lastseen import LAST_PRESENCE, ROSTERS_AT_ONCE
+from xmppd.core.roster import ROSTER, RosterItem
+from xmppd.core.roster_item import row_of
+from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Page, Put, Store, Table
+from xmppd.testing import World
+
+pytestmark = pytest.mark.asyncio
+
+TALKERS = 3 * ROSTERS_AT_ONCE + 10
+STRANGERS = 5
+"""How many of them do not let alice see their presence any more."""
+
+
+class SlowStore(SqliteStore):
+    """Answers to a scan come later; remembers how many waited at most."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.waiting = self.most = 0
+
+    async def scan(self, table: Table, *args: Any, **more: Any) -> Page:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.waiting -= 1
+        return await super().scan(table, *args, **more)
+
+
+async def knows(store: Store, account: str, *contacts: RosterItem) -> None:
+    await store.batch(ROSTER, (account,), [Put(row_of(item)) for item in contacts], static={"version": 1})
+
+
+async def test_last_words_of_many() -> None:
+    store = SlowStore()
+    async with World(store=store) as world:
+        talkers = [f"talker{number}@localhost" for number in range(TALKERS)]
+        await knows(store, "alice@localhost", *(RosterItem(name, "to") for name in talkers))
+        for number, name in enumerate(talkers):
+            seen = "none" if number < STRANGERS else "from"
+            await knows(store, name, RosterItem("alice@localhost", seen))
+            head = f"<presence from='{name}/x' type='unavailable'".encode()
+            await store.put(LAST_PRESENCE, {"account": name, "head": head, "tail": b"/>", "at": 1.0})
+        alice = await world.bind("alice")
+        await alice.send("<presence/>")
+        shown = [found.get("from") for found in await alice.receive_all()]
+        assert shown[0] == alice.jid
+        assert sorted(shown[1:]) == sorted(f"{name}/x" for name in talkers[STRANGERS:])
+        assert 1 < store.most <= ROSTERS_AT_ONCE
