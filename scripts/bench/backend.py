@@ -31,11 +31,13 @@ class Backend:
     def __init__(self, store: str, *, own_cassandra: int = 0, own_redis: bool = False) -> None:
         self.store = store
         self.folder = Path(tempfile.mkdtemp(prefix="xmppd-bench-"))
-        points = os.environ.get("XMPPD_TEST_CASSANDRA", "") if not own_cassandra else ""
+        is_named = store == "cassandra" and not own_cassandra
+        points = os.environ.get("XMPPD_TEST_CASSANDRA", "") if is_named else ""
         url = os.environ.get("XMPPD_TEST_REDIS", "") if not own_redis else ""
+        self._has_own_nodes = not points
         self.engines = Engines(
             self.folder / "engines",
-            nodes=0 if points or store == "sqlite" else own_cassandra or 1,
+            nodes=own_cassandra or 1 if self._has_own_nodes else 0,
             redis=not url,
             settings=SETTINGS,
             tied=True,
@@ -71,10 +73,9 @@ class Backend:
 
     def remove(self) -> None:
         """Leave nothing behind."""
-        if self.engines.nodes():
-            self.engines.remove()
-        elif self.store == "cassandra":
+        if self.points and not self._has_own_nodes:
             self._drop()
+        self.engines.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _drop(self) -> None:

@@ -427,8 +427,8 @@ async def passwords(server: Server, user: str, candidates: list[str]) -> str | N
 KINDS: tuple[type[Actor], ...] = (RosterWriter, Writer, Keeper, Founder, Guest, Friends)
 
 
-async def run(server: Server, kills: int, seed: int) -> int:
-    """All of it; the exit status."""
+async def run(server: Server, kills: int, seed: int, within: float) -> int:
+    """All of it, each kill `within` so many seconds; the exit status."""
     oracle, chance = Oracle(), random.Random(seed)
     starts = [await server.start()]
     actors = [kind(n, server, oracle, random.Random(f"{seed}/{kind.kind}/{n}"))
@@ -438,7 +438,7 @@ async def run(server: Server, kills: int, seed: int) -> int:
             await server.command("user add", account=f"{name}@localhost", password=PASSWORD)
     for _ in range(kills):
         working = [asyncio.create_task(actor.work()) for actor in actors]
-        await asyncio.sleep(0.15 + chance.random() * 0.6)
+        await asyncio.sleep(within * (0.2 + 0.8 * chance.random()))
         server.kill()
         await asyncio.gather(*working)
         starts.append(await server.start())
@@ -468,6 +468,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--within", type=float, default=0.75, help="seconds from a start to a kill, at most")
     parser.add_argument("--port", type=int, default=25742)
     parser.add_argument("--store", choices=STORES, default=DEFAULT)
     arguments = parser.parse_args()
@@ -476,7 +477,7 @@ def main() -> int:
     try:
         backend.start()
         server.environ = backend.environ()
-        return asyncio.run(run(server, arguments.kills, arguments.seed))
+        return asyncio.run(run(server, arguments.kills, arguments.seed, arguments.within))
     finally:
         server.stop()
         backend.remove()

@@ -10,8 +10,8 @@ import pytest
 KILL = Path(__file__).parents[2] / "scripts" / "bench" / "kill"
 
 
-@pytest.mark.parametrize(("store", "kills"), [("sqlite", 6), ("cassandra", 4)])
-def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports, request, store, kills):
+@pytest.mark.parametrize(("store", "kills", "within"), [("sqlite", 6, 0.75), ("cassandra", 4, 2)])
+def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports, request, store, kills, within):
     """Rosters, friendships, offline messages, vCards, private XML, passwords, accounts that come and go."""
     environ = dict(os.environ)
     if store == "cassandra":
@@ -19,7 +19,7 @@ def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports, request
         environ["XMPPD_TEST_CASSANDRA"] = ",".join(f"{host}:{port}" for host, port in nodes)
         environ["XMPPD_TEST_REDIS"] = request.getfixturevalue("redis_url")
     (port,) = free_ports(1)
-    command = [KILL, "--store", store, "--kills", str(kills), "--port", str(port)]
+    command = [KILL, "--store", store, "--kills", str(kills), "--within", str(within), "--port", str(port)]
     done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stdout
