@@ -194,23 +194,34 @@ class Offline(Plugin):
         return begun(self._flush(session))
 
     async def _flush(self, session: Session) -> None:
-        """Hand everything to the first resource that takes messages; delete a page when it was written."""
-        account = session.account
-        queue = self._queue(account)
-        async with queue.lock:
-            await queue.quiet()
-            while rows := (await self.queue.scan(account, limit=PAGE)).rows:
-                if not takes_messages(session):
-                    return
-                for row in rows:
-                    session.send(row["stanza"])
-                await asyncio.sleep(0)  # the bytes are written at the end of this turn of the loop
-                if not takes_messages(session):
-                    return  # better twice than never
-                queue.put = None
-                await self.queue.batch(account, writes=self._removal([row["id"] for row in rows]))
-                self.delivered.inc(len(rows))
-            queue.empty()
+        """Hand everything to the first resource that takes messages. What others send to it meanwhile comes
+        after that (RFC 6120 10.1).
+        """
+        queue = self._queue(session.account)
+        before = session.hold()
+        try:
+            async with queue.lock:
+                await queue.quiet()
+                while rows := (await self.queue.scan(session.account, limit=PAGE)).rows:
+                    if not takes_messages(session):
+                        return
+                    session.overtake(before + b"".join([row["stanza"] for row in rows]))
+                    before = b""
+                    if not await self._delete(session, queue, [row["id"] for row in rows]):
+                        return
+                queue.empty()
+        finally:
+            session.resume(before)
+
+    async def _delete(self, session: Session, queue: Queue, ids: Sequence[str]) -> bool:
+        """Delete what was written, unless the receiver has gone: better twice than never."""
+        await asyncio.sleep(0)  # a broken connection shows in the next turn of the loop
+        if not takes_messages(session):
+            return False
+        queue.put = None
+        await self.queue.batch(session.account, writes=self._removal(ids))
+        self.delivered.inc(len(ids))
+        return True
 
     def _removal(self, ids: Sequence[str]) -> list[Delete]:
         """The deletes of the first messages of a queue: all through one of them at once, for on some engines

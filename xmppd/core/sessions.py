@@ -200,12 +200,36 @@ class Session:
         if (len(data) > LARGE or len(out) > MANY) and out[0]:
             self.flush()
 
-    def flush(self) -> None:
-        """Write what is queued, in one piece."""
+    def hold(self) -> bytes:
+        """Queue what is sent from now on and write none of it until `resume`; returns what was queued before.
+        For what has to be looked up and comes first. One at a time, and not for long: nothing bounds it.
+        """
+        assert not self._out or self._out[0], f"{self.full} is held already"
+        before = b"".join(self._out)
+        self._out = [b""]
+        return before
+
+    def overtake(self, data: bytes) -> None:
+        """Write before what is held."""
+        if self.connection is not None and data:
+            self.connection.write(data)
+
+    def resume(self, before: bytes) -> None:
+        """Write these bytes, and then what was held."""
         self._is_patient = False
+        if before:
+            self._out[0] = before
+        else:
+            del self._out[0]
+        if self._out:
+            self._cork.add(self)
+
+    def flush(self) -> None:
+        """Write what is queued, in one piece, unless it is held."""
         out = self._out
-        if not out:
+        if not out or not out[0]:
             return
+        self._is_patient = False
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         if self.connection is not None:
