@@ -8,6 +8,7 @@ deadline, and what may be repeated without harm is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -162,8 +163,11 @@ class Link:
         )
 
     async def close(self) -> None:
-        """Let everything under way end, then disconnect."""
-        await self._is_idle.wait()
+        """Let everything under way end, then disconnect. What is late by more than its deadline was given up
+        by whoever asked.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_idle.wait(), 2 * self._options.request_timeout)
         live, self._live = self._live, None
         if live is not None and self._loop is not None and self._threads is not None:
             await self._loop.run_in_executor(self._threads, live.cluster.shutdown)
