@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import stores
 from hypothesis import settings
 
 from engines import SYNCED, Engines
+from xmppd.testing import World
 
 # The same examples on every run where nobody watches: a change is judged by what it does, not by luck.
 settings.register_profile("local", deadline=None)
@@ -79,6 +81,30 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with started(tmp_path_factory, 0) as engines:
         yield engines.redis_url
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where all run on Cassandra, leave out what runs on an engine of its own choice in any case."""
+    if stores.ON_CASSANDRA:
+        elsewhere = [item for item in items if item.get_closest_marker("own_engine")]
+        items[:] = [item for item in items if item not in elsewhere]
+        config.hook.pytest_deselected(items=elsewhere)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_switch(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `XMPPD_TEST_STORE=cassandra`: engines for all tests, and every world on them."""
+    if not stores.ON_CASSANDRA:
+        yield
+        return
+    nodes: list[tuple[str, int]] = request.getfixturevalue("cassandra_nodes")
+    os.environ["XMPPD_TEST_CASSANDRA"] = ",".join(f"{host}:{port}" for host, port in nodes)
+    os.environ["XMPPD_TEST_REDIS"] = request.getfixturevalue("redis_url")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(World, "engine", staticmethod(lambda now: stores.new_store(now=now)))
+        patch.setattr(World, "common", property(lambda world: stores.cache_settings()))
+        yield
+    stores.drop_keyspaces(stores.SHARED)
 
 
 @pytest.fixture(scope="module")

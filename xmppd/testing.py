@@ -17,7 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from xml.etree.ElementTree import Element, XMLPullParser, canonicalize, fromstring, tostring
 
@@ -268,8 +268,15 @@ class Client:
 
 class World:
     """A server with its own time. `accounts` are made with the password "secret"; `settings` change the
-    configuration.
+    configuration, after those that all worlds have in `common`.
     """
+
+    common: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+    @staticmethod
+    def engine(now: Callable[[], float]) -> Store:
+        """The store of a world that was given none."""
+        return SqliteStore(":memory:", now=now)
 
     def __init__(
         self,
@@ -292,14 +299,14 @@ class World:
             "tls": {"required": False},
             "plugins": {"enabled": plugins, "folders": plugin_folders, "config": plugin_config or {}},
         }
-        for section, values in (settings or {}).items():
+        for section, values in (*self.common.items(), *(settings or {}).items()):
             given[section] = {**given.get(section, {}), **values}
         self.config = Config.model_validate(given)
         self.app: App
 
     async def __aenter__(self) -> Self:
         prepare_folder(self.config)
-        store = self._store or SqliteStore(":memory:", now=self.clock.now)
+        store = self._store or self.engine(self.clock.now)
         self.app = App(self.config, store=store, now=self.clock.now, clock=self.clock.monotonic)
         self.app.service.certificates = certificates(self.config)
         await self.app.open()

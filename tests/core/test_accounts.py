@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from stores import new_store
 
 from xmppd.core.accounts import ACCOUNT, TABLES, AccountExists, AccountInfo, Accounts, AccountUnknown, derive
 from xmppd.errors import JidError, StoreTimeout
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Store
 from xmppd.stream.lru import Lru
 from xmppd.stream.scram import BadPassword, Credentials, derive_keys
 
@@ -19,15 +20,15 @@ SALT = b"0123456789abcdef"
 
 
 @pytest_asyncio.fixture
-async def store() -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(":memory:")
+async def store() -> AsyncIterator[Store]:
+    store = new_store()
     await store.open(TABLES)
     yield store
     await store.close()
 
 
 @pytest_asyncio.fixture
-async def accounts(store: SqliteStore) -> AsyncIterator[Accounts]:
+async def accounts(store: Store) -> AsyncIterator[Accounts]:
     accounts = Accounts(store, iterations=20, threads=2, now=lambda: 1_700_000_000.5)
     await accounts.open()
     yield accounts
@@ -37,7 +38,7 @@ async def accounts(store: SqliteStore) -> AsyncIterator[Accounts]:
 class Gate:
     """A store whose reads can be held up after they were made, and whose writes can be lost."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self.opened = asyncio.Event()
         self.opened.set()
@@ -63,7 +64,7 @@ class Gate:
 
 
 @pytest_asyncio.fixture
-async def gate(store: SqliteStore) -> Gate:
+async def gate(store: Store) -> Gate:
     return Gate(store)
 
 
@@ -135,7 +136,7 @@ async def test_what_is_no_password(accounts: Accounts, password: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_password_is_not_in_the_store(accounts: Accounts, store: SqliteStore) -> None:
+async def test_the_password_is_not_in_the_store(accounts: Accounts, store: Store) -> None:
     await accounts.create(ALICE, "pencil")
     row = await store.get(ACCOUNT, (ALICE,))
     assert row is not None
@@ -207,7 +208,7 @@ async def test_accounts_are_listed_by_pages(accounts: Accounts) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_seeded_row_is_an_account(accounts: Accounts, store: SqliteStore) -> None:
+async def test_a_seeded_row_is_an_account(accounts: Accounts, store: Store) -> None:
     await store.put(ACCOUNT, {"account": ALICE, **derive("pencil", SALT, 4096)})
     credentials = await finish(accounts.credentials(ALICE))
     assert credentials.keys["sha256"] == derive_keys("sha256", "pencil", SALT, 4096)
@@ -242,7 +243,7 @@ async def test_answers_come_from_the_cache_the_second_time(gated: Accounts, gate
 
 
 @pytest.mark.asyncio
-async def test_caches_are_bounded(store: SqliteStore) -> None:
+async def test_caches_are_bounded(store: Store) -> None:
     accounts = Accounts(store, iterations=20, cached_credentials=1, cached_names=2)
     for name in ("a@example.org", "b@example.org", "c@example.org"):
         await accounts.create(name, "pencil")
@@ -325,7 +326,7 @@ async def test_changing_a_password_spares_the_next_account_of_that_name(gated: A
 
 
 @pytest.mark.asyncio
-async def test_decoys_are_stable_and_differ_by_name(accounts: Accounts, store: SqliteStore) -> None:
+async def test_decoys_are_stable_and_differ_by_name(accounts: Accounts, store: Store) -> None:
     again = Accounts(store, iterations=20)
     await again.open()
     assert accounts.decoy(ALICE) == again.decoy(ALICE) != accounts.decoy("bob@example.org")
@@ -365,9 +366,7 @@ def test_lru_keeps_what_it_is_told_to() -> None:
 
 
 @pytest.mark.asyncio
-async def test_listeners_are_told_afterwards_in_order(
-    store: SqliteStore, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_listeners_are_told_afterwards_in_order(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     told: list[tuple[str, object]] = []
 
     def broken(account: str) -> None:

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 import pytest_asyncio
+import stores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from xmppd import ns
 from xmppd.core.roster import ROSTER, RemoveRequest, Roster, RosterItem, Rosters, SetRequest
 from xmppd.core.subscription import Kind, State, inbound, outbound
 from xmppd.errors import StanzaError
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Store
 
 ALICE = "alice@localhost"
 BOB = "bob@localhost"
@@ -24,14 +25,14 @@ CAROL = "carol@localhost"
 KINDS: list[Kind] = ["subscribe", "unsubscribe", "subscribed", "unsubscribed"]
 
 
-async def new_store() -> SqliteStore:
-    store = SqliteStore(":memory:")
+async def new_store() -> Store:
+    store = stores.new_store()
     await store.open([ROSTER])
     return store
 
 
 @pytest_asyncio.fixture
-async def store() -> AsyncIterator[SqliteStore]:
+async def store() -> AsyncIterator[Store]:
     store = await new_store()
     yield store
     await store.close()
@@ -43,7 +44,7 @@ def rosters_on(store: Any, **limits: Any) -> Rosters:
 
 
 @pytest.fixture
-def rosters(store: SqliteStore) -> Rosters:
+def rosters(store: Store) -> Rosters:
     return rosters_on(store)
 
 
@@ -52,7 +53,7 @@ async def load(rosters: Rosters, account: str = ALICE) -> Roster:
     return roster if isinstance(roster, Roster) else await roster
 
 
-async def reload(store: SqliteStore, account: str = ALICE) -> Roster:
+async def reload(store: Store, account: str = ALICE) -> Roster:
     return await load(rosters_on(store), account)
 
 
@@ -107,7 +108,7 @@ async def befriend(rosters: Rosters, account: str, contact: str) -> None:
     ],
 )
 @pytest.mark.asyncio
-async def test_refused_set(store: SqliteStore, inner: str, condition: str, type: str) -> None:
+async def test_refused_set(store: Store, inner: str, condition: str, type: str) -> None:
     rosters = rosters_on(store, max_groups=2, max_name_bytes=20)
     with pytest.raises(StanzaError) as caught:
         rosters.parse_set(ALICE, query(inner))
@@ -129,7 +130,7 @@ async def test_refused_set(store: SqliteStore, inner: str, condition: str, type:
     ],
 )
 @pytest.mark.asyncio
-async def test_accepted_set(store: SqliteStore, inner: str, request_: SetRequest | RemoveRequest) -> None:
+async def test_accepted_set(store: Store, inner: str, request_: SetRequest | RemoveRequest) -> None:
     rosters = rosters_on(store, max_groups=2, max_name_bytes=20)
     assert rosters.parse_set(ALICE, query(inner)) == request_
 
@@ -165,7 +166,7 @@ async def test_item_as_it_is_sent(rosters: Rosters) -> None:
 
 
 @pytest.mark.asyncio
-async def test_update_replaces_name_and_groups_only(rosters: Rosters, store: SqliteStore) -> None:
+async def test_update_replaces_name_and_groups_only(rosters: Rosters, store: Store) -> None:
     await befriend(rosters, ALICE, BOB)
     await rosters.set_item(ALICE, SetRequest(CAROL, "", ()))
     await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ("one",)))
@@ -179,7 +180,7 @@ async def test_update_replaces_name_and_groups_only(rosters: Rosters, store: Sql
 
 
 @pytest.mark.asyncio
-async def test_jids_that_begin_alike_are_told_apart(rosters: Rosters, store: SqliteStore) -> None:
+async def test_jids_that_begin_alike_are_told_apart(rosters: Rosters, store: Store) -> None:
     for contact in ("a@x", "a@x.y", "a@x.y.z", "x", "a&b'@x"):
         await rosters.set_item(ALICE, SetRequest(contact, contact, ()))
     await rosters.set_item(ALICE, SetRequest("a@x", "new", ()))
@@ -190,7 +191,7 @@ async def test_jids_that_begin_alike_are_told_apart(rosters: Rosters, store: Sql
 
 
 @pytest.mark.asyncio
-async def test_remove(rosters: Rosters, store: SqliteStore) -> None:
+async def test_remove(rosters: Rosters, store: Store) -> None:
     await befriend(rosters, ALICE, BOB)
     change = await rosters.remove_item(ALICE, BOB)
     assert items_in(rosters.push(change)) == [{"jid": BOB, "subscription": "remove", "groups": []}]
@@ -251,7 +252,7 @@ async def test_versions(rosters: Rosters) -> None:
 
 
 @pytest.mark.asyncio
-async def test_nothing_changed_nothing_written(rosters: Rosters, store: SqliteStore) -> None:
+async def test_nothing_changed_nothing_written(rosters: Rosters, store: Store) -> None:
     first = await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ("g",)))
     again = await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ("g",)))
     assert not again.is_visible
@@ -260,7 +261,7 @@ async def test_nothing_changed_nothing_written(rosters: Rosters, store: SqliteSt
 
 
 @pytest.mark.asyncio
-async def test_versions_never_come_back_after_an_account_did(store: SqliteStore) -> None:
+async def test_versions_never_come_back_after_an_account_did(store: Store) -> None:
     clock = [1000.0]
     rosters = Rosters(store, now=lambda: clock[0])
     await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
@@ -273,7 +274,7 @@ async def test_versions_never_come_back_after_an_account_did(store: SqliteStore)
 
 
 @pytest.mark.asyncio
-async def test_the_emptied_roster_keeps_its_version(rosters: Rosters, store: SqliteStore) -> None:
+async def test_the_emptied_roster_keeps_its_version(rosters: Rosters, store: Store) -> None:
     await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
     await rosters.remove_item(ALICE, BOB)
     assert (await reload(store)).version == 2
@@ -290,7 +291,7 @@ async def refused(attempt: Awaitable[Any]) -> str:
 
 
 @pytest.mark.asyncio
-async def test_a_full_roster_takes_changes_but_no_more_items(store: SqliteStore) -> None:
+async def test_a_full_roster_takes_changes_but_no_more_items(store: Store) -> None:
     rosters = rosters_on(store, max_items=2)
     await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
     await rosters.outbound_subscription(ALICE, CAROL, "subscribe")
@@ -307,7 +308,7 @@ async def test_a_full_roster_takes_changes_but_no_more_items(store: SqliteStore)
 
 
 @pytest.mark.asyncio
-async def test_requests_do_not_grow_without_bound(store: SqliteStore) -> None:
+async def test_requests_do_not_grow_without_bound(store: Store) -> None:
     rosters = rosters_on(store, max_requests=3)
     for number in range(3):
         await rosters.inbound_subscription(ALICE, f"s{number}@x", "subscribe")
@@ -333,7 +334,7 @@ async def test_a_huge_request_is_refused(rosters: Rosters) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_request_is_kept_but_not_shown(rosters: Rosters, store: SqliteStore) -> None:
+async def test_a_request_is_kept_but_not_shown(rosters: Rosters, store: Store) -> None:
     first = await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<nick/>")
     assert first.transition.deliver
     assert not first.change.is_visible
@@ -348,7 +349,7 @@ async def test_a_request_is_kept_but_not_shown(rosters: Rosters, store: SqliteSt
 @pytest.mark.parametrize(("sender", "kind"), [("owner", "unsubscribed"), ("contact", "unsubscribe")])
 @pytest.mark.asyncio
 async def test_a_request_denied_or_withdrawn_leaves_nothing(
-    rosters: Rosters, store: SqliteStore, sender: str, kind: Kind
+    rosters: Rosters, store: Store, sender: str, kind: Kind
 ) -> None:
     await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<nick/>")
     subscription = rosters.outbound_subscription if sender == "owner" else rosters.inbound_subscription
@@ -359,7 +360,7 @@ async def test_a_request_denied_or_withdrawn_leaves_nothing(
 
 
 @pytest.mark.asyncio
-async def test_a_request_granted_becomes_an_item(rosters: Rosters, store: SqliteStore) -> None:
+async def test_a_request_granted_becomes_an_item(rosters: Rosters, store: Store) -> None:
     await rosters.inbound_subscription(ALICE, BOB, "subscribe", b"<nick/>")
     outcome = await rosters.outbound_subscription(ALICE, BOB, "subscribed")
     assert outcome.transition.route
@@ -374,7 +375,7 @@ async def test_a_request_granted_becomes_an_item(rosters: Rosters, store: Sqlite
 
 
 @pytest.mark.asyncio
-async def test_an_item_stays_visible_when_its_contact_asks(rosters: Rosters, store: SqliteStore) -> None:
+async def test_an_item_stays_visible_when_its_contact_asks(rosters: Rosters, store: Store) -> None:
     await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ()))
     asked = await rosters.inbound_subscription(ALICE, BOB, "subscribe")
     assert not asked.change.is_visible
@@ -427,7 +428,7 @@ async def test_nobody_subscribes_to_oneself(rosters: Rosters, kind: Kind) -> Non
 
 
 @pytest.mark.asyncio
-async def test_pre_approval(rosters: Rosters, store: SqliteStore) -> None:
+async def test_pre_approval(rosters: Rosters, store: Store) -> None:
     noted = await rosters.outbound_subscription(ALICE, BOB, "subscribed")
     assert not noted.transition.route
     assert items_in(rosters.push(noted.change)) == [

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import stores
 
 from xmppd.core.roster import ROSTER, Roster, RosterItem, Rosters, SetRequest
 from xmppd.core.roster_cache import RosterCache
 from xmppd.errors import StoreConflict, StoreTimeout, StoreUnavailable
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Store
 
 ALICE = "alice@localhost"
 BOB = "bob@localhost"
@@ -20,8 +21,8 @@ CAROL = "carol@localhost"
 
 
 @pytest_asyncio.fixture
-async def store() -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(":memory:")
+async def store() -> AsyncIterator[Store]:
+    store = stores.new_store()
     await store.open([ROSTER])
     yield store
     await store.close()
@@ -33,7 +34,7 @@ def rosters_on(store: Any, **options: Any) -> Rosters:
 
 
 @pytest.fixture
-def rosters(store: SqliteStore) -> Rosters:
+def rosters(store: Store) -> Rosters:
     return rosters_on(store)
 
 
@@ -42,7 +43,7 @@ async def load(rosters: Rosters, account: str = ALICE) -> Roster:
     return roster if isinstance(roster, Roster) else await roster
 
 
-async def reload(store: SqliteStore, account: str = ALICE) -> Roster:
+async def reload(store: Store, account: str = ALICE) -> Roster:
     return await load(rosters_on(store), account)
 
 
@@ -50,7 +51,7 @@ async def reload(store: SqliteStore, account: str = ALICE) -> Roster:
 
 
 @pytest.mark.asyncio
-async def test_memory_of_fifty_friends(store: SqliteStore) -> None:
+async def test_memory_of_fifty_friends(store: Store) -> None:
     rows = [f"user{number}@localhost" for number in range(50)]
     writer = rosters_on(store)
     for contact in rows:
@@ -98,7 +99,7 @@ def test_cache_prefers_the_newer_version() -> None:
 class Wrapped:
     """A store between us and the real one: counts, holds back and breaks calls."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.scans = 0
         self.has_read = asyncio.Event()
@@ -136,7 +137,7 @@ class Wrapped:
 
 
 @pytest.fixture
-def wrapped(store: SqliteStore) -> Wrapped:
+def wrapped(store: Store) -> Wrapped:
     return Wrapped(store)
 
 
@@ -197,7 +198,7 @@ async def test_a_change_during_a_load_is_not_missed(wrapped: Wrapped) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_forgotten_during_a_load_is_not_kept(wrapped: Wrapped, store: SqliteStore) -> None:
+async def test_what_is_forgotten_during_a_load_is_not_kept(wrapped: Wrapped, store: Store) -> None:
     rosters = rosters_on(wrapped)
     await rosters_on(store).set_item(ALICE, SetRequest(BOB, "", ()))
     wrapped.hold = asyncio.Event()
@@ -211,7 +212,7 @@ async def test_what_is_forgotten_during_a_load_is_not_kept(wrapped: Wrapped, sto
 
 
 @pytest.mark.asyncio
-async def test_an_item_that_comes_between_two_reads_is_seen(wrapped: Wrapped, store: SqliteStore) -> None:
+async def test_an_item_that_comes_between_two_reads_is_seen(wrapped: Wrapped, store: Store) -> None:
     wrapped.meanwhile = lambda: rosters_on(store).set_item(ALICE, SetRequest(BOB, "", ()))
     roster = await load(rosters_on(wrapped))
     assert (roster.version, roster.size) == (1, 1)
@@ -221,7 +222,7 @@ async def test_an_item_that_comes_between_two_reads_is_seen(wrapped: Wrapped, st
 
 
 @pytest.mark.asyncio
-async def test_two_writers_lose_nothing(store: SqliteStore) -> None:
+async def test_two_writers_lose_nothing(store: Store) -> None:
     ours, theirs = rosters_on(store), rosters_on(store)
     versions: list[int] = []
 
@@ -238,7 +239,7 @@ async def test_two_writers_lose_nothing(store: SqliteStore) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_read_modify_write_is_atomic(store: SqliteStore) -> None:
+async def test_a_read_modify_write_is_atomic(store: Store) -> None:
     def count(item: RosterItem | None) -> RosterItem:
         item = item or RosterItem(BOB, name="0")
         return replace(item, name=str(int(item.name) + 1))
@@ -271,7 +272,7 @@ async def test_a_crowd_asks_at_once(rosters: Rosters) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_another_process_wrote_is_seen_by_the_next_change(store: SqliteStore) -> None:
+async def test_what_another_process_wrote_is_seen_by_the_next_change(store: Store) -> None:
     ours, theirs = rosters_on(store), rosters_on(store)
     await ours.set_item(ALICE, SetRequest(BOB, "", ()))
     await theirs.remove_item(ALICE, BOB)
@@ -332,7 +333,7 @@ async def test_a_write_that_happened_after_all_is_seen(wrapped: Wrapped) -> None
 class OneTimeout(Wrapped):
     """A store that does not say what became of one batch."""
 
-    def __init__(self, store: SqliteStore, *, happens: bool) -> None:
+    def __init__(self, store: Store, *, happens: bool) -> None:
         super().__init__(store)
         self.happens: bool | None = happens
 
@@ -347,7 +348,7 @@ class OneTimeout(Wrapped):
 
 @pytest.mark.parametrize("happens", [False, True])
 @pytest.mark.asyncio
-async def test_a_write_of_unknown_outcome_is_made_if_it_was_not(store: SqliteStore, happens: bool) -> None:
+async def test_a_write_of_unknown_outcome_is_made_if_it_was_not(store: Store, happens: bool) -> None:
     """Nodes that change one roster at once leave each other such outcomes."""
     await rosters_on(store).set_item(ALICE, SetRequest(CAROL, "Carol", ()))
     rosters = rosters_on(OneTimeout(store, happens=happens))

@@ -31,7 +31,7 @@ TALKATIVE = 3
 PLUGINS = PluginsConfig().enabled
 Asked = dict[str, int]
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.own_engine]
 
 
 class Watch:

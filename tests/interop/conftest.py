@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import stores
 
 from xmppd.admin.socket import request
 
@@ -44,7 +45,8 @@ class ServerProcess:
         self.file = folder / "xmppd.yaml"
         self.ports = {"starttls": 0, "direct": 0}
         self.records: list[dict[str, Any]] = []
-        self._settings = settings or {}
+        self._engines = stores.engine_settings()
+        self._settings = {**self._engines, **(settings or {})}
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._said = threading.Condition()
@@ -106,6 +108,11 @@ class ServerProcess:
     def running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
+
+    def remove(self) -> None:
+        """Delete what it kept in shared engines."""
+        if self._engines:
+            stores.drop_keyspaces(self._engines["store"]["cassandra"]["keyspace"])
 
     def _close(self) -> None:
         assert self._reader is not None and self._process is not None and self._process.stderr is not None
@@ -209,6 +216,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     process.start()
     yield process
     process.stop()
+    process.remove()
     process.check_log()
 
 
@@ -229,4 +237,5 @@ def own_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     for process in started:
         if process.running:
             process.stop()
+        process.remove()
         process.check_log()

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from stores import new_store
 
 from xmppd import ns
 from xmppd.errors import CommandError, ConfigError
-from xmppd.store.sqlite import SqliteStore
 from xmppd.testing import Client, World, refusal
 
 ADMIN = {"announce": {"admins": ["Alice@localhost"]}}
@@ -195,20 +195,20 @@ async def test_it_can_be_removed() -> None:
 @pytest.mark.asyncio
 async def test_it_survives_a_restart_and_so_does_who_has_seen_it(tmp_path: Path) -> None:
     path = tmp_path / "xmppd.sqlite"
-    async with World(plugins=("announce",), store=SqliteStore(path)) as world:
+    async with World(plugins=("announce",), store=new_store(path)) as world:
         await world.login("alice")
         await world.app.commands.call("announce motd", {"text": "x"})
-    async with World(plugins=("announce",), store=SqliteStore(path), accounts=()) as world:
+    async with World(plugins=("announce",), store=new_store(path), accounts=()) as world:
         assert await bodies(await shown(world, "alice")) == []
         assert await bodies(await shown(world, "bob")) == ["x"]
         await world.app.commands.call("announce clear", {})
-    async with World(plugins=("announce",), store=SqliteStore(path), accounts=()) as world:
+    async with World(plugins=("announce",), store=new_store(path), accounts=()) as world:
         assert await bodies(await shown(world, "carol")) == []
 
 
 @pytest.mark.asyncio
 async def test_two_resources_that_come_at_once_are_shown_it_once(tmp_path: Path) -> None:
-    async with World(plugins=("announce",), store=SqliteStore(tmp_path / "xmppd.sqlite")) as world:
+    async with World(plugins=("announce",), store=new_store(tmp_path / "xmppd.sqlite")) as world:
         await world.app.commands.call("announce motd", {"text": "x"})
         for text in ("one", "two"):
             bobs = [await world.bind("bob") for _ in range(3)]

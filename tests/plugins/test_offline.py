@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import new_store
 
 from xmppd import ns
 from xmppd.errors import StoreUnavailable
 from xmppd.store.sqlite import SqliteStore
-from xmppd.store.table import Delete, Key, Page, Put, Table
+from xmppd.store.table import Delete, Key, Page, Put, Store, Table
 from xmppd.testing import Client, World, refusal
 from xmppd.xml.build import element, stanza_of
 
@@ -19,9 +20,9 @@ BODY = f"{{{ns.CLIENT}}}body"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
+def store(tmp_path: Path) -> Store:
     """A store in a file: its writes take their time, unlike those in memory."""
-    return SqliteStore(tmp_path / "xmppd.sqlite")
+    return new_store(tmp_path / "xmppd.sqlite")
 
 
 def stamp(seconds: int = 0) -> str:
@@ -153,13 +154,13 @@ async def test_what_has_waited_is_deleted_at_once() -> None:
 @pytest.mark.parametrize("pause", [0, 60])
 async def test_messages_survive_restarts_in_order(pause: int, tmp_path: Path) -> None:
     for run, sent in enumerate((["1", "2", "3"], ["4"])):
-        store = SqliteStore(tmp_path / "xmppd.sqlite")
+        store = new_store(tmp_path / "xmppd.sqlite")
         async with World(
             accounts=() if run else ("alice", "bob"), plugins=("offline",), store=store
         ) as world:
             world.clock.seconds = pause * run
             await chat(await world.login("alice"), "bob@localhost", *sent)
-    store = SqliteStore(tmp_path / "xmppd.sqlite")
+    store = new_store(tmp_path / "xmppd.sqlite")
     async with World(accounts=(), plugins=("offline",), store=store) as world:
         bob = await world.bind("bob")
         await become_available(bob)
@@ -170,7 +171,7 @@ async def test_messages_survive_restarts_in_order(pause: int, tmp_path: Path) ->
 
 
 @pytest.mark.asyncio
-async def test_the_sender_waits_until_the_message_is_durable(store: SqliteStore) -> None:
+async def test_the_sender_waits_until_the_message_is_durable(store: Store) -> None:
     async with World(plugins=("offline",), store=store) as world:
         alice = await world.login("alice")
         alice.write(
@@ -181,6 +182,37 @@ async def test_the_sender_waits_until_the_message_is_durable(store: SqliteStore)
             await asyncio.sleep(0)
         kept = await world.plugin("offline").queue.scan("bob@localhost")
         assert kept.rows, "the next stanza was answered before the message was stored"
+
+
+class SlowStore(SqliteStore):
+    """A store that looks long for messages while told to."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.opened = asyncio.Event()
+        self.opened.set()
+
+    async def scan(self, table: Table, *args: object, **kwargs: object) -> Page:
+        if table.name == "offline_queue":
+            await self.opened.wait()
+        return await super().scan(table, *args, **kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_what_is_sent_during_delivery_comes_after_what_waited() -> None:
+    store = SlowStore()
+    async with World(plugins=("offline",), store=store) as world:
+        alice = await world.login("alice")
+        await chat(alice, "bob@localhost", "sent before")
+        bob = await world.bind("bob")
+        store.opened.clear()
+        bob.write("<presence/>")
+        alice.write("<message to='bob@localhost' type='chat'><body>sent now</body></message>")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert b"sent" not in bob.raw
+        store.opened.set()
+        assert await bodies(bob) == ["sent before", "sent now"]
 
 
 class FullStore(SqliteStore):
@@ -347,7 +379,7 @@ async def test_their_size_is_bounded() -> None:
 
 
 @pytest.mark.asyncio
-async def test_senders_at_once_do_not_get_past_the_bound(store: SqliteStore) -> None:
+async def test_senders_at_once_do_not_get_past_the_bound(store: Store) -> None:
     async with World(
         plugins=("offline",), store=store, plugin_config={"offline": {"max_messages": 5}}
     ) as world:
@@ -363,7 +395,7 @@ async def test_senders_at_once_do_not_get_past_the_bound(store: SqliteStore) -> 
 
 
 @pytest.mark.asyncio
-async def test_nodes_that_share_a_store_overwrite_nothing_and_keep_the_bound_each(store: SqliteStore) -> None:
+async def test_nodes_that_share_a_store_overwrite_nothing_and_keep_the_bound_each(store: Store) -> None:
     config = {"offline": {"max_messages": 5}}
     one = World(plugins=("offline",), plugin_config=config, store=store)
     other = World(plugins=("offline",), plugin_config=config, store=store, accounts=())
@@ -435,7 +467,7 @@ async def test_a_negative_priority_takes_nothing_until_it_rises() -> None:
 
 
 @pytest.mark.asyncio
-async def test_one_of_two_resources_that_come_at_once_gets_everything(store: SqliteStore) -> None:
+async def test_one_of_two_resources_that_come_at_once_gets_everything(store: Store) -> None:
     async with World(plugins=("offline",), store=store) as world:
         alice = await world.login("alice")
         sent = [str(number) for number in range(150)]
@@ -451,9 +483,7 @@ async def test_one_of_two_resources_that_come_at_once_gets_everything(store: Sql
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("steps", range(12))
-async def test_a_message_stored_while_its_receiver_comes_is_not_left_behind(
-    steps: int, store: SqliteStore
-) -> None:
+async def test_a_message_stored_while_its_receiver_comes_is_not_left_behind(steps: int, store: Store) -> None:
     async with World(plugins=("offline",), store=store) as world:
         alice, bob = await world.login("alice"), await world.bind("bob")
         alice.write("<message to='bob@localhost'><body>x</body></message>")

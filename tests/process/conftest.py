@@ -17,6 +17,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, XMLPullParser
 
 import pytest_asyncio
+import stores
 
 from xmppd import ns
 from xmppd.admin.socket import request
@@ -187,7 +188,8 @@ class Server:
             "listen": {"c2s": [{"port": 0, "tls": "none"}]},
             "auth": {"plain_without_tls": True, "iterations": 4096},
         }
-        self.configure(settings)
+        self.engines = {} if "store" in settings else stores.engine_settings()
+        self.configure({**self.engines, **settings})
         self.password = PASSWORD
         self.port = 0
         self.process: subprocess.Popen[bytes]
@@ -347,6 +349,8 @@ class Server:
             self.process.kill()
             self.process.wait()
         self._manager.close()
+        if self.engines:
+            stores.drop_keyspaces(self.engines["store"]["cassandra"]["keyspace"])
 
 
 MakeServer = Callable[..., Awaitable[Server]]

@@ -21,6 +21,8 @@ from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.store.sqlite import SqliteStore
 from xmppd.store.table import Stored, Table
 
+pytestmark = pytest.mark.own_engine
+
 OLD = Table("gone_things", partition=("name",), columns={"value": "text"})
 VCARDS = Table("vcard_cards", partition=("account",), columns={"card": "blob"})
 ACCOUNTS = 12_000

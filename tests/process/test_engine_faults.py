@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.own_engine
+
 FAULTS = Path(__file__).parents[2] / "scripts" / "bench" / "faults"
 
 

@@ -96,6 +96,7 @@ async def chat(one, other, text):
         pass  # refusals of what was sent before
 
 
+@pytest.mark.own_engine
 @pytest.mark.asyncio
 async def test_a_full_disk(prepared, disk):
     server = prepared(
@@ -140,6 +141,7 @@ async def test_a_full_disk(prepared, disk):
 # a database that others use
 
 
+@pytest.mark.own_engine
 @pytest.mark.asyncio
 async def test_a_database_locked_by_another_program(serve):
     server = await serve(plugins={"enabled": ["ping", "offline"]})
@@ -169,6 +171,7 @@ async def test_a_database_locked_by_another_program(serve):
     assert sorted(jid for jid, _ in await alice.roster()) == ["after@localhost", "soon@localhost"]
 
 
+@pytest.mark.own_engine
 @pytest.mark.asyncio
 async def test_a_damaged_database_is_refused(prepared):
     server = prepared()
@@ -258,6 +261,7 @@ async def test_a_clock_that_jumps(jump):
         assert await register(world, "erin") == wanted, "nobody is locked out for a day"
 
 
+@pytest.mark.own_engine
 @pytest.mark.asyncio
 async def test_rows_expire_on_after_a_jump_back(tmp_path):
     clock = Jumping()

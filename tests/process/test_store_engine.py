@@ -14,6 +14,8 @@ from xmppd.errors import ConfigError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.own_engine
+
 WITHOUT_DRIVER = """
 import sys
 class Nowhere:

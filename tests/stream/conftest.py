@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest_asyncio
+from stores import new_store
 
 from xmppd.core.accounts import TABLES, Accounts
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Store
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Authenticator, Channel
 from xmppd.stream.scram import scram_mechanisms
@@ -22,7 +23,7 @@ class Server:
     """The mechanisms of one server, and streams to it."""
 
     accounts: Accounts
-    store: SqliteStore
+    store: Store
     mechanisms: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
@@ -38,7 +39,7 @@ class Server:
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[Server]:
-    store = SqliteStore(":memory:")
+    store = new_store()
     await store.open(TABLES)
     accounts = Accounts(store, iterations=20, threads=2)
     await accounts.open()

@@ -1,0 +1,231 @@
+"""What tests of the server run on: SQLite, or by `XMPPD_TEST_STORE=cassandra` Cassandra and Redis.
+
+All tests share one Cassandra. Those in one process get a `Fence` each, since to make tables takes a tenth of
+a second; a server of its own process gets a keyspace.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cassandra.cluster import Cluster
+
+from xmppd.store.cassandra import CassandraOptions, CassandraStats, CassandraStore
+from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Delete, Key, Page, Put, Row, Store, Table, Value
+
+ON_CASSANDRA = os.environ.get("XMPPD_TEST_STORE", "sqlite") == "cassandra"
+"""Whether the switch is on. `XMPPD_TEST_CASSANDRA` and `XMPPD_TEST_REDIS` then say where the engines are."""
+
+SHARED = f"xmppd_shared_{uuid.uuid4().hex[:12]}"
+"""The keyspace of all fences of this run."""
+
+_NUMBERS = itertools.count(1)
+
+
+def new_store(path: Path | str = ":memory:", now: Callable[[], float] = time.time) -> Store:
+    """A store that is not open; two of one `path` share their rows. Cassandra has a time of its own."""
+    if not ON_CASSANDRA:
+        return SqliteStore(path, now=now)
+    mark = f"{os.getpid():x}-{next(_NUMBERS):x}" if path == ":memory:" else str(path)
+    return Fence(CassandraStore(CassandraOptions(contact_points=contact_points(), keyspace=SHARED)), mark)
+
+
+def contact_points() -> tuple[tuple[str, int], ...]:
+    """Host and port of each node of Cassandra."""
+    points = [point.rpartition(":") for point in os.environ["XMPPD_TEST_CASSANDRA"].split(",")]
+    return tuple((host, int(port)) for host, _, port in points)
+
+
+def engine_settings() -> dict[str, dict[str, Any]]:
+    """What the configuration of a server of its own says of engines: a keyspace and a prefix for it alone."""
+    if not ON_CASSANDRA:
+        return {}
+    name = f"xmppd_test_{uuid.uuid4().hex[:12]}"
+    nodes = [f"{host}:{port}" for host, port in contact_points()]
+    return {
+        "store": {"engine": "cassandra", "cassandra": {"contact_points": nodes, "keyspace": name}},
+        **cache_settings(),
+    }
+
+
+def cache_settings() -> dict[str, dict[str, Any]]:
+    """What the configuration says of the cache: a prefix that nobody else has."""
+    if not ON_CASSANDRA:
+        return {}
+    return {"cache": {"redis": os.environ["XMPPD_TEST_REDIS"], "prefix": f"test-{uuid.uuid4().hex[:12]}"}}
+
+
+def drop_keyspaces(*names: str) -> None:
+    """Delete keyspaces with all they hold."""
+    with Cluster(contact_points(), connect_timeout=20) as cluster:
+        session = cluster.connect()
+        for name in names:
+            session.execute(f"DROP KEYSPACE IF EXISTS {name}", timeout=60)
+
+
+class Fence:
+    """A part of a store that looks like a whole one, for servers; nothing for tools that copy stores.
+
+    The first partition column of every key begins with the fence's name, and a table's name ends with a
+    checksum of its first declaration here, for tests declare different tables under one name.
+    """
+
+    def __init__(self, store: CassandraStore, mark: str) -> None:
+        self._store = store
+        self._mark = f"{mark}|"
+        self._tables: dict[str, Table] = {}
+
+    @property
+    def stats(self) -> CassandraStats:
+        """What the store behind it counts."""
+        return self._store.stats
+
+    async def open(self, tables: Sequence[Table]) -> None:
+        """Open the tables under names of their own."""
+        for table in tables:
+            assert table.type_of(table.partition[0]) == "text", f"no fence around {table.name}"
+            first = self._tables.get(table.name)
+            self._tables[table.name] = inner_table(table) if first is None else table.named(first.name)
+        await self._store.open([self._tables[table.name] for table in tables])
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._store.close()
+
+    def release(self) -> None:
+        """Give up memory."""
+        self._store.release()
+
+    async def get(self, table: Table, key: Key) -> Row | None:
+        """One row."""
+        return self._stripped(table, await self._store.get(self._inner(table), self._marked(key)))
+
+    async def get_many(self, table: Table, partitions: Sequence[Value]) -> list[Row | None]:
+        """Rows of tables without clustering columns."""
+        found = await self._store.get_many(self._inner(table), [f"{self._mark}{key}" for key in partitions])
+        return [self._stripped(table, row) for row in found]
+
+    async def get_static(self, table: Table, partition: Key) -> Row | None:
+        """The static columns of one partition."""
+        return await self._store.get_static(self._inner(table), self._marked(partition))
+
+    async def scan(
+        self,
+        table: Table,
+        partition: Key,
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Page:
+        """Rows of one partition."""
+        found = await self._store.scan(
+            self._inner(table),
+            self._marked(partition),
+            start=start,
+            end=end,
+            limit=limit,
+            reverse=reverse,
+            page=page,
+        )
+        return self._own(table, found)
+
+    async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
+        """Rows of every partition within the fence."""
+        rows: list[Row] = []
+        while True:
+            found = await self._store.scan_all(self._inner(table), limit=limit - len(rows), page=page)
+            rows += self._own(table, found).rows
+            page = found.next
+            if page is None or len(rows) == limit:
+                return Page(rows, page)
+
+    async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write columns of one row."""
+        await self._store.put(self._inner(table), self._marked_row(table, row), ttl=ttl)
+
+    async def delete(self, table: Table, key: Key) -> None:
+        """Delete one row or one partition."""
+        await self._store.delete(self._inner(table), self._marked(key))
+
+    async def put_if(
+        self,
+        table: Table,
+        row: Mapping[str, Value],
+        expect: Mapping[str, Value] | None,
+        *,
+        ttl: float | None = None,
+    ) -> bool:
+        """Write columns of one row on a condition."""
+        return await self._store.put_if(self._inner(table), self._marked_row(table, row), expect, ttl=ttl)
+
+    async def batch(
+        self,
+        table: Table,
+        partition: Key,
+        writes: Sequence[Put | Delete],
+        *,
+        static: Mapping[str, Value] | None = None,
+        expect: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Apply writes of one partition."""
+        return await self._store.batch(
+            self._inner(table), self._marked(partition), writes, static=static, expect=expect
+        )
+
+    async def migrate(self, tables: Sequence[Table]) -> list[str]:
+        """Make tables."""
+        return await self._store.migrate([inner_table(table) for table in tables])
+
+    async def missing(self, tables: Sequence[Table]) -> list[str]:
+        """What that would make."""
+        return await self._store.missing([inner_table(table) for table in tables])
+
+    async def info(self) -> dict[str, Any]:
+        """The engine as it is."""
+        return await self._store.info()
+
+    def _inner(self, table: Table) -> Table:
+        """The table behind the fence; what was never opened is refused by the store itself."""
+        return self._tables.get(table.name, table)
+
+    def _marked(self, key: Key) -> Key:
+        return (f"{self._mark}{key[0]}", *key[1:]) if key and isinstance(key[0], str) else key
+
+    def _marked_row(self, table: Table, row: Mapping[str, Value]) -> Mapping[str, Value]:
+        column = table.partition[0]
+        return {**row, column: f"{self._mark}{row[column]}"} if column in row else row
+
+    def _own(self, table: Table, page: Page) -> Page:
+        column = table.partition[0]
+        rows = [row for row in page.rows if row[column].startswith(self._mark)]
+        for row in rows:
+            row[column] = row[column][len(self._mark) :]
+        return replace(page, rows=rows)
+
+    def _stripped(self, table: Table, row: Row | None) -> Row | None:
+        if row is not None:
+            row[table.partition[0]] = row[table.partition[0]][len(self._mark) :]
+        return row
+
+
+def inner_table(table: Table) -> Table:
+    """The table under a name that no other declaration has."""
+    shape = [
+        [[column, table.type_of(column)] for column in columns]
+        for columns in (table.partition, table.cluster, sorted(table.columns), sorted(table.static))
+    ]
+    told = json.dumps([shape, table.descending, table.ttl])
+    return table.named(f"{table.name[:39]}_{zlib.crc32(told.encode()):08x}")
