@@ -24,10 +24,14 @@ class Process:
 
     def is_up(self) -> bool:
         """Whether any of its threads lives; another process with the same pid does not count."""
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, os.WNOHANG)
         stat = read_stat(self.pid)
-        return stat is not None and int(stat[19]) == self.born and (stat[0] != "Z" or self._has_threads())
+        if stat is None or int(stat[19]) != self.born:
+            return False
+        if stat[0] != "Z" or self._has_threads():
+            return True
+        with contextlib.suppress(ChildProcessError):  # it is not ours
+            os.waitpid(self.pid, os.WNOHANG)
+        return False
 
     def _has_threads(self) -> bool:
         """Whether a zombie still holds its ports: the first thread of a process may end before others."""
