@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from xmppd.errors import StoreBug
-from xmppd.store._cql import ROW_MARK, Bound, CqlTable
+from xmppd.store._cql import ROW_MARK, CqlTable
+from xmppd.store._opened import range_of
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
 
@@ -238,23 +239,14 @@ class OpenTable:
         page: bytes | None,
     ) -> Scan:
         """What to ask for rows of one partition."""
-        table = self.declaration
-        ascending = table.descending == reverse
-        start, end = (self.shape.prefix(bound or ()) for bound in bounds)
-        lower, upper = Bound(">=", start), Bound("<=", end)
-        kind = "+" if ascending else "-"
-        if page is not None:
-            after = read_page_token(self.shape, kind, page, table.cluster)
-            if after[: len(start)] < start or (end and after[: len(end)] > end):
-                raise StoreBug(f"table {table.name}: the page token is of a scan of other rows")
-            lower, upper = (Bound(">", after), upper) if ascending else (lower, Bound("<", after))
-        given = [bound for bound in (lower, upper) if bound.values]
-        values = [*self.shape.partition(partition), *(value for bound in given for value in bound.values)]
+        found = range_of(self.shape, bounds, reverse, page)
+        ends = [value for bound in found.bounds for value in bound.values]
+        values = [*self.shape.partition(partition), *ends]
         if limit is not None:
             values.append(self.asked(limit))
-        shape = tuple((bound.operator, len(bound.values)) for bound in given)
-        text = self.cql.select_range(shape, ascending if reverse else None, limit is not None)
-        return Scan((text, values), limit, kind)
+        shape = tuple((bound.operator, len(bound.values)) for bound in found.bounds)
+        text = self.cql.select_range(shape, found.ascending if reverse else None, limit is not None)
+        return Scan((text, values), limit, found.kind)
 
     def page(self, scan: Scan, found: Sequence[Found]) -> Page:
         """The rows of a scan."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 from xmppd.store.table import ColumnType, Key, Table, Value
 
@@ -50,14 +48,6 @@ def _marks(names: Sequence[str]) -> str:
 
 def _each(names: Sequence[str], joint: str) -> str:
     return joint.join(f'"{name}" = ?' for name in names)
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """One end of a range of clustering prefixes."""
-
-    operator: Literal[">=", ">", "<=", "<"]
-    values: Key
 
 
 Shape = tuple[tuple[str, int], ...]

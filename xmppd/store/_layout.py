@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
+from xmppd.store._opened import Bound
 from xmppd.store.table import ColumnType, Key, Row, Table, Value
 
 Statement = tuple[str, Sequence[Value]]
@@ -39,14 +38,6 @@ def quoted(names: Sequence[str]) -> str:
 
 def _marks(names: Sequence[str]) -> str:
     return f"({', '.join('?' * len(names))})"
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """One end of a range of clustering prefixes."""
-
-    operator: Literal[">=", ">", "<=", "<"]
-    values: Key
 
 
 class SqlTable:

@@ -10,7 +10,8 @@ from functools import lru_cache
 from itertools import groupby
 
 from xmppd.errors import StoreBug
-from xmppd.store._layout import Bound, Layout, Statement
+from xmppd.store._layout import Layout, Statement
+from xmppd.store._opened import Bound, range_of
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
 
@@ -226,20 +227,10 @@ class OpenTable:
         now: float,
     ) -> Scan:
         """What to ask for rows of one partition."""
-        table = self.declaration
-        ascending = table.descending == reverse
-        start, end = (self.shape.prefix(bound or ()) for bound in bounds)
-        lower, upper = Bound(">=", start), Bound("<=", end)
-        kind = "+" if ascending else "-"
-        if page is not None:
-            after = read_page_token(self.shape, kind, page, table.cluster)
-            if after[: len(start)] < start or (end and after[: len(end)] > end):
-                raise StoreBug(f"table {table.name}: the page token is of a scan of other rows")
-            lower, upper = (Bound(">", after), upper) if ascending else (lower, Bound("<", after))
-        given = [bound for bound in (lower, upper) if bound.values]
-        partition = self.shape.partition(partition)
-        select = self._rows.select_range(partition, given, now, ascending=ascending, limit=self._asked(limit))
-        return Scan(partition, select, limit, kind, table.cluster)
+        found = range_of(self.shape, bounds, reverse, page)
+        partition, asked = self.shape.partition(partition), self._asked(limit)
+        select = self._rows.select_range(partition, found.bounds, now, ascending=found.ascending, limit=asked)
+        return Scan(partition, select, limit, found.kind, self.declaration.cluster)
 
     def scan_all(self, limit: int, page: bytes | None, now: float) -> Scan:
         """What to ask for rows of all partitions."""

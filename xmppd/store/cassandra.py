@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from xmppd.errors import StoreBug, StoreUnavailable
+from xmppd.errors import StoreUnavailable
 from xmppd.store._cassandra_calls import ConditionalWrite, OpenTable
 from xmppd.store._cassandra_dump import TableDump
 from xmppd.store._cassandra_link import Link
 from xmppd.store._cassandra_options import CassandraOptions
 from xmppd.store._cassandra_schema import Schema
+from xmppd.store._opened import OpenTables
 from xmppd.store.table import Delete, Dump, Key, Page, Put, Row, Stored, Table, Value
 
 __all__ = ["CassandraOptions", "CassandraStats", "CassandraStore"]
@@ -57,8 +58,7 @@ class CassandraStore:
         self._options = options
         self._link = Link(options)
         self._schema = Schema(self._link, options, program)
-        self._tables: dict[str, OpenTable] = {}
-        self._is_closed = False
+        self._tables: OpenTables[OpenTable] = OpenTables()
         self._opening = asyncio.Lock()
         self._stats = CassandraStats()
 
@@ -80,7 +80,7 @@ class CassandraStore:
 
         With `migrate: check` nothing is changed: StoreUnavailable says what is missing.
         """
-        self._check_not_closed()
+        self._tables.check_not_closed()
         opened = {table.name: OpenTable(self._options.keyspace, table) for table in tables}
         if self._options.migrate == "auto":
             await self.migrate(tables)
@@ -89,17 +89,17 @@ class CassandraStore:
                 f"the keyspace {self._options.keyspace} is not up to date (missing: {', '.join(lacking)}): "
                 "run `xmppd store migrate`"
             )
-        self._tables = {**self._tables, **opened}
+        self._tables.add(opened)
 
     async def close(self) -> None:
         """Finish every accepted write, then disconnect. Whatever is asked for later is StoreUnavailable."""
-        self._is_closed = True
+        self._tables.is_closed = True
         async with self._opening:
             await self._link.close()
 
     def release(self) -> None:
         """Give up texts that can be made again."""
-        for opened in self._tables.values():
+        for opened in self._tables:
             opened.release()
 
     # the schema, for commands
@@ -123,7 +123,7 @@ class CassandraStore:
             return await self._schema.info()
 
     async def _connect(self) -> None:
-        self._check_not_closed()
+        self._tables.check_not_closed()
         if not self._link.is_connected:
             await self._link.connect()
 
@@ -131,7 +131,7 @@ class CassandraStore:
 
     async def get(self, table: Table, key: Key) -> Row | None:
         """One row by its whole key."""
-        opened = self._opened(table)
+        opened = self._tables.of(table)
         statement = opened.get(key)
         self._stats.reads += 1
         rows = opened.rows(await self._link.read(statement))
@@ -139,7 +139,7 @@ class CassandraStore:
 
     async def get_many(self, table: Table, partitions: Sequence[Value]) -> list[Row | None]:
         """Rows by keys of one column."""
-        opened = self._opened(table)
+        opened = self._tables.of(table)
         statements = opened.get_many(partitions)
         self._stats.reads += len(statements)
         pieces = await asyncio.gather(*map(self._link.read, statements))
@@ -147,7 +147,7 @@ class CassandraStore:
 
     async def get_static(self, table: Table, partition: Key) -> Row | None:
         """The static columns of one partition."""
-        opened = self._opened(table)
+        opened = self._tables.of(table)
         statement = opened.get_static(partition)
         self._stats.reads += 1
         return opened.static_row(await self._link.read(statement))
@@ -164,14 +164,14 @@ class CassandraStore:
         page: bytes | None = None,
     ) -> Page:
         """Rows of one partition in a range."""
-        opened = self._opened(table)
+        opened = self._tables.of(table)
         scan = opened.scan(partition, (start, end), limit, reverse, page)
         self._stats.reads += 1
         return opened.page(scan, await self._link.read(scan.statement))
 
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
         """Rows of every partition, in the order of their tokens."""
-        opened = self._opened(table)
+        opened = self._tables.of(table)
         asked = opened.asked(limit)
         after: Sequence[Value] | None = opened.after_all(page)
         self._stats.reads += 1
@@ -192,13 +192,13 @@ class CassandraStore:
 
     async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
         """Write columns of one row."""
-        write = self._opened(table).put(row, ttl)
+        write = self._tables.of(table).put(row, ttl)
         self._stats.writes += 1
         await self._link.write(write.statements)
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row or one partition."""
-        write = self._opened(table).delete(key)
+        write = self._tables.of(table).delete(key)
         self._stats.writes += 1
         await self._link.write(write.statements)
 
@@ -211,7 +211,7 @@ class CassandraStore:
         ttl: float | None = None,
     ) -> bool:
         """Write columns of one row on a condition; whether it was written."""
-        return await self._write_if(self._opened(table).put_if(row, expect, ttl))
+        return await self._write_if(self._tables.of(table).put_if(row, expect, ttl))
 
     async def batch(
         self,
@@ -223,7 +223,7 @@ class CassandraStore:
         expect: Mapping[str, Value] | None = None,
     ) -> bool:
         """Apply writes of one partition atomically; whether they were applied."""
-        write = self._opened(table).batch(partition, writes, static, expect)
+        write = self._tables.of(table).batch(partition, writes, static, expect)
         if isinstance(write, ConditionalWrite):
             return await self._write_if(write)
         if write.statements:
@@ -235,7 +235,7 @@ class CassandraStore:
 
     async def stored_tables(self) -> list[str]:
         """Names of all tables ever declared in the keyspace."""
-        self._check_not_closed()
+        self._tables.check_not_closed()
         return sorted((await self._schema.existing()).declarations)
 
     async def dump(
@@ -243,30 +243,15 @@ class CassandraStore:
     ) -> Dump:
         """All that a table holds, by pages."""
         self._stats.reads += 1
-        return await TableDump(self._opened(table)).read(self._link.read, partition, limit, page)
+        return await TableDump(self._tables.of(table)).read(self._link.read, partition, limit, page)
 
     async def restore(self, table: Table, entries: Sequence[Stored]) -> None:
         """Write what a dump gave."""
         self._stats.writes += 1
-        await TableDump(self._opened(table)).write(self._link.write, entries)
+        await TableDump(self._tables.of(table)).write(self._link.write, entries)
 
     async def _write_if(self, write: ConditionalWrite) -> bool:
         self._stats.conditional += 1
         done = await self._link.write_if(write)
         self._stats.not_applied += not done
         return done
-
-    def _check_not_closed(self) -> None:
-        if self._is_closed:
-            raise StoreUnavailable("the store was closed")
-
-    def _opened(self, table: Table) -> OpenTable:
-        self._check_not_closed()
-        opened = self._tables.get(table.name)
-        if opened is None:
-            if not self._tables:
-                raise StoreUnavailable("the store is not open")
-            raise StoreBug(f"table {table.name} has not been opened")
-        if opened.declaration is not table and opened.declaration != table:
-            raise StoreBug(f"table {table.name} was opened with another declaration")
-        return opened

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xmppd.errors import StoreBug, StoreUnavailable
 from xmppd.store._dump import TableDump, stored_tables
+from xmppd.store._opened import OpenTables
 from xmppd.store._schema import described, lacking, migrate
 from xmppd.store._statements import OpenTable, Write
 from xmppd.store._transaction import MEMORY, Transactions, connect, shrink, translated
@@ -68,8 +68,7 @@ class SqliteStore:
         else:
             self._writer = GroupWriter(self._transactions, bound=bound, patience=patience)
         self._reader: sqlite3.Cursor | None = None
-        self._tables: dict[str, OpenTable] = {}
-        self._is_closed = False
+        self._tables: OpenTables[OpenTable] = OpenTables()
         self._purge_at = 0.0
         self._stats = StoreStats()
 
@@ -80,14 +79,14 @@ class SqliteStore:
 
     async def open(self, tables: Sequence[Table]) -> None:
         """Create or migrate `tables`; the first call connects. See the port."""
-        self._check_not_closed()
+        self._tables.check_not_closed()
         opened = {table.name: OpenTable(table) for table in tables}
         await self.migrate(tables)
-        self._tables = {**self._tables, **opened}
+        self._tables.add(opened)
 
     async def close(self) -> None:
         """Finish every accepted write, then disconnect. Whatever is asked for later is StoreUnavailable."""
-        self._is_closed = True
+        self._tables.is_closed = True
         if self._reader is not None:
             self._reader.connection.close()
             self._reader = None
@@ -95,9 +94,9 @@ class SqliteStore:
 
     def release(self) -> None:
         """Close the reader, which is opened again when needed; shrink the writer when its turn comes."""
-        if self._is_closed:
+        if self._tables.is_closed:
             return
-        for opened in self._tables.values():
+        for opened in self._tables:
             opened.release()
         self._drop_reader()
         shrinking = self._writer.offer(shrink)
@@ -106,18 +105,18 @@ class SqliteStore:
 
     async def get(self, table: Table, key: Key) -> Row | None:
         """One row by its whole key."""
-        opened = self._opened(table)
+        opened = self._tables.of(table)
         return self._read(partial(opened.get, key=opened.key(key), now=self._now()))
 
     async def get_many(self, table: Table, partitions: Sequence[Value]) -> list[Row | None]:
         """Rows by keys of one column."""
-        opened, now = self._opened(table), self._now()
+        opened, now = self._tables.of(table), self._now()
         keys = opened.keys(partitions)
         return self._read(partial(opened.get_many, keys=keys, now=now))
 
     async def get_static(self, table: Table, partition: Key) -> Row | None:
         """The static columns of one partition."""
-        opened = self._opened(table)
+        opened = self._tables.of(table)
         return self._read(partial(opened.get_static, partition=opened.partition(partition), now=self._now()))
 
     async def scan(
@@ -132,22 +131,22 @@ class SqliteStore:
         page: bytes | None = None,
     ) -> Page:
         """Rows of one partition in a range."""
-        opened, now = self._opened(table), self._now()
+        opened, now = self._tables.of(table), self._now()
         scan = opened.scan(partition, (start, end), limit, reverse, page, now)
         return self._read(partial(opened.page, scan=scan, now=now))
 
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
         """Rows of every partition."""
-        opened, now = self._opened(table), self._now()
+        opened, now = self._tables.of(table), self._now()
         return self._read(partial(opened.page, scan=opened.scan_all(limit, page, now), now=now))
 
     async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
         """Write columns of one row."""
-        await self._write(self._opened(table).put(row, ttl, self._now()))
+        await self._write(self._tables.of(table).put(row, ttl, self._now()))
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row or one partition."""
-        await self._write(self._opened(table).delete(key))
+        await self._write(self._tables.of(table).delete(key))
 
     async def put_if(
         self,
@@ -158,7 +157,7 @@ class SqliteStore:
         ttl: float | None = None,
     ) -> bool:
         """Write columns of one row on a condition; whether it was written."""
-        return await self._write(self._opened(table).put_if(row, expect, ttl, self._now()))
+        return await self._write(self._tables.of(table).put_if(row, expect, ttl, self._now()))
 
     async def batch(
         self,
@@ -170,26 +169,26 @@ class SqliteStore:
         expect: Mapping[str, Value] | None = None,
     ) -> bool:
         """Apply writes of one partition atomically; whether they were applied."""
-        write = self._opened(table).batch(partition, writes, static, expect, self._now())
+        write = self._tables.of(table).batch(partition, writes, static, expect, self._now())
         if not write.statements and write.condition is None:
             return True
         return await self._write(write)
 
     async def migrate(self, tables: Sequence[Table]) -> list[str]:
         """Make and extend tables; what was made, in words."""
-        self._check_not_closed()
+        self._tables.check_not_closed()
         return list(await self._writer.write(partial(migrate, tables=tables)))
 
     async def missing(self, tables: Sequence[Table]) -> list[str]:
         """What `migrate` would make, in words."""
-        self._check_not_closed()
+        self._tables.check_not_closed()
         if self._size() is None:
             return [f"database {self._path}", *(f"table {table.name}" for table in tables)]
         return self._read(partial(lacking, tables=tables))
 
     async def info(self) -> dict[str, Any]:
         """The file and its tables, for people."""
-        self._check_not_closed()
+        self._tables.check_not_closed()
         size = self._size()
         return {
             "engine": "sqlite",
@@ -201,19 +200,19 @@ class SqliteStore:
 
     async def stored_tables(self) -> list[str]:
         """Names of all tables of the file."""
-        self._check_not_closed()
+        self._tables.check_not_closed()
         return self._read(stored_tables)
 
     async def dump(
         self, table: Table, *, partition: Key | None = None, limit: int = 1000, page: bytes | None = None
     ) -> Dump:
         """All that a table holds, by pages."""
-        reads = TableDump(self._opened(table))
+        reads = TableDump(self._tables.of(table))
         return self._read(partial(reads.read, partition=partition, limit=limit, page=page, now=self._now()))
 
     async def restore(self, table: Table, entries: Sequence[Stored]) -> None:
         """Write what a dump gave."""
-        await self._write(TableDump(self._opened(table)).write(entries, self._now()))
+        await self._write(TableDump(self._tables.of(table)).write(entries, self._now()))
 
     def _size(self) -> int | None:
         """Bytes of the file without its log; None when there is none."""
@@ -221,21 +220,6 @@ class SqliteStore:
             return 0
         path = Path(self._path)
         return path.stat().st_size if path.exists() else None
-
-    def _check_not_closed(self) -> None:
-        if self._is_closed:
-            raise StoreUnavailable("the store was closed")
-
-    def _opened(self, table: Table) -> OpenTable:
-        self._check_not_closed()
-        opened = self._tables.get(table.name)
-        if opened is None:
-            if not self._tables:
-                raise StoreUnavailable("the store is not open")
-            raise StoreBug(f"table {table.name} has not been opened")
-        if opened.declaration is not table and opened.declaration != table:
-            raise StoreBug(f"table {table.name} was opened with another declaration")
-        return opened
 
     def _read(self, ask: Callable[[sqlite3.Cursor], Found]) -> Found:
         self._stats.reads += 1
@@ -269,7 +253,7 @@ class SqliteStore:
         now = self._now()
         if self._purge_at - PURGE_SECONDS <= now < self._purge_at:  # earlier: the clock was set back
             return
-        purging = self._writer.offer(partial(_purge, tables=list(self._tables.values()), now=now))
+        purging = self._writer.offer(partial(_purge, tables=list(self._tables), now=now))
         if purging is not None:
             self._purge_at = now + PURGE_SECONDS
             purging.add_done_callback(self._count_purged)
