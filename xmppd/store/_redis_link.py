@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from xmppd.store._redis_scripts import Script
 from xmppd.store._redis_url import Client
@@ -23,7 +23,7 @@ BATCH = 64
 QUEUE = 10_000
 """Commands that wait for a connection; more are refused, and their callers go without."""
 
-FAILURES = (RedisError, OSError, TimeoutError)
+FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a command may end with, whatever the reason."""
 
 Command = tuple[Any, ...]
@@ -76,6 +76,9 @@ class Link:
                     self._fail([*batch, *self._queue])
                     self._queue.clear()
                     self._on_failure(error)
+                except BaseException:  # cancelled: callers have no deadline of their own
+                    self._fail(batch)
+                    raise
                 else:
                     self._settle(batch, answers)
 
