@@ -94,6 +94,7 @@ class Link:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._asked: set[asyncio.Future[Any]] = set()
         self._is_woken = False
         self._under_way = 0
         self._is_idle = asyncio.Event()
@@ -348,6 +349,7 @@ class Link:
         live = self._connected()
         assert self._loop is not None
         answer: asyncio.Future[Any] = self._loop.create_future()
+        self._asked.add(answer)
         self.stats.requests += 1
         self._begin()
         try:
@@ -361,6 +363,7 @@ class Link:
                 self._answered, self._failed, callback_args=(answer,), errback_args=(answer,)
             )
         except Exception as error:
+            self._asked.discard(answer)
             self.slots.give()
             self._end()
             raise translated(error, conditional=conditional) from error
@@ -390,6 +393,9 @@ class Link:
         self.stats.wakeups += 1
         while self._done:
             answer, rows, error = self._done.popleft()
+            if answer not in self._asked:
+                continue  # the driver may say two things of one request: a timeout, and its broken connection
+            self._asked.remove(answer)
             self.stats.completions += 1
             self.slots.give()
             self._end()
