@@ -57,7 +57,7 @@ class Elsewhere:
         self._max_age = max_age
         self._emptied = clock()
         self._underway: dict[str, tuple[str, float]] = {}
-        self._suspects: dict[str, None] = {}
+        self._suspects: dict[str, bool] = {}  # whether the account itself is in doubt, not its roster alone
         self._is_looking = False
         self._pushes = 0
 
@@ -88,14 +88,14 @@ class Elsewhere:
         """Another node made, changed or removed the account."""
         self._accounts.forget(account)
         if account in self._live:
-            self._spawn(self._expel(account))
+            self._look_at(account, itself=True)
 
     def everything_changed(self) -> None:
         """Another node does not know any more what it changed."""
         self._rosters.forget_all()
         self._accounts.forget_all()
         for account in self._live:
-            self._look_at(account)
+            self._look_at(account, itself=True)
 
     def lost(self) -> None:
         """No notices arrive: nothing that others may change is kept in memory from now on."""
@@ -143,24 +143,26 @@ class Elsewhere:
                 head = build.start_tag("iq", {"type": "set", "id": f"away{self._pushes}", "to": session.full})
                 session.send(head + b">" + payload + b"</iq>")
 
-    def _look_at(self, account: str) -> None:
-        self._suspects[account] = None
+    def _look_at(self, account: str, *, itself: bool = False) -> None:
+        self._suspects[account] = itself or self._suspects.get(account, False)
         if not self._is_looking:
             self._is_looking = True
             self._spawn(self._look())
 
     async def _look(self) -> None:
-        """Load the rosters that may have changed, one after the other."""
+        """Load the rosters that may have changed, one after the other; end sessions of who is shut out."""
         try:
             while self._suspects:
                 account = next(iter(self._suspects))
-                del self._suspects[account]
+                itself = self._suspects.pop(account)
                 if account not in self._live:
                     continue
                 try:
+                    if itself:
+                        await self._expel(account)
                     await _result(self._rosters.load(account))
                 except StoreError as error:
-                    self._suspects[account] = None
+                    self._look_at(account, itself=itself)
                     log.warning("roster-reload-failed", extra={"jid": account, "problem": str(error)})
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
