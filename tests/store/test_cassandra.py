@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
+import threading
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from cassandra.cluster import NoHostAvailable
 from xmppd.errors import StoreBug, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import FAILURES, PAUSE_SECONDS
 from xmppd.store._cassandra_errors import translated
+from xmppd.store._cassandra_link import TRIES
 from xmppd.store._cassandra_schema import _windows
 from xmppd.store.cassandra import CassandraOptions, CassandraStore
 from xmppd.store.table import Delete, Put, Table
@@ -140,12 +142,35 @@ async def test_a_conditional_write_whose_answer_is_lost_was_applied(store, drive
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 async def test_a_conditional_write_that_was_not_applied_is_done_again(store, driver, error):
+    await store.batch(ITEMS, ("a",), [], static={"version": 1}, expect={"version": None})
     driver.script = [("refused", error)]
-    assert await store.batch(ITEMS, ("a",), [], static={"version": 1}, expect={"version": None}) is True
+    assert await store.batch(ITEMS, ("a",), [], static={"version": 2}, expect={"version": 1}) is True
+    await store.put_if(PROFILE, {"account": "a", "age": 1}, None)
     driver.script = [("refused", error), None, ("refused", error)]
-    assert await store.put_if(PROFILE, {"account": "a", "age": 1}, None) is True
-    assert (await store.get(PROFILE, ("a",)))["age"] == 1
-    assert await store.get_static(ITEMS, ("a",)) == {"version": 1}
+    assert await store.put_if(PROFILE, {"account": "a", "age": 2}, {"age": 1}) is True
+    assert (await store.get(PROFILE, ("a",)))["age"] == 2
+    assert await store.get_static(ITEMS, ("a",)) == {"version": 2}
+
+
+@pytest.mark.parametrize("fault", ["refused", "lost"])
+async def test_that_nothing_is_there_does_not_show_that_nothing_was_written(store, driver, keyspace, fault):
+    """Somebody may have deleted it since: it must not come back."""
+
+    def delete() -> None:
+        for table in ("items", "profile"):
+            driver._session.execute(f"DELETE FROM {keyspace.name}.{table} WHERE account = 'a'")
+
+    driver.meanwhile = delete
+    driver.script = [(fault, LOST)]
+    with pytest.raises(StoreTimeout):
+        await store.put_if(PROFILE, {"account": "a", "age": 1}, None)
+    assert await store.get(PROFILE, ("a",)) is None
+    driver.script = [(fault, LOST)]
+    with pytest.raises(StoreTimeout):
+        await store.batch(
+            ITEMS, ("a",), [Put({"contact": "b"})], static={"version": 1}, expect={"version": None}
+        )
+    assert (await store.scan(ITEMS, ("a",))).rows == []
 
 
 async def test_nobody_elses_write_is_taken_for_ours(store, driver, keyspace):
@@ -182,6 +207,62 @@ async def test_harmless_requests_are_repeated(store, driver):
         driver.script = [("refused", error), ("lost", error)]
         assert (await store.get(PROFILE, ("a",)))["age"] == 1
     assert store.stats.retried == 8
+
+
+async def test_a_write_that_may_be_done_is_never_called_refused(store, driver):
+    nobody = NoHostAvailable("nobody", {"node": ConnectionError("refused")})
+    driver.script = [("lost", LOST), *[("refused", nobody)] * TRIES]
+    with pytest.raises(StoreTimeout):
+        await store.put(PROFILE, {"account": "a", "age": 1})
+    driver.script = [("refused", nobody)] * TRIES
+    with pytest.raises(StoreUnavailable):
+        await store.put(PROFILE, {"account": "a", "age": 1})
+
+
+async def test_a_statement_that_is_not_taken_in_holds_up_nobody_beyond_the_deadline(store, driver):
+    """The driver's own patience for that is ten seconds, and each of its threads has it."""
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.2)
+    go_on, prepare = threading.Event(), driver.prepare
+
+    def hang(text: str) -> Any:
+        go_on.wait(10)
+        return prepare(text)
+
+    driver.prepare = hang
+    begun = time.monotonic()
+    calls = [
+        store.get(PROFILE, ("a",)),
+        store.put(PROFILE, {"account": "a", "age": 1}),
+        store.put_if(PROFILE, {"account": "a", "age": 1}, None),
+        store.batch(ITEMS, ("a",), [], static={"version": 1}, expect={"version": None}),
+    ]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 4
+    assert time.monotonic() - begun < 2
+    assert driver.asked == 0
+    go_on.set()
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=5.0)
+    assert await store.get(PROFILE, ("a",)) is None
+
+
+async def test_a_statement_that_was_not_taken_in_is_tried_anew(store, driver):
+    prepare = driver.prepare
+    driver.prepare = lambda text: (_ for _ in ()).throw(ConnectionError("broken"))
+    asking = asyncio.create_task(store.get(PROFILE, ("a",)))
+    await asyncio.sleep(0)
+    asking.cancel()  # and nobody waits for how it ends
+    await asyncio.sleep(0.05)
+    driver.prepare = prepare
+    assert await store.get(PROFILE, ("a",)) is None
+
+
+async def test_nothing_is_sent_when_the_time_is_up(store, driver):
+    await store.get(PROFILE, ("a",))
+    asked = driver.asked
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.0)
+    with pytest.raises(StoreUnavailable):
+        await store.get(PROFILE, ("a",))
+    assert driver.asked == asked
 
 
 async def test_a_request_that_is_wrong_is_not_repeated(store, driver):

@@ -53,11 +53,13 @@ class ConditionalWrite:
         return bool(found) and found[0][0] == self.mark
 
     def holds(self, found: Sequence[Found]) -> bool:
-        """Whether the condition holds by what `look` found."""
-        if self.expect is None:
-            return not found
-        values = tuple(found[0][1 : len(self.expect) + 1]) if found else (None,) * len(self.expect)
-        return values == self.expect
+        """Whether what `look` found shows that the condition still holds, so that this took no effect.
+
+        That nothing is there shows nothing: what this wrote may have been deleted since.
+        """
+        if not found or self.expect is None or all(value is None for value in self.expect):
+            return False
+        return tuple(found[0][1 : len(self.expect) + 1]) == self.expect
 
 
 @dataclass(frozen=True, slots=True)

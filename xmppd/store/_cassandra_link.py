@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from cassandra import ConsistencyLevel, ProtocolVersion
+from cassandra import ConsistencyLevel, OperationTimedOut, ProtocolVersion
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, ResultSet, Session
 from cassandra.policies import (
@@ -224,14 +224,20 @@ class Link:
         return answer
 
     async def _repeated(self, ask: Callable[[], Awaitable[Answer]], end: float) -> Answer:
-        """Try several times within the deadline what can be repeated without harm."""
+        """Try several times within the deadline what can be repeated without harm.
+
+        StoreTimeout also when the last try was refused: one before it may have been done.
+        """
         pause = PAUSE_SECONDS
+        unknown: StoreTimeout | None = None
         for tries in range(1, TRIES + 1):
             try:
                 return await ask()
             except (StoreUnavailable, StoreTimeout) as error:
+                unknown = error if isinstance(error, StoreTimeout) else unknown
+                worst = unknown or error
                 if tries == TRIES or self._clock() + pause >= end or not _is_cassandras(error):
-                    raise
+                    raise worst from worst.__cause__
             self.stats.retried += 1
             await asyncio.sleep(pause)
             pause *= 3
@@ -290,7 +296,7 @@ class Link:
 
     async def _rows(self, statement: Statement, end: float, serial: bool) -> list[Found]:
         text, values = statement
-        bound = (await self._prepared(text)).bind(values)
+        bound = (await self._prepared(text, end)).bind(values)
         bound.is_idempotent = True
         rows: list[Found] = []
         state = None
@@ -304,7 +310,7 @@ class Link:
     async def _batch(
         self, statements: Sequence[Statement], end: float, *, conditional: bool = False
     ) -> list[Found]:
-        prepared = [await self._prepared(text) for text, _ in statements]
+        prepared = [await self._prepared(text, end) for text, _ in statements]
         bound = [it.bind(values) for it, (_, values) in zip(prepared, statements, strict=True)]
         together = bound[0]
         if len(bound) > 1:
@@ -315,26 +321,38 @@ class Link:
         _, found = await self._ask(together, end, conditional=conditional)
         return found
 
-    async def _prepared(self, text: str) -> Any:
+    async def _prepared(self, text: str, end: float) -> Any:
+        """The statement that Cassandra has taken in. Nothing but the text was sent: StoreUnavailable."""
         live = self._connected()
         preparing = live.prepared.get(text)
         if preparing is None:
-            assert self._loop is not None
-            preparing = self._loop.run_in_executor(self._threads, live.session.prepare, text)
-            live.prepared[text] = preparing
-            if len(live.prepared) > TEXTS:
-                live.prepared.popitem(last=False)
-        elif preparing.done() and preparing.exception() is None:
+            preparing = self._prepare(live, text)
+        else:
             live.prepared.move_to_end(text)
-            return preparing.result()
+        if not preparing.done():
+            # The driver's own patience is longer, and others may wait for this text with more time left.
+            await asyncio.wait({preparing}, timeout=max(end - self._clock(), 0))
         try:
-            return await asyncio.shield(preparing)
+            if not preparing.done():
+                raise OperationTimedOut
+            return preparing.result()
         except Exception as error:
-            if live.prepared.get(text) is preparing:
-                del live.prepared[text]
             failed = translated(error)
-            # Nothing but the text was sent.
             raise StoreUnavailable(str(failed)) if isinstance(failed, StoreTimeout) else failed from error
+
+    def _prepare(self, live: _Live, text: str) -> asyncio.Future[Any]:
+        assert self._loop is not None
+        preparing = self._loop.run_in_executor(self._threads, live.session.prepare, text)
+        live.prepared[text] = preparing
+        if len(live.prepared) > TEXTS:
+            live.prepared.popitem(last=False)
+
+        def forget_failure(done: asyncio.Future[Any]) -> None:
+            if (done.cancelled() or done.exception() is not None) and live.prepared.get(text) is done:
+                del live.prepared[text]
+
+        preparing.add_done_callback(forget_failure)
+        return preparing
 
     async def _ask(
         self,
@@ -346,6 +364,9 @@ class Link:
         state: bytes | None = None,
     ) -> tuple[Any, list[Found]]:
         await self.slots.take(end - self._clock())
+        if self._clock() >= end:
+            self.slots.give()
+            raise StoreUnavailable("the store is busy: a request had no time left")
         live = self._connected()
         assert self._loop is not None
         answer: asyncio.Future[Any] = self._loop.create_future()
