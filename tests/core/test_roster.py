@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xmppd import ns
+from xmppd.core import roster as roster_module
 from xmppd.core.roster import ROSTER, RemoveRequest, Roster, RosterItem, Rosters, SetRequest
 from xmppd.core.subscription import Kind, State, inbound, outbound
 from xmppd.errors import StanzaError
@@ -573,3 +574,35 @@ def test_rosters_are_like_a_dict(operations: list[tuple[bool, tuple[Any, ...]]])
         await store.close()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+@pytest.mark.asyncio
+async def test_items_that_come_and_go_are_bounded_a_day(
+    store: Store, monkeypatch: pytest.MonkeyPatch, is_own: bool
+) -> None:
+    """Each leaves a mark in Cassandra, and many marks make a roster unreadable there."""
+    monkeypatch.setattr(roster_module, "OWN_A_DAY", 6)
+    monkeypatch.setattr(roster_module, "OTHERS_A_DAY", 6)
+    clock = [1000.0]
+    rosters = Rosters(store, max_items=3, now=lambda: clock[0])
+
+    async def come_and_go(number: int) -> None:
+        contact = f"x{number}@x"
+        if is_own:
+            await rosters.set_item(ALICE, SetRequest(contact, "", ()), by=f"{ALICE}/phone")
+            await rosters.remove_item(ALICE, contact)
+        else:
+            await rosters.inbound_subscription(ALICE, contact, "subscribe", by=f"{contact}/phone")
+            await rosters.inbound_subscription(ALICE, contact, "unsubscribe")
+
+    for number in range(6):
+        await come_and_go(number)
+    with pytest.raises(StanzaError, match="today") as refused:
+        await come_and_go(7)
+    assert (refused.value.condition, refused.value.type) == ("resource-constraint", "wait")
+    assert await rosters.items(ALICE) == []
+    await rosters.set_item(ALICE, SetRequest(BOB, "", ()), by="admin")  # an operator moves rosters
+    await rosters.set_item(ALICE, SetRequest(BOB, "Bob", ()))  # what is there changes without limit
+    clock[0] += 86_400
+    await come_and_go(8)

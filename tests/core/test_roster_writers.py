@@ -198,7 +198,8 @@ async def test_a_change_during_a_load_is_not_missed(wrapped: Wrapped) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_is_forgotten_during_a_load_is_not_kept(wrapped: Wrapped, store: Store) -> None:
+async def test_what_is_forgotten_during_a_load_is_read_again(wrapped: Wrapped, store: Store) -> None:
+    """A session that logs in has no roster yet, so the notice that came meanwhile told it nothing."""
     rosters = rosters_on(wrapped)
     await rosters_on(store).set_item(ALICE, SetRequest(BOB, "", ()))
     wrapped.hold = asyncio.Event()
@@ -207,8 +208,22 @@ async def test_what_is_forgotten_during_a_load_is_not_kept(wrapped: Wrapped, sto
     await rosters_on(store).set_item(ALICE, SetRequest(CAROL, "", ()))
     rosters.forget(ALICE)
     wrapped.hold.set()
-    await loading
-    assert (await load(rosters)).size == 2
+    assert (await loading).size == 2
+    assert rosters.cached(ALICE) is await loading
+    assert wrapped.scans == 2
+
+
+@pytest.mark.asyncio
+async def test_a_roster_that_never_stands_still_is_read_a_few_times(wrapped: Wrapped) -> None:
+    rosters = rosters_on(wrapped)
+
+    async def forget() -> None:
+        rosters.forget(ALICE)
+
+    wrapped.meanwhile = forget
+    assert (await load(rosters)).version == 0
+    assert wrapped.scans == 3
+    assert rosters.cached(ALICE) is None
 
 
 @pytest.mark.asyncio
@@ -315,6 +330,41 @@ async def test_a_write_of_unknown_outcome_cannot_happen_later(
     assert not await wrapped.late()  # the slow write arrives now: too late
     assert seen.packed == (await reload(wrapped.store)).packed
     assert (await rosters.set_item(ALICE, SetRequest(BOB, "", ()))).roster.size == items + 1
+
+
+@pytest.mark.asyncio
+async def test_a_removal_that_comes_late_takes_nothing_that_was_written_since(
+    wrapped: Wrapped, store: Store
+) -> None:
+    rosters = rosters_on(wrapped)
+    await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
+    wrapped.fail = StoreTimeout
+    with pytest.raises(StoreTimeout):
+        await rosters.remove_account(ALICE)
+    wrapped.fail = None
+    await rosters.remove_account(ALICE)
+    await rosters_on(store, now=lambda: 9.0).set_item(ALICE, SetRequest(CAROL, "", ()))
+    assert wrapped.late is not None
+    assert not await wrapped.late()
+    assert [item.contact for item in await rosters.items(ALICE)] == [CAROL]
+
+
+@pytest.mark.asyncio
+async def test_a_removal_wins_over_changes_in_between(wrapped: Wrapped, store: Store) -> None:
+    rosters, others = rosters_on(wrapped), rosters_on(store)
+    await others.set_item(ALICE, SetRequest(BOB, "", ()))
+    read = wrapped.store.get_static
+
+    async def read_and_be_late(*args: Any) -> Any:
+        row = await read(*args)
+        if (await others.items(ALICE))[-1].contact != CAROL:
+            await others.set_item(ALICE, SetRequest(CAROL, "", ()))
+        return row
+
+    wrapped.get_static = read_and_be_late  # type: ignore[method-assign]
+    await rosters.remove_account(ALICE)
+    assert await rosters.items(ALICE) == []
+    assert await store.get_static(ROSTER, (ALICE,)) is None
 
 
 @pytest.mark.asyncio

@@ -146,6 +146,21 @@ async def test_a_batch_with_a_condition_is_all_or_nothing(opened):
     assert await store.get_static(ITEMS, ("a",)) == {"version": 2, "title": None}
 
 
+async def test_a_partition_is_emptied_on_a_condition(opened):
+    store = await opened(ITEMS)
+    await store.batch(ITEMS, ("a",), [Put({"contact": "b"})], static={"version": 1})
+    gone = {"version": None}
+    assert await store.batch(ITEMS, ("a",), [Delete()], static=gone, expect={"version": 2}) is False
+    assert await contacts(store) == ["b"]
+    assert await store.batch(ITEMS, ("a",), [Delete()], static=gone, expect={"version": 1}) is True
+    assert await contacts(store) == []
+    assert await store.get_static(ITEMS, ("a",)) is None
+    assert (await store.dump(ITEMS)).entries == []
+    await store.batch(ITEMS, ("a",), [], static={"version": 3, "title": "T"}, expect=gone)
+    assert await store.batch(ITEMS, ("a",), [Delete()], static=gone, expect={"version": 3}) is True
+    assert await store.get_static(ITEMS, ("a",)) == {"version": None, "title": "T"}
+
+
 async def test_an_empty_batch_is_fine(opened):
     store = await opened(ITEMS)
     assert await store.batch(ITEMS, ("a",), []) is True

@@ -16,16 +16,17 @@ from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
 
 from xmppd.core.begun import begun
+from xmppd.core.daily_budget import DAY, DailyBudget
 from xmppd.core.roster_cache import Roster, RosterCache, roster_of
 from xmppd.core.roster_change import Change, SubscriptionChange, received, sent
 from xmppd.core.roster_delta import lag
 from xmppd.core.roster_item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
-from xmppd.core.roster_log import DAY, LogBudget, LogEntry, entry_of, version_name
+from xmppd.core.roster_log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
 from xmppd.core.roster_set import RemoveRequest, SetRequest, parse_set
 from xmppd.core.roster_tier import RosterTier
 from xmppd.core.subscription import Inbound, Kind, Outbound
 from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreTimeout, StoreUnavailable
-from xmppd.store.table import Delete, Put, Row, Store, Value
+from xmppd.store.table import Delete, Put, Row, Store
 from xmppd.stream.lru import Lru
 from xmppd.xml.roster import roster_query
 
@@ -45,12 +46,22 @@ __all__ = [
 _ATTEMPTS = 32
 """How often a change is tried against writers in other processes; those of this one wait for each other."""
 
+_READS = 3
+"""How often a roster is read when it was changed elsewhere each time meanwhile."""
+
 _LOG_PAGE = 200
 """Entries of the log read at once by tools."""
 
 _RETRY_SECONDS = 4.0
 """How long after its beginning a change of unknown outcome is looked at and, if need be, made again. Nodes
 that change one roster at once leave each other such outcomes soon; a store that is gone takes longer.
+"""
+
+OWN_A_DAY = 2000
+OTHERS_A_DAY = 1000
+"""How many new items of one roster each process takes in a day: from its owner (as many as a roster may have,
+if that is more), and from others by what they send. An item that goes leaves a mark in Cassandra, as a rule
+for ten days, and a read passes over 100,000 of them at most.
 """
 
 MAX_REQUEST_BYTES = 10_000
@@ -110,7 +121,8 @@ class Rosters:
         self._max_name_bytes = max_name_bytes
         self._now = now
         self._log_seconds = log_days * DAY
-        self._log_budget = LogBudget()
+        self._log_budget = DailyBudget(ENTRIES_A_DAY, ENTRIES_A_DAY)
+        self._additions = DailyBudget(max(OWN_A_DAY, max_items), OTHERS_A_DAY)
         self._cache = RosterCache(cache_bytes)
         self._results: Lru[str, tuple[Roster, bytes]] = Lru(RESULTS)
         self._loading: dict[str, asyncio.Future[Roster | None]] = {}
@@ -195,13 +207,13 @@ class Rosters:
         mine: asyncio.Future[Roster | None] = asyncio.get_running_loop().create_future()
         self._loading[account] = mine
         try:
-            roster, may_keep = await self._read(account, fresh=fresh)
+            roster, may_keep = await self._read_newest(account, mine, fresh=fresh)
         except StoreError as error:
             mine.set_exception(error)
             mine.exception()  # nobody may be waiting
             raise
         else:
-            if may_keep and self._loading.get(account) is mine:
+            if may_keep:
                 roster = self._cache.keep(roster)
             if self.on_loaded is not None:
                 self.on_loaded(roster)
@@ -212,6 +224,17 @@ class Rosters:
                 del self._loading[account]
             if not mine.done():
                 mine.set_result(None)  # cancelled: the next one in the queue reads
+
+    async def _read_newest(
+        self, account: str, mine: asyncio.Future[Roster | None], *, fresh: bool
+    ) -> tuple[Roster, bool]:
+        """Read again when `forget` was called meanwhile: who loads the roster now heard nothing of why."""
+        for _ in range(_READS):
+            roster, may_keep = await self._read(account, fresh=fresh)
+            if self._loading.get(account) is mine:
+                return roster, may_keep
+            self._loading.setdefault(account, mine)
+        return roster, False
 
     async def _read(self, account: str, *, fresh: bool) -> tuple[Roster, bool]:
         """The roster, and whether it may be kept in memory."""
@@ -281,12 +304,13 @@ class Rosters:
         if new == old:
             return Change(contact, old, new, roster)
         self._check_room(roster, old, new)
+        self._check_additions(roster, old, wish)
         # By the clock, so that no version comes back after a roster was deleted or restored from a backup.
         now = self._now()
         after = roster.changed(contact, new, max(roster.version + 1, int(now * 1000)))
         entry = LogEntry(after.version, roster.version, now, wish.by, wish.what, contact, old, new)
         writes: list[Put | Delete] = [Delete((ITEM, contact)) if new is None else Put(row_of(new))]
-        if is_logged := self._log_seconds > 0 and self._log_budget.has_room(roster.account, entry):
+        if is_logged := self._log_seconds > 0 and self._log_budget.has_room(roster.account, wish.by, now):
             writes.append(entry.put(self._log_seconds))
         try:
             if not await self._write(roster, after, writes):
@@ -298,7 +322,9 @@ class Rosters:
             wish.made = old, new
             return None
         if is_logged:
-            self._log_budget.spend(roster.account, entry)
+            self._log_budget.spend(roster.account, wish.by, now)
+        if old is None:
+            self._additions.spend(roster.account, wish.by, now)
         return Change(contact, old, new, after)
 
     def _check_room(self, roster: Roster, old: RosterItem | None, new: RosterItem | None) -> None:
@@ -309,20 +335,17 @@ class Rosters:
         if new.pending_in and not (old and old.pending_in) and len(roster.requests) >= self._max_requests:
             raise StanzaError("resource-constraint", "Too many subscription requests wait for an answer.")
 
+    def _check_additions(self, roster: Roster, old: RosterItem | None, wish: _Wish) -> None:
+        """Bound the items that come, for each of them may leave a mark in the store when it goes."""
+        account = roster.account
+        is_users = wish.by.partition("/")[0] in (account, wish.contact)
+        if old is None and is_users and not self._additions.has_room(account, wish.by, self._now()):
+            raise StanzaError("resource-constraint", "Too many contacts were added today.")
+
     async def _write(self, roster: Roster, after: Roster, writes: Sequence[Put | Delete]) -> bool:
         """Replace `roster` by `after` in the store; whether it was still what stands there."""
         account = roster.account
-        newer: dict[str, Value] = {"version": after.version}
-        expect = _expect(roster.version)
-        batch = functools.partial(self._store.batch, ROSTER, (account,), writes, static=newer, expect=expect)
-        try:
-            is_written, may_keep = await self._put(account, batch, after)
-        except StoreUnavailable:
-            raise
-        except BaseException:  # timed out or cancelled: it may be written yet
-            self._unsure.add(account)
-            self.forget(account)
-            raise
+        is_written, may_keep = await self._put(account, roster.version, after.version, writes, after)
         if may_keep:
             self._cache.keep(after)
         elif is_written:
@@ -330,32 +353,46 @@ class Rosters:
         return is_written
 
     async def _put(
-        self, account: str, write: Callable[[], Awaitable[bool]], after: Roster | None
+        self,
+        account: str,
+        version: int,
+        newer: int | None,
+        writes: Sequence[Put | Delete] = (),
+        after: Roster | None = None,
     ) -> tuple[bool, bool]:
-        """Write to the store; whether that was done, and whether `after` may be kept in memory."""
-        if self._tier is not None:
-            return await self._tier.write(account, write, after)
-        is_written = await write()
+        """Write to the store, and make the version `newer` (None: no roster any more), if it is `version` (0:
+        never written). Whether that was done, and whether `after` may be kept in memory.
+        """
+        static, expect = {"version": newer}, {"version": version or None}
+        batch = functools.partial(self._store.batch, ROSTER, (account,), writes, static=static, expect=expect)
+        try:
+            if self._tier is not None:
+                return await self._tier.write(account, batch, after)
+            is_written = await batch()
+        except StoreUnavailable:
+            raise
+        except BaseException:  # timed out or cancelled: it may be written yet
+            self._unsure.add(account)
+            self.forget(account)
+            raise
         return is_written, is_written
 
     async def _settle(self, account: str) -> None:
         """Move the version on, so that a write of unknown outcome is either done or can never be."""
         version = await self._version(account) or 0
-        newer: dict[str, Value] = {"version": version + 1}
-        expect = _expect(version)
-        batch = functools.partial(self._store.batch, ROSTER, (account,), [], static=newer, expect=expect)
-        await self._put(account, batch, None)
+        await self._put(account, version, version + 1)
         self._unsure.discard(account)
 
     async def remove_account(self, account: str) -> None:
         """Delete the whole roster. Tell the contacts before: `items` and their `farewell` say what."""
-
-        async def delete() -> bool:
-            await self._store.delete(ROSTER, (account,))
-            return True
-
-        await self._put(account, delete, None)
-        self.forget(account)
+        for _ in range(_ATTEMPTS):
+            version = await self._version(account)
+            # On a condition like all else: a delete that is late must not hit what was written since.
+            is_gone = version is None or (await self._put(account, version, None, [Delete()]))[0]
+            self.forget(account)
+            if is_gone:
+                return
+        raise StoreConflict(f"roster of {account}")
 
     # roster iqs (RFC 6121 2.1.3 to 2.5)
 
@@ -441,8 +478,3 @@ class Rosters:
         change = await self.change(account, contact, edit, by=by or contact, what=f"received {kind}")
         assert step is not None
         return SubscriptionChange(change, step)
-
-
-def _expect(version: int) -> dict[str, Value]:
-    """The condition that a roster of this version stands; 0 is that of one never written."""
-    return {"version": version or None}

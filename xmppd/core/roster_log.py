@@ -11,9 +11,6 @@ from dataclasses import dataclass, replace
 
 from xmppd.core.roster_item import LOG, RosterItem, item_from, value_of
 from xmppd.store.table import Put, Row
-from xmppd.stream.lru import Lru
-
-DAY = 86_400.0
 
 ENTRIES_A_DAY = 250
 """How many entries of one account each process writes in a day for the account's own changes, and as many for
@@ -25,9 +22,6 @@ REQUEST_BYTES = 512
 
 ENTRY_LETTERS = 2048
 """The longest entry with its items in it; a longer one only says who, when and what."""
-
-_ACCOUNTS = 4096
-"""How many accounts' entries are counted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,31 +83,6 @@ def entry_of(row: Row) -> LogEntry:
 def version_name(version: int) -> str:
     """A version as the name of its row: sorted as text, they are sorted as numbers."""
     return f"{version:016}"
-
-
-class LogBudget:
-    """How much each account's log may still grow today, as this process knows."""
-
-    def __init__(self, entries: int = ENTRIES_A_DAY) -> None:
-        self._entries = entries
-        self._spent: Lru[tuple[str, bool], tuple[float, int]] = Lru(_ACCOUNTS)
-
-    def has_room(self, account: str, entry: LogEntry) -> bool:
-        """Whether one more entry may be written."""
-        return self._spent_today(account, entry)[1] < self._entries
-
-    def spend(self, account: str, entry: LogEntry) -> None:
-        """Count an entry that was written."""
-        since, spent = self._spent_today(account, entry)
-        self._spent.put(_payer(account, entry), (since, spent + 1))
-
-    def _spent_today(self, account: str, entry: LogEntry) -> tuple[float, int]:
-        since, spent = self._spent.get(_payer(account, entry)) or (entry.at, 0)
-        return (since, spent) if since <= entry.at < since + DAY else (entry.at, 0)
-
-
-def _payer(account: str, entry: LogEntry) -> tuple[str, bool]:
-    return account, entry.by.partition("/")[0] == account
 
 
 def _packed(item: RosterItem | None) -> str | None:

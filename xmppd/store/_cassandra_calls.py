@@ -17,6 +17,9 @@ from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_p
 LONGEST_TTL = 20 * 365 * 86400
 """Seconds. Cassandra refuses a longer life; such a row lives for ever."""
 
+MARK_SECONDS = 86_400
+"""How long the mark of a write stays that takes all values away; it is asked for within seconds."""
+
 KEYS = 50
 """How many rows are asked for at once: the node that is asked gathers them from all that have some."""
 
@@ -151,6 +154,8 @@ class OpenTable:
                 statements.append((text, (seconds, *values.values(), *partition)))
             return Write(statements)
         expected, mark = self.shape.static_values(expect), _new_mark()
+        if values and all(value is None for value in values.values()):
+            seconds = MARK_SECONDS  # of what was deleted nothing is to stay, not even the mark
         text = self.cql.update_static(tuple(values), tuple(expected))
         statements.insert(0, (text, (seconds, *values.values(), mark, *partition, *expected.values())))
         look = self.cql.look_static(tuple(expected)), partition

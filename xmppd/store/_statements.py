@@ -138,7 +138,11 @@ class OpenTable:
             statements.append(statement)
         self.shape.distinct(touched, ranges)
         if static:
-            statements.append(self._put_static(partition, self.shape.static_values(static), now))
+            values = self.shape.static_values(static)
+            statements.append(self._put_static(partition, values, now))
+            if all(value is None for value in values.values()):
+                assert self._static is not None
+                statements.append((self._static.delete_empty, partition))
         return Write(statements, None if expect is None else self._static_condition(partition, expect, now))
 
     def purge(self, cursor: sqlite3.Cursor, now: float, limit: int) -> int:

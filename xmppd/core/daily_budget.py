@@ -1,0 +1,37 @@
+"""What may be done in the name of one account in a day, as this process has counted."""
+
+from __future__ import annotations
+
+from xmppd.stream.lru import Lru
+
+DAY = 86_400.0
+
+ACCOUNTS = 4096
+"""How many accounts are counted at once; of those the one not heard of for longest is forgotten."""
+
+
+class DailyBudget:
+    """So much a day for what an account does itself, and so much for what others cause in its place."""
+
+    def __init__(self, own: int, others: int) -> None:
+        self._bounds = {True: own, False: others}
+        self._spent: Lru[tuple[str, bool], tuple[float, int]] = Lru(ACCOUNTS)
+
+    def has_room(self, account: str, by: str, at: float) -> bool:
+        """Whether `by` (a full or bare JID, or a word) may do it once more `at` seconds since the epoch."""
+        is_own = _is_own(account, by)
+        return self._spent_today((account, is_own), at)[1] < self._bounds[is_own]
+
+    def spend(self, account: str, by: str, at: float) -> None:
+        """Count what was done."""
+        payer = account, _is_own(account, by)
+        since, spent = self._spent_today(payer, at)
+        self._spent.put(payer, (since, spent + 1))
+
+    def _spent_today(self, payer: tuple[str, bool], at: float) -> tuple[float, int]:
+        since, spent = self._spent.get(payer) or (at, 0)
+        return (since, spent) if since <= at < since + DAY else (at, 0)
+
+
+def _is_own(account: str, by: str) -> bool:
+    return by.partition("/")[0] == account
