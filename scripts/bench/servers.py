@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,15 @@ def say(text: str) -> None:
     print(f"# {text}", file=sys.stderr, flush=True)
 
 
+def _sources(server: Server) -> str:
+    """A checksum of what a seed is made by: a seed of other tables is of no use."""
+    files = [Path(shlex.split(server.seed)[0])]
+    if server.name == "xmppd":
+        package = HERE.parent.parent / "xmppd"
+        files += [HERE / "seed.py", *sorted(package.glob("core/*.py")), *sorted(package.glob("store/*.py"))]
+    return f"{zlib.crc32(b''.join(file.read_bytes() for file in files)):08x}"
+
+
 class Bench:
     """Seeds, starts and measures servers below one folder; no two measurements at once on a machine."""
 
@@ -79,8 +89,9 @@ class Bench:
         """The folder with what the server has at the start of each measurement."""
         form = "hashed" if hashed and server.name != "xmppd" else "plain"
         name = f"{server.name}-{form}-{accounts}-{rings.replace(':', '_').replace(',', '+')}"
-        folder = self._work / name / "seed"
-        if (folder / ".seeded").exists():
+        folder, sources = self._work / name / "seed", _sources(server)
+        mark = folder / ".seeded"
+        if mark.exists() and mark.read_text() == sources:
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -95,7 +106,7 @@ class Bench:
         ]
         environ = {**os.environ, **(HASHED if hashed else {})}
         subprocess.run(command, check=True, timeout=600, env=environ, stdout=subprocess.DEVNULL)
-        (folder / ".seeded").touch()
+        mark.write_text(sources)
         say(f"seeded {server.name} in {time.monotonic() - began:.0f} s")
         return folder
 
