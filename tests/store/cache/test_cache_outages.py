@@ -150,7 +150,8 @@ async def test_asleep(make_nodes, own_server, store, seconds):
 
     await load.run(outage)
     # Copies in memory are trusted until the channel has been silent for three seconds, and the loop may be
-    # late. sert_load_went_well(load, store, oldest=min(seconds, 3.0) + 1.5)
+    # late.
+    assert_load_went_well(load, store, oldest=min(seconds, 3.0) + 1.5)
     assert all(node.stats.timeouts for node in nodes)
     await assert_nothing_is_old(nodes, store)
 
