@@ -12,11 +12,12 @@ DEBTS = 10_000
 class Debts:
     """Accounts whose rosters, or who themselves, were changed without the others being told.
 
-    `recent_seconds`: what was written for so long before a failure is in doubt with it.
+    `recent_seconds`: what was written for so long before a failure is in doubt with it. `overflows`: how
+    often more was owed than is remembered; while it is not 0 everything counts as changed.
     """
 
     def __init__(self, recent_seconds: float, clock: Callable[[], float]) -> None:
-        self.is_everything = False
+        self.overflows = 0
         self._rosters: dict[str, None] = {}
         self._accounts: dict[str, None] = {}
         self._recent: OrderedDict[str, float] = OrderedDict()
@@ -24,7 +25,7 @@ class Debts:
         self._clock = clock
 
     def __len__(self) -> int:
-        return len(self._rosters) + len(self._accounts) + self.is_everything
+        return len(self._rosters) + len(self._accounts) + (self.overflows > 0)
 
     def began(self, account: str) -> None:
         """The roster is being written now."""
@@ -39,14 +40,14 @@ class Debts:
         """The roster was changed, or may be."""
         self._rosters[account] = None
         if len(self._rosters) > DEBTS:
-            self.is_everything = True
+            self.overflows += 1
             self._rosters.clear()
 
     def owe_account(self, account: str) -> None:
         """The account was changed."""
         self._accounts[account] = None
         if len(self._accounts) > DEBTS:
-            self.is_everything = True
+            self.overflows += 1
             self._accounts.clear()
 
     def owe_recent(self) -> None:
@@ -73,3 +74,9 @@ class Debts:
             self.owe(account)
         for account in accounts:
             self.owe_account(account)
+
+    def told_of_everything(self, overflows: int) -> None:
+        """Others were told that everything may have changed, which began when there were so many overflows;
+        later ones may have come too late for that.
+        """
+        self.overflows -= overflows

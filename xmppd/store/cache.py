@@ -332,20 +332,22 @@ class RedisCache:
         Nothing waits between the last look at the debts and the return: so when the link comes up, all is
         paid.
         """
-        if self._debts.is_everything:
-            await self._delete_all()
-        while batch := self._debts.take(256):
-            rosters, accounts = batch
-            commands: list[Command] = [self._mark(account) for account in rosters]
-            commands += [
-                ("PUBLISH", self._channel, self._notice("a", account, "-", 0)) for account in accounts
-            ]
-            try:
-                await self._link.send(commands, self._patience)
-            except BaseException:
-                self._debts.take_back(rosters, accounts)
-                raise
-            self.stats.invalidations_sent += len(commands)
+        while self._debts:
+            if overflows := self._debts.overflows:
+                await self._delete_all()
+                self._debts.told_of_everything(overflows)
+            elif batch := self._debts.take(256):
+                await self._pay_some(*batch)
+
+    async def _pay_some(self, rosters: list[str], accounts: list[str]) -> None:
+        commands: list[Command] = [self._mark(account) for account in rosters]
+        commands += [("PUBLISH", self._channel, self._notice("a", account, "-", 0)) for account in accounts]
+        try:
+            await self._link.send(commands, self._patience)
+        except BaseException:
+            self._debts.take_back(rosters, accounts)
+            raise
+        self.stats.invalidations_sent += len(commands)
 
     def _mark(self, account: str) -> Command:
         """What was missed is handled like a write that begins now and whose end nobody learns: it may yet be
@@ -372,7 +374,6 @@ class RedisCache:
             if keys:
                 await self._link.send(keys, self._patience)
         await self._link.send([("PUBLISH", self._channel, self._notice("e", "-", "-", 0))], self._patience)
-        self._debts.is_everything = False
 
     # the channel
 

@@ -240,12 +240,79 @@ async def test_more_is_owed_than_is_remembered(make_nodes, own_server, store, mo
     first.cache._link.is_up = False
     for account in ACCOUNTS:
         await first.set(account, "c@x")
-    assert first.cache._debts.is_everything
+    assert first.cache._debts.overflows
     own_server.ask("SET", "somebody:else", "1")
     first.cache._owing.set()
     await second.until(lambda: ("everything",) in second.notices.all)
     await assert_nothing_is_old([first, second], store)
     assert own_server.ask("GET", "somebody:else") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("owed_before", "paid_with", "deletions"),
+    [(len(ACCOUNTS), "PUBLISH", 2), (1, "EVALSHA", 1)],
+    ids=["while-all-is-deleted", "while-names-are-told"],
+)
+async def test_more_is_owed_again_while_that_is_paid(
+    make_nodes, own_server, store, monkeypatch, owed_before, paid_with, deletions
+):
+    monkeypatch.setattr("xmppd.store._redis_debts.DEBTS", 20)
+    monkeypatch.setattr("xmppd.store.cache.LEASE_SECONDS", 0.1)
+    first, second = await start(make_nodes, own_server, store)
+    first.cache._link.is_up = False
+    for account in ACCOUNTS[:owed_before]:
+        await first.set(account, "c@x")
+    were_up = change_all_before(first, second, paid_with)
+    first.cache._owing.set()
+    await assert_nothing_is_old([first, second], store)
+    assert were_up == [False] * deletions
+
+
+def change_all_before(node, reader, paid_with):
+    """Once, before what is owed is paid by this command: `reader` has all rosters cached, then `node`
+    changes them without being able to tell. The list returned has an entry for each time all was deleted:
+    whether the link was up.
+    """
+    send, were_up, done = node.cache._link.send, [], asyncio.Event()
+
+    async def slow_send(commands, limit):
+        name, kind = commands[0][0], str(commands[0][-1])[:1]
+        if not done.is_set() and name == paid_with and kind in ("c", "e"):
+            done.set()
+            reader.rosters.forget_all()
+            for account in ACCOUNTS:
+                await reader.cache._link.call("DEL", *reader.cache._keys(account))
+                await reader.load(account)
+                await node.set(account, "d@x")
+        if (name, kind) == ("PUBLISH", "e"):
+            were_up.append(node.cache._link.is_up)
+        return await send(commands, limit)
+
+    node.cache._link.send = slow_send
+    return were_up
+
+
+async def test_a_node_that_ends_while_all_is_deleted_begins_again(make_nodes, own_server, monkeypatch):
+    monkeypatch.setattr("xmppd.store._redis_debts.DEBTS", 20)
+    monkeypatch.setattr("xmppd.store.cache.LEASE_SECONDS", 0.1)
+    first, second = await make_nodes(own_server.url)
+    first.cache._link.is_up = False
+    for account in ACCOUNTS[:21]:
+        first.cache.publish_account(account)
+    send, reached = first.cache._link.send, asyncio.Event()
+
+    async def stuck_send(commands, limit):
+        if commands[0][0] == "PUBLISH":
+            reached.set()
+            await asyncio.Event().wait()
+        return await send(commands, limit)
+
+    first.cache._link.send = stuck_send
+    await reached.wait()
+    assert first.cache.counters["owed"] == 1
+    first.cache._link.send = send
+    await first.cache.close()
+    await second.until(lambda: ("everything",) in second.notices.all)
 
 
 async def test_a_write_that_began_unseen_and_ends_after_redis_is_back(make_nodes, own_server, store):
