@@ -194,6 +194,10 @@ class Table:
         """Delete a row, or by the partition key alone a whole partition."""
         await self._store.delete(self.declaration, key)
 
+    async def delete_if(self, *key: Value, expect: Mapping[str, Value]) -> bool:
+        """Delete a row only if it holds what is expected; whether it was deleted; see `Store.delete_if`."""
+        return await self._store.delete_if(self.declaration, key, expect)
+
     async def batch(
         self,
         *partition: Value,

@@ -171,6 +171,10 @@ class Fence:
         """Write columns of one row on a condition."""
         return await self._store.put_if(self._inner(table), self._marked_row(table, row), expect, ttl=ttl)
 
+    async def delete_if(self, table: Table, key: Key, expect: Mapping[str, Value]) -> bool:
+        """Delete one row on a condition."""
+        return await self._store.delete_if(self._inner(table), self._marked(key), expect)
+
     async def batch(
         self,
         table: Table,

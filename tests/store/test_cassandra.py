@@ -183,6 +183,55 @@ async def test_nobody_elses_write_is_taken_for_ours(store, driver, keyspace):
         await store.batch(ITEMS, ("a",), [], static={"version": 1}, expect={"version": None})
 
 
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_a_conditional_deletion_whose_answer_is_lost_took_place(store, driver, error):
+    await store.batch(ITEMS, ("a",), [Put({"contact": "b", "rank": 1})], static={"version": 1})
+    driver.script = [("lost", error)]
+    assert await store.delete_if(ITEMS, ("a", "b"), {"rank": 1}) is True
+    assert (await store.scan(ITEMS, ("a",))).rows == []
+    assert await store.get_static(ITEMS, ("a",)) == {"version": 1}
+    assert (store.stats.unknown, store.stats.resolved, store.stats.not_applied) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_a_conditional_deletion_that_did_not_take_place_is_done_again(store, driver, error):
+    assert await store.put_if(PROFILE, {"account": "a", "age": 1}, None)
+    driver.script = [("refused", error), None, ("refused", error)]
+    assert await store.delete_if(PROFILE, ("a",), {"age": 1, "name": None}) is True
+    assert await store.get(PROFILE, ("a",)) is None
+    assert (store.stats.unknown, store.stats.resolved) == (2, 2)
+
+
+@pytest.mark.parametrize("fault", ["lost", "refused"])
+async def test_who_took_the_place_of_a_deleted_row_is_spared_and_no_proof(store, driver, keyspace, fault):
+    """The row may have been deleted and made anew, or changed before: that cannot be told."""
+    await store.put(PROFILE, {"account": "a", "age": 1})
+    driver.script = [(fault, LOST)]
+    put = f"INSERT INTO {keyspace.name}.profile (account, age) VALUES ('a', 2)"
+    driver.meanwhile = lambda: driver._session.execute(put)
+    if fault == "refused":
+        driver.meanwhile()
+    with pytest.raises(StoreTimeout, match="has changed since"):
+        await store.delete_if(PROFILE, ("a",), {"age": 1})
+    assert (await store.get(PROFILE, ("a",)))["age"] == 2
+
+
+async def test_another_one_s_deletion_counts_when_the_answer_is_lost(store, driver):
+    driver.script = [("refused", LOST)]
+    assert await store.delete_if(PROFILE, ("a",), {"age": 1}) is True
+    assert await store.delete_if(PROFILE, ("a",), {"age": 1}) is False
+
+
+async def test_no_answer_to_a_deletion_is_a_timeout_and_no_guess(store, driver):
+    await store.put(PROFILE, {"account": "a", "age": 1})
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.5)
+    driver.script = [("lost", LOST)] * 20
+    with pytest.raises(StoreTimeout):
+        await store.delete_if(PROFILE, ("a",), {"age": 1})
+    driver.script = []
+    assert await store.get(PROFILE, ("a",)) is None
+
+
 async def test_no_answer_at_all_is_a_timeout_and_no_guess(store, driver):
     store._link._options = dataclasses.replace(store._link._options, request_timeout=0.5)
     driver.script = [("lost", LOST)] * 20
@@ -402,7 +451,11 @@ async def test_no_write_is_lost_when_kinds_alternate(store):
         assert await store.get(PROFILE, ("a",)) is None
         assert await store.put_if(PROFILE, {"account": "a", "age": 4}, None)
         assert (await store.get(PROFILE, ("a",)))["age"] == 4
-        await store.delete(PROFILE, ("a",))
+        assert await store.delete_if(PROFILE, ("a",), {"age": 4})
+        assert await store.get(PROFILE, ("a",)) is None
+        await store.put(PROFILE, {"account": "a", "age": 5})
+        assert await store.delete_if(PROFILE, ("a",), {"age": 5})
+        assert await store.get(PROFILE, ("a",)) is None
 
 
 async def test_no_batch_is_lost_when_kinds_alternate(store):
@@ -454,6 +507,37 @@ async def test_servers_that_count_together_lose_nothing(keyspace):
     assert len(set(taken)) == len(taken)
     assert set(taken) <= set(range(1, final + 1))
     assert set(range(1, final + 1)) - set(taken) <= set(unknown)
+    for each, driver in zip(stores, drivers, strict=True):
+        driver.repair()
+        await each.close()
+
+
+async def test_servers_that_make_and_delete_one_row_delete_only_their_own(keyspace):
+    """Also when answers are lost: no moment is made twice, so what a deletion meant never comes back."""
+    stores = [CassandraStore(keyspace.options) for _ in range(3)]
+    for each in stores:
+        await each.open([PROFILE])
+    drivers = [Driver(each) for each in stores]
+    moments, deletions = itertools.count(1), itertools.count()
+    taken: list[int] = []
+
+    async def make_and_delete(store: CassandraStore, driver: Driver) -> None:
+        for _ in range(10):
+            age = next(moments)
+            if not await store.put_if(PROFILE, {"account": "a", "age": age}, None):
+                continue
+            assert (await store.get(PROFILE, ("a",)))["age"] == age  # nobody else deletes it
+            if next(deletions) % 3 == 0:
+                driver.script = [("lost" if age % 2 else "refused", LOST)]
+            try:
+                assert await store.delete_if(PROFILE, ("a",), {"age": age})
+            except StoreTimeout:
+                assert (await store.get(PROFILE, ("a",)) or {"age": None})["age"] != age
+            taken.append(age)
+
+    await asyncio.gather(*map(make_and_delete, stores, drivers))
+    assert len(taken) == next(deletions) > 3
+    assert await stores[0].get(PROFILE, ("a",)) is None
     for each, driver in zip(stores, drivers, strict=True):
         driver.repair()
         await each.close()

@@ -112,6 +112,18 @@ class Machine(RuleBasedStateMachine):
         self.run(self.store.delete(table, (p, *key)))
         self.model.delete(table, p, key)
 
+    @rule(table=tables, p=partitions, key=clusters, expect=some_columns, finds=st.booleans())
+    def delete_if(self, table: Table, p: str, key: Any, expect: Any, finds: bool) -> None:
+        row = self.model.live(table, p).get(key)
+        if finds and row is not None:
+            expect = {column: row[column] for column in expect or PLAIN}
+        if all(value is None for value in expect.values()):
+            return  # refused
+        holds = row is not None and {column: row[column] for column in expect} == expect
+        assert self.run(self.store.delete_if(table, (p, *key), expect)) is holds
+        if holds:
+            self.model.delete(table, p, key)
+
     @rule(table=tables, p=partitions, end=clusters.flatmap(lambda key: st.sampled_from([key[:1], key])))
     def delete_through(self, table: Table, p: str, end: Any) -> None:
         self.run(self.store.batch(table, (p,), [Delete(end, through=True)]))

@@ -278,6 +278,86 @@ async def test_only_one_of_many_creates_a_row(opened):
     assert (await store.get(PROFILE, ("a",)))["age"] == done.index(True)
 
 
+async def test_delete_if_compares_the_columns_named(opened):
+    store = await opened(PROFILE)
+    await store.put(PROFILE, {"account": "a", "name": "A"})
+    wrong = [{"name": "B"}, {"name": "A", "age": 1}, {"name": None, "age": 1}, {"age": 1}, {"age": 0}]
+    for expect in wrong:
+        assert await store.delete_if(PROFILE, ("a",), expect) is False
+    assert await store.delete_if(PROFILE, ("b",), {"name": "A"}) is False
+    assert await store.get(PROFILE, ("a",)) == {"account": "a", "name": "A", "age": None}
+    assert await store.delete_if(PROFILE, ("a",), {"name": "A", "age": None}) is True
+    assert await store.get(PROFILE, ("a",)) is None
+    assert await store.delete_if(PROFILE, ("a",), {"name": "A", "age": None}) is False
+
+
+async def test_delete_if_touches_nothing_but_the_row(opened):
+    store = await opened(ITEMS)
+    await store.batch(ITEMS, ("a",), [Put({"contact": c, "rank": 1}) for c in "bcd"], static={"version": 4})
+    assert await store.delete_if(ITEMS, ("a", "c"), {"rank": 1}) is True
+    assert (await store.scan(ITEMS, ("a",))).rows == [item(c, rank=1, version=4) for c in "bd"]
+    assert await store.delete_if(ITEMS, ("a", "c"), {"rank": 1}) is False  # static columns are no row
+    assert await store.delete_if(ITEMS, ("a", "b"), {"rank": 1}) is True
+    assert await store.delete_if(ITEMS, ("a", "d"), {"rank": 1}) is True
+    assert await contacts(store) == []
+    assert await store.get_static(ITEMS, ("a",)) == {"version": 4, "title": None}
+
+
+async def test_a_row_deleted_on_a_condition_is_absent_for_the_next(opened):
+    store = await opened(PROFILE)
+    for name in "ABC":
+        assert await store.put_if(PROFILE, {"account": "a", "name": name, "age": 7}, None) is True
+        assert await store.put_if(PROFILE, {"account": "a", "age": 8}, {"age": 7}) is True
+        assert await store.delete_if(PROFILE, ("a",), {"name": name}) is True
+        assert await store.put_if(PROFILE, {"account": "a", "age": 9}, {"age": 8}) is False
+    await store.put(PROFILE, {"account": "a", "name": "D"})
+    assert await store.get(PROFILE, ("a",)) == {"account": "a", "name": "D", "age": None}
+
+
+async def test_delete_if_compares_every_type(opened):
+    store = await opened(TYPES)
+    key = {"p_blob": b"", "p_int": 0, "c_bool": False, "c_float": 2.5, "c_blob": b"", "c_text": ""}
+    row = {"text": "é\0", "blob": b"\0", "int": 2**63 - 1, "float": 0.1, "bool": True, "at": 1.7e9 + 0.123456}
+    other = {"text": "", "blob": b"", "int": 0, "float": 0.2, "bool": False, "at": 0.0}
+    for column, value in row.items():
+        await store.put(TYPES, key | row)
+        assert await store.delete_if(TYPES, tuple(key.values()), {column: other[column]}) is False
+        assert await store.delete_if(TYPES, tuple(key.values()), {column: value}) is True
+        assert await store.get(TYPES, tuple(key.values())) is None
+
+
+async def test_of_many_who_delete_a_row_or_change_it_one_does(opened):
+    store = await opened(PROFILE)
+    for round_ in range(5):
+        await store.put(PROFILE, {"account": "a", "age": 0})
+        done = await asyncio.gather(
+            *(store.delete_if(PROFILE, ("a",), {"age": 0}) for _ in range(6)),
+            *(store.put_if(PROFILE, {"account": "a", "age": round_ + 1}, {"age": 0}) for _ in range(2)),
+            *(store.delete_if(PROFILE, ("a",), {"age": 0}) for _ in range(6)),
+        )
+        assert done.count(True) == 1
+        assert (await store.get(PROFILE, ("a",)) is None) is not any(done[6:8])
+
+
+async def test_what_is_made_anew_is_not_deleted_for_what_was(opened):
+    """Each of many makes rows under one name and deletes them: nobody's row goes by another's hand."""
+    store = await opened(PROFILE)
+    kept: list[int] = []
+
+    async def own(number: int) -> None:
+        made = deleted = 0
+        while made < 3:
+            if await store.put_if(PROFILE, {"account": "a", "age": number, "name": str(made)}, None):
+                made += 1
+            await asyncio.sleep(0)
+            deleted += await store.delete_if(PROFILE, ("a",), {"age": number})
+        kept.append(made - deleted)
+
+    await asyncio.gather(*(own(number) for number in range(6)))
+    assert kept == [0] * 6
+    assert await store.get(PROFILE, ("a",)) is None
+
+
 async def test_writes_of_one_task_are_seen_at_once_by_all(opened):
     store = await opened(PROFILE)
     for age in range(20):
@@ -326,6 +406,7 @@ async def test_what_has_expired_is_absent_for_conditions(opened, engine):
     await store.batch(BRIEF, ("a",), [Put({"token": "t", "used": True, "note": "old"})], static={"count": 1})
     engine.advance(2.1)
     assert await store.put_if(BRIEF, {"account": "a", "token": "t", "used": True}, {"used": True}) is False
+    assert await store.delete_if(BRIEF, ("a", "t"), {"used": True}) is False
     assert await store.batch(BRIEF, ("a",), [], static={"count": 2}, expect={"count": 1}) is False
     assert await store.batch(BRIEF, ("a",), [], static={"count": 2}, expect={"count": None}) is True
     assert await store.put_if(BRIEF, {"account": "a", "token": "t", "used": False}, None) is True

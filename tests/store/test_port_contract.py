@@ -106,6 +106,11 @@ async def test_bad_questions_are_refused(opened):
         lambda: store.put_if(ITEMS, KEY, {}), lambda: store.put_if(ITEMS, KEY, {"version": 1}),
         lambda: store.put_if(ITEMS, KEY, {"nope": 1}), lambda: store.put_if(ITEMS, KEY, {"rank": "1"}),
         lambda: store.put_if(ITEMS, KEY, {"contact": "b"}), lambda: store.put(ITEMS, KEY, ttl=0),
+        lambda: store.delete_if(ITEMS, ("a", "b"), {}), lambda: store.delete_if(ITEMS, ("a",), {"rank": 1}),
+        lambda: store.delete_if(ITEMS, ("a", "b"), {"rank": None, "name": None}),
+        lambda: store.delete_if(ITEMS, ("a", "b"), {"rank": "1"}),
+        lambda: store.delete_if(ITEMS, ("a", "b"), {"contact": "b"}),
+        lambda: store.delete_if(ITEMS, ("a", "b"), {"version": 1}),
         lambda: store.put(ITEMS, KEY, ttl=-1), lambda: store.put(ITEMS, KEY, ttl=math.nan),
         lambda: store.put(ITEMS, KEY, ttl=math.inf), lambda: store.batch(ITEMS, ("a",), [], expect={}),
         lambda: store.batch(ITEMS, ("a",), [], static={"rank": 1}),
@@ -133,6 +138,7 @@ async def test_the_only_column_of_a_partition_key_is_not_empty(opened):
         lambda: store.put(PROFILE, {"account": ""}), lambda: store.get(PROFILE, ("",)),
         lambda: store.scan(PROFILE, ("",)), lambda: store.delete(PROFILE, ("",)),
         lambda: store.put_if(PROFILE, {"account": ""}, None), lambda: store.get(blobs, (b"",)),
+        lambda: store.delete_if(PROFILE, ("",), {"age": 1}),
         lambda: store.batch(PROFILE, ("",), [Put({"age": 1})]),
     ):  # fmt: skip
         with pytest.raises(StoreBug, match="empty"):

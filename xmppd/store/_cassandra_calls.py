@@ -66,6 +66,31 @@ class ConditionalWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class ConditionalDelete:
+    """A statement that deletes a row if it holds `expect`, of which one value at least is not None.
+
+    What is deleted keeps no mark: `look` reads the row's mark, which says nothing here, then the columns
+    compared. Writes with the same `turn` get in each other's way.
+    """
+
+    statements: Sequence[Statement]
+    look: Statement
+    expect: tuple[Value, ...]
+    turn: object
+
+    def is_applied(self, found: Sequence[Found]) -> bool:
+        """Whether what `look` found is as this deletion leaves it, or another one did."""
+        return not found
+
+    def holds(self, found: Sequence[Found]) -> bool:
+        """Whether the condition holds by what `look` found."""
+        return bool(found) and tuple(found[0][1:]) == self.expect
+
+
+Conditional = ConditionalWrite | ConditionalDelete
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """A checked scan of one partition: what to ask for, how many rows to give, what marks its pages'
     tokens.
@@ -124,6 +149,14 @@ class OpenTable:
         if len(key) == self._first_cluster:
             return Write([(self.cql.delete_partition, self.shape.partition(key))])
         return Write([(self.cql.delete_row, self.shape.key(key))])
+
+    def delete_if(self, key: Key, expect: Mapping[str, Value]) -> ConditionalDelete:
+        """Delete a row if it holds what is expected."""
+        key, expected = self.shape.key(key), self.shape.present_values(expect)
+        columns, values = tuple(expected), tuple(expected.values())
+        statement = self.cql.delete_if(columns), (*key, *values)
+        turn = (self.declaration.name, key[: self._first_cluster])
+        return ConditionalDelete([statement], (self.cql.look_row(columns), key), values, turn)
 
     def batch(
         self,

@@ -31,7 +31,7 @@ from cassandra.query import BatchStatement, BatchType, tuple_factory
 
 from xmppd.errors import StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
-from xmppd.store._cassandra_calls import ConditionalWrite, Found, Statement
+from xmppd.store._cassandra_calls import Conditional, Found, Statement
 from xmppd.store._cassandra_errors import is_of_one_partition, translated
 from xmppd.store._cassandra_nodes import Nodes
 from xmppd.store._cassandra_options import CassandraOptions
@@ -203,7 +203,7 @@ class Link:
         """Do statements on one partition together. They may be done twice."""
         await self._guarded(lambda end: self._repeated(lambda: self._batch(statements, end), end))
 
-    async def write_if(self, write: ConditionalWrite) -> bool:
+    async def write_if(self, write: Conditional) -> bool:
         """Do a conditional write; whether it was applied. StoreTimeout when that cannot be found out."""
         return await self._guarded(lambda end: self._in_turn(write, end))
 
@@ -243,12 +243,12 @@ class Link:
             pause *= 3
         raise AssertionError("the last try returns or raises")
 
-    async def _in_turn(self, write: ConditionalWrite, end: float) -> bool:
+    async def _in_turn(self, write: Conditional, end: float) -> bool:
         # Two at once on one partition would only make Paxos start over.
         async with self._turns.turn(write.turn, end - self._clock()):
             return await self._conditional(write, end)
 
-    async def _conditional(self, write: ConditionalWrite, end: float) -> bool:
+    async def _conditional(self, write: Conditional, end: float) -> bool:
         problem: StoreError | None = None
         pause = PAUSE_SECONDS
         while True:
@@ -274,7 +274,7 @@ class Link:
             await asyncio.sleep(pause)
             pause *= 2
 
-    async def _was_applied(self, write: ConditionalWrite, problem: StoreError, end: float) -> bool:
+    async def _was_applied(self, write: Conditional, problem: StoreError, end: float) -> bool:
         """Ask what became of a conditional write. True: applied. False: not applied, and it may be tried
         again.
 

@@ -71,6 +71,7 @@ class CqlTable:
         self.insert = lru_cache(256)(self._insert)
         self.insert_new = lru_cache(64)(self._insert_new)
         self.update_if = lru_cache(64)(self._update_if)
+        self.delete_if = lru_cache(64)(self._delete_if)
         self.update_static = lru_cache(64)(self._update_static)
         self.select_range = lru_cache(64)(self._select_range)
         self.select_all = lru_cache(16)(self._select_all)
@@ -99,11 +100,11 @@ class CqlTable:
         for texts in (
             self.insert, self.insert_new, self.update_if, self.update_static, self.select_range,
             self.select_all, self.look_row, self.look_static, self.dump_range, self.dump_all,
-            self.delete_through,
+            self.delete_through, self.delete_if,
         ):  # fmt: skip
             texts.cache_clear()
 
-    # writing; each of these has the TTL in seconds (0: none) as a parameter
+    # writing; what puts has the TTL in seconds (0: none) as a parameter
 
     def _insert(self, columns: tuple[str, ...]) -> str:
         """Write columns, all of the key among them; then the TTL. Not an UPDATE: then a row of nulls is
@@ -122,6 +123,10 @@ class CqlTable:
             f"UPDATE {self.name} USING TTL ? SET {_each((*columns, ROW_MARK), ', ')} "
             f"WHERE {self._row} IF {_each(expected, ' AND ')}"
         )
+
+    def _delete_if(self, expected: tuple[str, ...]) -> str:
+        """The key; what is expected."""
+        return f"{self.delete_row} IF {_each(expected, ' AND ')}"
 
     def _update_static(self, columns: tuple[str, ...], expected: tuple[str, ...]) -> str:
         """The TTL, static columns; the partition; what is expected. With a condition also the mark, as

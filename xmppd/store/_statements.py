@@ -115,6 +115,12 @@ class OpenTable:
         partition = self.shape.partition(key)
         return Write([(part.delete_partition, partition) for part in self.layout.tables])
 
+    def delete_if(self, key: Key, expect: Mapping[str, Value], now: float) -> Write:
+        """Delete a row if it holds what is expected."""
+        key, expected = self.shape.key(key), self.shape.present_values(expect)
+        select = self._rows.select(tuple(expected)), (*key, now)
+        return Write(((self._rows.delete_row, key),), Condition(select, tuple(expected.values())))
+
     def batch(
         self,
         partition: Key,

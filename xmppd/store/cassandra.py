@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xmppd.errors import StoreUnavailable
-from xmppd.store._cassandra_calls import ConditionalWrite, OpenTable
+from xmppd.store._cassandra_calls import Conditional, ConditionalWrite, OpenTable
 from xmppd.store._cassandra_dump import TableDump
 from xmppd.store._cassandra_link import Link
 from xmppd.store._cassandra_options import CassandraOptions
@@ -213,6 +213,10 @@ class CassandraStore:
         """Write columns of one row on a condition; whether it was written."""
         return await self._write_if(self._tables.of(table).put_if(row, expect, ttl))
 
+    async def delete_if(self, table: Table, key: Key, expect: Mapping[str, Value]) -> bool:
+        """Delete one row on a condition; whether it was deleted."""
+        return await self._write_if(self._tables.of(table).delete_if(key, expect))
+
     async def batch(
         self,
         table: Table,
@@ -250,7 +254,7 @@ class CassandraStore:
         self._stats.writes += 1
         await TableDump(self._tables.of(table)).write(self._link.write, entries)
 
-    async def _write_if(self, write: ConditionalWrite) -> bool:
+    async def _write_if(self, write: Conditional) -> bool:
         self._stats.conditional += 1
         done = await self._link.write_if(write)
         self._stats.not_applied += not done

@@ -159,6 +159,10 @@ class SqliteStore:
         """Write columns of one row on a condition; whether it was written."""
         return await self._write(self._tables.of(table).put_if(row, expect, ttl, self._now()))
 
+    async def delete_if(self, table: Table, key: Key, expect: Mapping[str, Value]) -> bool:
+        """Delete one row on a condition; whether it was deleted."""
+        return await self._write(self._tables.of(table).delete_if(key, expect, self._now()))
+
     async def batch(
         self,
         table: Table,

@@ -184,6 +184,14 @@ class Store(Protocol):
         None in `expect` means a column without value, or no row.
         """
 
+    async def delete_if(self, table: Table, key: Key, expect: Mapping[str, Value]) -> bool:
+        """Delete one row by its whole key only if its plain columns hold `expect`; whether it was deleted.
+
+        `expect` has a value for one column at least (StoreBug), for a row that is absent is not deleted.
+        False: this deleted nothing. True: the row is gone; after a lost answer, maybe by another's hand.
+        Expect what no later row of that key will hold: a deletion may reach the store late, or twice.
+        """
+
     async def batch(
         self,
         table: Table,

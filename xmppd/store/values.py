@@ -170,6 +170,13 @@ class Shape:
         """What a condition expects in plain columns."""
         return self._some(values, self.plain)
 
+    def present_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """What a condition expects in plain columns of a row that is there: one value at least."""
+        expected = self.plain_values(values)
+        if all(value is None for value in expected.values()):
+            raise StoreBug(f"table {self.table.name}: no value is expected, which would be no row")
+        return expected
+
     def static_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Values for static columns, or what a condition expects there."""
         return self._some(values, self.table.static)
