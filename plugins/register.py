@@ -71,7 +71,7 @@ class Register(Plugin):
         self._leaving: set[str] = set()
         async for row in self.removals.everything():  # promised before the server was killed
             self._leaving.add(row["account"])
-            self.server.spawn(self._finish_removal(row["account"], row["created"]))
+            self.server.spawn(self._finish_removal(row["account"], row["asked"], row["created"]))
 
     # before login
 
@@ -131,17 +131,21 @@ class Register(Plugin):
         if not self.config.allow_removal:
             raise StanzaError("not-allowed")
         created = (await self.server.accounts.info(account)).created
-        await self.removals.put({"account": account, "asked": self.now(), "created": created})
+        asked = self.now()
+        await self.removals.put({"account": account, "asked": asked, "created": created})
         self._leaving.add(account)
-        self.server.spawn(self._finish_removal(account, created))
+        self.server.spawn(self._finish_removal(account, asked, created))
 
-    async def _finish_removal(self, account: str, created: float | None) -> None:
-        """Nobody registers with the name before the promise is gone as well."""
+    async def _finish_removal(self, account: str, asked: float, created: float | None) -> None:
+        """Nobody registers here with the name before the promise is gone as well.
+
+        Another node may be faster, and the name taken again: neither that account nor a promise to its owner
+        is touched.
+        """
         try:
             with contextlib.suppress(AccountUnknown):  # somebody was faster
-                if created is None or (await self.server.accounts.info(account)).created == created:
-                    await self.server.remove_account(account)
-            await self.removals.delete(account)
+                await self.server.remove_account(account, created)
+            await self.removals.delete_if(account, expect={"asked": asked})
         finally:
             self._leaving.discard(account)
 

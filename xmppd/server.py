@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
-from xmppd.core.accounts import Accounts
+from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
 from xmppd.core.iqs import Address, Iqs
 from xmppd.core.messages import Messages
@@ -110,15 +111,20 @@ class Server:
         """Close a session with a stream error."""
         self._end_session(session, StreamError(condition, text))
 
-    async def remove_account(self, account: str) -> None:
+    async def remove_account(self, account: str, created: float | None = None) -> None:
         """Remove an account: its sessions end, its contacts are parted from, its roster and credentials are
         deleted. AccountUnknown. A repeat goes on where it was left.
+
+        With `created` only the account that was made then: it is unknown when another has its name.
         """
-        await self.accounts.disable(account)  # nobody comes in while all this waits
+        if created is None:
+            created = (await self.accounts.info(account)).created
+        await self.accounts.disable(account, created)  # nobody comes in while all this waits
         for session in self.sessions(account):
             self.end_session(session, "not-authorized", "The account was removed.")
         await self._contacts.remove_account(account)
-        await self.accounts.remove(account)
+        with contextlib.suppress(AccountUnknown):  # somebody else was faster
+            await self.accounts.remove(account, created)
 
     # what is offered
 

@@ -53,6 +53,9 @@ class Gate:
         await self.opened.wait()
         return row
 
+    async def put(self, *args: Any) -> None:
+        await self._store.put(*args)
+
     async def put_if(self, *args: Any) -> bool:
         written = await self._store.put_if(*args)
         if self.loses_writes:
@@ -61,6 +64,9 @@ class Gate:
 
     async def delete(self, *args: Any) -> None:
         await self._store.delete(*args)
+
+    async def delete_if(self, *args: Any) -> bool:
+        return await self._store.delete_if(*args)
 
 
 @pytest_asyncio.fixture
@@ -323,6 +329,91 @@ async def test_changing_a_password_spares_the_next_account_of_that_name(gated: A
         await changing
     keys = (await finish(gated.credentials(ALICE))).keys["sha1"]
     assert keys == derive_keys("sha1", "chalk", keys.salt, 20)
+
+
+@pytest.mark.asyncio
+async def test_a_late_removal_spares_the_next_account_of_that_name(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    gate.opened.clear()
+    removing = asyncio.ensure_future(gated.remove(ALICE))
+    await gate.arrived.get()
+    await gate.delete(ACCOUNT, (ALICE,))
+    await gated.create(ALICE, "chalk")
+    gate.opened.set()
+    await removing  # the account that was meant is gone
+    keys = (await finish(gated.credentials(ALICE))).keys["sha1"]
+    assert keys == derive_keys("sha1", "chalk", keys.salt, 20)
+
+
+@pytest.mark.asyncio
+async def test_a_removal_that_somebody_else_finished_is_done(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    gate.opened.clear()
+    removing = asyncio.ensure_future(gated.remove(ALICE))
+    await gate.arrived.get()
+    await gate.delete(ACCOUNT, (ALICE,))
+    gate.opened.set()
+    await removing
+    with pytest.raises(AccountUnknown):
+        await gated.remove(ALICE)
+
+
+@pytest.mark.asyncio
+async def test_what_is_meant_for_one_account_spares_the_next(accounts: Accounts, store: Store) -> None:
+    await accounts.create(ALICE, "pencil")
+    created = (await accounts.info(ALICE)).created
+    assert created is not None
+    told: list[str] = []
+    accounts.on_removed.append(told.append)
+    for attempt in (accounts.remove(ALICE, created - 1.0), accounts.disable(ALICE, created + 1.0)):
+        with pytest.raises(AccountUnknown):
+            await attempt
+    assert (await accounts.info(ALICE)).disabled is False
+    assert told == []
+    await accounts.disable(ALICE, created)
+    await accounts.remove(ALICE, created)
+    assert told == [ALICE]
+    assert await store.get(ACCOUNT, (ALICE,)) is None
+
+
+# accounts of which nobody wrote down when they were made
+
+
+@pytest.mark.asyncio
+async def test_a_seeded_account_is_removed_though_it_is_changed_meanwhile(
+    accounts: Accounts, store: Store
+) -> None:
+    await store.put(ACCOUNT, {"account": ALICE, **derive("pencil", SALT, 4096)})
+    accounts.on_removed.append(accounts.disable)
+    accounts.on_removed.append(lambda account: accounts.set_password(account, "crayon"))
+    await accounts.remove(ALICE)
+    assert await store.get(ACCOUNT, (ALICE,)) is None
+
+
+@pytest.mark.asyncio
+async def test_a_late_removal_of_a_seeded_account_spares_the_next(gated: Accounts, gate: Gate) -> None:
+    await gate.put(ACCOUNT, {"account": ALICE, **derive("pencil", SALT, 4096)})
+    gate.opened.clear()
+    removing = asyncio.ensure_future(gated.remove(ALICE))
+    await gate.arrived.get()
+    await gate.delete(ACCOUNT, (ALICE,))
+    await gated.create(ALICE, "chalk")
+    gate.opened.set()
+    await removing
+    assert await finish(gated.exists(ALICE)) is True
+
+
+@pytest.mark.asyncio
+async def test_a_change_does_not_bring_a_removed_seeded_account_back(gated: Accounts, gate: Gate) -> None:
+    await gate.put(ACCOUNT, {"account": ALICE, **derive("pencil", SALT, 4096)})
+    gate.opened.clear()
+    changing = asyncio.ensure_future(gated.set_password(ALICE, "crayon"))
+    await gate.arrived.get()
+    await gate.delete(ACCOUNT, (ALICE,))
+    gate.opened.set()
+    with pytest.raises(AccountUnknown):
+        await changing
+    assert await finish(gated.exists(ALICE)) is False
 
 
 @pytest.mark.asyncio

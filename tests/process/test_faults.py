@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from xmppd import ns
+from xmppd.core.accounts import ACCOUNT, AccountUnknown
 from xmppd.errors import StoreUnavailable
 from xmppd.store.sqlite import SqliteStore
 from xmppd.store.table import Table
@@ -300,6 +301,10 @@ class Failing(SqliteStore):
         self._check(table, key[:1])
         await super().delete(table, key)
 
+    async def delete_if(self, table, key, expect):
+        self._check(table, key[:1])
+        return await super().delete_if(table, key, expect)
+
     def _check(self, table, partition):
         if self.refuses(table.name, partition[0]):
             raise StoreUnavailable("not now")
@@ -403,6 +408,49 @@ async def test_a_promised_removal_does_not_remove_who_has_the_name_now():
         await world.settle()
         assert await world.app.server.account_exists("bob@localhost")
         assert [row async for row in world.plugin("register").removals.everything()] == []
+
+
+@pytest.mark.asyncio
+async def test_a_late_end_of_a_promise_spares_what_the_next_owner_was_promised():
+    """As two nodes do that finish one promise: the slower one comes when the name is taken again."""
+    async with World(plugins=("register",)) as world:
+        removals = world.plugin("register").removals
+        info = await world.app.accounts.info("bob@localhost")
+        theirs = {"account": "bob@localhost", "asked": 2.0, "created": info.created}
+        await removals.put(theirs)
+        await world.plugin("register")._finish_removal("bob@localhost", 1.0, info.created - 1)
+        assert [row async for row in removals.everything()] == [theirs]
+        assert not (await world.app.accounts.info("bob@localhost")).disabled
+        await world.plugin("register")._finish_removal("bob@localhost", 2.0, info.created)
+        assert [row async for row in removals.everything()] == []
+        assert not await world.app.server.account_exists("bob@localhost")
+
+
+class Overtaken(SqliteStore):
+    """A store in which another server removes an account when this one has deleted its roster."""
+
+    next_owner = None
+
+    async def delete(self, table, key):
+        await super().delete(table, key)
+        if table.name == "roster":
+            await super().delete(ACCOUNT, key)
+            if self.next_owner is not None:
+                await self.put(ACCOUNT, {"account": key[0], **self.next_owner})
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("next_owner", [None, {"created": 7.0, "disabled": False}], ids=["free", "taken"])
+async def test_a_removal_that_another_server_finishes_first_is_done(next_owner):
+    store = Overtaken(":memory:")
+    async with World(store=store, plugins=("vcard",)) as world:
+        store.next_owner = next_owner
+        await world.app.server.remove_account("bob@localhost")
+        row = await store.get(ACCOUNT, ("bob@localhost",))
+        assert row is None if next_owner is None else row["created"] == 7.0
+        with pytest.raises(AccountUnknown):
+            await world.app.server.remove_account("bob@localhost", 8.0)
+        assert row is None or not (await world.app.accounts.info("bob@localhost")).disabled
 
 
 @pytest.mark.asyncio

@@ -183,26 +183,29 @@ class Accounts:
         """Replace the keys of an account. AccountUnknown, BadPassword."""
         await self._change(account, dict(await self._derive(password)))
 
-    async def disable(self, account: str) -> None:
-        """Let nobody log in to the account any more; it stays otherwise. AccountUnknown."""
-        await self._change(account, {"disabled": True})
+    async def disable(self, account: str, created: float | None = None) -> None:
+        """Let nobody log in to the account any more; it stays otherwise. AccountUnknown.
+
+        With `created` only the account that was made then: it is unknown when another has its name.
+        """
+        await self._change(account, {"disabled": True}, created)
 
     async def enable(self, account: str) -> None:
         """Undo `disable`. AccountUnknown."""
         await self._change(account, {"disabled": False})
 
-    async def remove(self, account: str) -> None:
+    async def remove(self, account: str, created: float | None = None) -> None:
         """Delete the account; AccountUnknown. What others keep about it is deleted by those told.
 
         It does not exist any more for those, but its name is taken until they are done: whoever has it next
-        inherits nothing, even if this is cut short, for then a repeat goes on.
+        inherits nothing, even if this is cut short, for then a repeat goes on. When somebody else has removed
+        it meanwhile, all is done, and who is made under its name is spared. With `created` as `disable`.
         """
-        if await self._store.get(ACCOUNT, (account,)) is None:
-            raise AccountUnknown(account)
+        row = await self._find(account, created)
         self._leaving.add(account)
         try:
             await _tell(self.on_removed, account)
-            await self._store.delete(ACCOUNT, (account,))
+            await self._write_if_same(row, lambda same: self._store.delete_if(ACCOUNT, (account,), same))
         finally:
             self._leaving.discard(account)
             self._changed(account)
@@ -255,19 +258,33 @@ class Accounts:
         for listener in self.on_changed:
             listener(account)
 
-    async def _change(self, account: str, columns: Row) -> None:
+    async def _find(self, account: str, created: float | None = None) -> Row:
+        """The account's row; AccountUnknown, also when it was not made at `created`."""
         row = await self._store.get(ACCOUNT, (account,))
-        if row is None:
+        if row is None or created not in (None, row["created"]):
             raise AccountUnknown(account)
+        return row
+
+    async def _change(self, account: str, columns: Row, created: float | None = None) -> None:
+        row, changed = await self._find(account, created), {"account": account, **columns}
         try:
             # The condition keeps a removal that comes in between from being undone.
-            written = await self._store.put_if(
-                ACCOUNT, {"account": account, **columns}, {"created": row["created"]}
-            )
+            written = await self._write_if_same(row, lambda same: self._store.put_if(ACCOUNT, changed, same))
         finally:
             self._changed(account)
         if not written:
             raise AccountUnknown(account)
+
+    async def _write_if_same(self, row: Row, write: Callable[[Row], Awaitable[bool]]) -> bool:
+        """Write if the account is still the one that was read; whether it was. `write` is told what to expect
+        of it.
+        """
+        found: Row | None = row
+        while found is not None and found["created"] == row["created"]:
+            if await write(_identity(found)):
+                return True
+            found = await self._store.get(ACCOUNT, (row["account"],))
+        return False
 
     async def _derive(self, password: str) -> dict[str, str]:
         job = functools.partial(derive, password, secrets.token_bytes(SALT_BYTES), self._iterations)
@@ -314,6 +331,12 @@ def _parse_keys(text: str) -> ScramKeys:
     iterations, salt = parameters.split(":")
     stored, server = map(binascii.a2b_base64, pair.split(":"))
     return ScramKeys(binascii.a2b_base64(salt), int(iterations), stored, server)
+
+
+def _identity(row: Row) -> Row:
+    """What no other account of the name has: when it was made, or all of the row where that is not known."""
+    columns = ACCOUNT.columns if row["created"] is None else ("created",)
+    return {column: row[column] for column in columns}
 
 
 def _info_of(row: Row) -> AccountInfo:
