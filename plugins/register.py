@@ -5,7 +5,9 @@ Not loaded unless the configuration names it: an open door needs an operator who
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from collections import OrderedDict, deque
 from ipaddress import ip_address
 
@@ -28,12 +30,18 @@ from xmppd.plugin import (
     PluginConfig,
     Request,
     StanzaError,
+    StoreError,
     Table,
     element,
     iq_get,
     iq_set,
     serialize,
 )
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1.0, 60.0)
+"""When a removal that the store did not do is tried again: at first, and at most."""
 
 QUERY = f"{{{ns.REGISTER}}}query"
 USERNAME, PASSWORD, REMOVE = (f"{{{ns.REGISTER}}}{name}" for name in ("username", "password", "remove"))
@@ -140,12 +148,21 @@ class Register(Plugin):
         """Nobody registers here with the name before the promise is gone as well.
 
         Another node may be faster, and the name taken again: neither that account nor a promise to its owner
-        is touched.
+        is touched. While the store fails it is tried again; a kill leaves the rest to the next start.
         """
+        pause = RETRY_SECONDS[0]
         try:
-            with contextlib.suppress(AccountUnknown):  # somebody was faster
-                await self.server.remove_account(account, created)
-            await self.removals.delete_if(account, expect={"asked": asked})
+            while True:
+                try:
+                    with contextlib.suppress(AccountUnknown):  # somebody was faster
+                        await self.server.remove_account(account, created)
+                    await self.removals.delete_if(account, expect={"asked": asked})
+                except StoreError as error:
+                    log.warning("removal-put-off", extra={"jid": account, "problem": str(error)})
+                else:
+                    return
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, RETRY_SECONDS[1])
         finally:
             self._leaving.discard(account)
 

@@ -1,9 +1,13 @@
 """In-band registration (XEP-0077)."""
 
+from typing import Any
+
 import pytest
 
 from xmppd import ns
 from xmppd.config import Config
+from xmppd.core.accounts import AccountUnknown
+from xmppd.errors import StoreUnavailable
 from xmppd.testing import Client, World, refusal
 
 REGISTER = f"{{{ns.REGISTER_FEATURE}}}register"
@@ -255,6 +259,26 @@ async def test_a_removal_ends_all_sessions_of_the_account_after_its_result() -> 
         assert not await can_log_in(world, "alice", "secret")
         kinds = {stanza.get("type") for stanza in await bob.receive_all()}
         assert {"unsubscribe", "unsubscribed", "unavailable"} <= kinds
+
+
+@pytest.mark.asyncio
+async def test_a_removal_goes_on_when_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(plugins=("register",)) as world:
+        alice = await world.login("alice")
+        delete_if = world.app.store.delete_if
+
+        async def fail(*args: Any) -> bool:
+            monkeypatch.setattr(world.app.store, "delete_if", delete_if)
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(world.app.store, "delete_if", fail)
+        await alice.send(f"<iq type='set' id='unreg1'><query xmlns='{ns.REGISTER}'><remove/></query></iq>")
+        await alice.expect(f"<iq type='result' id='unreg1' to='{alice.jid}'/>")
+        await world.app.jobs.drain(10)
+        assert world.app.store.delete_if == delete_if, "it failed once"
+        with pytest.raises(AccountUnknown):
+            await world.app.accounts.info("alice@localhost")
+        assert not await can_log_in(world, "alice", "secret")
 
 
 @pytest.mark.asyncio

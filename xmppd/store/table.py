@@ -181,7 +181,8 @@ class Store(Protocol):
     ) -> bool:
         """Write the row only if it is absent (`expect` None) or holds `expect`; whether it was written.
 
-        None in `expect` means a column without value, or no row.
+        None in `expect` means a column without value, or no row. Expect what does not come back, as a version
+        or a moment: an engine may take the sight of it for a sign that nothing was written, and write again.
         """
 
     async def delete_if(self, table: Table, key: Key, expect: Mapping[str, Value]) -> bool:
