@@ -19,8 +19,8 @@ from xmppd.settings import LogConfig
 FIELD_CHARACTERS = 1_000
 """Longer values are cut."""
 
-SELDOM = frozenset({"store-failed"})
-"""Events of which each client's every stanza may make one while something is wrong."""
+SELDOM = frozenset({"store-failed", "cache-failed"})
+"""Events of which each client's every stanza, or every second, may make one while something is wrong."""
 
 SELDOM_SECONDS = 10.0
 """How long one line stands for all that would say the same."""

@@ -71,16 +71,14 @@ class Link:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 try:
-                    answers = await self.send([command for _, command, _ in batch], self._timeout)
-                except FAILURES as error:
+                    self._settle(batch, await self.send([command for _, command, _ in batch], self._timeout))
+                except Exception as error:  # noqa: BLE001 - whatever it is, callers wait for ever without this
                     self._fail([*batch, *self._queue])
                     self._queue.clear()
                     self._on_failure(error)
                 except BaseException:  # cancelled: callers have no deadline of their own
                     self._fail(batch)
                     raise
-                else:
-                    self._settle(batch, answers)
 
     def close(self) -> None:
         """Nothing more is asked; who waits is told so."""

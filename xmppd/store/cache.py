@@ -23,6 +23,7 @@ from xmppd.core.roster_tier import Answer, Listener, Write
 from xmppd.store import _redis_scripts as scripts
 from xmppd.store._redis_debts import Debts
 from xmppd.store._redis_link import BATCH, FAILURES, Command, Link, LinkDown
+from xmppd.store._redis_notices import Notice, Unreadable, parse
 from xmppd.store._redis_url import Place
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ STEADY_SECONDS = 10.0
 PING_SECONDS, DEAF_SECONDS = 1.0, 3.0
 """How often the channel is asked for a sign of life, and how long it may give none."""
 
+UNREADABLE_SECONDS = 60.0
+"""How often notices that cannot be read make everything be looked at again, at most."""
+
 SCANNED = 1000
 """Keys looked at in one step when all are to be deleted."""
 
@@ -64,6 +68,7 @@ class CacheStats:
     fills_refused: int = 0
     invalidations_sent: int = 0
     invalidations_received: int = 0
+    notices_unreadable: int = 0
     skipped: int = 0
     errors: int = 0
     timeouts: int = 0
@@ -97,6 +102,7 @@ class RedisCache:
         self._writes: dict[str, set[Write]] = {}
         self._debts = Debts(MARK_SECONDS, time.monotonic)
         self._owing = asyncio.Event()
+        self._unreadable = Unreadable(UNREADABLE_SECONDS, time.monotonic)
         self._listener: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_heard = False
@@ -121,7 +127,8 @@ class RedisCache:
             try:
                 await self._probe()
                 await self._pay()
-            except FAILURES:
+            except Exception as error:  # noqa: BLE001 - nothing raises because of Redis
+                _report(error)
                 log.warning("cache-not-told", extra={"left_out": len(self._debts)})
         if self._link.client is not None:
             await self._link.client.aclose()
@@ -256,7 +263,7 @@ class RedisCache:
         return f"{self._node}.{self._number}"
 
     def _notice(self, kind: str, account: str, token: str, version: int) -> str:
-        return f"{kind} {self._node} {token} {version} {account}"
+        return Notice(kind, self._node, token, version, account).text
 
     def _life(self) -> float:
         return self._ttl * random.uniform(1 - JITTER, 1 + JITTER)
@@ -274,6 +281,7 @@ class RedisCache:
 
     def _failed(self, error: BaseException) -> None:
         """Redis did not do what it was asked. It is left alone until it answers a probe."""
+        _report(error)
         if isinstance(error, TimeoutError | RedisTimeout):
             self.stats.timeouts += 1
         else:
@@ -301,7 +309,7 @@ class RedisCache:
                 if not was_up:
                     since = time.monotonic()
                     log.info("cache-back" if connected.is_set() else "cache-connected")
-            except FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - without this task Redis is never used again
                 self._failed(error)
                 delay = self._pause(delay, time.monotonic())
                 if not connected.is_set():
@@ -384,19 +392,26 @@ class RedisCache:
         while True:
             try:
                 await self._hear()
-            except FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - without this task no notice is ever heard again
                 if self._is_heard:
                     delay = PROBE_SECONDS[0]
-                    self.stats.channel_losses += 1
-                    log.warning("cache-channel-lost", extra={"problem": _text(error)})
-                    if self._link.is_up:
-                        self._failed(error)
+                self._stopped_hearing(error)
             finally:
                 if self._is_heard:
                     self._is_heard = False
+                    self._overtake_all()
                     self._tell("lost")
             await asyncio.sleep(delay)
             delay = min(delay * 2, PROBE_SECONDS[1])
+
+    def _stopped_hearing(self, error: Exception) -> None:
+        if self._is_heard:
+            self.stats.channel_losses += 1
+            log.warning("cache-channel-lost", extra={"problem": _text(error)})
+        if self._is_heard and self._link.is_up:
+            self._failed(error)
+        else:
+            _report(error)
 
     async def _hear(self) -> None:
         """Subscribe and listen until that fails."""
@@ -421,6 +436,7 @@ class RedisCache:
                     async with asyncio.timeout(self._patience):
                         await pubsub.ping()
                     self._tell("tick")
+                    self._take_unreadable()
         finally:
             with contextlib.suppress(*FAILURES):
                 await pubsub.aclose()
@@ -432,21 +448,45 @@ class RedisCache:
             log.info("cache-channel-open")
             self._tell("back")
         elif message["type"] == "message":
-            kind, node, token, version, account = message["data"].decode().split(" ", 4)
-            if node == self._node:
-                return
-            self.stats.invalidations_received += 1
-            if kind in "bc":
-                for write in self._writes.get(account, ()):
-                    write.is_alone = False
-            if kind == "b":
-                self._tell("roster_begun", account, token)
-            elif kind in "cd":
-                self._tell("roster_changed", account, int(version), token)
-            elif kind == "a":
-                self._tell("account_changed", account)
-            elif kind == "e":
-                self._tell("everything_changed")
+            try:
+                notice = parse(message["data"])
+            except ValueError:
+                self.stats.notices_unreadable += 1
+                self._overtake_all()
+                self._unreadable.add(message["data"])
+                self._take_unreadable()
+            else:
+                if notice.node != self._node:
+                    self._heed(notice)
+
+    def _heed(self, notice: Notice) -> None:
+        self.stats.invalidations_received += 1
+        kind, account = notice.kind, notice.account
+        if kind in "bc":
+            for write in self._writes.get(account, ()):
+                write.is_alone = False
+        if kind == "b":
+            self._tell("roster_begun", account, notice.token)
+        elif kind in "cd":
+            self._tell("roster_changed", account, notice.version, notice.token)
+        elif kind == "a":
+            self._tell("account_changed", account)
+        else:
+            self._overtake_all()
+            self._tell("everything_changed")
+
+    def _overtake_all(self) -> None:
+        """Others may have begun to change any roster."""
+        for writes in self._writes.values():
+            for write in writes:
+                write.is_alone = False
+
+    def _take_unreadable(self) -> None:
+        """A node of another version may have said it, so it is not left out; what it said may be anything."""
+        if (taken := self._unreadable.take()) is not None:
+            count, notice = taken
+            log.warning("notice-unreadable", extra={"count": count, "notice": notice})
+            self._tell("everything_changed")
 
     def _tell(self, method: str, *args: Any) -> None:
         try:
@@ -464,3 +504,9 @@ def _ms(seconds: float) -> int:
 
 def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+def _report(error: BaseException) -> None:
+    """Say it if Redis is not the reason."""
+    if not isinstance(error, FAILURES):
+        log.error("cache-failed", exc_info=error)
