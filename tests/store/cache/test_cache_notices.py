@@ -71,12 +71,12 @@ async def test_a_flood_of_them_is_taken_together(make_nodes, shared_server, capl
 @pytest.mark.parametrize("data", [b"rubbish", b"e node - 0 -"], ids=["unreadable", "everything"])
 async def test_what_may_have_been_another_begin_overtakes_a_write(nodes, shared_server, data):
     """The roster may have been changed by another node between this one's finish and its keeping it."""
-    first, second = nodes
-    write = await first.cache.begin(A)
-    shared_server.ask("PUBLISH", first.cache._channel, data)
-    await first.until(lambda: ("everything",) in first.notices.all)
+    node = nodes[0]
+    write = await node.cache.begin(A)
+    shared_server.ask("PUBLISH", node.cache._channel, data)
+    await node.until(lambda: ("everything",) in node.notices.all)
     assert not write.is_alone
-    assert not await first.cache.finish(write, 1, pack(Roster(A, 1)))
+    assert not await node.cache.finish(write, 1, pack(Roster(A, 1)))
 
 
 async def test_a_lost_channel_overtakes_a_write(make_nodes, own_server):
