@@ -55,9 +55,10 @@ async def test_what_cannot_be_read_may_have_said_anything(nodes, shared_server, 
 async def test_a_flood_of_them_is_taken_together(make_nodes, shared_server, caplog, monkeypatch):
     monkeypatch.setattr("xmppd.store.cache.UNREADABLE_SECONDS", 2.0)
     (node,) = await make_nodes(shared_server.url, 1)
-    with shared_server.client as client:
+    with shared_server.client as client, client.pipeline(transaction=False) as flood:
         for _ in range(500):
-            client.publish(node.cache._channel, b"\x1b[2J" + b"x" * 1000)
+            flood.publish(node.cache._channel, b"\x1b[2J" + b"x" * 1000)
+        flood.execute()
     await node.until(lambda: node.stats.notices_unreadable == 500)
     assert node.notices.all.count(("everything",)) == 1
     await node.until(lambda: node.notices.all.count(("everything",)) == 2)
