@@ -173,3 +173,13 @@ def test_the_driver_of_cassandra_is_heard_when_it_matters(logging_to, level, hea
     driver.warning("down again")
     driver.error("broken")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == heard
+
+
+def test_what_the_driver_of_cassandra_also_raises_is_not_told_twice(logging_to):
+    stream = io.StringIO()
+    logging_to(stream, level="info")
+    driver = logging.getLogger("cassandra.cluster")
+    driver.error("Error preparing query:")
+    driver.error("Unexpected failure while adding node %s", "a")
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["event"] == "Unexpected failure while adding node a"

@@ -32,6 +32,13 @@ The driver of Cassandra warns once a second for each node that is down, and repe
 about. Events of ours tell what matters.
 """
 
+TOLD = (
+    "Control connection failed to connect",
+    "Error preparing query",
+    "Failed to authenticate",
+)
+"""How lines of a driver begin that tell, with a traceback, of an error that it raises too and we tell."""
+
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _SECRET = re.compile(r"(?i)password|passwd|secret|token|body|credential")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -56,6 +63,7 @@ def configure(config: LogConfig, stream: TextIO = sys.stderr, *, node: str = "")
     as_text = config.format == "text" or (config.format == "auto" and terminal)
     handler = _Handler(stream)
     handler.addFilter(Seldom())
+    handler.addFilter(_is_news)
     handler.setFormatter(TextFormatter(colours=terminal) if as_text else JsonFormatter(node))
     root = logging.getLogger()
     for former in [former for former in root.handlers if isinstance(former, _Handler)]:
@@ -69,6 +77,10 @@ def configure(config: LogConfig, stream: TextIO = sys.stderr, *, node: str = "")
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Marks the handler that `configure` owns."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.name.startswith("cassandra.") and str(record.msg).startswith(TOLD))
 
 
 class Seldom(logging.Filter):

@@ -234,12 +234,18 @@ Compaction = Annotated[Mapping[str, str], Field(min_length=1)]
 """Options of a compaction strategy as CQL has them, `class` among them."""
 
 
+def _with_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
+    if key is not None and info.data.get("certificate") is None:
+        raise ValueError("needs the certificate it belongs to")
+    return key
+
+
 class CassandraTlsConfig(Section):
     """Encryption between the server and Cassandra. PEM files; without `ca` those the system trusts."""
 
     ca: Path | None = None
     certificate: Path | None = None
-    key: Path | None = None
+    key: Annotated[Path | None, AfterValidator(_with_certificate)] = None
     check_host_name: bool = True
 
 

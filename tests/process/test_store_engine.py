@@ -117,6 +117,7 @@ def test_tables_are_checked_and_made_by_commands(run, request, engine):
         ("migrate: never", 5, "must be one of auto, check"),
         ("password_file: /nowhere", 5, "cannot be read"),
         ("tls: {cert: x}", 11, "unknown key"),
+        ("tls: {key: x}", 16, "needs the certificate"),
         ("keyspaces: x", 5, "did you mean keyspace"),
     ],
 )

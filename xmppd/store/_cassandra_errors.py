@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ssl import SSLError
+
 from cassandra import (
     AuthenticationFailed,
     InvalidRequest,
@@ -15,7 +17,7 @@ from cassandra import (
     WriteTimeout,
 )
 from cassandra.cluster import NoHostAvailable
-from cassandra.connection import ConnectionException
+from cassandra.connection import ConnectionException, ConnectionShutdown
 from cassandra.protocol import IsBootstrappingErrorMessage, OverloadedErrorMessage, SyntaxException
 
 from xmppd.errors import StoreBug, StoreError, StoreTimeout, StoreUnavailable
@@ -51,6 +53,13 @@ def is_of_one_partition(error: StoreError) -> bool:
     return isinstance(error.__cause__, ReadFailure)
 
 
+def is_hung_up(error: BaseException) -> bool:
+    """Whether a node was reached and hung up, as one does that wants TLS, or another certificate."""
+    reasons: object = getattr(error, "errors", None)
+    kinds = (ConnectionResetError, ConnectionShutdown, SSLError)
+    return isinstance(reasons, dict) and any(isinstance(reason, kinds) for reason in reasons.values())
+
+
 def _sentence(error: BaseException) -> str:
     """What went wrong, without the words of the protocol where we know better ones."""
     if isinstance(error, NoHostAvailable):
@@ -68,4 +77,7 @@ def _sentence(error: BaseException) -> str:
         return str(error.args[0]) if error.args else type(error).__name__
     if isinstance(error, ConnectionException):
         return f"the connection broke: {error}"
+    if isinstance(error, OSError):
+        # The driver puts its own words before those of the system or of OpenSSL.
+        return (error.strerror or str(error)).rpartition("Last error: ")[2]
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -13,7 +13,7 @@ import logging
 import ssl
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,10 +29,10 @@ from cassandra.policies import (
 )
 from cassandra.query import BatchStatement, BatchType, tuple_factory
 
-from xmppd.errors import StoreError, StoreTimeout, StoreUnavailable
+from xmppd.errors import ConfigError, Problem, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
 from xmppd.store._cassandra_calls import Conditional, Found, Statement
-from xmppd.store._cassandra_errors import is_of_one_partition, translated
+from xmppd.store._cassandra_errors import is_hung_up, is_of_one_partition, translated
 from xmppd.store._cassandra_nodes import Nodes
 from xmppd.store._cassandra_options import CassandraOptions
 from xmppd.store._turns import Slots, Turns
@@ -108,16 +108,19 @@ class Link:
         return self._live is not None
 
     async def connect(self) -> None:
-        """Connect to the cluster; StoreUnavailable."""
+        """Connect to the cluster; StoreUnavailable, or ConfigError for a file that cannot be used."""
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="store-prepare")
         cluster = self._cluster()
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="store-prepare")
         try:
             session = await self._loop.run_in_executor(self._threads, cluster.connect)
         except Exception as error:
             await self._loop.run_in_executor(self._threads, cluster.shutdown)
             self._threads.shutdown(wait=False)
-            raise translated(error) from error
+            failed = translated(error)
+            if is_hung_up(error):
+                failed = StoreUnavailable(f"{failed} (is store.cassandra.tls as it wants?)")
+            raise failed from error
         cluster.register_listener(Nodes())
         # The clocks of Cassandra decide which write is the last one, not ours: theirs are fewer.
         session.use_client_timestamp = False
@@ -450,11 +453,25 @@ def _is_cassandras(error: StoreError) -> bool:
 
 
 def _ssl_context(options: CassandraOptions) -> ssl.SSLContext | None:
-    """How Cassandra is recognised, and we by it; None without TLS. OSError for files that cannot be read."""
+    """How Cassandra is recognised, and we by it; None without TLS. ConfigError for files that are no use."""
     if not options.tls:
         return None
-    context = ssl.create_default_context(cafile=options.tls_ca)
+    with _told_of("ca", options.tls_ca):
+        context = ssl.create_default_context(cafile=options.tls_ca)
     context.check_hostname = options.tls_check_host_name
     if options.tls_certificate is not None:
-        context.load_cert_chain(options.tls_certificate, options.tls_key)
+        with _told_of("certificate", options.tls_certificate, options.tls_key):
+            # A key with a password is refused; OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(options.tls_certificate, options.tls_key, password="")
     return context
+
+
+@contextlib.contextmanager
+def _told_of(key: str, *files: str | None) -> Iterator[None]:
+    """Inside, files that a key of the configuration names are read."""
+    try:
+        yield
+    except OSError as error:
+        names = " with ".join(filter(None, files))
+        problem = f"{names} cannot be used: {error.strerror or error}"
+        raise ConfigError([Problem(f"store.cassandra.tls.{key}", 0, 0, "", problem)]) from error
