@@ -142,6 +142,15 @@ class Client:
         answer = await self.ask("get", f"<query xmlns='{ns.ROSTER}'/>")
         return [(item.get("jid", ""), item.get("name", "")) for item in answer[0]]
 
+    async def pushed(self) -> list[tuple[str, str]]:
+        """Address and name of every contact that was pushed since the last call."""
+        await self.ping()
+        pushes = [
+            tree[0][0] for tree in self._inbox if tree.tag.endswith("}iq") and tree.get("type") == "set"
+        ]
+        self._inbox = []
+        return [(item.get("jid", ""), item.get("name", "")) for item in pushes]
+
     async def bodies(self) -> list[str]:
         """The bodies of all messages received so far, offline ones included."""
         await self.ping()
