@@ -133,6 +133,13 @@ async def put(server, user, contact, name):
     client.hang_up()
 
 
+async def on_both(servers, user):
+    """A session on each that has the roster, and so is pushed what changes."""
+    clients = [await server.login(user) for server in servers]
+    assert [await client.roster() for client in clients] == [[(FRIEND, "old")]] * 2
+    return clients
+
+
 async def pushed(client, wanted):
     """All that is pushed until that came."""
     found = []
@@ -152,14 +159,16 @@ async def test_rosters_while_one_server_cannot_reach_redis(servers, gate, truth)
 
 async def cut_off(servers, gate, truth, how, times):
     near, far = servers
-    here, there, mixed, busy = users = [f"{name}.{how}" for name in ("here", "there", "mixed", "busy")]
+    names = ("here", "there", "mixed", "busy", "quiet", "still")
+    here, there, mixed, busy, quiet, still = users = [f"{name}.{how}" for name in names]
     near.add(*users)
     for user in users:
         await put(near, user, FRIEND, "old")
         for server in servers:  # in Redis, and in the memory of both
             assert await shown(server, user) == [(FRIEND, "old")]
-    one, other = [await server.login(busy) for server in servers]
-    assert await one.roster() == await other.roster()
+    one, other = await on_both(servers, busy)
+    quiet_near, quiet_far = await on_both(servers, quiet)
+    still_near, still_far = await on_both(servers, still)
 
     gate.cut(how)
     await far.logged("cache-lost", times)
@@ -174,7 +183,11 @@ async def cut_off(servers, gate, truth, how, times):
         assert await shown(server, mixed) == [(FRIEND, "of far"), (NEW, "of near")]
     for number, client in enumerate((one, other, one, other), 1):
         assert (await client.put_contact(BOTH, str(number))).get("type") == "result"
+    assert (await quiet_near.put_contact(FRIEND, "of near")).get("type") == "result"
+    assert (await still_far.put_contact(FRIEND, "of far")).get("type") == "result"
     gate.mend()
+    assert await pushed(quiet_far, (FRIEND, "of near")) == [(FRIEND, "of near")]
+    assert await pushed(still_near, (FRIEND, "of far")) == [(FRIEND, "of far")]
     await far.logged("cache-back", times)
     await far.logged("cache-channel-open", times + 1)
 
