@@ -106,8 +106,8 @@ class CassandraNode:
             "cassandra.skip_wait_for_gossip_to_settle": 0,
             "cassandra.ring_delay_ms": 0 if self.count == 1 else 5000,
             "cassandra.shutdown_announce_in_ms": 200,
-            # With PasswordAuthenticator the first role is made so late after the start.
-            "cassandra.superuser_setup_delay_ms": 0,
+            # So long after the start the first role is made, and when no quorum is up it is tried again.
+            "cassandra.superuser_setup_delay_ms": 1000,
             "jna.tmpdir": self.folder,
         }
         return [
