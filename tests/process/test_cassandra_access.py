@@ -4,13 +4,17 @@ import datetime as dt
 import ipaddress
 import json
 import re
+import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import Cluster, NoHostAvailable
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -98,9 +102,29 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, papers: Path) -> Iterator[
     engines.start()
     try:
         ((host, port),) = engines.contact_points
+        wait_for_first_role(host, port, papers)
         yield f"{host}:{port}"
     finally:
         engines.remove()
+
+
+def wait_for_first_role(host: str, port: int, papers: Path) -> None:
+    """It is made a second after the node accepts connections."""
+    context = ssl.create_default_context(cafile=papers / "ca.pem")
+    context.load_cert_chain(papers / "xmppd.pem")
+    end = time.monotonic() + 30
+    while True:
+        cluster = Cluster(
+            [host], port=port, ssl_context=context, auth_provider=PlainTextAuthProvider(**FIRST)
+        )
+        try:
+            cluster.connect()
+            return
+        except NoHostAvailable:
+            assert time.monotonic() < end, "there is no role"
+            time.sleep(0.2)
+        finally:
+            cluster.shutdown()
 
 
 @pytest.fixture
