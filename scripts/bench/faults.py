@@ -6,7 +6,8 @@ frozen or filled. Everything answered must be there afterwards, once; what was r
 now (error type wait), and no session may end.
 
 calm: nothing fails. cassandra: one node and then a second one are killed, and come back. frozen: the same
-with nodes that stop answering and go on later. redis: killed, restarted empty, slow, full.
+with nodes that stop answering and go on later. ring: all three nodes are killed at once. redis: killed,
+restarted empty, slow, full.
 
 For each part of a run a line says how many requests were answered and refused, how long after its beginning
 the last refusal came, and the longest answer. Exit status 1 when a promise was broken.
@@ -195,13 +196,40 @@ async def outage(run: Run, how: str, hurt: Callable[[str], None], heal: Callable
     run.journal.lag = float("inf")
     began = time.monotonic()
     await run.engines(hurt, second)
-    events = await run.part(f"{second} {how} too", run.seconds)
+    await without_quorum(run, f"{second} {how} too", began)
+    await back(run, heal, [second, first])
+
+
+async def ring(run: Run) -> None:
+    """All nodes are killed at once, and start again with what is on their disks."""
+    engines = run.backend.engines
+    names = [node.name for node in engines.nodes() if node.name != "redis"]
+
+    def kill() -> None:
+        for process in [engines.process(name) for name in names]:
+            assert process is not None, "all are up"
+            process.send(signal.SIGKILL)
+        for name in names:
+            engines.kill(name)  # waits for its end
+
+    async def come_back(_names: Sequence[str]) -> None:
+        await run.engines(engines.start)
+
+    run.journal.lag = float("inf")
+    began = time.monotonic()
+    await run.engines(kill)
+    await without_quorum(run, "all nodes killed", began)
+    await back(run, come_back, names)
+
+
+async def without_quorum(run: Run, title: str, began: float) -> None:
+    """Nothing can be stored since `began`, so nothing may be acknowledged."""
+    events = await run.part(title, run.seconds)
     run.wrong += [
-        f"answered with one node of three, {event.at - began:.1f} s after: {event}"
+        f"answered without a quorum, {event.at - began:.1f} s after: {event}"
         for event in events
         if event.kind in WRITES and not event.refusal and event.at > began + IN_FLIGHT
     ][:5]
-    await back(run, heal, [second, first])
 
 
 async def back(run: Run, heal: Callable[..., Any], names: Sequence[str]) -> None:
@@ -260,7 +288,7 @@ async def redis_faults(run: Run) -> None:
     run.wrong += [f"refused: {event}" for event in run.journal.since(began) if event.refusal][:5]
 
 
-SCENARIOS = {"calm": calm, "cassandra": cassandra, "frozen": frozen, "redis": redis_faults}
+SCENARIOS = {"calm": calm, "cassandra": cassandra, "frozen": frozen, "ring": ring, "redis": redis_faults}
 
 
 async def work(run: Run, scenarios: Sequence[str]) -> int:
@@ -279,7 +307,9 @@ async def work(run: Run, scenarios: Sequence[str]) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("scenarios", nargs="*", default=["cassandra", "frozen", "redis"], metavar="SCENARIO")
+    parser.add_argument(
+        "scenarios", nargs="*", default=["cassandra", "frozen", "ring", "redis"], metavar="SCENARIO"
+    )
     parser.add_argument("--seconds", type=float, default=15.0, help="of each part")
     parser.add_argument("--pace", type=float, default=5.0, help="requests a second of one session, at most")
     parser.add_argument("--servers", type=int, default=2)
@@ -288,8 +318,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.scenarios if name not in SCENARIOS]:
         parser.error(f"there is no scenario {unknown[0]}: {', '.join(SCENARIOS)}")
-    ring = 3 if {"cassandra", "frozen"} & {*arguments.scenarios} else 0
-    backend = Backend(arguments.store, own_cassandra=ring, own_redis="redis" in arguments.scenarios)
+    nodes = 3 if {"cassandra", "frozen", "ring"} & {*arguments.scenarios} else 0
+    backend = Backend(arguments.store, own_cassandra=nodes, own_redis="redis" in arguments.scenarios)
     servers = [
         Server(backend.folder / f"server{n}", arguments.port + 2 * n) for n in range(arguments.servers)
     ]

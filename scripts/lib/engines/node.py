@@ -139,6 +139,8 @@ class CassandraNode:
                 {"class_name": "org.apache.cassandra.locator.SimpleSeedProvider", "parameters": seeds}
             ],
             "auto_bootstrap": False,
+            # The first node of a ring that is started again would wait ten seconds for the others.
+            "block_for_peers_timeout_in_secs": 1,
             "auto_snapshot": False,
             "listen_address": self.address,
             "rpc_address": self.address,
