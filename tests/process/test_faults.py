@@ -372,17 +372,31 @@ async def test_a_name_is_taken_until_nothing_is_left_of_who_had_it():
         assert await register(world, "bob") is None
 
 
+async def remove_and_be_killed(world, client, store, table):
+    """Ask for the removal of the account. What is done then ends where `table` is deleted from."""
+    is_there = asyncio.Event()
+
+    def refuse(name, account):
+        if name == table:
+            is_there.set()
+        return name == table
+
+    store.refuses = refuse
+    removal = "<query xmlns='jabber:iq:register'><remove/></query>"
+    asking = asyncio.create_task(client.ask("set", removal))
+    await asyncio.wait_for(is_there.wait(), 10)
+    await world.app.jobs.drain(0.1)
+    assert (await asking).get("type") == "result"
+    store.refuses = lambda name, account: False
+
+
 @pytest.mark.asyncio
 async def test_a_promised_removal_is_finished_after_a_restart():
     store = Failing(":memory:")
     async with World(store=store, plugins=("register",)) as world:
         bob = await world.login("bob")
-        store.refuses = lambda table, account: table == "account"  # as if it were killed here
-        remove = "<query xmlns='jabber:iq:register'><remove/></query>"
-        assert (await bob.ask("set", remove)).get("type") == "result"
-        await world.settle()
+        await remove_and_be_killed(world, bob, store, "account")
         assert await world.app.server.account_exists("bob@localhost")
-        store.refuses = lambda table, account: False
         await world.app.loader.reload("register", world.config)
         await world.settle()
         assert not await world.app.server.account_exists("bob@localhost")
@@ -396,12 +410,8 @@ async def test_a_promised_removal_does_not_remove_who_has_the_name_now():
         store=store, plugins=("register",), plugin_config={"register": {"accounts": 9}}
     ) as world:
         bob = await world.login("bob")
-        # The account goes, the promise stays: as if it were killed in between.
-        store.refuses = lambda table, account: table == "register_removals"
-        await bob.ask("set", "<query xmlns='jabber:iq:register'><remove/></query>")
-        await world.settle()
+        await remove_and_be_killed(world, bob, store, "register_removals")  # the promise stays
         assert not await world.app.server.account_exists("bob@localhost")
-        store.refuses = lambda table, account: False
         await world.advance(1)
         await world.app.accounts.create("bob@localhost", "another")
         await world.app.loader.reload("register", world.config)
@@ -427,16 +437,16 @@ async def test_a_late_end_of_a_promise_spares_what_the_next_owner_was_promised()
 
 
 class Overtaken(SqliteStore):
-    """A store in which another server removes an account when this one has deleted its roster."""
+    """A store in which another server removes an account when this one deletes its roster."""
 
     next_owner = None
 
-    async def delete(self, table, key):
-        await super().delete(table, key)
+    async def get_static(self, table, partition):
         if table.name == "roster":
-            await super().delete(ACCOUNT, key)
+            await self.delete(ACCOUNT, partition)
             if self.next_owner is not None:
-                await self.put(ACCOUNT, {"account": key[0], **self.next_owner})
+                await self.put(ACCOUNT, {"account": partition[0], **self.next_owner})
+        return await super().get_static(table, partition)
 
 
 @pytest.mark.asyncio
