@@ -27,10 +27,11 @@ def lag(asked: str, version: int) -> int | None:
 
 
 def deltas(entries: Sequence[LogEntry], since: int, version: int) -> list[bytes] | None:
-    """The payloads of the pushes that lead a client from `since` to `version` or beyond, in the order of
-    versions; None when the entries do not prove that they are all that happened.
+    """The payloads of the pushes that lead a client from `since` to `version` or beyond; None when the
+    entries do not prove that they are all that happened.
 
-    What came and went is left out, and so is all but the last change of one item.
+    What came and went is left out, and so is all but the last change of one item. So only the last push
+    brings a new version: who does not get that far has the roster of none but `since`, and asks from there.
     """
     if not entries or len(entries) > MAX_CHANGES or not all(entry.is_whole for entry in entries):
         return None
@@ -42,10 +43,11 @@ def deltas(entries: Sequence[LogEntry], since: int, version: int) -> list[bytes]
     for entry in entries:
         first.setdefault(entry.contact, entry)
         last[entry.contact] = entry
+    changed = [entry for contact, entry in last.items() if seen(entry.new) != seen(first[contact].old)]
+    changed.sort(key=lambda entry: entry.version)
+    versions = [since] * (len(changed) - 1) + [entries[-1].version]
     return [
-        push_of(entry.contact, entry.new, entry.version)
-        for entry in sorted(last.values(), key=lambda entry: entry.version)
-        if seen(entry.new) != seen(first[entry.contact].old)
+        push_of(entry.contact, entry.new, version) for entry, version in zip(changed, versions, strict=False)
     ]
 
 
