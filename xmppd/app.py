@@ -79,6 +79,7 @@ class App:
         self.store = store if store is not None else store_of(config, now)
         self.accounts = Accounts(self.store, iterations=config.auth.iterations, now=now)
         self.cache = shared_cache(config)
+        tier = RosterTier(self.cache, loads=config.cache.loads) if self.cache is not None else None
         limits = config.limits
         self.rosters = Rosters(
             self.store,
@@ -87,7 +88,7 @@ class App:
             max_name_bytes=limits.name_bytes,
             log_days=config.rosters.log_days,
             cache_bytes=config.cache.memory,
-            tier=RosterTier(self.cache, loads=config.cache.loads) if self.cache is not None else None,
+            tier=tier,
             now=now,
         )
         domains = frozenset(config.server.domains)
@@ -137,9 +138,11 @@ class App:
             clock=clock,
             max_age=config.cache.ttl,
         )
-        if self.cache is not None:
-            self.rosters.on_loaded = self.elsewhere.roster_loaded
-            self.accounts.on_changed.append(self.cache.publish_account)
+        self.rosters.on_loaded = self.elsewhere.roster_loaded
+        self.rosters.on_unsure = self.elsewhere.roster_unsure
+        if tier is not None:
+            tier.on_marked = self.elsewhere.roster_marked
+            self.accounts.on_changed.append(tier.cache.publish_account)
         self._mechanisms = mechanisms(config, self.accounts)
         self.service = Service(
             service_rules(config),

@@ -364,7 +364,20 @@ async def test_a_removal_wins_over_changes_in_between(wrapped: Wrapped, store: S
     wrapped.get_static = read_and_be_late  # type: ignore[method-assign]
     await rosters.remove_account(ALICE)
     assert await rosters.items(ALICE) == []
-    assert await store.get_static(ROSTER, (ALICE,)) is None
+
+
+@pytest.mark.asyncio
+async def test_the_first_write_of_a_roster_does_not_come_after_its_removal(wrapped: Wrapped) -> None:
+    rosters = rosters_on(wrapped)
+    await load(rosters)
+    wrapped.fail = StoreTimeout
+    with pytest.raises(StoreTimeout):
+        await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
+    wrapped.fail = None
+    await rosters.remove_account(ALICE)
+    assert wrapped.late is not None
+    assert not await wrapped.late()
+    assert await rosters.items(ALICE) == []
 
 
 @pytest.mark.asyncio

@@ -183,10 +183,11 @@ class Fence:
         *,
         static: Mapping[str, Value] | None = None,
         expect: Mapping[str, Value] | None = None,
+        ttl: float | None = None,
     ) -> bool:
         """Apply writes of one partition."""
         return await self._store.batch(
-            self._inner(table), self._marked(partition), writes, static=static, expect=expect
+            self._inner(table), self._marked(partition), writes, static=static, expect=expect, ttl=ttl
         )
 
     async def migrate(self, tables: Sequence[Table]) -> list[str]:

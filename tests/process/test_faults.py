@@ -16,7 +16,8 @@ import pytest
 
 from xmppd import ns
 from xmppd.core.accounts import ACCOUNT, AccountUnknown
-from xmppd.errors import StoreUnavailable
+from xmppd.core.roster import ROSTER
+from xmppd.errors import StoreTimeout, StoreUnavailable
 from xmppd.store.sqlite import SqliteStore
 from xmppd.store.table import Table
 from xmppd.testing import Clock, World, refusal
@@ -316,6 +317,9 @@ REMOVAL = (
 )
 
 
+ITEM = f"<query xmlns='{ns.ROSTER}'><item jid='{{}}@localhost'/></query>"
+
+
 async def subscription(world, account, contact):
     item = await world.app.rosters.get_item(f"{account}@localhost", f"{contact}@localhost")
     return "none" if item is None else item.subscription
@@ -370,6 +374,43 @@ async def test_a_name_is_taken_until_nothing_is_left_of_who_had_it():
         store.refuses = lambda table, account: False
         await world.app.server.remove_account("bob@localhost")
         assert await register(world, "bob") is None
+
+
+class Unheard(SqliteStore):
+    """A store that does what it is told, and cannot say so while it is `deaf`."""
+
+    deaf = False
+
+    async def batch(self, *args, **how):
+        done = await super().batch(*args, **how)
+        if self.deaf:
+            raise StoreTimeout("nobody knows")
+        return done
+
+
+@pytest.mark.asyncio
+async def test_a_change_of_unknown_outcome_is_told_when_it_is_known(monkeypatch):
+    """The session has to have what the version that it is told of stands for."""
+    monkeypatch.setattr("xmppd.core.roster._RETRY_SECONDS", -1.0)
+    store = Unheard(":memory:")
+    async with World(store=store) as world:
+        alice, other = await world.login("alice"), await world.login("alice")
+        for session in (alice, other):
+            await session.ask("get", f"<query xmlns='{ns.ROSTER}'/>")
+            await session.receive_all()
+        store.deaf = True
+        setting = asyncio.create_task(alice.ask("set", ITEM.format("bob")))
+        await asyncio.sleep(0.05)
+        store.deaf = False
+        assert refusal(await setting) == "wait resource-constraint"
+        await alice.ask("set", ITEM.format("carol"))
+        async with asyncio.timeout(10):
+            while world.app.rosters.cache["rosters_unsure"]:
+                await world.settle()
+        stanzas = await other.receive_all()
+        pushes = [stanza[0] for stanza in stanzas if stanza.get("type") == "set"]
+        assert [push[0].get("jid") for push in pushes] == ["bob@localhost", "carol@localhost"]
+        assert pushes[-1].get("ver") == str((await store.get_static(ROSTER, ("alice@localhost",)))["version"])
 
 
 async def remove_and_be_killed(world, client, store, table):

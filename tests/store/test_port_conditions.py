@@ -401,6 +401,20 @@ async def test_a_table_has_a_default_life(opened, engine):
     assert await store.get_static(TOKENS, ("a",)) is None
 
 
+async def test_static_values_may_have_a_life(opened, engine):
+    store = await opened(ITEMS)
+    await store.batch(ITEMS, ("a",), [Put({"contact": "b"})], static={"version": 1})
+    assert await store.batch(ITEMS, ("a",), [Delete()], static={"version": 2}, expect={"version": 1}, ttl=2)
+    assert await store.get_static(ITEMS, ("a",)) == {"version": 2, "title": None}
+    engine.advance(2.1)
+    assert await store.get_static(ITEMS, ("a",)) is None
+    assert (await store.dump(ITEMS)).entries == []
+    assert await store.batch(ITEMS, ("a",), [], static={"version": 3}, expect={"version": None}, ttl=2)
+    assert await store.batch(ITEMS, ("a",), [], static={"version": 4}, expect={"version": 3})
+    engine.advance(2.1)
+    assert await store.get_static(ITEMS, ("a",)) == {"version": 4, "title": None}
+
+
 async def test_what_has_expired_is_absent_for_conditions(opened, engine):
     store = await opened(BRIEF)
     await store.batch(BRIEF, ("a",), [Put({"token": "t", "used": True, "note": "old"})], static={"count": 1})

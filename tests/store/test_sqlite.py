@@ -16,7 +16,7 @@ import uvloop
 
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
 from xmppd.store.sqlite import SqliteStore
-from xmppd.store.table import Delete, Put, Table
+from xmppd.store.table import Put, Table
 
 NOTES = Table("notes", ("owner",), ("number",), {"number": "int", "body": "blob"}, static={"count": "int"})
 TOKENS = Table("tokens", ("owner",), columns={"value": "text"}, ttl=60)
@@ -420,12 +420,3 @@ async def test_expired_rows_leave_the_file_bit_by_bit(opening, path, clock):
         assert rows_in_file(path) == 1
         assert store.stats.purged == 1200
         assert await store.get(TOKENS, ("stays",)) is not None
-
-
-@pytest.mark.asyncio
-async def test_a_partition_that_was_emptied_leaves_nothing(opening, path):
-    async with opening() as store:
-        await store.batch(NOTES, ("a",), [Put({"number": 1})], static={"count": 1})
-        await store.batch(NOTES, ("a",), [Delete()], static={"count": None}, expect={"count": 1})
-    with contextlib.closing(sqlite3.connect(path)) as other:
-        assert other.execute('SELECT count(*) FROM "notes:static"').fetchone() == (0,)

@@ -67,9 +67,7 @@ class Elsewhere:
         """Another node begins to change the roster."""
         self._rosters.forget(account)
         if account in self._live:
-            self._underway[token] = (account, self._clock() + MARK_SECONDS)
-            if len(self._underway) > UNDERWAY:
-                self._look_at(self._underway.pop(next(iter(self._underway)))[0])
+            self._expect_end(token, account)
 
     def roster_changed(self, account: str, version: int, token: str) -> None:
         """Another node changed the roster to this version (0: it did not after all; -1: nobody knows)."""
@@ -83,6 +81,15 @@ class Elsewhere:
         roster = live.roster if live is not None else None
         if roster is not None and (version < 0 or version > roster.version):
             self._look_at(account)
+
+    def roster_marked(self, account: str) -> None:
+        """The roster was read while a change is under way whose beginning nobody here may have heard of."""
+        self._underway.pop(account, None)  # the dictionary is in the order of what is due
+        self._expect_end(account, account)
+
+    def roster_unsure(self, account: str) -> None:
+        """Nobody knows what became of a change made here: sessions may hold what is no longer true."""
+        self._look_at(account)
 
     def account_changed(self, account: str) -> None:
         """Another node made, changed or removed the account."""
@@ -99,7 +106,6 @@ class Elsewhere:
 
     def lost(self) -> None:
         """No notices arrive: nothing that others may change is kept in memory from now on."""
-        self._underway.clear()
         self._rosters.forget_all()
         self._accounts.trust(False)
 
@@ -143,7 +149,14 @@ class Elsewhere:
                 head = build.start_tag("iq", {"type": "set", "id": f"away{self._pushes}", "to": session.full})
                 session.send(head + b">" + payload + b"</iq>")
 
+    def _expect_end(self, token: str, account: str) -> None:
+        self._underway[token] = (account, self._clock() + MARK_SECONDS)
+        if len(self._underway) > UNDERWAY:
+            self._look_at(self._underway.pop(next(iter(self._underway)))[0])
+
     def _look_at(self, account: str, *, itself: bool = False) -> None:
+        if account not in self._live:
+            return
         self._suspects[account] = itself or self._suspects.get(account, False)
         if not self._is_looking:
             self._is_looking = True

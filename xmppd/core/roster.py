@@ -96,7 +96,8 @@ class Rosters:
     `max_groups` the groups of an item, `max_name_bytes` a name and a group, `cache_bytes` all rosters kept in
     memory here (sessions may hold more). Changes are logged for `log_days` (0: not at all). `tier` is a cache
     that other nodes share. `now` gives seconds since the epoch. `on_loaded` is told of every roster read from
-    elsewhere than memory.
+    elsewhere than memory, `on_unsure` of every account whose roster may have been changed and must be loaded
+    to know.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Rosters:
         self._store = store
         self._tier = tier
         self.on_loaded: Callable[[Roster], None] | None = None
+        self.on_unsure: Callable[[str], None] | None = None
         self._max_items = max_items
         self._max_requests = max_requests
         self._max_groups = max_groups
@@ -356,15 +358,19 @@ class Rosters:
         self,
         account: str,
         version: int,
-        newer: int | None,
+        newer: int,
         writes: Sequence[Put | Delete] = (),
         after: Roster | None = None,
+        *,
+        ttl: float | None = None,
     ) -> tuple[bool, bool]:
-        """Write to the store, and make the version `newer` (None: no roster any more), if it is `version` (0:
+        """Write to the store, and make the version `newer`, to live for `ttl` seconds, if it is `version` (0:
         never written). Whether that was done, and whether `after` may be kept in memory.
         """
         static, expect = {"version": newer}, {"version": version or None}
-        batch = functools.partial(self._store.batch, ROSTER, (account,), writes, static=static, expect=expect)
+        batch = functools.partial(
+            self._store.batch, ROSTER, (account,), writes, static=static, expect=expect, ttl=ttl
+        )
         try:
             if self._tier is not None:
                 return await self._tier.write(account, batch, after)
@@ -374,6 +380,8 @@ class Rosters:
         except BaseException:  # timed out or cancelled: it may be written yet
             self._unsure.add(account)
             self.forget(account)
+            if self.on_unsure is not None:
+                self.on_unsure(account)
             raise
         return is_written, is_written
 
@@ -384,13 +392,17 @@ class Rosters:
         self._unsure.discard(account)
 
     async def remove_account(self, account: str) -> None:
-        """Delete the whole roster. Tell the contacts before: `items` and their `farewell` say what."""
+        """Delete the whole roster. Tell the contacts before: `items` and their `farewell` say what.
+
+        A version stays for a day, so that no write that is late, the very first one included, finds what it
+        expected.
+        """
         for _ in range(_ATTEMPTS):
-            version = await self._version(account)
-            # On a condition like all else: a delete that is late must not hit what was written since.
-            is_gone = version is None or (await self._put(account, version, None, [Delete()]))[0]
+            version = await self._version(account) or 0
+            newer = max(version + 1, int(self._now() * 1000))
+            is_done, _ = await self._put(account, version, newer, [Delete()], ttl=DAY)
             self.forget(account)
-            if is_gone:
+            if is_done:
                 return
         raise StoreConflict(f"roster of {account}")
 

@@ -24,10 +24,14 @@ UNKNOWN = -1
 
 
 class Answer(NamedTuple):
-    """What a cache says when asked for a roster: its bytes, or else the lease to fill it under ("": none)."""
+    """What a cache says when asked for a roster: its bytes, or else the lease to fill it under ("": none).
+
+    `is_marked`: a change of it is under way, so what the store has now may soon be old.
+    """
 
     value: bytes | None
     lease: str
+    is_marked: bool = False
 
 
 class Write:
@@ -118,10 +122,14 @@ class SharedCache(Protocol):
 
 
 class RosterTier:
-    """Rosters read and written through a cache that all nodes share."""
+    """Rosters read and written through a cache that all nodes share.
+
+    `on_marked` is told of every account whose roster is read from the store while a change is under way.
+    """
 
     def __init__(self, cache: SharedCache, *, loads: int = LOADS) -> None:
         self.cache = cache
+        self.on_marked: Callable[[str], None] | None = None
         self._loads = asyncio.Semaphore(loads)
 
     async def load(
@@ -137,6 +145,8 @@ class RosterTier:
             if roster is not None:
                 return roster, cache.is_heard
             answer = await cache.read(account, fresh=True)
+        if answer.is_marked and self.on_marked is not None:
+            self.on_marked(account)
         async with self._loads:
             roster = await fetch(account)
         if not answer.lease:

@@ -17,9 +17,6 @@ from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_p
 LONGEST_TTL = 20 * 365 * 86400
 """Seconds. Cassandra refuses a longer life; such a row lives for ever."""
 
-MARK_SECONDS = 86_400
-"""How long the mark of a write stays that takes all values away; it is asked for within seconds."""
-
 KEYS = 50
 """How many rows are asked for at once: the node that is asked gathers them from all that have some."""
 
@@ -164,6 +161,7 @@ class OpenTable:
         writes: Sequence[Put | Delete],
         static: Mapping[str, Value] | None,
         expect: Mapping[str, Value] | None,
+        ttl: float | None,
     ) -> Write | ConditionalWrite:
         """Write rows and static columns of one partition, if the static columns hold what is expected."""
         partition = self.shape.partition(partition)
@@ -180,15 +178,13 @@ class OpenTable:
                 (ranges if write.through else touched).append(write.cluster)
         self.shape.distinct(touched, ranges)
         values = self.shape.static_values(static) if static else {}
-        seconds = self._seconds(None)
+        seconds = self._seconds(ttl)
         if expect is None:
             if values:
                 text = self.cql.update_static(tuple(values), ())
                 statements.append((text, (seconds, *values.values(), *partition)))
             return Write(statements)
         expected, mark = self.shape.static_values(expect), _new_mark()
-        if values and all(value is None for value in values.values()):
-            seconds = MARK_SECONDS  # of what was deleted nothing is to stay, not even the mark
         text = self.cql.update_static(tuple(values), tuple(expected))
         statements.insert(0, (text, (seconds, *values.values(), mark, *partition, *expected.values())))
         look = self.cql.look_static(tuple(expected)), partition

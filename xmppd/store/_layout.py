@@ -68,9 +68,6 @@ class SqlTable:
         self.delete_row = f'DELETE FROM "{name}" WHERE {self._equal(self.key)}'
         self.delete_through = lru_cache(8)(self._delete_through)
         self.delete_partition = f'DELETE FROM "{name}" WHERE {self._equal(self.partition)}'
-        empty = [f'"{column}" IS NULL' for column in self.plain]
-        self.delete_empty = " AND ".join([self.delete_partition, *empty])
-        """Of static columns, when none of them has a value any more."""
         keys, expired = quoted(self.key), f'"{EXPIRES}" <= ? LIMIT ?'
         self.purge = f'DELETE FROM "{name}" WHERE ({keys}) IN (SELECT {keys} FROM "{name}" WHERE {expired})'
 

@@ -127,6 +127,7 @@ class OpenTable:
         writes: Sequence[Put | Delete],
         static: Mapping[str, Value] | None,
         expect: Mapping[str, Value] | None,
+        ttl: float | None,
         now: float,
     ) -> Write:
         """Write rows and static columns of one partition, if the static columns hold what is expected."""
@@ -144,11 +145,7 @@ class OpenTable:
             statements.append(statement)
         self.shape.distinct(touched, ranges)
         if static:
-            values = self.shape.static_values(static)
-            statements.append(self._put_static(partition, values, now))
-            if all(value is None for value in values.values()):
-                assert self._static is not None
-                statements.append((self._static.delete_empty, partition))
+            statements.append(self._put_static(partition, self.shape.static_values(static), ttl, now))
         return Write(statements, None if expect is None else self._static_condition(partition, expect, now))
 
     def purge(self, cursor: sqlite3.Cursor, now: float, limit: int) -> int:
@@ -178,10 +175,13 @@ class OpenTable:
             return self._rows.delete_partition, partition
         return self._rows.delete_row, (*partition, *self.shape.cluster(write.cluster))
 
-    def _put_static(self, partition: Key, values: Mapping[str, Value], now: float) -> Statement:
+    def _put_static(
+        self, partition: Key, values: Mapping[str, Value], ttl: float | None, now: float
+    ) -> Statement:
         assert self._static is not None
         table = self.declaration
-        expires = None if table.ttl is None else now + table.ttl
+        life = check_ttl(table, ttl)
+        expires = None if life is None else now + life
         return self._static.put((*table.partition, *values), (*partition, *values.values()), expires, now)
 
     def _static_condition(self, partition: Key, expect: Mapping[str, Value], now: float) -> Condition:

@@ -173,7 +173,7 @@ class RedisCache:
             return Answer(answer, "")
         if answer == scripts.MARKED:
             self.stats.stale += 1
-            return Answer(None, "")
+            return Answer(None, "", is_marked=True)
         self.stats.misses += 1
         return Answer(None, token if answer == scripts.LEASED else "")
 

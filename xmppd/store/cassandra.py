@@ -225,9 +225,10 @@ class CassandraStore:
         *,
         static: Mapping[str, Value] | None = None,
         expect: Mapping[str, Value] | None = None,
+        ttl: float | None = None,
     ) -> bool:
         """Apply writes of one partition atomically; whether they were applied."""
-        write = self._tables.of(table).batch(partition, writes, static, expect)
+        write = self._tables.of(table).batch(partition, writes, static, expect, ttl)
         if isinstance(write, ConditionalWrite):
             return await self._write_if(write)
         if write.statements:

@@ -171,9 +171,10 @@ class SqliteStore:
         *,
         static: Mapping[str, Value] | None = None,
         expect: Mapping[str, Value] | None = None,
+        ttl: float | None = None,
     ) -> bool:
         """Apply writes of one partition atomically; whether they were applied."""
-        write = self._tables.of(table).batch(partition, writes, static, expect, self._now())
+        write = self._tables.of(table).batch(partition, writes, static, expect, ttl, self._now())
         if not write.statements and write.condition is None:
             return True
         return await self._write(write)

@@ -201,11 +201,13 @@ class Store(Protocol):
         *,
         static: Mapping[str, Value] | None = None,
         expect: Mapping[str, Value] | None = None,
+        ttl: float | None = None,
     ) -> bool:
         """Apply all writes of one partition and new `static` values atomically; whether they were applied.
 
         With `expect` only if the static columns hold these values now (a missing value equals None). The
-        writes must touch different rows, for engines differ in which of two would win.
+        writes must touch different rows, for engines differ in which of two would win. `ttl` is the life of
+        the static values; each row has its own.
         """
 
     # for tools that make, move or check whole tables

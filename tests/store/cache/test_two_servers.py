@@ -190,6 +190,27 @@ async def test_a_write_whose_end_is_never_told_is_looked_at(worlds):
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("is_heard", [True, False], ids=["heard", "channel-lost"])
+async def test_who_logs_in_while_it_is_written_is_looked_at_too(worlds, is_heard):
+    """Nobody here was online when the write began, and its end is never told."""
+    one, two = worlds
+    await one.app.cache.begin("alice@localhost")
+    there = await two.login("alice", "there")
+    if not is_heard:
+        two.app.elsewhere.lost()
+        two.app.elsewhere.back()
+        await two.settle()
+    await one.app.store.batch(
+        ROSTER, ("alice@localhost",), [Put(row_of(RosterItem("bob@localhost")))], static={"version": 2**41}
+    )
+    await two.settle()
+    await there.expect_nothing()
+    two.clock.seconds += 31
+    (push,) = await received(two, there)
+    assert pushed(push) == ("bob@localhost", "none", str(2**41))
+
+
+@pytest.mark.asyncio
 async def test_what_a_login_costs(worlds):
     one, two = worlds
     store = one.app.store
