@@ -30,25 +30,18 @@ def deltas(entries: Sequence[LogEntry], since: int, version: int) -> list[bytes]
     """The payloads of the pushes that lead a client from `since` to `version` or beyond; None when the
     entries do not prove that they are all that happened.
 
-    What came and went is left out, and so is all but the last change of one item. So only the last push
-    brings a new version: who does not get that far has the roster of none but `since`, and asks from there.
+    Each brings an item as it is after its last change that can be seen, and the version of that change. So
+    who gets a part of them may ask from there: whatever changed later is told again, also what came and went
+    or is as it was, for nobody knows what the client has seen of it.
     """
     if not entries or len(entries) > MAX_CHANGES or not all(entry.is_whole for entry in entries):
         return None
     is_chain = entries[0].before == since and all(a.version == b.before for a, b in pairwise(entries))
     if not is_chain or entries[-1].version < version:
         return None
-    first: dict[str, LogEntry] = {}
-    last: dict[str, LogEntry] = {}
-    for entry in entries:
-        first.setdefault(entry.contact, entry)
-        last[entry.contact] = entry
-    changed = [entry for contact, entry in last.items() if seen(entry.new) != seen(first[contact].old)]
-    changed.sort(key=lambda entry: entry.version)
-    versions = [since] * (len(changed) - 1) + [entries[-1].version]
-    return [
-        push_of(entry.contact, entry.new, version) for entry, version in zip(changed, versions, strict=False)
-    ]
+    last = {entry.contact: entry for entry in entries if seen(entry.old) != seen(entry.new)}
+    changes = sorted(last.values(), key=lambda entry: entry.version)
+    return [push_of(entry.contact, entry.new, entry.version) for entry in changes]
 
 
 def cost(pushes: Sequence[bytes]) -> int:
