@@ -233,6 +233,18 @@ async def test_all_types_are_restored(opened):
     assert (await store.scan(copy, (b"\0", 2**62))).rows == (await store.scan(TYPES, (b"\0", 2**62))).rows
 
 
+@pytest.mark.parametrize(("count", "size"), [(400, 8_000), (30, 120_000), (300, 500), (12, 1_200_000)])
+async def test_rows_of_every_size_are_restored(opened, count, size):
+    """An engine may refuse requests that are too large: so not many such rows may go in one."""
+    store = await opened(PROFILE, ITEMS)
+    people = [Stored((f"u{number}",), {"name": "x" * size, "age": number}) for number in range(count)]
+    await store.restore(PROFILE, people)
+    items = [Stored(("a", f"c{number:03}", 1), {"name": "x" * size}) for number in range(count)]
+    await store.restore(ITEMS, items)
+    assert sorted(await pages(store, PROFILE, 50), key=str) == sorted(people, key=str)
+    assert await pages(store, ITEMS, 50) == items
+
+
 async def test_ends_are_restored(opened, engine):
     copy = SHORT.named("short_copy")
     store = await opened(SHORT, copy)

@@ -20,6 +20,15 @@ TOGETHER = 50
 """How many entries are restored by one batch."""
 PARTITIONS = 10
 """Of how many partitions at most: with more Cassandra warns. Ten rows take a third of ten writes."""
+SHARED_BYTES = 4096
+"""The most in a batch of several partitions: beyond 5 KiB Cassandra warns, beyond 50 KiB it refuses them
+(`batch_size_warn_threshold`, `batch_size_fail_threshold`). A batch of one partition it does not measure so.
+"""
+BATCH_BYTES = 1 << 20
+"""The most in any batch that is not a single row: one must fit into half a segment of the commit log."""
+ROW_BYTES = 48
+VALUE_BYTES = 8
+"""What Cassandra counts beside the bytes of the values: for each row, and for each value."""
 
 Read = Callable[[Statement], Awaitable[list[Found]]]
 Write = Callable[[Sequence[Statement]], Awaitable[None]]
@@ -149,14 +158,42 @@ class TableDump:
 def batches(partitions: Sequence[list[Statement]]) -> Iterator[list[Statement]]:
     """The statements of each partition, cut into batches; those of small partitions several in one."""
     together: list[Statement] = []
-    count = 0
+    count = size = 0
     for statements in partitions:
-        if count == PARTITIONS or (together and len(together) + len(statements) > TOGETHER):
+        *full, (rest, rest_size) = _pieces(statements)
+        for piece, _ in full:
+            yield piece
+        fits = len(together) + len(rest) <= TOGETHER and size + rest_size <= SHARED_BYTES
+        if together and (count == PARTITIONS or not fits):
             yield together
-            together, count = [], 0
-        for start in range(0, len(statements) - TOGETHER, TOGETHER):
-            yield statements[start : start + TOGETHER]
-        together += statements[(len(statements) - 1) // TOGETHER * TOGETHER :]
-        count += 1
+            together, count, size = [], 0, 0
+        together, count, size = together + rest, count + 1, size + rest_size
     if together:
         yield together
+
+
+def _pieces(statements: Sequence[Statement]) -> Iterator[tuple[list[Statement], int]]:
+    """The statements of one partition in pieces for one batch each, with their bytes."""
+    piece: list[Statement] = []
+    size = 0
+    for statement in statements:
+        more = _size(statement)
+        if piece and (len(piece) == TOGETHER or size + more > BATCH_BYTES):
+            yield piece, size
+            piece, size = [], 0
+        piece.append(statement)
+        size += more
+    yield piece, size
+
+
+def _size(statement: Statement) -> int:
+    """About how many bytes Cassandra counts for a row; never many fewer."""
+    size = ROW_BYTES
+    for value in statement[1]:
+        if isinstance(value, bytes):
+            size += VALUE_BYTES + len(value)
+        elif isinstance(value, str):
+            size += VALUE_BYTES + len(value) * (1 if value.isascii() else 4)
+        else:
+            size += 2 * VALUE_BYTES
+    return size
