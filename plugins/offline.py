@@ -65,6 +65,11 @@ class Queue:
         self.put: tuple[int, int] | None = None
         self.gone = (0, 0)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a message may be put behind the others now."""
+        return self.put is not None and not self.lock.locked()
+
     def empty(self) -> None:
         """Nothing is kept now."""
         self.put = self.gone = (0, 0)
@@ -122,9 +127,7 @@ class Offline(Plugin):
             return message
         queue = self._queue(account)
         for _ in range(2):
-            while queue.lock.locked() or queue.put is None:
-                await self._prepared(account, queue)
-            if self.server.takes_messages(account) or not await self.server.account_exists(account):
+            if not await self._is_due(account, queue):
                 return message
             row = self._row(account, queue, self._stamped(account, message))
             if row is not None:
@@ -143,19 +146,28 @@ class Offline(Plugin):
             raw = serialize(element(tree.tag, tree.attrib, tree.text, *honest))
         return insert_child(raw, "message", delay(account.rpartition("@")[2], self.now()))
 
-    async def _prepared(self, account: str, queue: Queue) -> None:
-        """Wait until nobody flushes, and know how much is kept."""
-        async with queue.lock:
-            if queue.put is not None:
-                return
-            await queue.quiet()
-            newest = (await self.queue.scan(account, limit=1, reverse=True)).rows
-            oldest = (await self.queue.scan(account, limit=1)).rows
-            queue.empty()
-            if newest and oldest:
-                queue.last = int(newest[0]["id"][:16], 16)
-                queue.put = newest[0]["messages"], newest[0]["bytes"]
-                queue.gone = oldest[0]["messages"] - 1, oldest[0]["bytes"] - len(oldest[0]["stanza"])
+    async def _is_due(self, account: str, queue: Queue) -> bool:
+        """Whether a message is to be stored. If so, nobody flushes and how much is kept is known, as long as
+        who asks does not wait.
+        """
+        exists = queue.is_open and await self.server.account_exists(account)
+        if not queue.is_open:  # perhaps only since that was asked
+            async with queue.lock:
+                exists = await self.server.account_exists(account)
+                if queue.put is None:
+                    await self._count(account, queue)
+        return exists and not self.server.takes_messages(account)
+
+    async def _count(self, account: str, queue: Queue) -> None:
+        """Read how much is kept. For who holds the lock."""
+        await queue.quiet()
+        newest = (await self.queue.scan(account, limit=1, reverse=True)).rows
+        oldest = (await self.queue.scan(account, limit=1)).rows
+        queue.empty()
+        if newest and oldest:
+            queue.last = int(newest[0]["id"][:16], 16)
+            queue.put = newest[0]["messages"], newest[0]["bytes"]
+            queue.gone = oldest[0]["messages"] - 1, oldest[0]["bytes"] - len(oldest[0]["stanza"])
         self._counted[account] = queue
         if len(self._counted) > COUNTED:
             del self._counted[next(iter(self._counted))]

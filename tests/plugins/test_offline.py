@@ -496,6 +496,72 @@ async def test_a_message_stored_while_its_receiver_comes_is_not_left_behind(step
         await alice.receive_all()
 
 
+class Gate:
+    """Calls that wait while it is closed; `reached` when one does."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.reached = asyncio.Event()
+        self.opened.set()
+
+    def before(self, call: Any) -> Any:
+        async def passing(*args: Any, **how: Any) -> Any:
+            if not self.opened.is_set():
+                self.reached.set()
+                await self.opened.wait()
+            return await call(*args, **how)
+
+        return passing
+
+    async def closed(self, begin: Any) -> None:
+        """Close it, and wait until what this begins stands before it."""
+        self.opened.clear()
+        begin()
+        await self.reached.wait()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("waiting", [0, 1])
+async def test_who_came_while_the_account_was_looked_up_gets_the_message_at_once(
+    waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(plugins=("offline",)) as world:
+        alice, bob, gate = await world.login("alice"), await world.bind("bob"), Gate()
+        await chat(alice, "bob@localhost", *["old"] * waiting)
+        server = world.plugin("offline").server
+        monkeypatch.setattr(server, "account_exists", gate.before(server.account_exists))
+        await gate.closed(lambda: alice.write("<message to='bob@localhost'><body>x</body></message>"))
+        bob.write("<presence/>")
+        await asyncio.sleep(0.1)  # what had waited is delivered
+        gate.opened.set()
+        await world.settle()
+        await chat(alice, "bob@localhost", "y")
+        assert await bodies(bob) == [*["old"] * waiting, "x", "y"]
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
+        await alice.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_a_message_waits_for_a_flush_that_began_while_its_account_was_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with World(plugins=("offline",)) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await chat(alice, "bob@localhost", "old")
+        server, lookup, delete = world.plugin("offline").server, Gate(), Gate()
+        monkeypatch.setattr(server, "account_exists", lookup.before(server.account_exists))
+        monkeypatch.setattr(server.store, "batch", delete.before(server.store.batch))
+        await lookup.closed(lambda: alice.write("<message to='bob@localhost'><body>x</body></message>"))
+        await delete.closed(lambda: bob.write("<presence/>"))
+        lookup.opened.set()
+        await asyncio.sleep(0.05)
+        delete.opened.set()
+        await world.settle()
+        assert await bodies(bob) == ["old", "x"]
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
+        await alice.expect_nothing()
+
+
 @pytest.mark.asyncio
 async def test_who_leaves_before_the_messages_came_finds_them_next_time() -> None:
     async with World(plugins=("offline",)) as world:
