@@ -207,21 +207,28 @@ class Offline(Plugin):
 
     async def _flush(self, session: Session) -> None:
         """Hand everything to the first resource that takes messages. What others send to it meanwhile comes
-        after that (RFC 6120 10.1).
+        after that (RFC 6120 10.1). Nothing is sent twice: where the clocks of an engine's nodes differ, a
+        deletion may have no effect, and what is left by it comes again at the next login.
         """
         queue = self._queue(session.account)
         before = session.hold()
         try:
             async with queue.lock:
                 await queue.quiet()
-                while rows := (await self.queue.scan(session.account, limit=PAGE)).rows:
+                page = await self.queue.scan(session.account, limit=PAGE)
+                nothing = not page.rows
+                while page.rows:
                     if not takes_messages(session):
                         return
-                    session.overtake(before + b"".join([row["stanza"] for row in rows]))
+                    session.overtake(before + b"".join([row["stanza"] for row in page.rows]))
                     before = b""
-                    if not await self._delete(session, queue, [row["id"] for row in rows]):
+                    if not await self._delete(session, queue, [row["id"] for row in page.rows]):
                         return
-                queue.empty()
+                    if page.next is None:
+                        break
+                    page = await self.queue.scan(session.account, limit=PAGE, page=page.next)
+                if nothing or not (await self.queue.scan(session.account, limit=1)).rows:
+                    queue.empty()
         finally:
             session.resume(before)
 

@@ -125,7 +125,47 @@ async def test_what_another_node_stores_meanwhile_is_not_deleted() -> None:
         await chat(await world.login("alice"), "bob@localhost", "first", "second")
         bob = await world.bind("bob")
         await become_available(bob)
-        assert await bodies(bob) == ["first", "second", "late"]
+        assert await bodies(bob) == ["first", "second"]
+        again = await world.bind("bob")
+        await become_available(again)
+        assert await bodies(again) == ["late"]
+
+
+class LateStore(SqliteStore):
+    """A store whose deletes have no effect as long as the clock of its node is behind."""
+
+    behind = True
+
+    async def batch(self, table: Table, partition: Key, writes: Sequence[Put | Delete], **how: Any) -> bool:
+        if self.behind and any(isinstance(write, Delete) for write in writes):
+            return True
+        return await super().batch(table, partition, writes, **how)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("count", [1, 100, 101, 250])
+async def test_what_a_delete_leaves_comes_once_in_each_session(count: int) -> None:
+    store = LateStore(":memory:")
+    config = {"offline": {"max_messages": count}}
+    async with World(plugins=("offline",), plugin_config=config, store=store) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        sent = [str(number) for number in range(count)]
+        await chat(alice, "bob@localhost", *sent)
+        bob.write("<presence/>")
+        await asyncio.sleep(0.2)
+        store.behind = False  # a flush that goes on comes to an end now
+        assert await bodies(bob) == sent
+        await bob.drop()
+        await chat(alice, "bob@localhost", "one too many")
+        assert refusal(await alice.receive()) == "cancel service-unavailable"
+        again = await world.bind("bob")
+        await become_available(again)
+        assert await bodies(again) == sent
+        await again.drop()
+        await chat(alice, "bob@localhost", *sent)
+        last = await world.bind("bob")
+        await become_available(last)
+        assert await bodies(last) == sent
 
 
 class CountingStore(SqliteStore):
