@@ -146,7 +146,7 @@ async def test_the_password_is_not_in_the_store(accounts: Accounts, store: Store
     await accounts.create(ALICE, "pencil")
     row = await store.get(ACCOUNT, (ALICE,))
     assert row is not None
-    assert set(row) == {"account", "scram_sha_1", "scram_sha_256", "created", "disabled"}
+    assert set(row) == {"account", "scram_sha_1", "scram_sha_256", "created", "disabled", "changed"}
     assert row["scram_sha_256"].startswith("SCRAM-SHA-256$20:")
     assert "pencil" not in repr(row)
 
@@ -329,6 +329,32 @@ async def test_changing_a_password_spares_the_next_account_of_that_name(gated: A
         await changing
     keys = (await finish(gated.credentials(ALICE))).keys["sha1"]
     assert keys == derive_keys("sha1", "chalk", keys.salt, 20)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("late", ["enable", "set_password"])
+async def test_a_change_that_comes_late_does_not_undo_a_later_one(
+    accounts: Accounts, store: Store, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """As a coordinator of Cassandra does that was frozen: its answer was given up long ago."""
+    await accounts.create(ALICE, "pencil")
+    put_if, held = store.put_if, []
+
+    async def hold(*args: Any, **how: Any) -> bool:
+        held.append((args, how))
+        raise StoreTimeout("frozen")
+
+    monkeypatch.setattr(store, "put_if", hold)
+    with pytest.raises(StoreTimeout):
+        await (accounts.enable(ALICE) if late == "enable" else accounts.set_password(ALICE, "chalk"))
+    monkeypatch.setattr(store, "put_if", put_if)
+    await accounts.set_password(ALICE, "crayon")
+    await accounts.disable(ALICE)
+    ((args, how),) = held
+    assert await put_if(*args, **how) is False
+    found = await finish(accounts.credentials(ALICE))
+    assert found.disabled
+    assert found.keys["sha1"] == derive_keys("sha1", "crayon", found.keys["sha1"].salt, 20)
 
 
 @pytest.mark.asyncio

@@ -30,7 +30,13 @@ from xmppd.stream.scram import ALGORITHMS, Credentials, ScramKeys, derive_keys, 
 ACCOUNT = Table(
     name="account",
     partition=("account",),
-    columns={"scram_sha_1": "text", "scram_sha_256": "text", "created": "timestamp", "disabled": "bool"},
+    columns={
+        "scram_sha_1": "text",
+        "scram_sha_256": "text",
+        "created": "timestamp",
+        "disabled": "bool",
+        "changed": "int",
+    },
 )
 SECRET = Table(name="account_secret", partition=("name",), columns={"value": "blob"})
 TABLES = (ACCOUNT, SECRET)
@@ -266,9 +272,10 @@ class Accounts:
         return row
 
     async def _change(self, account: str, columns: Row, created: float | None = None) -> None:
-        row, changed = await self._find(account, created), {"account": account, **columns}
+        row = await self._find(account, created)
+        changed = {"account": account, "changed": secrets.randbits(62), **columns}
         try:
-            # The condition keeps a removal that comes in between from being undone.
+            # The condition keeps a removal that comes in between, and a later change, from being undone.
             written = await self._write_if_same(row, lambda same: self._store.put_if(ACCOUNT, changed, same))
         finally:
             self._changed(account)
@@ -334,8 +341,10 @@ def _parse_keys(text: str) -> ScramKeys:
 
 
 def _identity(row: Row) -> Row:
-    """What no other account of the name has: when it was made, or all of the row where that is not known."""
-    columns = ACCOUNT.columns if row["created"] is None else ("created",)
+    """What no other account of the name has, nor this one after a change: when it was made and the number of
+    its last change, or all of the row where the former is not known.
+    """
+    columns = ACCOUNT.columns if row["created"] is None else ("created", "changed")
     return {column: row[column] for column in columns}
 
 
