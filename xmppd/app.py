@@ -227,7 +227,7 @@ class App:
         await self.hooks.tell_in_order(self.hooks.account_created_signal, account)
 
     async def _account_removed(self, account: str) -> None:
-        await self.hooks.tell_in_order(self.hooks.account_removed_signal, account)
+        await self.hooks.tell_all(self.hooks.account_removed_signal, account)
 
 
 class AccountOffice:

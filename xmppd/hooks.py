@@ -188,6 +188,23 @@ class Hooks:
         if waiting is not None:
             await waiting
 
+    async def tell_all(self, signals: Callables, *arguments: Any) -> None:
+        """The same, then raise the first StoreError there was: for what must not go on while anything is
+        left.
+        """
+        problem: StoreError | None = None
+        for signal in signals:
+            try:
+                waiting = signal(*arguments)
+                if waiting is not None and isinstance(waiting, Awaitable):
+                    await waiting
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                self._failed(signal, error)
+                if problem is None and isinstance(error, StoreError):
+                    problem = error
+        if problem is not None:
+            raise problem
+
     async def _tell_later(
         self,
         signal: Callable[..., Any],

@@ -20,7 +20,7 @@ from xmppd.core.roster import ROSTER
 from xmppd.errors import StoreTimeout, StoreUnavailable
 from xmppd.store.sqlite import SqliteStore
 from xmppd.store.table import Table
-from xmppd.testing import Clock, World, refusal
+from xmppd.testing import PASSWORD, Clock, World, refusal
 
 BENCH = Path(__file__).parents[2] / "scripts" / "bench"
 BODY = f"{{{ns.CLIENT}}}body"
@@ -374,6 +374,25 @@ async def test_a_name_is_taken_until_nothing_is_left_of_who_had_it():
         store.refuses = lambda table, account: False
         await world.app.server.remove_account("bob@localhost")
         assert await register(world, "bob") is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("table", ["offline_queue", "last_presence"])
+async def test_an_account_is_not_removed_while_something_of_it_is_left(table):
+    """Whoever has the name next must not be given what was written to the one before."""
+    store = Failing(":memory:")
+    async with World(store=store, plugins=("offline", "vcard")) as world:
+        alice = await world.login("alice")
+        await alice.send("<message to='bob@localhost' type='chat'><body>for the old bob</body></message>")
+        store.refuses = lambda name, account: name == table
+        with pytest.raises(StoreUnavailable):
+            await world.app.server.remove_account("bob@localhost")
+        assert (await world.app.accounts.info("bob@localhost")).disabled
+        store.refuses = lambda name, account: False
+        await world.app.server.remove_account("bob@localhost")
+        await world.app.accounts.create("bob@localhost", PASSWORD)
+        bob = await world.login("bob")
+        assert [stanza for stanza in await bob.receive_all() if stanza.tag.endswith("message")] == []
 
 
 class Unheard(SqliteStore):

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from xmppd.core.begun import begun
-from xmppd.errors import JidError, XmppdError
+from xmppd.errors import JidError, StoreError, XmppdError
 from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.lru import Lru
@@ -90,8 +90,9 @@ class Accounts:
     """The accounts of all domains over the tables `TABLES`, with their credentials cached.
 
     Every method that returns `X | Awaitable[X]` answers (or raises) at once where nothing has to be
-    waited for. `on_created` and `on_removed` are told the account afterwards, in order; what they raise is
-    logged and changes nothing. `on_changed` is told of every account that was made, changed or removed here.
+    waited for. `on_created` and `on_removed` are told the account, in order; what they raise is logged and
+    changes nothing, except that a StoreError holds up a removal. `on_changed` is told of every account that
+    was made, changed or removed here.
     """
 
     def __init__(
@@ -204,13 +205,15 @@ class Accounts:
         """Delete the account; AccountUnknown. What others keep about it is deleted by those told.
 
         It does not exist any more for those, but its name is taken until they are done: whoever has it next
-        inherits nothing, even if this is cut short, for then a repeat goes on. When somebody else has removed
-        it meanwhile, all is done, and who is made under its name is spared. With `created` as `disable`.
+        inherits nothing, even if this is cut short or the store fails one of those (StoreError), for then a
+        repeat goes on. When somebody else has removed it meanwhile, all is done, and who is made under its
+        name is spared. With `created` as `disable`.
         """
         row = await self._find(account, created)
         self._leaving.add(account)
         try:
-            await _tell(self.on_removed, account)
+            if (problem := await _tell(self.on_removed, account)) is not None:
+                raise problem
             await self._write_if_same(row, lambda same: self._store.delete_if(ACCOUNT, (account,), same))
         finally:
             self._leaving.discard(account)
@@ -315,14 +318,20 @@ class Accounts:
         return hmac.digest(self._secret, f"{purpose}\0{account}".encode(), algorithm)
 
 
-async def _tell(listeners: Sequence[Listener], account: str) -> None:
+async def _tell(listeners: Sequence[Listener], account: str) -> StoreError | None:
+    """Tell all of them; the first StoreError there was. What else they raise is logged."""
+    problem: StoreError | None = None
     for listener in listeners:
         try:
             waiting = listener(account)
             if inspect.isawaitable(waiting):
                 await waiting
+        except StoreError as error:
+            _log.warning("store-failed", extra={"kind": "listener", "error": str(error)})
+            problem = problem or error
         except Exception:  # noqa: BLE001 - a listener is a plugin, and may do anything
             _log.exception("a listener failed for the account %s", account)
+    return problem
 
 
 def _credentials_of(row: Row) -> Credentials:
