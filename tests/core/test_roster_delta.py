@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.core.test_roster import ALICE, BOB, CAROL, OPERATIONS, apply, load, new_store, rosters_on
+from tests.core.test_roster import ALICE, BOB, CAROL, load, new_store, rosters_on
+from tests.core.test_roster_model import OPERATIONS, apply
 from xmppd.core.roster import LogEntry, RosterItem, Rosters
 from xmppd.core.roster_delta import MAX_CHANGES, deltas, lag
 

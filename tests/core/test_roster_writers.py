@@ -366,14 +366,20 @@ async def test_a_removal_wins_over_changes_in_between(wrapped: Wrapped, store: S
     assert await rosters.items(ALICE) == []
 
 
-@pytest.mark.asyncio
-async def test_the_first_write_of_a_roster_does_not_come_after_its_removal(wrapped: Wrapped) -> None:
+async def with_a_first_write_unheard(wrapped: Wrapped) -> Rosters:
+    """Rosters whose first change may be made yet: by `wrapped.late`."""
     rosters = rosters_on(wrapped)
     await load(rosters)
     wrapped.fail = StoreTimeout
     with pytest.raises(StoreTimeout):
         await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
     wrapped.fail = None
+    return rosters
+
+
+@pytest.mark.asyncio
+async def test_the_first_write_of_a_roster_does_not_come_after_its_removal(wrapped: Wrapped) -> None:
+    rosters = await with_a_first_write_unheard(wrapped)
     await rosters.remove_account(ALICE)
     assert wrapped.late is not None
     assert not await wrapped.late()
@@ -382,12 +388,7 @@ async def test_the_first_write_of_a_roster_does_not_come_after_its_removal(wrapp
 
 @pytest.mark.asyncio
 async def test_a_write_that_happened_after_all_is_seen(wrapped: Wrapped) -> None:
-    rosters = rosters_on(wrapped)
-    await load(rosters)
-    wrapped.fail = StoreTimeout
-    with pytest.raises(StoreTimeout):
-        await rosters.set_item(ALICE, SetRequest(BOB, "", ()))
-    wrapped.fail = None
+    rosters = await with_a_first_write_unheard(wrapped)
     assert wrapped.late is not None
     assert await wrapped.late()
     assert (await load(rosters)).size == 1

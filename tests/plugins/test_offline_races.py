@@ -1,0 +1,182 @@
+"""Offline messages while their receiver comes, and while several nodes share a store."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.plugins.test_offline import become_available, bodies, chat
+from xmppd.store.sqlite import SqliteStore
+from xmppd.store.table import Delete, Key, Put, Store, Table
+from xmppd.testing import World, refusal
+
+
+class SharedStore(SqliteStore):
+    """A store into which another node writes at the worst moment: when what was delivered is deleted."""
+
+    others = 1
+
+    async def batch(self, table: Table, partition: Key, writes: Sequence[Put | Delete], **how: Any) -> bool:
+        if self.others:
+            self.others -= 1
+            row = (await self.scan(table, partition, limit=1)).rows[0]
+            late = f"{row['id'][:16]}!"  # it comes before the first one, by its mark of the node
+            await self.put(table, {**row, "id": late, "stanza": row["stanza"].replace(b"first", b"late")})
+        return await super().batch(table, partition, writes, **how)
+
+
+@pytest.mark.asyncio
+async def test_what_another_node_stores_meanwhile_is_not_deleted() -> None:
+    async with World(plugins=("offline",), store=SharedStore(":memory:")) as world:
+        await chat(await world.login("alice"), "bob@localhost", "first", "second")
+        bob = await world.bind("bob")
+        await become_available(bob)
+        assert await bodies(bob) == ["first", "second"]
+        again = await world.bind("bob")
+        await become_available(again)
+        assert await bodies(again) == ["late"]
+
+
+class LateStore(SqliteStore):
+    """A store whose next deletes have no effect, as when the clock of its node is behind."""
+
+    behind = 10
+
+    async def batch(self, table: Table, partition: Key, writes: Sequence[Put | Delete], **how: Any) -> bool:
+        if self.behind and any(isinstance(write, Delete) for write in writes):
+            self.behind -= 1
+            return True
+        return await super().batch(table, partition, writes, **how)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("count", [1, 100, 101, 250])
+async def test_what_a_delete_leaves_comes_once_in_each_session(count: int) -> None:
+    store = LateStore(":memory:")
+    config = {"offline": {"max_messages": count}}
+    async with World(plugins=("offline",), plugin_config=config, store=store) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        sent = [str(number) for number in range(count)]
+        await chat(alice, "bob@localhost", *sent)
+        await become_available(bob)
+        assert await bodies(bob) == sent
+        store.behind = 0
+        await bob.drop()
+        await chat(alice, "bob@localhost", "one too many")
+        assert refusal(await alice.receive()) == "cancel service-unavailable"
+        again = await world.bind("bob")
+        await become_available(again)
+        assert await bodies(again) == sent
+        await again.drop()
+        await chat(alice, "bob@localhost", *sent)
+        last = await world.bind("bob")
+        await become_available(last)
+        assert await bodies(last) == sent
+
+
+@pytest.mark.asyncio
+async def test_nodes_that_share_a_store_overwrite_nothing_and_keep_the_bound_each(store: Store) -> None:
+    config = {"offline": {"max_messages": 5}}
+    one = World(plugins=("offline",), plugin_config=config, store=store)
+    other = World(plugins=("offline",), plugin_config=config, store=store, accounts=())
+    async with one, other:
+        senders = [await world.login("alice") for world in (one, other) for _ in range(4)]
+        for round_ in range(2):
+            for number, sender in enumerate(senders):  # no clock moves, so all want the same ids
+                sender.write(f"<message to='bob@localhost'><body>{round_} {number}</body></message>")
+        for world in (one, other):
+            await world.settle()
+        received = [await sender.receive_all() for sender in senders]
+        refused = sum(s.get("type") == "error" for stanzas in received for s in stanzas)
+        bob = await other.bind("bob")
+        await become_available(bob)
+        kept = await bodies(bob)
+        assert len(set(kept)) == len(kept) == 16 - refused
+        assert 5 <= len(kept) <= 10
+        await bob.drop()
+        for world, sender in ((one, senders[0]), (other, senders[-1])):
+            await chat(sender, "bob@localhost", "what one has delivered is not counted by the other")
+            await world.settle()
+            assert not await sender.receive_all()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_message_stored_while_its_receiver_comes_is_not_left_behind(steps: int, store: Store) -> None:
+    async with World(plugins=("offline",), store=store) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        alice.write("<message to='bob@localhost'><body>x</body></message>")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        bob.write("<presence/>")
+        await world.settle()
+        await alice.send("<message to='bob@localhost'><body>y</body></message>")
+        assert await bodies(bob) == ["x", "y"]
+        await alice.receive_all()
+
+
+class Gate:
+    """Calls that wait while it is closed; `reached` when one does."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.reached = asyncio.Event()
+        self.opened.set()
+
+    def before(self, call: Any) -> Any:
+        async def passing(*args: Any, **how: Any) -> Any:
+            if not self.opened.is_set():
+                self.reached.set()
+                await self.opened.wait()
+            return await call(*args, **how)
+
+        return passing
+
+    async def closed(self, begin: Any) -> None:
+        """Close it, and wait until what this begins stands before it."""
+        self.opened.clear()
+        begin()
+        await self.reached.wait()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("waiting", [0, 1])
+async def test_who_came_while_the_account_was_looked_up_gets_the_message_at_once(
+    waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(plugins=("offline",)) as world:
+        alice, bob, gate = await world.login("alice"), await world.bind("bob"), Gate()
+        await chat(alice, "bob@localhost", *["old"] * waiting)
+        server = world.plugin("offline").server
+        monkeypatch.setattr(server, "account_exists", gate.before(server.account_exists))
+        await gate.closed(lambda: alice.write("<message to='bob@localhost'><body>x</body></message>"))
+        bob.write("<presence/>")
+        await asyncio.sleep(0.1)  # what had waited is delivered
+        gate.opened.set()
+        await world.settle()
+        await chat(alice, "bob@localhost", "y")
+        assert await bodies(bob) == [*["old"] * waiting, "x", "y"]
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
+        await alice.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_a_message_waits_for_a_flush_that_began_while_its_account_was_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with World(plugins=("offline",)) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await chat(alice, "bob@localhost", "old")
+        server, lookup, delete = world.plugin("offline").server, Gate(), Gate()
+        monkeypatch.setattr(server, "account_exists", lookup.before(server.account_exists))
+        monkeypatch.setattr(server.store, "batch", delete.before(server.store.batch))
+        await lookup.closed(lambda: alice.write("<message to='bob@localhost'><body>x</body></message>"))
+        await delete.closed(lambda: bob.write("<presence/>"))
+        lookup.opened.set()
+        await asyncio.sleep(0.05)
+        delete.opened.set()
+        await world.settle()
+        assert await bodies(bob) == ["old", "x"]
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
+        await alice.expect_nothing()
