@@ -29,10 +29,10 @@ from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
 from xmppd.core.messages import Messages
 from xmppd.core.presence import PresenceRules, Presences
-from xmppd.core.roster import ROSTER, Rosters
-from xmppd.core.roster_office import RosterOffice
-from xmppd.core.roster_repair import RosterRepair
-from xmppd.core.roster_tier import RosterTier, SharedCache
+from xmppd.core.roster.office import RosterOffice
+from xmppd.core.roster.repair import RosterRepair
+from xmppd.core.roster.rosters import ROSTER, Rosters
+from xmppd.core.roster.tier import RosterTier, SharedCache
 from xmppd.core.router import Router
 from xmppd.core.sessions import Cork, Sessions
 from xmppd.errors import CommandError, ConfigError
@@ -46,7 +46,7 @@ from xmppd.net.wire import Shared, WireRules
 from xmppd.plugin import Plugin
 from xmppd.server import Server
 from xmppd.settings import CassandraConfig, address_of
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store, Table
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Mechanism
@@ -282,7 +282,7 @@ def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:
         return SqliteStore(config.store_path, now=now)
     try:
         # Its driver takes a third of a second to load and is not installed everywhere.
-        engine = importlib.import_module("xmppd.store.cassandra")
+        engine = importlib.import_module("xmppd.store.cassandra.store")
     except ModuleNotFoundError as error:
         if error.name != "cassandra":
             raise
@@ -370,7 +370,7 @@ def shared_cache(config: Config) -> SharedCache | None:
     if cache.redis is None:
         return None
     try:
-        module = importlib.import_module("xmppd.store.cache")
+        module = importlib.import_module("xmppd.store.cache.redis")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "redis":
             raise

@@ -12,7 +12,7 @@ from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
 from xmppd.core.iqs import Address, Iqs
 from xmppd.core.messages import Messages
-from xmppd.core.roster import Roster, Rosters
+from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError, StreamError
 from xmppd.store.table import Store

@@ -26,7 +26,7 @@ from xmppd.app import App, certificates, prepare_folder
 from xmppd.config import Config
 from xmppd.core.sessions import Session
 from xmppd.net.c2s import C2SConnection
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
 
 PASSWORD = "secret"

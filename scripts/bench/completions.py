@@ -16,8 +16,8 @@ from typing import Any
 
 import uvloop
 
-from xmppd.store._cassandra_link import Link
-from xmppd.store._cassandra_options import CassandraOptions
+from xmppd.store.cassandra.link import Link
+from xmppd.store.cassandra.options import CassandraOptions
 
 BURSTS = (1, 8, 32, 128)
 ANSWERS = 64_000

@@ -34,8 +34,8 @@ from cassandra.query import BatchStatement, BatchType
 from seed import rosters
 
 from engines import Engines
-from xmppd.core.roster import ROSTER, Roster, Rosters
-from xmppd.store.cassandra import CassandraOptions, CassandraStore
+from xmppd.core.roster.rosters import ROSTER, Roster, Rosters
+from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 
 Address = tuple[str, int]
 LARGE = 200

@@ -18,7 +18,7 @@ import yaml
 from xmppd.app import store_of
 from xmppd.config import Config
 from xmppd.core.accounts import ACCOUNT, TABLES, derive
-from xmppd.core.roster_item import ROSTER, RosterItem, row_of
+from xmppd.core.roster.item import ROSTER, RosterItem, row_of
 from xmppd.store.table import Put, Store
 
 ITERATIONS = 4096

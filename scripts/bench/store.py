@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Put, Table
 
 ROSTER = Table(

@@ -9,9 +9,9 @@ import pytest_asyncio
 import stores
 
 from xmppd import ns
-from xmppd.core import roster as roster_module
-from xmppd.core.roster import ROSTER, RemoveRequest, Roster, RosterItem, Rosters, SetRequest
-from xmppd.core.subscription import Kind, State
+from xmppd.core.roster import rosters as roster_module
+from xmppd.core.roster.rosters import ROSTER, RemoveRequest, Roster, RosterItem, Rosters, SetRequest
+from xmppd.core.roster.subscription import Kind, State
 from xmppd.errors import StanzaError
 from xmppd.store.table import Store
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.core.test_roster import ALICE, BOB, CAROL, load, new_store, rosters_on
 from tests.core.test_roster_model import OPERATIONS, apply
-from xmppd.core.roster import LogEntry, RosterItem, Rosters
-from xmppd.core.roster_delta import MAX_CHANGES, deltas, lag
+from xmppd.core.roster.delta import MAX_CHANGES, deltas, lag
+from xmppd.core.roster.rosters import LogEntry, RosterItem, Rosters
 
 BOB_ITEM, CAROL_ITEM = RosterItem(BOB), RosterItem(CAROL)
 HIDDEN = RosterItem(BOB, pending_in=True, hidden=True)

@@ -7,10 +7,10 @@ import pytest
 import pytest_asyncio
 import stores
 
-from xmppd.core.roster import ROSTER, Roster, RosterItem, Rosters, SetRequest
-from xmppd.core.roster_item import item_from, value_of
-from xmppd.core.roster_log import ENTRIES_A_DAY, ENTRY_LETTERS, LogEntry, entry_of, version_name
-from xmppd.core.subscription import State
+from xmppd.core.roster.item import item_from, value_of
+from xmppd.core.roster.log import ENTRIES_A_DAY, ENTRY_LETTERS, LogEntry, entry_of, version_name
+from xmppd.core.roster.rosters import ROSTER, Roster, RosterItem, Rosters, SetRequest
+from xmppd.core.roster.subscription import State
 from xmppd.errors import StoreBug
 from xmppd.store.table import Store
 

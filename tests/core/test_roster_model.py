@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.test_roster import ALICE, KINDS, items_in, new_store, reload, rosters_on
-from xmppd.core.roster import Roster, Rosters, SetRequest
-from xmppd.core.subscription import Kind, State, inbound, outbound
+from xmppd.core.roster.rosters import Roster, Rosters, SetRequest
+from xmppd.core.roster.subscription import Kind, State, inbound, outbound
 from xmppd.errors import StanzaError
 
 

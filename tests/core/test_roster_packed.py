@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmppd.core.roster_cache import Roster, shelved
-from xmppd.core.roster_packed import FORMAT, pack, unpack
+from xmppd.core.roster.cache import Roster, shelved
+from xmppd.core.roster.packed import FORMAT, pack, unpack
 
 CONTACT = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20)
 NAMES = st.lists(CONTACT, max_size=5, unique=True).map(lambda names: tuple(sorted(names)))

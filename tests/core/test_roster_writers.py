@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 import stores
 
-from xmppd.core.roster import ROSTER, Roster, RosterItem, Rosters, SetRequest
-from xmppd.core.roster_cache import RosterCache
+from xmppd.core.roster.cache import RosterCache
+from xmppd.core.roster.rosters import ROSTER, Roster, RosterItem, Rosters, SetRequest
 from xmppd.errors import StoreConflict, StoreTimeout, StoreUnavailable
 from xmppd.store.table import Store
 

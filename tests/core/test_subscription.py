@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmppd.core.subscription import Inbound, Kind, Outbound, State, inbound, outbound
+from xmppd.core.roster.subscription import Inbound, Kind, Outbound, State, inbound, outbound
 
 NAMES = {
     "None": State.NONE,

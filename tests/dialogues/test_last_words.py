@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from xmppd.core.lastseen import LAST_PRESENCE, ROSTERS_AT_ONCE
-from xmppd.core.roster import ROSTER, RosterItem
-from xmppd.core.roster_item import row_of
-from xmppd.store.sqlite import SqliteStore
+from xmppd.core.roster.item import row_of
+from xmppd.core.roster.rosters import ROSTER, RosterItem
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Page, Put, Store, Table
 from xmppd.testing import World
 

@@ -18,10 +18,10 @@ from xmppd import ns
 from xmppd.app import TABLES
 from xmppd.core.accounts import Accounts
 from xmppd.core.lastseen import LAST_PRESENCE
-from xmppd.core.roster import ROSTER, RosterItem
-from xmppd.core.roster_item import row_of
+from xmppd.core.roster.item import row_of
+from xmppd.core.roster.rosters import ROSTER, RosterItem
 from xmppd.settings import PluginsConfig
-from xmppd.store.cassandra import CassandraOptions, CassandraStore
+from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 from xmppd.store.table import Put
 from xmppd.testing import PASSWORD, STREAM_HEADER, Client, World
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from xmppd.core.roster import RosterItem
-from xmppd.core.roster_item import ROSTER as TABLE
-from xmppd.core.roster_item import row_of
-from xmppd.core.subscription import Kind
+from xmppd.core.roster.item import ROSTER as TABLE
+from xmppd.core.roster.item import row_of
+from xmppd.core.roster.rosters import RosterItem
+from xmppd.core.roster.subscription import Kind
 from xmppd.errors import CommandError, StanzaError
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Put
 from xmppd.testing import Client, World
 

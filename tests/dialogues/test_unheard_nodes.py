@@ -3,8 +3,8 @@
 import pytest
 
 from xmppd import ns
-from xmppd.core.roster import Rosters, SetRequest
-from xmppd.core.roster_tier import Answer, RosterTier, Write
+from xmppd.core.roster.rosters import Rosters, SetRequest
+from xmppd.core.roster.tier import Answer, RosterTier, Write
 from xmppd.testing import World
 
 ALICE = "alice@localhost"

@@ -19,8 +19,8 @@ from typing import Any
 
 from cassandra.cluster import Cluster
 
-from xmppd.store.cassandra import CassandraOptions, CassandraStats, CassandraStore
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.cassandra.store import CassandraOptions, CassandraStats, CassandraStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Delete, Key, Page, Put, Row, Store, Table, Value
 
 ON_CASSANDRA = os.environ.get("XMPPD_TEST_STORE", "sqlite") == "cassandra"

@@ -10,7 +10,7 @@ from stores import new_store
 
 from xmppd import ns
 from xmppd.errors import StoreUnavailable
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Delete, Key, Page, Put, Store, Table
 from xmppd.testing import Client, World, refusal
 from xmppd.xml.build import element, stanza_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.plugins.test_offline import become_available, bodies, chat
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Delete, Key, Put, Store, Table
 from xmppd.testing import World, refusal
 

@@ -18,7 +18,7 @@ from cassandra.cluster import Cluster
 
 from xmppd.core.accounts import ACCOUNT
 from xmppd.core.lastseen import LAST_PRESENCE
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Stored, Table
 
 pytestmark = pytest.mark.own_engine

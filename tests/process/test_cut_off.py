@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from cassandra.cluster import Cluster
 
-from xmppd.core.roster import ROSTER, Rosters
-from xmppd.store.cassandra import CassandraOptions, CassandraStore
+from xmppd.core.roster.rosters import ROSTER, Rosters
+from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 
 pytestmark = pytest.mark.own_engine
 

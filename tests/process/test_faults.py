@@ -16,9 +16,9 @@ import pytest
 
 from xmppd import ns
 from xmppd.core.accounts import ACCOUNT, AccountUnknown
-from xmppd.core.roster import ROSTER
+from xmppd.core.roster.rosters import ROSTER
 from xmppd.errors import StoreTimeout, StoreUnavailable
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Table
 from xmppd.testing import PASSWORD, Clock, World, refusal
 
@@ -410,7 +410,7 @@ class Unheard(SqliteStore):
 @pytest.mark.asyncio
 async def test_a_change_of_unknown_outcome_is_told_when_it_is_known(monkeypatch):
     """The session has to have what the version that it is told of stands for."""
-    monkeypatch.setattr("xmppd.core.roster._RETRY_SECONDS", -1.0)
+    monkeypatch.setattr("xmppd.core.roster.rosters._RETRY_SECONDS", -1.0)
     store = Unheard(":memory:")
     async with World(store=store) as world:
         alice, other = await world.login("alice"), await world.login("alice")

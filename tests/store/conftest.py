@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 from cassandra.cluster import Cluster, Session
 
-from xmppd.store.cassandra import CassandraOptions, CassandraStore
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store, Table
 
 

@@ -5,7 +5,7 @@ from itertools import chain
 import hypothesis.strategies as st
 from hypothesis import given
 
-from xmppd.store._cassandra_dump import BATCH_BYTES, PARTITIONS, SHARED_BYTES, TOGETHER, batches
+from xmppd.store.cassandra.dump import BATCH_BYTES, PARTITIONS, SHARED_BYTES, TOGETHER, batches
 
 sizes = st.lists(st.sampled_from([1, 1, 1, 2, 30, 49, 50, 51, 100, 101]), max_size=60)
 

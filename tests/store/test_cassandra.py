@@ -14,9 +14,9 @@ from cassandra.cluster import NoHostAvailable
 
 from xmppd.errors import StoreBug, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import FAILURES, PAUSE_SECONDS
-from xmppd.store._cassandra_errors import translated
-from xmppd.store._cassandra_link import TRIES
-from xmppd.store.cassandra import CassandraStore
+from xmppd.store.cassandra.errors import translated
+from xmppd.store.cassandra.link import TRIES
+from xmppd.store.cassandra.store import CassandraStore
 from xmppd.store.table import Put, Table
 
 pytestmark = pytest.mark.asyncio

@@ -8,8 +8,8 @@ import pytest_asyncio
 
 from tests.store.test_cassandra import ITEMS, PROFILE
 from xmppd.errors import StoreBug, StoreUnavailable
-from xmppd.store._cassandra_schema import _windows
-from xmppd.store.cassandra import CassandraOptions, CassandraStore
+from xmppd.store.cassandra.schema import _windows
+from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 from xmppd.store.table import Delete, Put, Table
 
 pytestmark = pytest.mark.asyncio

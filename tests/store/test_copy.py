@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
 from xmppd.store import comparison, transfer
-from xmppd.store.cassandra import CassandraStore
+from xmppd.store.cassandra.store import CassandraStore
 from xmppd.store.comparison import LIFE_SECONDS, Comparison, Findings
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Delete, Put, Store, Stored, Table
 from xmppd.store.transfer import COPIES, Transfer
 

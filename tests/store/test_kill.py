@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Table
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from xmppd.store.cassandra import CassandraOptions, CassandraStore
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Delete, Put, Store, Stored, Table
 
 UP = Table("up", ("p",), ("c", "n"), {"n": "int", "x": "int", "y": "text", "z": "bool"}, static={"s": "int"})

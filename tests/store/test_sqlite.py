@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Put, Table
 
 NOTES = Table("notes", ("owner",), ("number",), {"number": "int", "body": "blob"}, static={"count": "int"})

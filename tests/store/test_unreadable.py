@@ -4,9 +4,9 @@ import pytest
 from cassandra import ConsistencyLevel, ReadFailure
 
 from xmppd.errors import StoreUnavailable
-from xmppd.store import _cassandra_link
 from xmppd.store._breaker import FAILURES
-from xmppd.store.cassandra import CassandraStore
+from xmppd.store.cassandra import link as _cassandra_link
+from xmppd.store.cassandra.store import CassandraStore
 from xmppd.store.table import Table
 
 QUEUE = Table("queue", ("account",), ("id",), {"text": "text"})

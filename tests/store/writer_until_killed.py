@@ -9,7 +9,7 @@ import itertools
 import os
 import sys
 
-from xmppd.store.sqlite import SqliteStore
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Put, Table
 
 ROWS = Table("rows", ("run",), ("number",), {"number": "int", "text": "text"})

@@ -1,1 +1,4 @@
-"""Sessions, routing, rosters, presence and messages. No sockets, no drivers."""
+"""Accounts, sessions, routing, presence and messages; rosters have a folder of their own.
+
+It imports `xml`, `stream`, the hooks and the store's port; no sockets, no drivers, no tasks.
+"""

@@ -11,10 +11,10 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Request
 from xmppd.core.presence import Presences, subscription_stanza
-from xmppd.core.roster import Change, Edit, Roster, Rosters, SetRequest
-from xmppd.core.roster_delta import MAX_CHANGES, cost, deltas
+from xmppd.core.roster.delta import MAX_CHANGES, cost, deltas
+from xmppd.core.roster.rosters import Change, Edit, Roster, Rosters, SetRequest
+from xmppd.core.roster.subscription import Kind
 from xmppd.core.sessions import Session, Sessions
-from xmppd.core.subscription import Kind
 from xmppd.errors import StanzaError
 from xmppd.jid import Jid
 from xmppd.xml import build

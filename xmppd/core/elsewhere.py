@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from xmppd.core.accounts import Accounts
-from xmppd.core.roster import Roster, Rosters
+from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import LiveAccount, Session, Sessions
 from xmppd.errors import StoreError
 from xmppd.xml import build

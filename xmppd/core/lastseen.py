@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from xmppd.core.roster import Roster, Rosters
+from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import Broadcast, Session, Sessions
 from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table, Value

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from xmppd import ns
 from xmppd.core.lastseen import SILENCE, LastSeen
-from xmppd.core.roster import Roster, Rosters
+from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import Hooks

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from xmppd.core.roster import Roster
+from xmppd.core.roster.rosters import Roster
 from xmppd.errors import StreamError
 from xmppd.xml import build
 from xmppd.xml.stanza import LANG, Stanza

@@ -17,10 +17,10 @@ import pytest_asyncio
 import redis
 from redis import Redis
 
-from xmppd.core.roster import ROSTER, Roster, Rosters, SetRequest
-from xmppd.core.roster_tier import RosterTier
-from xmppd.store.cache import RedisCache
-from xmppd.store.sqlite import SqliteStore
+from xmppd.core.roster.rosters import ROSTER, Roster, Rosters, SetRequest
+from xmppd.core.roster.tier import RosterTier
+from xmppd.store.cache.redis import RedisCache
+from xmppd.store.sqlite.store import SqliteStore
 
 SERVER = "/usr/bin/redis-server"
 

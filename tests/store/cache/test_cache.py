@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from xmppd.core.roster_packed import pack
-from xmppd.store.cache import RedisCache
+from xmppd.core.roster.packed import pack
+from xmppd.store.cache.redis import RedisCache
 
 pytestmark = pytest.mark.asyncio
 

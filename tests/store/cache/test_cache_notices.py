@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from tests.store.cache.conftest import Node
-from xmppd.core.roster import Roster
-from xmppd.core.roster_packed import pack
-from xmppd.store._redis_notices import Notice, parse
+from xmppd.core.roster.packed import pack
+from xmppd.core.roster.rosters import Roster
+from xmppd.store.cache.notices import Notice, parse
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 
@@ -53,7 +53,7 @@ async def test_what_cannot_be_read_may_have_said_anything(nodes, shared_server, 
 
 
 async def test_a_flood_of_them_is_taken_together(make_nodes, shared_server, caplog, monkeypatch):
-    monkeypatch.setattr("xmppd.store.cache.UNREADABLE_SECONDS", 2.0)
+    monkeypatch.setattr("xmppd.store.cache.redis.UNREADABLE_SECONDS", 2.0)
     (node,) = await make_nodes(shared_server.url, 1)
     with shared_server.client as client, client.pipeline(transaction=False) as flood:
         for _ in range(500):

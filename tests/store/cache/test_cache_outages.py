@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.store.cache.conftest import LOADS, Node
-from xmppd.core.roster import Rosters
+from xmppd.core.roster.rosters import Rosters
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
 
@@ -232,8 +232,8 @@ async def test_what_was_changed_while_redis_was_away_is_not_served_from_it(make_
 
 
 async def test_more_is_owed_than_is_remembered(make_nodes, own_server, store, monkeypatch):
-    monkeypatch.setattr("xmppd.store._redis_debts.DEBTS", 20)
-    monkeypatch.setattr("xmppd.store.cache.LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("xmppd.store.cache.debts.DEBTS", 20)
+    monkeypatch.setattr("xmppd.store.cache.redis.LEASE_SECONDS", 0.3)
     first, second = await start(make_nodes, own_server, store)
     for account in ACCOUNTS:
         await second.load(account)
@@ -256,8 +256,8 @@ async def test_more_is_owed_than_is_remembered(make_nodes, own_server, store, mo
 async def test_more_is_owed_again_while_that_is_paid(
     make_nodes, own_server, store, monkeypatch, owed_before, paid_with, deletions
 ):
-    monkeypatch.setattr("xmppd.store._redis_debts.DEBTS", 20)
-    monkeypatch.setattr("xmppd.store.cache.LEASE_SECONDS", 0.1)
+    monkeypatch.setattr("xmppd.store.cache.debts.DEBTS", 20)
+    monkeypatch.setattr("xmppd.store.cache.redis.LEASE_SECONDS", 0.1)
     first, second = await start(make_nodes, own_server, store)
     first.cache._link.is_up = False
     for account in ACCOUNTS[:owed_before]:
@@ -293,8 +293,8 @@ def change_all_before(node, reader, paid_with):
 
 
 async def test_a_node_that_ends_while_all_is_deleted_begins_again(make_nodes, own_server, monkeypatch):
-    monkeypatch.setattr("xmppd.store._redis_debts.DEBTS", 20)
-    monkeypatch.setattr("xmppd.store.cache.LEASE_SECONDS", 0.1)
+    monkeypatch.setattr("xmppd.store.cache.debts.DEBTS", 20)
+    monkeypatch.setattr("xmppd.store.cache.redis.LEASE_SECONDS", 0.1)
     first, second = await make_nodes(own_server.url)
     first.cache._link.is_up = False
     for account in ACCOUNTS[:21]:

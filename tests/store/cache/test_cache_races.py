@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from xmppd.core.roster import ROSTER, Roster
-from xmppd.core.roster_packed import pack
+from xmppd.core.roster.packed import pack
+from xmppd.core.roster.rosters import ROSTER, Roster
 from xmppd.errors import StoreTimeout, StoreUnavailable
 
 pytestmark = pytest.mark.asyncio

@@ -13,9 +13,9 @@ import pytest_asyncio
 
 from xmppd import ns
 from xmppd.config import check
-from xmppd.core.roster import ROSTER
-from xmppd.core.roster_item import RosterItem, row_of
-from xmppd.store.sqlite import SqliteStore
+from xmppd.core.roster.item import RosterItem, row_of
+from xmppd.core.roster.rosters import ROSTER
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Put
 from xmppd.testing import PASSWORD, World
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from xmppd.errors import StoreBug
-from xmppd.store._cassandra_calls import LONGEST_TTL, Found, OpenTable, Statement
-from xmppd.store._cql import ROW_MARK
+from xmppd.store.cassandra.calls import LONGEST_TTL, Found, OpenTable, Statement
+from xmppd.store.cassandra.cql import ROW_MARK
 from xmppd.store.table import Dump, Key, Stored, Value
 from xmppd.store.values import check_limit, page_token, read_page_token
 

@@ -31,11 +31,11 @@ from cassandra.query import BatchStatement, BatchType, tuple_factory
 
 from xmppd.errors import ConfigError, Problem, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
-from xmppd.store._cassandra_calls import Conditional, Found, Statement
-from xmppd.store._cassandra_errors import is_hung_up, is_of_one_partition, translated
-from xmppd.store._cassandra_nodes import Nodes
-from xmppd.store._cassandra_options import CassandraOptions
 from xmppd.store._turns import Slots, Turns
+from xmppd.store.cassandra.calls import Conditional, Found, Statement
+from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, translated
+from xmppd.store.cassandra.nodes import Nodes
+from xmppd.store.cassandra.options import CassandraOptions
 
 log = logging.getLogger(__name__)
 

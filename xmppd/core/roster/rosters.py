@@ -1,7 +1,7 @@
 """Rosters that last (RFC 6121 2): loaded once, changed by compare-and-set on the version that 2.6 shows.
 
 An account's roster is one partition of `ROSTER`. Whoever changes it writes the row, the next version and an
-entry of the log (`xmppd.core.roster_log`) in one batch, on condition that the version is still the one that
+entry of the log (`xmppd.core.roster.log`) in one batch, on condition that the version is still the one that
 was read; so writers in several processes are linear.
 """
 
@@ -16,15 +16,15 @@ from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
 
 from xmppd.core.begun import begun
-from xmppd.core.daily_budget import DAY, DailyBudget
-from xmppd.core.roster_cache import Roster, RosterCache, roster_of
-from xmppd.core.roster_change import Change, SubscriptionChange, received, sent
-from xmppd.core.roster_delta import lag
-from xmppd.core.roster_item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
-from xmppd.core.roster_log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
-from xmppd.core.roster_set import RemoveRequest, SetRequest, parse_set
-from xmppd.core.roster_tier import RosterTier
-from xmppd.core.subscription import Inbound, Kind, Outbound
+from xmppd.core.roster.budget import DAY, DailyBudget
+from xmppd.core.roster.cache import Roster, RosterCache, roster_of
+from xmppd.core.roster.change import Change, SubscriptionChange, received, sent
+from xmppd.core.roster.delta import lag
+from xmppd.core.roster.item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
+from xmppd.core.roster.log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
+from xmppd.core.roster.request import RemoveRequest, SetRequest, parse_set
+from xmppd.core.roster.subscription import Inbound, Kind, Outbound
+from xmppd.core.roster.tier import RosterTier
 from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store.table import Delete, Put, Row, Store
 from xmppd.stream.lru import Lru

@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from xmppd.core.roster_cache import Roster
-from xmppd.core.roster_packed import pack, unpack
+from xmppd.core.roster.cache import Roster
+from xmppd.core.roster.packed import pack, unpack
 from xmppd.errors import StoreUnavailable
 
 LOADS = 32

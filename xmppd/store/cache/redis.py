@@ -1,4 +1,4 @@
-"""Packed rosters in Redis, shared by all nodes: the port `SharedCache` of `xmppd.core.roster_tier`.
+"""Packed rosters in Redis, shared by all nodes: the port `SharedCache` of `xmppd.core.roster.tier`.
 
 The protocol with its races, and what happens in each outage: docs/design/011-roster-cache.md. What is here
 knows bytes and names only. Nothing raises because of Redis: whoever asks while it is away is told "nothing",
@@ -19,12 +19,12 @@ from typing import Any
 
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from xmppd.core.roster_tier import Answer, Listener, Write
-from xmppd.store import _redis_scripts as scripts
-from xmppd.store._redis_debts import Debts
-from xmppd.store._redis_link import BATCH, FAILURES, Command, Link, LinkDown
-from xmppd.store._redis_notices import Notice, Unreadable, parse
-from xmppd.store._redis_url import Place
+from xmppd.core.roster.tier import Answer, Listener, Write
+from xmppd.store.cache import scripts
+from xmppd.store.cache.debts import Debts
+from xmppd.store.cache.link import BATCH, FAILURES, Command, Link, LinkDown
+from xmppd.store.cache.notices import Notice, Unreadable, parse
+from xmppd.store.cache.url import Place
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
-from xmppd.core.roster import LogEntry, RosterItem, Rosters, SetRequest
-from xmppd.core.roster_repair import Fault, RosterRepair
-from xmppd.core.roster_undo import RosterUndo
+from xmppd.core.roster.repair import Fault, RosterRepair
+from xmppd.core.roster.rosters import LogEntry, RosterItem, Rosters, SetRequest
+from xmppd.core.roster.undo import RosterUndo
 from xmppd.errors import CommandError, StanzaError
 
 BY = "admin"

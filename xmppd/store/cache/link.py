@@ -14,8 +14,8 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from xmppd.store._redis_scripts import Script
-from xmppd.store._redis_url import Client
+from xmppd.store.cache.scripts import Script
+from xmppd.store.cache.url import Client
 
 BATCH = 64
 """Commands in one piece."""

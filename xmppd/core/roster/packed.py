@@ -17,7 +17,7 @@ import struct
 import sys
 import zlib
 
-from xmppd.core.roster_cache import Roster
+from xmppd.core.roster.cache import Roster
 
 FORMAT = b"\x01"
 """Of what is written. Anything else is not read: another release wrote it."""

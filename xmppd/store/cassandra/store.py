@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xmppd.errors import StoreUnavailable
-from xmppd.store._cassandra_calls import Conditional, ConditionalWrite, OpenTable
-from xmppd.store._cassandra_dump import TableDump
-from xmppd.store._cassandra_link import Link
-from xmppd.store._cassandra_options import CassandraOptions
-from xmppd.store._cassandra_schema import Schema
 from xmppd.store._opened import OpenTables
+from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
+from xmppd.store.cassandra.dump import TableDump
+from xmppd.store.cassandra.link import Link
+from xmppd.store.cassandra.options import CassandraOptions
+from xmppd.store.cassandra.schema import Schema
 from xmppd.store.table import Delete, Dump, Key, Page, Put, Row, Stored, Table, Value
 
 __all__ = ["CassandraOptions", "CassandraStats", "CassandraStore"]

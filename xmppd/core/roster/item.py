@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from xmppd.core.subscription import Kind, State, Subscription
+from xmppd.core.roster.subscription import Kind, State, Subscription
 from xmppd.errors import StoreBug
 from xmppd.store.table import Row, Table, Value
 from xmppd.xml.roster import roster_item
@@ -23,7 +23,7 @@ ROSTER = Table(
     static={"version": "int"},
 )
 """`name` is the contact of an item, or the version that a log entry made; `value` is what `value_of` packs,
-or an entry of `xmppd.core.roster_log`.
+or an entry of `xmppd.core.roster.log`.
 """
 
 ITEM, LOG = "item", "log"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from xmppd.core.roster_cache import Roster
-from xmppd.core.roster_item import RosterItem
-from xmppd.core.subscription import Inbound, Kind, Outbound, State, inbound, outbound
+from xmppd.core.roster.cache import Roster
+from xmppd.core.roster.item import RosterItem
+from xmppd.core.roster.subscription import Inbound, Kind, Outbound, State, inbound, outbound
 from xmppd.xml.roster import roster_item, roster_query
 
 TransitionT = TypeVar("TransitionT", Outbound, Inbound)

@@ -25,8 +25,8 @@ from types import MappingProxyType
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.contacts import Contacts
-from xmppd.core.roster import RosterItem, Rosters
-from xmppd.core.subscription import Kind, State
+from xmppd.core.roster.rosters import RosterItem, Rosters
+from xmppd.core.roster.subscription import Kind, State
 
 BY = "repair"
 """Who the log says it was."""

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xmppd.store._dump import TableDump, stored_tables
 from xmppd.store._opened import OpenTables
-from xmppd.store._schema import described, lacking, migrate
-from xmppd.store._statements import OpenTable, Write
-from xmppd.store._transaction import MEMORY, Transactions, connect, shrink, translated
-from xmppd.store._writer import GroupWriter, InlineWriter
+from xmppd.store.sqlite.dump import TableDump, stored_tables
+from xmppd.store.sqlite.schema import described, lacking, migrate
+from xmppd.store.sqlite.statements import OpenTable, Write
+from xmppd.store.sqlite.transaction import MEMORY, Transactions, connect, shrink, translated
+from xmppd.store.sqlite.writer import GroupWriter, InlineWriter
 from xmppd.store.table import Delete, Dump, Key, Page, Put, Row, Stored, Table, Value
 
 PURGE_SECONDS = 60.0

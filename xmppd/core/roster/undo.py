@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.contacts import Contacts
-from xmppd.core.roster import Edit, LogEntry, RosterItem, Rosters
-from xmppd.core.subscription import State
+from xmppd.core.roster.rosters import Edit, LogEntry, RosterItem, Rosters
+from xmppd.core.roster.subscription import State
 from xmppd.errors import CommandError
 
 

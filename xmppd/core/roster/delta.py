@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from xmppd.core.roster_change import push_of, seen
-from xmppd.core.roster_log import LogEntry
+from xmppd.core.roster.change import push_of, seen
+from xmppd.core.roster.log import LogEntry
 
 MAX_CHANGES = 50
 """How many changes a client may lag behind and still be told of them one by one."""

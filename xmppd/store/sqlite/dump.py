@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from xmppd.errors import StoreBug
-from xmppd.store._layout import EXPIRES, SqlTable, Statement
 from xmppd.store._opened import Bound
-from xmppd.store._statements import OpenTable, Write, snapshot
+from xmppd.store.sqlite.layout import EXPIRES, SqlTable, Statement
+from xmppd.store.sqlite.statements import OpenTable, Write, snapshot
 from xmppd.store.table import Dump, Key, Stored
 from xmppd.store.values import check_limit, page_token, read_page_token
 

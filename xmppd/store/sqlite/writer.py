@@ -28,7 +28,7 @@ from functools import partial
 from typing import Any
 
 from xmppd.errors import StoreError, StoreUnavailable
-from xmppd.store._transaction import Job, Outcome, Transactions
+from xmppd.store.sqlite.transaction import Job, Outcome, Transactions
 
 GROUP = 128
 """The most jobs done in one turn of the loop, which takes about 2 ms."""

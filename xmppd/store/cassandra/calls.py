@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from xmppd.errors import StoreBug
-from xmppd.store._cql import ROW_MARK, CqlTable
 from xmppd.store._opened import range_of
+from xmppd.store.cassandra.cql import ROW_MARK, CqlTable
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
 

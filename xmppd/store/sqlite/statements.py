@@ -10,8 +10,8 @@ from functools import lru_cache
 from itertools import groupby
 
 from xmppd.errors import StoreBug
-from xmppd.store._layout import Layout, Statement
 from xmppd.store._opened import Bound, range_of
+from xmppd.store.sqlite.layout import Layout, Statement
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
 

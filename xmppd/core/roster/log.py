@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from xmppd.core.roster_item import LOG, RosterItem, item_from, value_of
+from xmppd.core.roster.item import LOG, RosterItem, item_from, value_of
 from xmppd.store.table import Put, Row
 
 ENTRIES_A_DAY = 250

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xmppd.store._declaration import Declaration, as_text, column_names, merged, missing
-from xmppd.store._layout import Layout, SqlTable
+from xmppd.store.sqlite.layout import Layout, SqlTable
 from xmppd.store.table import Table
 
 

@@ -20,10 +20,10 @@ from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
 from xmppd.errors import StoreBug, StoreUnavailable
-from xmppd.store._cassandra_link import Link
-from xmppd.store._cassandra_options import CassandraOptions, Compaction
-from xmppd.store._cql import CqlTable
 from xmppd.store._declaration import Declaration, as_text, merged, missing
+from xmppd.store.cassandra.cql import CqlTable
+from xmppd.store.cassandra.link import Link
+from xmppd.store.cassandra.options import CassandraOptions, Compaction
 from xmppd.store.table import Table
 
 log = logging.getLogger(__name__)

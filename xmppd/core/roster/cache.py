@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmppd.core.roster_item import SEPARATOR, RosterItem, flags_of
+from xmppd.core.roster.item import SEPARATOR, RosterItem, flags_of
 from xmppd.store.table import Row
 from xmppd.xml.roster import count_items, replace_item, roster_item
 
