@@ -133,6 +133,7 @@ class App:
             sessions=self.sessions,
             rosters=self.rosters,
             accounts=self.accounts,
+            presences=self.presences,
             end_session=self.server.end_session,
             spawn=self.jobs.spawn,
             clock=clock,

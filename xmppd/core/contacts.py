@@ -84,7 +84,7 @@ class Contacts:
         if roster is None or not self._rosters.is_told:
             roster = self._rosters.load(session.account)
         if isinstance(roster, Roster):
-            session.live.update_roster(roster)
+            self._presences.adopt(session.live, roster)
             result = self._rosters.result(roster, asked)
             if asked and result is not None and (since := self._rosters.lag(roster, asked)) is not None:
                 return begun(self._get_changes(session, since))
@@ -93,7 +93,7 @@ class Contacts:
         return self._get_later(session, asked, roster)
 
     async def _get_later(self, session: Session, asked: str | None, loading: Awaitable[Roster]) -> Answer:
-        session.live.update_roster(await loading)
+        self._presences.adopt(session.live, await loading)
         roster = session.live.roster
         assert roster is not None
         if asked and (since := self._rosters.lag(roster, asked)) is not None:
@@ -148,8 +148,6 @@ class Contacts:
         if change.old is not None:
             rest = [kind for kind in change.old.farewell if kind not in said]  # it changed meanwhile
             await self._deliver_all(account, contact, rest, by)
-            if change.old.state.is_followed:
-                self._presences.hide(account, contact)
 
     async def change(self, account: str, contact: str, edit: Edit, *, by: str, what: str) -> Change:
         """One change of one item (see `Rosters.change`), pushed if clients see a difference. It does not
@@ -168,14 +166,14 @@ class Contacts:
         if change.is_visible:
             self._push(account, change)
         elif (live := self._live.get(account)) is not None:
-            live.update_roster(change.roster)
+            self._presences.adopt(live, change.roster)
 
     def _push(self, account: str, change: Change) -> None:
         """Let the account's interested resources see how an item stands now (RFC 6121 2.1.6, 2.3.2)."""
         live = self._live.get(account)
         if live is None:
             return
-        live.update_roster(change.roster)
+        self._presences.adopt(live, change.roster)
         payload = self._rosters.push(change)
         for session in live.sessions.values():
             if session.has_roster:
@@ -207,11 +205,8 @@ class Contacts:
             # What the tables do not route says what this half says already. A kill may have kept it from the
             # other half, and then a repeat mends that; otherwise it changes nothing.
             is_routed = await self.deliver(account, contact, kind, payload, by=by) or is_routed
-        if is_routed:
-            if kind == "subscribed":
-                self._presences.show(account, contact)
-            elif kind == "unsubscribed" and was_followed(outcome.change):
-                self._presences.hide(account, contact)
+        if is_routed and kind == "subscribed":
+            self._presences.show(account, contact)
 
     async def deliver(self, account: str, contact: str, kind: Kind, payload: bytes = b"", *, by: str) -> bool:
         """The receiver's half (RFC 6121 A.3), and whether it changed; a contact that does not exist is passed
@@ -228,8 +223,6 @@ class Contacts:
                 if kind == "subscribe" or session.has_roster:
                     session.send(data)
         self._publish(contact, outcome.change)
-        if kind == "unsubscribe" and was_followed(outcome.change):
-            self._presences.hide(contact, account)
         if outcome.transition.reply is not None:
             await self.deliver(contact, account, outcome.transition.reply, by=contact)
             self._presences.show(contact, account)
@@ -241,16 +234,7 @@ class Contacts:
         """
         for item in await self._rosters.items(account):
             await self._deliver_all(account, item.contact, item.farewell, account)
-            if item.state.is_followed:
-                self._presences.hide(account, item.contact)
         await self._rosters.remove_account(account)
-
-
-def was_followed(change: Change) -> bool:
-    """Whether the contact saw the account's presence before. Who only asked to must learn nothing of it, not
-    even its end.
-    """
-    return change.old is not None and change.old.state.is_followed
 
 
 def content_of(stanza: Stanza, lang: str) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.presence import Presences
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import LiveAccount, Session, Sessions
 from xmppd.errors import StoreError
@@ -43,6 +44,7 @@ class Elsewhere:
         sessions: Sessions,
         rosters: Rosters,
         accounts: Accounts,
+        presences: Presences,
         end_session: Callable[[Session, str, str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         clock: Callable[[], float],
@@ -51,6 +53,7 @@ class Elsewhere:
         self._live = sessions.accounts
         self._rosters = rosters
         self._accounts = accounts
+        self._presences = presences
         self._end_session = end_session
         self._spawn = spawn
         self._clock = clock
@@ -135,7 +138,8 @@ class Elsewhere:
         if live is None or live.roster is None or live.roster.version >= roster.version:
             return
         before = live.roster
-        live.update_roster(roster)
+        for contact in self._presences.adopt(live, roster):
+            self._presences.show(roster.account, contact)
         items = changed_items(before.packed, roster.packed)
         for index, item in enumerate(items):
             # Only the last one brings the version: who is cut off before has the old one, and asks again.

@@ -84,7 +84,7 @@ class Presences:
     async def _update_later(
         self, session: Session, stanza: Stanza, priority: int, loading: Awaitable[Roster]
     ) -> None:
-        session.live.update_roster(await loading)
+        self.adopt(session.live, await loading)
         if (
             session.connection is not None
             and (waiting := self._available(session, stanza, priority)) is not None
@@ -271,16 +271,26 @@ class Presences:
             if session.presence is not None and self._is_told(session, contact):
                 self._copy(other, session.presence)
 
-    def hide(self, account: str, contact: str) -> None:
-        """Send unavailable from all the account's available resources to a contact who saw it and may see it
-        no more.
+    def adopt(self, live: LiveAccount, roster: Roster) -> frozenset[str]:
+        """Hold this roster unless a newer one is held; who may see the account from now on. Whoever may see
+        it no more is shown its end in the same step: a logout has no gap to fall into.
         """
-        live, other = self._live.get(account), self._live.get(contact)
-        if live is None or other is None:
+        before = live.roster
+        live.update_roster(roster)
+        after = live.roster
+        if before is None or after is None or after.followers is before.followers:
+            return frozenset()
+        had, has = frozenset(before.followers), frozenset(after.followers)
+        for contact in had - has:
+            self._hide(live, contact)
+        return has - had
+
+    def _hide(self, live: LiveAccount, contact: str) -> None:
+        """Send unavailable from all the account's available resources to a contact who saw them."""
+        other = self._live.get(contact)
+        if other is None:
             return
         for session in live.available:
-            if self._is_told(session, contact):
-                return  # they are friends again
             self._forget_directed(session, contact)
             self._copy(other, Broadcast(session.presence_head + b" type='unavailable'", b"/>"))
 

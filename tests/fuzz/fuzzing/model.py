@@ -385,12 +385,12 @@ class Model:
             routed = item.shows or item.pending is not None
             item.shows, item.pending, item.approved = False, None, False
         self.store(own, account, contact, item, before)
+        if kind == "unsubscribed" and showed:
+            self.hide(account, contact)
         if routed:
             self.arrive(account, contact, kind, content)
             if kind == "subscribed":
                 self.reveal(account, contact)
-            elif kind == "unsubscribed" and showed:
-                self.hide(account, contact)
 
     def store(
         self, own: Account, account: str, contact: str, item: Item, before: tuple[str, ...] | None
