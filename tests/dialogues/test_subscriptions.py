@@ -4,7 +4,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from xmppd.testing import Client, World
+from xmppd.testing import Client, World, refusal
 
 GET = "<query xmlns='jabber:iq:roster'/>"
 
@@ -154,3 +154,46 @@ async def test_presence_comes_back_with_the_next_initial_presence() -> None:  # 
         await alice.send("<presence/>")
         assert set(presences(await alice.receive_all())) == {(None, alice.jid), (None, bob.jid)}
         assert presences(await bob.receive_all()) == [(None, alice.jid)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["bob", "nobody"])
+async def test_a_request_that_is_too_long_changes_nothing(name: str) -> None:
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        long = f"<status>{'x' * 10_001}</status>"
+        await alice.send(f"<presence type='subscribe' id='s' to='{name}@localhost'>{long}</presence>")
+        (error,) = await alice.receive_all()
+        assert refusal(error) == "modify policy-violation"
+        assert await item(alice) == {}
+        await bob.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_finds_no_room_tells_no_more_than_one_to_nobody() -> None:
+    async with World() as world:
+        alice = await world.login("alice")
+        for number in range(200):
+            await world.app.rosters.inbound_subscription("bob@localhost", f"s{number}@x", "subscribe")
+        seen = []
+        for name in ("bob", "nobody"):
+            await alice.send(f"<presence type='subscribe' id='s' to='{name}@localhost'/>")
+            (push,) = await alice.receive_all()
+            seen.append(sorted(set(push[0][0].items()) - {("jid", f"{name}@localhost")}))
+        assert seen[0] == seen[1] == [("ask", "subscribe"), ("subscription", "none")]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["subscribe", "subscribed"])
+async def test_who_has_no_room_for_a_contact_reaches_nobody(kind: str) -> None:
+    async with World(settings={"limits": {"roster_items": 1}}) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        if kind == "subscribed":
+            await bob.send("<presence type='subscribe' to='alice@localhost'/>")
+            await alice.receive_all(), await bob.receive_all()
+        await alice.ask("set", "<query xmlns='jabber:iq:roster'><item jid='carol@localhost'/></query>")
+        await alice.receive_all()
+        await alice.send(f"<presence type='{kind}' to='bob@localhost'/>")
+        (error,) = await alice.receive_all()
+        assert refusal(error) == "wait resource-constraint"
+        await bob.expect_nothing()

@@ -5,6 +5,7 @@ learn.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 
 from xmppd import ns
 from xmppd.core.accounts import Accounts
@@ -12,8 +13,16 @@ from xmppd.core.begun import begun
 from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Request
 from xmppd.core.presence import Presences, subscription_stanza
 from xmppd.core.roster.delta import MAX_CHANGES, cost, deltas
-from xmppd.core.roster.rosters import Change, Edit, Roster, Rosters, SetRequest
-from xmppd.core.roster.subscription import Kind
+from xmppd.core.roster.rosters import (
+    Change,
+    Edit,
+    Roster,
+    Rosters,
+    SetRequest,
+    SubscriptionChange,
+    check_request,
+)
+from xmppd.core.roster.subscription import Kind, Outbound
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
 from xmppd.jid import Jid
@@ -194,13 +203,29 @@ class Contacts:
             raise StanzaError("bad-request", "Nobody subscribes to this address.")
         if to.domain not in self._domains:
             raise StanzaError("remote-server-not-found")
-        await self.send(session.account, contact, kind, content_of(stanza, session.lang), by=session.full)
+        payload = content_of(stanza, session.lang)
+        if kind == "subscribe":
+            check_request(payload)
+        outcome = await self._say(session.account, contact, kind, by=session.full)
+        with suppress(StanzaError):  # the contact's roster is full: who asks must not learn that it is there
+            await self._tell(session.account, contact, kind, outcome.transition, payload, by=session.full)
 
     async def send(self, account: str, contact: str, kind: Kind, payload: bytes = b"", *, by: str) -> None:
-        """The sender's half: roster, push, then the contact's half when the tables say so (RFC 6121 A.2)."""
+        """Both halves of a subscription stanza; StanzaError when one of the rosters has no room for it."""
+        outcome = await self._say(account, contact, kind, by=by)
+        await self._tell(account, contact, kind, outcome.transition, payload, by=by)
+
+    async def _say(self, account: str, contact: str, kind: Kind, *, by: str) -> SubscriptionChange[Outbound]:
+        """The sender's half: roster and push (RFC 6121 A.2)."""
         outcome = await self._rosters.outbound_subscription(account, contact, kind, by=by)
         self._publish(account, outcome.change)
-        is_routed, state = outcome.transition.route, outcome.transition.state
+        return outcome
+
+    async def _tell(
+        self, account: str, contact: str, kind: Kind, sent: Outbound, payload: bytes, *, by: str
+    ) -> None:
+        """The contact's half, when the tables say so."""
+        is_routed, state = sent.route, sent.state
         if is_routed or kind == "unsubscribed" or (kind == "subscribed" and state.is_followed):
             # What the tables do not route says what this half says already. A kill may have kept it from the
             # other half, and then a repeat mends that; otherwise it changes nothing.

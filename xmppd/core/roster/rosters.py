@@ -41,6 +41,7 @@ __all__ = [
     "Rosters",
     "SetRequest",
     "SubscriptionChange",
+    "check_request",
 ]
 
 _ATTEMPTS = 32
@@ -478,8 +479,7 @@ class Rosters:
         `request` is what a `subscribe` stanza holds, to be shown again at every login. StanzaError
         policy-violation if it is longer than `MAX_REQUEST_BYTES`, resource-constraint if too many wait.
         """
-        if len(request) > MAX_REQUEST_BYTES:
-            raise StanzaError("policy-violation", f"A request has at most {MAX_REQUEST_BYTES} bytes.")
+        check_request(request)
         step: Inbound | None = None
 
         def edit(item: RosterItem | None) -> RosterItem | None:
@@ -490,3 +490,9 @@ class Rosters:
         change = await self.change(account, contact, edit, by=by or contact, what=f"received {kind}")
         assert step is not None
         return SubscriptionChange(change, step)
+
+
+def check_request(request: bytes) -> None:
+    """StanzaError policy-violation for a request that is too long to be kept."""
+    if len(request) > MAX_REQUEST_BYTES:
+        raise StanzaError("policy-violation", f"A request has at most {MAX_REQUEST_BYTES} bytes.")
