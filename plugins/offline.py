@@ -220,8 +220,8 @@ class Offline(Plugin):
                 while page.rows:
                     if not takes_messages(session):
                         return
-                    session.overtake(before + b"".join([row["stanza"] for row in page.rows]))
-                    before = b""
+                    session.overtake([*before, *(row["stanza"] for row in page.rows)])
+                    before = []
                     if not await self._delete(session, queue, [row["id"] for row in page.rows]):
                         return
                     if page.next is None:
@@ -266,7 +266,7 @@ class Offline(Plugin):
 
 def takes_messages(session: Session) -> bool:
     """Whether the session is there still, available, and not by a negative priority out of the way."""
-    return session.connection is not None and session.presence is not None and session.priority >= 0
+    return not session.is_over and session.presence is not None and session.priority >= 0
 
 
 def names(message: Stanza, namespace: str) -> bool:

@@ -28,13 +28,14 @@ from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
 from xmppd.core.messages import Messages
+from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
 from xmppd.core.roster.office import RosterOffice
 from xmppd.core.roster.repair import RosterRepair
 from xmppd.core.roster.rosters import ROSTER, Rosters
 from xmppd.core.roster.tier import RosterTier, SharedCache
 from xmppd.core.router import Router
-from xmppd.core.sessions import Cork, Sessions
+from xmppd.core.sessions import Sessions
 from xmppd.errors import CommandError, ConfigError
 from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
@@ -92,7 +93,8 @@ class App:
             now=now,
         )
         domains = frozenset(config.server.domains)
-        self.sessions = Sessions(Cork(asyncio.get_running_loop().call_soon), now)
+        self.cork = Cork(asyncio.get_running_loop().call_soon, kept_bytes=limits.write_buffer_hard)
+        self.sessions = Sessions(self.cork, now)
         self.last_seen = LastSeen(self.store, self.sessions, self.rosters, self.jobs.spawn, now)
         self.presences = Presences(
             self.sessions, self.rosters, self.last_seen, self.hooks, presence_rules(config)

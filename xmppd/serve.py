@@ -284,6 +284,7 @@ class Process:
         self.app.service.apply(service_rules(config))
         self.app.service.lang = config.server.language
         self.app.service.shared.rules = wire_rules(config)
+        self.app.cork.kept_bytes = config.limits.write_buffer_hard
         self.app.binding.rules = binding_rules(config)
         self.app.presences.rules = presence_rules(config)
         logs.configure(config.log)

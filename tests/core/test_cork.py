@@ -4,7 +4,8 @@ from collections import deque
 
 import pytest
 
-from xmppd.core.sessions import LARGE, MANY, SLICE_SECONDS, Cork, LiveAccount, Session
+from xmppd.core.output import LARGE, MANY, SLICE_SECONDS, Cork
+from xmppd.core.sessions import LiveAccount, Session
 
 
 class Loop:
@@ -32,6 +33,9 @@ class Log:
 
     def write(self, data):
         self.log.append((self.name, data))
+
+    def write_all(self, stanzas):
+        self.write(b"".join(stanzas))
 
 
 @pytest.fixture
@@ -116,8 +120,8 @@ def test_what_is_held_comes_after_what_overtakes_it(loop, log, sessions):
     one.send(b"x" * (LARGE + 1))
     loop.turn()
     assert log == []
-    one.overtake(before + b"first")
-    one.resume(b"second")
+    one.overtake([*before, b"first"])
+    one.resume([b"second"])
     loop.turn()
     assert log == [("a", b"beforefirst"), ("a", b"secondlater" + b"x" * (LARGE + 1))]
     before = one.hold()

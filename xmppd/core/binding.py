@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from xmppd.core.output import Connection
 from xmppd.core.presence import Presences
-from xmppd.core.sessions import Connection, Session, Sessions
+from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError, StreamError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
@@ -74,14 +75,14 @@ class Binding:
         """End a session: unavailable presence goes out, the stream is closed, the resource is free. Harmless
         if repeated.
         """
-        connection = session.connection
-        if connection is None:
+        if session.is_over:
             return
         try:
             self._presences.lost(session)
             session.flush()
         except Exception:  # a ghost would be worse
             log.exception("session-ended-badly", extra={"jid": session.full})
+        connection = session.connection
         self._sessions.remove(session)
         connection.close(error)
         if self._hooks.session_closed_signal:

@@ -130,7 +130,7 @@ class Contacts:
         pushes = deltas(entries, since, roster.version)
         if pushes is None or result is None or cost(pushes) > len(result):
             return result
-        return Followed(None, b"".join(self._push_stanza(session, payload) for payload in pushes))
+        return Followed(None, [self._push_stanza(session, payload) for payload in pushes])
 
     async def set(self, request: Request) -> None:
         """A roster set: one item added, changed or removed (RFC 6121 2.3 to 2.5); StanzaError as in 2.3.3."""

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -72,7 +72,7 @@ class Followed:
     """The payload of a result, and whole stanzas that go out right behind it."""
 
     payload: Payload
-    stanzas: bytes
+    stanzas: Sequence[bytes]
 
 
 Answer = Payload | Followed
@@ -151,19 +151,21 @@ class Iqs:
         answer = handler(Request(session, stanza, target))
         if isinstance(answer, Awaitable):
             return _reply_later(session, stanza, answer)
-        session.send(result_of(stanza, session.full, answer))
+        for each in result_of(stanza, session.full, answer):
+            session.send(each)
         return None
 
 
 async def _reply_later(session: Session, stanza: Stanza, answer: Awaitable[Answer]) -> None:
-    session.send(result_of(stanza, session.full, await answer))
+    for each in result_of(stanza, session.full, await answer):
+        session.send(each)
 
 
-def result_of(stanza: Stanza, to: str, answer: Answer) -> bytes:
-    """What a handler's answer to an iq makes go out."""
+def result_of(stanza: Stanza, to: str, answer: Answer) -> Sequence[bytes]:
+    """The stanzas that a handler's answer to an iq makes go out."""
     if isinstance(answer, Followed):
-        return build.iq_result(stanza, to, answer.payload) + answer.stanzas
-    return build.iq_result(stanza, to, answer)
+        return build.iq_result(stanza, to, answer.payload), *answer.stanzas
+    return (build.iq_result(stanza, to, answer),)
 
 
 def check(stanza: Stanza) -> None:

@@ -85,10 +85,7 @@ class Presences:
         self, session: Session, stanza: Stanza, priority: int, loading: Awaitable[Roster]
     ) -> None:
         self.adopt(session.live, await loading)
-        if (
-            session.connection is not None
-            and (waiting := self._available(session, stanza, priority)) is not None
-        ):
+        if not session.is_over and (waiting := self._available(session, stanza, priority)) is not None:
             await waiting
 
     def _available(self, session: Session, stanza: Stanza, priority: int) -> Awaitable[None] | None:

@@ -111,7 +111,7 @@ class Router:
         return self._iqs.route(session, stanza)
 
     def _route_presence(self, session: Session, stanza: Stanza) -> Waiting:
-        if session.connection is None:
+        if session.is_over:
             return None  # it ended while a hook waited, and its unavailable presence is out
         kind = stanza.type
         if not stanza.to:

@@ -1,50 +1,15 @@
-"""Sessions, the accounts they make live, and the cork that joins what is written to a session in one loop
-turn.
-"""
+"""Sessions, and the accounts they make live."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+from xmppd.core.output import LARGE, MANY, NOWHERE, Connection, Cork, Kept
 from xmppd.core.roster.rosters import Roster
 from xmppd.errors import StreamError
 from xmppd.xml import build
 from xmppd.xml.stanza import LANG, Stanza
-
-log = logging.getLogger(__name__)
-
-LARGE = 16384
-"""Bytes of a stanza that is not worth joining with others."""
-
-MANY = 64
-"""Copies for one session that are joined at most, so that what waits is bounded."""
-
-SLICE_SECONDS = 0.0003
-"""How long copies are written in one turn of the loop: whatever else is to be done waits no longer for a
-broadcast to thousands.
-"""
-
-
-class Connection(Protocol):
-    """What a session needs of the wire that carries it."""
-
-    @property
-    def peer(self) -> str:
-        """The client's address, for operators."""
-
-    @property
-    def secure(self) -> bool:
-        """Whether TLS protects the stream."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes now."""
-
-    def close(self, error: StreamError | None) -> None:
-        """End the stream, with an error or without."""
 
 
 class Broadcast(NamedTuple):
@@ -54,78 +19,21 @@ class Broadcast(NamedTuple):
     tail: bytes
 
 
-class Cork:
-    """The sessions with output waiting. Each is written to once per turn of the event loop, but for those
-    that only wait for copies of what went to many: they come last, as many in a turn as SLICE_SECONDS allow.
-    """
-
-    __slots__ = ("_call_soon", "_clock", "_dirty", "_is_due", "_patient")
-
-    def __init__(
-        self,
-        call_soon: Callable[[Callable[[], None]], object],
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._call_soon = call_soon
-        self._clock = clock
-        self._is_due = False
-        self._dirty: list[Session] = []
-        self._patient: deque[Session] = deque()
-
-    def add(self, session: Session) -> None:
-        """Have the session's out-list written at the end of this turn; called when its first bytes
-        come in.
-        """
-        if not self._is_due:
-            self._is_due = True
-            self._call_soon(self.flush)
-        self._dirty.append(session)
-
-    def add_patient(self, session: Session) -> None:
-        """The same, at the end of this turn or of one of the next."""
-        if not self._is_due:
-            self._is_due = True
-            self._call_soon(self.flush)
-        self._patient.append(session)
-
-    def flush(self) -> None:
-        """Write the waiting out-lists."""
-        self._is_due = False
-        dirty, self._dirty = self._dirty, []
-        for session in dirty:
-            self._write(session)
-        patient = self._patient
-        if not patient:
-            return
-        end = self._clock() + SLICE_SECONDS
-        while patient:
-            self._write(patient.popleft())
-            if self._clock() > end:
-                break
-        if patient and not self._is_due:
-            self._is_due = True
-            self._call_soon(self.flush)
-
-    @staticmethod
-    def _write(session: Session) -> None:
-        try:
-            session.flush()
-        except Exception:  # of one connection: all others are written to
-            log.exception("write-failed", extra={"jid": session.full})
-
-
 class Session:
     """One bound resource of a local account (RFC 6120 7).
 
     `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
     interested resource, `directed` the JIDs that were sent directed presence, `paid_until` is when the copies
     of its presence so far were allowed, `slots` what plugins keep here.
+
+    While it is detached (`detach`, `attach`) and when it is over its `connection` is NOWHERE.
     """
 
     __slots__ = (
         "__weakref__",
         "_cork",
         "_iq_head",
+        "_is_held",
         "_is_patient",
         "_message_head",
         "_out",
@@ -134,6 +42,7 @@ class Session:
         "directed",
         "full",
         "has_roster",
+        "is_over",
         "lang",
         "live",
         "paid_until",
@@ -152,7 +61,8 @@ class Session:
         self.account = live.account
         self.resource = resource
         self.full = f"{live.account}/{resource}"
-        self.connection: Connection | None = connection
+        self.connection = connection
+        self.is_over = False
         self.lang = lang
         self.since = since
         self.presence: Broadcast | None = None
@@ -163,7 +73,8 @@ class Session:
         self.slots: dict[str, Any] | None = None
         self._cork = cork
         self._is_patient = False
-        self._out: list[bytes] = [b""]  # not empty, so that nothing is written before `begin`
+        self._out: list[bytes]
+        self._keep([], self._crowded)  # nothing is written before `begin`
         head = build.start_tag("", {"from": self.full, LANG: lang} if lang else {"from": self.full})
         self._message_head = b"<message" + head[1:]
         self.presence_head = b"<presence" + head[1:]
@@ -171,12 +82,51 @@ class Session:
 
     def begin(self, first: bytes) -> None:
         """Send the answer to the bind, and behind it what others sent before it was due."""
-        self._out[0] = first
-        self._cork.add(self)
+        self._write_on([first, *self._out])
+
+    def _crowded(self) -> None:
+        self.connection.close(StreamError("resource-constraint", "Too much came before the session began."))
+
+    # its wire
+
+    def detach(self, overflown: Callable[[], None]) -> None:
+        """Go on without a wire: what is sent is kept for `attach`. Of more than may be kept `overflown` is
+        told, once, in the next turn of the loop, and what comes after that is lost.
+        """
+        self.connection = NOWHERE
+        self._keep(self._out, overflown)
+
+    def attach(self, connection: Connection) -> None:
+        """Go on with another wire, beginning with what was not written to the last one."""
+        assert not self.is_over, self.full
+        self.connection = connection
+        self._write_on([*self._out])
+
+    def end(self) -> None:
+        """Nothing is sent any more; the wire is left to who had it."""
+        self.is_over = True
+        self.connection = NOWHERE
+        self._write_on([])
+
+    def _keep(self, before: Sequence[bytes], overflown: Callable[[], None]) -> None:
+        """Write nothing from now on, but keep it."""
+        cork = self._cork
+        self._is_held = True
+        self._is_patient = False
+        self._out = Kept(before, cork.kept_bytes, lambda: cork.call_soon(overflown))
+
+    def _write_on(self, out: list[bytes]) -> None:
+        """Write what was kept, and what comes."""
+        self._is_held = self._is_patient = False
+        self._out = out
+        if out:
+            self._cork.add(self)
+
+    # what it is sent
 
     def send(self, data: bytes) -> None:
-        """Queue whole stanzas for the client; they are written at the end of this turn of the loop, large
-        ones at once, so that one read of many requests cannot fill the memory with answers.
+        """Queue a stanza for the client; it is written at the end of this turn of the loop, a large one at
+        once, so that one read of many requests cannot fill the memory with answers.
         """
         out = self._out
         if not out:
@@ -185,7 +135,7 @@ class Session:
             self._is_patient = False
             self._cork.add(self)
         out.append(data)
-        if len(data) > LARGE and out[0]:
+        if len(data) > LARGE:
             self.flush()
 
     def send_copy(self, data: bytes) -> None:
@@ -197,43 +147,38 @@ class Session:
             self._is_patient = True
             self._cork.add_patient(self)
         out.append(data)
-        if (len(data) > LARGE or len(out) > MANY) and out[0]:
+        if len(data) > LARGE or len(out) > MANY:
             self.flush()
 
-    def hold(self) -> bytes:
+    def flush(self) -> None:
+        """Write what is queued, unless it is held."""
+        out = self._out
+        if not out or self._is_held:
+            return
+        self._is_patient = False
+        self._out = []
+        if len(out) == 1:
+            self.connection.write(out[0])
+        else:
+            self.connection.write_all(out)
+
+    def hold(self) -> list[bytes]:
         """Queue what is sent from now on and write none of it until `resume`; returns what was queued before.
         For what has to be looked up and comes first. One at a time, and not for long: nothing bounds it.
         """
-        assert not self._out or self._out[0], f"{self.full} is held already"
-        before = b"".join(self._out)
-        self._out = [b""]
+        assert not self._is_held, f"{self.full} is held already"
+        before, self._out = self._out, []
+        self._is_held = True
         return before
 
-    def overtake(self, data: bytes) -> None:
+    def overtake(self, stanzas: Sequence[bytes]) -> None:
         """Write before what is held."""
-        if self.connection is not None and data:
-            self.connection.write(data)
+        if stanzas:
+            self.connection.write_all(stanzas)
 
-    def resume(self, before: bytes) -> None:
-        """Write these bytes, and then what was held."""
-        self._is_patient = False
-        if before:
-            self._out[0] = before
-        else:
-            del self._out[0]
-        if self._out:
-            self._cork.add(self)
-
-    def flush(self) -> None:
-        """Write what is queued, in one piece, unless it is held."""
-        out = self._out
-        if not out or not out[0]:
-            return
-        self._is_patient = False
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        if self.connection is not None:
-            self.connection.write(data)
+    def resume(self, before: Sequence[bytes]) -> None:
+        """Write these stanzas, and then what was held."""
+        self._write_on([*before, *self._out])
 
     def stamp(self, stanza: Stanza) -> bytes:
         """The stanza's bytes with `from` set to this session and the stream's `xml:lang` (RFC 6120 8.1.2.1,
@@ -326,7 +271,7 @@ class Sessions:
         """Forget a session whose presence was withdrawn already."""
         live = session.live
         del self.by_full[session.full], live.sessions[session.resource]
-        session.connection = None
+        session.end()
         if live.sessions:
             live.refresh()
         else:

@@ -386,7 +386,7 @@ class C2SConnection(Wire):
         except StanzaError as error:
             self.write(build.error_reply(stanza, "", error))
         else:
-            self.write(result_of(stanza, "", answer))
+            self.write_all(result_of(stanza, "", answer))
 
     def _bind(self, stanza: Stanza) -> Waiting:
         """Bind a resource and answer with the full JID (RFC 6120 7.6, 7.7)."""

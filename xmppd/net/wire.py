@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -159,6 +159,10 @@ class Wire(asyncio.BufferedProtocol):
         transport.write(data)
         if self.clogged and transport.get_write_buffer_size() > self._shared.rules.hard:
             transport.abort()
+
+    def write_all(self, stanzas: Sequence[bytes]) -> None:
+        """The same for several stanzas, in one piece."""
+        self.write(b"".join(stanzas))
 
     def finish(self, last: bytes) -> None:
         """Send the last bytes and close; the peer has some seconds to hang up itself, so that it can read
