@@ -11,18 +11,17 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from xmppd.net.certificates import (
     CertificateError,
     Certificates,
     KeyPair,
-    channel_bindings,
     development_certificate,
-    end_point,
     server_context,
 )
+from xmppd.net.channel import DomainContext
 
 NOW = 1_900_000_000.0
 DAY = 86400
@@ -99,6 +98,13 @@ def private_pem(key: Any, encryption: Any = serialization.NoEncryption()) -> byt
 
 def der(pair: KeyPair) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
+
+
+def bound(done: Handshake) -> bytes:
+    """The data of tls-server-end-point."""
+    context = done.server.context
+    assert isinstance(context, DomainContext)
+    return context.end_point
 
 
 # -------------------------------------------------------------------------------- development
@@ -233,9 +239,7 @@ def test_each_domain_has_its_certificate_and_its_binding(tmp_path: Path) -> None
     ):
         done = Handshake(certificates.context, name=name).finish()
         assert done.presented == der(pair)
-        assert channel_bindings(done.server) == {
-            "tls-server-end-point": hashlib.sha256(done.presented).digest()
-        }
+        assert bound(done) == hashlib.sha256(done.presented).digest()
 
 
 def test_reload_takes_new_files_and_keeps_old_connections(tmp_path: Path) -> None:
@@ -247,8 +251,8 @@ def test_reload_takes_new_files_and_keeps_old_connections(tmp_path: Path) -> Non
     certificates.load(pair, {"a": pair})
     new = Handshake(certificates.context, name="a").finish()
     assert new.presented == before
-    assert channel_bindings(new.server)["tls-server-end-point"] == hashlib.sha256(before).digest()
-    assert channel_bindings(old.server)["tls-server-end-point"] == hashlib.sha256(old.presented).digest()
+    assert bound(new) == hashlib.sha256(before).digest()
+    assert bound(old) == hashlib.sha256(old.presented).digest()
     old.client.write(b"still there")
     assert old.server.read(100) == b"still there"
 
@@ -267,7 +271,7 @@ def test_the_binding_is_of_the_certificate_shown_before_a_reload(
     certificates.load(pair, {})
     handshake.finish()
     assert handshake.presented == shown
-    assert channel_bindings(handshake.server)["tls-server-end-point"] == hashlib.sha256(shown).digest()
+    assert bound(handshake) == hashlib.sha256(shown).digest()
 
 
 def break_nothing_there(pair: KeyPair) -> tuple[Path, str]:
@@ -349,50 +353,3 @@ def test_expiries(tmp_path: Path) -> None:
     pair = write_pair(tmp_path, "a")
     expected = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).not_valid_after_utc.timestamp()
     assert Certificates(pair, {"a": pair}).expiries() == {pair.certificate: expected}
-
-
-# -------------------------------------------------------------------------------- bindings
-
-
-@pytest.mark.parametrize(
-    ("make_key", "algorithm", "name"),
-    [
-        (lambda: ec.generate_private_key(ec.SECP256R1()), hashes.SHA256(), "sha256"),
-        (lambda: ec.generate_private_key(ec.SECP384R1()), hashes.SHA384(), "sha384"),
-        (lambda: rsa.generate_private_key(65537, 2048), hashes.SHA512(), "sha512"),
-        (lambda: ec.generate_private_key(ec.SECP256R1()), hashes.SHA3_256(), "sha3_256"),
-        (ed25519.Ed25519PrivateKey.generate, None, "sha256"),
-    ],
-)
-def test_end_point_takes_the_hash_of_the_signature(
-    tmp_path: Path, make_key: Callable[[], Any], algorithm: Any, name: str
-) -> None:
-    pair = write_pair(tmp_path, "a", make_key(), algorithm)
-    certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
-    assert end_point(certificate) == hashlib.new(name, der(pair)).digest()
-
-
-SIGNED_WITH_SHA1 = b"""\
------BEGIN CERTIFICATE-----
-MIIBcDCCARigAwIBAgIUF6oygJUsFC3c31YaUwCnF2NXG90wCQYHKoZIzj0EATAO
-MQwwCgYDVQQDDANvbGQwIBcNMjYxMTIyMTMzNTU4WhgPMjEyNjEwMjkxMzM1NTha
-MA4xDDAKBgNVBAMMA29sZDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABJojzJic
-lUxhXfSr0RVKY/+aRPbU6DrUcVonvJMBDHYmH2b4b0sRB2tS0k7Gmnjx/DEQDhDP
-hJn4f+9Sn7RufJijUzBRMB0GA1UdDgQWBBSVFv64KK3y0Q4Wf2z30uBMFCWzgDAf
-BgNVHSMEGDAWgBSVFv64KK3y0Q4Wf2z30uBMFCWzgDAPBgNVHRMBAf8EBTADAQH/
-MAkGByqGSM49BAEDRwAwRAIga2gOca4/4d+eeN5pFQ+nE/ykW81ztsMOwhOf0YFS
-8bkCIGNGXa0Y7D+fqzPFFUPr/hR9bc9E2QsrJoFxIbBLQ5Zo
------END CERTIFICATE-----
-"""
-
-
-def test_end_point_takes_sha_256_for_a_signature_with_sha_1() -> None:
-    der = ssl.PEM_cert_to_DER_cert(SIGNED_WITH_SHA1.decode())
-    assert end_point(x509.load_pem_x509_certificate(SIGNED_WITH_SHA1)) == hashlib.sha256(der).digest()
-
-
-def test_tls_exporter_only_where_ssl_can_and_the_version_is_1_3(tmp_path: Path) -> None:
-    done = Handshake(Certificates(write_pair(tmp_path, "a")).context).finish()
-    assert ("tls-exporter" in channel_bindings(done.server)) == hasattr(
-        ssl.SSLObject, "export_keying_material"
-    )

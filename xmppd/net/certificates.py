@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import ipaddress
+import logging
 import os
 import ssl
 import time
@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 import idna
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from xmppd.errors import CommandError
+from xmppd.net.channel import DomainContext, KeyLog, end_point
+
+log = logging.getLogger(__name__)
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has no others."""
@@ -47,16 +49,6 @@ class KeyPair(NamedTuple):
 
     certificate: Path
     key: Path
-
-
-class DomainContext(ssl.SSLContext):
-    """A server context that knows what its certificate means to channel binding, and when it ends.
-
-    `end_point` is the data of tls-server-end-point, `expires` is in seconds since the epoch.
-    """
-
-    end_point: bytes = b""
-    expires: float = 0.0
 
 
 def server_context(
@@ -105,17 +97,19 @@ class Certificates:
         self._minimum_version = minimum_version
         self._ciphers = ciphers
         self._alpn = alpn
+        self._key_log = _key_log()
+        self._choice = _Choice()
         self.load(default, domains or {})
         self.context: ssl.SSLContext = _bare_context(minimum_version, ciphers, alpn)
-        self.context.sni_callback = self._choose
+        self.context.sni_callback = self._choice.make
 
     def load(self, default: KeyPair, domains: Mapping[str, KeyPair]) -> None:
         """Use these files from now on. After a CertificateError everything is as before."""
         pairs = {default, *domains.values()}
         contexts = {pair: self._context(pair) for pair in pairs}
         names = {ascii_name(domain): contexts[pair] for domain, pair in domains.items()}
-        self._default = contexts[default]
-        self._by_name = names
+        self._choice.default = contexts[default]
+        self._choice.by_name = names
         self._contexts = contexts
 
     def expiries(self) -> dict[Path, float]:
@@ -123,43 +117,42 @@ class Certificates:
         return {pair.certificate: context.expires for pair, context in self._contexts.items()}
 
     def _context(self, pair: KeyPair) -> DomainContext:
-        return server_context(
+        context = server_context(
             *pair, minimum_version=self._minimum_version, ciphers=self._ciphers, alpn=self._alpn
         )
+        if self._key_log is not None:
+            try:
+                self._key_log.attach(context)
+                context.key_log = self._key_log
+            except OSError as error:
+                _warn_of_no_exporter(error)
+        return context
 
-    def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+
+class _Choice:
+    """Which context a connection gets. Apart from `Certificates`, so that no cycle keeps old ones open."""
+
+    __slots__ = ("by_name", "default")
+
+    default: DomainContext
+    by_name: Mapping[str, DomainContext]
+
+    def make(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         """Called by OpenSSL for each client hello, also for one without a server name."""
-        connection.context = self._by_name.get((name or "").lower(), self._default)
+        connection.context = self.by_name.get((name or "").lower(), self.default)
 
 
-def channel_bindings(connection: ssl.SSLObject) -> dict[str, bytes]:
-    """The channel binding data of a finished handshake, by type; the strongest type comes first."""
-    bindings = {}
-    export = getattr(connection, "export_keying_material", None)
-    # No ssl module up to 3.13 has it. RFC 9266 3 and 4.2: with TLS 1.2 it is safe only under conditions not
-    # seen here.
-    if export is not None and connection.version() == "TLSv1.3":
-        bindings["tls-exporter"] = export(b"EXPORTER-Channel-Binding", 32, b"")
-    if isinstance(connection.context, DomainContext):
-        bindings["tls-server-end-point"] = connection.context.end_point
-    return bindings
-
-
-def end_point(certificate: x509.Certificate) -> bytes:
-    """The data of tls-server-end-point (RFC 5929 4.1): a hash of the certificate.
-
-    The hash is that of the certificate's signature, but SHA-256 instead of MD5 and SHA-1. For signatures
-    without exactly one hash (Ed25519, Ed448) the RFC defines nothing; SHA-256 is what other servers and
-    clients take.
-    """
+def _key_log() -> KeyLog | None:
     try:
-        algorithm = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        algorithm = None
-    name = algorithm.name.replace("-", "_") if algorithm else "sha256"
-    if name in ("md5", "sha1"):
-        name = "sha256"
-    return hashlib.new(name, certificate.public_bytes(serialization.Encoding.DER)).digest()
+        return KeyLog()
+    except OSError as error:
+        _warn_of_no_exporter(error)
+        return None
+
+
+def _warn_of_no_exporter(error: OSError) -> None:
+    """Logins on TLS 1.3 go without channel binding then."""
+    log.warning("tls-exporter-unavailable", extra={"reason": error.strerror or str(error)})
 
 
 def development_certificate(

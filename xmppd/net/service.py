@@ -13,7 +13,7 @@ from xmppd.core.binding import Binding
 from xmppd.core.iqs import Handler, Iqs
 from xmppd.core.router import Router
 from xmppd.errors import StreamError
-from xmppd.net.certificates import Certificates, channel_bindings
+from xmppd.net.certificates import Certificates
 from xmppd.net.ebb import Ebb
 from xmppd.net.pace import SLICE_SECONDS
 from xmppd.net.wire import LINGER_SECONDS, Shared
@@ -163,8 +163,7 @@ class Service:
 
     def authenticator(self, connection: C2SConnection, before: Authenticator | None) -> Authenticator:
         """A SASL negotiation for the stream as it is now; failed attempts on this connection count on."""
-        bindings = channel_bindings(connection.tls) if connection.tls is not None else {}
-        channel = Channel(connection.domain, connection.secure, bindings)
+        channel = Channel(connection.domain, connection.secure, connection.channel_bindings)
         attempts = self.rules.attempts if before is None else before.attempts
         return Authenticator(self.mechanisms, channel, attempts=attempts)
 

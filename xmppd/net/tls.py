@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import ssl
 
+from xmppd.net.channel import DomainContext, channel_bindings
+
 READ_SIZE = 65536
 
 PIECE = 2048
@@ -18,16 +20,15 @@ as much as 4096 saves 2.6 KiB for each session, and costs about 1 us for each re
 
 
 class TlsLayer:
-    """The server's side of one TLS connection, without a socket. `object` is for what it can tell of
-    itself.
-    """
+    """The server's side of one TLS connection, without a socket."""
 
-    __slots__ = ("_incoming", "_outgoing", "established", "is_over", "object")
+    __slots__ = ("_exporter_secret", "_incoming", "_object", "_outgoing", "established", "is_over")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._exporter_secret = b""
         self.established = False
         self.is_over = False
 
@@ -38,15 +39,26 @@ class TlsLayer:
         self._incoming.write(data)
         if not self.established:
             try:
-                self.object.do_handshake()
+                self._object.do_handshake()
             except ssl.SSLWantReadError:
                 return b""
+            finally:
+                self._take_secret()
             self.established = True
         return self._read()
 
+    def _take_secret(self) -> None:
+        context = self._object.context  # that of the certificate from the client's hello on
+        if isinstance(context, DomainContext) and context.key_log is not None:
+            self._exporter_secret = context.key_log.take() or self._exporter_secret
+
+    def channel_bindings(self) -> dict[str, bytes]:
+        """What an established connection can be bound to, by type."""
+        return channel_bindings(self._object, self._exporter_secret)
+
     def _read(self) -> bytes:
         pieces = []
-        read = self.object.read
+        read = self._object.read
         try:
             while piece := read(READ_SIZE):
                 pieces.append(piece)
@@ -58,11 +70,11 @@ class TlsLayer:
     def send(self, data: bytes) -> bytes:
         """Plaintext to bytes for the wire."""
         if len(data) <= PIECE:
-            self.object.write(data)
+            self._object.write(data)
             return self._outgoing.read()
         records = []
         for start in range(0, len(data), PIECE):
-            self.object.write(data[start : start + PIECE])
+            self._object.write(data[start : start + PIECE])
             records.append(self._outgoing.read())
         return b"".join(records)
 
@@ -73,5 +85,5 @@ class TlsLayer:
     def close(self) -> bytes:
         """Bytes that say goodbye (close_notify)."""
         with contextlib.suppress(ssl.SSLError):  # the peer's own is not here yet, and not waited for
-            self.object.unwrap()
+            self._object.unwrap()
         return self.output()

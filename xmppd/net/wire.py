@@ -194,9 +194,9 @@ class Wire(asyncio.BufferedProtocol):
         return self._tls is not None
 
     @property
-    def tls(self) -> ssl.SSLObject | None:
-        """The TLS connection, for channel binding."""
-        return self._tls.object if self._tls is not None else None
+    def channel_bindings(self) -> dict[str, bytes]:
+        """What a login can be bound to, by type; nothing without TLS."""
+        return self._tls.channel_bindings() if self._tls is not None else {}
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """From now on the peer's bytes are TLS; its ClientHello comes first."""

@@ -27,13 +27,14 @@ async def test_left_alone_it_takes_the_best_that_it_can(server, client):
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_knows_only_tls_unique_gets_in_without_binding(server, client):
-    alice = client(server.account("alice"))
+@pytest.mark.parametrize("direct_tls", [False, True], ids=["starttls", "direct"])
+async def test_on_tls_1_2_it_binds_by_tls_unique_without_being_asked(server, client, direct_tls):
+    alice = client(server.account("alice"), direct_tls=direct_tls)
     alice.xmpp.ssl_context.maximum_version = ssl.TLSVersion.TLSv1_2
     await alice.login()
     assert alice.tls.version() == "TLSv1.2"
-    assert alice.mechanism == "SCRAM-SHA-256"
-    assert alice.refusals, "slixmpp offers -PLUS with tls-unique first, which the server must refuse"
+    assert alice.mechanism == "SCRAM-SHA-256-PLUS"
+    assert alice.refusals == []
 
 
 @pytest.mark.asyncio
