@@ -18,6 +18,7 @@ from xml.etree.ElementTree import Element, XMLPullParser
 
 import pytest_asyncio
 import stores
+from tokens import Tokens
 
 from xmppd import ns
 from xmppd.admin.socket import request
@@ -42,6 +43,7 @@ class Client:
 
     def _restart(self) -> None:
         self._parser: XMLPullParser[Any] = XMLPullParser(("start", "end"))
+        self._tokens = Tokens()
         self._depth = 0
         self._inbox: list[Element] = []
 
@@ -81,7 +83,7 @@ class Client:
                 self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        self._parser.feed(data)
+        self._parser.feed(self._tokens.whole(data))
         event: str
         tree: Element
         for event, tree in self._parser.read_events():

@@ -9,6 +9,8 @@ from typing import Any
 from xml.etree.ElementTree import Element, fromstring
 from xml.parsers import expat
 
+from tokens import Tokens
+
 Tree = tuple[str, tuple[tuple[str, str], ...], tuple[Any, ...]]
 
 CLIENT = "jabber:client"
@@ -67,10 +69,11 @@ class Input:
         self._elements = 0
         self._start = 0
         self._declared = 0
-        self._chunk = self._before = b""
+        self._chunk = b""
+        self._tokens = Tokens()
         self._parser = parser = expat.ParserCreate("utf-8", "}")
         parser.Parse(OPEN, False)
-        self._fed = len(OPEN)
+        self._received = self._given = len(OPEN)
         parser.StartElementHandler = self._begin
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._text
@@ -80,27 +83,22 @@ class Input:
         parser.StartNamespaceDeclHandler = self._declare
 
     @property
-    def pending(self) -> bool:
-        """Whether an element or something else is open."""
-        return bool(self._path) or self._parser.CurrentByteIndex < self._fed
-
-    @property
     def near(self) -> bool:
         """Whether what is open is close to a bound."""
-        return self._near or (bool(self._path) and self._fed - self._start > 0.8 * self.stanza_bytes)
+        return self._near or (bool(self._path) and self._received - self._start > 0.8 * self.stanza_bytes)
 
     def feed(self, data: bytes) -> None:
         """Take bytes; what they complete is added to `trees`."""
         if self.broken or self.ended:
             return
-        self._fed += len(data)
-        self._before = self._chunk[-1:]
-        self._chunk = data
+        self._received += len(data)
+        self._chunk = data = self._tokens.whole(data)
+        self._given += len(data)
         try:
             self._parser.Parse(data, False)
         except (Forbidden, expat.ExpatError):
             self.broken = True
-        if self._path and self._fed - self._start > 2 * self.stanza_bytes:
+        if self._path and self._received - self._start > 2 * self.stanza_bytes:
             self.excess = True
 
     def close(self) -> None:
@@ -162,10 +160,6 @@ class Input:
             raise Forbidden  # a reference to white space is no white space
 
     def _written(self) -> bytes:
-        """The byte that the parser is at, as far as it is known: a CR that ends a chunk waits for the next
-        one.
-        """
-        at = self._parser.CurrentByteIndex - (self._fed - len(self._chunk))
-        if at == -1:
-            return self._before
-        return self._chunk[at : at + 1] if at >= 0 else b"&"
+        """The byte that the parser is at."""
+        at = self._parser.CurrentByteIndex - (self._given - len(self._chunk))
+        return self._chunk[at : at + 1]
