@@ -125,7 +125,7 @@ BREAKAGES: dict[str, tuple[Any, str, Any, set[str]]] = {
         {"missing", "delivery"},
     ),
     "subscriptions shown too late": (Presences, "show", lambda *_: None, {"missing", "delivery"}),
-    "subscriptions that never end": (Presences, "hide", lambda *_: None, {"missing", "delivery"}),
+    "subscriptions that never end": (Presences, "_hide", lambda *_: None, {"missing", "delivery"}),
     "lost answers": (Iqs, "_answer", answer_no_pings, {"missing", "delivery"}),
     "errors twice": (Router, "_refuse", answer_twice, {"delivery"}),
     "errors for errors": (Router, "_refuse", answer_errors, {"delivery"}),
