@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 BOTTOM = ("xmppd.errors", "xmppd.ns", "xmppd.jid", "xmppd.store.table")
 VERSION = "xmppd.__version__"
 CORE = (*BOTTOM, "xmppd.xml", "xmppd.stream", "xmppd.hooks", "xmppd.core")
+RUNNING = ("xmppd.marks", "xmppd.timers", "xmppd.scope", "xmppd.nodes", "xmppd.parts")
+"""What plugins run on, below their class."""
 
 MAY_IMPORT = {
     "xmppd": (),
@@ -27,19 +29,27 @@ MAY_IMPORT = {
     "xmppd.store.cache": ("xmppd.errors", "xmppd.store", "xmppd.core.roster.tier"),
     "xmppd.xml": (*BOTTOM, "xmppd.xml"),
     "xmppd.stream": (*BOTTOM, "xmppd.xml", "xmppd.stream"),
-    "xmppd.hooks": (*BOTTOM, "xmppd.xml", "xmppd.core"),
+    "xmppd.marks": (),
+    "xmppd.hooks": (*BOTTOM, "xmppd.marks", "xmppd.xml", "xmppd.core"),
     "xmppd.core": CORE,
-    "xmppd.server": CORE,
-    "xmppd.plugin": (*CORE, "xmppd.server", "xmppd.admin.commands"),
+    "xmppd.timers": (),
+    "xmppd.scope": ("xmppd.timers",),
+    "xmppd.nodes": (),
+    "xmppd.server": (*CORE, *RUNNING),
+    "xmppd.parts": (*CORE, *RUNNING, "xmppd.server"),
+    "xmppd.plugin": (*CORE, *RUNNING, "xmppd.server", "xmppd.admin.commands"),
     "xmppd.document": ("xmppd.errors",),
     "xmppd.settings": ("xmppd.errors", "xmppd.jid"),
     "xmppd.validation": ("xmppd.errors", "xmppd.document"),
     "xmppd.config": ("xmppd.errors", "xmppd.jid", "xmppd.document", "xmppd.settings", "xmppd.validation"),
     "xmppd.jobs": ("xmppd.errors",),
+    "xmppd.finding": ("xmppd.errors", "xmppd.plugin", "xmppd.config", "xmppd.validation"),
     "xmppd.loader": (
         *CORE,
+        *RUNNING,
         "xmppd.server",
         "xmppd.plugin",
+        "xmppd.finding",
         "xmppd.config",
         "xmppd.validation",
         "xmppd.admin.commands",

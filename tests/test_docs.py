@@ -12,7 +12,7 @@ from xmppd.admin.commands import Description, descriptions_of
 from xmppd.app import TABLES
 from xmppd.config import Config, data_folder
 from xmppd.errors import CommandError, ConfigError
-from xmppd.loader import find_plugin
+from xmppd.finding import find_plugin
 from xmppd.store.table import Table
 from xmppd.store.transfer import COPIES
 

@@ -37,14 +37,17 @@ from xmppd.core.roster.tier import RosterTier, SharedCache
 from xmppd.core.router import Router
 from xmppd.core.sessions import Sessions
 from xmppd.errors import CommandError, ConfigError
+from xmppd.finding import find_plugin
 from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
-from xmppd.loader import Loader, find_plugin
+from xmppd.loader import Loader
 from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
 from xmppd.net.ebb import Ebb
 from xmppd.net.service import Service, ServiceRules
 from xmppd.net.wire import Shared, WireRules
+from xmppd.nodes import Nodes
 from xmppd.plugin import Plugin
+from xmppd.scope import Scope
 from xmppd.server import Server
 from xmppd.settings import CassandraConfig, address_of
 from xmppd.store.sqlite.store import SqliteStore
@@ -52,6 +55,7 @@ from xmppd.store.table import Store, Table
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Mechanism
 from xmppd.stream.scram import scram_mechanisms
+from xmppd.timers import Timers
 from xmppd.xml.scan import Engine, Limits
 
 log = logging.getLogger(__name__)
@@ -62,7 +66,8 @@ TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE)
 class App:
     """One server, assembled and not yet listening. Make it inside a running event loop.
 
-    `now` gives seconds since the epoch, `clock` seconds that never jump.
+    `now` gives seconds since the epoch, `clock` seconds that never jump. `jobs` are tasks that end by
+    themselves, `lasting` those of plugins, which may last as long as they do.
     """
 
     def __init__(
@@ -75,6 +80,8 @@ class App:
     ) -> None:
         self.config = config
         self.jobs = Jobs()
+        self.lasting = Jobs()
+        self.timers = Timers(clock)
         self.hooks = Hooks()
         self.commands = Commands()
         self.store = store if store is not None else store_of(config, now)
@@ -121,6 +128,8 @@ class App:
             name=config.server.name,
             version=__version__,
             contact_addresses=config.server.contact.model_dump(),
+            nodes=Nodes(),
+            scope=lambda: Scope(self.timers, self.lasting.spawn, self.hooks.failed),
         )
         self.loader = Loader(
             plugin_folders(config),
@@ -182,6 +191,8 @@ class App:
         self.service.shut_down()
         await self.jobs.drain(drain_seconds)
         await self.loader.close()
+        await self.lasting.drain(0.0)
+        self.timers.close()
         self.accounts.close()
         if self.cache is not None:
             await self.cache.close()

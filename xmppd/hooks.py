@@ -15,13 +15,13 @@ is done, so order holds.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from xmppd.errors import StoreError
+from xmppd.marks import mark, marked
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,6 @@ DROP: Final = Drop()
 """What a filter returns when the stanza ends here: swallowed, or taken over by the plugin."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-MARK: Final = "__xmppd_hooks__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +73,7 @@ class Hook:
         if stage not in self.stages:
             raise ValueError(f"the hook {self.name} has no stage {stage!r}, only {', '.join(self.stages)}")
 
-        def mark(method: Method) -> Method:
-            marks = [*getattr(method, MARK, ()), Mark(self.name, stage, order)]
-            setattr(method, MARK, tuple(marks))
-            return method
-
-        return mark
+        return lambda method: mark(method, Mark(self.name, stage, order))
 
 
 session_bound = Hook("session_bound", (SIGNAL,))
@@ -155,9 +149,8 @@ class Hooks:
             f"{hook.name}_{stage}": [] for hook in ALL for stage in hook.stages
         }
         for plugin in plugins:
-            for _, method in inspect.getmembers(plugin, inspect.ismethod):
-                for mark in getattr(method, MARK, ()):
-                    found[f"{mark.hook}_{mark.stage}"].append((mark.order, method))
+            for method, use in marked(plugin, Mark):
+                found[f"{use.hook}_{use.stage}"].append((use.order, method))
         compiled: dict[str, Callables] = {}
         for name, methods in found.items():
             methods.sort(key=lambda pair: pair[0])
@@ -176,7 +169,7 @@ class Hooks:
             try:
                 waiting = signal(*arguments)
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-                self._failed(signal, error)
+                self.failed(signal, error)
             else:
                 if waiting is not None and isinstance(waiting, Awaitable):
                     return self._tell_later(signal, waiting, signals[index + 1 :], arguments)
@@ -199,7 +192,7 @@ class Hooks:
                 if waiting is not None and isinstance(waiting, Awaitable):
                     await waiting
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-                self._failed(signal, error)
+                self.failed(signal, error)
                 if problem is None and isinstance(error, StoreError):
                     problem = error
         if problem is not None:
@@ -215,12 +208,13 @@ class Hooks:
         try:
             await waiting
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-            self._failed(signal, error)
+            self.failed(signal, error)
         await self.tell_in_order(rest, *arguments)
 
-    def _failed(self, signal: Callable[..., Any], error: Exception) -> None:
+    def failed(self, method: Callable[..., Any], error: Exception) -> None:
+        """Log and count what a method of a plugin raised that nobody else has to know of."""
         self.failures += 1
-        hook = signal.__qualname__
+        hook = getattr(method, "__qualname__", repr(method))
         if isinstance(error, StoreError):
             log.warning("store-failed", extra={"kind": "hook", "hook": hook, "error": str(error)})
         else:

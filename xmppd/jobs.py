@@ -17,20 +17,20 @@ class Jobs:
     """The tasks of one server."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.failed = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in the background."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failed += 1
@@ -39,10 +39,12 @@ class Jobs:
             else:
                 log.error("job-failed", exc_info=error)
 
-    async def settle(self) -> None:
-        """Wait until one of the tasks of this moment is done."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+    async def settle(self, seconds: float = 1.0) -> bool:
+        """Wait until one of the tasks of this moment is done, or so many seconds; whether one is."""
+        if not self._tasks:
+            return False
+        done, _ = await asyncio.wait(self._tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
 
     async def drain(self, seconds: float) -> None:
         """Wait for all tasks, those included that others start meanwhile; what is left after `seconds` is

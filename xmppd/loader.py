@@ -1,48 +1,57 @@
-"""Finds plugins, binds them to a server, and reloads them while sessions stay connected."""
+"""Binds plugins to a server, and reloads them while sessions stay connected."""
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+
+from pydantic import BaseModel
 
 from xmppd.admin.commands import Command, Commands, commands_of
 from xmppd.config import Config
 from xmppd.core.iqs import Handler, HandlerKey, Iqs
-from xmppd.errors import CommandError, ConfigError
+from xmppd.errors import CommandError
+from xmppd.finding import MODULE_PREFIX, Source, source_of
 from xmppd.hooks import Hooks
-from xmppd.plugin import IQ_MARK, Plugin
+from xmppd.parts.nodes import signals_of
+from xmppd.parts.timers import begin_timers, timed_methods_of
+from xmppd.plugin import Plugin, handlers_of
 from xmppd.server import Server
 from xmppd.validation import did_you_mean
 
 log = logging.getLogger(__name__)
 
-ENTRY_POINTS = "xmppd.plugins"
-MODULE_PREFIX = "xmppd_plugins."
-
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One plugin at work. `origin` is its file, or its entry point."""
+    """One plugin at work: where it came from, and what it was told."""
 
     name: str
     plugin: Plugin
-    origin: str
+    source: Source
+    settings: BaseModel
     commands: tuple[Command, ...]
+
+    @property
+    def origin(self) -> str:
+        """Its file, or its entry point."""
+        return self.source.origin
+
+    def is_still(self, source: Source, config: Config) -> bool:
+        """Whether loading it from there with this configuration would bring the same; ConfigError."""
+        same = (self.origin, self.source.version) == (source.origin, source.version)
+        return same and config.plugin(self.name, type(self.plugin).Config) == self.settings
 
 
 class Loader:
     """The plugins of one server, in the order of the configuration.
 
-    `core_handlers` answer iqs that are not a plugin's matter; they come first. `on_change` is called whenever
-    the set of plugins changed, with all of them.
+    `core_handlers` answer iqs that are not a plugin's matter. `on_change` is called whenever the set of
+    plugins changed, with all of them.
     """
 
     def __init__(
@@ -75,20 +84,24 @@ class Loader:
         self._folders = tuple(folders)
 
     async def load(self, config: Config) -> list[str]:
-        """Load the plugins the configuration names, all anew, and unload the others; the names of those at
-        work.
+        """Load the plugins that the configuration names and unload the others; the names of those that were
+        loaded anew, because they are new, their files or what they are told has changed.
 
         All or nothing: on ConfigError or CommandError the old ones stay at work.
         """
-        fresh = {name: self._make(name, config) for name in config.plugins.enabled}
-        await self._replace(fresh)
-        return list(fresh)
+        with self._all_or_nothing():
+            after = {name: self._load(name, config) for name in config.plugins.enabled}
+            fresh = [name for name, loaded in after.items() if self._loaded.get(name) is not loaded]
+            await self._replace(after)
+        return fresh
 
     async def reload(self, name: str, config: Config) -> list[str]:
         """Load one plugin again from its file; CommandError when it is not at work or cannot be loaded."""
         if name not in self._loaded:
             raise CommandError(f"the plugin {name!r} is not loaded{did_you_mean(name, self._loaded)}")
-        await self._replace({**self._loaded, name: self._make(name, config)})
+        with self._all_or_nothing():
+            fresh = self._make(name, source_of(name, self._folders, config), config)
+            await self._replace({**self._loaded, name: fresh})
         return [name]
 
     async def close(self) -> None:
@@ -97,17 +110,41 @@ class Loader:
         self._compile({})
         await self._stop(gone)
 
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Put the modules and metrics of plugins back when new ones could not be loaded."""
+        metrics = dict(self._server.metrics)
+        modules = {name: module for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)}
+        try:
+            yield
+        except BaseException:
+            for name in [name for name in sys.modules if name.startswith(MODULE_PREFIX)]:
+                del sys.modules[name]
+            sys.modules.update(modules)
+            self._server.metrics.clear()
+            self._server.metrics.update(metrics)
+            raise
+
     # one plugin
 
-    def _make(self, name: str, config: Config) -> Loaded:
+    def _load(self, name: str, config: Config) -> Loaded:
+        """The plugin as it is at work, or a new one when that would be another."""
+        source = source_of(name, self._folders, config)
+        old = self._loaded.get(name)
+        if old is not None and old.is_still(source, config):
+            return old
+        return self._make(name, source, config)
+
+    def _make(self, name: str, source: Source, config: Config) -> Loaded:
         """Import the plugin's file again and bind its class to the server."""
-        plugin_class, origin = find_plugin(name, self._folders, config)
+        plugin_class = source.load()
         settings = config.plugin(name, plugin_class.Config)
         try:
             plugin = plugin_class(name, self._server, settings)
-            return Loaded(name, plugin, origin, tuple(commands_of(plugin, name)))
+            timed_methods_of(plugin)
+            return Loaded(name, plugin, source, settings, tuple(commands_of(plugin, name)))
         except Exception as error:
-            raise CommandError(f"{origin}: {type(error).__name__}: {error}") from error
+            raise CommandError(f"{source.origin}: {type(error).__name__}: {error}") from error
 
     async def _replace(self, after: dict[str, Loaded]) -> None:
         """Start what is new, let it take the place of what goes, and only then stop that."""
@@ -115,6 +152,7 @@ class Loader:
         fresh = [new for name, new in after.items() if before.get(name) is not new]
         gone = [old for name, old in before.items() if after.get(name) is not old]
         self._check_commands(fresh, gone)
+        check_handlers(self._core_handlers, after.values())
         await self._start(fresh)
         try:
             self._compile(after)
@@ -125,17 +163,26 @@ class Loader:
         self._loaded = after
         self._commands.remove(*(command.name for old in gone for command in old.commands))
         self._commands.add(*(command for new in fresh for command in new.commands))
+        for old in gone:
+            old.plugin.scope.stop_timers()
+        for new in fresh:
+            begin_timers(new.plugin, new.plugin.scope)
         await self._stop(gone)
+        self._forget_metrics(after)
 
     async def _start(self, fresh: Sequence[Loaded]) -> None:
         tables = [table for new in fresh for table in type(new.plugin).tables(new.name)]
         if tables:
             await self._server.store.open(tables)
         for index, new in enumerate(fresh):
+            old = self._loaded.get(new.name)
+            if old is not None:
+                new.plugin.kept = old.plugin.kept
             try:
                 await new.plugin.start()
             except Exception as error:
                 await self._stop(fresh[:index])
+                await new.plugin.scope.close()
                 raise CommandError(f"the plugin {new.name!r} did not start: {error}") from error
 
     def _check_commands(self, fresh: Sequence[Loaded], gone: Sequence[Loaded]) -> None:
@@ -150,79 +197,42 @@ class Loader:
 
     @staticmethod
     async def _stop(gone: Sequence[Loaded]) -> None:
-        """Stop plugins, the last one first."""
+        """Stop plugins, the last one first, and what they have running."""
         for loaded in reversed(gone):
+            loaded.plugin.scope.stop_timers()
             try:
                 await loaded.plugin.stop()
             except Exception:
                 log.exception("plugin-failed-to-stop", extra={"plugin": loaded.name})
+            await loaded.plugin.scope.close()
+
+    def _forget_metrics(self, at_work: Mapping[str, Loaded]) -> None:
+        """What belongs to no plugin any more is not shown any more."""
+        metrics = self._server.metrics
+        kept = {id(value) for loaded in at_work.values() for value in vars(loaded.plugin).values()}
+        for name in [name for name, metric in metrics.items() if id(metric) not in kept]:
+            del metrics[name]
 
     # all plugins
 
     def _compile(self, at_work: Mapping[str, Loaded]) -> None:
         plugins = [loaded.plugin for loaded in at_work.values()]
         self._hooks.compile(plugins)
-        handlers = [pair for plugin in plugins for pair in iq_handlers_of(plugin)]
+        handlers = [pair for plugin in plugins for pair in handlers_of(plugin)]
         self._iqs.compile([*self._core_handlers, *handlers])
+        self._server.nodes.compile({key: it for plugin in plugins for key, it in signals_of(plugin).items()})
         self._server.advertise(feature for plugin in plugins for feature in plugin.features)
         self._on_change(plugins)
 
 
-def find_plugin(name: str, folders: Sequence[Path], config: Config) -> tuple[type[Plugin], str]:
-    """The plugin's class, its file run anew, and where it came from; ConfigError when nobody knows
-    the name.
-    """
-    for folder in folders:
-        for path in (folder / f"{name}.py", folder / name / "__init__.py"):
-            if path.is_file():
-                return plugin_class_of(import_file(name, path), name), str(path)
-    for entry in entry_points(group=ENTRY_POINTS, name=name):
-        found = entry.load()
-        if isinstance(found, type) and issubclass(found, Plugin):
-            return found, f"{entry.value} ({ENTRY_POINTS})"
-    known = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
-    message = f"there is no plugin {name!r} in {', '.join(map(str, folders))}{did_you_mean(name, known)}"
-    raise ConfigError([config.problem(("plugins", "enabled", config.plugins.enabled.index(name)), message)])
-
-
-def import_file(name: str, path: Path) -> ModuleType:
-    """Run a plugin's file as a module of its own, submodules anew; CommandError says where it fails."""
-    spec = importlib.util.spec_from_file_location(MODULE_PREFIX + name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before = forget_modules(spec.name)
-    sys.modules[spec.name] = module
-    try:
-        # Not by its loader, whose cache of bytecode may take a file changed within a second for the old one.
-        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
-    except Exception as error:
-        forget_modules(spec.name)
-        sys.modules.update(before)
-        raise CommandError(f"{path}: {type(error).__name__}: {error}") from error
-    return module
-
-
-def forget_modules(name: str) -> dict[str, ModuleType]:
-    """Take a module and its submodules out of `sys.modules`; those that were there."""
-    found = [known for known in sys.modules if known == name or known.startswith(f"{name}.")]
-    return {known: sys.modules.pop(known) for known in found}
-
-
-def plugin_class_of(module: ModuleType, name: str) -> type[Plugin]:
-    """The one class in a plugin's module that derives from Plugin."""
-    found = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Plugin) and value.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise CommandError(
-            f"the file of the plugin {name!r} must have one class that derives from Plugin, not {len(found)}"
-        )
-    return found[0]
-
-
-def iq_handlers_of(plugin: Plugin) -> list[tuple[HandlerKey, Handler]]:
-    """The plugin's marked iq handlers, bound."""
-    methods: list[tuple[str, Any]] = inspect.getmembers(plugin, inspect.ismethod)
-    return [(key, method) for _, method in methods for key in getattr(method, IQ_MARK, ())]
+def check_handlers(core: Iterable[tuple[HandlerKey, Handler]], plugins: Iterable[Loaded]) -> None:
+    """CommandError when two want to answer the same requests."""
+    owners: dict[HandlerKey, str] = dict.fromkeys((key for key, _ in core), "the server itself")
+    for loaded in plugins:
+        for key, method in handlers_of(loaded.plugin):
+            address, kind, payload = key
+            if key in owners:
+                what = f"{kind}s of {payload} to {address.name}"
+                where = f"{loaded.origin}: {method.__qualname__}"
+                raise CommandError(f"{where} answers {what}, and so does {owners[key]}")
+            owners[key] = f"{method.__qualname__} in {loaded.origin}"

@@ -7,10 +7,11 @@ piece at work.
 
 from __future__ import annotations
 
-import copy
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeVar
 from xml.etree.ElementTree import Element
 
 from pydantic import BaseModel, ConfigDict
@@ -18,16 +19,24 @@ from pydantic import BaseModel, ConfigDict
 from xmppd.admin.commands import command
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
-from xmppd.core.iqs import Address, EarlyRequest, Request
+from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay
 from xmppd.core.sessions import Session
 from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreError, XmppdError
 from xmppd.jid import Jid
+from xmppd.marks import mark, marked
+from xmppd.parts.metrics import Counter, Gauge, Histogram
+from xmppd.parts.nodes import cluster_signal
+from xmppd.parts.part import parts_of
+from xmppd.parts.slots import Kept, SessionSlot
+from xmppd.parts.tables import Table
+from xmppd.parts.timers import after, every
 from xmppd.server import Server
 from xmppd.store import table as port
-from xmppd.store.table import Delete, Page, Put, Row, Store, Value
+from xmppd.store.table import Delete, Put, Value
 from xmppd.stream.sasl import Challenge, Channel, Exchange, Identity, Mechanism, Success
 from xmppd.stream.scram import BadPassword
+from xmppd.timers import Timer
 from xmppd.xml.build import element, insert_child, serialize, stanza_of
 from xmppd.xml.stanza import Stanza
 
@@ -47,9 +56,12 @@ __all__ = [
     "EarlyRequest",
     "Element",
     "Exchange",
+    "Gauge",
+    "Histogram",
     "Identity",
     "Jid",
     "JidError",
+    "Kept",
     "Mechanism",
     "Plugin",
     "PluginConfig",
@@ -63,12 +75,16 @@ __all__ = [
     "StoreError",
     "Success",
     "Table",
+    "Timer",
     "Value",
     "XmppdError",
+    "after",
     "begun",
+    "cluster_signal",
     "command",
     "delay",
     "element",
+    "every",
     "insert_child",
     "iq_get",
     "iq_set",
@@ -81,9 +97,19 @@ SELF: Final = Address.SELF
 ACCOUNT: Final = Address.ACCOUNT
 LOGIN: Final = Address.LOGIN
 
-IQ_MARK: Final = "__xmppd_iqs__"
+RESERVED: Final = frozenset(
+    ("name", "server", "config", "log", "now", "kept", "scope", "spawn", "call_later")
+)
+"""What every plugin has, and none may have as something else."""
+
 Method = TypeVar("Method", bound=Callable[..., Any])
-T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One use of a method for requests."""
+
+    key: HandlerKey
 
 
 class PluginConfig(BaseModel):
@@ -109,149 +135,12 @@ def iq_set(payload: str, *at: Address) -> Callable[[Method], Method]:
 
 
 def _iq(kind: str, payload: str, at: tuple[Address, ...]) -> Callable[[Method], Method]:
-    def mark(method: Method) -> Method:
-        marks = getattr(method, IQ_MARK, ())
-        setattr(method, IQ_MARK, (*marks, *((address, kind, payload) for address in at or (SERVER,))))
+    def answers(method: Method) -> Method:
+        for address in at or (SERVER,):
+            mark(method, Answers((address, kind, payload)))
         return method
 
-    return mark
-
-
-class Table:
-    """A table of the plugin's own; the store creates and migrates it from this declaration.
-
-    Arguments are those of `xmppd.store.table.Table`; its name becomes `<plugin>_<attribute>`. The operations
-    are those of the store's port: what they await is durable when they return, and nothing is atomic across
-    partitions.
-    """
-
-    def __init__(
-        self,
-        *,
-        partition: Sequence[str],
-        cluster: Sequence[str] = (),
-        columns: Mapping[str, port.ColumnType],
-        static: Mapping[str, port.ColumnType] | None = None,
-        ttl: float | None = None,
-        descending: bool = False,
-    ) -> None:
-        self.declaration = port.Table(
-            "", tuple(partition), tuple(cluster), dict(columns), dict(static or {}), ttl, descending
-        )
-        self._store: Store
-
-    def bind(self, plugin: str, attribute: str, server: Server) -> Self:
-        """The table of one server."""
-        bound = copy.copy(self)
-        bound.declaration = self.declaration.named(f"{plugin}_{attribute}")
-        bound._store = server.store
-        return bound
-
-    async def get(self, *key: Value) -> Row | None:
-        """One row by its whole key."""
-        return await self._store.get(self.declaration, key)
-
-    async def get_static(self, *partition: Value) -> Row | None:
-        """The static columns of one partition."""
-        return await self._store.get_static(self.declaration, partition)
-
-    async def scan(
-        self,
-        *partition: Value,
-        start: port.Key | None = None,
-        end: port.Key | None = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        page: bytes | None = None,
-    ) -> Page:
-        """Rows of one partition in clustering order; see `Store.scan`."""
-        return await self._store.scan(
-            self.declaration, partition, start=start, end=end, limit=limit, reverse=reverse, page=page
-        )
-
-    async def everything(self) -> AsyncIterator[Row]:
-        """All rows of all partitions, page by page; for tools."""
-        page: bytes | None = None
-        while True:
-            found = await self._store.scan_all(self.declaration, page=page)
-            for row in found.rows:
-                yield row
-            page = found.next
-            if page is None:
-                return
-
-    async def put(self, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
-        """Write the given columns of one row (an upsert)."""
-        await self._store.put(self.declaration, row, ttl=ttl)
-
-    async def put_if(
-        self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, *, ttl: float | None = None
-    ) -> bool:
-        """Write only if the row is absent (None) or holds what is expected; whether it was written."""
-        return await self._store.put_if(self.declaration, row, expect, ttl=ttl)
-
-    async def delete(self, *key: Value) -> None:
-        """Delete a row, or by the partition key alone a whole partition."""
-        await self._store.delete(self.declaration, key)
-
-    async def delete_if(self, *key: Value, expect: Mapping[str, Value]) -> bool:
-        """Delete a row only if it holds what is expected; whether it was deleted; see `Store.delete_if`."""
-        return await self._store.delete_if(self.declaration, key, expect)
-
-    async def batch(
-        self,
-        *partition: Value,
-        writes: Sequence[Put | Delete],
-        static: Mapping[str, Value] | None = None,
-        expect: Mapping[str, Value] | None = None,
-    ) -> bool:
-        """Apply writes of one partition atomically; see `Store.batch`."""
-        return await self._store.batch(self.declaration, partition, writes, static=static, expect=expect)
-
-
-class Counter:
-    """A number that only rises, for operators."""
-
-    def __init__(self, help: str) -> None:
-        self.help = help
-        self.value = 0
-
-    def bind(self, plugin: str, attribute: str, server: Server) -> Self:
-        """The counter of one server; it goes on over reloads."""
-        counter = server.counters.setdefault(f"{plugin}_{attribute}", type(self)(self.help))
-        assert isinstance(counter, type(self))
-        return counter
-
-    def inc(self, by: int = 1) -> None:
-        """Count."""
-        self.value += by
-
-
-class SessionSlot(Generic[T]):
-    """A value that a plugin keeps with each session: `slot[session]`. It goes with the session, and survives
-    reloads.
-    """
-
-    def __init__(self, default: T) -> None:
-        self.default = default
-        self._key = ""
-
-    def bind(self, plugin: str, attribute: str, server: Server) -> Self:
-        """The slot under a name of its own."""
-        bound = copy.copy(self)
-        bound._key = f"{plugin}.{attribute}"
-        return bound
-
-    def __getitem__(self, session: Session) -> T:
-        if session.slots is None:
-            return self.default
-        value: T = session.slots.get(self._key, self.default)
-        return value
-
-    def __setitem__(self, session: Session, value: T) -> None:
-        if session.slots is None:
-            session.slots = {}
-        session.slots[self._key] = value
+    return answers
 
 
 class Plugin:
@@ -268,27 +157,45 @@ class Plugin:
         self.config = config
         self.log = logging.getLogger(f"xmppd.plugins.{name}")
         self.now = server.now
-        for attribute in dir(type(self)):
-            declared = getattr(type(self), attribute)
-            if isinstance(declared, Table | Counter | SessionSlot):
-                setattr(self, attribute, declared.bind(name, attribute, server))
+        self.scope = server.scope()
+        self.kept: dict[str, Any] = {}
+        for attribute, part in parts_of(type(self)).items():
+            setattr(self, attribute, part.bind(name, attribute, server))
 
     @classmethod
     def tables(cls, name: str) -> list[port.Table]:
         """The declarations of the plugin's tables, named."""
-        found = ((attribute, getattr(cls, attribute)) for attribute in dir(cls))
         return [
-            value.declaration.named(f"{name}_{attribute}")
-            for attribute, value in found
-            if isinstance(value, Table)
+            part.declaration.named(f"{name}_{attribute}")
+            for attribute, part in parts_of(cls).items()
+            if isinstance(part, Table)
         ]
 
     def mechanisms(self) -> Sequence[Mechanism]:
-        """SASL mechanisms that the plugin adds (a token login, say); called once, after `start`."""
+        """SASL mechanisms that the plugin adds (a token login, say); called after `start`."""
         return ()
 
     async def start(self) -> None:
         """Called once its tables are there, before it takes part in anything."""
 
     async def stop(self) -> None:
-        """Called when it takes part no more."""
+        """Called when it takes part no more; what it spawned and still runs is cancelled afterwards."""
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine in the background; it ends with this instance, and its failure is logged."""
+        return self.scope.spawn(work)
+
+    def call_later(self, seconds: float, method: Callable[..., Any], *arguments: Any) -> Timer:
+        """Call a method, plain or async, after so many seconds, unless cancelled or this instance ends."""
+        return self.scope.call_later(seconds, method, *arguments)
+
+
+def handlers_of(plugin: Plugin) -> list[tuple[HandlerKey, Handler]]:
+    """The plugin's marked iq handlers, bound."""
+    return [(answers.key, method) for method, answers in marked(plugin, Answers)]
+
+
+def hidden_by(plugin_class: type[Plugin]) -> list[str]:
+    """What the class has under a name that means something else in every plugin."""
+    own = (vars(ancestor) for ancestor in plugin_class.__mro__ if ancestor not in Plugin.__mro__)
+    return sorted({name for members in own for name in members if name in RESERVED})

@@ -39,8 +39,8 @@ from xmppd.app import (
 from xmppd.config import Config
 from xmppd.copying import copy_store
 from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
+from xmppd.finding import find_plugin
 from xmppd.jobs import log_tasks
-from xmppd.loader import find_plugin
 from xmppd.net.c2s import C2SConnection
 from xmppd.net.certificates import server_context
 from xmppd.net.listener import Listener
@@ -313,13 +313,12 @@ class Process:
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
             "tasks": len(asyncio.all_tasks()),
             "jobs": len(self.app.jobs),
-            "jobs_failed": self.app.jobs.failed,
+            "jobs_failed": self.app.jobs.failed + self.app.lasting.failed,
             "stanza_errors": self.app.router.errors,
             "hook_failures": self.app.hooks.failures,
-            "job_failures": self.app.jobs.failed,
             "store": self.app.store_stats(),
             "caches": self.app.caches(),
-            "counters": {name: counter.value for name, counter in sorted(self.app.server.counters.items())},
+            "metrics": {name: metric.shown for name, metric in sorted(self.app.server.metrics.items())},
             "config": str(self._config.source),
         }
 
@@ -335,7 +334,7 @@ class Process:
         ]
 
     async def reload_plugin(self, name: str) -> Sequence[str]:
-        """Load one plugin again, or all."""
+        """Load one plugin again, or all that have changed."""
         async with self._changing:
             if name:
                 return await self.app.loader.reload(name, self._config)

@@ -15,6 +15,9 @@ from xmppd.core.messages import Messages
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError, StreamError
+from xmppd.nodes import Nodes
+from xmppd.parts.metrics import Metric
+from xmppd.scope import Scope
 from xmppd.store.table import Store
 from xmppd.xml import build
 
@@ -23,7 +26,9 @@ STREAM_FEATURES = frozenset((ns.BIND, ns.SESSION))
 
 
 class Server:
-    """One running server. `now` gives seconds since the epoch; `counters` are the plugins' own by name."""
+    """One running server. `now` gives seconds since the epoch; `metrics` are the plugins' own by name;
+    `scope` makes what the tasks and timers of one instance of a plugin belong to.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,8 @@ class Server:
         name: str,
         version: str,
         contact_addresses: Mapping[str, tuple[str, ...]],
+        nodes: Nodes,
+        scope: Callable[[], Scope],
     ) -> None:
         self.store = store
         self.accounts = accounts
@@ -52,7 +59,9 @@ class Server:
         self.version = version
         self.contact_addresses = contact_addresses
         self.started = now()
-        self.counters: dict[str, Any] = {}
+        self.nodes = nodes
+        self.scope = scope
+        self.metrics: dict[str, Metric] = {}
         self._rosters = rosters
         self._sessions = sessions
         self._messages = messages

@@ -31,6 +31,8 @@ from xmppd.store.table import Store
 
 PASSWORD = "secret"
 START = 1_700_000_000.0
+LASTING_SECONDS = 0.02
+"""How long a task of a plugin may do nothing before it counts as one that waits for what comes."""
 STREAM_HEADER = (
     f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' to='{{domain}}' version='1.0'{{more}}>"
 )
@@ -380,14 +382,22 @@ class World:
             if self.app.jobs:
                 await self.app.jobs.settle()
                 moved = True
+            elif self.app.lasting:
+                moved = await self.app.lasting.settle(LASTING_SECONDS) or moved
             quiet = 0 if moved else quiet + 1
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass, second by second, with what the server does in the course of it."""
-        whole = int(seconds)
-        for step in [1.0] * whole + [seconds - whole]:
-            self.clock.seconds += step
+        """Let time pass, a second at a time or until the next timer is due, with what the server does in the
+        course of it.
+        """
+        end = self.clock.seconds + seconds
+        while self.clock.seconds < end:
+            due = self.app.timers.due
+            step = min(self.clock.seconds + 1.0, end, end if due is None else max(due, self.clock.seconds))
+            self.clock.seconds = step
             self.app.service.sweep()
+            while self.app.timers.tick():
+                await self.settle()
         await self.settle()
 
 

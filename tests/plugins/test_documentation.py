@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xmppd.loader import import_file
+from xmppd.finding import import_file
 from xmppd.testing import World, refusal
 
 GUIDE = (Path(__file__).parent.parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 4
+    assert GUIDE.count("```python") == len(EXAMPLES) == 5
 
 
 def functions_of(name: str, folder: Path) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -53,7 +53,12 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
         assert dice[0].text == "1 1 1"
         refused = await alice.ask("get", "<roll xmlns='urn:xmppd:dice:0' count='9'/>", to="localhost")
         assert refusal(refused) == "modify bad-request"
+        duel = "<duel xmlns='urn:xmppd:duel:0'/>"
+        assert (await alice.ask("set", duel, to="localhost"))[0].get("seconds") == "300"
+        assert refusal(await alice.ask("set", duel, to="localhost")) == "cancel conflict"
         await alice.send(f"<message to='{bob.jid}'><body>HELLO</body></message>")
         assert refusal(await alice.receive()) == "modify policy-violation"
         await alice.send(f"<message to='{bob.jid}'><body>oh darn</body></message>")
         await bob.expect(f"<message to='{bob.jid}' from='{alice.jid}'><body>oh d***</body></message>")
+        await world.advance(310)
+        assert world.plugin("duel").duels == {}

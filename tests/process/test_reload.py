@@ -167,7 +167,8 @@ async def test_a_mistake_keeps_everything(serve, text, where):
     await alice.ping()
     await server.connect()
     assert await (await server.connect()).end() == "resource-constraint", "the old limit must hold"
-    assert server.command("plugin reload") == {"reloaded": ["ping"]}, "the old list must hold"
+    assert [row["name"] for row in server.command("plugin list")] == ["ping"], "the old list must hold"
+    assert server.command("plugin reload") == {"reloaded": []}, "nothing has changed"
 
 
 @pytest.mark.asyncio
@@ -206,7 +207,9 @@ async def test_many_at_once(serve):
         server.signal(signal.SIGHUP)
         await alice.ping()
     await server.logged("reloaded")
-    assert len(server.command("plugin reload")["reloaded"]) == 3, "it waits for its turn"
+    assert server.command("plugin reload") == {"reloaded": []}, (
+        "it waits for its turn, and nothing has changed"
+    )
     await alice.ping()
     assert [row["name"] for row in server.command("plugin list")] == ["ping", "disco", "offline"]
     assert not [record for record in server.records() if record["level"] == "error"]

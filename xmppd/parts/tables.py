@@ -1,0 +1,106 @@
+"""Tables of a plugin's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+from xmppd.parts.part import Part
+from xmppd.store import table as port
+from xmppd.store.table import Delete, Page, Put, Row, Store, Value
+
+if TYPE_CHECKING:
+    from xmppd.server import Server
+
+
+class Table(Part):
+    """A table of the plugin's own; the store creates and migrates it from this declaration.
+
+    Arguments are those of `xmppd.store.table.Table`; its name becomes `<plugin>_<attribute>`. The operations
+    are those of the store's port: what they await is durable when they return, and nothing is atomic across
+    partitions.
+    """
+
+    def __init__(
+        self,
+        *,
+        partition: Sequence[str],
+        cluster: Sequence[str] = (),
+        columns: Mapping[str, port.ColumnType],
+        static: Mapping[str, port.ColumnType] | None = None,
+        ttl: float | None = None,
+        descending: bool = False,
+    ) -> None:
+        self.declaration = port.Table(
+            "", tuple(partition), tuple(cluster), dict(columns), dict(static or {}), ttl, descending
+        )
+        self._store: Store
+
+    def bind(self, plugin: str, attribute: str, server: Server) -> Self:
+        """The table of one server."""
+        bound = copy.copy(self)
+        bound.declaration = self.declaration.named(f"{plugin}_{attribute}")
+        bound._store = server.store
+        return bound
+
+    async def get(self, *key: Value) -> Row | None:
+        """One row by its whole key."""
+        return await self._store.get(self.declaration, key)
+
+    async def get_static(self, *partition: Value) -> Row | None:
+        """The static columns of one partition."""
+        return await self._store.get_static(self.declaration, partition)
+
+    async def scan(
+        self,
+        *partition: Value,
+        start: port.Key | None = None,
+        end: port.Key | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Page:
+        """Rows of one partition in clustering order; see `Store.scan`."""
+        return await self._store.scan(
+            self.declaration, partition, start=start, end=end, limit=limit, reverse=reverse, page=page
+        )
+
+    async def everything(self) -> AsyncIterator[Row]:
+        """All rows of all partitions, page by page; for tools."""
+        page: bytes | None = None
+        while True:
+            found = await self._store.scan_all(self.declaration, page=page)
+            for row in found.rows:
+                yield row
+            page = found.next
+            if page is None:
+                return
+
+    async def put(self, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write the given columns of one row (an upsert)."""
+        await self._store.put(self.declaration, row, ttl=ttl)
+
+    async def put_if(
+        self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, *, ttl: float | None = None
+    ) -> bool:
+        """Write only if the row is absent (None) or holds what is expected; whether it was written."""
+        return await self._store.put_if(self.declaration, row, expect, ttl=ttl)
+
+    async def delete(self, *key: Value) -> None:
+        """Delete a row, or by the partition key alone a whole partition."""
+        await self._store.delete(self.declaration, key)
+
+    async def delete_if(self, *key: Value, expect: Mapping[str, Value]) -> bool:
+        """Delete a row only if it holds what is expected; whether it was deleted; see `Store.delete_if`."""
+        return await self._store.delete_if(self.declaration, key, expect)
+
+    async def batch(
+        self,
+        *partition: Value,
+        writes: Sequence[Put | Delete],
+        static: Mapping[str, Value] | None = None,
+        expect: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Apply writes of one partition atomically; see `Store.batch`."""
+        return await self._store.batch(self.declaration, partition, writes, static=static, expect=expect)

@@ -1,0 +1,116 @@
+"""What runs on behalf of one instance of a plugin, and ends with it: tasks and timers."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+from xmppd.timers import Timer, Timers
+
+LAST_SECONDS: Final = 1.0
+"""How long tasks that were cancelled may take to end."""
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+Failed = Callable[[Callable[..., Any], Exception], None]
+
+
+class Scope:
+    """The tasks and timers of one instance. `failed` is told what a timed method raised."""
+
+    def __init__(self, timers: Timers, spawn: Spawn, failed: Failed) -> None:
+        self.clock = timers.clock
+        self._timers = timers
+        self._spawn = spawn
+        self._failed = failed
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting: set[Timer] = set()
+        self._is_over = False
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine in the background, until it is done or the instance ends.
+
+        What a handler that outlives its instance begins is done too.
+        """
+        task = self._spawn(work)
+        if not self._is_over:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+    def call_later(self, seconds: float, method: Callable[..., Any], *arguments: Any) -> Timer:
+        """Call something, plain or async, after so many seconds, unless the instance ends first."""
+
+        def run() -> None:
+            self._waiting.discard(timer)
+            self.call(method, *arguments)
+
+        timer = self._timers.call_later(seconds, run)
+        if self._is_over:
+            timer.cancel()
+        else:
+            self._waiting.add(timer)
+        return timer
+
+    def repeat(self, seconds: float, method: Callable[[], Any]) -> None:
+        """Call a method again and again; a run that takes longer than the pause delays the next one."""
+        Repeated(self, seconds, method).wait(seconds)
+
+    def call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> asyncio.Task[Any] | None:
+        """Call a method whose failure is nobody else's; the task that does the rest when it is async."""
+        try:
+            waiting = method(*arguments, **named)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            self._failed(method, error)
+            return None
+        return self.spawn(self._finish(method, waiting)) if inspect.isawaitable(waiting) else None
+
+    async def _finish(self, method: Callable[..., Any], waiting: Awaitable[Any]) -> None:
+        try:
+            await waiting
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            self._failed(method, error)
+
+    def stop_timers(self) -> None:
+        """Nothing is begun any more by the clock."""
+        self._is_over = True
+        for timer in self._waiting:
+            timer.cancel()
+        self._waiting.clear()
+
+    async def close(self) -> None:
+        """End all timers and tasks."""
+        self.stop_timers()
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_SECONDS)
+
+
+class Repeated:
+    """One method called again and again, by the rhythm of its first call as far as it keeps up."""
+
+    def __init__(self, scope: Scope, seconds: float, method: Callable[[], Any]) -> None:
+        self._scope = scope
+        self._seconds = seconds
+        self._method = method
+
+    def wait(self, seconds: float) -> None:
+        """Call it after so many seconds."""
+        due = self._scope.clock() + seconds
+        self._scope.call_later(seconds, partial(self._run, due))
+
+    def _run(self, due: float) -> None:
+        task = self._scope.call(self._method)
+        if task is None:
+            self._next(due)
+        else:
+            task.add_done_callback(lambda task: self._next(due))
+
+    def _next(self, due: float) -> None:
+        """At the next beat that is still to come."""
+        late = self._scope.clock() - due
+        self.wait(self._seconds - late % self._seconds)
