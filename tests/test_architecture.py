@@ -82,6 +82,7 @@ MUTABLE_CALLS = frozenset(
     {"dict", "list", "set", "deque", "defaultdict", "Counter", "OrderedDict", "bytearray"}
 )
 MUTABLE_DISPLAYS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+NEEDS_TASK = frozenset({"timeout", "timeout_at", "wait_for", "current_task", "TaskGroup"})
 LONGEST_MODULE = 600
 
 
@@ -232,6 +233,22 @@ def tasks(module: Module) -> Iterator[str]:
             yield f"{getattr(node, 'lineno', 0)}: {name}"
 
 
+def taskless(module: Module) -> Iterator[str]:
+    """What may be begun outside of a task (`begun`) asks for no current one: the store, the core, and the
+    plugins of the house."""
+    if not module.is_in("xmppd.store", "xmppd.core", "xmppd.hooks", "plugins"):
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "asyncio":
+            name = node.attr
+        elif isinstance(node, ast.ImportFrom) and node.module == "asyncio":
+            name = next((alias.name for alias in node.names if alias.name in NEEDS_TASK), "")
+        else:
+            continue
+        if name in NEEDS_TASK:
+            yield f"{node.lineno}: asyncio.{name} wants to be in a task"
+
+
 def _strings_in_code(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """All string and bytes literals except those that stand as statements (docstrings)."""
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -293,7 +310,7 @@ def cycles(modules: list[Module]) -> Iterator[str]:
 
 RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     tiers, local_imports, drivers, purity, global_statements, module_state,
-    length, tasks, namespaces, prints, class_names,
+    length, tasks, taskless, namespaces, prints, class_names,
 )  # fmt: skip
 
 BAD = [
@@ -324,6 +341,10 @@ BAD = [
     (length, "xmppd.app", "\n" * LONGEST_MODULE),
     (tasks, "xmppd.core.router", "loop.create_task(f())"),
     (tasks, "plugins.ping", "from asyncio import ensure_future\nensure_future(f())"),
+    (taskless, "xmppd.store.sqlite.writer", "async def f():\n    async with asyncio.timeout(1):\n        pass"),
+    (taskless, "xmppd.store._turns", "from asyncio import sleep, wait_for"),
+    (taskless, "xmppd.core.lastseen", "asyncio.wait_for(f(), 1)"),
+    (taskless, "plugins.offline", "asyncio.current_task()"),
     (namespaces, "xmppd.core.router", "NAME = '{jabber:client}message'"),
     (namespaces, "xmppd.core.router", "NAME = b'urn:xmpp:ping'"),
     (namespaces, "xmppd.core.router", "NAME = f'http://jabber.org/{x}'"),
@@ -342,6 +363,8 @@ GOOD = [
     (module_state, "xmppd.errors", "TYPES = {'gone': 'cancel'}\n__all__ = ['TYPES']"),
     (namespaces, "plugins.mute", "NS = 'urn:xmppd:mute:0'"),
     (namespaces, "xmppd.core.router", "'''About jabber:client.'''"),
+    (taskless, "xmppd.admin.socket", "async with asyncio.timeout(1): ..."),
+    (taskless, "xmppd.store._turns", "import asyncio\nasyncio.wait({f()}, timeout=1)"),
     (prints, "xmppd.__main__", "print('hello')"),
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from xmppd.core.begun import begun
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Put, Table
@@ -216,6 +217,49 @@ async def test_who_is_cancelled_with_room_in_hand_gives_it_back(opening):
         async with asyncio.timeout(3):
             await store.put(NOTES, note(3))
         assert await numbers(store) == [1, 3]
+
+
+async def in_callback(make: Callable[[], object]) -> object:
+    """What is made in a callback of the loop, where there is no task."""
+    made = asyncio.get_running_loop().create_future()
+
+    def call() -> None:
+        try:
+            made.set_result(make())
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            made.set_exception(error)
+
+    asyncio.get_running_loop().call_soon(call)
+    return await made
+
+
+@pytest.mark.asyncio
+async def test_one_may_wait_for_room_outside_of_a_task(opening):
+    async with opening(bound=1) as store:
+        for number in range(3):
+            first = asyncio.create_task(store.put(NOTES, note(2 * number)))
+            await asyncio.sleep(0)
+            waiting = await in_callback(lambda n=number: begun(store.put(NOTES, note(2 * n + 1))))
+            await first
+            await waiting
+        assert await numbers(store) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.asyncio
+async def test_who_gives_up_outside_of_a_task_takes_no_room_with_him(opening, path):
+    async with opening(bound=1, patience=0.3) as store:
+        with locked(path):
+            first = asyncio.create_task(store.put(NOTES, note(0)))
+            await asyncio.sleep(0)
+            late = await in_callback(lambda: begun(store.put(NOTES, note(1))))
+            gone = store.put(NOTES, note(2))
+            assert gone.send(None) is not None
+            gone.close()
+            with pytest.raises(StoreUnavailable):
+                await late
+        await asyncio.gather(first, return_exceptions=True)
+        await store.put(NOTES, note(3))
+        assert 3 in await numbers(store)
 
 
 # opening and closing

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from xmppd.errors import StoreUnavailable
+
+T = TypeVar("T")
 
 
 class Slots:
@@ -35,7 +37,7 @@ class Slots:
         turn = asyncio.get_running_loop().create_future()
         self._waiters.append(turn)
         try:
-            await _given(turn, seconds)
+            await given(turn, seconds)
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give()  # the slot came too late
@@ -79,7 +81,7 @@ class Turns:
         turn = asyncio.get_running_loop().create_future()
         waiters.append(turn)
         try:
-            await _given(turn, seconds)
+            await given(turn, seconds)
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._next(key)  # the turn came too late
@@ -100,10 +102,11 @@ class Turns:
         del self._waiters[key]
 
 
-async def _given(turn: asyncio.Future[None], seconds: float) -> None:
+async def given(turn: asyncio.Future[None], seconds: float) -> None:
     """Wait for a turn; TimeoutError after `seconds`.
 
-    Not by `asyncio.timeout`, which wants to be in a task: a read may begin outside of one (`begun`).
+    Not by `asyncio.timeout`, which wants to be in a task: whoever waits may have begun outside of one
+    (`begun`).
     """
     timer = turn.get_loop().call_later(max(seconds, 0.0), _expire, turn)
     try:
@@ -115,3 +118,19 @@ async def _given(turn: asyncio.Future[None], seconds: float) -> None:
 def _expire(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_exception(TimeoutError())
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """What some work returns; TimeoutError when it takes longer, and then it was cancelled. It is done in a
+    task of its own, so whoever waits need not be in one.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if not done:
+        raise TimeoutError
+    return task.result()

@@ -14,6 +14,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
+from xmppd.store._turns import within
 from xmppd.store.cache.scripts import Script
 from xmppd.store.cache.url import Client
 
@@ -90,16 +91,19 @@ class Link:
         """Do commands now, whether the link is up or not; one of FAILURES if any of them fails, or `limit`
         seconds pass.
         """
-        async with asyncio.timeout(limit):
-            answers = await self._ask([_by_name(command) for command in commands])
-            unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            if unknown:  # Redis was restarted, or its scripts were flushed
-                again = await self._ask([_by_text(commands[index]) for index in unknown])
-                for index, answer in zip(unknown, again, strict=True):
-                    answers[index] = answer
+        answers: list[Any] = await within(limit, self._answers(commands))
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
+        return answers
+
+    async def _answers(self, commands: Sequence[Command]) -> list[Any]:
+        answers = await self._ask([_by_name(command) for command in commands])
+        unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:  # Redis was restarted, or its scripts were flushed
+            again = await self._ask([_by_text(commands[index]) for index in unknown])
+            for index, answer in zip(unknown, again, strict=True):
+                answers[index] = answer
         return answers
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:

@@ -20,6 +20,7 @@ from typing import Any
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from xmppd.core.roster.tier import Answer, Listener, Write
+from xmppd.store._turns import within
 from xmppd.store.cache import scripts
 from xmppd.store.cache.debts import Debts
 from xmppd.store.cache.link import BATCH, FAILURES, Command, Link, LinkDown
@@ -329,8 +330,7 @@ class RedisCache:
 
     async def _probe(self) -> None:
         if self._link.client is None:
-            async with asyncio.timeout(self._patience):
-                self._link.client = await self._place.commands()
+            self._link.client = await within(self._patience, self._place.commands())
         keys = self._keys("probe")
         await self._link.send([("EVALSHA", scripts.READ, 3, *keys, self._token(), 1, "", "")], self._patience)
 
@@ -420,8 +420,7 @@ class RedisCache:
         client = self._place.channel()
         pubsub = client.pubsub()
         try:
-            async with asyncio.timeout(self._patience):
-                await pubsub.subscribe(self._channel)
+            await within(self._patience, pubsub.subscribe(self._channel))
             last = asked = time.monotonic()
             while True:
                 message = await pubsub.get_message(timeout=PING_SECONDS / 4)
@@ -433,8 +432,7 @@ class RedisCache:
                     raise TimeoutError("the channel gives no sign of life")
                 if now - asked > PING_SECONDS:
                     asked = now
-                    async with asyncio.timeout(self._patience):
-                        await pubsub.ping()
+                    await within(self._patience, pubsub.ping())
                     self._tell("tick")
                     self._take_unreadable()
         finally:

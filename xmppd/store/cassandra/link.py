@@ -31,7 +31,7 @@ from cassandra.query import BatchStatement, BatchType, tuple_factory
 
 from xmppd.errors import ConfigError, Problem, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
-from xmppd.store._turns import Slots, Turns
+from xmppd.store._turns import Slots, Turns, within
 from xmppd.store.cassandra.calls import Conditional, Found, Statement
 from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, translated
 from xmppd.store.cassandra.nodes import Nodes
@@ -171,7 +171,7 @@ class Link:
         by whoever asked.
         """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._is_idle.wait(), 2 * self._options.request_timeout)
+            await within(2 * self._options.request_timeout, self._is_idle.wait())
         live, self._live = self._live, None
         if live is not None and self._loop is not None and self._threads is not None:
             await self._loop.run_in_executor(self._threads, live.cluster.shutdown)

@@ -21,6 +21,7 @@ from cassandra.query import SimpleStatement
 
 from xmppd.errors import StoreBug, StoreUnavailable
 from xmppd.store._declaration import Declaration, as_text, merged, missing
+from xmppd.store._turns import within
 from xmppd.store.cassandra.cql import CqlTable
 from xmppd.store.cassandra.link import Link
 from xmppd.store.cassandra.options import CassandraOptions, Compaction
@@ -69,8 +70,7 @@ class Schema:
         if not (done := await self.missing(tables)):
             return []
         await self._make_keyspace()
-        async with asyncio.timeout(LOCK_SECONDS * 2):
-            holder = await self._lock()
+        holder = await within(LOCK_SECONDS * 2, self._lock())
         try:
             there = await self.existing()
             done = [thing for table in tables for thing in self._missing(table, there)] or done

@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any
 
 from xmppd.errors import StoreError, StoreUnavailable
+from xmppd.store._turns import given
 from xmppd.store.sqlite.transaction import Job, Outcome, Transactions
 
 GROUP = 128
@@ -70,11 +71,11 @@ class Turnstile:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            async with asyncio.timeout(self._patience):
-                await turn
+            await given(turn, self._patience)
         except BaseException as error:
-            if not turn.cancelled() and turn.exception() is None:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give_back(1)  # the pass came together with the cancellation
+            turn.cancel()
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable("too many writes are waiting") from None
             raise
