@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xmppd import ns
-from xmppd.plugin import ACCOUNT, SERVER, Element, Plugin, Request, StanzaError, element, iq_get
+from xmppd.plugin import ACCOUNT, SERVER, SERVICE, Element, Plugin, Request, StanzaError, element, iq_get
 
 INFO = f"{{{ns.DISCO_INFO}}}query"
 ITEMS = f"{{{ns.DISCO_ITEMS}}}query"
@@ -24,25 +24,38 @@ class Disco(Plugin):
     @iq_get(INFO, ACCOUNT)
     async def account_info(self, request: Request) -> Element:
         """XEP-0030 8: an account that may not be seen looks like one that does not exist."""
-        if not await self.server.may_see(request.session.account, request.target):
+        if not await self.server.may_see(request.origin.account, request.target):
             raise StanzaError("service-unavailable")
         refuse_nodes(request)
         exists = await self.server.account_exists(request.target)
         identity = {"category": "account", "type": "registered" if exists else "anonymous"}
         return info(identity, self.server.features(ACCOUNT))
 
+    @iq_get(INFO, SERVICE)
+    def service_info(self, request: Request) -> Element:
+        """XEP-0030 3, for the host of a service."""
+        refuse_nodes(request)
+        service = self.server.services[request.target]
+        identity = {"category": service.category, "type": service.type, "name": service.title}
+        return info(identity, sorted({*service.features, *self.server.features(SERVICE)}))
+
     @iq_get(ITEMS, SERVER)
     def server_items(self, request: Request) -> Element:
-        """XEP-0030 4; the server has no items."""
+        """XEP-0030 4: the hosts of services."""
         refuse_nodes(request)
-        return element(ITEMS)
+        hosts = self.server.services.below(request.target)
+        items = (
+            element(f"{{{ns.DISCO_ITEMS}}}item", {"jid": host, "name": service.title})
+            for host, service in hosts
+        )
+        return element(ITEMS, None, *items)
 
     @iq_get(ITEMS, ACCOUNT)
     async def account_items(self, request: Request) -> Element:
         """The available resources; XEP-0030 8: nothing, not an error, for those who may not see them."""
         node = request.payload.get("node")
         query = element(ITEMS, {} if node is None else {"node": node})
-        if await self.server.may_see(request.session.account, request.target):
+        if await self.server.may_see(request.origin.account, request.target):
             refuse_nodes(request)
             available = [s for s in self.server.sessions(request.target) if s.presence is not None]
             query.extend(element(f"{{{ns.DISCO_ITEMS}}}item", {"jid": s.full}) for s in available)

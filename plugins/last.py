@@ -26,7 +26,7 @@ class Last(Plugin):
     async def last(self, request: Request) -> Element:
         """XEP-0012 3: 0 for an account that is connected; forbidden to those who may not see its presence."""
         account = request.target
-        if not await self.server.may_see(request.session.account, account):
+        if not await self.server.may_see(request.origin.account, account):
             raise StanzaError("forbidden")
         if self.server.sessions(account):
             return self._answer(self.now())

@@ -22,9 +22,7 @@ from xmppd.plugin import (
     Value,
     begun,
     delay,
-    element,
     insert_child,
-    serialize,
 )
 
 PAGE = 100
@@ -34,7 +32,6 @@ COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
 CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
 THREAD = f"{{{ns.CLIENT}}}thread"
-DELAY = f"{{{ns.DELAY}}}delay"
 NO_STORE = f"{{{ns.HINTS}}}no-store"
 
 
@@ -138,13 +135,8 @@ class Offline(Plugin):
         raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
 
     def _stamped(self, account: str, message: Stanza) -> bytes:
-        """The message with our stamp, and without any that only pretends to be ours (XEP-0203 6)."""
-        raw = message.raw
-        if names(message, ns.DELAY):
-            tree = message.xml
-            honest = [c for c in tree if c.tag != DELAY or c.get("from") not in self.server.domains]
-            raw = serialize(element(tree.tag, tree.attrib, tree.text, *honest))
-        return insert_child(raw, "message", delay(account.rpartition("@")[2], self.now()))
+        """The message with our stamp."""
+        return insert_child(message.raw, "message", delay(account.rpartition("@")[2], self.now()))
 
     async def _is_due(self, account: str, queue: Queue) -> bool:
         """Whether a message is to be stored. If so, nobody flushes and how much is kept is known, as long as

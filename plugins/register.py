@@ -116,7 +116,7 @@ class Register(Plugin):
     @iq_get(QUERY, SERVER, SELF)
     async def current(self, request: Request) -> Element:
         """XEP-0077 3.1: that there is a registration, and the name; the password is not known to anybody."""
-        account = request.session.account
+        account = request.origin.account
         if not await self.server.account_exists(account):
             raise StanzaError("not-allowed", "Accounts are made before login.")
         return fields(registered=account.rpartition("@")[0])
@@ -124,7 +124,7 @@ class Register(Plugin):
     @iq_set(QUERY, SERVER, SELF)
     async def change(self, request: Request) -> None:
         """A new password (XEP-0077 3.3), or the end of the account (3.2)."""
-        account = request.session.account
+        account = request.origin.account
         if not await self.server.account_exists(account):
             raise StanzaError("registration-required")
         if request.payload.find(REMOVE) is not None:

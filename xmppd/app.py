@@ -25,6 +25,7 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.binding import Binding, BindingRules
 from xmppd.core.contacts import Contacts
 from xmppd.core.elsewhere import Elsewhere
+from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
 from xmppd.core.messages import Messages
@@ -35,6 +36,7 @@ from xmppd.core.roster.repair import RosterRepair
 from xmppd.core.roster.rosters import ROSTER, Rosters
 from xmppd.core.roster.tier import RosterTier, SharedCache
 from xmppd.core.router import Router
+from xmppd.core.services import Hosts, Services
 from xmppd.core.sessions import Sessions
 from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import find_plugin
@@ -103,13 +105,25 @@ class App:
         self.cork = Cork(asyncio.get_running_loop().call_soon, kept_bytes=limits.write_buffer_hard)
         self.sessions = Sessions(self.cork, now)
         self.last_seen = LastSeen(self.store, self.sessions, self.rosters, self.jobs.spawn, now)
+        self.services = Services(self.jobs.spawn)
         self.presences = Presences(
-            self.sessions, self.rosters, self.last_seen, self.hooks, presence_rules(config)
+            self.sessions, self.rosters, self.last_seen, self.services, self.hooks, presence_rules(config)
         )
-        self.messages = Messages(self.sessions, self.accounts, self.hooks, domains)
-        self.contacts = Contacts(self.sessions, self.accounts, self.rosters, self.presences, domains)
-        self.iqs = Iqs(self.sessions, self.presences, domains)
-        self.router = Router(self.messages, self.presences, self.contacts, self.iqs, self.hooks, domains)
+        self.messages = Messages(self.sessions, self.accounts, self.services, self.hooks, domains)
+        self.contacts = Contacts(
+            self.sessions, self.accounts, self.rosters, self.presences, self.services, domains
+        )
+        self.iqs = Iqs(self.sessions, self.presences, self.services, domains)
+        self.router = Router(
+            Intake(self.sessions, Hosts(domains, self.services)),
+            self.messages,
+            self.presences,
+            self.contacts,
+            self.iqs,
+            self.services,
+            self.hooks,
+            domains,
+        )
         self.binding = Binding(
             self.sessions, self.presences, self.hooks, self.jobs.spawn, binding_rules(config)
         )
@@ -118,9 +132,11 @@ class App:
             accounts=self.accounts,
             rosters=self.rosters,
             sessions=self.sessions,
+            router=self.router,
             messages=self.messages,
             contacts=self.contacts,
             iqs=self.iqs,
+            services=self.services,
             end_session=self.binding.end,
             spawn=self.jobs.spawn,
             now=now,

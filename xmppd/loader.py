@@ -18,6 +18,7 @@ from xmppd.errors import CommandError
 from xmppd.finding import MODULE_PREFIX, Source, source_of
 from xmppd.hooks import Hooks
 from xmppd.parts.nodes import signals_of
+from xmppd.parts.services import hosts_of
 from xmppd.parts.timers import begin_timers, timed_methods_of
 from xmppd.plugin import Plugin, handlers_of
 from xmppd.server import Server
@@ -72,6 +73,7 @@ class Loader:
         self._commands = commands
         self._core_handlers = tuple(core_handlers)
         self._on_change = on_change
+        self._labels: Mapping[str, str] = {}
         self._loaded: dict[str, Loaded] = {}
 
     @property
@@ -92,6 +94,7 @@ class Loader:
         with self._all_or_nothing():
             after = {name: self._load(name, config) for name in config.plugins.enabled}
             fresh = [name for name, loaded in after.items() if self._loaded.get(name) is not loaded]
+            self._labels = config.plugins.hosts
             await self._replace(after)
         return fresh
 
@@ -221,6 +224,7 @@ class Loader:
         handlers = [pair for plugin in plugins for pair in handlers_of(plugin)]
         self._iqs.compile([*self._core_handlers, *handlers])
         self._server.nodes.compile({key: it for plugin in plugins for key, it in signals_of(plugin).items()})
+        self._server.services.compile(hosts_of(plugins, self._labels, self._server.domains, self._iqs))
         self._server.advertise(feature for plugin in plugins for feature in plugin.features)
         self._on_change(plugins)
 

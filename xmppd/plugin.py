@@ -21,6 +21,7 @@ from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay
+from xmppd.core.origin import Origin
 from xmppd.core.sessions import Session
 from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreError, XmppdError
 from xmppd.jid import Jid
@@ -28,6 +29,7 @@ from xmppd.marks import mark, marked
 from xmppd.parts.metrics import Counter, Gauge, Histogram
 from xmppd.parts.nodes import cluster_signal
 from xmppd.parts.part import parts_of
+from xmppd.parts.services import service
 from xmppd.parts.slots import Kept, SessionSlot
 from xmppd.parts.tables import Table
 from xmppd.parts.timers import after, every
@@ -45,6 +47,7 @@ __all__ = [
     "LOGIN",
     "SELF",
     "SERVER",
+    "SERVICE",
     "AccountExists",
     "AccountUnknown",
     "BadPassword",
@@ -63,6 +66,7 @@ __all__ = [
     "JidError",
     "Kept",
     "Mechanism",
+    "Origin",
     "Plugin",
     "PluginConfig",
     "Put",
@@ -89,12 +93,14 @@ __all__ = [
     "iq_get",
     "iq_set",
     "serialize",
+    "service",
     "stanza_of",
 ]
 
 SERVER: Final = Address.SERVER
 SELF: Final = Address.SELF
 ACCOUNT: Final = Address.ACCOUNT
+SERVICE: Final = Address.SERVICE
 LOGIN: Final = Address.LOGIN
 
 RESERVED: Final = frozenset(

@@ -12,7 +12,10 @@ from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
 from xmppd.core.iqs import Address, Iqs
 from xmppd.core.messages import Messages
+from xmppd.core.origin import Host
 from xmppd.core.roster.rosters import Roster, Rosters
+from xmppd.core.router import Router
+from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError, StreamError
 from xmppd.nodes import Nodes
@@ -37,9 +40,11 @@ class Server:
         accounts: Accounts,
         rosters: Rosters,
         sessions: Sessions,
+        router: Router,
         messages: Messages,
         contacts: Contacts,
         iqs: Iqs,
+        services: Services,
         end_session: Callable[[Session, StreamError | None], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
@@ -64,6 +69,8 @@ class Server:
         self.metrics: dict[str, Metric] = {}
         self._rosters = rosters
         self._sessions = sessions
+        self.services = services
+        self._router = router
         self._messages = messages
         self._contacts = contacts
         self._iqs = iqs
@@ -112,7 +119,17 @@ class Server:
         stanza = build.stanza_of(message)
         if not stanza.to:
             raise StanzaError("bad-request", "A message from the server needs an address.")
-        waiting = self._messages.deliver(stanza.to, stanza, lambda: stanza.raw)
+        sender = Host(stanza.attrs.get("from", stanza.to.partition("/")[0].rpartition("@")[2]))
+        waiting = self._messages.route(sender, stanza)
+        if waiting is not None:
+            await waiting
+
+    async def send(self, stanza: Element) -> None:
+        """Send a stanza of any kind in the name of its `from`, an address of ours, by the rules for any
+        other. A refusal is dropped.
+        """
+        ready = build.stanza_of(stanza)
+        waiting = self._router.route(Host(ready.attrs.get("from", "")), ready)
         if waiting is not None:
             await waiting
 

@@ -41,6 +41,12 @@ def _domain(text: str) -> str:
     return jid.domain
 
 
+def _label(text: str) -> str:
+    if "." in text or _domain(text) != text:
+        raise ValueError("must be one label of a host name, in lower case")
+    return text
+
+
 def _domain_or_any(text: str) -> str:
     return text if text == "*" else _domain(text)
 
@@ -317,6 +323,7 @@ class PluginsConfig(Section):
         "announce",
     )
     config: Mapping[str, Mapping[str, Any]] = {}
+    hosts: Mapping[str, Annotated[str, AfterValidator(_label)]] = {}
 
 
 class LogConfig(Section):

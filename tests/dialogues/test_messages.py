@@ -2,7 +2,7 @@
 
 import pytest
 
-from xmppd.core.messages import TABLE, Action, Target
+from xmppd.core.messages import TABLE, Action, Place
 from xmppd.testing import World
 
 UNAVAILABLE = (
@@ -183,7 +183,7 @@ async def test_addresses_are_compared_after_preparation() -> None:
     async with World() as world:
         alice, bob = await world.login("alice"), await world.login("bob")
         await alice.send(body("chat", "BOB@LocalHost"))
-        await bob.expect(body("chat", "BOB@LocalHost", alice.jid))
+        await bob.expect(body("chat", "bob@localhost", alice.jid))
 
 
 @pytest.mark.asyncio
@@ -234,9 +234,9 @@ async def test_order_holds_between_two_sessions() -> None:
 
 def test_the_table_has_every_cell() -> None:
     kinds = {"normal", "chat", "groupchat", "headline", "error"}
-    wanted = {(target, kind) for target in Target for kind in kinds} - {(Target.RESOURCE, "chat")}
+    wanted = {(place, kind) for place in Place for kind in kinds} - {(Place.RESOURCE, "chat")}
     assert set(TABLE) == wanted
-    assert Action.STORE not in {TABLE[Target.RESOURCE, kind] for kind in kinds - {"chat"}}
+    assert Action.STORE not in {TABLE[Place.RESOURCE, kind] for kind in kinds - {"chat"}}
 
 
 @pytest.mark.asyncio

@@ -13,6 +13,7 @@ from fuzzing.episode import explore, replay, shrink
 from fuzzing.races import race
 from fuzzing.sasl import exchanges
 
+from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.messages import Messages
 from xmppd.core.presence import Presences
@@ -67,8 +68,8 @@ async def test_a_seed_gives_the_same_run_again() -> None:
 # broken servers must be found out
 
 
-def forward_claimed_sender(session: Session, stanza: Stanza) -> bytes:
-    return stanza.raw if "from" in stanza.attrs else build.restamp(stanza, from_=session.full)
+def believe_the_sender(self: Intake, session: Session, stanza: Stanza) -> Stanza:
+    return stanza if "from" in stanza.attrs else TAKE(self, session, stanza)
 
 
 def broadcast_to_all(self: Presences, session: Session, presence: Any) -> None:
@@ -112,9 +113,10 @@ def stumble(stanza: Stanza) -> int:
 
 
 ANSWER, REFUSE, SEND, REMOVE = Iqs._answer, Router._refuse, Session.send, Sessions.remove
+TAKE = Intake.take
 
 BREAKAGES: dict[str, tuple[Any, str, Any, set[str]]] = {
-    "claimed senders": (Session, "stamp", forward_claimed_sender, {"delivery"}),
+    "claimed senders": (Intake, "take", believe_the_sender, {"delivery"}),
     "presence to everybody": (Presences, "broadcast", broadcast_to_all, {"delivery"}),
     "requests to everybody": (Iqs, "_forward", None, {"delivery"}),
     "probes answered to all": (Presences, "_answer_probe", None, {"delivery"}),
@@ -130,7 +132,7 @@ BREAKAGES: dict[str, tuple[Any, str, Any, set[str]]] = {
     "errors twice": (Router, "_refuse", answer_twice, {"delivery"}),
     "errors for errors": (Router, "_refuse", answer_errors, {"delivery"}),
     "wrong order": (Session, "send", deliver_backwards, {"delivery"}),
-    "forged ids": ("xmppd.core.router", "without_forged_ids", lambda stanza, _: stanza, {"delivery"}),
+    "forged ids": (Intake, "_honest", lambda self, session, stanza: stanza, {"delivery"}),
     "kept sessions": (Sessions, "remove", keep_sessions, {"left over"}),
     "a mistake in a handler": (
         "xmppd.core.presence",
@@ -144,9 +146,9 @@ BREAKAGES: dict[str, tuple[Any, str, Any, set[str]]] = {
 
 
 def forward_to_all(self: Iqs, session: Session, stanza: Stanza, to: Any) -> None:
-    receiver = self._by_full.get(to.full)
+    receiver = self._targets.get(to.full)
     if receiver is not None:
-        receiver.send(session.stamp(stanza))
+        receiver.send(stanza.raw)
 
 
 def probe_for_all(self: Presences, session: Session, to: Any, roster: Any) -> None:
@@ -197,7 +199,7 @@ async def test_a_broken_server_loses_races(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.asyncio
 async def test_what_fails_is_made_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Session, "stamp", forward_claimed_sender)
+    monkeypatch.setattr(Intake, "take", believe_the_sender)
     outcome = await explore(SEED, 3_000)
     assert outcome.finding is not None
     short = await shrink(outcome.ops, outcome.finding.kind, tries=60)

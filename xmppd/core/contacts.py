@@ -11,6 +11,7 @@ from xmppd import ns
 from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Request
+from xmppd.core.origin import Host, Origin
 from xmppd.core.presence import Presences, subscription_stanza
 from xmppd.core.roster.delta import MAX_CHANGES, cost, deltas
 from xmppd.core.roster.rosters import (
@@ -23,6 +24,7 @@ from xmppd.core.roster.rosters import (
     check_request,
 )
 from xmppd.core.roster.subscription import Kind, Outbound
+from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
 from xmppd.jid import Jid
@@ -50,12 +52,14 @@ class Contacts:
         accounts: Accounts,
         rosters: Rosters,
         presences: Presences,
+        services: Services,
         domains: frozenset[str],
     ) -> None:
         self._live = sessions.accounts
         self._accounts = accounts
         self._rosters = rosters
         self._presences = presences
+        self._services = services
         self._domains = domains
         self._pushes = 0
 
@@ -195,20 +199,24 @@ class Contacts:
 
     # subscriptions (RFC 6121 3)
 
-    async def subscription(self, session: Session, stanza: Stanza, to: Jid) -> None:
-        """A subscription stanza from a local client."""
+    async def subscription(self, origin: Origin, stanza: Stanza, to: Jid) -> None:
+        """A subscription stanza: from a local client, or from an address of a service to one of ours."""
         contact = to.bare
         kind = SUBSCRIPTION_TYPES[stanza.type or ""]
-        if contact == session.account or not to.local:
+        is_ours = to.domain in self._domains
+        if contact == origin.account or (is_ours and not to.local):
             raise StanzaError("bad-request", "Nobody subscribes to this address.")
-        if to.domain not in self._domains:
+        if not is_ours and to.domain not in self._services:
             raise StanzaError("remote-server-not-found")
-        payload = content_of(stanza, session.lang)
+        payload = content_of(stanza, origin.lang)
         if kind == "subscribe":
             check_request(payload)
-        outcome = await self._say(session.account, contact, kind, by=session.full)
+        if not isinstance(origin, Session):
+            await self.deliver(origin.account, contact, kind, payload, by=origin.full)
+            return
+        outcome = await self._say(origin.account, contact, kind, by=origin.full)
         with suppress(StanzaError):  # the contact's roster is full: who asks must not learn that it is there
-            await self._tell(session.account, contact, kind, outcome.transition, payload, by=session.full)
+            await self._tell(origin.account, contact, kind, outcome.transition, payload, by=origin.full)
 
     async def send(self, account: str, contact: str, kind: Kind, payload: bytes = b"", *, by: str) -> None:
         """Both halves of a subscription stanza; StanzaError when one of the rosters has no room for it."""
@@ -237,6 +245,12 @@ class Contacts:
         """The receiver's half (RFC 6121 A.3), and whether it changed; a contact that does not exist is passed
         over in silence (8.5.1).
         """
+        to = Jid.parse(contact)
+        if to.domain in self._services:
+            attrs = {"type": kind, "from": account, "to": contact}
+            raw = subscription_stanza(kind, account, contact, payload)
+            self._services.tell(Host(account), Stanza("presence", attrs, raw), to)
+            return True
         exists = self._accounts.exists(contact)
         if not (exists if isinstance(exists, bool) else await exists):
             return False
@@ -244,9 +258,13 @@ class Contacts:
         live = self._live.get(contact)
         if live is not None and outcome.transition.deliver:
             data = subscription_stanza(kind, account, contact, payload)
-            for session in live.available if kind == "subscribe" else live.sessions.values():
-                if kind == "subscribe" or session.has_roster:
-                    session.send(data)
+            if kind == "subscribe":
+                for target in live.available:
+                    target.send(data)
+            else:
+                for session in live.sessions.values():
+                    if session.has_roster:
+                        session.send(data)
         self._publish(contact, outcome.change)
         if outcome.transition.reply is not None:
             await self.deliver(contact, account, outcome.transition.reply, by=contact)

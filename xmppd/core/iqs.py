@@ -10,7 +10,9 @@ from enum import Enum
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from xmppd.core.origin import Origin, Target
 from xmppd.core.presence import Presences, address_of
+from xmppd.core.services import Services, Take
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
 from xmppd.jid import Jid
@@ -25,6 +27,7 @@ class Address(Enum):
     SELF = "the sender's own account, by its bare JID or by leaving `to` out"
     LOGIN = "a stream that nobody has logged in on; the handler is given an EarlyRequest"
     ACCOUNT = "the bare JID of any account; the server answers for it (RFC 6121 8.5.2.1.3)"
+    SERVICE = "the host of a service, when the service does not answer itself"
 
 
 OWN = (Address.SELF, Address.ACCOUNT, Address.SERVER)
@@ -35,9 +38,15 @@ OWN = (Address.SELF, Address.ACCOUNT, Address.SERVER)
 class Request:
     """One iq get or set for a handler. `target` is a domain or a bare JID, normalised."""
 
-    session: Session
+    origin: Origin
     stanza: Stanza
     target: str
+
+    @property
+    def session(self) -> Session:
+        """The origin of a request to `SELF`: only sessions have an account of their own to ask."""
+        assert isinstance(self.origin, Session)
+        return self.origin
 
     @property
     def payload(self) -> Element:
@@ -47,7 +56,7 @@ class Request:
     @property
     def is_own(self) -> bool:
         """Whether the sender asks about its own account."""
-        return self.target == self.session.account
+        return self.target == self.origin.account
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +86,21 @@ class Followed:
 
 Answer = Payload | Followed
 Handler = Callable[[Any], Answer | Awaitable[Answer]]
+Serve = Callable[[Origin, Stanza, Jid], Answer | Awaitable[Answer]]
+"""Answers for a host: origin, stanza, and the address on the host."""
 HandlerKey = tuple[Address, str, str]
 """Address, "get" or "set", Clark name of the payload."""
 
 
 class Iqs:
-    """Answers or routes iq stanzas of local sessions."""
+    """Answers or routes iq stanzas."""
 
-    def __init__(self, sessions: Sessions, presences: Presences, domains: frozenset[str]) -> None:
-        self._by_full = sessions.by_full
+    def __init__(
+        self, sessions: Sessions, presences: Presences, services: Services, domains: frozenset[str]
+    ) -> None:
+        self._targets = sessions.targets
         self._presences = presences
+        self._services = services
         self._domains = domains
         self._handlers: dict[HandlerKey, Handler] = {}
 
@@ -106,38 +120,65 @@ class Iqs:
         """Who answers this iq before login."""
         return self._handlers.get((Address.LOGIN, stanza.type or "", stanza.payload))
 
-    def route(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
-        """Answer or forward an iq; StanzaError refuses it."""
+    def route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
+        """Answer or forward an iq whose `from` is its true sender; StanzaError refuses it."""
         check(stanza)
         to = stanza.to
-        if not to or to == session.account:
-            return self._answer(session, stanza, session.account, OWN)
+        if not to or to == origin.account:
+            return self._answer(origin, stanza, origin.account, OWN)
         if to in self._domains:
-            return self._answer(session, stanza, to, (Address.SERVER,))
+            return self._answer(origin, stanza, to, (Address.SERVER,))
         jid = address_of(stanza)
         if jid.domain not in self._domains:
-            raise StanzaError("remote-server-not-found")
-        if not jid.resource:
-            if not jid.local:
-                return self._answer(session, stanza, jid.domain, (Address.SERVER,))
-            where = OWN if jid.bare == session.account else (Address.ACCOUNT,)
-            return self._answer(session, stanza, jid.bare, where)
-        self._forward(session, stanza, jid)
-        return None
+            return self._services.take(origin, stanza, jid)
+        if jid.resource and jid.local:
+            self._forward(origin, stanza, jid)
+            return None
+        if jid.resource:
+            raise StanzaError("service-unavailable")
+        if not jid.local:
+            return self._answer(origin, stanza, jid.domain, (Address.SERVER,))
+        where = OWN if jid.bare == origin.account else (Address.ACCOUNT,)
+        return self._answer(origin, stanza, jid.bare, where)
 
-    def _forward(self, session: Session, stanza: Stanza, to: Jid) -> None:
+    def for_host(self, serve: Serve) -> Take:
+        """How a host is served by a method: what it returns for an iq get or set is the result's payload. An
+        iq to the host itself goes to the handlers for services first (discovery, pings).
+        """
+
+        def take(origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+            if stanza.kind != "iq":
+                waiting = serve(origin, stanza, to)
+                return _forget(waiting) if isinstance(waiting, Awaitable) else None
+            check(stanza)
+            is_request = stanza.type in ("get", "set")
+            key = Address.SERVICE, stanza.type or "", stanza.payload
+            if is_request and to.full == to.domain and key in self._handlers:
+                return self._answer(origin, stanza, to.domain, (Address.SERVICE,))
+            answer = serve(origin, stanza, to)
+            if is_request:
+                return _reply(origin, stanza, answer)
+            return _forget(answer) if isinstance(answer, Awaitable) else None
+
+        return take
+
+    def _forward(self, origin: Origin, stanza: Stanza, to: Jid) -> None:
         """To another session, unless that would tell its presence to somebody who may not know (RFC 6121
         8.5.3.1).
         """
-        receiver = self._by_full.get(to.full)
+        receiver = self._targets.get(to.full)
         is_reply = stanza.type in ("result", "error")
-        if receiver is not None and (is_reply or self._presences.is_visible(receiver, session.account)):
-            receiver.send(session.stamp(stanza))
+        if receiver is not None and (is_reply or self._may_reach(receiver, origin)):
+            receiver.send(stanza.raw)
         elif not is_reply:
             raise StanzaError("service-unavailable")
 
+    def _may_reach(self, receiver: Target, origin: Origin) -> bool:
+        """Sessions elsewhere decide for themselves."""
+        return not isinstance(receiver, Session) or self._presences.is_visible(receiver, origin.account)
+
     def _answer(
-        self, session: Session, stanza: Stanza, target: str, where: tuple[Address, ...]
+        self, origin: Origin, stanza: Stanza, target: str, where: tuple[Address, ...]
     ) -> Awaitable[None] | None:
         kind = stanza.type
         if kind not in ("get", "set"):
@@ -148,17 +189,24 @@ class Iqs:
                 break
         else:
             raise StanzaError("service-unavailable")
-        answer = handler(Request(session, stanza, target))
-        if isinstance(answer, Awaitable):
-            return _reply_later(session, stanza, answer)
-        for each in result_of(stanza, session.full, answer):
-            session.send(each)
-        return None
+        return _reply(origin, stanza, handler(Request(origin, stanza, target)))
 
 
-async def _reply_later(session: Session, stanza: Stanza, answer: Awaitable[Answer]) -> None:
-    for each in result_of(stanza, session.full, await answer):
-        session.send(each)
+def _reply(origin: Origin, stanza: Stanza, answer: Answer | Awaitable[Answer]) -> Awaitable[None] | None:
+    if isinstance(answer, Awaitable):
+        return _reply_later(origin, stanza, answer)
+    for each in result_of(stanza, origin.full, answer):
+        origin.send(each)
+    return None
+
+
+async def _forget(answer: Awaitable[Answer]) -> None:
+    await answer
+
+
+async def _reply_later(origin: Origin, stanza: Stanza, answer: Awaitable[Answer]) -> None:
+    for each in result_of(stanza, origin.full, await answer):
+        origin.send(each)
 
 
 def result_of(stanza: Stanza, to: str, answer: Answer) -> Sequence[bytes]:

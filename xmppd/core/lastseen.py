@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from xmppd.core.origin import Origin
 from xmppd.core.roster.rosters import Roster, Rosters
-from xmppd.core.sessions import Broadcast, Session, Sessions
+from xmppd.core.sessions import Broadcast, Session, Sessions, to_stamp
 from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table, Value
 from xmppd.stream.lru import Lru
@@ -130,14 +131,14 @@ class LastSeen:
             loading = self._rosters.load(account)
             return loading if isinstance(loading, Roster) else await loading
 
-    async def answer(self, session: Session, to: Jid) -> None:
+    async def answer(self, origin: Origin, to: Jid) -> None:
         """Answer a probe for an account or resource that is away, by somebody who may know (RFC
         6121 4.3.2).
         """
         last = self._known.get(to.bare) or await self._load(to.bare)
         if last is SILENCE or to.resource:
             last = Broadcast(build.start_tag("presence", {"type": "unavailable", "from": to.full}), b"/>")
-        session.send(last.head + session.live.to_stamp + last.tail)
+        origin.send(last.head + to_stamp(origin.account) + last.tail)
 
     async def forget(self, account: str) -> None:
         """The account is gone, and nobody inherits its words."""

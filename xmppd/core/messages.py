@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import Enum
 
 from xmppd.core.accounts import Accounts
-from xmppd.core.sessions import LiveAccount, Session, Sessions
+from xmppd.core.origin import Origin, Target
+from xmppd.core.services import Services
+from xmppd.core.sessions import LiveAccount, Sessions
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import DROP, Hooks
 from xmppd.jid import Jid
 from xmppd.xml import build
-from xmppd.xml.stanza import LANG, Stanza
+from xmppd.xml.stanza import Stanza
 
 FEW = 8
 """Sessions that get a message at once; where there are more, they come after those who are alone."""
@@ -27,7 +29,7 @@ class Action(Enum):
     IGNORE = "drop silently"
 
 
-class Target(Enum):
+class Place(Enum):
     """What the address stands for at this moment."""
 
     READY = "an account with an available resource of a priority not negative"
@@ -35,21 +37,21 @@ class Target(Enum):
     RESOURCE = "a full JID that no session has"
 
 
-TABLE: dict[tuple[Target, str], Action] = {
-    (Target.READY, "normal"): Action.TOP,
-    (Target.READY, "chat"): Action.TOP,
-    (Target.READY, "groupchat"): Action.REFUSE,
-    (Target.READY, "headline"): Action.ALL,
-    (Target.READY, "error"): Action.IGNORE,
-    (Target.ABSENT, "normal"): Action.STORE,
-    (Target.ABSENT, "chat"): Action.STORE,
-    (Target.ABSENT, "groupchat"): Action.REFUSE,
-    (Target.ABSENT, "headline"): Action.IGNORE,
-    (Target.ABSENT, "error"): Action.IGNORE,
-    (Target.RESOURCE, "normal"): Action.REFUSE,
-    (Target.RESOURCE, "groupchat"): Action.REFUSE,
-    (Target.RESOURCE, "headline"): Action.IGNORE,
-    (Target.RESOURCE, "error"): Action.IGNORE,
+TABLE: dict[tuple[Place, str], Action] = {
+    (Place.READY, "normal"): Action.TOP,
+    (Place.READY, "chat"): Action.TOP,
+    (Place.READY, "groupchat"): Action.REFUSE,
+    (Place.READY, "headline"): Action.ALL,
+    (Place.READY, "error"): Action.IGNORE,
+    (Place.ABSENT, "normal"): Action.STORE,
+    (Place.ABSENT, "chat"): Action.STORE,
+    (Place.ABSENT, "groupchat"): Action.REFUSE,
+    (Place.ABSENT, "headline"): Action.IGNORE,
+    (Place.ABSENT, "error"): Action.IGNORE,
+    (Place.RESOURCE, "normal"): Action.REFUSE,
+    (Place.RESOURCE, "groupchat"): Action.REFUSE,
+    (Place.RESOURCE, "headline"): Action.IGNORE,
+    (Place.RESOURCE, "error"): Action.IGNORE,
 }
 """RFC 6121 8.5.4, table 1. A chat message to a resource that is gone is treated like one to the account
 (8.5.3.2.1).
@@ -59,37 +61,70 @@ MESSAGE_TYPES = frozenset(("normal", "chat", "groupchat", "headline", "error"))
 
 
 class Messages:
-    """Delivers messages between the sessions of this node."""
+    """Delivers messages to the targets of this server, and hands those for other hosts to whoever answers for
+    them.
+    """
 
-    def __init__(self, sessions: Sessions, accounts: Accounts, hooks: Hooks, domains: frozenset[str]) -> None:
-        self._by_full = sessions.by_full
+    def __init__(
+        self,
+        sessions: Sessions,
+        accounts: Accounts,
+        services: Services,
+        hooks: Hooks,
+        domains: frozenset[str],
+    ) -> None:
+        self._sessions = sessions
+        self._targets = sessions.targets
         self._live = sessions.accounts
         self._accounts = accounts
+        self._services = services
         self._hooks = hooks
         self._domains = domains
 
-    def route(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
-        """Deliver, keep or refuse (StanzaError) a message that a local session sent."""
-        receiver = self._by_full.get(stanza.to)  # type: ignore[arg-type]
+    def route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
+        """Deliver, keep or refuse (StanzaError) a message whose `from` is its true sender."""
+        to = stanza.to
+        receiver = self._targets.get(to)  # type: ignore[arg-type]
         if receiver is not None:
-            receiver.send(session.stamp(stanza))
+            receiver.send(stanza.raw)
             return None
-        if not stanza.to:
-            lang = stanza.attrs.get(LANG, session.lang or None)
-            data = build.restamp(stanza, from_=session.full, to=session.account, lang=lang)
-            return self.deliver(session.account, stanza, lambda: data)
-        live = self._live.get(stanza.to)
+        if not to:  # RFC 6120 10.3.1
+            raw = build.restamp(stanza, to=origin.account)
+            own = Stanza("message", {**stanza.attrs, "to": origin.account}, raw)
+            return self._deliver(origin, own, Jid.parse(origin.account))
+        live = self._live.get(to)
         if live is not None and live.targets and stanza.type in ("chat", None):
-            self._copy(live.targets, session.stamp(stanza))
+            self._copy(live.targets, stanza.raw)
             return None
-        if self._hooks.server_message_filter and stanza.to.partition("/")[0] in self._domains:
-            return self._offer(session, stanza)
-        return self.deliver(stanza.to, stanza, lambda: session.stamp(stanza))
+        try:
+            jid = Jid.parse(to)
+        except JidError as error:
+            raise StanzaError("jid-malformed", str(error)) from None
+        return self._deliver(origin, stanza, jid)
 
-    async def _offer(self, session: Session, stanza: Stanza) -> None:
+    def _deliver(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        if to.domain not in self._domains:
+            return self._services.take(origin, stanza, to)
+        if not to.local:
+            if not self._hooks.server_message_filter:
+                raise unavailable()
+            return self._offer(origin, stanza)
+        if to.bare not in self._live and (locating := self._sessions.locate(to.bare)) is not None:
+            return self._deliver_later(origin, stanza, to, locating)
+        return self._act(stanza, to)
+
+    async def _deliver_later(
+        self, origin: Origin, stanza: Stanza, to: Jid, locating: Awaitable[None]
+    ) -> None:
+        await locating
+        waiting = self._act(stanza, to)
+        if waiting is not None:
+            await waiting
+
+    async def _offer(self, origin: Origin, stanza: Stanza) -> None:
         """Give plugins a message to the server itself; nobody else takes such (RFC 6120 10.5.2)."""
         for take in self._hooks.server_message_filter:
-            result = take(session, stanza)
+            result = take(origin, stanza)
             if isinstance(result, Awaitable):
                 result = await result
             if result is DROP:
@@ -97,29 +132,21 @@ class Messages:
             stanza = result
         raise unavailable()
 
-    def deliver(self, to: str, stanza: Stanza, stamped: Callable[[], bytes]) -> Awaitable[None] | None:
-        """Do what the table says; `stamped` gives the bytes to deliver, their sender in `from`."""
-        try:
-            jid = Jid.parse(to)
-        except JidError as error:
-            raise StanzaError("jid-malformed", str(error)) from None
-        if jid.domain not in self._domains:
-            raise StanzaError("remote-server-not-found")
-        if not jid.local:
-            raise unavailable()
-        receiver = self._by_full.get(jid.full) if jid.resource else None
+    def _act(self, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """Do what the table says."""
+        receiver = self._targets.get(to.full) if to.resource else None
         if receiver is not None:
-            receiver.send(stamped())
+            receiver.send(stanza.raw)
             return None
-        live = self._live.get(jid.bare)
+        live = self._live.get(to.bare)
         kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
-        match self._action(jid, live, kind):
+        match self._action(to, live, kind):
             case Action.TOP if live is not None:
-                self._copy(live.targets, stamped())
+                self._copy(live.targets, stanza.raw)
             case Action.ALL if live is not None:
-                self._copy(tuple(s for s in live.available if s.priority >= 0), stamped())
+                self._copy(tuple(s for s in live.available if s.priority >= 0), stanza.raw)
             case Action.STORE:
-                return self._keep(jid.bare, stanza, stamped())
+                return self._keep(to.bare, stanza)
             case Action.REFUSE:
                 raise unavailable()
         return None
@@ -127,12 +154,12 @@ class Messages:
     @staticmethod
     def _action(jid: Jid, live: LiveAccount | None, kind: str) -> Action:
         if jid.resource and kind != "chat":
-            return TABLE[Target.RESOURCE, kind]
+            return TABLE[Place.RESOURCE, kind]
         ready = live is not None and live.targets
-        return TABLE[Target.READY if ready else Target.ABSENT, kind]
+        return TABLE[Place.READY if ready else Place.ABSENT, kind]
 
     @staticmethod
-    def _copy(receivers: tuple[Session, ...], data: bytes) -> None:
+    def _copy(receivers: tuple[Target, ...], data: bytes) -> None:
         if len(receivers) > FEW:
             for receiver in receivers:
                 receiver.send_copy(data)
@@ -140,22 +167,21 @@ class Messages:
             for receiver in receivers:
                 receiver.send(data)
 
-    async def _keep(self, account: str, stanza: Stanza, data: bytes) -> None:
+    async def _keep(self, account: str, stanza: Stanza) -> None:
         """Offer a message for nobody to the plugins that keep such; durable when this returns (XEP-0160)."""
         exists = self._accounts.exists(account)
         if not (exists if isinstance(exists, bool) else await exists):
             raise unavailable()
-        kept = Stanza("message", stanza.attrs, data, len(data) - len(stanza.raw) + stanza.tail)
         for claim in self._hooks.message_unclaimed_filter:
-            result = claim(account, kept)
+            result = claim(account, stanza)
             if isinstance(result, Awaitable):
                 result = await result
             if result is DROP:
                 return
-            kept = result
+            stanza = result
         live = self._live.get(account)
         if live is not None and live.targets:  # somebody came while we asked
-            self._copy(live.targets, kept.raw)
+            self._copy(live.targets, stanza.raw)
             return
         raise unavailable()
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from xmppd import ns
 from xmppd.core.lastseen import SILENCE, LastSeen
+from xmppd.core.origin import Origin
 from xmppd.core.roster.rosters import Roster, Rosters
-from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions
+from xmppd.core.services import Services
+from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions, to_stamp
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
@@ -42,6 +44,7 @@ class Presences:
         sessions: Sessions,
         rosters: Rosters,
         last_seen: LastSeen,
+        services: Services,
         hooks: Hooks,
         rules: PresenceRules,
         clock: Callable[[], float] = time.monotonic,
@@ -49,9 +52,10 @@ class Presences:
         self.rules = rules
         self._clock = clock
         self._live = sessions.accounts
-        self._by_full = sessions.by_full
+        self._targets = sessions.targets
         self._rosters = rosters
         self._last_seen = last_seen
+        self._services = services
         self._hooks = hooks
 
     # what a client sends
@@ -180,16 +184,20 @@ class Presences:
 
     # directed presence
 
-    def direct(self, session: Session, stanza: Stanza, to: Jid) -> None:
-        """Presence for one entity (RFC 6121 4.6); it learns when the session becomes unavailable."""
-        if stanza.type is None:
-            self._note_directed(session, to.full)
-        elif stanza.type == "unavailable" and session.directed is not None:
-            session.directed.discard(to.full)
-        self._send_to(to, session.stamp(stanza))
+    def direct(self, stanza: Stanza, to: Jid) -> None:
+        """Presence for one entity of ours (RFC 6121 4.6)."""
+        self._send_to(to, stanza.raw)
 
     @staticmethod
-    def _note_directed(session: Session, target: str) -> None:
+    def note_directed(session: Session, stanza: Stanza, to: Jid) -> None:
+        """Keep in mind who was sent directed presence: it learns when the session becomes unavailable;
+        StanzaError resource-constraint when there are too many.
+        """
+        target = to.full
+        if stanza.type is not None:
+            if stanza.type == "unavailable" and session.directed is not None:
+                session.directed.discard(target)
+            return
         if session.directed is None:
             session.directed = set()
         if len(session.directed) >= DIRECTED_LIMIT and target not in session.directed:
@@ -205,7 +213,14 @@ class Presences:
             to = Jid.parse(target)
             if not (self._is_told(session, to.bare) and self._hears_broadcasts(to)):
                 stamp = f" to='{build.escape_attribute(target)}'".encode()
-                self._send_to(to, unavailable.head + stamp + unavailable.tail)
+                self._leave_for(session, to, unavailable.head + stamp + unavailable.tail)
+
+    def _leave_for(self, session: Session, to: Jid, data: bytes) -> None:
+        if to.domain not in self._services:
+            self._send_to(to, data)
+            return
+        attrs = {"type": "unavailable", "from": session.full, "to": to.full}
+        self._services.tell(session, Stanza("presence", attrs, data), to)
 
     @staticmethod
     def _is_told(session: Session, account: str) -> bool:
@@ -216,12 +231,12 @@ class Presences:
 
     def _hears_broadcasts(self, to: Jid) -> bool:
         """Whether a broadcast to the account of `to` reaches all that directed presence to it did."""
-        receiver = self._by_full.get(to.full) if to.resource else None
+        receiver = self._targets.get(to.full) if to.resource else None
         return receiver is None or receiver.presence is not None
 
     def _send_to(self, to: Jid, data: bytes) -> None:
         if to.resource:
-            receiver = self._by_full.get(to.full)
+            receiver = self._targets.get(to.full)
             if receiver is not None:
                 receiver.send(data)
             return
@@ -231,31 +246,32 @@ class Presences:
 
     # what subscriptions need
 
-    def probe(self, session: Session, to: Jid) -> Awaitable[None] | None:
-        """A client's own probe (RFC 6121 4.3.2). Who may not see is told the same of everybody."""
+    def probe(self, origin: Origin, to: Jid) -> Awaitable[None] | None:
+        """A probe (RFC 6121 4.3.2), by a client as a rule. Who may not see is told the same of everybody."""
         roster = self._rosters.load(to.bare)
         if isinstance(roster, Roster):
-            return self._answer_probe(session, to, roster)
-        return self._probe_later(session, to, roster)
+            return self._answer_probe(origin, to, roster)
+        return self._probe_later(origin, to, roster)
 
-    async def _probe_later(self, session: Session, to: Jid, loading: Awaitable[Roster]) -> None:
-        waiting = self._answer_probe(session, to, await loading)
+    async def _probe_later(self, origin: Origin, to: Jid, loading: Awaitable[Roster]) -> None:
+        waiting = self._answer_probe(origin, to, await loading)
         if waiting is not None:
             await waiting
 
-    def _answer_probe(self, session: Session, to: Jid, roster: Roster) -> Awaitable[None] | None:
-        if to.bare != session.account and not roster.is_follower(session.account):
-            session.send(subscription_stanza("unsubscribed", to.bare, session.account))
+    def _answer_probe(self, origin: Origin, to: Jid, roster: Roster) -> Awaitable[None] | None:
+        if to.bare != origin.account and not roster.is_follower(origin.account):
+            origin.send(subscription_stanza("unsubscribed", to.bare, origin.account))
             return None
         live = self._live.get(to.bare)
         seen = [
             other.presence
             for other in (live.available if live is not None else ())
-            if other.presence is not None and to.resource in ("", other.resource)
+            if other.presence is not None and (not to.resource or other.full == to.full)
         ]
+        stamp = to_stamp(origin.account)
         for presence in seen:
-            session.send(presence.head + session.live.to_stamp + presence.tail)
-        return None if seen else self._last_seen.answer(session, to)
+            origin.send(presence.head + stamp + presence.tail)
+        return None if seen else self._last_seen.answer(origin, to)
 
     def show(self, account: str, contact: str) -> None:
         """Send the presence of all the account's available resources to a contact who may see it
@@ -264,7 +280,7 @@ class Presences:
         live, other = self._live.get(account), self._live.get(contact)
         if live is None or other is None:
             return
-        for session in live.available:
+        for session in live.sessions.values():
             if session.presence is not None and self._is_told(session, contact):
                 self._copy(other, session.presence)
 
@@ -287,7 +303,9 @@ class Presences:
         other = self._live.get(contact)
         if other is None:
             return
-        for session in live.available:
+        for session in live.sessions.values():
+            if session.presence is None:
+                continue
             self._forget_directed(session, contact)
             self._copy(other, Broadcast(session.presence_head + b" type='unavailable'", b"/>"))
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from xmppd import ns
 from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
+from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.messages import Messages
+from xmppd.core.origin import Origin
 from xmppd.core.presence import Presences, address_of
+from xmppd.core.services import Services
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError, StoreError, StreamError
 from xmppd.hooks import DROP, Callables, Drop, Hooks, Stages
@@ -19,46 +22,57 @@ from xmppd.xml.stanza import Stanza
 
 log = logging.getLogger(__name__)
 
-STANZA_ID = ns.STANZA_ID.encode()
-"""In the bytes of a message that may bring a <stanza-id/>, which only servers add (XEP-0359 5)."""
-
 Waiting = Awaitable[None] | None
-Step = Callable[[Session, Stanza], Waiting]
+Step = Callable[[Any, Stanza], Waiting]
 
 
 class Router:
-    """Takes every stanza of a bound session and sees that it is delivered or refused."""
+    """Takes every stanza and sees that it is delivered or refused."""
 
     def __init__(
         self,
+        intake: Intake,
         messages: Messages,
         presences: Presences,
         contacts: Contacts,
         iqs: Iqs,
+        services: Services,
         hooks: Hooks,
         domains: frozenset[str],
     ) -> None:
+        self._intake = intake
         self._messages = messages
         self._presences = presences
         self._contacts = contacts
         self._iqs = iqs
+        self._services = services
         self._hooks = hooks
         self._domains = domains
-        self._kinds: dict[str, Step] = {"message": self._message, "presence": self._presence, "iq": self._iq}
+        self._from_clients: dict[str, Step] = {
+            "message": self._message,
+            "presence": self._presence,
+            "iq": self._iq,
+        }
+        self._kinds: dict[str, Step] = {
+            "message": messages.route,
+            "presence": self._route_presence,
+            "iq": iqs.route,
+        }
         self.errors = 0
         """How many stanzas met a mistake of ours."""
 
-    def route(self, session: Session, stanza: Stanza) -> Waiting:
-        """Process one stanza. What is returned must be awaited before the session's next one.
+    def take(self, session: Session, stanza: Stanza) -> Waiting:
+        """Process one stanza as a client wrote it. What is returned must be awaited before the session's next
+        one.
 
         Both raise StreamError, and nothing else: for what may not be sent on a bound stream (RFC 6120
         4.9.3.24), and when a plugin wants the stream ended.
         """
-        step = self._kinds.get(stanza.kind)
+        step = self._from_clients.get(stanza.kind)
         if step is None:
             raise unexpected(stanza)
         try:
-            waiting = step(session, stanza)
+            waiting = step(session, self._intake.take(session, stanza))
         except StreamError:
             raise
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
@@ -66,33 +80,42 @@ class Router:
             return None
         return None if waiting is None else self._finish(session, stanza, waiting)
 
-    async def _finish(self, session: Session, stanza: Stanza, waiting: Awaitable[None]) -> None:
+    def route(self, origin: Origin, stanza: Stanza) -> Waiting:
+        """Process a stanza that is known to come from `origin`, as its `from` says: what services and the
+        server itself send. Refusals go to `origin`; what is returned must be awaited before its next one.
+        """
+        try:
+            waiting = self._kinds[stanza.kind](origin, stanza)
+        except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
+            self._refuse(origin, stanza, error)
+            return None
+        return None if waiting is None else self._finish(origin, stanza, waiting)
+
+    async def _finish(self, origin: Origin, stanza: Stanza, waiting: Awaitable[None]) -> None:
         try:
             await waiting
         except StreamError:
             raise
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
-            self._refuse(session, stanza, error)
+            self._refuse(origin, stanza, error)
 
-    def _refuse(self, session: Session, stanza: Stanza, error: Exception) -> None:
+    def _refuse(self, origin: Origin, stanza: Stanza, error: Exception) -> None:
         """The one place where an error becomes a reply; no error or result is ever answered (RFC
         6120 8.3.1).
         """
         if isinstance(error, StoreError):
-            error = not_stored(error, jid=session.full, kind=stanza.kind)
+            error = not_stored(error, jid=origin.full, kind=stanza.kind)
         elif not isinstance(error, StanzaError):
             self.errors += 1
-            extra = {"jid": session.full, "kind": stanza.kind, "stanza_id": stanza.id}
+            extra = {"jid": origin.full, "kind": stanza.kind, "stanza_id": stanza.id}
             log.error("stanza-failed", exc_info=error, extra=extra)
             error = StanzaError("internal-server-error")
         if stanza.type not in ("error", "result"):
-            session.send(build.error_reply(stanza, session.full, error))
+            origin.send(build.error_reply(stanza, origin.full, error))
 
     # one step for each kind
 
     def _message(self, session: Session, stanza: Stanza) -> Waiting:
-        if STANZA_ID in stanza.raw:
-            stanza = without_forged_ids(stanza, self._domains)
         stages = self._hooks.message_sent
         if stages is not None:
             return self._hooked(session, stanza, stages, self._messages.route)
@@ -110,24 +133,30 @@ class Router:
             return self._hooked(session, stanza, stages, self._iqs.route)
         return self._iqs.route(session, stanza)
 
-    def _route_presence(self, session: Session, stanza: Stanza) -> Waiting:
-        if session.is_over:
+    def _route_presence(self, origin: Origin, stanza: Stanza) -> Waiting:
+        session = origin if isinstance(origin, Session) else None
+        if session is not None and session.is_over:
             return None  # it ended while a hook waited, and its unavailable presence is out
         kind = stanza.type
         if not stanza.to:
-            if kind is None or kind == "unavailable":
+            if session is not None and (kind is None or kind == "unavailable"):
                 return self._presences.update(session, stanza)
             raise StanzaError("bad-request", "Presence of this type needs an address.")
         to = address_of(stanza)
         if kind in SUBSCRIPTION_TYPES:
-            return self._contacts.subscription(session, stanza, to)
+            return self._contacts.subscription(origin, stanza, to)
         if kind not in (None, "unavailable", "probe", "error"):
             raise StanzaError("bad-request", "There is no such type of presence.")
-        if to.domain not in self._domains:
+        is_ours = to.domain in self._domains
+        if not is_ours and to.domain not in self._services:
             raise StanzaError("remote-server-not-found")
-        if kind == "probe":
-            return self._presences.probe(session, to)
-        self._presences.direct(session, stanza, to)
+        if kind == "probe" and is_ours:
+            return self._presences.probe(origin, to)
+        if session is not None:
+            self._presences.note_directed(session, stanza, to)
+        if not is_ours:
+            return self._services.take(origin, stanza, to)
+        self._presences.direct(stanza, to)
         return None
 
     # hooks
@@ -149,7 +178,8 @@ class Router:
             if not isinstance(result, Stanza):
                 rest = (), filters[index + 1 :], signals
                 return self._filtered_later(session, result, rest, then)
-            stanza = result
+            if result is not stanza:
+                stanza = self._intake.resealed(session, result)
         waiting = then(session, stanza)
         if waiting is not None:
             return self._signal_later(session, stanza, waiting, signals)
@@ -169,7 +199,7 @@ class Router:
         stanza = await change
         if isinstance(stanza, Drop):
             return
-        more = self._hooked(session, stanza, rest, then)
+        more = self._hooked(session, self._intake.resealed(session, stanza), rest, then)
         if more is not None:
             await more
 
@@ -194,22 +224,3 @@ def unexpected(stanza: Stanza) -> StreamError:
     if stanza.kind in (f"{{{ns.SERVER}}}{kind}" for kind in ("message", "presence", "iq")):
         return StreamError("invalid-namespace")
     return StreamError("unsupported-stanza-type")
-
-
-def without_forged_ids(stanza: Stanza, domains: frozenset[str]) -> Stanza:
-    """The message without any <stanza-id/> that claims to be ours: by a domain of ours or anyone in it
-    (XEP-0359 5).
-    """
-    name = f"{{{ns.STANZA_ID}}}stanza-id"
-    tree = stanza.xml
-    forged = [child for child in tree.findall(name) if domain_of(child.get("by", "")) in domains]
-    if not forged:
-        return stanza
-    kept = build.element(tree.tag, tree.attrib, tree.text or "")
-    kept.extend(child for child in tree if child not in forged)
-    return build.stanza_of(kept)
-
-
-def domain_of(jid: str) -> str:
-    """The domain part of what may be a JID, folded to lower case, without checking it."""
-    return jid.partition("/")[0].rpartition("@")[2].lower()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
+from xmppd.core.origin import Target
 from xmppd.core.output import LARGE, MANY, NOWHERE, Connection, Cork, Kept
 from xmppd.core.roster.rosters import Roster
 from xmppd.errors import StreamError
@@ -24,7 +25,8 @@ class Session:
 
     `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
     interested resource, `directed` the JIDs that were sent directed presence, `paid_until` is when the copies
-    of its presence so far were allowed, `slots` what plugins keep here.
+    of its presence so far were allowed, `slots` what plugins keep here. `message_head` and its like are what
+    its stanzas begin with: the start tag with `from` and the stream's `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
     While it is detached (`detach`, `attach`) and when it is over its `connection` is NOWHERE.
     """
@@ -32,19 +34,19 @@ class Session:
     __slots__ = (
         "__weakref__",
         "_cork",
-        "_iq_head",
         "_is_held",
         "_is_patient",
-        "_message_head",
         "_out",
         "account",
         "connection",
         "directed",
         "full",
         "has_roster",
+        "iq_head",
         "is_over",
         "lang",
         "live",
+        "message_head",
         "paid_until",
         "presence",
         "presence_head",
@@ -76,9 +78,9 @@ class Session:
         self._out: list[bytes]
         self._keep([], self._crowded)  # nothing is written before `begin`
         head = build.start_tag("", {"from": self.full, LANG: lang} if lang else {"from": self.full})
-        self._message_head = b"<message" + head[1:]
+        self.message_head = b"<message" + head[1:]
         self.presence_head = b"<presence" + head[1:]
-        self._iq_head = b"<iq" + head[1:]
+        self.iq_head = b"<iq" + head[1:]
 
     def begin(self, first: bytes) -> None:
         """Send the answer to the bind, and behind it what others sent before it was due."""
@@ -180,37 +182,13 @@ class Session:
         """Write these stanzas, and then what was held."""
         self._write_on([*before, *self._out])
 
-    def stamp(self, stanza: Stanza) -> bytes:
-        """The stanza's bytes with `from` set to this session and the stream's `xml:lang` (RFC 6120 8.1.2.1,
-        8.1.5).
-        """
-        attrs = stanza.attrs
-        if "from" in attrs or (self.lang and LANG in attrs):
-            lang = attrs.get(LANG, self.lang or None)
-            return build.restamp(stanza, from_=self.full, lang=lang)
-        kind = stanza.kind
-        if kind == "message":
-            return self._message_head + stanza.raw[8:]
-        if kind == "presence":
-            return self.presence_head + stanza.raw[9:]
-        return self._iq_head + stanza.raw[3:]
-
-    def stamped(self, stanza: Stanza) -> Stanza:
-        """The stanza itself, as `stamp` makes it."""
-        raw = self.stamp(stanza)
-        attrs = {**stanza.attrs, "from": self.full}
-        if self.lang:
-            attrs.setdefault(LANG, self.lang)
-        return Stanza(stanza.kind, attrs, raw, len(raw) - len(stanza.raw) + stanza.tail, stanza.payload)
-
     def broadcast_of(self, stanza: Stanza) -> Broadcast:
         """An undirected presence of this session, ready to be copied."""
-        attrs = stanza.attrs
-        if "from" in attrs or "to" in attrs or (self.lang and LANG in attrs):
-            lang = attrs.get(LANG, self.lang or None)
-            raw = build.restamp(stanza, from_=None, to=None, lang=lang)
-            return Broadcast(build.start_tag("presence", {"from": self.full}), raw[9:])
-        return Broadcast(self.presence_head, stanza.raw[9:])
+        head = self.presence_head
+        if stanza.to is None and stanza.raw.startswith(head):
+            return Broadcast(head, stanza.raw[len(head) :])
+        raw = build.restamp(stanza, from_=None, to=None)
+        return Broadcast(build.start_tag("presence", {"from": self.full}), raw[9:])
 
     def __repr__(self) -> str:
         return f"<Session {self.full}>"
@@ -230,9 +208,9 @@ class LiveAccount:
         self.account = account
         self.sessions: dict[str, Session] = {}
         self.roster: Roster | None = None
-        self.available: tuple[Session, ...] = ()
-        self.targets: tuple[Session, ...] = ()
-        self.to_stamp = f" to='{build.escape_attribute(account)}'".encode()
+        self.available: tuple[Target, ...] = ()
+        self.targets: tuple[Target, ...] = ()
+        self.to_stamp = to_stamp(account)
 
     def refresh(self) -> None:
         """Recompute `available` and `targets` after a session's presence or priority changed."""
@@ -246,14 +224,24 @@ class LiveAccount:
             self.roster = roster
 
 
-class Sessions:
-    """All sessions of this node: by full JID, and by account."""
+def to_stamp(jid: str) -> bytes:
+    """What addresses a copy: ` to='...'`."""
+    return f" to='{build.escape_attribute(jid)}'".encode()
 
-    __slots__ = ("_cork", "_now", "accounts", "by_full")
+
+class Sessions:
+    """The sessions of this node by full JID, and what routing looks up: `targets` by full JID, `accounts` by
+    bare JID. `locate` is asked for an account that is in neither, before it counts as absent: where sessions
+    of other nodes are targets too, it may have to bring them in first.
+    """
+
+    __slots__ = ("_cork", "_now", "accounts", "by_full", "locate", "targets")
 
     def __init__(self, cork: Cork, now: Callable[[], float]) -> None:
         self.by_full: dict[str, Session] = {}
+        self.targets: dict[str, Target] = {}
         self.accounts: dict[str, LiveAccount] = {}
+        self.locate: Callable[[str], Awaitable[None] | None] = nowhere_else
         self._cork = cork
         self._now = now
 
@@ -264,13 +252,15 @@ class Sessions:
             live = self.accounts[account] = LiveAccount(account)
         session = Session(live, resource, connection, self._cork, lang, self._now())
         assert session.full not in self.by_full, session.full
-        self.by_full[session.full] = live.sessions[resource] = session
+        self.by_full[session.full] = self.targets[session.full] = live.sessions[resource] = session
         return session
 
     def remove(self, session: Session) -> None:
         """Forget a session whose presence was withdrawn already."""
         live = session.live
         del self.by_full[session.full], live.sessions[session.resource]
+        if self.targets.get(session.full) is session:
+            del self.targets[session.full]
         session.end()
         if live.sessions:
             live.refresh()
@@ -279,7 +269,7 @@ class Sessions:
 
     def release(self) -> None:
         """Give up the room of those who have gone: a dict keeps the table of its greatest size."""
-        for table in (self.by_full, self.accounts):
+        for table in (self.by_full, self.targets, self.accounts):
             left = [*table.items()]
             table.clear()
             table.update(left)
@@ -288,3 +278,7 @@ class Sessions:
         """The account's sessions."""
         live = self.accounts.get(account)
         return list(live.sessions.values()) if live else []
+
+
+def nowhere_else(account: str) -> None:
+    """One node knows all there is."""

@@ -77,7 +77,7 @@ class Service:
         self.certificates: Certificates
         """To be set before the first connection comes."""
         self.binding = binding
-        self.route = router.route
+        self.route = router.take
         self.early_handler: Callable[[Stanza], Handler | None] = iqs.early
         self.spawn = spawn
         self.mechanisms = mechanisms

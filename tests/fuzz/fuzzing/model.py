@@ -146,6 +146,9 @@ class Model:
         attrs = {**dict(tree[1]), "from": login.full}
         if login.lang:
             attrs.setdefault(LANG, login.lang)
+        address = parts(attrs.get("to") or "")
+        if tree[0] != IQ and address is not None and address[1] == DOMAIN:
+            attrs["to"] = written(address)
         return attrs
 
     # messages (RFC 6121 8.5)
@@ -153,10 +156,9 @@ class Model:
     def message(self, login: Login, tree: Tree) -> None:
         """A message goes to whom the table says."""
         attrs = self.stamped(login, tree)
-        kept = without_forged_ids(tree)
         if not attrs.get("to"):
             attrs["to"] = login.account
-        copy = build(MESSAGE, attrs, kept[2])
+        copy = build(MESSAGE, attrs, honest(tree, login.account)[2])
         kind = attrs.get("type") or "normal"
         if kind not in ("chat", "groupchat", "headline", "error"):
             kind = "normal"
@@ -204,13 +206,14 @@ class Model:
             return self.refuse(login, tree, "service-unavailable")
         if len(account.offline) >= self.offline_limit:
             return self.refuse(login, tree, "service-unavailable")
-        account.offline.append(Delayed((copy[0], copy[1], without_our_delays(copy[2]))))
+        account.offline.append(Delayed(copy))
         return None
 
     # presence (RFC 6121 4)
 
     def presence(self, login: Login, tree: Tree) -> None:
         """Undirected or directed presence, a probe, or a subscription stanza."""
+        tree = honest(tree, login.account)
         attrs = dict(tree[1])
         kind, to = attrs.get("type"), attrs.get("to")
         if not to:
@@ -224,7 +227,7 @@ class Model:
             return self.refuse(login, tree, "jid-malformed")
         bare = f"{address[0]}@{address[1]}" if address[0] else address[1]
         if kind in ("subscribe", "subscribed", "unsubscribe", "unsubscribed"):
-            if bare == login.account or not address[0]:
+            if bare == login.account or (not address[0] and address[1] == DOMAIN):
                 return self.refuse(login, tree, "bad-request")
             if address[1] != DOMAIN:
                 return self.refuse(login, tree, "remote-server-not-found")
@@ -477,8 +480,10 @@ def request_of(login: Login, tree: Tree) -> tuple[Tree, ...]:
     return tuple(build(tag, {LANG: lang, **dict(attrs)}, content) for tag, attrs, content in children(tree))
 
 
-def without_forged_ids(tree: Tree) -> Tree:
-    """The message without any <stanza-id/> in the name of our domain or somebody in it (XEP-0359 5)."""
+def honest(tree: Tree, account: str) -> Tree:
+    """The stanza without any <stanza-id/> in the name of our domain or somebody in it (XEP-0359 5), and
+    without any <delay/> in that of our domain or another account (XEP-0203 6).
+    """
     content: list[object] = []
     dropped = False
     for part in tree[2]:
@@ -487,23 +492,23 @@ def without_forged_ids(tree: Tree) -> Tree:
                 content.append(part)
             dropped = False
             continue
-        by = dict(part[1]).get("by", "").partition("/")[0].rpartition("@")[2].lower()
-        dropped = part[0] == "{urn:xmpp:sid:0}stanza-id" and by == DOMAIN
+        dropped = is_forged(part, account)
         if not dropped:
             content.append(part)
     return tree[0], tree[1], tuple(content)
 
 
-def without_our_delays(content: tuple[object, ...]) -> tuple[object, ...]:
-    """A message's content without any stamp that pretends to be ours (XEP-0203 6)."""
-    kept: list[object] = []
-    dropped = False
-    for part in content:
-        if isinstance(part, tuple):
-            dropped = part[0] == "{urn:xmpp:delay}delay" and dict(part[1]).get("from") == DOMAIN
-        elif dropped:
-            dropped = False
-            continue
-        if not (isinstance(part, tuple) and dropped):
-            kept.append(part)
-    return tuple(kept)
+def is_forged(part: Tree, account: str) -> bool:
+    attrs = dict(part[1])
+    if part[0] == "{urn:xmpp:sid:0}stanza-id":
+        return (parts(attrs.get("by", "")) or ("", "", ""))[1] == DOMAIN
+    if part[0] in ("{urn:xmpp:delay}delay", "{jabber:x:delay}x"):
+        local, domain, _ = parts(attrs.get("from", "")) or ("", "", "")
+        return domain == DOMAIN and f"{local}@{domain}" != account
+    return False
+
+
+def written(address: tuple[str, str, str]) -> str:
+    """The address as one text."""
+    local, domain, resource = address
+    return (f"{local}@" if local else "") + domain + (f"/{resource}" if resource else "")
