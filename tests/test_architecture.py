@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "xmppd.log": ("xmppd.settings",),
     "xmppd.systemd": (),
     "xmppd.net": (*CORE, "xmppd.net", "xmppd.allocator", "xmppd.config", "xmppd.settings"),
+    "xmppd.net.http": (*CORE, "xmppd.net", "xmppd.parts.http"),
     "xmppd.admin.commands": ("xmppd.errors", "xmppd.jid"),
     "xmppd.admin": (*BOTTOM, "xmppd.admin", "xmppd.config", "xmppd.settings", "xmppd.log", VERSION),
     "xmppd.app": ("xmppd",),

@@ -45,9 +45,11 @@ from xmppd.jobs import Jobs
 from xmppd.loader import Loader
 from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
 from xmppd.net.ebb import Ebb
+from xmppd.net.http.routes import HttpRules, Routes, Token
 from xmppd.net.service import Service, ServiceRules
 from xmppd.net.wire import Shared, WireRules
 from xmppd.nodes import Nodes
+from xmppd.parts.http import routes_of
 from xmppd.plugin import Plugin
 from xmppd.scope import Scope
 from xmppd.server import Server
@@ -85,6 +87,7 @@ class App:
         self.lasting = Jobs()
         self.timers = Timers(clock)
         self.hooks = Hooks()
+        self.routes = Routes(http_rules(config), self.hooks.failed)
         self.commands = Commands()
         self.store = store if store is not None else store_of(config, now)
         self.accounts = Accounts(self.store, iterations=config.auth.iterations, now=now)
@@ -252,6 +255,7 @@ class App:
         self.service.login_features = b"".join(features)
         added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
         self.service.mechanisms = [*self._mechanisms, *added]
+        self.routes.compile(pair for plugin in plugins for pair in routes_of(plugin))
 
     async def _account_created(self, account: str) -> None:
         await self.hooks.tell_in_order(self.hooks.account_created_signal, account)
@@ -387,6 +391,15 @@ def service_rules(config: Config) -> ServiceRules:
         limits=scanned,
         limits_before_login=replace(scanned, stanza_bytes=limits.stanza_bytes_before_login),
     )
+
+
+def http_rules(config: Config) -> HttpRules:
+    """Who may call by HTTP, and how much that may cost."""
+    tokens = tuple(
+        Token(token.name, bytes.fromhex(token.sha256.get_secret_value().strip()), frozenset(token.scopes))
+        for token in config.http.tokens
+    )
+    return HttpRules(tokens, config.http.body_bytes, config.http.seconds)
 
 
 def wire_rules(config: Config) -> WireRules:

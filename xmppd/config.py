@@ -17,6 +17,7 @@ from xmppd.errors import ConfigError, Problem
 from xmppd.settings import (
     AuthConfig,
     CacheConfig,
+    HttpConfig,
     LimitsConfig,
     ListenConfig,
     LogConfig,
@@ -43,6 +44,7 @@ class Config(Section):
 
     server: ServerConfig = ServerConfig()
     listen: ListenConfig = ListenConfig()
+    http: HttpConfig = HttpConfig()
     tls: TlsConfig = TlsConfig()
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -17,6 +17,7 @@ from xmppd.core.iqs import Handler, HandlerKey, Iqs
 from xmppd.errors import CommandError
 from xmppd.finding import MODULE_PREFIX, Source, source_of
 from xmppd.hooks import Hooks
+from xmppd.parts.http import routes_of
 from xmppd.parts.nodes import signals_of
 from xmppd.parts.services import hosts_of
 from xmppd.parts.timers import begin_timers, timed_methods_of
@@ -156,6 +157,7 @@ class Loader:
         gone = [old for name, old in before.items() if after.get(name) is not old]
         self._check_commands(fresh, gone)
         check_handlers(self._core_handlers, after.values())
+        check_routes(after.values())
         await self._start(fresh)
         try:
             self._compile(after)
@@ -240,3 +242,18 @@ def check_handlers(core: Iterable[tuple[HandlerKey, Handler]], plugins: Iterable
                 where = f"{loaded.origin}: {method.__qualname__}"
                 raise CommandError(f"{where} answers {what}, and so does {owners[key]}")
             owners[key] = f"{method.__qualname__} in {loaded.origin}"
+
+
+def check_routes(plugins: Iterable[Loaded]) -> None:
+    """CommandError for a route that cannot be served, or that two want to serve."""
+    owners: dict[tuple[str, ...], str] = {}
+    for loaded in plugins:
+        for route, method in routes_of(loaded.plugin):
+            where = f"{loaded.origin}: {method.__qualname__}"
+            try:
+                shape = route.shape
+            except ValueError as error:
+                raise CommandError(f"{where}: {error}") from None
+            if shape in owners:
+                raise CommandError(f"{where} serves {route.method} {route.path}, and so does {owners[shape]}")
+            owners[shape] = f"{method.__qualname__} in {loaded.origin}"

@@ -26,6 +26,7 @@ from xmppd.core.sessions import Session
 from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreError, XmppdError
 from xmppd.jid import Jid
 from xmppd.marks import mark, marked
+from xmppd.parts.http import PUBLIC, HttpError, HttpRequest, HttpResponse, route
 from xmppd.parts.metrics import Counter, Gauge, Histogram
 from xmppd.parts.nodes import cluster_signal
 from xmppd.parts.part import parts_of
@@ -45,6 +46,7 @@ from xmppd.xml.stanza import Stanza
 __all__ = [
     "ACCOUNT",
     "LOGIN",
+    "PUBLIC",
     "SELF",
     "SERVER",
     "SERVICE",
@@ -61,6 +63,9 @@ __all__ = [
     "Exchange",
     "Gauge",
     "Histogram",
+    "HttpError",
+    "HttpRequest",
+    "HttpResponse",
     "Identity",
     "Jid",
     "JidError",
@@ -92,6 +97,7 @@ __all__ = [
     "insert_child",
     "iq_get",
     "iq_set",
+    "route",
     "serialize",
     "service",
     "stanza_of",

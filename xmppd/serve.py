@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import functools
 import gc
+import importlib
 import logging
 import os
 import resource
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -28,6 +29,7 @@ from xmppd.app import (
     App,
     binding_rules,
     certificates,
+    http_rules,
     open_offline,
     plugin_folders,
     prepare_folder,
@@ -45,7 +47,10 @@ from xmppd.net.c2s import C2SConnection
 from xmppd.net.certificates import server_context
 from xmppd.net.listener import Listener
 from xmppd.net.service import SWEEP_SECONDS
-from xmppd.settings import ListenerConfig
+from xmppd.settings import HttpListenerConfig, ListenerConfig
+
+if TYPE_CHECKING:
+    from xmppd.net.http.door import Door
 
 __all__ = ["check", "copy_store", "open_offline", "serve", "with_store"]
 
@@ -113,6 +118,7 @@ class Process:
         self._load = load
         self._started = time.monotonic()
         self._listeners: list[Listener] = []
+        self._door: Door | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._watcher: asyncio.TimerHandle | None = None
         self._changing = asyncio.Lock()
@@ -135,6 +141,7 @@ class Process:
             await self.app.open()
             for config in self._config.listen.c2s:
                 await self._listen(config)
+            await self._listen_http()
         self._sweep()
         self._watch_certificates()
         gc.collect()
@@ -166,14 +173,27 @@ class Process:
         direct, starttls = config.tls == "direct", config.tls == "starttls"
         make = functools.partial(C2SConnection, self.app.service, direct_tls=direct, starttls=starttls)
         listener = Listener(make, self.app.jobs.spawn, self.app.service.has_room)
-        try:
-            await listener.open(config.address, config.port, self._config.listen.backlog)
-        except PermissionError:
-            raise CommandError(f"no right to listen on {config.address}:{config.port}", 77) from None
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise CommandError(f"cannot listen on {config.address}:{config.port}: {reason}") from None
+        await self._open(listener, config)
         self._listeners.append(listener)
+
+    async def _listen_http(self) -> None:
+        config = self._config.listen.http
+        if config is None:
+            return
+        # What is behind it takes a third of a second to load and 15 MB.
+        module = importlib.import_module("xmppd.net.http.door")
+        door = module.Door(self.app.routes, self._config.http.connections, self.app.jobs.spawn)
+        await self._open(door, config)
+        self._door = door
+
+    async def _open(self, door: Listener | Door, config: ListenerConfig | HttpListenerConfig) -> None:
+        where = f"{config.address}:{config.port}"
+        try:
+            await door.open(config.address, config.port, self._config.listen.backlog)
+        except PermissionError:
+            raise CommandError(f"no right to listen on {where}", 77) from None
+        except OSError as error:
+            raise CommandError(f"cannot listen on {where}: {error.strerror or error}") from None
 
     def _terminate(self) -> None:
         if self.stopping.is_set():
@@ -215,6 +235,8 @@ class Process:
                 timer.cancel()
         for connection in list(self.app.service.connections):
             connection.cut()
+        if self._door is not None:
+            await self._door.close()
         await self._close(max(deadline - time.monotonic(), LAST_SECONDS))
         await self._socket.close()
         if self._is_up:
@@ -287,6 +309,9 @@ class Process:
         self.app.cork.kept_bytes = config.limits.write_buffer_hard
         self.app.binding.rules = binding_rules(config)
         self.app.presences.rules = presence_rules(config)
+        self.app.routes.rules = http_rules(config)
+        if self._door is not None:
+            self._door.most = config.http.connections
         logs.configure(config.log)
         self._config = self.app.config = config
         if kept:
@@ -316,6 +341,7 @@ class Process:
             "jobs_failed": self.app.jobs.failed + self.app.lasting.failed,
             "stanza_errors": self.app.router.errors,
             "hook_failures": self.app.hooks.failures,
+            "http": {"served": self.app.routes.served, "refused": self.app.routes.refused},
             "store": self.app.store_stats(),
             "caches": self.app.caches(),
             "metrics": {name: metric.shown for name, metric in sorted(self.app.server.metrics.items())},

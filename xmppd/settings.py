@@ -155,6 +155,13 @@ class ListenerConfig(Section):
     tls: Literal["starttls", "direct", "none"] = "starttls"
 
 
+class HttpListenerConfig(Section):
+    """Where the server's own HTTP is; without TLS, so only for this machine or behind a proxy that has it."""
+
+    address: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Port
+
+
 class ListenConfig(Section):
     """The doors of the server."""
 
@@ -162,7 +169,38 @@ class ListenConfig(Section):
         ListenerConfig(port=5222),
         ListenerConfig(port=5223, tls="direct"),
     )
+    http: HttpListenerConfig | None = None
     backlog: Size = 1024
+
+
+def _sha256(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", secret.get_secret_value().strip()):
+        raise ValueError("must be the 64 hexadecimal digits of a SHA-256")
+    return secret
+
+
+class HttpTokenConfig(Section):
+    """Who may call by HTTP: the SHA-256 of a bearer token, and the scopes it has ("*": all)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,64}$")]
+    sha256: Annotated[SecretStr, AfterValidator(_sha256)]
+    scopes: tuple[Annotated[str, Field(pattern=r"^([a-z0-9_.:-]+|\*)$")], ...]
+
+
+def _different(tokens: tuple[HttpTokenConfig, ...]) -> tuple[HttpTokenConfig, ...]:
+    _unique(tuple(token.name for token in tokens))
+    if len({token.sha256.get_secret_value().strip().lower() for token in tokens}) < len(tokens):
+        raise ValueError("has one token twice")
+    return tokens
+
+
+class HttpConfig(Section):
+    """Bounds of the server's own HTTP, and who may call."""
+
+    tokens: Annotated[tuple[HttpTokenConfig, ...], AfterValidator(_different)] = ()
+    connections: Size = 256
+    body_bytes: Size = 1_048_576
+    seconds: Annotated[float, Field(gt=0)] = 30.0
 
 
 class CertificateConfig(Section):

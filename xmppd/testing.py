@@ -26,6 +26,7 @@ from xmppd.app import App, certificates, prepare_folder
 from xmppd.config import Config
 from xmppd.core.sessions import Session
 from xmppd.net.c2s import C2SConnection
+from xmppd.parts.http import HttpError, HttpResponse
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
 
@@ -325,6 +326,29 @@ class World:
     def plugin(self, name: str) -> Any:
         """A plugin at work, to look at its tables, counters and slots."""
         return next(loaded.plugin for loaded in self.app.loader.loaded if loaded.name == name)
+
+    async def http(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str = "",
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> HttpResponse:
+        """What the server's own HTTP answers; `token` is one of those of the setting `http.tokens`."""
+
+        async def read(most: int) -> bytes:
+            if len(body) > most:
+                raise HttpError(413)
+            return body
+
+        given = {name.lower(): value for name, value in (headers or {}).items()}
+        if token:
+            given["authorization"] = f"Bearer {token}"
+        response = await self.app.routes.serve(method, path, given, read, "127.0.0.1")
+        await self.settle()
+        return response
 
     def connect(self, peer: str = "127.0.0.1", *, starttls: bool = True) -> Client:
         """A client that has said nothing yet."""

@@ -1,5 +1,6 @@
 """The examples of docs/plugins.md work."""
 
+import hashlib
 import inspect
 import re
 from collections.abc import Callable, Coroutine
@@ -25,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 5
+    assert GUIDE.count("```python") == len(EXAMPLES) == 6
 
 
 def functions_of(name: str, folder: Path) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -47,12 +48,21 @@ async def test_the_tests_of_the_guide_pass(name: str, folder: Path) -> None:
 @pytest.mark.asyncio
 async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
     config = {"dice": {"sides": 1}}
-    async with World(plugins=tuple(PLUGINS), plugin_folders=(folder,), plugin_config=config) as world:
+    token = {"name": "game", "sha256": hashlib.sha256(b"secret").hexdigest(), "scopes": ["players"]}
+    async with World(
+        plugins=tuple(PLUGINS),
+        plugin_folders=(folder,),
+        plugin_config=config,
+        settings={"http": {"tokens": [token]}},
+    ) as world:
         alice, bob = await world.login("alice"), await world.login("bob")
         dice = await alice.ask("get", "<roll xmlns='urn:xmppd:dice:0' count='3'/>", to="localhost")
         assert dice[0].text == "1 1 1"
         refused = await alice.ask("get", "<roll xmlns='urn:xmppd:dice:0' count='9'/>", to="localhost")
         assert refusal(refused) == "modify bad-request"
+        body = b'["alice", "nobody"]'
+        response = await world.http("POST", "/players/localhost/online", token="secret", body=body)
+        assert (response.status, response.body) == (200, b'{"alice": 1, "nobody": 0}')
         duel = "<duel xmlns='urn:xmppd:duel:0'/>"
         assert (await alice.ask("set", duel, to="localhost"))[0].get("seconds") == "300"
         assert refusal(await alice.ask("set", duel, to="localhost")) == "cancel conflict"

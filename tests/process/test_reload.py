@@ -1,11 +1,14 @@
 """SIGHUP: configuration, certificates and plugins anew, sessions stay; after a mistake all is as before."""
 
 import asyncio
+import hashlib
 import re
 import shutil
 import signal
 import ssl
 import time
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -224,3 +227,60 @@ async def test_certificates_about_to_end_are_warned_of(prepared):
     await server.start()
     (warning,) = await server.logged("certificate-expires")
     assert warning["file"] == str(soon.certificate) and warning["days"] in (4, 5)
+
+
+STARTS = """
+from xmppd.plugin import PUBLIC, Counter, Plugin, route
+
+class Starts(Plugin):
+    '''Counts how often it was started.'''
+    starts = Counter("Starts.")
+
+    async def start(self):
+        self.starts.inc()
+
+    @route("GET", "/starts", scope="look")
+    def show(self, request):
+        return self.starts.value
+"""
+
+
+def asked(port: int, token: str) -> tuple[int, str]:
+    """What is served by HTTP."""
+    request = Request(f"http://127.0.0.1:{port}/starts", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urlopen(request, timeout=30) as response:
+            return response.status, response.read().decode()
+    except HTTPError as error:
+        return error.code, ""
+
+
+@pytest.mark.asyncio
+async def test_http_stays_open_and_a_certificate_starts_no_plugin_again(prepared, free_ports):
+    server = prepared()
+    (port,) = free_ports(1)
+
+    def tokens(secret: str) -> dict[str, object]:
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        return {"tokens": [{"name": "tests", "sha256": digest, "scopes": ["look"]}]}
+
+    (server.folder / "starts.py").write_text(STARTS)
+    server.configure(
+        {
+            "listen": {"c2s": [{"port": 0, "tls": "none"}], "http": {"port": port}},
+            "http": tokens("one"),
+            "plugins": {"enabled": ["starts"], "folders": ["."]},
+        }
+    )
+    await server.start()
+    assert await asyncio.to_thread(asked, port, "one") == (200, "1")
+    pair = development_certificate(server.folder / "new", ["localhost"])
+    renewed = {"certificate": str(pair.certificate), "key": str(pair.key)}
+    server.configure({"tls": {"certificates": {"*": renewed}}, "http": tokens("two")})
+    await hang_up(server)
+    assert await asyncio.to_thread(asked, port, "one") == (401, "")
+    assert await asyncio.to_thread(asked, port, "two") == (200, "1")
+    (server.folder / "starts.py").write_text(STARTS + "\n# changed\n")
+    await hang_up(server)
+    assert await asyncio.to_thread(asked, port, "two") == (200, "2")
+    assert server.command("status")["metrics"] == {"starts_starts": 2}

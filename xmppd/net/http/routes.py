@@ -1,0 +1,218 @@
+"""Who serves which request, whether he may be asked, and what an error becomes (RFC 9457)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import inspect
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from xmppd.core.accounts import AccountExists, AccountUnknown
+from xmppd.errors import StanzaError, StoreError, XmppdError
+from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, Route, response_of
+
+log = logging.getLogger(__name__)
+
+ALL: Final = "*"
+"""The scope of a token that may do everything."""
+MOST_FIELDS: Final = 100
+"""Fields of a query."""
+
+CONDITIONS: Final[Mapping[str, int]] = {
+    "item-not-found": 404, "recipient-unavailable": 404, "conflict": 409, "forbidden": 403,
+    "not-allowed": 403, "not-authorized": 403, "bad-request": 400, "jid-malformed": 400,
+    "not-acceptable": 422, "policy-violation": 422, "resource-constraint": 503, "remote-server-timeout": 504,
+    "remote-server-not-found": 404, "service-unavailable": 404, "feature-not-implemented": 501,
+    "internal-server-error": 500,
+}  # fmt: skip
+"""The status for a stanza error that nobody caught; 400 for all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A caller: the SHA-256 of its token in bytes, and what it may do."""
+
+    name: str
+    digest: bytes
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRules:
+    """Who may call, and how much a request may cost: bytes of its body, seconds in all."""
+
+    tokens: tuple[Token, ...] = ()
+    body_bytes: int = 1_048_576
+    seconds: float = 30.0
+
+
+class Node:
+    """One place in the tree of paths: what may come next, and what is served here by method."""
+
+    __slots__ = ("named", "routes", "texts")
+
+    def __init__(self) -> None:
+        self.texts: dict[str, Node] = {}
+        self.named: Node | None = None
+        self.routes: dict[str, tuple[Route, HttpHandler]] = {}
+
+    def below(self, segment: str) -> Node:
+        """The place behind a segment of a route, made if it is new."""
+        if segment.startswith("{"):
+            if self.named is None:
+                self.named = Node()
+            return self.named
+        return self.texts.setdefault(segment, Node())
+
+    def find(self, segments: tuple[str, ...]) -> Node | None:
+        """Where routes for this path are; text is preferred to a name."""
+        if not segments:
+            return self if self.routes else None
+        first, rest = segments[0], segments[1:]
+        for node in (self.texts.get(first), self.named if first else None):
+            if node is not None and (found := node.find(rest)) is not None:
+                return found
+        return None
+
+
+class Routes:
+    """All routes of one server. `failed` is told what a handler raised that it should not have."""
+
+    def __init__(self, rules: HttpRules, failed: Callable[[Callable[..., Any], Exception], None]) -> None:
+        self.rules = rules
+        self.served = 0
+        self.refused = 0
+        self._failed = failed
+        self._root = Node()
+
+    def compile(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
+        """Replace all routes; requests under way are finished by those they found."""
+        root = Node()
+        for route, handler in routes:
+            node = root
+            for segment in route.segments:
+                node = node.below(segment)
+            node.routes[route.method] = (route, handler)
+        self._root = root
+
+    async def serve(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        read: Callable[[int], Awaitable[bytes]],
+        peer: str,
+    ) -> HttpResponse:
+        """Answer a request for a path with its query; never raises. `headers` have names in lower case,
+        `read` gives the body of at most so many bytes or raises HttpError.
+        """
+        self.served += 1
+        try:
+            return await self._serve(method, target, headers, read, peer)
+        except HttpError as error:
+            self.refused += 1
+            return problem(error)
+
+    async def _serve(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        read: Callable[[int], Awaitable[bytes]],
+        peer: str,
+    ) -> HttpResponse:
+        path, _, query = target.partition("?")
+        segments = tuple(unquote(segment) for segment in path[1:].split("/"))
+        route, handler = self._find(method, segments)
+        caller = self._caller(route.scope, headers)
+        names = route.segments
+        params = {name[1:-1]: text for name, text in zip(names, segments, strict=True) if name[0] == "{"}
+        bytes_ = min(route.max_bytes or self.rules.body_bytes, self.rules.body_bytes)
+        seconds = min(route.seconds or self.rules.seconds, self.rules.seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                body = await read(bytes_)
+                request = HttpRequest(
+                    method, path, params, fields_of(query), headers, body, caller=caller, peer=peer
+                )
+                return await self._call(handler, request)
+        except TimeoutError:
+            raise HttpError(503, "This took too long.") from None
+
+    def _find(self, method: str, segments: tuple[str, ...]) -> tuple[Route, HttpHandler]:
+        node = self._root.find(segments)
+        if node is None:
+            raise HttpError(404)
+        found = node.routes.get("GET" if method == "HEAD" else method)
+        if found is None:
+            allowed = ", ".join(sorted({*node.routes, *(("HEAD",) if "GET" in node.routes else ())}))
+            raise HttpError(405, headers={"Allow": allowed})
+        return found
+
+    def _caller(self, scope: str, headers: Mapping[str, str]) -> str:
+        """The name of the caller's token; HttpError 401 or 403 (RFC 6750 3)."""
+        if not scope:
+            return ""
+        kind, _, secret = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not secret:
+            raise HttpError(401, "A bearer token is needed.", headers={"WWW-Authenticate": "Bearer"})
+        digest = hashlib.sha256(secret.strip().encode()).digest()
+        found = [token for token in self.rules.tokens if hmac.compare_digest(token.digest, digest)]
+        if not found:
+            challenge = 'Bearer error="invalid_token"'
+            raise HttpError(401, "The token is not known.", headers={"WWW-Authenticate": challenge})
+        if not found[0].scopes & {scope, ALL}:
+            challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+            detail = f"The token has no scope {scope}."
+            raise HttpError(403, detail, headers={"WWW-Authenticate": challenge})
+        return found[0].name
+
+    async def _call(self, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
+        try:
+            result = handler(request)
+            if inspect.isawaitable(result):
+                result = await result
+            return response_of(result)
+        except (HttpError, TimeoutError):
+            raise
+        except XmppdError as error:
+            raise refusal_of(error) from error
+        except Exception as error:
+            self._failed(handler, error)
+            raise HttpError(500) from error
+
+
+def fields_of(query: str) -> dict[str, str]:
+    """The fields of a query; HttpError 400 for too many."""
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_FIELDS))
+    except ValueError:
+        raise HttpError(400, f"A query has at most {MOST_FIELDS} fields.") from None
+
+
+def refusal_of(error: XmppdError) -> HttpError:
+    """What an error of ours that a handler let through is to its caller."""
+    if isinstance(error, StanzaError):
+        return HttpError(CONDITIONS.get(error.condition, 400), error.text, condition=error.condition)
+    if isinstance(error, StoreError):
+        log.warning("store-failed", extra={"kind": "http", "error": str(error)})
+        return HttpError(503, "The store cannot be used now.", headers={"Retry-After": "5"})
+    status = {AccountExists: 409, AccountUnknown: 404}.get(type(error), 400)
+    return HttpError(status, str(error))
+
+
+def problem(error: HttpError) -> HttpResponse:
+    """A refusal as application/problem+json."""
+    more = dict(error.more)
+    headers: Mapping[str, str] = more.pop("headers", {})
+    title = error.title or HTTPStatus(error.status).phrase
+    about = {"type": "about:blank", "title": title, "status": error.status, "detail": error.detail, **more}
+    body = json.dumps({key: value for key, value in about.items() if value != ""}, ensure_ascii=False)
+    return HttpResponse(error.status, body.encode(), "application/problem+json", headers)

@@ -1,0 +1,128 @@
+"""What plugins serve by HTTP: routes, requests, responses and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from xmppd.errors import XmppdError
+from xmppd.marks import mark, marked
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+PUBLIC: Final = ""
+"""The scope of a route that asks for no token."""
+METHODS: Final = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
+JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method and path. `{name}` stands for one segment of the path, of which the request has the text.
+
+    `max_bytes` and `seconds` bound its requests more tightly than the configuration; 0: as that does.
+    """
+
+    method: str
+    path: str
+    scope: str
+    max_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The path in pieces; ValueError for one that cannot be served."""
+        if self.method not in METHODS:
+            raise ValueError(f"{self.method!r} is none of {', '.join(sorted(METHODS))}")
+        if not self.path.startswith("/") or "//" in self.path or self.path.endswith("/"):
+            raise ValueError(f"the path {self.path!r} must be like /rooms/{{room}}")
+        segments = tuple(self.path[1:].split("/"))
+        for segment in segments:
+            inner = segment.removeprefix("{").removesuffix("}")
+            if ("{" in segment or "}" in segment) and not (
+                segment == f"{{{inner}}}" and inner.isidentifier()
+            ):
+                raise ValueError(f"the path {self.path!r} has a piece that is neither text nor {{name}}")
+        return segments
+
+    @property
+    def shape(self) -> tuple[str, ...]:
+        """What two routes that cannot be told apart have in common."""
+        return (self.method, *("{}" if segment.startswith("{") else segment for segment in self.segments))
+
+
+def route(
+    method: str, path: str, *, scope: str, max_bytes: int = 0, seconds: float = 0.0
+) -> Callable[[Method], Method]:
+    """Marks the method, plain or async, that serves requests of callers whose token has the scope, or of all
+    with `scope=PUBLIC`.
+
+    It takes an HttpRequest and returns data that JSON can hold, an HttpResponse, or None (204); it refuses by
+    raising HttpError.
+    """
+    return lambda function: mark(function, Route(method, path, scope, max_bytes, seconds))
+
+
+class HttpError(XmppdError):
+    """Refuses a request with a status and, as RFC 9457 has it, a title and a sentence of detail."""
+
+    def __init__(self, status: int, detail: str = "", *, title: str = "", **more: Any) -> None:
+        super().__init__(detail or title or str(status))
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.more = more
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request for a handler.
+
+    `params` are the pieces of the path by name, `query` the last value of each field, `headers` have names in
+    lower case, `caller` is the name of the token ("" on a public route), `peer` the address.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    caller: str = ""
+    peer: str = ""
+
+    def json(self) -> Any:
+        """The body as JSON; HttpError 400 when it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise HttpError(400, "The body must be JSON.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What goes out; with `content_type` "" nothing is said about the body."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+HttpHandler = Callable[[HttpRequest], Any | Awaitable[Any]]
+
+
+def response_of(result: Any) -> HttpResponse:
+    """What a handler's result makes go out; TypeError for what is neither a response nor data."""
+    if isinstance(result, HttpResponse):
+        return result
+    if result is None:
+        return HttpResponse(204, content_type="")
+    return HttpResponse(200, json.dumps(result, ensure_ascii=False).encode(), JSON)
+
+
+def routes_of(plugin: object) -> list[tuple[Route, HttpHandler]]:
+    """The plugin's routes, with the bound methods that serve them."""
+    return [(found, method) for method, found in marked(plugin, Route)]
