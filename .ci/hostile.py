@@ -70,7 +70,7 @@ def serving(run: Run) -> Iterator[tuple[int, int]]:
         folder, port = Path(name), _free_port()
         (folder / "xmppd.yaml").write_text(CONFIG.format(data=folder / "data", port=port))
         for user, password in PASSWORDS.items():
-            add = _xmppd(folder, "user", "add", f"{user}@localhost", "--password-stdin")
+            add = _xmppd(folder, "user", "add", f"{user}@localhost", "--password-stdin", "--create")
             subprocess.run(add, input=password.encode(), check=True, stdout=subprocess.DEVNULL)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(_xmppd(folder, "serve"), stdout=log, stderr=log)

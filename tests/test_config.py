@@ -8,13 +8,14 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from xmppd import config
-from xmppd.config import Config, check, data_folder, load
+from xmppd import configfile
+from xmppd.config import Config, check, load
+from xmppd.configfile import shipped
 from xmppd.document import read_document
 from xmppd.errors import ConfigError
 from xmppd.systemd import notify
 
-CONFIG_FILES = sorted(data_folder("config").glob("*.yaml"))
+CONFIG_FILES = sorted(shipped("config").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def test_an_empty_file_is_the_defaults(write):
 
 
 def test_the_shipped_file_says_what_the_defaults_are():
-    shipped = load(data_folder("config") / "xmppd.yaml", {})
-    assert shipped.model_dump() == Config().model_dump()
+    defaults = load(shipped("config") / "xmppd.yaml", {})
+    assert defaults.model_dump() == Config().model_dump()
     assert Config().server.domains == ("localhost",)
 
 
@@ -51,8 +52,8 @@ def test_the_shipped_file_names_every_key():
             if isinstance(value, BaseModel):
                 yield from keys(value, (*path, name))
 
-    shipped = read_document((data_folder("config") / "xmppd.yaml").read_text(), "xmppd.yaml")
-    assert [key for key in keys(Config()) if key not in shipped.keys] == []
+    written = read_document((shipped("config") / "xmppd.yaml").read_text(), "xmppd.yaml")
+    assert [key for key in keys(Config()) if key not in written.keys] == []
 
 
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda path: path.name)
@@ -62,7 +63,7 @@ def test_every_file_in_config_loads(path):
 
 def test_the_cluster_differs_from_a_single_node_in_its_engines_alone():
     """Every key of the engines is there, with its default; two lines have addresses of engines."""
-    path = data_folder("config") / "cluster.yaml"
+    path = shipped("config") / "cluster.yaml"
     cluster, single = load(path, {}), Config()
     assert cluster.store.engine == "cassandra"
     assert cluster.store.cassandra == single.store.cassandra
@@ -272,7 +273,7 @@ class TestSearch:
     def test_order(self, here, write):
         # From the last resort to the first choice: each one wins over all before.
         if not Path("/etc/xmppd/xmppd.yaml").exists():
-            assert load(None, here).source == data_folder("config") / "xmppd.yaml"
+            assert load(None, here).source == shipped("config") / "xmppd.yaml"
         dot_config = write("", "home/.config/xmppd/xmppd.yaml")
         assert load(None, here).source == dot_config
         xdg = write("", "xdg/xmppd/xmppd.yaml")
@@ -435,10 +436,10 @@ class TestSecrets:
 
 def test_shipped_folders_are_found_beside_the_package_or_inside_it(tmp_path, monkeypatch):
     package = tmp_path / "xmppd"
-    monkeypatch.setattr(config, "__file__", str(package / "config.py"))
-    assert data_folder("plugins") == tmp_path / "plugins"
+    monkeypatch.setattr(configfile, "__file__", str(package / "configfile.py"))
+    assert shipped("plugins") == tmp_path / "plugins"
     (package / "_data" / "plugins").mkdir(parents=True)
-    assert data_folder("plugins") == package / "_data" / "plugins"
+    assert shipped("plugins") == package / "_data" / "plugins"
 
 
 class TestNotify:

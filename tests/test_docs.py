@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from xmppd.admin.cli import BUILT_IN
 from xmppd.admin.commands import Description, descriptions_of
 from xmppd.app import TABLES
-from xmppd.config import Config, data_folder
+from xmppd.config import Config
+from xmppd.configfile import shipped
 from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import find_plugin
 from xmppd.store.table import Table
@@ -72,7 +73,7 @@ def broken_links(document: Path, text: str) -> Iterator[str]:
 def plugin_commands() -> list[Description]:
     """The commands of all built-in plugins, and of those shown in the documents."""
     found: list[Description] = []
-    folders = [data_folder("plugins"), ROOT / "docs" / "examples"]
+    folders = [shipped("plugins"), ROOT / "docs" / "examples"]
     for path in (path for folder in folders for path in sorted(folder.glob("[a-z]*.py"))):
         try:
             plugin_class, _ = find_plugin(path.stem, [path.parent], Config())
@@ -85,7 +86,7 @@ def plugin_commands() -> list[Description]:
 def declared_tables() -> list[Table]:
     """The tables of the core and of all built-in plugins."""
     found = [*TABLES, COPIES]
-    for path in sorted(data_folder("plugins").glob("[a-z]*.py")):
+    for path in sorted(shipped("plugins").glob("[a-z]*.py")):
         plugin_class, _ = find_plugin(path.stem, [path.parent], Config())
         found += plugin_class.tables(path.stem)
     return found

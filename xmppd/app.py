@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from xmppd import __version__, jid
-from xmppd import log as logs
 from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import BAD_CONFIG, Commands, commands_of
 from xmppd.admin.rosters import RosterCommands
 from xmppd.allocator import collect, trim
-from xmppd.config import Config, data_folder
+from xmppd.config import Config
+from xmppd.configfile import shipped
 from xmppd.core import accounts as account_tables
 from xmppd.core.accounts import Accounts
 from xmppd.core.binding import Binding, BindingRules
@@ -276,6 +275,11 @@ class AccountOffice:
         self.remove = app.server.remove_account
         self._app = app
 
+    async def exists(self, account: str) -> bool:
+        """Whether there is such an account, disabled or not."""
+        known = self._app.accounts.exists(account)
+        return known if isinstance(known, bool) else await known
+
     async def disable(self, account: str) -> None:
         """Let nobody log in to the account, and send away who has."""
         await self._app.accounts.disable(account)
@@ -298,13 +302,6 @@ class StoreOffice:
     async def migrate(self) -> Sequence[str]:
         """Make what is missing."""
         return await self._store.migrate(self._tables())
-
-
-class StoreAlone:
-    """The commands of a store that is not open."""
-
-    def __init__(self, store: Store, config: Config) -> None:
-        self.commands = Commands(commands_of(StoreCommands(StoreOffice(store, lambda: tables_of(config)))))
 
 
 # from configuration to the rules of each part
@@ -431,7 +428,7 @@ def shared_cache(config: Config) -> SharedCache | None:
 
 def plugin_folders(config: Config) -> list[Path]:
     """Where plugins are looked for: the built-in folder, then the operator's."""
-    return [data_folder("plugins"), *config.plugins.folders]
+    return [shipped("plugins"), *config.plugins.folders]
 
 
 def mechanisms(config: Config, accounts: Accounts) -> list[Mechanism]:
@@ -474,48 +471,6 @@ def tables_of(*configs: Config) -> list[Table]:
                 if found.setdefault(table.name, table) != table:
                     raise CommandError(f"the configurations have different plugins named {name!r}")
     return list(found.values())
-
-
-@contextlib.asynccontextmanager
-async def with_store(config: Config) -> AsyncIterator[StoreAlone]:
-    """The store of the configuration, not opened, for commands about its tables."""
-    logs.configure(config.log.model_copy(update={"level": "warning"}))
-    prepare_folder(config)
-    store = store_of(config)
-    try:
-        yield StoreAlone(store, config)
-    finally:
-        await store.close()
-
-
-@contextlib.asynccontextmanager
-async def open_offline(config: Config) -> AsyncIterator[App]:
-    """The server without listeners, for commands while none is running; without plugins that cannot be
-    loaded.
-    """
-    logs.configure(config.log.model_copy(update={"level": "warning"}))
-    prepare_folder(config)
-    app = App(config)
-    try:
-        await app.open()
-    except (ConfigError, CommandError):  # of a plugin: the store raises others
-        await load_what_works(app, config)
-    try:
-        yield app
-    finally:
-        await app.close()
-
-
-async def load_what_works(app: App, config: Config) -> None:
-    """Load the plugins that can be loaded, one more each time; say which cannot."""
-    working: list[str] = []
-    for name in config.plugins.enabled:
-        plugins = config.plugins.model_copy(update={"enabled": (*working, name)})
-        try:
-            await app.loader.load(config.model_copy(update={"plugins": plugins}))
-            working.append(name)
-        except (ConfigError, CommandError) as error:
-            log.warning("plugin-not-loaded", extra={"plugin": name, "problem": str(error)})
 
 
 def prepare_folder(config: Config) -> None:

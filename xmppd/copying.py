@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from xmppd import log as logs
+from xmppd.admin.client import NoServer, request
 from xmppd.admin.progress import ProgressBar
-from xmppd.admin.socket import NoServer, request
 from xmppd.app import prepare_folder, store_of, tables_of
 from xmppd.config import Config
 from xmppd.errors import CommandError

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from xmppd.settings import LogConfig
+from xmppd.text import escape
 
 FIELD_CHARACTERS = 1_000
 """Longer values are cut."""
@@ -41,7 +42,6 @@ TOLD = (
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _SECRET = re.compile(r"(?i)password|passwd|secret|token|body|credential")
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
 _COLOURS = {
     "DEBUG": "\x1b[2m",
@@ -50,11 +50,6 @@ _COLOURS = {
     "ERROR": "\x1b[31m",
     "CRITICAL": "\x1b[31m",
 }
-
-
-def escape(text: str) -> str:
-    """The text on one line: controls, line ends and turns of the reading direction become visible escapes."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def configure(config: LogConfig, stream: TextIO = sys.stderr, *, node: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import functools
 import gc
@@ -24,21 +25,20 @@ from xmppd import log as logs
 from xmppd.admin.builtin import ServerCommands
 from xmppd.admin.commands import commands_of
 from xmppd.admin.socket import AdminSocket
+from xmppd.admin.whereabouts import noted
 from xmppd.allocator import heap
 from xmppd.app import (
     App,
     binding_rules,
     certificates,
     http_rules,
-    open_offline,
     plugin_folders,
     prepare_folder,
     presence_rules,
     service_rules,
     wire_rules,
-    with_store,
 )
-from xmppd.config import Config
+from xmppd.config import Config, load
 from xmppd.copying import copy_store
 from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
 from xmppd.finding import find_plugin
@@ -47,12 +47,13 @@ from xmppd.net.c2s import C2SConnection
 from xmppd.net.certificates import server_context
 from xmppd.net.listener import Listener
 from xmppd.net.service import SWEEP_SECONDS
+from xmppd.offline import offline
 from xmppd.settings import HttpListenerConfig, ListenerConfig
 
 if TYPE_CHECKING:
     from xmppd.net.http.door import Door
 
-__all__ = ["check", "copy_store", "open_offline", "serve", "with_store"]
+__all__ = ["check", "copy_store", "load", "offline", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class Process:
         self.app.service.certificates = certificates(config)
         self.app.commands.add(*commands_of(ServerCommands(self)))
         self._socket = AdminSocket(config.socket_path, self.app.commands)
+        self._note = contextlib.ExitStack()
 
     # start and stop
 
@@ -138,6 +140,7 @@ class Process:
         self._heed_signals()
         async with self._changing:
             await self._socket.start()
+            self._note.enter_context(noted(self._config.source, self._config.socket_path))
             await self.app.open()
             for config in self._config.listen.c2s:
                 await self._listen(config)
@@ -239,6 +242,7 @@ class Process:
             await self._door.close()
         await self._close(max(deadline - time.monotonic(), LAST_SECONDS))
         await self._socket.close()
+        self._note.close()
         if self._is_up:
             log.info("stopped")
 

@@ -21,6 +21,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from xmppd.configfile import DATA_FOLDER
 from xmppd.jid import Jid
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -140,7 +141,7 @@ class ServerConfig(Section):
     """Who this server is, and where it keeps its files."""
 
     domains: Annotated[tuple[Domain, ...], AfterValidator(_some), AfterValidator(_unique)] = ("localhost",)
-    data_folder: Path = Path("data")
+    data_folder: Path = DATA_FOLDER
     name: str = "xmppd"
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")] = "en"
     contact: ContactConfig = ContactConfig()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stream import Stream, connect
 
-from xmppd.admin.socket import request
+from xmppd.admin.client import request
 
 HERE = Path(__file__).parent
 JUMPS = ("+0", "+600s", "-600s", "+1d", "-1d", "+0")

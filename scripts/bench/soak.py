@@ -36,7 +36,7 @@ from typing import Any
 import uvloop
 from stream import Counts, Refused, Stream, connect
 
-from xmppd.admin.socket import request
+from xmppd.admin.client import request
 
 HERE = Path(__file__).parent
 RESIDENTS = 100

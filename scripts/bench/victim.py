@@ -12,7 +12,7 @@ from typing import Any
 
 from stream import Stream, connect
 
-from xmppd.admin.socket import request
+from xmppd.admin.client import request
 
 HERE = Path(__file__).parent
 PASSWORD = "secret"

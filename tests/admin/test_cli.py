@@ -18,7 +18,9 @@ from xmppd.admin import cli
 from xmppd.admin.builtin import ServerCommands, StoreCommands, UserCommands
 from xmppd.admin.commands import Command, Commands, Secret, command, commands_of
 from xmppd.admin.socket import AdminSocket
+from xmppd.config import load
 from xmppd.errors import ConfigError, Problem, StoreUnavailable, XmppdError
+from xmppd.offline import Offline
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Accounts:
         if account in self.passwords:
             raise XmppdError(f"the account {account} exists already")
         self.passwords[account] = password
+
+    async def exists(self, account):
+        return account in self.passwords
 
     async def set_password(self, account, password):
         self._existing(account)
@@ -137,18 +142,17 @@ class App:
         self.served.append(load())
         return 0
 
-    @contextlib.asynccontextmanager
-    async def open_offline(self, config):
+    load = staticmethod(load)
+
+    @contextlib.contextmanager
+    def offline(self, config, *, store_only, create):
         if self.failure:
             raise self.failure
-        self.opened += 1
-        self.commands = Commands(commands_of(UserCommands(self.accounts, config.server.domains)))
-        yield self
-
-    @contextlib.asynccontextmanager
-    async def with_store(self, config):
-        self.commands = Commands(commands_of(StoreCommands(self.store)))
-        yield self
+        self.opened += not store_only
+        users = UserCommands(self.accounts, config.server.domains)
+        with asyncio.Runner() as runner:
+            parts = StoreCommands(self.store) if store_only else users
+            yield Offline(Commands(commands_of(parts)), runner.run)
 
     def check(self, config):
         return self.problems
@@ -291,7 +295,7 @@ class TestUsers:
             exit_code, out, _ = run(*argv)
             assert exit_code == 0
             assert json.loads(out) == [{"account": "a@localhost", "created": None, "disabled": False}]
-        assert json.loads(run("user", "list", "other", "--json")[1]) == []
+        assert json.loads(run("user", "list", "LOCALHOST", "--json")[1])[0]["account"] == "a@localhost"
 
     @pytest.mark.parametrize(
         ("argv", "exit_code", "sentence"),
@@ -303,6 +307,8 @@ class TestUsers:
                 1,
                 "elsewhere is not a domain of this server (localhost)",
             ),
+            (("user", "list", "elsewhere"), 1, "elsewhere is not a domain of this server (localhost)"),
+            (("user", "list", "a@localhost"), 2, "a@localhost is not a domain"),
             (("user", "show", "localhost"), 2, "localhost is not the address of an account (name@domain)"),
             (
                 ("user", "show", "a@localhost/r"),
@@ -350,6 +356,24 @@ class TestPasswords:
     @pytest.mark.parametrize(
         ("argv", "sentence"),
         [
+            (("user", "add", "x@@y"), "account: 'x@@y' is not an address: "),
+            (("user", "add", "a@elsewhere"), "elsewhere is not a domain of this server (localhost)"),
+            (("user", "add", "a@localhost"), "the account a@localhost exists already"),
+            (("user", "passwd", "b@localhost"), "there is no account b@localhost"),
+        ],
+    )
+    @pytest.mark.parametrize("way", ["server", "app"])
+    def test_nobody_is_asked_in_vain(self, run, app, request, monkeypatch, argv, sentence, way):
+        request.getfixturevalue(way)
+        app.accounts.passwords["a@localhost"] = "old"
+        monkeypatch.setattr("getpass.getpass", lambda prompt: pytest.fail("asked"))
+        exit_code, out, err = run(*argv, stdin=Terminal())
+        assert (exit_code in (1, 2), out) == (True, "")
+        assert err.startswith(f"xmppd: {sentence}")
+
+    @pytest.mark.parametrize(
+        ("argv", "sentence"),
+        [
             ((), "no terminal to ask for the password: use --password-stdin or --generate"),
             (("--password-stdin",), "the password must not be empty"),
             (("--password", ""), "the password must not be empty"),
@@ -363,6 +387,40 @@ class TestPasswords:
         exit_code, _, err = run("user", "add", "a@localhost", "--generate", "--password", "p")
         assert exit_code == 2
         assert "not allowed with" in err
+
+
+class TestConfirmation:
+    """What cannot be undone is asked about, if there is somebody to ask."""
+
+    @pytest.mark.parametrize("answer", ["n", "", "nonsense"])
+    def test_no(self, run, app, answer):
+        app.accounts.passwords["a@localhost"] = "p"
+        assert run("user", "remove", "a@localhost", stdin=Terminal(f"{answer}\n")) == (
+            1,
+            "",
+            "Delete a@localhost and all it owns? [y/N] xmppd: nothing was done\n",
+        )
+        assert app.accounts.passwords == {"a@localhost": "p"}
+
+    @pytest.mark.parametrize("way", ["server", "app"])
+    def test_yes(self, run, app, request, way):
+        request.getfixturevalue(way)
+        app.accounts.passwords["a@localhost"] = "p"
+        exit_code, out, _ = run("user", "remove", "a@localhost", stdin=Terminal("yes\n"))
+        assert (exit_code, out) == (0, "removed: a@localhost\n")
+        app.accounts.passwords["a@localhost"] = "p"
+        assert run("user", "remove", "a@localhost", "--yes", stdin=Terminal()) == (
+            0,
+            "removed: a@localhost\n",
+            "",
+        )
+
+    def test_about_nothing_nobody_is_asked(self, run):
+        assert run("user", "remove", "a@localhost", stdin=Terminal("y\n")) == (
+            1,
+            "",
+            "xmppd: there is no account a@localhost\n",
+        )
 
 
 class TestServerCommands:
@@ -522,8 +580,9 @@ class TestCheckConfig:
 def test_a_closed_pipe_is_no_traceback(config):
     code = (
         "import sys\n"
-        "from xmppd.admin import cli\n"
+        "from xmppd.admin import cli\nfrom xmppd.config import load\n"
         "class App:\n    check = staticmethod(lambda config: [])\n"
+        "    load = staticmethod(load)\n"
         "sys.stdin.read()\n"
         "sys.exit(cli.main(['check-config'], App()))\n"
     )

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,9 @@ from xmppd.admin import cli
 from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.pages import Pages, page
 from xmppd.admin.rosters import RosterCommands
+from xmppd.config import load
 from xmppd.errors import CommandError, XmppdError
+from xmppd.offline import Offline
 
 
 class Rosters:
@@ -47,11 +50,13 @@ class App:
         self.rosters = Rosters()
         self.opened = 0
 
-    @contextlib.asynccontextmanager
-    async def open_offline(self, config):
+    load = staticmethod(load)
+
+    @contextlib.contextmanager
+    def offline(self, config, *, store_only, create):
         self.opened += 1
-        self.commands = Commands(commands_of(RosterCommands(self.rosters)))
-        yield self
+        with asyncio.Runner() as runner:
+            yield Offline(Commands(commands_of(RosterCommands(self.rosters))), runner.run)
 
 
 @pytest.fixture
@@ -163,6 +168,7 @@ def test_pages_through_the_socket(app, capsys, monkeypatch):
         return result[0]
 
     monkeypatch.setattr(cli, "request", answer)
+    monkeypatch.setattr(cli, "find_server", lambda document, is_named: Path("xmppd.sock"))
     assert cli.main(["roster", "check", "--all"], app) == 1
     assert [arguments.get("after") for _, arguments in asked] == [None, "Mw==", "Ng=="]
     assert "faults:" in capsys.readouterr().out
@@ -182,6 +188,7 @@ def test_a_server_that_goes_away_in_between_is_not_replaced_by_the_store(app, ca
         raise cli.NoServer(path)
 
     monkeypatch.setattr(cli, "request", answer)
+    monkeypatch.setattr(cli, "find_server", lambda document, is_named: Path("xmppd.sock"))
     assert cli.main(["roster", "check", "--all"], app) == 69
     assert "--after Mw==" in capsys.readouterr().err
     assert app.opened == 0

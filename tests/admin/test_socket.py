@@ -9,8 +9,9 @@ import stat
 import pytest
 import pytest_asyncio
 
+from xmppd.admin.client import NoServer, request
 from xmppd.admin.commands import Command, Commands, Description, command, commands_of
-from xmppd.admin.socket import AdminSocket, NoServer, is_trusted, request
+from xmppd.admin.socket import AdminSocket, is_trusted
 from xmppd.errors import CommandError
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import stores
 
-from xmppd.admin.socket import request
+from xmppd.admin.client import request
 
 SECONDS = 20.0
 """How long anything may take on a busy machine."""

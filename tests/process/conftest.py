@@ -21,7 +21,7 @@ import stores
 from tokens import Tokens
 
 from xmppd import ns
-from xmppd.admin.socket import request
+from xmppd.admin.client import request
 
 SECONDS = 20.0
 """How long anything may take on a busy machine."""

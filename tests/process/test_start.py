@@ -1,5 +1,6 @@
 """From nothing to a server at work; and each way to fail, with one clear sentence and an exit code."""
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -7,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -258,7 +260,7 @@ async def test_accounts_can_be_managed_while_plugins_cannot_be_loaded(prepared):
         plugins={"enabled": ["ping", "broken", "vcard"], "folders": ["."], "config": {"vcard": {"max": "x"}}}
     )
     (server.folder / "broken.py").write_text("import nothing_of_this_name\n")
-    server.spawn("user", "add", "alice@localhost", "--password", "pw-of-alice", "--json")
+    server.spawn("user", "add", "alice@localhost", "--password", "pw-of-alice", "--json", "--create")
     assert await server.ended() == 0, server.log
     warnings = [line for line in server.log.splitlines() if "plugin-not-loaded" in line]
     assert len(warnings) == 2
@@ -269,6 +271,82 @@ async def test_accounts_can_be_managed_while_plugins_cannot_be_loaded(prepared):
     server.spawn("user", "list")
     assert await server.ended() == 0
     assert "alice@localhost" in server.log[before:]
+
+
+async def ran(server, *arguments, folder=None):
+    """A process beside the server, ended: its exit code and what it said."""
+    environ = {**os.environ, "HOME": str(server.folder)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, cwd=folder or server.folder, env=environ, stdout=-1, stderr=-1
+    )
+    said = await process.communicate()
+    return process.returncode, *(text.decode() for text in said)
+
+
+@pytest.mark.asyncio
+async def test_a_running_server_is_found_from_any_folder(prepared, tmp_path):
+    server = prepared(server={"data_folder": "data"})
+    await server.start()
+    server.add("alice")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    command = ("-m", "xmppd", "--config", str(server.file), "user", "list", "LocalHost")
+    code, out, err = await ran(server, *command, folder=folder)
+    assert (code, err) == (0, "")
+    assert "alice@localhost" in out
+    await server.stop()
+    if not server.engines:
+        assert (await ran(server, *command, folder=folder))[0] == 69
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.own_engine
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "arguments",
+    [("user", "add", "a@localhost", "--generate"), ("user", "list"), ("roster", "show", "a@localhost")],
+)
+async def test_no_empty_store_is_made_by_accident(prepared, arguments):
+    server = prepared()
+    code, sentence = await refusal(server, *arguments)
+    assert code == 69
+    assert sentence == (
+        f"xmppd: there is no database at {server.data}/xmppd.sqlite ({server.file}), and no server of this "
+        "configuration runs: --create makes an empty one"
+    )
+    assert not server.data.exists()
+
+
+@pytest.mark.own_engine
+@pytest.mark.asyncio
+async def test_tables_are_looked_at_without_making_them(prepared):
+    server = prepared()
+    server.spawn("store", "info")
+    assert await server.ended() == 0, server.log
+    server.spawn("store", "check")
+    assert await server.ended() == 1, server.log
+    assert not server.data.exists()
+    server.spawn("store", "migrate")
+    assert await server.ended() == 69, server.log
+    assert not server.data.exists()
+    server.spawn("store", "migrate", "--create")
+    assert await server.ended() == 0, server.log
+    assert (server.data / "xmppd.sqlite").exists()
+
+
+@pytest.mark.asyncio
+async def test_a_command_that_the_server_answers_loads_none_of_its_code(prepared):
+    server = prepared()
+    await server.start()
+    code = (
+        "import sys\nfrom xmppd.__main__ import main\nsys.argv[1:] = ['status', '--json']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "sys.stderr.write(' '.join(sys.modules))"
+    )
+    code, _, loaded = await ran(server, "-c", code)
+    assert code == 0
+    heavy = {"asyncio", "uvloop", "pydantic", "cryptography", "sqlite3", "cassandra", "ssl", "logging"}
+    assert heavy & set(loaded.split()) == set()
 
 
 # stuck?

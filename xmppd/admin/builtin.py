@@ -33,6 +33,9 @@ class Accounts(Protocol):
     async def create(self, account: str, password: str) -> None:
         """Make an account."""
 
+    async def exists(self, account: str) -> bool:
+        """Whether there is such an account."""
+
     async def set_password(self, account: str, password: str) -> None:
         """Give an account a new password."""
 
@@ -75,6 +78,13 @@ def account_of(jid: Jid) -> str:
     return jid.bare
 
 
+def domain_of(jid: Jid) -> str:
+    """The domain an operator meant; CommandError for an address in it."""
+    if jid.local or jid.resource:
+        raise CommandError(f"{jid} is not a domain", USAGE)
+    return jid.domain
+
+
 class UserCommands:
     """`user ...`: accounts, whether or not a server runs. `domains` are those served here."""
 
@@ -85,11 +95,17 @@ class UserCommands:
     @command("Add an account", name="user add", offline=True)
     async def add(self, account: Account, password: Annotated[str, Secret("its password")]) -> dict[str, str]:
         """Refuses an account of a domain that is not served here."""
+        self._check_domain(account.domain)
         name = account_of(account)
-        if account.domain not in self.domains:
-            raise CommandError(f"{account.domain} is not a domain of this server ({', '.join(self.domains)})")
         await self.accounts.create(name, password)
         return {"added": name}
+
+    @add.check
+    async def _check_new(self, account: Jid) -> None:
+        name = account_of(account)
+        self._check_domain(account.domain)
+        if await self.accounts.exists(name):
+            raise CommandError(f"the account {name} exists already")
 
     @command("Give an account a new password", name="user passwd", offline=True)
     async def passwd(
@@ -99,6 +115,10 @@ class UserCommands:
         name = account_of(account)
         await self.accounts.set_password(name, password)
         return {"changed": name}
+
+    @passwd.check
+    async def _check_old(self, account: Jid) -> None:
+        await self.accounts.info(account_of(account))
 
     @command("Let nobody log in to an account; its data stays", name="user disable", offline=True)
     async def disable(self, account: Account) -> dict[str, str]:
@@ -114,21 +134,38 @@ class UserCommands:
         await self.accounts.enable(name)
         return {"enabled": name}
 
-    @command("Delete an account and all it owns", name="user remove", offline=True)
+    @command(
+        "Delete an account and all it owns",
+        name="user remove",
+        offline=True,
+        confirm="Delete {account} and all it owns?",
+    )
     async def remove(self, account: Account) -> dict[str, str]:
         """There is no way back."""
         name = account_of(account)
         await self.accounts.remove(name)
         return {"removed": name}
 
+    remove.check(_check_old)
+
     @command("List accounts", name="user list", offline=True)
-    async def every(self, domain: Annotated[str, "only those of this domain"] = "") -> list[dict[str, Any]]:
-        """One row for each account, sorted by name."""
-        rows = [_row(info) async for info in self.accounts.list()]
-        return sorted(
-            (row for row in rows if not domain or row["account"].endswith(f"@{domain}")),
-            key=lambda row: row["account"],
-        )
+    async def every(
+        self, domain: Annotated[Jid | None, "only those of this domain"] = None
+    ) -> list[dict[str, Any]]:
+        """One row for each account, sorted by name; those of a domain that was served once, too."""
+        wanted = None if domain is None else domain_of(domain)
+        rows = [
+            _row(info)
+            async for info in self.accounts.list()
+            if wanted is None or info.account.endswith(f"@{wanted}")
+        ]
+        if wanted is not None and not rows:
+            self._check_domain(wanted)
+        return sorted(rows, key=lambda row: str(row["account"]))
+
+    def _check_domain(self, domain: str) -> None:
+        if domain not in self.domains:
+            raise CommandError(f"{domain} is not a domain of this server ({', '.join(self.domains)})")
 
     @command("Show what is known of an account", name="user show", offline=True)
     async def show(self, account: Account) -> dict[str, Any]:

@@ -2,26 +2,27 @@
 
 A command goes to the running server through its socket. Those marked `offline` also work on the store when no
 server runs. A name that is not built in is looked up in the running server: plugins bring commands.
+
+Nothing of the server is loaded for a command that a running one answers: that would take most of its time.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import functools
 import getpass
 import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from xmppd import __version__
 from xmppd.admin.builtin import ServerCommands, StoreCommands, UserCommands
+from xmppd.admin.client import NoServer, request
 from xmppd.admin.commands import (
     BAD_CONFIG,
     FAILED,
@@ -36,17 +37,21 @@ from xmppd.admin.commands import (
     descriptions_of,
 )
 from xmppd.admin.pages import Pages
+from xmppd.admin.parser import Parser, add_common, build_parser
 from xmppd.admin.render import render
 from xmppd.admin.rosters import RosterCommands
-from xmppd.admin.socket import NoServer, request
-from xmppd.config import Config, load
+from xmppd.admin.whereabouts import find_server
+from xmppd.configfile import read
 from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
+
+if TYPE_CHECKING:
+    from xmppd.config import Config
 
 DEBUG_VARIABLE = "XMPPD_DEBUG"
 INTERRUPTED = 130
 
-SERVE = Description("serve", "Run the server", offline=True)
-CHECK_CONFIG = Description("check-config", "List every mistake in the configuration", offline=True)
+SERVE = Description("serve", "Run the server")
+CHECK_CONFIG = Description("check-config", "List every mistake in the configuration")
 COPY_STORE = Description(
     "store copy",
     "Copy a whole installation into another store, or go on with that, and compare every row",
@@ -62,7 +67,6 @@ COPY_STORE = Description(
             option=True,
         ),
     ),
-    offline=True,
 )
 STORE_COMMANDS = tuple(descriptions_of(StoreCommands))
 """They look at the tables themselves, which need not be there or be up to date."""
@@ -77,36 +81,48 @@ BUILT_IN = (
     *map(described, Commands().describe()),
 )
 
-_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
 _PASSWORD_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
-class Offline(Protocol):
-    """The parts of a server that work on the store alone."""
+class Door(Protocol):
+    """Where commands are done: in the running server, or on the store alone."""
 
-    @property
-    def commands(self) -> Commands: ...
+    def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a command; its result, or CommandError."""
+
+    def check(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Only look at the arguments, without secrets; CommandError."""
 
 
 class App(Protocol):
-    """What the command line needs from `xmppd.app`."""
+    """What the command line needs of the server's own code, which takes long to load."""
+
+    def load(self, path: Path | None) -> Config:
+        """The configuration, or ConfigError with every mistake."""
 
     def serve(self, load: Callable[[], Config]) -> int:
         """Run the server until told to stop; `load` reads the configuration, again on SIGHUP. Exit code."""
 
-    def open_offline(self, config: Config) -> AbstractAsyncContextManager[Offline]:
-        """Open the store and what stands on it, without listening."""
+    def offline(self, config: Config, *, store_only: bool, create: bool) -> AbstractContextManager[Door]:
+        """Open the store and what stands on it, without listening; with `store_only` the commands about its
+        tables, without opening it. CommandError when it is not there and may not be made by `create`.
+        """
 
     def copy_store(
         self, source: Config, target: Config, *, compare: bool, allow_running: bool
     ) -> list[dict[str, Any]]:
         """Copy one store into another and compare them, or only that; a mapping for each table."""
 
-    def with_store(self, config: Config) -> AbstractAsyncContextManager[Offline]:
-        """The same, but with the commands of the store only, which is not opened."""
-
     def check(self, config: Config) -> list[Problem]:
-        """Mistakes in what plugins were told, which the configuration's own models cannot see."""
+        """Mistakes that the configuration's own models cannot see."""
+
+
+class Online:
+    """The running server at a socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.call = functools.partial(request, path)
+        self.check = functools.partial(request, path, check=True)
 
 
 def main(argv: Sequence[str], app: App) -> int:
@@ -148,40 +164,54 @@ def _run(argv: Sequence[str], app: App) -> int:
     given = _parse(argv)
     about: Description = given.about
     if about is SERVE:
-        return app.serve(functools.partial(load, given.config))
+        return app.serve(functools.partial(app.load, given.config))
     if about is CHECK_CONFIG:
         return _check_config(given, app)
     if about is COPY_STORE:
         return _copy_store(given, app)
-    config = load(given.config)
-    arguments, generated = _arguments(about, given)
+    server = _find_server(given.config)
+    if server is not None:
+        return _do(given, Online(server))
+    config = app.load(given.config)
+    if not about.offline:
+        raise NoServer(config.socket_path)
+    with app.offline(config, store_only=about in STORE_COMMANDS, create=given.create) as door:
+        return _do(given, door)
+
+
+def _find_server(path: Path | None) -> Path | None:
+    document = read(path)
+    if document.problems:
+        raise ConfigError(document.problems)
+    return find_server(document, is_named=path is not None)
+
+
+def _do(given: argparse.Namespace, door: Door) -> int:
+    about: Description = given.about
+    arguments = _openly(about, given)
     if about.paged:
-        return _run_paged(given, app, config, arguments)
-    try:
-        result = request(config.socket_path, about.name, arguments)
-    except NoServer:
-        if not about.offline:
-            raise
-        parts = app.with_store(config) if about in STORE_COMMANDS else app.open_offline(config)
-        result = asyncio.run(_call_offline(parts, about.name, arguments))
+        return _page(given, door, arguments)
+    asked = [parameter for parameter in about.parameters if _is_asked_for(parameter, given)]
+    must_confirm = bool(about.confirm) and not given.yes and sys.stdin.isatty()
+    if must_confirm or (asked and sys.stdin.isatty()):
+        door.check(about.name, arguments)
+    if must_confirm:
+        _confirm(about.confirm.format_map(arguments))
+    secret, generated = _secretly(about, given)
+    result = door.call(about.name, {**arguments, **secret})
     if generated:
         result = {**(result if isinstance(result, dict) else {"result": result}), **generated}
     _show(result, given)
     return 0
 
 
-def _run_paged(given: argparse.Namespace, app: App, config: Config, arguments: dict[str, Any]) -> int:
+def _page(given: argparse.Namespace, door: Door, arguments: dict[str, Any]) -> int:
     """Call a command until nothing is left, with progress on stderr."""
-    about: Description = given.about
-    pages = Pages(about.name, sys.stderr)
+    name = given.about.name
+    pages = Pages(name, sys.stderr)
     try:
-        while pages.add(request(config.socket_path, about.name, arguments)):
+        while pages.add(door.call(name, arguments)):
             arguments["after"] = pages.after
-    except NoServer:
-        if not about.offline or pages.after is not None:
-            pages.interrupted()
-            raise
-        asyncio.run(_page_offline(app, config, about.name, arguments, pages))
     except BaseException:
         pages.interrupted()
         raise
@@ -189,27 +219,10 @@ def _run_paged(given: argparse.Namespace, app: App, config: Config, arguments: d
     return pages.exit_code
 
 
-async def _page_offline(app: App, config: Config, name: str, arguments: dict[str, Any], pages: Pages) -> None:
-    async with app.open_offline(config) as parts:
-        try:
-            while pages.add(await parts.commands.call(name, arguments)):
-                arguments["after"] = pages.after
-        except BaseException:
-            pages.interrupted()
-            raise
-
-
-async def _call_offline(
-    offline: AbstractAsyncContextManager[Offline], name: str, arguments: dict[str, Any]
-) -> Any:
-    async with offline as parts:
-        return await parts.commands.call(name, arguments)
-
-
 def _check_config(given: argparse.Namespace, app: App) -> int:
     source = ""
     try:
-        config = load(given.config)
+        config = app.load(given.config)
         source = str(config.source)
         problems = app.check(config)
     except ConfigError as error:
@@ -224,8 +237,8 @@ def _check_config(given: argparse.Namespace, app: App) -> int:
 
 
 def _copy_store(given: argparse.Namespace, app: App) -> int:
-    arguments, _ = _arguments(COPY_STORE, given)
-    source, target = (load(Path(arguments[name])) for name in ("from", "to"))
+    arguments = _openly(COPY_STORE, given)
+    source, target = (app.load(Path(arguments[name])) for name in ("from", "to"))
     compare, allow_running = (arguments.get(name) is True for name in ("compare", "allow_running"))
     _show(app.copy_store(source, target, compare=compare, allow_running=allow_running), given)
     return 0
@@ -238,18 +251,9 @@ def _show(result: Any, given: argparse.Namespace) -> None:
         sys.stdout.flush()
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **options: Any) -> None:
-        # A plugin may call a parameter like one of our own options: then its own wins.
-        super().__init__(allow_abbrev=False, conflict_handler="resolve", **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise CommandError(f"{message} (see {self.prog} --help)", USAGE)
-
-
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    early = _Parser(prog="xmppd", add_help=False)
-    _add_common(early, None, default_json=False)
+    early = Parser(prog="xmppd", add_help=False)
+    add_common(early, None, default_json=False)
     given, rest = early.parse_known_args(argv)
     words = [word for word in rest if not word.startswith("-")]
     known = {about.name for about in BUILT_IN}
@@ -262,91 +266,62 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _ask_server(path: Path | None) -> list[Description]:
     """The commands of the running server; none when there is no server to ask."""
     try:
-        return [described(data) for data in request(load(path).socket_path, "commands", {})]
+        server = _find_server(path)
+        return [described(data) for data in request(server, "commands", {})] if server is not None else []
     except (CommandError, ConfigError):
         return []
 
 
-def build_parser(descriptions: Sequence[Description]) -> argparse.ArgumentParser:
-    """A parser with a nested sub-command for each word of each name; it sets `about` to the description."""
-    root = _Parser(prog="xmppd", description="An XMPP server for games.")
-    root.add_argument("--version", action="version", version=f"xmppd {__version__}")
-    _add_common(root, None, default_json=False)
-    groups: dict[tuple[str, ...], Any] = {(): _subcommands(root)}
-    names = [tuple(about.name.split()) for about in descriptions]
-    for about, words in zip(descriptions, names, strict=True):
-        for length in range(1, len(words)):
-            if words[:length] not in groups:
-                below = dict.fromkeys(name[length] for name in names if name[:length] == words[:length])
-                group = groups[words[: length - 1]].add_parser(words[length - 1], help=", ".join(below))
-                groups[words[:length]] = _subcommands(group)
-        parser = groups[words[:-1]].add_parser(words[-1], help=_help(about.help), description=about.help)
-        _add_common(parser, argparse.SUPPRESS, default_json=argparse.SUPPRESS)
-        for parameter in about.parameters:
-            _add(parser, parameter)
-        parser.set_defaults(about=about)
-    return root
+# arguments
 
 
-def _subcommands(parser: argparse.ArgumentParser) -> Any:
-    return parser.add_subparsers(metavar="COMMAND", dest="word", required=True, parser_class=_Parser)
-
-
-def _add_common(parser: argparse.ArgumentParser, default: str | None, *, default_json: bool | str) -> None:
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", default=default, help="the configuration to use"
-    )
-    parser.add_argument("--json", action="store_true", default=default_json, help="print the result as JSON")
-
-
-def _help(text: str) -> str:
-    return text.replace("%", "%%")
-
-
-def _add(parser: argparse.ArgumentParser, parameter: Parameter) -> None:
-    """One parameter, under a name that cannot meet one of our own in the namespace."""
-    dest, option = f"parameter {parameter.name}", "--" + parameter.name.replace("_", "-")
-    text, shown = _help(parameter.help), parameter.name.upper()
-    convert = _TYPES.get(parameter.kind, str)
-    if parameter.secret:
-        ways = parser.add_mutually_exclusive_group()
-        openly, stdin, generate = dest, f"stdin {parameter.name}", f"generate {parameter.name}"
-        text = f"{text} (others on this machine may see it: for scripts)"
-        ways.add_argument(option, dest=openly, metavar=shown, help=text)
-        ways.add_argument(f"{option}-stdin", dest=stdin, action="store_true", help="read it from stdin")
-        ways.add_argument("--generate", dest=generate, action="store_true", help="make one up and show it")
-    elif parameter.kind == "bool":
-        parser.add_argument(
-            option, dest=dest, action=argparse.BooleanOptionalAction, required=parameter.required, help=text
-        )
-    elif parameter.option:
-        parser.add_argument(
-            option, dest=dest, metavar=shown, type=convert, required=parameter.required, help=text
-        )
-    else:
-        count = None if parameter.required else "?"
-        parser.add_argument(dest, metavar=shown, type=convert, nargs=count, help=text)
-
-
-def _arguments(about: Description, given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
-    """Arguments as they go to the command, and the secrets among them that were made up, to be shown."""
+def _openly(about: Description, given: argparse.Namespace) -> dict[str, Any]:
+    """Arguments that are no secrets, as they go to the command."""
     values = vars(given)
-    arguments: dict[str, Any] = {}
+    found = {
+        parameter.name: values.get(f"parameter {parameter.name}")
+        for parameter in about.parameters
+        if not parameter.secret
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _secretly(about: Description, given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """Secrets as they go to the command, and those that were made up, to be shown."""
+    values = vars(given)
+    found: dict[str, Any] = {}
     generated: dict[str, str] = {}
     for parameter in about.parameters:
-        value = values.get(f"parameter {parameter.name}")
-        if parameter.secret and value is None:
-            if values[f"generate {parameter.name}"]:
-                value = generated[parameter.name] = _made_up()
-            elif values[f"stdin {parameter.name}"]:
-                value = sys.stdin.readline().rstrip("\r\n")
-            elif parameter.required:
-                value = _asked_for(parameter.name)
-        if parameter.secret and value == "":
+        if not parameter.secret:
+            continue
+        value = values[f"parameter {parameter.name}"]
+        if values[f"generate {parameter.name}"]:
+            value = generated[parameter.name] = _made_up()
+        elif values[f"stdin {parameter.name}"]:
+            value = sys.stdin.readline().rstrip("\r\n")
+        elif _is_asked_for(parameter, given):
+            value = _asked_for(parameter.name)
+        if value == "":
             raise CommandError(f"the {parameter.name} must not be empty", USAGE)
         if value is not None:
-            arguments[parameter.name] = value
-    return arguments, generated
+            found[parameter.name] = value
+    return found, generated
+
+
+def _is_asked_for(parameter: Parameter, given: argparse.Namespace) -> bool:
+    ways = ("parameter", "stdin", "generate")
+    return (
+        parameter.secret
+        and parameter.required
+        and not any(vars(given)[f"{way} {parameter.name}"] not in (None, False) for way in ways)
+    )
+
+
+def _confirm(question: str) -> None:
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CommandError("nothing was done")
 
 
 def _made_up() -> str:

@@ -5,7 +5,8 @@ A command is a method declared with `@command`; its signature and annotations ar
     @command("Stop a player from chatting for some minutes")
     async def mute(self, player: Annotated[Jid, "whom"], minutes: int = 10, *, quiet: bool = False) -> str:
 
-Types are str, int, float, bool and Jid, each also as `T | None`. Text in `Annotated` explains a parameter,
+Types are str, int, float, bool and Jid, each also as `T | None`, and as `list[T]` for an option that may be
+given several times. Text in `Annotated` explains a parameter,
 `Secret` marks one that must not be shown or typed openly. Positional parameters are positional on the command
 line too; keyword-only ones become options, a bool a switch. The result is data: whatever JSON can hold.
 """
@@ -15,9 +16,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from xmppd.errors import CommandError, ConfigError, JidError, StoreTimeout, StoreUnavailable, XmppdError
 from xmppd.jid import Jid
@@ -27,6 +28,8 @@ FAILED, USAGE, UNAVAILABLE, NO_PERMISSION, BAD_CONFIG = 1, 2, 69, 77, 78
 
 Kind = Literal["str", "int", "float", "bool", "Jid"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+Checker = TypeVar("Checker", bound=Callable[..., Any])
 
 _KINDS: dict[Any, Kind] = {str: "str", int: "int", float: "float", bool: "bool", Jid: "Jid"}
 _ARTICLES = {
@@ -47,7 +50,9 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter; `option` ones are given by name on the command line, the others by position."""
+    """One parameter; `option` ones are given by name on the command line, the others by position. The value
+    of `many` is a list.
+    """
 
     name: str
     kind: Kind
@@ -56,11 +61,19 @@ class Parameter:
     default: Json = None
     option: bool = False
     secret: bool = False
+    many: bool = False
 
     def read(self, value: Json) -> Any:
         """The value that the function gets for what came in as JSON; CommandError when it does not fit."""
         if value is None and not self.required:
             return self.default
+        if not self.many:
+            return self._read(value)
+        if not isinstance(value, list):
+            raise CommandError(f"{self.name} must be a list", USAGE)
+        return [self._read(item) for item in value]
+
+    def _read(self, value: Json) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.kind == "Jid" and isinstance(value, str):
             try:
@@ -79,7 +92,8 @@ class Description:
     """What a door must know of a command. `offline`: it also works on the store alone, without a server.
 
     `paged`: it does a part of its work at each call and returns `xmppd.admin.pages` what that came to; the
-    door goes on with the parameter `after` until nothing is left.
+    door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
+    with parameters in braces.
     """
 
     name: str
@@ -87,6 +101,7 @@ class Description:
     parameters: tuple[Parameter, ...] = ()
     offline: bool = False
     paged: bool = False
+    confirm: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data from which `described` makes an equal description."""
@@ -96,24 +111,49 @@ class Description:
             "parameters": [asdict(parameter) for parameter in self.parameters],
             "offline": self.offline,
             "paged": self.paged,
+            "confirm": self.confirm,
         }
 
 
 def described(data: Mapping[str, Any]) -> Description:
     """The description that another process wrote with `as_json`."""
     parameters = tuple(Parameter(**parameter) for parameter in data["parameters"])
-    return Description(data["name"], data["help"], parameters, data["offline"], data.get("paged", False))
+    return Description(
+        data["name"],
+        data["help"],
+        parameters,
+        data["offline"],
+        data.get("paged", False),
+        data.get("confirm", ""),
+    )
 
 
 @dataclass(frozen=True)
 class Command(Description):
-    """A description and the function, plain or async, that does it."""
+    """A description and the function, plain or async, that does it. `checker` takes the parameters that are
+    no secrets, and raises what the function would raise because of them.
+    """
 
     function: Callable[..., Any] = lambda: None
+    checker: Callable[..., Any] | None = None
 
     async def call(self, arguments: Mapping[str, Json]) -> Any:
         """Check the arguments and run the function; CommandError for a missing, unknown or ill-typed one."""
-        known = {parameter.name: parameter for parameter in self.parameters}
+        result = self.function(**self._values(arguments, self.parameters))
+        return await result if inspect.isawaitable(result) else result
+
+    async def check(self, arguments: Mapping[str, Json]) -> None:
+        """Find what is wrong with the arguments before somebody is asked for secrets, or whether they are
+        sure; CommandError.
+        """
+        values = self._values(arguments, [known for known in self.parameters if not known.secret])
+        if self.checker is not None:
+            result = self.checker(**values)
+            if inspect.isawaitable(result):
+                await result
+
+    def _values(self, arguments: Mapping[str, Json], parameters: Iterable[Parameter]) -> dict[str, Any]:
+        known = {parameter.name: parameter for parameter in parameters}
         for name in arguments:
             if name not in known:
                 raise CommandError(f"{self.name}: there is no parameter {name!r}", USAGE)
@@ -123,36 +163,47 @@ class Command(Description):
                 values[name] = parameter.read(arguments[name])
             elif parameter.required:
                 raise CommandError(f"{self.name}: {name} is missing", USAGE)
-        result = self.function(**values)
-        return await result if inspect.isawaitable(result) else result
+        return values
 
 
 class Declared:
-    """What `@command` leaves in a class body: still a method, and one that can describe itself."""
+    """What `@command` leaves in a class body: still a method, and one that can describe itself.
 
-    def __init__(
-        self, function: Callable[..., Any], help: str, name: str, *, offline: bool, paged: bool
-    ) -> None:
+    `about` is without parameters; its name is empty for a command that takes that of its method.
+    """
+
+    def __init__(self, function: Callable[..., Any], about: Description) -> None:
         self.function = function
-        self.help = help
-        self.name = name
-        self.offline = offline
-        self.paged = paged
+        self.about = about
+        self.checker: Callable[..., Any] | None = None
 
     def __get__(self, instance: object, owner: type) -> Any:
         return self if instance is None else types.MethodType(self.function, instance)
 
+    def check(self, checker: Checker) -> Checker:
+        """Decorates the method that finds what is wrong before secrets are asked for: see `Command`."""
+        self.checker = checker
+        return checker
+
     def describe(self, prefix: str = "") -> Description:
         """The description; a command without a name of its own is called `<prefix> <method>`."""
-        name = self.name or f"{prefix} {self.function.__name__}".strip().replace("_", "-")
-        return Description(name, self.help, parameters_of(self.function), self.offline, self.paged)
+        name = self.about.name or f"{prefix} {self.function.__name__}".strip().replace("_", "-")
+        return replace(self.about, name=name, parameters=parameters_of(self.function))
+
+    def bound(self, instance: object, prefix: str = "") -> Command:
+        """The command of one object."""
+        checker = None if self.checker is None else types.MethodType(self.checker, instance)
+        about = self.describe(prefix)
+        fields = {field: getattr(about, field) for field in about.__dataclass_fields__}
+        return Command(**fields, function=types.MethodType(self.function, instance), checker=checker)
 
 
 def command(
-    help: str, *, name: str = "", offline: bool = False, paged: bool = False
+    help: str, *, name: str = "", offline: bool = False, paged: bool = False, confirm: str = ""
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`)."""
-    return lambda function: Declared(function, help, name, offline=offline, paged=paged)
+    about = Description(name, help, offline=offline, paged=paged, confirm=confirm)
+    return lambda function: Declared(function, about)
 
 
 def descriptions_of(owner: type, prefix: str = "") -> list[Description]:
@@ -162,20 +213,7 @@ def descriptions_of(owner: type, prefix: str = "") -> list[Description]:
 
 def commands_of(instance: object, prefix: str = "") -> list[Command]:
     """All commands that the class of `instance` declares, bound to it."""
-    found = []
-    for attribute, declared in _declared(type(instance)).items():
-        about = declared.describe(prefix)
-        found.append(
-            Command(
-                about.name,
-                about.help,
-                about.parameters,
-                about.offline,
-                about.paged,
-                function=getattr(instance, attribute),
-            )
-        )
-    return found
+    return [declared.bound(instance, prefix) for declared in _declared(type(instance)).values()]
 
 
 def _declared(owner: type) -> dict[str, Declared]:
@@ -193,8 +231,10 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 
 
 def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
-    kind, notes = _kind(hint)
-    if kind is None or parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+    kind, many, notes = _kind(hint)
+    is_option = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    is_open = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if kind is None or is_open or (many and not is_option):
         raise TypeError(f"parameter {parameter.name}: a command cannot take {hint}")
     secrets = [note for note in notes if isinstance(note, Secret)]
     texts = [note for note in notes if isinstance(note, str)] + [secret.help for secret in secrets]
@@ -205,22 +245,27 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
         help=" ".join(texts),
         required=required,
         default=None if required else parameter.default,
-        option=parameter.kind is inspect.Parameter.KEYWORD_ONLY or kind == "bool" or bool(secrets),
+        option=is_option or kind == "bool" or bool(secrets),
         secret=bool(secrets),
+        many=many,
     )
 
 
-def _kind(hint: Any) -> tuple[Kind | None, tuple[Any, ...]]:
-    """The kind behind `T`, `T | None` and `Annotated`, and the notes found on the way."""
+def _kind(hint: Any) -> tuple[Kind | None, bool, tuple[Any, ...]]:
+    """The kind behind `T`, `T | None`, `list[T]` and `Annotated`, whether there may be many, and the notes
+    found on the way.
+    """
     origin = get_origin(hint)
     if origin is Annotated:
         inner, *notes = get_args(hint)
-        kind, more = _kind(inner)
-        return kind, (*notes, *more)
+        kind, many, more = _kind(inner)
+        return kind, many, (*notes, *more)
     if origin in (Union, types.UnionType):
         options = [option for option in get_args(hint) if option is not types.NoneType]
-        return _kind(options[0]) if len(options) == 1 else (None, ())
-    return _KINDS.get(hint), ()
+        return _kind(options[0]) if len(options) == 1 else (None, False, ())
+    if origin is list:
+        return _KINDS.get(get_args(hint)[0]), True, ()
+    return _KINDS.get(hint), False, ()
 
 
 def clashes(name: str, others: Iterable[str]) -> bool:
@@ -258,13 +303,24 @@ class Commands:
 
     async def call(self, name: str, arguments: Mapping[str, Json]) -> Any:
         """Run one command with arguments as they come from JSON; CommandError when it cannot be done."""
+        return await self._do(self._found(name).call, arguments)
+
+    async def check(self, name: str, arguments: Mapping[str, Json]) -> None:
+        """Find out, without doing it, whether it cannot be done with these arguments, secrets left out."""
+        await self._do(self._found(name).check, arguments)
+
+    def _found(self, name: str) -> Command:
         found = self._by_name.get(name)
         if found is None:
             close = difflib.get_close_matches(name, self._by_name, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise CommandError(f"there is no command {name!r}{hint}", USAGE)
+        return found
+
+    @staticmethod
+    async def _do(work: Callable[[Mapping[str, Json]], Awaitable[Any]], arguments: Mapping[str, Json]) -> Any:
         try:
-            return await found.call(arguments)
+            return await work(arguments)
         except XmppdError as error:
             raise as_command_error(error) from error
 

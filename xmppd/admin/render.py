@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xmppd.log import escape
+from xmppd.text import escape
 
 
 def render(result: Any) -> str:

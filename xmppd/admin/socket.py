@@ -1,7 +1,8 @@
-"""The unix socket through which commands reach the running server, and its client.
+"""The unix socket through which commands reach the running server.
 
 One connection carries one request and one reply, each a line of JSON: `{"command": name,
-"arguments": {...}}`, then `{"result": ...}` or `{"error": {"message": ..., "exit_code": ...}}`.
+"arguments": {...}}`, then `{"result": ...}` or `{"error": {"message": ..., "exit_code": ...}}`. With
+`"check"` instead of `"command"` it is not run: its arguments, without secrets, are only looked at.
 """
 
 from __future__ import annotations
@@ -15,30 +16,20 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xmppd.admin.commands import FAILED, NO_PERMISSION, UNAVAILABLE, USAGE, Commands
+from xmppd.admin.client import NoServer, address_of, connect
+from xmppd.admin.commands import FAILED, USAGE, Commands
 from xmppd.errors import CommandError
 
 REQUEST_BYTES = 64 * 1024
-REPLY_BYTES = 64 * 1024 * 1024
 CONNECTIONS = 16
 READ_SECONDS = 10.0
-REPLY_SECONDS = 300.0
-"""How long the client waits for a command to be done."""
-
 MODE = 0o600
 
 log = logging.getLogger(__name__)
-
-
-class NoServer(CommandError):
-    """Nobody answers at the socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"no server is running here (nobody answers at {path})", UNAVAILABLE)
 
 
 class AdminSocket:
@@ -105,13 +96,16 @@ class AdminSocket:
     async def _reply(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
-            name, arguments = request["command"], request.get("arguments", {})
+            door, work = (
+                ("check", self.commands.check) if "check" in request else ("command", self.commands.call)
+            )
+            name, arguments = request[door], request.get("arguments", {})
             if not isinstance(name, str) or not isinstance(arguments, dict):
                 raise TypeError
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return _refusal("this is not a request", USAGE)
         try:
-            result = await self.commands.call(name, arguments)
+            result = await work(name, arguments)
             json.dumps(result)
             return {"result": result}
         except CommandError as error:
@@ -141,7 +135,7 @@ def bind(path: Path) -> socket.socket:
         _remove_stale(path)
         listener = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         os.fchmod(listener.fileno(), MODE)  # before bind: on Linux the file is then made with this mode
-        with _address(path) as address:
+        with address_of(path) as address:
             listener.bind(address)
         listener.listen(CONNECTIONS)
         listener.setblocking(False)
@@ -167,59 +161,8 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        _connect(path, 1.0).close()
+        connect(path, 1.0).close()
     except NoServer:
         path.unlink(missing_ok=True)
     else:
         raise CommandError(f"another server is running here (it answers at {path})")
-
-
-def _connect(path: Path, seconds: float) -> socket.socket:
-    with contextlib.ExitStack() as undo:
-        client = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        client.settimeout(seconds)
-        try:
-            with _address(path) as address:
-                client.connect(address)
-        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-            raise NoServer(path) from None
-        except PermissionError:
-            raise CommandError(f"you may not talk to the server at {path}", NO_PERMISSION) from None
-        except TimeoutError:
-            raise CommandError(f"the server at {path} is too busy to answer", UNAVAILABLE) from None
-        undo.pop_all()
-        return client
-
-
-@contextlib.contextmanager
-def _address(path: Path) -> Iterator[str]:
-    """The path, or a short way to it: the kernel takes 107 bytes."""
-    if len(os.fsencode(path)) < 100:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
-
-
-def request(path: Path, name: str, arguments: Mapping[str, Any], *, seconds: float = REPLY_SECONDS) -> Any:
-    """Have the server at `path` run a command, and return its result.
-
-    NoServer when nobody answers; CommandError for what the server refused, or when it does not reply in time.
-    """
-    with _connect(path, seconds) as client:
-        try:
-            client.sendall(json.dumps({"command": name, "arguments": arguments}).encode() + b"\n")
-            with client.makefile("rb") as replies:
-                line = replies.readline(REPLY_BYTES)
-        except OSError as error:
-            raise CommandError(f"the server did not reply ({error})", UNAVAILABLE) from None
-    try:
-        reply = json.loads(line)
-        if "error" in reply:
-            raise CommandError(reply["error"]["message"], reply["error"]["exit_code"])
-        return reply["result"]
-    except (ValueError, KeyError, TypeError):
-        raise CommandError("the server closed the connection without a reply", UNAVAILABLE) from None
