@@ -95,7 +95,7 @@ async def test_show_and_log_say_what_is_there_and_why() -> None:
 async def test_add_and_remove_are_pushed() -> None:
     async with World() as world:
         alice, bob = await world.login("alice"), await world.login("bob")
-        await run(world, "add", account=ALICE, contact=BOB, name="Bobby", group="G")
+        await run(world, "add", account=ALICE, contact=BOB, name="Bobby", group=["G"])
         await alice.expect(
             f"<iq type='set' id='*' to='{alice.jid}'><query xmlns='{ROSTER}' ver='*'>"
             f"<item jid='{BOB}' name='Bobby' subscription='none'><group>G</group></item></query></iq>"
@@ -424,3 +424,56 @@ async def test_after_random_cuts_and_a_repair_every_pair_is_whole(seed: int) -> 
             assert asks == (theirs is not None and theirs.state.pending_in)
             was_approved = theirs is not None and theirs.approved
             assert not follows or (contact, account) in granted or was_approved  # nobody gains access
+
+
+@pytest.mark.asyncio
+async def test_add_changes_what_is_given_and_nothing_else() -> None:
+    async with World() as world:
+        assert await run(world, "add", account=ALICE, contact=BOB, name="Bob", group=["a", "b"]) == {
+            "account": ALICE,
+            "added": BOB,
+            "item": "none 'Bob' [a, b]",
+        }
+        for arguments, done, shown in (
+            ({}, "unchanged", "none 'Bob' [a, b]"),
+            ({"name": "Bobby"}, "changed", "none 'Bobby' [a, b]"),
+            ({"name": "Bobby"}, "unchanged", "none 'Bobby' [a, b]"),
+            ({"group": ["c", "c"]}, "changed", "none 'Bobby' [c]"),
+            ({"group": [""]}, "changed", "none 'Bobby'"),
+            ({"name": ""}, "changed", "none"),
+        ):
+            answer = await run(world, "add", account=ALICE, contact=BOB, **arguments)
+            assert answer == {"account": ALICE, done: BOB, "item": shown}
+
+
+@pytest.mark.asyncio
+async def test_add_keeps_subscriptions_and_a_request_that_waits() -> None:
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await world.befriend(alice, bob)
+        answer = await run(world, "add", account=ALICE, contact=BOB, group=["Friends"])
+        assert answer["item"] == "both [Friends]"
+        await lay(world, ALICE, RosterItem(CAROL, pending_in=True, hidden=True))
+        world.app.rosters.forget(ALICE)
+        answer = await run(world, "add", account=ALICE, contact=CAROL)
+        assert answer == {"account": ALICE, "added": CAROL, "item": "none pending"}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"contact": f"{BOB}/phone"}, "is the address of one session: a contact is bob@localhost"),
+        ({"contact": ALICE}, "nobody is a contact of their own"),
+        ({"contact": BOB, "name": "a\x07"}, "control"),
+        ({"contact": BOB, "name": "a\ufffe"}, "control"),
+        ({"contact": BOB, "group": list("abcdefghijk")}, "More than 10 groups"),
+        ({"contact": BOB, "name": "x" * 1024}, "longer than 1023 bytes"),
+        ({"contact": BOB, "group": "a"}, "group must be a list"),
+    ],
+)
+async def test_add_refuses_what_no_client_could_set(arguments: dict[str, Any], sentence: str) -> None:
+    async with World() as world:
+        with pytest.raises(CommandError, match=sentence):
+            await run(world, "add", account=ALICE, **arguments)
+        assert await world.app.rosters.items(ALICE) == []

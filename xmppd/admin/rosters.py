@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
@@ -15,6 +16,9 @@ from xmppd.jid import Jid
 
 RATE = 100.0
 """Accounts that are looked at in a second unless told: a tenth of what one core does."""
+
+NOT_XML = re.compile("[^ -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no name may hold: controls, and what XML cannot."""
 
 Contact = Annotated[Jid, "the address of the contact"]
 After = Annotated[str, "go on where a run was interrupted: the token that it named"]
@@ -32,8 +36,10 @@ class Rosters(Protocol):
     async def log(self, account: str, contact: str, limit: int) -> Sequence[Mapping[str, Any]]:
         """The newest `limit` changes, of one contact's item if it is not ""."""
 
-    async def add(self, account: str, contact: str, name: str, groups: Sequence[str]) -> None:
-        """Put a contact into a roster."""
+    async def add(
+        self, account: str, contact: str, name: str | None, groups: Sequence[str] | None
+    ) -> Mapping[str, Any]:
+        """Put a contact into a roster, or change what is not None of it; what was done."""
 
     async def remove(self, account: str, contact: str) -> None:
         """Take one out."""
@@ -75,7 +81,7 @@ class RosterCommands:
         """One row for each change, oldest first."""
         if limit < 1:
             raise CommandError("limit must be at least 1", USAGE)
-        bare = contact.bare if contact is not None else ""
+        bare = contact_of(contact) if contact is not None else ""
         return [dict(row) for row in await self.rosters.log(account_of(account), bare, limit)]
 
     @command("Put one contact back as it was before a change", name="roster undo", offline=True)
@@ -85,29 +91,29 @@ class RosterCommands:
         """As new changes, which both sides see."""
         return dict(await self.rosters.undo(account_of(account), version))
 
-    @command("Add a contact to an account, or rename one", name="roster add", offline=True)
+    @command("Add a contact to an account, or change its name or groups", name="roster add", offline=True)
     async def add(
         self,
         account: Account,
         contact: Contact,
         *,
-        name: Annotated[str, "what the account calls it"] = "",
-        group: Annotated[str, "the group it is in"] = "",
-    ) -> dict[str, str]:
-        """Subscriptions stay as they are."""
-        if any(ord(letter) < ord(" ") for letter in name + group):
+        name: Annotated[str | None, "what the account calls it; empty for nothing"] = None,
+        group: Annotated[list[str] | None, "a group it is in, given once for each; empty for none"] = None,
+    ) -> dict[str, Any]:
+        """What is not given stays as it is, and so do subscriptions."""
+        groups = None if group is None else list(dict.fromkeys(filter(None, group)))
+        if NOT_XML.search("".join([name or "", *(groups or [])])):
             raise CommandError("a name holds no control characters", USAGE)
-        owner = account_of(account)
-        if contact.bare == owner:
+        owner, other = account_of(account), contact_of(contact)
+        if other == owner:
             raise CommandError("nobody is a contact of their own", USAGE)
-        await self.rosters.add(owner, contact.bare, name, [group] if group else [])
-        return {"account": owner, "added": contact.bare}
+        return dict(await self.rosters.add(owner, other, name, groups))
 
     @command("Remove a contact from an account, with all subscriptions", name="roster remove", offline=True)
     async def remove(self, account: Account, contact: Contact) -> dict[str, str]:
         """`roster undo` takes it back."""
         owner = account_of(account)
-        await self.rosters.remove(owner, contact.bare)
+        await self.rosters.remove(owner, contact_of(contact))
         return {"account": owner, "removed": contact.bare}
 
     @command("Find halves of subscriptions that do not fit", name="roster check", offline=True, paged=True)
@@ -147,6 +153,13 @@ class RosterCommands:
         total = None if after else await self.rosters.count()
         count, rows, token = await self.rosters.repair_some(_token(after), rate, mend=mend)
         return _page(count, rows, total, token)
+
+
+def contact_of(jid: Jid) -> str:
+    """The contact an operator meant; CommandError for one session's full address."""
+    if jid.resource:
+        raise CommandError(f"{jid} is the address of one session: a contact is {jid.bare}", USAGE)
+    return jid.bare
 
 
 def _page(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
 from xmppd.core.roster.repair import Fault, RosterRepair
-from xmppd.core.roster.rosters import LogEntry, RosterItem, Rosters, SetRequest
+from xmppd.core.roster.rosters import LogEntry, RosterItem, Rosters
 from xmppd.core.roster.undo import RosterUndo
 from xmppd.errors import CommandError, StanzaError
 
@@ -54,10 +54,28 @@ class RosterOffice:
                     break
         return lines
 
-    async def add(self, account: str, contact: str, name: str, groups: Sequence[str]) -> None:
-        """Put a contact into a roster, or give it another name and groups."""
+    async def add(
+        self, account: str, contact: str, name: str | None, groups: Sequence[str] | None
+    ) -> Mapping[str, Any]:
+        """Put a contact into a roster, or give it another name and other groups; what is None stays. What was
+        done: added, changed or unchanged.
+        """
         await self._check(account)
-        await self.contacts.set_item(account, SetRequest(contact, name, tuple(groups)), BY)
+        self.rosters.check_names(name or "", groups or ())
+
+        def edit(item: RosterItem | None) -> RosterItem:
+            before = item or RosterItem(contact)
+            return replace(
+                before,
+                name=before.name if name is None else name,
+                groups=before.groups if groups is None else tuple(groups),
+                hidden=False,
+            )
+
+        change = await self.contacts.change(account, contact, edit, by=BY, what="set")
+        is_new = change.old is None or change.old.hidden
+        done = "unchanged" if change.new == change.old else "added" if is_new else "changed"
+        return {"account": account, done: contact, "item": describe(change.new)}
 
     async def remove(self, account: str, contact: str) -> None:
         """Take a contact out of a roster, with all subscriptions."""

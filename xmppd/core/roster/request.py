@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -47,6 +48,12 @@ def parse_set(
         raise StanzaError("not-allowed", "Your own account cannot be in your roster.")
     name = items[0].get("name", "")
     groups = tuple(group.text or "" for group in items[0].iterfind(_GROUP))
+    check_names(name, groups, max_groups=max_groups, max_name_bytes=max_name_bytes)
+    return SetRequest(contact, name, groups)
+
+
+def check_names(name: str, groups: Sequence[str], *, max_groups: int, max_name_bytes: int) -> None:
+    """StanzaError for a name or groups that no item may have (RFC 6121 2.3.3)."""
     if len(set(groups)) != len(groups):
         raise StanzaError("bad-request", "The same group is there twice.")
     if len(groups) > max_groups:
@@ -55,7 +62,6 @@ def parse_set(
         raise StanzaError("not-acceptable", "A group has no name.")
     if any(len(text.encode()) > max_name_bytes for text in (name, *groups)):
         raise StanzaError("not-acceptable", f"A name is longer than {max_name_bytes} bytes.")
-    return SetRequest(contact, name, groups)
 
 
 def _contact(text: str | None) -> str:

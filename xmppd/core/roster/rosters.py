@@ -22,7 +22,7 @@ from xmppd.core.roster.change import Change, SubscriptionChange, received, sent
 from xmppd.core.roster.delta import lag
 from xmppd.core.roster.item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
 from xmppd.core.roster.log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
-from xmppd.core.roster.request import RemoveRequest, SetRequest, parse_set
+from xmppd.core.roster.request import RemoveRequest, SetRequest, check_names, parse_set
 from xmppd.core.roster.subscription import Inbound, Kind, Outbound
 from xmppd.core.roster.tier import RosterTier
 from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreTimeout, StoreUnavailable
@@ -412,6 +412,10 @@ class Rosters:
     def parse_set(self, account: str, query: Element) -> SetRequest | RemoveRequest:
         """What a client's roster set wants; StanzaError as in RFC 6121 2.3.3."""
         return parse_set(query, account, max_groups=self._max_groups, max_name_bytes=self._max_name_bytes)
+
+    def check_names(self, name: str, groups: Sequence[str]) -> None:
+        """StanzaError for a name or groups that no item of this server may have (RFC 6121 2.3.3)."""
+        check_names(name, groups, max_groups=self._max_groups, max_name_bytes=self._max_name_bytes)
 
     async def set_item(self, account: str, request: SetRequest, *, by: str = "") -> Change:
         """Add the contact, or replace its name and groups (RFC 6121 2.3, 2.4)."""
