@@ -26,6 +26,8 @@ from xmppd.plugin import (
     Element,
     Jid,
     JidError,
+    Negotiable,
+    Phase,
     Plugin,
     PluginConfig,
     Request,
@@ -35,6 +37,7 @@ from xmppd.plugin import (
     element,
     iq_get,
     iq_set,
+    offers,
     serialize,
 )
 
@@ -45,6 +48,7 @@ RETRY_SECONDS = (1.0, 60.0)
 
 QUERY = f"{{{ns.REGISTER}}}query"
 USERNAME, PASSWORD, REMOVE = (f"{{{ns.REGISTER}}}{name}" for name in ("username", "password", "remove"))
+OFFER = serialize(element(f"{{{ns.REGISTER_FEATURE}}}register"))
 INSTRUCTIONS = "Choose a name and a password."
 
 
@@ -66,7 +70,6 @@ class Register(Plugin):
     """Accounts by XMPP itself; the costly derivation of keys is done off the loop by the server."""
 
     Config = RegisterConfig
-    login_features = (serialize(element(f"{{{ns.REGISTER_FEATURE}}}register")),)
     removals = Table(partition=("account",), columns={"asked": "timestamp", "created": "timestamp"})
     """What was promised, with when the account was made: somebody else may have its name by now."""
     made = Counter("Accounts made by in-band registration.")
@@ -82,6 +85,11 @@ class Register(Plugin):
             self.server.spawn(self._finish_removal(row["account"], row["asked"], row["created"]))
 
     # before login
+
+    @offers(Phase.LOGIN)
+    def offer(self, stream: Negotiable) -> bytes:
+        """XEP-0077 8."""
+        return OFFER
 
     @iq_get(QUERY, LOGIN)
     def form(self, request: EarlyRequest) -> Element:

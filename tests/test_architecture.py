@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "xmppd.store": ("xmppd.errors", "xmppd.store"),
     "xmppd.store.cache": ("xmppd.errors", "xmppd.store", "xmppd.core.roster.tier"),
     "xmppd.xml": (*BOTTOM, "xmppd.xml"),
-    "xmppd.stream": (*BOTTOM, "xmppd.xml", "xmppd.stream"),
+    "xmppd.stream": (*BOTTOM, "xmppd.marks", "xmppd.xml", "xmppd.stream"),
     "xmppd.marks": (),
     "xmppd.hooks": (*BOTTOM, "xmppd.marks", "xmppd.xml", "xmppd.core"),
     "xmppd.core": CORE,
@@ -67,6 +67,8 @@ MAY_IMPORT = {
     "xmppd.systemd": (),
     "xmppd.net": (*CORE, "xmppd.net", "xmppd.allocator", "xmppd.config", "xmppd.settings"),
     "xmppd.net.http": (*CORE, "xmppd.net", "xmppd.parts.http"),
+    "xmppd.net.c2s": (*CORE, "xmppd.net.c2s", "xmppd.net.pace", "xmppd.net.ebb"),
+    "xmppd.net.c2s.tcp": (*CORE, "xmppd.net.c2s", "xmppd.net.wire"),
     "xmppd.admin.commands": ("xmppd.errors", "xmppd.jid"),
     "xmppd.admin": (
         *BOTTOM,
@@ -199,8 +201,8 @@ def drivers(module: Module) -> Iterator[str]:
 
 
 def purity(module: Module) -> Iterator[str]:
-    """xml/ and stream/ know bytes and events only; the core knows no sockets."""
-    if module.is_in("xmppd.xml", "xmppd.stream"):
+    """xml/, stream/ and streams of clients know bytes and events only; the core knows no sockets."""
+    if module.is_in("xmppd.xml", "xmppd.stream", "xmppd.net.c2s"):
         forbidden = frozenset({"asyncio", "socket", "ssl", "threading"})
     elif module.is_in("xmppd.core", "xmppd.hooks"):
         forbidden = frozenset({"socket", "ssl"})
@@ -339,8 +341,9 @@ BAD = [
     (tiers, "xmppd.core.router", "from xmppd.net import c2s"),
     (tiers, "xmppd.core.roster.rosters", "from xmppd.store.sqlite.store import SqliteStore"),
     (tiers, "xmppd.store.sqlite.store", "from xmppd.jid import Jid"),
-    (tiers, "xmppd.net.c2s", "from xmppd.app import App"),
-    (tiers, "xmppd.net.c2s", "if TYPE_CHECKING:\n    from xmppd.app import App"),
+    (tiers, "xmppd.net.c2s.stream", "from xmppd.app import App"),
+    (tiers, "xmppd.net.c2s.stream", "from xmppd.net.wire import Wire"),
+    (tiers, "xmppd.net.c2s.stream", "if TYPE_CHECKING:\n    from xmppd.app import App"),
     (tiers, "xmppd.jid", "from xmppd import ns"),
     (tiers, "plugins.ping", "from xmppd.core.router import Router"),
     (tiers, "plugins.ping", "from plugins.disco import Disco"),
@@ -350,7 +353,8 @@ BAD = [
     (local_imports, "plugins.ping", "class A:\n    async def f(self):\n        from os import path"),
     (drivers, "xmppd.core.roster.rosters", "import sqlite3"),
     (drivers, "xmppd.store.sqlite.store", "from lxml import etree"),
-    (purity, "xmppd.stream.machine", "import asyncio"),
+    (purity, "xmppd.stream.rows", "import asyncio"),
+    (purity, "xmppd.net.c2s.stream", "import ssl"),
     (purity, "xmppd.core.router", "from socket import socket"),
     (global_statements, "xmppd.app", "def f():\n    global x\n    x = 1"),
     (module_state, "xmppd.core.router", "sessions = {}"),

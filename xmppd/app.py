@@ -42,10 +42,15 @@ from xmppd.finding import find_plugin
 from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
 from xmppd.loader import Loader
+from xmppd.net.c2s.negotiation.early import EarlyIqs
+from xmppd.net.c2s.negotiation.resource import Resource, SessionOffers
+from xmppd.net.c2s.negotiation.sasl import Sasl
+from xmppd.net.c2s.negotiation.starttls import StartTls
+from xmppd.net.c2s.service import Service, ServiceRules
 from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
 from xmppd.net.ebb import Ebb
 from xmppd.net.http.routes import HttpRules, Routes, Token
-from xmppd.net.service import Service, ServiceRules
+from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared, WireRules
 from xmppd.nodes import Nodes
 from xmppd.parts.http import routes_of
@@ -56,6 +61,7 @@ from xmppd.settings import CassandraConfig, address_of
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store, Table
 from xmppd.stream.plain import Anonymous, Plain
+from xmppd.stream.rows import Rows
 from xmppd.stream.sasl import Mechanism
 from xmppd.stream.scram import scram_mechanisms
 from xmppd.timers import Timers
@@ -174,18 +180,28 @@ class App:
             tier.on_marked = self.elsewhere.roster_marked
             self.accounts.on_changed.append(tier.cache.publish_account)
         self._mechanisms = mechanisms(config, self.accounts)
+        self.rows = Rows()
+        tempo = Tempo(clock)
+        self.shared = Shared(wire_rules(config), tempo)
         self.service = Service(
             service_rules(config),
-            shared=Shared(wire_rules(config), clock),
+            tempo=tempo,
             engine=Engine(),
             domains=domains,
             default_domain=config.server.domains[0],
             lang=config.server.language,
-            mechanisms=self._mechanisms,
+            rows=self.rows,
             binding=self.binding,
             router=self.router,
-            iqs=self.iqs,
             spawn=self.jobs.spawn,
+        )
+        self.sasl = Sasl(self._mechanisms, lambda: self.service.rules.attempts)
+        self._negotiators = (
+            StartTls(),
+            self.sasl,
+            EarlyIqs(self.iqs.early),
+            Resource(self.binding),
+            SessionOffers(),
         )
         self.service.ebb = Ebb(self._release)
         self.accounts.on_created.append(self._account_created)
@@ -250,10 +266,9 @@ class App:
         trim()
 
     def _plugins_changed(self, plugins: Sequence[Plugin]) -> None:
-        features = [feature for plugin in plugins for feature in plugin.login_features]
-        self.service.login_features = b"".join(features)
+        self.rows.compile((*self._negotiators, *plugins))
         added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
-        self.service.mechanisms = [*self._mechanisms, *added]
+        self.sasl.mechanisms = [*self._mechanisms, *added]
         self.routes.compile(pair for plugin in plugins for pair in routes_of(plugin))
 
     async def _account_created(self, account: str) -> None:

@@ -37,6 +37,7 @@ from xmppd.parts.timers import after, every
 from xmppd.server import Server
 from xmppd.store import table as port
 from xmppd.store.table import Delete, Put, Value
+from xmppd.stream.rows import ANY_IQ, Negotiable, Phase, iq_set_of, negotiates, offers
 from xmppd.stream.sasl import Challenge, Channel, Exchange, Identity, Mechanism, Success
 from xmppd.stream.scram import BadPassword
 from xmppd.timers import Timer
@@ -45,6 +46,7 @@ from xmppd.xml.stanza import Stanza
 
 __all__ = [
     "ACCOUNT",
+    "ANY_IQ",
     "LOGIN",
     "PUBLIC",
     "SELF",
@@ -71,7 +73,9 @@ __all__ = [
     "JidError",
     "Kept",
     "Mechanism",
+    "Negotiable",
     "Origin",
+    "Phase",
     "Plugin",
     "PluginConfig",
     "Put",
@@ -97,6 +101,9 @@ __all__ = [
     "insert_child",
     "iq_get",
     "iq_set",
+    "iq_set_of",
+    "negotiates",
+    "offers",
     "route",
     "serialize",
     "service",
@@ -160,8 +167,6 @@ class Plugin:
 
     Config: ClassVar[type[BaseModel]] = PluginConfig
     features: ClassVar[tuple[str, ...]] = ()
-    login_features: ClassVar[tuple[bytes, ...]] = ()
-    """Stream features offered before login, serialised."""
 
     def __init__(self, name: str, server: Server, config: Any) -> None:
         self.name = name

@@ -43,10 +43,10 @@ from xmppd.copying import copy_store
 from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
 from xmppd.finding import find_plugin
 from xmppd.jobs import log_tasks
-from xmppd.net.c2s import C2SConnection
+from xmppd.net.c2s.service import SWEEP_SECONDS
+from xmppd.net.c2s.tcp import client_wire
 from xmppd.net.certificates import server_context
 from xmppd.net.listener import Listener
-from xmppd.net.service import SWEEP_SECONDS
 from xmppd.offline import offline
 from xmppd.settings import HttpListenerConfig, ListenerConfig
 
@@ -127,7 +127,7 @@ class Process:
         self._leave_now = asyncio.Event()
         self.stopping = asyncio.Event()
         self.app = App(config)
-        self.app.service.certificates = certificates(config)
+        self.app.shared.certificates = certificates(config)
         self.app.commands.add(*commands_of(ServerCommands(self)))
         self._socket = AdminSocket(config.socket_path, self.app.commands)
         self._note = contextlib.ExitStack()
@@ -174,7 +174,9 @@ class Process:
 
     async def _listen(self, config: ListenerConfig) -> None:
         direct, starttls = config.tls == "direct", config.tls == "starttls"
-        make = functools.partial(C2SConnection, self.app.service, direct_tls=direct, starttls=starttls)
+        make = functools.partial(
+            client_wire, self.app.service, self.app.shared, direct_tls=direct, starttls=starttls
+        )
         listener = Listener(make, self.app.jobs.spawn, self.app.service.has_room)
         await self._open(listener, config)
         self._listeners.append(listener)
@@ -237,7 +239,7 @@ class Process:
             if timer is not None:
                 timer.cancel()
         for connection in list(self.app.service.connections):
-            connection.cut()
+            connection.link.cut()
         if self._door is not None:
             await self._door.close()
         await self._close(max(deadline - time.monotonic(), LAST_SECONDS))
@@ -267,7 +269,7 @@ class Process:
 
     def _watch_certificates(self) -> None:
         """Warn, once a day, of certificates that are about to end."""
-        for file, end in self.app.service.certificates.expiries().items():
+        for file, end in self.app.shared.certificates.expiries().items():
             days = int((end - time.time()) // 86400)
             if days < EXPIRY_DAYS:
                 log.warning("certificate-expires", extra={"file": str(file), "days": days})
@@ -306,10 +308,10 @@ class Process:
         except BaseException:
             loader.set_folders(plugin_folders(self._config))
             raise
-        self.app.service.certificates = fresh
+        self.app.shared.certificates = fresh
         self.app.service.apply(service_rules(config))
         self.app.service.lang = config.server.language
-        self.app.service.shared.rules = wire_rules(config)
+        self.app.shared.rules = wire_rules(config)
         self.app.cork.kept_bytes = config.limits.write_buffer_hard
         self.app.binding.rules = binding_rules(config)
         self.app.presences.rules = presence_rules(config)

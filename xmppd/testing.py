@@ -25,7 +25,7 @@ from xmppd import ns
 from xmppd.app import App, certificates, prepare_folder
 from xmppd.config import Config
 from xmppd.core.sessions import Session
-from xmppd.net.c2s import C2SConnection
+from xmppd.net.c2s.tcp import client_wire
 from xmppd.parts.http import HttpError, HttpResponse
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
@@ -127,9 +127,9 @@ class Client:
         self.transport.receive = self._receive
         self.transport.lost = self._lost
         self._waiting: deque[bytes] = deque()
-        self._connection = C2SConnection(world.app.service, direct_tls=False, starttls=starttls)
-        self.transport.clogged = self._connection.pause_writing
-        self._connection.connection_made(self.transport)
+        self._wire = client_wire(world.app.service, world.app.shared, starttls=starttls)
+        self.transport.clogged = self._wire.pause_writing
+        self._wire.connection_made(self.transport)
 
     @property
     def bare(self) -> str:
@@ -151,7 +151,7 @@ class Client:
     def write(self, xml: str | bytes) -> None:
         """Send bytes without letting the server finish its work."""
         data = xml.encode() if isinstance(xml, str) else xml
-        view = self._connection.get_buffer(-1)
+        view = self._wire.get_buffer(-1)
         for start in range(0, len(data), len(view)):
             self._waiting.append(data[start : start + len(view)])
         self.pump()
@@ -161,8 +161,8 @@ class Client:
         moved = False
         while self._waiting and self.transport.is_reading() and not self.transport.is_closing():
             piece = self._waiting.popleft()
-            self._connection.get_buffer(-1)[: len(piece)] = piece
-            self._connection.buffer_updated(len(piece))
+            self._wire.get_buffer(-1)[: len(piece)] = piece
+            self._wire.buffer_updated(len(piece))
             moved = True
         return moved
 
@@ -176,7 +176,7 @@ class Client:
         held = bytes(self.transport.held)
         self.transport.held.clear()
         self._receive(held)
-        self._connection.resume_writing()
+        self._wire.resume_writing()
         await self.world.settle()
 
     async def drop(self) -> None:
@@ -186,7 +186,7 @@ class Client:
 
     def _lost(self) -> None:
         self.closed = True
-        self._connection.connection_lost(None)
+        self._wire.connection_lost(None)
 
     # receiving
 
@@ -240,7 +240,7 @@ class Client:
             assert error.tag == f"{{{ns.STREAM}}}error", tostring(error)
             assert error[0].tag == f"{{{ns.STREAM_ERRORS}}}{condition}", tostring(error)
         await self.world.settle()
-        assert self._connection.ending_since is not None or self.closed, "the stream is still open"
+        assert self._wire.ending_since is not None or self.closed, "the stream is still open"
 
     # what clients do
 
@@ -311,7 +311,7 @@ class World:
         prepare_folder(self.config)
         store = self._store or self.engine(self.clock.now)
         self.app = App(self.config, store=store, now=self.clock.now, clock=self.clock.monotonic)
-        self.app.service.certificates = certificates(self.config)
+        self.app.shared.certificates = certificates(self.config)
         await self.app.open()
         for name in self._accounts:
             await self.app.accounts.create(f"{name}@localhost", PASSWORD)

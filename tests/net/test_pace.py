@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, Slice, TokenBucket, Turns, paced
+from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, Slice, Tempo, TokenBucket, Turns, paced
 from xmppd.net.wire import MUCH, READ_SIZE, Shared, Wire, WireRules
 from xmppd.testing import MemoryTransport, World
 from xmppd.xml.scan import StreamClose
@@ -48,7 +48,7 @@ async def test_waiting_is_no_work(monkeypatch):
     async with World() as world:
         alice, bob = await world.login("alice"), await world.login("bob")
         await bob.receive_all()
-        world.app.service.shared.slice = Slice(lambda: now[0])
+        world.app.service.tempo.slice = Slice(lambda: now[0])
         world.app.hooks.message_sent = ((slow,), (), ())
         await alice.send(f"<message to='{bob.jid}'><body>x</body></message>" * 3 * FEW)
         assert len(await bob.receive_all()) == 3 * FEW
@@ -156,52 +156,56 @@ async def test_few_stanzas_are_taken_at_once():
         assert alice.transport.is_reading()
 
 
-class Ear(Wire):
-    """A connection that only listens."""
+class Ear:
+    """A stream that only listens, and its wire."""
 
     is_busy = False
-    heard_bytes = 0
+
+    def __init__(self, shared=None):
+        self.bytes = 0
+        self.wire = Wire(shared or Shared(WireRules(), Tempo(lambda: 0.0)))
+        self.wire.stream = self
+        self.transport = MemoryTransport("127.0.0.1")
+        self.wire.connection_made(self.transport)
+
+    def begun(self):
+        pass
 
     def received(self, data):
-        self.heard_bytes += len(data)
-
-    def broken(self):
-        pass
+        self.bytes += len(data)
 
 
 @pytest.mark.asyncio
 async def test_after_a_large_read_others_read_first():
-    ear, transport = Ear(Shared(WireRules(), lambda: 0.0)), MemoryTransport("127.0.0.1")
-    ear.connection_made(transport)
-    ear.buffer_updated(MUCH)
+    ear = Ear()
+    transport = ear.transport
+    ear.wire.buffer_updated(MUCH)
     assert transport.is_reading()
-    ear.buffer_updated(READ_SIZE)
+    ear.wire.buffer_updated(READ_SIZE)
     assert not transport.is_reading()
     await asyncio.sleep(0)
     assert transport.is_reading()
-    assert ear.heard_bytes == MUCH + READ_SIZE
+    assert ear.bytes == MUCH + READ_SIZE
 
 
 @pytest.mark.asyncio
 async def test_of_many_with_much_to_say_one_reads_in_each_turn():
-    shared = Shared(WireRules(), lambda: 0.0)
-    transports = [MemoryTransport("127.0.0.1") for _ in range(3)]
-    for transport in transports:
-        ear = Ear(shared)
-        ear.connection_made(transport)
-        ear.buffer_updated(READ_SIZE)
+    shared = Shared(WireRules(), Tempo(lambda: 0.0))
+    ears = [Ear(shared) for _ in range(3)]
+    for ear in ears:
+        ear.wire.buffer_updated(READ_SIZE)
     reading = []
     for _ in range(4):
-        reading.append([transport.is_reading() for transport in transports])
+        reading.append([ear.transport.is_reading() for ear in ears])
         await asyncio.sleep(0)
     assert reading == [[place < turn for place in range(3)] for turn in range(4)]
 
 
 @pytest.mark.asyncio
 async def test_after_a_full_read_a_clogged_connection_is_not_read():
-    ear, transport = Ear(Shared(WireRules(), lambda: 0.0)), MemoryTransport("127.0.0.1")
-    ear.connection_made(transport)
-    ear.buffer_updated(READ_SIZE)
-    ear.pause_writing()
+    ear = Ear()
+    transport = ear.transport
+    ear.wire.buffer_updated(READ_SIZE)
+    ear.wire.pause_writing()
     await asyncio.sleep(0)
     assert not transport.is_reading()

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 6
+    assert GUIDE.count("```python") == len(EXAMPLES) == 7
 
 
 def functions_of(name: str, folder: Path) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -70,5 +70,7 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
         assert refusal(await alice.receive()) == "modify policy-violation"
         await alice.send(f"<message to='{bob.jid}'><body>oh darn</body></message>")
         await bob.expect(f"<message to='{bob.jid}' from='{alice.jid}'><body>oh d***</body></message>")
+        await alice.send("<inactive xmlns='urn:xmppd:active:0'/>")
+        assert world.plugin("active").idle[alice.session] and not world.plugin("active").idle[bob.session]
         await world.advance(310)
         assert world.plugin("duel").duels == {}

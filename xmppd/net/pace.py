@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from xmppd.xml.scan import Event
@@ -84,6 +84,10 @@ class Turns:
         self.call(lambda: None if turn.done() else turn.set_result(None))
         return turn
 
+    def rest(self, seconds: float) -> Awaitable[None]:
+        """Done after some time, or, with 0, when it is the caller's turn."""
+        return asyncio.sleep(seconds) if seconds else self.next()
+
     def _give(self) -> None:
         work = self._waiting.popleft()
         if self._waiting:
@@ -109,6 +113,17 @@ class Slice:
     def is_over(self) -> bool:
         """Whether it is time to stop."""
         return self._clock() > self._end
+
+
+class Tempo:
+    """What all connections of one loop share of time. `clock` gives seconds that never jump."""
+
+    __slots__ = ("clock", "slice", "turns")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.turns = Turns()
+        self.slice = Slice()
 
 
 def paced(events: Iterable[Event], bucket: TokenBucket | None, slice: Slice) -> Iterator[Event | Pause]:

@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from xmppd.net.pace import Slice, Turns
+from xmppd.net.certificates import Certificates
+from xmppd.net.pace import Tempo
 from xmppd.net.tls import TlsLayer
+from xmppd.stream.link import Carried
 
 READ_SIZE = 8192
 """Bytes of one read. It is scanned in one piece, so this bounds how long others wait for it."""
 
 MUCH = 4096
 """Bytes of a read after which a connection does not read again before it is its turn among all such."""
-
-LINGER_SECONDS = 3.0
-"""How long a closed stream waits for the peer to hang up before the connection is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,49 +36,46 @@ class WireRules:
 
 
 class Shared:
-    """What all connections of one loop share: the read buffer, the clock, the rules, and their time."""
+    """What all connections of one loop share: the read buffer, their time, the rules, and the certificates,
+    which are to be set before the first connection comes.
+    """
 
-    __slots__ = ("buffer", "clock", "rules", "slice", "turns", "view")
+    __slots__ = ("buffer", "certificates", "clock", "rules", "tempo", "view")
 
-    def __init__(self, rules: WireRules, clock: Callable[[], float]) -> None:
+    def __init__(self, rules: WireRules, tempo: Tempo) -> None:
         self.buffer = bytearray(READ_SIZE)
         self.view = memoryview(self.buffer)
         self.rules = rules
-        self.clock = clock
-        self.turns = Turns()
-        self.slice = Slice()
+        self.tempo = tempo
+        self.clock = tempo.clock
+        self.certificates: Certificates
 
 
 class Wire(asyncio.BufferedProtocol):
-    """The transport's side of a stream. Who builds on it gives `received`, `broken` and calls `write` and
-    `finish`.
-    """
+    """The link of TCP, with or without TLS. `stream` is to be set before the connection is made."""
 
-    __slots__ = ("_shared", "_tls", "clogged", "ending_since", "heard", "peer", "transport")
+    __slots__ = (
+        "_shared",
+        "_starttls",
+        "_tls",
+        "clogged",
+        "ending_since",
+        "heard",
+        "peer",
+        "stream",
+        "transport",
+    )
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, *, starttls: bool = False) -> None:
         self._shared = shared
+        self._starttls = starttls
         self._tls: TlsLayer | None = None
         self.transport: asyncio.Transport | None = None
+        self.stream: Carried
         self.peer = ""
         self.heard = shared.clock()
         self.clogged = False
         self.ending_since: float | None = None
-
-    # to be given
-
-    def received(self, data: bytes) -> None:
-        """Plaintext from the peer, never empty."""
-        raise NotImplementedError
-
-    def broken(self) -> None:
-        """The connection is gone; called once."""
-        raise NotImplementedError
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether nothing may be read now."""
-        raise NotImplementedError
 
     # what the event loop calls
 
@@ -88,6 +84,7 @@ class Wire(asyncio.BufferedProtocol):
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, tuple) else "local"
         self.transport.set_write_buffer_limits(high=self._shared.rules.soft)
+        self.stream.begun()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._shared.view
@@ -101,7 +98,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._tls is not None:
             data = self._decrypt(data)
         if data:
-            self.received(data)
+            self.stream.received(data)
         if nbytes > MUCH:
             self._let_others_read()
         if self._tls is not None and self._tls.is_over:
@@ -112,7 +109,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self.broken()
+        self.stream.broken()
+        del self.stream  # each has the other, and circles are seldom collected
 
     def pause_writing(self) -> None:
         self.clogged = True
@@ -120,26 +118,26 @@ class Wire(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.clogged = False
-        self.regulate()
+        self.stream.drained()
 
     def _let_others_read(self) -> None:
         """There may be more to read, but not now: uvloop would fill the buffer up to 32 times in one turn."""
         transport = self.transport
         if transport is not None and self.ending_since is None and not transport.is_closing():
             transport.pause_reading()
-            self._shared.turns.call(self.regulate)
+            self._shared.tempo.turns.call(self.regulate)
 
-    # what the stream calls
+    # what the stream calls (see `Link`)
 
     def regulate(self) -> None:
-        """Read from the peer, or stop, as its output and `is_busy` say."""
+        """Read from the peer, or stop, as its output and the stream say."""
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        if self._tls is not None and self._tls.is_over and not self.is_busy:
+        if self._tls is not None and self._tls.is_over and not self.stream.is_busy:
             self._hang_up()
             return
-        may_read = not self.clogged and not self.is_busy
+        may_read = not self.clogged and not self.stream.is_busy
         if may_read and not transport.is_reading():
             transport.resume_reading()
         elif not may_read and transport.is_reading():
@@ -160,18 +158,22 @@ class Wire(asyncio.BufferedProtocol):
         if self.clogged and transport.get_write_buffer_size() > self._shared.rules.hard:
             transport.abort()
 
-    def write_all(self, stanzas: Sequence[bytes]) -> None:
-        """The same for several stanzas, in one piece."""
-        self.write(b"".join(stanzas))
+    def write_all(self, elements: Sequence[bytes]) -> None:
+        """Send several pieces as one."""
+        self.write(elements[0] if len(elements) == 1 else b"".join(elements))
 
-    def finish(self, last: bytes) -> None:
+    def nudge(self) -> None:
+        """White space between stanzas."""
+        self.write(b" ")
+
+    def finish(self, last: Sequence[bytes]) -> None:
         """Send the last bytes and close; the peer has some seconds to hang up itself, so that it can read
         them.
         """
         if self.transport is None or self.ending_since is not None:
             return
         if self._tls is None or self._tls.established:
-            self.write(last)
+            self.write_all(last)
         if self._tls is not None:
             self.transport.write(self._tls.close())
         self.ending_since = self._shared.clock()
@@ -194,13 +196,22 @@ class Wire(asyncio.BufferedProtocol):
         return self._tls is not None
 
     @property
-    def channel_bindings(self) -> dict[str, bytes]:
-        """What a login can be bound to, by type; nothing without TLS."""
-        return self._tls.channel_bindings() if self._tls is not None else {}
+    def can_encrypt(self) -> bool:
+        """Whether TLS may be begun."""
+        return self._starttls and self._tls is None
 
-    def start_tls(self, context: ssl.SSLContext) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.ending_since is not None or self.transport is None
+
+    def start_tls(self) -> None:
         """From now on the peer's bytes are TLS; its ClientHello comes first."""
-        self._tls = TlsLayer(context)
+        self._tls = TlsLayer(self._shared.certificates.context)
+
+    def channel_bindings(self) -> Mapping[str, bytes]:
+        """See `Link.channel_bindings`."""
+        return self._tls.channel_bindings() if self._tls is not None else {}
 
     def _decrypt(self, data: bytes) -> bytes:
         assert self._tls is not None and self.transport is not None

@@ -24,7 +24,7 @@ from fuzzing.reference import CLIENT, CLOSE, Input, Tree, received
 from fuzzing.requests import Oracle
 from xmppd import ns
 from xmppd.core.sessions import Session
-from xmppd.net.c2s import C2SConnection
+from xmppd.net.c2s.tcp import client_wire
 from xmppd.net.wire import READ_SIZE
 from xmppd.testing import PASSWORD, STREAM_HEADER, MemoryTransport, World
 
@@ -63,7 +63,8 @@ class Wire:
         self.out: list[bytes] = []
         self.transport = MemoryTransport("127.0.0.1")
         self.transport.receive = self.out.append
-        self.connection = C2SConnection(world.app.service, direct_tls=False, starttls=True)
+        self.connection = client_wire(world.app.service, world.app.shared, starttls=True)
+        self.stream = self.connection.stream
         self.transport.lost = lambda: self.connection.connection_lost(None)
         self.connection.connection_made(self.transport)
 
@@ -161,7 +162,7 @@ class Arena:
     async def _idle(self, wire: Wire) -> None:
         """Wait until the connection has processed what it was given, and reads on."""
         deadline = time.monotonic() + HANG_SECONDS
-        while (wire.connection.is_busy or not wire.transport.is_reading()) and not wire.closed:
+        while (wire.stream.is_busy or not wire.transport.is_reading()) and not wire.closed:
             await asyncio.sleep(0)
             await self.world.app.jobs.settle()
             if time.monotonic() > deadline:
@@ -192,7 +193,7 @@ class Arena:
         elif ended or seat.input.excess:
             raise Finding("not closed", f"{seat.login.full} should have been sent away for {data}")
         elif seat.input.broken:
-            if not wire.connection._scanner.pending:
+            if not wire.stream.framing.pending:
                 raise Finding("not closed", f"{seat.login.full} sent what is not XML: {data}")
             await self._drop(seat)
 

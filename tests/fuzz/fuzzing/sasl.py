@@ -144,7 +144,7 @@ class DirectLine:
     bindings = BINDINGS
 
     def __init__(self, arena: Arena) -> None:
-        mechanisms = arena.world.app.service.mechanisms
+        mechanisms = arena.world.app.sasl.mechanisms
         self._authenticator = Authenticator(mechanisms, Channel(DOMAIN, True, BINDINGS), attempts=5)
         self.account = ""
 
@@ -185,7 +185,7 @@ class StreamLine:
 
     @property
     def account(self) -> str:
-        return self.wire.connection.account
+        return self.wire.stream.account
 
     @property
     def over(self) -> bool:

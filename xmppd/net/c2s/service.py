@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xmppd.core.binding import Binding
-from xmppd.core.iqs import Handler, Iqs
 from xmppd.core.router import Router
 from xmppd.errors import StreamError
-from xmppd.net.certificates import Certificates
 from xmppd.net.ebb import Ebb
-from xmppd.net.pace import SLICE_SECONDS
-from xmppd.net.wire import LINGER_SECONDS, Shared
-from xmppd.stream.sasl import Authenticator, Channel, Mechanism
+from xmppd.net.pace import SLICE_SECONDS, Tempo
+from xmppd.stream.rows import Rows
 from xmppd.xml.scan import Engine, Limits
-from xmppd.xml.stanza import Stanza
 
 if TYPE_CHECKING:
-    from xmppd.net.c2s import C2SConnection
+    from xmppd.net.c2s.stream import Stream
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 1.0
+
+LINGER_SECONDS = 3.0
+"""How long a closed stream waits for the peer to hang up before the connection is cut."""
 
 PATIENCE_SECONDS = 5.0
 """How long a login may take while others wait for its place."""
@@ -58,32 +57,27 @@ class Service:
         self,
         rules: ServiceRules,
         *,
-        shared: Shared,
+        tempo: Tempo,
         engine: Engine,
         domains: frozenset[str],
         default_domain: str,
         lang: str,
-        mechanisms: Sequence[Mechanism],
+        rows: Rows,
         binding: Binding,
         router: Router,
-        iqs: Iqs,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        self.shared = shared
+        self.tempo = tempo
         self.engine = engine
         self.domains = domains
         self.default_domain = default_domain
         self.lang = lang
-        self.certificates: Certificates
-        """To be set before the first connection comes."""
         self.binding = binding
         self.route = router.take
-        self.early_handler: Callable[[Stanza], Handler | None] = iqs.early
         self.spawn = spawn
-        self.mechanisms = mechanisms
-        self.login_features = b""
-        self.connections: set[C2SConnection] = set()
-        self._strangers: dict[C2SConnection, float] = {}
+        self.rows = rows
+        self.connections: set[Stream] = set()
+        self._strangers: dict[Stream, float] = {}
         self._per_address: dict[str, int] = {}
         self._pings = 0
         self.ebb = Ebb()
@@ -93,7 +87,6 @@ class Service:
     def apply(self, rules: ServiceRules) -> None:
         """Take over new rules; connections that are open keep their scanner's limits."""
         self.rules = rules
-        self.must_encrypt = rules.must_encrypt
         self.limits = rules.limits
         self.limits_before_login = rules.limits_before_login
 
@@ -111,7 +104,7 @@ class Service:
         return since is not None and self._is_late(since)
 
     def _is_late(self, since: float) -> bool:
-        return since < self.shared.clock() - PATIENCE_SECONDS
+        return since < self.tempo.clock() - PATIENCE_SECONDS
 
     def _make_room(self) -> bool:
         """End the oldest login when it is late; whether it was."""
@@ -122,14 +115,14 @@ class Service:
         oldest.fail(StreamError("connection-timeout", "The login took too long."))
         return True
 
-    def admit(self, connection: C2SConnection) -> StreamError | None:
+    def admit(self, connection: Stream) -> StreamError | None:
         """Count a new connection; what to refuse it with, if at all."""
         rules, peer = self.rules, connection.peer
         full = 0 < rules.connections <= len(self.connections)
         crowded = 0 < rules.connections_before_login <= len(self._strangers) and not self._make_room()
         here = self._per_address.get(peer, 0)
         self.connections.add(connection)
-        self._strangers[connection] = self.shared.clock()
+        self._strangers[connection] = self.tempo.clock()
         self._per_address[peer] = here + 1
         if self.draining:
             return StreamError("system-shutdown")
@@ -142,7 +135,7 @@ class Service:
         """How many connections have not logged in."""
         return len(self._strangers)
 
-    def logged_in(self, connection: C2SConnection) -> None:
+    def logged_in(self, connection: Stream) -> None:
         """A connection has a session now."""
         if self._strangers.pop(connection, None) is not None:
             left = self._per_address[connection.peer] - 1
@@ -151,7 +144,7 @@ class Service:
             else:
                 del self._per_address[connection.peer]
 
-    def forget(self, connection: C2SConnection) -> None:
+    def forget(self, connection: Stream) -> None:
         """A connection is gone."""
         self.logged_in(connection)
         self.connections.discard(connection)
@@ -160,12 +153,6 @@ class Service:
         """Give up the room of those who have gone: a set keeps the table of its greatest size."""
         self.connections = set(self.connections)
         self._strangers = dict(self._strangers)
-
-    def authenticator(self, connection: C2SConnection, before: Authenticator | None) -> Authenticator:
-        """A SASL negotiation for the stream as it is now; failed attempts on this connection count on."""
-        channel = Channel(connection.domain, connection.secure, connection.channel_bindings)
-        attempts = self.rules.attempts if before is None else before.attempts
-        return Authenticator(self.mechanisms, channel, attempts=attempts)
 
     def shut_down(self) -> None:
         """Send every client away with system-shutdown; newcomers too (RFC 6120 4.9.3.22)."""
@@ -186,13 +173,13 @@ class Service:
         SWEEP_SECONDS. What takes long is spread over turns.
         """
         self.ebb.look(len(self.connections))
-        self._sweep_on(self._sweeping(self.shared.clock()))
+        self._sweep_on(self._sweeping(self.tempo.clock()))
 
     def _sweep_on(self, steps: Iterator[None]) -> None:
         end = time.perf_counter() + SLICE_SECONDS
         for _ in steps:
             if time.perf_counter() > end:
-                self.shared.turns.call(lambda: self._sweep_on(steps))
+                self.tempo.turns.call(lambda: self._sweep_on(steps))
                 return
 
     def _sweeping(self, now: float) -> Iterator[None]:
@@ -201,17 +188,18 @@ class Service:
             yield
             if since >= deadline:
                 break
-            if connection.ending_since is None and connection.session is None:
+            if connection.link.ending_since is None and connection.session is None:
                 connection.fail(StreamError("connection-timeout", "The login took too long."))
         for connection in list(self.connections):
             yield
-            if connection.ending_since is not None:
-                if now - connection.ending_since > LINGER_SECONDS:
-                    connection.cut()
+            link = connection.link
+            if link.ending_since is not None:
+                if now - link.ending_since > LINGER_SECONDS:
+                    link.cut()
             elif connection.session is not None:
-                self._look_after(connection, now - connection.heard)
+                self._look_after(connection, now - link.heard)
 
-    def _look_after(self, connection: C2SConnection, silence: float) -> None:
+    def _look_after(self, connection: Stream, silence: float) -> None:
         """White space first, then a ping that wants an answer, then the end (XEP-0199, RFC 6120 4.6.1)."""
         rules = self.rules
         if rules.ping_after and silence > rules.ping_after:
@@ -224,4 +212,4 @@ class Service:
                 connection.fail(StreamError("connection-timeout"))
         elif rules.whitespace_after and silence > rules.whitespace_after and not connection.nudged:
             connection.nudged = True
-            connection.write(b" ")
+            connection.link.nudge()

@@ -1,0 +1,33 @@
+"""The framing of TCP: one long document in each direction (RFC 6120 4.2)."""
+
+from __future__ import annotations
+
+import secrets
+
+from xmppd import ns
+from xmppd.xml.build import escape_attribute
+from xmppd.xml.scan import Scanner
+
+END = b"</stream:stream>"
+
+
+class DocumentFraming(Scanner):
+    """A scanner that can speak, too."""
+
+    __slots__ = ()
+
+    def header(self, domain: str, to: str, lang: str) -> bytes:
+        """See `Framing.header`."""
+        attrs = f"id='{secrets.token_hex(16)}'"
+        if domain:
+            attrs += f" from='{escape_attribute(domain)}'"
+        if to:
+            attrs += f" to='{escape_attribute(to)}'"
+        return (
+            f"<?xml version='1.0'?><stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' {attrs} "
+            f"version='1.0' xml:lang='{escape_attribute(lang)}'>"
+        ).encode()
+
+    def end(self) -> bytes:
+        """See `Framing.end`."""
+        return END

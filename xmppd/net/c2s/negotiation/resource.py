@@ -1,0 +1,76 @@
+"""Binding a resource, with which a session begins (RFC 6120 7), and what is then there to be used."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from xmppd import ns
+from xmppd.core import iqs
+from xmppd.core.binding import Binding
+from xmppd.core.sessions import Session
+from xmppd.errors import StanzaError
+from xmppd.net.c2s.stream import Stream
+from xmppd.stream.rows import Negotiable, Phase, Waiting, iq_set_of, negotiates, offers
+from xmppd.xml import build
+from xmppd.xml.stanza import Stanza
+
+OFFER = f"<bind xmlns='{ns.BIND}'/>".encode()
+SESSION_OFFER = f"<session xmlns='{ns.SESSION}'><optional/></session>".encode()
+ROSTER_OFFER = f"<ver xmlns='{ns.ROSTER_VERSIONING}'/><sub xmlns='{ns.PREAPPROVAL}'/>".encode()
+
+
+class Resource:
+    """Opens the session of a stream."""
+
+    def __init__(self, binding: Binding) -> None:
+        self._binding = binding
+
+    @offers(Phase.BIND)
+    def feature(self, stream: Negotiable) -> bytes:
+        """RFC 6120 7.4."""
+        return OFFER
+
+    @negotiates(Phase.BIND, iq_set_of(f"{{{ns.BIND}}}bind"))
+    def bind(self, stream: Stream, stanza: Stanza) -> Waiting:
+        """Answer with the full JID (RFC 6120 7.6, 7.7)."""
+        account = stream.account
+        wanted = stanza.xml[0].findtext(f"{{{ns.BIND}}}resource") or ""
+        try:
+            iqs.check(stanza)
+            session = self._binding.bind(account, wanted, stream, stream.lang)
+        except StanzaError as error:
+            stream.write(build.error_reply(stanza, account, error))
+            return None
+        waiting = self._binding.announce(session)
+        if waiting is not None:
+            return self._begin_later(stream, stanza, session, waiting)
+        self._begin(stream, stanza, session)
+        return None
+
+    async def _begin_later(
+        self, stream: Stream, stanza: Stanza, session: Session, waiting: Awaitable[None]
+    ) -> None:
+        await waiting
+        if stream.link.is_over:
+            self._binding.end(session)
+        else:
+            self._begin(stream, stanza, session)
+
+    @staticmethod
+    def _begin(stream: Stream, stanza: Stanza, session: Session) -> None:
+        stream.bound(session)
+        session.begin(build.iq_result(stanza, "", build.bound(session.full)))
+
+
+class SessionOffers:
+    """What a bound session may use, announced before."""
+
+    @offers(Phase.BIND)
+    def establishment(self, stream: Negotiable) -> bytes:
+        """RFC 3921 3, as something that may be left out."""
+        return SESSION_OFFER
+
+    @offers(Phase.BIND)
+    def rosters(self, stream: Negotiable) -> bytes:
+        """RFC 6121 2.6.1 and 3.4.3."""
+        return ROSTER_OFFER

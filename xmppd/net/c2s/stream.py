@@ -1,0 +1,352 @@
+"""A client's stream: negotiation by the table of rows, then stanzas to the router (RFC 6120 4 to 7)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Iterator, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xmppd import ns
+from xmppd.core.sessions import Session
+from xmppd.errors import StreamError
+from xmppd.jid import Jid
+from xmppd.net.pace import FEW, Pause, TokenBucket, paced
+from xmppd.stream import opening as openings
+from xmppd.stream.link import Framing, Link
+from xmppd.stream.rows import Phase, Waiting
+from xmppd.xml import build
+from xmppd.xml.scan import Event, StreamClose, StreamOpen
+from xmppd.xml.stanza import Stanza
+
+if TYPE_CHECKING:
+    from xmppd.net.c2s.service import Service
+
+log = logging.getLogger(__name__)
+
+PING = build.serialize(build.element(f"{{{ns.PING}}}ping"))
+
+
+class Negotiation:
+    """What is known of a stream that is not bound yet; given up when it is."""
+
+    __slots__ = ("account", "greeted", "kept", "phase")
+
+    def __init__(self) -> None:
+        self.phase = Phase.HEADER
+        self.greeted = False
+        self.account = ""
+        self.kept: dict[str, Any] = {}
+
+
+class Stream:
+    """One client, whatever carries it. It is its session's connection once a resource is bound."""
+
+    __slots__ = (
+        "_awaited",
+        "_backlog",
+        "_bucket",
+        "_negotiation",
+        "_service",
+        "_waiting",
+        "domain",
+        "framing",
+        "lang",
+        "link",
+        "nudged",
+        "pinged",
+        "session",
+    )
+
+    def __init__(self, service: Service, link: Link, framing: Framing) -> None:
+        framing.stepwise = True
+        self.link = link
+        self.framing = framing
+        self.session: Session | None = None
+        self.domain = ""
+        self.lang = ""
+        self.nudged = False
+        self.pinged = False
+        self._service = service
+        self._negotiation: Negotiation | None = Negotiation()
+        self._bucket: TokenBucket | None = None
+        self._awaited: list[Awaitable[None]] | None = None
+        self._backlog: Iterator[Event | Pause] | None = None
+        self._waiting = False
+
+    # what it is
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for operators."""
+        return self.link.peer
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS protects it."""
+        return self.link.secure
+
+    @property
+    def clogged(self) -> bool:
+        """Whether more is unsent than should be."""
+        return self.link.clogged
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        return Phase.BOUND if self._negotiation is None else self._negotiation.phase
+
+    @property
+    def account(self) -> str:
+        """Who has logged in, "" before that."""
+        if self._negotiation is not None:
+            return self._negotiation.account
+        return self.session.account if self.session is not None else ""
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether TLS is required, and not there yet."""
+        return self._service.rules.must_encrypt and self.link.can_encrypt
+
+    @property
+    def kept(self) -> MutableMapping[str, Any]:
+        """See `Negotiable.kept`."""
+        assert self._negotiation is not None
+        return self._negotiation.kept
+
+    # what its link tells
+
+    def begun(self) -> None:
+        """The link is there; the client may be one too many."""
+        refusal = self._service.admit(self)
+        if refusal is not None:
+            self.fail(refusal)
+
+    def received(self, data: bytes) -> None:
+        """See `Carried.received`."""
+        self.pinged = self.nudged = False
+        if self.session is None:
+            self._negotiate(data)
+        else:
+            events = self.framing.feed(data)
+            count, bucket = len(events), self._bucket
+            is_free = count <= FEW and (bucket is None or bucket.take_all(count))
+            self._run(iter(events) if is_free else paced(events, bucket, self._service.tempo.slice))
+
+    def drained(self) -> None:
+        """See `Carried.drained`."""
+        self._go_on()
+
+    def broken(self) -> None:
+        """See `Carried.broken`."""
+        self._service.forget(self)
+        session, self.session = self.session, None
+        if session is not None:
+            self._service.binding.end(session)
+
+    @property
+    def is_busy(self) -> bool:
+        """See `Carried.is_busy`."""
+        return self._waiting or self._backlog is not None
+
+    # events in their order
+
+    def _run(self, events: Iterator[Event | Pause]) -> None:
+        """Process what was read, up to the first stanza whose handler has to wait."""
+        route, taken = self._service.route, self._service.rows.bound
+        link, session = self.link, self.session
+        try:
+            for event in events:
+                if event.__class__ is Stanza and session is not None and event.kind not in taken:
+                    waiting = route(session, event)
+                else:
+                    waiting = self._meet(event)
+                session = self.session
+                if waiting is not None:
+                    self._wait(waiting, events)
+                    return
+                if link.ending_since is not None:
+                    return
+                if link.clogged:
+                    self._backlog = events
+                    return
+        except StreamError as error:
+            self.fail(error)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours ends this stream, and no other
+            self._give_up(error)
+
+    def _wait(self, waiting: Awaitable[None], rest: Iterator[Event | Pause]) -> None:
+        """Stop reading until a handler is done, then go on with what was read before."""
+        self._waiting = True
+        self._backlog = rest
+        if self._awaited is not None:
+            self._awaited.append(waiting)
+            return
+        self.link.regulate()
+        self._service.spawn(self._resume([waiting]))
+
+    async def _resume(self, awaited: list[Awaitable[None]]) -> None:
+        """Wait for a handler, go on, and wait here again for the next one that has to be waited for."""
+        self._awaited = awaited
+        try:
+            while awaited:
+                await self._outcome(awaited.pop())
+                self._waiting = False
+                self._go_on()
+        finally:
+            self._awaited = None
+
+    async def _outcome(self, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except StreamError as error:
+            self.fail(error)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours ends this stream, and no other
+            self._give_up(error)
+
+    def _go_on(self) -> None:
+        """Process what was read before, and then read on, unless something is in the way."""
+        if self._must_stop():
+            return
+        backlog, self._backlog = self._backlog, None
+        if backlog is not None:
+            self._service.tempo.slice.begin()  # waiting is no work
+            self._run(backlog)
+        if not self._must_stop():
+            self._negotiate(b"")
+        self.link.regulate()
+
+    def _must_stop(self) -> bool:
+        """Whether nothing may be processed now: a handler waits, our output does, or this is the end."""
+        return self._waiting or self.link.clogged or self.link.is_over
+
+    def _give_up(self, error: Exception) -> None:
+        log.error("stream-failed", exc_info=error, extra={"jid": self.account, "peer": self.peer})
+        self.fail(StreamError("internal-server-error"))
+
+    # what a session and the service say
+
+    def write(self, data: bytes) -> None:
+        """Send one first-level element now."""
+        self.link.write(data)
+
+    def write_all(self, elements: Sequence[bytes]) -> None:
+        """Send several."""
+        self.link.write_all(elements)
+
+    def close(self, error: StreamError | None) -> None:
+        """End the stream from our side (RFC 6120 4.4, 4.9)."""
+        self.session = self._backlog = None
+        last = [] if error is None else [build.stream_error(error)]
+        if self._negotiation is not None and not self._negotiation.greeted:
+            domain = self.domain or self._service.default_domain
+            last.insert(0, self.framing.header(domain, "", self._service.lang))
+        self.link.finish([*last, self.framing.end()])
+
+    def fail(self, error: StreamError) -> None:
+        """End the stream because of the client; its session goes first, so that nothing more is sent
+        to it.
+        """
+        session = self.session
+        if session is not None:
+            self._service.binding.end(session, error)
+        else:
+            self.close(error)
+
+    def ping(self, id: str) -> None:
+        """Ask the client whether it is still there (XEP-0199)."""
+        session = self.session
+        if session is not None:
+            head = build.start_tag("iq", {"type": "get", "id": id, "from": self.domain, "to": session.full})
+            session.send(head + b">" + PING + b"</iq>")
+
+    # negotiation
+
+    def _negotiate(self, data: bytes) -> None:
+        """One first-level element at a time: each may change how the bytes behind it are to be read."""
+        while True:
+            events = self.framing.feed(data)
+            data = b""
+            if not events:
+                return
+            self._run(iter(events))
+            if self._must_stop():
+                return
+
+    def _meet(self, event: Event | Pause) -> Waiting:
+        """An event of a stream that is not bound, or anything but a stanza on one that is."""
+        if isinstance(event, Stanza):
+            return self._element(event)
+        if isinstance(event, StreamOpen):
+            self._open(event)
+        elif isinstance(event, StreamClose):
+            self._closed_by_client()
+        elif isinstance(event, Pause):
+            self.link.heard = self._service.tempo.clock()  # it is we who do not listen
+            return self._service.tempo.turns.rest(event.seconds)
+        else:
+            self.fail(event)
+        return None
+
+    def _element(self, stanza: Stanza) -> Waiting:
+        rows = self._service.rows
+        if self.session is not None:
+            return rows.bound[stanza.kind](self, stanza)
+        return rows.negotiator(self, stanza)(self, stanza)
+
+    def _closed_by_client(self) -> None:
+        session = self.session
+        if session is not None:
+            self._service.binding.end(session)
+        else:
+            self.close(None)
+
+    def _open(self, opening: StreamOpen) -> None:
+        """Answer a stream header with ours and the features of the moment (RFC 6120 4.3)."""
+        service, negotiation = self._service, self._negotiation
+        assert negotiation is not None
+        try:
+            domain = openings.domain_of(opening, service.domains)
+            if negotiation.account and domain != self.domain:
+                raise StreamError("not-authorized", "The domain changed in mid-stream.")
+        except StreamError as error:
+            self.fail(error)
+            return
+        self.domain = domain
+        self.lang = openings.lang_of(opening)
+        negotiation.greeted = True
+        negotiation.phase = Phase.BIND if negotiation.account else Phase.LOGIN
+        header = self.framing.header(domain, openings.sender_of(opening), service.lang)
+        self.write_all((header, service.rows.features(self)))
+
+    def exchanging(self, is_going_on: bool) -> None:
+        """See `Negotiable.exchanging`."""
+        assert self._negotiation is not None
+        self._negotiation.phase = Phase.EXCHANGE if is_going_on else Phase.LOGIN
+
+    def encrypt(self) -> None:
+        """See `Negotiable.encrypt`. Plaintext that is here already is thrown away."""
+        assert self._negotiation is not None
+        self._negotiation.phase = Phase.HEADER
+        self.framing.restart(discard=True)
+        self.link.start_tls()
+
+    def authenticated(self, local: str) -> None:
+        """See `Negotiable.authenticated`."""
+        negotiation = self._negotiation
+        assert negotiation is not None
+        negotiation.account = Jid.of(local, self.domain).bare
+        negotiation.phase = Phase.HEADER
+        negotiation.kept.clear()
+        self.framing.restart()
+        log.info("login", extra={"jid": negotiation.account, "peer": self.peer})
+
+    def bound(self, session: Session) -> None:
+        """Stanzas flow from now on, as those of this session."""
+        service = self._service
+        self.session = session
+        self._negotiation = None
+        self.framing.limits = service.limits
+        self.framing.stepwise = False
+        if service.rules.stanza_rate:
+            self._bucket = TokenBucket(service.rules.stanza_rate, service.rules.stanza_burst)
+        service.logged_in(self)

@@ -1,0 +1,189 @@
+"""The negotiation of a client's stream as one table, the sum of the rows that modules and plugins bring (RFC
+6120 4.3): what is offered in which phase, and who takes an element that comes in it.
+
+A row is a method marked by `negotiates`, an offer one marked by `offers`. The table
+holds no stream and does nothing: a stream asks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Protocol
+
+from xmppd.errors import StreamError
+from xmppd.marks import Method, mark, marked
+from xmppd.stream.link import Link
+from xmppd.xml.stanza import Stanza
+
+
+class Phase(Enum):
+    """Where a stream stands."""
+
+    HEADER = "waiting for a stream header"
+    LOGIN = "features were offered, nobody is authenticated"
+    EXCHANGE = "an exchange that proves who the client is goes on"
+    BIND = "authenticated; a resource has to be bound"
+    BOUND = "stanzas flow"
+
+
+class Negotiable(Protocol):
+    """A stream as rows and offers see it."""
+
+    domain: str
+    """The domain that the client opened the stream to."""
+    lang: str
+    """The stream's language (RFC 6120 4.7.4), "" for none."""
+    session: Any
+    """The `Session` once a resource is bound, else None."""
+
+    @property
+    def link(self) -> Link:
+        """What carries it."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+
+    @property
+    def account(self) -> str:
+        """Who has logged in, "" before that."""
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether TLS is required, and not there yet."""
+
+    @property
+    def kept(self) -> MutableMapping[str, Any]:
+        """What rows remember of the stream until a resource is bound; keys are their namespaces."""
+
+    def write(self, data: bytes) -> None:
+        """Send one first-level element."""
+
+    def write_all(self, elements: Sequence[bytes]) -> None:
+        """Send several."""
+
+    def exchanging(self, is_going_on: bool) -> None:
+        """An exchange began (phase EXCHANGE), or ended without success (phase LOGIN)."""
+
+    def encrypt(self) -> None:
+        """Begin TLS; the client opens the stream anew (RFC 6120 5.4.3.3)."""
+
+    def authenticated(self, local: str) -> None:
+        """The client is this localpart in the stream's domain; it opens the stream anew (RFC 6120 6.4.6)."""
+
+    def fail(self, error: StreamError) -> None:
+        """End the stream because of the client."""
+
+    def close(self, error: StreamError | None) -> None:
+        """End it from our side."""
+
+
+Waiting = Awaitable[None] | None
+Negotiator = Callable[[Any, Stanza], Waiting]
+"""Takes a `Negotiable` and the element; StreamError ends the stream, which is not read while this waits."""
+Offer = Callable[[Any], bytes]
+"""The features for a `Negotiable`, serialised; b"" for none at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Who takes an element in a phase. With `exposed` also where TLS is required and not there yet."""
+
+    phase: Phase
+    element: str
+    exposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """That something is offered in a phase. With `exposed` also where TLS is required and not there yet."""
+
+    phase: Phase
+    exposed: bool = False
+
+
+STANZAS: Final = frozenset(("message", "presence", "iq"))
+ANY_IQ: Final = "iq"
+_NOT_AUTHORIZED = StreamError("not-authorized")
+_UNSUPPORTED = StreamError("unsupported-stanza-type")
+_VIOLATION = StreamError("policy-violation", "This is not the time for it.")
+
+
+def negotiates(phase: Phase, *elements: str, exposed: bool = False) -> Callable[[Method], Method]:
+    """Marks the `Negotiator` of elements, named by Clark name, `iq_set_of`, or `ANY_IQ` for all other iqs.
+
+    On a bound stream stanzas are not for rows but for the router.
+    """
+
+    def add(method: Method) -> Method:
+        for name in elements:
+            mark(method, Row(phase, name, exposed))
+        return method
+
+    return add
+
+
+def offers(phase: Phase, *, exposed: bool = False) -> Callable[[Method], Method]:
+    """Marks an `Offer`: features that are announced whenever the stream enters this phase."""
+    return lambda method: mark(method, Feature(phase, exposed))
+
+
+def iq_set_of(payload: str) -> str:
+    """The name for `negotiates` of an iq set with this payload (a Clark name)."""
+    return f"iq set {payload}"
+
+
+class Rows:
+    """The compiled table."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[Phase, str], tuple[Row, Negotiator]] = {}
+        self._offers: dict[Phase, list[tuple[Feature, Offer]]] = {}
+        self._known: frozenset[str] = frozenset()
+        self.bound: dict[str, Negotiator] = {}
+        """What may come on a bound stream besides stanzas."""
+
+    def compile(self, owners: Iterable[object]) -> None:
+        """Replace the table by the rows of these objects; ValueError when two claim the same."""
+        rows: dict[tuple[Phase, str], tuple[Row, Negotiator]] = {}
+        offered: dict[Phase, list[tuple[Feature, Offer]]] = {phase: [] for phase in Phase}
+        for owner in owners:
+            for method, row in marked(owner, Row):
+                if (key := (row.phase, row.element)) in rows:
+                    raise ValueError(f"two take {row.element} in the phase {row.phase.name}")
+                rows[key] = row, method
+            for method, feature in marked(owner, Feature):
+                offered[feature.phase].append((feature, method))
+        self._rows, self._offers = rows, offered
+        self._known = frozenset(name for _, name in rows)
+        self.bound = {name: taker for (phase, name), (_, taker) in rows.items() if phase is Phase.BOUND}
+
+    def features(self, stream: Negotiable) -> bytes:
+        """`<stream:features/>` for the phase of a stream (RFC 6120 4.3.2)."""
+        exposed = stream.is_exposed
+        parts = [b"<stream:features>"]
+        for feature, offer in self._offers[stream.phase]:
+            if feature.exposed or not exposed:
+                parts.append(offer(stream))
+        parts.append(b"</stream:features>")
+        return b"".join(parts)
+
+    def negotiator(self, stream: Negotiable, stanza: Stanza) -> Negotiator:
+        """Who takes an element of a stream that is not bound; StreamError for what nobody does."""
+        phase, name = stream.phase, stanza.kind
+        found = self._rows.get((phase, name))
+        if name == "iq" and stanza.type == "set":
+            found = self._rows.get((phase, iq_set_of(stanza.payload)), found)
+        if found is not None and (found[0].exposed or not stream.is_exposed):
+            return found[1]
+        raise self._unclaimed(name)
+
+    def _unclaimed(self, name: str) -> StreamError:
+        """Stanzas too early are not-authorized (RFC 6120 4.9.3.12), what is for another time breaks the
+        policy, the rest is unsupported.
+        """
+        if name in STANZAS:
+            return _NOT_AUTHORIZED
+        return _VIOLATION if name in self._known else _UNSUPPORTED
