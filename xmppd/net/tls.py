@@ -82,8 +82,11 @@ class TlsLayer:
         """Bytes for the wire that are due without anything said: handshake, alerts, tickets."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
-    def close(self) -> bytes:
-        """Bytes that say goodbye (close_notify)."""
+    def close(self, last: bytes = b"") -> bytes:
+        """Bytes that say `last`, where a handshake has made that possible, and goodbye (close_notify)."""
+        records = b""
         with contextlib.suppress(ssl.SSLError):  # the peer's own is not here yet, and not waited for
+            if last and self.established:
+                records = self.send(last)
             self._object.unwrap()
-        return self.output()
+        return records + self.output()

@@ -172,11 +172,13 @@ class Wire(asyncio.BufferedProtocol):
         """
         if self.transport is None or self.ending_since is not None:
             return
-        if self._tls is None or self._tls.established:
-            self.write_all(last)
-        if self._tls is not None:
-            self.transport.write(self._tls.close())
+        # In one piece with the goodbye of TLS: a client that reads the end of the stream alone may take it
+        # for the answer to a logout, and not come back.
+        data = b"".join(last)
+        self.transport.write(data if self._tls is None else self._tls.close(data))
         self.ending_since = self._shared.clock()
+        if self.clogged and self.transport.get_write_buffer_size() > self._shared.rules.hard:
+            self.transport.abort()
         if self.transport.is_closing():
             return
         if not self.transport.is_reading():
