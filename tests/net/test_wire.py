@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from xmppd.net.certificates import Certificates, development_certificate
+from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared, Wire, WireRules
 
 END = b"</stream:stream>"
@@ -45,17 +46,19 @@ class Recorder(asyncio.Transport):
         return True
 
 
-class Listening(Wire):
-    """A wire that keeps what it receives."""
+class Deaf:
+    """A stream that is told of everything and does nothing."""
 
     is_busy = False
 
-    def __init__(self, shared: Shared) -> None:
-        super().__init__(shared)
-        self.heard_data = b""
+    def begun(self) -> None:
+        pass
 
     def received(self, data: bytes) -> None:
-        self.heard_data += data
+        pass
+
+    def drained(self) -> None:
+        pass
 
     def broken(self) -> None:
         pass
@@ -65,8 +68,10 @@ class Peer:
     """A client of TLS and a wire, joined in memory; with a version their handshake is done."""
 
     def __init__(self, folder: Path, version: ssl.TLSVersion | None) -> None:
-        self.shared = Shared(WireRules(), lambda: 0.0)
-        self.wire, self.transport = Listening(self.shared), Recorder()
+        self.shared = Shared(WireRules(), Tempo(lambda: 0.0))
+        self.shared.certificates = Certificates(development_certificate(folder, ["localhost"]))
+        self.wire, self.transport = Wire(self.shared), Recorder()
+        self.wire.stream = Deaf()
         self.wire.connection_made(self.transport)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -75,7 +80,7 @@ class Peer:
         if version is not None:
             context.minimum_version = context.maximum_version = version
         self.tls = context.wrap_bio(self._incoming, self._outgoing)
-        self.wire.start_tls(Certificates(development_certificate(folder, ["localhost"])).context)
+        self.wire.start_tls()
         while version is not None:
             try:
                 self.tls.do_handshake()
@@ -107,7 +112,7 @@ def test_the_end_of_the_stream_and_of_tls_go_out_in_one_piece(
 ) -> None:
     peer = Peer(tmp_path, version)
     peer.take()
-    peer.wire.finish(last)
+    peer.wire.finish([last[:9], last[9:]])
     assert len(peer.take()) == 1
     said = b""
     while len(said) < len(last):
@@ -119,7 +124,7 @@ def test_the_end_of_the_stream_and_of_tls_go_out_in_one_piece(
 
 def test_before_the_handshake_nothing_is_said_in_plain_text(tmp_path: Path) -> None:
     peer = Peer(tmp_path, None)
-    peer.wire.finish(END)
+    peer.wire.finish([END])
     assert b"stream" not in b"".join(peer.take())
     assert peer.transport.has_ended
 
@@ -127,8 +132,8 @@ def test_before_the_handshake_nothing_is_said_in_plain_text(tmp_path: Path) -> N
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 def test_nothing_is_said_after_the_end(tmp_path: Path, version: ssl.TLSVersion) -> None:
     peer = Peer(tmp_path, version)
-    peer.wire.finish(END)
+    peer.wire.finish([END])
     peer.take()
-    peer.wire.finish(END)
+    peer.wire.finish([END])
     peer.wire.write(b"more")
     assert peer.take() == []
