@@ -376,7 +376,8 @@ def binding_rules(config: Config) -> BindingRules:
 
 def presence_rules(config: Config) -> PresenceRules:
     """How many copies of its presence a session may cause."""
-    return PresenceRules(config.limits.presence_copy_rate, config.limits.presence_copy_burst)
+    limits = config.limits
+    return PresenceRules(limits.presence_copy_rate, limits.presence_copy_burst, limits.presence_bytes)
 
 
 def service_rules(config: Config) -> ServiceRules:
@@ -416,7 +417,8 @@ def http_rules(config: Config) -> HttpRules:
 
 def wire_rules(config: Config) -> WireRules:
     """How much unsent output a client may cause."""
-    return WireRules(config.limits.write_buffer_soft, config.limits.write_buffer_hard)
+    limits = config.limits
+    return WireRules(limits.write_buffer_soft, limits.write_buffer_hard, limits.unsent_bytes)
 
 
 def shared_cache(config: Config) -> SharedCache | None:

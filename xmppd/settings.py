@@ -252,8 +252,10 @@ class LimitsConfig(Section):
     roster_items: Size = 1_000
     roster_groups_per_item: Count = 10
     name_bytes: Annotated[int, Field(ge=1)] = 1_023
-    write_buffer_soft: Size = 1_048_576
+    presence_bytes: Annotated[int, Field(ge=1_024)] = 16_384
+    write_buffer_soft: Size = 131_072
     write_buffer_hard: Annotated[Size, _not_below("write_buffer_soft"), ALWAYS] = 4_194_304
+    unsent_bytes: Annotated[Size, _not_below("write_buffer_hard"), ALWAYS] = 268_435_456
     stanza_rate: Annotated[float, Field(ge=0)] = 0.0
     stanza_burst: Size = 100
     presence_copy_rate: Annotated[float, Field(ge=0)] = 5_000.0

@@ -402,10 +402,9 @@ class World:
         quiet = 0
         while quiet < 3:
             await asyncio.sleep(0)
-            moved = sum(client.pump() for client in self.clients) > 0
+            moved = sum(client.pump() for client in self.clients) > 0 or self.app.cork.is_due
             if self.app.jobs:
-                await self.app.jobs.settle()
-                moved = True
+                moved = await self.app.jobs.settle() or moved
             elif self.app.lasting:
                 moved = await self.app.lasting.settle(LASTING_SECONDS) or moved
             quiet = 0 if moved else quiet + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -111,11 +111,20 @@ class LastSeen:
         words = await self._words(contacts)
         # Few have said anything, so few rosters are read, side by side.
         due = [contact for contact in contacts if words[contact] is not SILENCE]
-        for contact, roster in zip(due, await asyncio.gather(*map(self._roster, due)), strict=True):
+        rosters = await asyncio.gather(*map(self._roster, due))
+        shown = session.give(self._shown(session, dict(zip(due, rosters, strict=True)), words))
+        if shown is not None:
+            await shown
+
+    def _shown(
+        self, session: Session, rosters: Mapping[str, Roster], words: Mapping[str, Broadcast]
+    ) -> Iterator[bytes]:
+        """The last words of those who are away still when the client takes them."""
+        for contact, roster in rosters.items():
             last = self._known.get(contact) or words[contact]  # it may have come and gone meanwhile
             may_see = roster.is_follower(session.account) and self._is_due(session, contact)
             if may_see and last is not SILENCE:
-                session.send(last.head + session.live.to_stamp + last.tail)
+                yield last.head + session.live.to_stamp + last.tail
 
     async def _words(self, accounts: Sequence[str]) -> dict[str, Broadcast]:
         known = {account: self._known.get(account) for account in accounts}

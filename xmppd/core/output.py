@@ -4,10 +4,11 @@ a session writes to.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from xmppd.errors import StreamError
@@ -42,7 +43,9 @@ class Connection(Protocol):
 
     @property
     def clogged(self) -> bool:
-        """Whether more is unsent than the client should leave unread."""
+        """Whether more is unsent than the client should leave unread: bursts wait. When that is over,
+        `Session.drained` is called.
+        """
 
     def write(self, data: bytes) -> None:
         """Send one stanza now."""
@@ -60,7 +63,7 @@ class Nowhere:
     __slots__ = ()
     peer: Final = ""
     secure: Final = False
-    clogged: Final = False
+    clogged: Final = True
 
     def write(self, data: bytes) -> None:
         """Nobody reads it."""
@@ -100,6 +103,45 @@ class Kept(list[bytes]):
             overflown()
 
 
+class Burst:
+    """Stanzas that are drawn from an iterator one by one, as somebody can take them."""
+
+    __slots__ = ("_done", "_stanzas")
+
+    def __init__(self, stanzas: Iterator[bytes]) -> None:
+        self._stanzas = stanzas
+        self._done: asyncio.Future[None] | None = None
+
+    def next(self) -> bytes | None:
+        """The next stanza; None when there is no other, or none can be made."""
+        try:
+            return next(self._stanzas, None)
+        except Exception:  # a mistake of ours costs the rest of this burst, and nothing else
+            log.exception("burst-failed")
+            return None
+
+    def done(self) -> asyncio.Future[None]:
+        """What is done when all were drawn, or nobody will draw the rest."""
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
+        return self._done
+
+    def finish(self) -> None:
+        """No more is drawn."""
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+
+class Bursts:
+    """Those of one session, one after the other; `is_due` says that the cork has it on its list."""
+
+    __slots__ = ("is_due", "queue")
+
+    def __init__(self) -> None:
+        self.queue: deque[Burst] = deque()
+        self.is_due = False
+
+
 class Outlet(Protocol):
     """Whom the cork writes for: a session."""
 
@@ -110,15 +152,19 @@ class Outlet(Protocol):
     def flush(self) -> None:
         """Write what is queued."""
 
+    def draw(self, end: float) -> bool:
+        """Queue what bursts hold until `end`; whether to go on in the next turn."""
+
 
 class Cork:
     """The sessions with output waiting. Each is written to once per turn of the event loop, but for those
     that only wait for copies of what went to many: they come last, as many in a turn as SLICE_SECONDS allow.
+    Then bursts are drawn for as long.
 
-    `kept_bytes` is how much is kept for one of them that cannot be written to.
+    `kept_bytes` is how much is kept for one of them that cannot be written to, `is_due` whether any waits.
     """
 
-    __slots__ = ("_clock", "_dirty", "_is_due", "_patient", "call_soon", "kept_bytes")
+    __slots__ = ("_dirty", "_givers", "_patient", "call_soon", "clock", "is_due", "kept_bytes")
 
     def __init__(
         self,
@@ -128,44 +174,65 @@ class Cork:
     ) -> None:
         self.kept_bytes = kept_bytes
         self.call_soon = call_soon
-        self._clock = clock
-        self._is_due = False
+        self.clock = clock
+        self.is_due = False
         self._dirty: list[Outlet] = []
         self._patient: deque[Outlet] = deque()
+        self._givers: deque[Outlet] = deque()
 
     def add(self, session: Outlet) -> None:
         """Have the session's out-list written at the end of this turn; called when its first bytes
         come in.
         """
-        if not self._is_due:
-            self._is_due = True
+        if not self.is_due:
+            self.is_due = True
             self.call_soon(self.flush)
         self._dirty.append(session)
 
     def add_patient(self, session: Outlet) -> None:
         """The same, at the end of this turn or of one of the next."""
-        if not self._is_due:
-            self._is_due = True
+        if not self.is_due:
+            self.is_due = True
             self.call_soon(self.flush)
         self._patient.append(session)
 
+    def add_giver(self, session: Outlet) -> None:
+        """Have the session's bursts drawn from the next turn on."""
+        if not self.is_due:
+            self.is_due = True
+            self.call_soon(self.flush)
+        self._givers.append(session)
+
     def flush(self) -> None:
         """Write the waiting out-lists."""
-        self._is_due = False
+        self.is_due = False
         dirty, self._dirty = self._dirty, []
         for session in dirty:
             self._write(session)
-        patient = self._patient
-        if not patient:
-            return
-        end = self._clock() + SLICE_SECONDS
+        if self._patient:
+            self._write_some(self._patient)
+        if self._givers:
+            self._give_some(self._givers)
+        if (self._patient or self._givers) and not self.is_due:
+            self.is_due = True
+            self.call_soon(self.flush)
+
+    def _write_some(self, patient: deque[Outlet]) -> None:
+        end = self.clock() + SLICE_SECONDS
         while patient:
             self._write(patient.popleft())
-            if self._clock() > end:
+            if self.clock() > end:
                 break
-        if patient and not self._is_due:
-            self._is_due = True
-            self.call_soon(self.flush)
+
+    def _give_some(self, givers: deque[Outlet]) -> None:
+        end = self.clock() + SLICE_SECONDS
+        while givers:
+            session = givers.popleft()
+            if session.draw(end):
+                givers.append(session)
+            self._write(session)
+            if self.clock() > end:
+                break
 
     @staticmethod
     def _write(session: Outlet) -> None:

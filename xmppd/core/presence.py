@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from xmppd import ns
@@ -29,11 +29,12 @@ LONGEST_WAIT = 1.0
 @dataclass(frozen=True, slots=True)
 class PresenceRules:
     """Copies of its presence that one session may cause in a second, and at once after a pause. A rate of 0:
-    no limit. Who causes more is not read from for a while; nothing is dropped.
+    no limit. Who causes more is not read from for a while; nothing is dropped. `bytes`: the longest presence.
     """
 
     copy_rate: float = 0.0
     copy_burst: int = 10_000
+    bytes: int = 16_384
 
 
 class Presences:
@@ -100,7 +101,7 @@ class Presences:
         session.live.refresh()
         waiting = self._charge(session, self.broadcast(session, session.presence))
         if is_first:
-            self._answer_initial(session)
+            session.give(self._initial(session))
         if (is_first or takes_messages) and self._hooks.session_available_signal:
             return self._hooks.tell(self._hooks.session_available_signal, session)
         return waiting
@@ -136,26 +137,30 @@ class Presences:
             receiver.send_copy(copy)
         return copies
 
-    def _answer_initial(self, session: Session) -> None:
-        """Show a new available session what a probe would: its contacts, its own resources, open requests."""
+    def _initial(self, session: Session) -> Iterator[bytes]:
+        """What a new available session is shown, as a probe would: its own resources, its contacts, open
+        requests, last words. Each as it is when the client takes it: who left meanwhile is not shown.
+        """
         live = session.live
-        to = live.to_stamp
+        to, roster = live.to_stamp, live.roster
+        assert roster is not None
         for own in live.available:
             if own is not session and own.presence is not None:
-                session.send(own.presence.head + to + own.presence.tail)
-        roster = live.roster
-        assert roster is not None
+                yield own.presence.head + to + own.presence.tail
         absent = []
         for contact in roster.following:
+            if session.presence is None:
+                return
             other = self._live.get(contact)
             if other is None or not other.available:
                 absent.append(contact)
             elif other.roster is not None and other.roster.is_follower(session.account):
                 for seen in other.available:
                     if seen.presence is not None:
-                        session.send(seen.presence.head + to + seen.presence.tail)
+                        yield seen.presence.head + to + seen.presence.tail
         for contact, payload in roster.requests:
-            session.send(subscription_stanza("subscribe", contact, session.account, payload))
+            if live.roster is roster or is_asked(live.roster, contact):
+                yield subscription_stanza("subscribe", contact, session.account, payload)
         if absent:
             self._last_seen.show(session, absent)
 
@@ -353,6 +358,11 @@ def priority_of(stanza: Stanza) -> int:
     ):
         raise StanzaError("bad-request", "A priority is one number from -128 to 127.")
     return int(text)
+
+
+def is_asked(roster: Roster | None, contact: str) -> bool:
+    """Whether a request of that contact waits for an answer."""
+    return roster is not None and any(contact == asker for asker, _ in roster.requests)
 
 
 def subscription_stanza(kind: str, sender: str, to: str, payload: bytes = b"") -> bytes:

@@ -138,6 +138,8 @@ class Router:
         if session is not None and session.is_over:
             return None  # it ended while a hook waited, and its unavailable presence is out
         kind = stanza.type
+        if len(stanza.raw) > self._presences.rules.bytes:
+            raise StanzaError("policy-violation", "The presence is too long.")
         if not stanza.to:
             if session is not None and (kind is None or kind == "unavailable"):
                 return self._presences.update(session, stanza)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from xmppd.core.origin import Target
-from xmppd.core.output import LARGE, MANY, NOWHERE, Connection, Cork, Kept
+from xmppd.core.output import (
+    LARGE,
+    MANY,
+    NOWHERE,
+    SLICE_SECONDS,
+    Burst,
+    Bursts,
+    Connection,
+    Cork,
+    Kept,
+)
 from xmppd.core.roster.rosters import Roster
 from xmppd.errors import StreamError
 from xmppd.xml import build
@@ -33,6 +43,7 @@ class Session:
 
     __slots__ = (
         "__weakref__",
+        "_bursts",
         "_cork",
         "_is_held",
         "_is_patient",
@@ -75,6 +86,7 @@ class Session:
         self.slots: dict[str, Any] | None = None
         self._cork = cork
         self._is_patient = False
+        self._bursts: Bursts | None = None
         self._out: list[bytes]
         self._keep([], self._crowded)  # nothing is written before `begin`
         head = build.start_tag("", {"from": self.full, LANG: lang} if lang else {"from": self.full})
@@ -108,7 +120,10 @@ class Session:
         """Nothing is sent any more; the wire is left to who had it."""
         self.is_over = True
         self.connection = NOWHERE
+        bursts, self._bursts = self._bursts, None
         self._write_on([])
+        for burst in bursts.queue if bursts is not None else ():
+            burst.finish()
 
     def _keep(self, before: Sequence[bytes], overflown: Callable[[], None]) -> None:
         """Write nothing from now on, but keep it."""
@@ -123,6 +138,7 @@ class Session:
         self._out = out
         if out:
             self._cork.add(self)
+        self.drained()
 
     # what it is sent
 
@@ -163,6 +179,57 @@ class Session:
             self.connection.write(out[0])
         else:
             self.connection.write_all(out)
+
+    def give(self, stanzas: Iterable[bytes]) -> Awaitable[None] | None:
+        """Send a burst: the stanzas are drawn as fast as the client takes them and in slices of time, so
+        they may look at how things stand by then. Bursts come one after the other; what is sent does not wait
+        for them. What is returned is done when all were drawn, or the session is over.
+        """
+        if self.is_over:
+            return None
+        if self._bursts is None:
+            self._bursts = Bursts()
+        burst, bursts = Burst(iter(stanzas)), self._bursts
+        bursts.queue.append(burst)
+        if len(bursts.queue) == 1 and self.draw(self._cork.clock() + SLICE_SECONDS):
+            self._call_on(bursts)
+        return burst.done() if burst in bursts.queue else None
+
+    def draw(self, end: float) -> bool:
+        """Queue what bursts hold until `end`, or until the client has to read first; whether to go on in the
+        next turn.
+        """
+        bursts = self._bursts
+        if bursts is None:
+            return False
+        queue, clock, size = bursts.queue, self._cork.clock, 0
+        bursts.is_due = False
+        while queue:
+            if self._is_held or self.connection.clogged:
+                return False
+            if clock() > end:
+                bursts.is_due = True
+                return True
+            stanza = queue[0].next()
+            if stanza is None:
+                queue.popleft().finish()
+                continue
+            self.send(stanza)
+            size += len(stanza)
+            if size > LARGE:
+                self.flush()
+                size = 0
+        self._bursts = None
+        return False
+
+    def drained(self) -> None:
+        """The connection takes more: go on with bursts."""
+        if self._bursts is not None and not self._bursts.is_due:
+            self._call_on(self._bursts)
+
+    def _call_on(self, bursts: Bursts) -> None:
+        bursts.is_due = True
+        self._cork.add_giver(self)
 
     def hold(self) -> list[bytes]:
         """Queue what is sent from now on and write none of it until `resume`; returns what was queued before.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from xmppd.net.certificates import Certificates
 from xmppd.net.pace import Tempo
 from xmppd.net.tls import TlsLayer
 from xmppd.stream.link import Carried
+
+log = logging.getLogger(__name__)
 
 READ_SIZE = 8192
 """Bytes of one read. It is scanned in one piece, so this bounds how long others wait for it."""
@@ -28,19 +31,59 @@ MUCH = 4096
 @dataclass(frozen=True, slots=True)
 class WireRules:
     """Bounds on unsent output, in bytes: above `soft` the peer is not read from, above `hard` it is
-    cut off.
+    cut off. Of those above `soft` the greediest are cut off when they have more than `together` in sum.
     """
 
-    soft: int = 1_048_576
+    soft: int = 131_072
     hard: int = 4_194_304
+    together: int = 268_435_456
+
+
+class Unsent:
+    """What clogged connections have not sent, in sum. It is counted again only when so much was added that
+    there may be too much: what is sent meanwhile is not noticed, and nothing is done for those that are read.
+    """
+
+    __slots__ = ("_clogged", "_left")
+
+    def __init__(self) -> None:
+        self._clogged: set[Wire] = set()
+        self._left = 0
+
+    def add(self, wire: Wire) -> None:
+        """A connection has become clogged."""
+        self._clogged.add(wire)
+
+    def remove(self, wire: Wire) -> None:
+        """It has drained, or is gone."""
+        self._clogged.discard(wire)
+
+    def grow(self, size: int, together: int) -> None:
+        """So much more is unsent."""
+        self._left -= size
+        if self._left < 0:
+            self._left = max(self._relieve(together), together // 16)
+
+    def _relieve(self, together: int) -> int:
+        """Cut off who has most until the rest is no more than `together`; how much is missing to that."""
+        sizes = sorted(((wire.unsent, id(wire), wire) for wire in self._clogged), reverse=True)
+        total = sum(size for size, _, _ in sizes)
+        for size, _, wire in sizes:
+            if total <= together:
+                break
+            log.warning("greedy-client-cut-off", extra={"peer": wire.peer, "unsent": size})
+            self._clogged.discard(wire)
+            wire.cut()
+            total -= size
+        return together - total
 
 
 class Shared:
-    """What all connections of one loop share: the read buffer, their time, the rules, and the certificates,
-    which are to be set before the first connection comes.
+    """What all connections of one loop share: the read buffer, their time, the rules, what they have not
+    sent, and the certificates, which are to be set before the first connection comes.
     """
 
-    __slots__ = ("buffer", "certificates", "clock", "rules", "tempo", "view")
+    __slots__ = ("buffer", "certificates", "clock", "rules", "tempo", "unsent", "view")
 
     def __init__(self, rules: WireRules, tempo: Tempo) -> None:
         self.buffer = bytearray(READ_SIZE)
@@ -48,6 +91,7 @@ class Shared:
         self.rules = rules
         self.tempo = tempo
         self.clock = tempo.clock
+        self.unsent = Unsent()
         self.certificates: Certificates
 
 
@@ -109,15 +153,20 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        self._shared.unsent.remove(self)
         self.stream.broken()
         del self.stream  # each has the other, and circles are seldom collected
 
     def pause_writing(self) -> None:
         self.clogged = True
+        shared = self._shared
+        shared.unsent.add(self)
+        shared.unsent.grow(self.unsent, shared.rules.together)
         self.regulate()
 
     def resume_writing(self) -> None:
         self.clogged = False
+        self._shared.unsent.remove(self)
         self.stream.drained()
 
     def _let_others_read(self) -> None:
@@ -154,9 +203,23 @@ class Wire(asyncio.BufferedProtocol):
             except ssl.SSLError:
                 transport.abort()
                 return
-        transport.write(data)
-        if self.clogged and transport.get_write_buffer_size() > self._shared.rules.hard:
+        if self.clogged and not self._has_room(transport, len(data)):
             transport.abort()
+        else:
+            transport.write(data)
+
+    def _has_room(self, transport: asyncio.Transport, size: int) -> bool:
+        """Whether so much may be added to what is unsent already. One stanza is never too much by itself."""
+        shared = self._shared
+        if transport.get_write_buffer_size() + size > shared.rules.hard:
+            return False
+        shared.unsent.grow(size, shared.rules.together)
+        return not transport.is_closing()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the peer to read others."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
     def write_all(self, elements: Sequence[bytes]) -> None:
         """Send several pieces as one."""

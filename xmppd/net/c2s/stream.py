@@ -134,6 +134,8 @@ class Stream:
 
     def drained(self) -> None:
         """See `Carried.drained`."""
+        if self.session is not None:
+            self.session.drained()
         self._go_on()
 
     def broken(self) -> None:

@@ -1,0 +1,191 @@
+"""What a login brings waits for a client that reads slowly, and says how things stand when it is read."""
+
+import asyncio
+
+import pytest
+
+from xmppd.testing import Client, World
+
+KIB = 1024
+LIMITS = {"write_buffer_soft": 20_000, "write_buffer_hard": 60_000}
+
+
+def crowd(count: int) -> tuple[str, ...]:
+    return tuple(f"friend{n}" for n in range(count))
+
+
+async def with_friends(world: World, count: int, size: int) -> tuple[Client, list[Client]]:
+    """A client that is not available yet, and contacts that are, each with so long a presence."""
+    alice = await world.login("alice")
+    friends = [await world.login(name) for name in crowd(count)]
+    for friend in friends:
+        await world.befriend(alice, friend)
+        await friend.send(f"<presence><status>{'x' * size}</status></presence>")
+    await alice.send("<presence type='unavailable'/>")
+    for client in (alice, *friends):
+        await client.receive_all()
+    return alice, friends
+
+
+async def read_slowly(client: Client) -> list[str]:
+    """All that comes to a client that takes a little at a time; from whom, with the type."""
+    while client.transport.held:
+        client.transport.stalled = False
+        held = bytes(client.transport.held)
+        client.transport.held.clear()
+        client._receive(held)
+        client.transport.stalled = True
+        client._wire.resume_writing()
+        for _ in range(30):
+            await asyncio.sleep(0)
+        assert len(client.transport.held) < LIMITS["write_buffer_hard"]
+    received = await client.receive_all()
+    return [f"{s.get('from')} {s.get('type') or ''}".strip() for s in received]
+
+
+@pytest.mark.asyncio
+async def test_a_slow_reader_with_talkative_contacts_is_not_cut_off_at_login() -> None:
+    async with World(accounts=("alice", *crowd(12)), settings={"limits": LIMITS}) as world:
+        alice, friends = await with_friends(world, 12, 10_000)
+        alice.stop_reading()
+        await alice.send("<presence/>")
+        assert len(alice.transport.held) < LIMITS["write_buffer_hard"] and not alice.closed
+        shown = await read_slowly(alice)
+        assert shown == [alice.jid, *sorted(friend.jid for friend in friends)]
+
+
+@pytest.mark.asyncio
+async def test_what_is_shown_is_how_things_stand_when_it_is_read() -> None:
+    async with World(accounts=("alice", *crowd(12)), settings={"limits": LIMITS}) as world:
+        alice, friends = await with_friends(world, 12, 10_000)
+        by_name = sorted(friends, key=lambda friend: friend.jid)
+        alice.stop_reading()
+        await alice.send("<presence/>")
+        last, former, changed = by_name[-1], by_name[-2], by_name[-3]
+        await last.send("<presence type='unavailable'/>")
+        await former.send("<presence type='unsubscribed' to='alice@localhost'/>")
+        await changed.send("<presence><show>dnd</show></presence>")
+        shown = await read_slowly(alice)
+        assert f"{last.jid} unavailable" in shown and last.jid not in shown
+        assert former.jid not in shown[shown.index(f"{former.jid} unavailable") :]
+        assert set(shown) >= {friend.jid for friend in by_name[:-2]}
+        told = alice.raw[alice.raw.rindex(changed.jid.encode()) :]
+        assert b"<show>dnd</show>" in told, "the older presence came last"
+
+
+@pytest.mark.asyncio
+async def test_requests_wait_for_a_slow_reader_too_and_only_open_ones_are_shown() -> None:
+    async with World(accounts=("alice", *crowd(20)), settings={"limits": LIMITS}) as world:
+        askers = [await world.login(name) for name in crowd(20)]
+        for asker in askers:
+            await asker.send(
+                f"<presence type='subscribe' to='alice@localhost'><x>{'x' * 4000}</x></presence>"
+            )
+        await askers[9].send("<presence type='unsubscribe' to='alice@localhost'/>")
+        alice = await world.bind("alice")
+        alice.stop_reading()
+        await alice.send("<presence/>")
+        await askers[8].send("<presence type='unsubscribe' to='alice@localhost'/>")
+        shown = await read_slowly(alice)
+        expected = sorted(f"{a.bare} subscribe" for a in askers if a not in askers[8:10])
+        assert shown == [alice.jid, *expected]
+
+
+@pytest.mark.asyncio
+async def test_last_words_wait_for_a_slow_reader() -> None:
+    async with World(accounts=("alice", *crowd(20)), settings={"limits": LIMITS}) as world:
+        alice, friends = await with_friends(world, 20, 10)
+        for friend in friends:
+            status = "x" * 4000
+            await friend.send(f"<presence type='unavailable'><status>{status}</status></presence>")
+        await world.settle()
+        alice.stop_reading()
+        await alice.send("<presence/>")
+        *away, back = sorted(friends, key=lambda friend: friend.jid)
+        await back.send("<presence/>")
+        shown = await read_slowly(alice)
+        assert sorted(shown) == sorted([alice.jid, *(f"{it.jid} unavailable" for it in away), back.jid])
+
+
+@pytest.mark.asyncio
+async def test_who_leaves_in_the_middle_leaves_nothing_behind() -> None:
+    async with World(accounts=("alice", *crowd(12)), settings={"limits": LIMITS}) as world:
+        alice, _ = await with_friends(world, 12, 10_000)
+        alice.stop_reading()
+        await alice.send("<presence/>")
+        session = alice.session
+        done = session.give(iter([b"<x/>"]))
+        assert done is not None
+        await alice.drop()
+        await done
+        assert session._bursts is None and session.give(iter([b"<x/>"])) is None
+
+
+@pytest.mark.asyncio
+async def test_a_login_with_a_thousand_contacts_holds_up_nobody() -> None:
+    """No time is asserted, but that the work is divided: no turn of the loop draws everything."""
+    async with World() as world:
+        alice = await world.login("alice")
+        drawn: list[int] = []
+
+        def stanzas():
+            for number in range(5000):
+                drawn.append(number)
+                yield b"<message id='%d'/>" % number
+
+        waiting = alice.session.give(stanzas())
+        assert waiting is not None and 0 < len(drawn) < 5000
+        most, before = 0, len(drawn)
+        while not waiting.done():
+            await asyncio.sleep(0)
+            most, before = max(most, len(drawn) - before), len(drawn)
+        assert most < 5000
+        received = await alice.receive_all()
+        assert [s.get("id") for s in received] == [str(n) for n in range(5000)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("to", ["", " to='bob@localhost'", " type='subscribe' to='bob@localhost'"])
+async def test_a_presence_that_is_too_long_is_refused(to: str) -> None:
+    async with World(settings={"limits": {"presence_bytes": 2048}}) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await world.befriend(alice, bob)
+        await alice.send(f"<presence id='p'{to}><status>{'x' * 2048}</status></presence>")
+        refused = await alice.receive()
+        assert refused.get("type") == "error" and refused.get("id") == "p"
+        assert refused[0][0].tag.endswith("}policy-violation")
+        await bob.expect_nothing()
+        await alice.send(f"<presence{to}><status>{'x' * 1900}</status></presence>")
+        assert all(stanza.get("type") != "error" for stanza in await alice.receive_all())
+
+
+@pytest.mark.asyncio
+async def test_all_together_are_bounded_and_the_greediest_goes_first() -> None:
+    limits = {**LIMITS, "write_buffer_hard": 200_000, "unsent_bytes": 200_000}
+    names = ("alice", *crowd(6))
+    async with World(accounts=names, settings={"limits": limits}) as world:
+        alice = await world.login("alice")
+        deaf = [await world.login(name) for name in crowd(6)]
+        for client in deaf:
+            client.stop_reading()
+        message = f"<body>{'x' * 5000}</body></message>"
+        for round_ in range(10):
+            for client in deaf[: 6 if round_ < 4 else 5]:
+                await alice.send(f"<message to='{client.jid}'>{message}")
+            await alice.send(f"<message to='{deaf[0].jid}'>{message}")
+        assert deaf[0].closed, "the greediest"
+        assert not deaf[5].closed, "the most modest"
+        assert sum(len(c.transport.held) for c in deaf if not c.closed) < 200_000 * 1.1
+        assert alice.jid in world.app.sessions.by_full
+
+
+@pytest.mark.asyncio
+async def test_one_stanza_is_never_too_much_for_who_reads() -> None:
+    limits = {"write_buffer_soft": 10_000, "write_buffer_hard": 30_000}
+    async with World(settings={"limits": limits}) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        bob.stop_reading()
+        await alice.send(f"<message to='{bob.jid}'><body>{'x' * 60_000}</body></message>")
+        assert not bob.closed
+        await bob.read_on()
+        assert len(await bob.receive_all()) == 1
