@@ -129,7 +129,7 @@ class Offline(Plugin):
             row = self._row(account, queue, self._stamped(account, message))
             if row is not None:
                 await self._write(queue, row)
-                return hooks.DROP
+                return hooks.KEPT
             queue.put = None  # somebody else may have delivered some: look again
         self.refused.inc()
         raise StanzaError("service-unavailable", "Too many messages wait for this account already.")

@@ -30,11 +30,13 @@ from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
 from xmppd.core.messages import Messages
 from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
+from xmppd.core.questions import Questions
 from xmppd.core.roster.office import RosterOffice
 from xmppd.core.roster.repair import RosterRepair
 from xmppd.core.roster.rosters import ROSTER, Rosters
 from xmppd.core.roster.tier import RosterTier, SharedCache
 from xmppd.core.router import Router
+from xmppd.core.sending import Sending
 from xmppd.core.services import Hosts, Services
 from xmppd.core.sessions import Sessions
 from xmppd.errors import CommandError, ConfigError
@@ -121,9 +123,12 @@ class App:
         self.contacts = Contacts(
             self.sessions, self.accounts, self.rosters, self.presences, self.services, domains
         )
-        self.iqs = Iqs(self.sessions, self.presences, self.services, domains)
+        self.questions = Questions(self.timers.call_later)
+        self.sessions.on_removed = self.questions.gone
+        self.iqs = Iqs(self.sessions, self.presences, self.services, self.questions, self.hooks, domains)
+        hosts = Hosts(domains, self.services)
         self.router = Router(
-            Intake(self.sessions, Hosts(domains, self.services)),
+            Intake(self.sessions, hosts),
             self.messages,
             self.presences,
             self.contacts,
@@ -141,7 +146,14 @@ class App:
             rosters=self.rosters,
             sessions=self.sessions,
             router=self.router,
-            messages=self.messages,
+            sending=Sending(
+                self.router,
+                self.sessions,
+                self.questions,
+                self.hooks,
+                hosts,
+                config.server.domains,
+            ),
             contacts=self.contacts,
             iqs=self.iqs,
             services=self.services,

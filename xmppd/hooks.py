@@ -18,10 +18,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final, TypeVar
 
 from xmppd.errors import StoreError
 from xmppd.marks import mark, marked
+from xmppd.xml.stanza import Stanza
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +37,29 @@ LATE: Final = 2
 
 
 class Drop:
-    """The type of `DROP`."""
+    """The type of `DROP` and `KEPT`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return "DROP"
+        return self._name
 
 
-DROP: Final = Drop()
-"""What a filter returns when the stanza ends here: swallowed, or taken over by the plugin."""
+DROP: Final = Drop("DROP")
+"""What a filter returns when the stanza ends here."""
+KEPT: Final = Drop("KEPT")
+"""The same, when the plugin has taken charge of the stanza and will see that it arrives."""
+
+
+class Outcome(Enum):
+    """What became of a message for one account."""
+
+    DELIVERED = "one or more of its resources were given it"
+    KEPT = "a plugin keeps it for later"
+    DROPPED = "nobody gets it, and its sender is not told: by the rules, or a filter"
+    REFUSED = "its sender was told that it was not delivered"
+
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -92,10 +109,20 @@ server_message = Hook("server_message", (FILTER,))
 """(session, message): a local client sent a message to a domain of this server, with or without a resource.
 Who takes charge of it returns DROP; otherwise its sender is refused.
 """
-message_unclaimed = Hook("message_unclaimed", (FILTER,))
-"""(account, message): a message for an account with nobody to take it now (RFC 6121 8.5.2.2). Who takes
-charge of it returns DROP; otherwise its sender is refused. The stanza carries its sender in `from`.
+message_for = Hook("message_for", (FILTER,))
+"""(account, message): a message of anybody's is about to be delivered to this account, or kept for it."""
+presence_for = Hook("presence_for", (FILTER,))
+"""(account, presence): a presence of anybody's is about to be shown to this account. Never `async`."""
+iq_for = Hook("iq_for", (FILTER,))
+"""(account, iq): an iq of somebody else's is about to be delivered to a resource of this account, or answered
+for it.
 """
+message_unclaimed = Hook("message_unclaimed", (FILTER,))
+"""(account, message): a message for an account with nobody to take it now (RFC 6121 8.5.2.2). Who keeps it
+returns KEPT, who lets it vanish DROP; otherwise its sender is refused. `from` is its sender.
+"""
+message_routed = Hook("message_routed", (SIGNAL,))
+"""(origin, message, account, outcome): what became of a message for this account, as it was delivered."""
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
 account_removed = Hook("account_removed", (SIGNAL,))
@@ -109,7 +136,11 @@ ALL: Final = (
     presence_sent,
     iq_sent,
     server_message,
+    message_for,
+    presence_for,
+    iq_for,
     message_unclaimed,
+    message_routed,
     account_created,
     account_removed,
 )
@@ -134,7 +165,13 @@ class Hooks:
     session_closed_signal: Callables
     session_available_signal: Callables
     server_message_filter: Callables
+    message_for_filter: Callables
+    presence_for_filter: Callables
+    iq_for_filter: Callables
     message_unclaimed_filter: Callables
+    message_routed_signal: Callables
+    watches_messages: bool
+    """Whether anybody has a part in what becomes of messages."""
     account_created_signal: Callables
     account_removed_signal: Callables
 
@@ -160,6 +197,31 @@ class Hooks:
             setattr(self, hook.name, stages if any(stages) else None)
         for name, callables in compiled.items():
             setattr(self, name, callables)
+        self.watches_messages = bool(self.message_for_filter or self.message_routed_signal)
+
+    def filtered(
+        self, filters: Callables, account: str, stanza: Stanza
+    ) -> Stanza | Drop | Awaitable[Stanza | Drop]:
+        """What the filters of an account make of a stanza; to be awaited from the first that waits on.
+        StanzaError when one refuses.
+        """
+        for index, change in enumerate(filters):
+            result = change(account, stanza)
+            if isinstance(result, Drop):
+                return result
+            if not isinstance(result, Stanza):
+                return self._filtered_later(result, filters[index + 1 :], account)
+            stanza = result
+        return stanza
+
+    async def _filtered_later(
+        self, change: Awaitable[Stanza | Drop], rest: Callables, account: str
+    ) -> Stanza | Drop:
+        result = await change
+        if isinstance(result, Drop):
+            return result
+        more = self.filtered(rest, account, result)
+        return more if isinstance(more, Stanza | Drop) else await more
 
     def tell(self, signals: Callables, *arguments: Any) -> Awaitable[None] | None:
         """Call signal methods one after the other; what is returned tells the rest, from the first that waits

@@ -11,13 +11,13 @@ from xmppd import ns
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
 from xmppd.core.iqs import Address, Iqs
-from xmppd.core.messages import Messages
-from xmppd.core.origin import Host
+from xmppd.core.origin import Target
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.router import Router
+from xmppd.core.sending import Sending
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
-from xmppd.errors import StanzaError, StreamError
+from xmppd.errors import StreamError
 from xmppd.nodes import Nodes
 from xmppd.parts.metrics import Metric
 from xmppd.scope import Scope
@@ -41,7 +41,7 @@ class Server:
         rosters: Rosters,
         sessions: Sessions,
         router: Router,
-        messages: Messages,
+        sending: Sending,
         contacts: Contacts,
         iqs: Iqs,
         services: Services,
@@ -71,7 +71,7 @@ class Server:
         self._sessions = sessions
         self.services = services
         self._router = router
-        self._messages = messages
+        self._sending = sending
         self._contacts = contacts
         self._iqs = iqs
         self._end_session = end_session
@@ -82,6 +82,20 @@ class Server:
     def sessions(self, account: str) -> list[Session]:
         """The account's sessions on this node, available or not."""
         return self._sessions.of(account)
+
+    def session(self, full: str) -> Session | None:
+        """The session with this full JID, if it is on this node."""
+        return self._sessions.by_full.get(full)
+
+    async def locate(self, account: str) -> tuple[Target, ...]:
+        """The available resources of an account wherever they are, those on other nodes brought in."""
+        if (
+            account not in self._sessions.accounts
+            and (locating := self._sessions.locate(account)) is not None
+        ):
+            await locating
+        live = self._sessions.accounts.get(account)
+        return live.available if live is not None else ()
 
     def takes_messages(self, account: str) -> bool:
         """Whether a message to the account would be delivered at once: it has an available resource of
@@ -112,24 +126,35 @@ class Server:
 
     # what can be done
 
-    async def send_message(self, message: Element) -> None:
-        """Send a message from the server, to its `to`, by the rules for any message; StanzaError when it is
-        refused.
-        """
-        stanza = build.stanza_of(message)
-        if not stanza.to:
-            raise StanzaError("bad-request", "A message from the server needs an address.")
-        sender = Host(stanza.attrs.get("from", stanza.to.partition("/")[0].rpartition("@")[2]))
-        waiting = self._messages.route(sender, stanza)
-        if waiting is not None:
-            await waiting
-
     async def send(self, stanza: Element) -> None:
-        """Send a stanza of any kind in the name of its `from`, an address of ours, by the rules for any
-        other. A refusal is dropped.
+        """Send a stanza of any kind by the rules for all others; StanzaError when it is refused.
+
+        It comes from its `from`, which must be on a host of ours (ValueError), or from the server.
         """
-        ready = build.stanza_of(stanza)
-        waiting = self._router.route(Host(ready.attrs.get("from", "")), ready)
+        await self._sending.send(stanza)
+
+    async def send_many(self, accounts: Iterable[str], stanza: Element) -> int:
+        """Give a message or presence to those of the accounts that are there: serialised once, and in slices
+        of the loop's time; how many copies there were. Nothing is kept for the others.
+        """
+        return await self._sending.send_many(accounts, stanza)
+
+    async def ask(
+        self, to: str, payload: Element, *, kind: str = "get", sender: str = "", seconds: float = 30.0
+    ) -> Element | None:
+        """Send an iq to a session or a service and wait for its answer: the payload of the result.
+
+        StanzaError as the answer tells; remote-server-timeout when none comes in time, recipient-unavailable
+        when the session ends. No session answers while a handler of its own stanza waits for that.
+        """
+        return await self._sending.ask(to, payload, kind=kind, sender=sender, seconds=seconds)
+
+    async def set_presence(self, session: Session, presence: Element) -> None:
+        """Change a session's presence as if it had sent this itself; StanzaError when that is refused."""
+        stanza = build.stanza_of(presence)
+        if stanza.kind != "presence":
+            raise ValueError(f"{presence.tag} is no presence")
+        waiting = self._router.act(session, stanza)
         if waiting is not None:
             await waiting
 

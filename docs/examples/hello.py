@@ -16,4 +16,4 @@ class Hello(Plugin):
         name, _, domain = session.account.partition("@")
         body = element(f"{{{ns.CLIENT}}}body", None, f"{self.config.greeting}, {name}!")
         address = {"from": domain, "to": session.full}
-        await self.server.send_message(element(f"{{{ns.CLIENT}}}message", address, body))
+        await self.server.send(element(f"{{{ns.CLIENT}}}message", address, body))

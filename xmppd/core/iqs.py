@@ -12,9 +12,11 @@ from xml.etree.ElementTree import Element
 
 from xmppd.core.origin import Origin, Target
 from xmppd.core.presence import Presences, address_of
+from xmppd.core.questions import Questions
 from xmppd.core.services import Services, Take
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
+from xmppd.hooks import Drop, Hooks
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
@@ -96,11 +98,19 @@ class Iqs:
     """Answers or routes iq stanzas."""
 
     def __init__(
-        self, sessions: Sessions, presences: Presences, services: Services, domains: frozenset[str]
+        self,
+        sessions: Sessions,
+        presences: Presences,
+        services: Services,
+        questions: Questions,
+        hooks: Hooks,
+        domains: frozenset[str],
     ) -> None:
         self._targets = sessions.targets
         self._presences = presences
         self._services = services
+        self._questions = questions
+        self._hooks = hooks
         self._domains = domains
         self._handlers: dict[HandlerKey, Handler] = {}
 
@@ -131,15 +141,33 @@ class Iqs:
         jid = address_of(stanza)
         if jid.domain not in self._domains:
             return self._services.take(origin, stanza, jid)
-        if jid.resource and jid.local:
-            self._forward(origin, stanza, jid)
-            return None
-        if jid.resource:
-            raise StanzaError("service-unavailable")
         if not jid.local:
+            if jid.resource:
+                raise StanzaError("service-unavailable")
             return self._answer(origin, stanza, jid.domain, (Address.SERVER,))
-        where = OWN if jid.bare == origin.account else (Address.ACCOUNT,)
-        return self._answer(origin, stanza, jid.bare, where)
+        if self._hooks.iq_for_filter and jid.bare != origin.account:
+            return self._filtered(origin, stanza, jid)
+        return self._to_account(origin, stanza, jid)
+
+    def _filtered(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """Ask the filters of its receiver first."""
+        kept = self._hooks.filtered(self._hooks.iq_for_filter, to.bare, stanza)
+        if isinstance(kept, Awaitable):
+            return self._filtered_later(origin, kept, to)
+        return None if isinstance(kept, Drop) else self._to_account(origin, kept, to)
+
+    async def _filtered_later(self, origin: Origin, filtering: Awaitable[Stanza | Drop], to: Jid) -> None:
+        kept = await filtering
+        waiting = None if isinstance(kept, Drop) else self._to_account(origin, kept, to)
+        if waiting is not None:
+            await waiting
+
+    def _to_account(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        if to.resource:
+            self._forward(origin, stanza, to)
+            return None
+        where = OWN if to.bare == origin.account else (Address.ACCOUNT,)
+        return self._answer(origin, stanza, to.bare, where)
 
     def for_host(self, serve: Serve) -> Take:
         """How a host is served by a method: what it returns for an iq get or set is the result's payload. An
@@ -152,6 +180,8 @@ class Iqs:
                 return _forget(waiting) if isinstance(waiting, Awaitable) else None
             check(stanza)
             is_request = stanza.type in ("get", "set")
+            if not is_request:
+                self._questions.take(stanza)
             key = Address.SERVICE, stanza.type or "", stanza.payload
             if is_request and to.full == to.domain and key in self._handlers:
                 return self._answer(origin, stanza, to.domain, (Address.SERVICE,))
@@ -182,7 +212,8 @@ class Iqs:
     ) -> Awaitable[None] | None:
         kind = stanza.type
         if kind not in ("get", "set"):
-            return None  # a reply to nothing we asked, or to a push
+            self._questions.take(stanza)
+            return None
         for address in where:
             handler = self._handlers.get((address, kind, stanza.payload))
             if handler is not None:

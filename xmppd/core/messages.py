@@ -10,7 +10,7 @@ from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Sessions
 from xmppd.errors import JidError, StanzaError
-from xmppd.hooks import DROP, Hooks
+from xmppd.hooks import KEPT, Drop, Hooks, Outcome
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
@@ -84,42 +84,94 @@ class Messages:
     def route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
         """Deliver, keep or refuse (StanzaError) a message whose `from` is its true sender."""
         to = stanza.to
-        receiver = self._targets.get(to)  # type: ignore[arg-type]
-        if receiver is not None:
-            receiver.send(stanza.raw)
-            return None
+        if not self._hooks.watches_messages:
+            receiver = self._targets.get(to)  # type: ignore[arg-type]
+            if receiver is not None:
+                receiver.send(stanza.raw)
+                return None
+            live = self._live.get(to)  # type: ignore[arg-type]
+            if live is not None and live.targets and stanza.type in ("chat", None):
+                self._copy(live.targets, stanza.raw)
+                return None
         if not to:  # RFC 6120 10.3.1
-            raw = build.restamp(stanza, to=origin.account)
-            own = Stanza("message", {**stanza.attrs, "to": origin.account}, raw)
-            return self._deliver(origin, own, Jid.parse(origin.account))
-        live = self._live.get(to)
-        if live is not None and live.targets and stanza.type in ("chat", None):
-            self._copy(live.targets, stanza.raw)
-            return None
+            to = origin.account
+            stanza = Stanza("message", {**stanza.attrs, "to": to}, build.restamp(stanza, to=to))
         try:
             jid = Jid.parse(to)
         except JidError as error:
             raise StanzaError("jid-malformed", str(error)) from None
-        return self._deliver(origin, stanza, jid)
-
-    def _deliver(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
-        if to.domain not in self._domains:
-            return self._services.take(origin, stanza, to)
-        if not to.local:
+        if jid.domain not in self._domains:
+            return self._services.take(origin, stanza, jid)
+        if not jid.local:
             if not self._hooks.server_message_filter:
                 raise unavailable()
             return self._offer(origin, stanza)
-        if to.bare not in self._live and (locating := self._sessions.locate(to.bare)) is not None:
-            return self._deliver_later(origin, stanza, to, locating)
-        return self._act(stanza, to)
+        if self._hooks.watches_messages:
+            return self._watched(origin, stanza, jid)
+        outcome = self._deliver(stanza, jid)
+        return _forget(outcome) if isinstance(outcome, Awaitable) else None
 
-    async def _deliver_later(
-        self, origin: Origin, stanza: Stanza, to: Jid, locating: Awaitable[None]
+    # what becomes of a message for an account
+
+    def _watched(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """Ask the filters of the account first, and tell afterwards what became of it."""
+        hooks = self._hooks
+        try:
+            kept = hooks.filtered(hooks.message_for_filter, to.bare, stanza)
+            if isinstance(kept, Awaitable):
+                return self._watched_later(origin, stanza, to, kept)
+            stanza = kept if isinstance(kept, Stanza) else stanza
+            outcome = self._deliver(kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
+        except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            return self._refused(origin, stanza, to, error)
+        if isinstance(outcome, Awaitable):
+            return self._told_later(origin, stanza, to, outcome)
+        return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, outcome)
+
+    async def _watched_later(
+        self, origin: Origin, stanza: Stanza, to: Jid, filtering: Awaitable[Stanza | Drop]
     ) -> None:
-        await locating
-        waiting = self._act(stanza, to)
+        try:
+            kept = await filtering
+            stanza = kept if isinstance(kept, Stanza) else stanza
+            outcome = self._deliver(kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
+        except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            waiting = self._refused(origin, stanza, to, error)
+        else:
+            waiting = self._told_later(origin, stanza, to, outcome)
         if waiting is not None:
             await waiting
+
+    async def _told_later(
+        self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Awaitable[Outcome]
+    ) -> None:
+        hooks = self._hooks
+        try:
+            became = outcome if isinstance(outcome, Outcome) else await outcome
+        except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            waiting = self._refused(origin, stanza, to, error)
+        else:
+            waiting = hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, became)
+        if waiting is not None:
+            await waiting
+
+    def _refused(self, origin: Origin, stanza: Stanza, to: Jid, error: Exception) -> Awaitable[None] | None:
+        """Tell of it, then raise the error."""
+        hooks = self._hooks
+        waiting = hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, Outcome.REFUSED)
+        if waiting is None:
+            raise error
+        return _raise_later(waiting, error)
+
+    def _deliver(self, stanza: Stanza, to: Jid) -> Outcome | Awaitable[Outcome]:
+        if to.bare not in self._live and (locating := self._sessions.locate(to.bare)) is not None:
+            return self._deliver_later(stanza, to, locating)
+        return self._act(stanza, to)
+
+    async def _deliver_later(self, stanza: Stanza, to: Jid, locating: Awaitable[None]) -> Outcome:
+        await locating
+        outcome = self._act(stanza, to)
+        return outcome if isinstance(outcome, Outcome) else await outcome
 
     async def _offer(self, origin: Origin, stanza: Stanza) -> None:
         """Give plugins a message to the server itself; nobody else takes such (RFC 6120 10.5.2)."""
@@ -127,17 +179,17 @@ class Messages:
             result = take(origin, stanza)
             if isinstance(result, Awaitable):
                 result = await result
-            if result is DROP:
+            if isinstance(result, Drop):
                 return
             stanza = result
         raise unavailable()
 
-    def _act(self, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+    def _act(self, stanza: Stanza, to: Jid) -> Outcome | Awaitable[Outcome]:
         """Do what the table says."""
         receiver = self._targets.get(to.full) if to.resource else None
         if receiver is not None:
             receiver.send(stanza.raw)
-            return None
+            return Outcome.DELIVERED
         live = self._live.get(to.bare)
         kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
         match self._action(to, live, kind):
@@ -149,7 +201,9 @@ class Messages:
                 return self._keep(to.bare, stanza)
             case Action.REFUSE:
                 raise unavailable()
-        return None
+            case _:
+                return Outcome.DROPPED
+        return Outcome.DELIVERED
 
     @staticmethod
     def _action(jid: Jid, live: LiveAccount | None, kind: str) -> Action:
@@ -167,7 +221,7 @@ class Messages:
             for receiver in receivers:
                 receiver.send(data)
 
-    async def _keep(self, account: str, stanza: Stanza) -> None:
+    async def _keep(self, account: str, stanza: Stanza) -> Outcome:
         """Offer a message for nobody to the plugins that keep such; durable when this returns (XEP-0160)."""
         exists = self._accounts.exists(account)
         if not (exists if isinstance(exists, bool) else await exists):
@@ -176,14 +230,28 @@ class Messages:
             result = claim(account, stanza)
             if isinstance(result, Awaitable):
                 result = await result
-            if result is DROP:
-                return
+            if isinstance(result, Drop):
+                return outcome_of(result)
             stanza = result
         live = self._live.get(account)
         if live is not None and live.targets:  # somebody came while we asked
             self._copy(live.targets, stanza.raw)
-            return
+            return Outcome.DELIVERED
         raise unavailable()
+
+
+async def _forget(outcome: Awaitable[Outcome]) -> None:
+    await outcome
+
+
+async def _raise_later(waiting: Awaitable[None], error: Exception) -> None:
+    await waiting
+    raise error
+
+
+def outcome_of(drop: Drop) -> Outcome:
+    """What a filter says by ending a stanza."""
+    return Outcome.KEPT if drop is KEPT else Outcome.DROPPED
 
 
 def unavailable() -> StanzaError:

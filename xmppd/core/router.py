@@ -16,7 +16,7 @@ from xmppd.core.presence import Presences, address_of
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError, StoreError, StreamError
-from xmppd.hooks import DROP, Callables, Drop, Hooks, Stages
+from xmppd.hooks import Callables, Drop, Hooks, Stages
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
 
@@ -68,11 +68,8 @@ class Router:
         Both raise StreamError, and nothing else: for what may not be sent on a bound stream (RFC 6120
         4.9.3.24), and when a plugin wants the stream ended.
         """
-        step = self._from_clients.get(stanza.kind)
-        if step is None:
-            raise unexpected(stanza)
         try:
-            waiting = step(session, self._intake.take(session, stanza))
+            waiting = self.act(session, stanza)
         except StreamError:
             raise
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
@@ -80,12 +77,23 @@ class Router:
             return None
         return None if waiting is None else self._finish(session, stanza, waiting)
 
-    def route(self, origin: Origin, stanza: Stanza) -> Waiting:
-        """Process a stanza that is known to come from `origin`, as its `from` says: what services and the
-        server itself send. Refusals go to `origin`; what is returned must be awaited before its next one.
+    def act(self, session: Session, stanza: Stanza) -> Waiting:
+        """The same, whose refusals are raised: what is done in a session's name is told to who does it."""
+        step = self._from_clients.get(stanza.kind)
+        if step is None:
+            raise unexpected(stanza)
+        return step(session, self._intake.take(session, stanza))
+
+    def send(self, origin: Origin, stanza: Stanza) -> Waiting:
+        """Process a stanza that is known to come from `origin`, as its `from` says; StanzaError refuses it.
+        What is returned must be awaited before its next one.
         """
+        return self._kinds[stanza.kind](origin, stanza)
+
+    def route(self, origin: Origin, stanza: Stanza) -> Waiting:
+        """The same, whose refusals go to `origin`."""
         try:
-            waiting = self._kinds[stanza.kind](origin, stanza)
+            waiting = self.send(origin, stanza)
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
             self._refuse(origin, stanza, error)
             return None
@@ -175,9 +183,9 @@ class Router:
                 return self._policed_later(session, stanza, waiting, rest, then)
         for index, change in enumerate(filters):
             result = change(session, stanza)
-            if result is DROP:
-                return None
             if not isinstance(result, Stanza):
+                if isinstance(result, Drop):
+                    return None
                 rest = (), filters[index + 1 :], signals
                 return self._filtered_later(session, result, rest, then)
             if result is not stanza:

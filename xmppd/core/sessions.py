@@ -299,16 +299,18 @@ def to_stamp(jid: str) -> bytes:
 class Sessions:
     """The sessions of this node by full JID, and what routing looks up: `targets` by full JID, `accounts` by
     bare JID. `locate` is asked for an account that is in neither, before it counts as absent: where sessions
-    of other nodes are targets too, it may have to bring them in first.
+    of other nodes are targets too, it may have to bring them in first. `on_removed` is told the full JID of
+    each session that is over.
     """
 
-    __slots__ = ("_cork", "_now", "accounts", "by_full", "locate", "targets")
+    __slots__ = ("_cork", "_now", "accounts", "by_full", "locate", "on_removed", "targets")
 
     def __init__(self, cork: Cork, now: Callable[[], float]) -> None:
         self.by_full: dict[str, Session] = {}
         self.targets: dict[str, Target] = {}
         self.accounts: dict[str, LiveAccount] = {}
         self.locate: Callable[[str], Awaitable[None] | None] = nowhere_else
+        self.on_removed: Callable[[str], None] = nobody_asks
         self._cork = cork
         self._now = now
 
@@ -329,6 +331,7 @@ class Sessions:
         if self.targets.get(session.full) is session:
             del self.targets[session.full]
         session.end()
+        self.on_removed(session.full)
         if live.sessions:
             live.refresh()
         else:
@@ -349,3 +352,7 @@ class Sessions:
 
 def nowhere_else(account: str) -> None:
     """One node knows all there is."""
+
+
+def nobody_asks(full: str) -> None:
+    """Nothing waits for a session."""

@@ -1,0 +1,148 @@
+"""What the server sends by itself, and what plugins send in the name of a host of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from xml.etree.ElementTree import Element
+
+from xmppd import ns
+from xmppd.core.origin import Host
+from xmppd.core.questions import Questions
+from xmppd.core.router import Router
+from xmppd.core.sessions import LiveAccount, Sessions
+from xmppd.errors import JidError, StanzaError
+from xmppd.hooks import Callables, Drop, Hooks
+from xmppd.jid import Jid
+from xmppd.xml import build
+from xmppd.xml.stanza import Stanza
+
+SLICE_SECONDS = 0.0003
+"""How long copies for many are handed out in one turn of the loop."""
+
+IQ = f"{{{ns.CLIENT}}}iq"
+KINDS = frozenset((f"{{{ns.CLIENT}}}message", f"{{{ns.CLIENT}}}presence", IQ))
+
+
+class Sending:
+    """Sends in the name of `hosts`; what has no sender comes from the one of our `domains` that its
+    receiver is on, or the first.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        sessions: Sessions,
+        questions: Questions,
+        hooks: Hooks,
+        hosts: Container[str],
+        domains: Sequence[str],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._router = router
+        self._sessions = sessions
+        self._questions = questions
+        self._hooks = hooks
+        self._hosts = hosts
+        self._domains = domains
+        self._clock = clock
+
+    async def send(self, tree: Element) -> None:
+        """Send a stanza of any kind by the rules for all others; StanzaError when it is refused."""
+        stanza = self._signed(tree, tree.get("to", ""))
+        waiting = self._router.send(Host(stanza.attrs["from"]), stanza)
+        if waiting is not None:
+            await waiting
+
+    async def send_many(self, accounts: Iterable[str], tree: Element) -> int:
+        """Give a message or presence to those of the accounts that are there, serialised once; how many
+        copies that were. ValueError for an iq.
+        """
+        stanza = self._signed(tree, self._domains[0])
+        if stanza.kind == "iq":
+            raise ValueError("an iq has one receiver")
+        attrs = {name: value for name, value in stanza.attrs.items() if name != "to"}
+        head, tail = build.start_tag(stanza.kind, attrs), stanza.raw[stanza.tail :]
+        copies, end = 0, self._clock() + SLICE_SECONDS
+        for account in accounts:
+            live = self._sessions.accounts.get(account)
+            if live is not None:
+                raw: bytes | None = head + live.to_stamp + tail
+                if self._filters(stanza.kind):
+                    raw = await self._filtered(account, stanza, head + live.to_stamp + tail)
+                copies += 0 if raw is None else give(live, stanza, raw)
+            if self._clock() > end:
+                await asyncio.sleep(0)
+                end = self._clock() + SLICE_SECONDS
+        return copies
+
+    async def ask(
+        self, to: str, payload: Element, *, kind: str, sender: str, seconds: float
+    ) -> Element | None:
+        """Send an iq and wait for its answer: the payload of the result, or StanzaError as the answer tells;
+        remote-server-timeout when there is none in time, recipient-unavailable when its receiver goes.
+        """
+        attrs = {"type": kind, "id": secrets.token_urlsafe(9), **({"from": sender} if sender else {})}
+        iq = self._signed(build.element(IQ, attrs, payload), to)
+        question = self._questions.begin(iq, seconds)
+        try:
+            receiver = self._sessions.targets.get(question.to)
+            if receiver is not None:
+                receiver.send(iq.raw)
+            elif (waiting := self._router.send(question, iq)) is not None:
+                await waiting
+            return await question.answer
+        finally:
+            self._questions.end(question)
+
+    def _signed(self, tree: Element, to: str) -> Stanza:
+        """A stanza with its sender and its receiver, both in normal form; ValueError for a sender that is
+        not on a host of ours, StanzaError for a receiver that is no address.
+        """
+        if tree.tag not in KINDS:
+            raise ValueError(f"{tree.tag} is no stanza")
+        if not to:
+            raise StanzaError("bad-request", "What the server sends needs an address.")
+        try:
+            receiver = Jid.parse(to)
+        except JidError as error:
+            raise StanzaError("jid-malformed", str(error)) from None
+        default = receiver.domain if receiver.domain in self._domains else self._domains[0]
+        sender = Jid.parse(tree.get("from") or default)
+        if sender.domain not in self._hosts:
+            raise ValueError(f"{sender} is on no host of this server")
+        attrs = {**tree.attrib, "from": sender.full, "to": receiver.full}
+        if tree.tag == IQ:
+            attrs.setdefault("id", secrets.token_urlsafe(9))
+        whole = build.element(tree.tag, attrs, tree.text)
+        whole.extend(tree)
+        return build.stanza_of(whole)
+
+    def _filters(self, kind: str) -> Callables:
+        return self._hooks.message_for_filter if kind == "message" else self._hooks.presence_for_filter
+
+    async def _filtered(self, account: str, stanza: Stanza, raw: bytes) -> bytes | None:
+        """What the filters of an account leave of its copy; None when that is nothing."""
+        copy = Stanza(stanza.kind, {**stanza.attrs, "to": account}, raw)
+        try:
+            kept = self._hooks.filtered(self._filters(stanza.kind), account, copy)
+            if isinstance(kept, Awaitable):
+                kept = await kept
+        except StanzaError:
+            return None
+        return None if isinstance(kept, Drop) else kept.raw
+
+
+def give(live: LiveAccount, stanza: Stanza, raw: bytes) -> int:
+    """Send copies to those resources of an account that take such a stanza (RFC 6121 8.5.2.1); how many."""
+    if stanza.kind == "presence":
+        receivers = live.available
+    elif stanza.type == "headline":
+        receivers = tuple(target for target in live.available if target.priority >= 0)
+    else:
+        receivers = live.targets
+    for receiver in receivers:
+        receiver.send_copy(raw)
+    return len(receivers)
