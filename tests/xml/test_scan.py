@@ -333,6 +333,9 @@ def with_attributes(template: bytes, count: int) -> bytes:
     return b"<message" + b"".join(template % i for i in range(count)) + b"/>"
 
 
+LETTERS = [bytes([byte]) for byte in b"_" + bytes(range(65, 91)) + bytes(range(97, 123))]
+SHORTEST_NAMES = [*LETTERS, *(letter + b"1" for letter in LETTERS)]
+
 AT_THE_BOUND = {
     "bytes": (Limits(stanza_bytes=10_000), lambda over: b"<message>" + b"x" * (9981 + over) + b"</message>"),
     "bytes, empty tag": (
@@ -349,6 +352,12 @@ AT_THE_BOUND = {
     "elements, usual": (Limits(), lambda over: b"<message>" + b"<a/>" * (2047 + over) + b"</message>"),
     "attributes": (Limits(attributes=5), lambda over: with_attributes(b" a%d=''", 5 + over)),
     "attributes, usual": (Limits(), lambda over: with_attributes(b" a%d='x=y'", 64 + over)),
+    "attributes, shortest": (
+        Limits(),
+        lambda over: b"<a" + b"".join(b" %b=''" % name for name in SHORTEST_NAMES[: 64 + over]) + b"/>",
+    ),
+    "depth, shortest": (Limits(), lambda over: b"<a>" * (63 + over) + b"<a/>" + b"</a>" * (63 + over)),
+    "elements, shortest": (Limits(), lambda over: b"<a>" + b"<a/>" * (2047 + over) + b"</a>"),
     "namespaces": (Limits(namespaces=5), lambda over: with_attributes(b" xmlns:a%d='b'", 5 + over)),
     "namespaces, usual": (Limits(), lambda over: with_attributes(b" xmlns:a%d='b'", 32 + over)),
 }
@@ -363,6 +372,20 @@ def test_bounds_are_exact(scan: Scan, name: str, size: int) -> None:
         found = scan([data[i : i + size] for i in range(0, len(data), size)], limits=limits)
         assert found.error == ("policy-violation" if over else None)
         assert len(found.stanzas) == (0 if over else 2)
+
+
+@pytest.mark.parametrize("over", [1, 2, 5])
+def test_nothing_small_exceeds_a_bound(over: int) -> None:
+    limits = Limits()
+    shortest = [
+        b"<a" + b"".join(b" %b=''" % name for name in SHORTEST_NAMES[: limits.attributes + over]) + b"/>",
+        b"<a>" * (limits.depth + over - 1) + b"<a/>" + b"</a>" * (limits.depth + over - 1),
+        b"<a>" + b"<a/>" * (limits.elements + over - 1) + b"</a>",
+        b"<" + b"a" * (limits.name_bytes + over) + b"/>",
+    ]
+    assert min(map(len, shortest)) > limits.simple_bytes
+    for raw in shortest[:3]:
+        assert not limits.allow(raw)
 
 
 def test_long_names_are_refused_where_they_cost() -> None:

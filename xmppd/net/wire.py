@@ -138,7 +138,7 @@ class Wire(asyncio.BufferedProtocol):
         self.heard = shared.clock()
         if self.ending_since is not None:
             return
-        data = bytes(shared.view[:nbytes])
+        data = shared.view[:nbytes].tobytes()
         if self._tls is not None:
             data = self._decrypt(data)
         if data:

@@ -11,9 +11,9 @@ class Limits:
 
     `stanza_bytes` bounds one first-level element, `header_bytes` the stream header with its XML declaration.
     `depth` counts the first-level element as 1, `elements` counts it too. `attributes` and `namespaces`
-    (declarations) are per element. `name_bytes` bounds one name, of an element, attribute or namespace; it is
-    checked in the header, and in elements with so many tags or attributes that a long one, repeated, would be
-    costly.
+    (declarations, at least 1) are per element. `name_bytes` bounds one name, of an element, attribute or
+    namespace; it is checked in the header, and in elements with so many tags or attributes that a long one,
+    repeated, would be costly.
     """
 
     stanza_bytes: int = 262_144
@@ -24,15 +24,29 @@ class Limits:
     header_bytes: int = 4096
     name_bytes: int = 512
     harmless_bytes: int = field(init=False, repr=False)
-    """An element of at most so many bytes cannot exceed any other bound: `<a/>` is 4 bytes, ` a=''` is 5."""
-    harmless_tags: int = field(init=False, repr=False)
+    """Attributes of at most so many bytes exceed no bound: ` a=''` is 5 bytes."""
+    simple_bytes: int = field(init=False, repr=False)
+    """A first-level element of at most so many bytes, without a declared prefix, exceeds no bound: a level
+    takes 7 bytes (`<a></a>`), an element 4 (`<a/>`), an attribute 5, and none can declare two namespaces.
+    """
+    simple_tags: int = field(init=False, repr=False)
     """An element with at most so many `<` exceeds neither depth nor elements (depth d needs 2d - 1)."""
-    harmless_pairs: int = field(init=False, repr=False)
-    """An element with at most so many `=` exceeds neither attributes nor namespaces."""
 
     def __post_init__(self) -> None:
-        pairs = min(self.attributes, self.namespaces)
-        object.__setattr__(self, "harmless_pairs", pairs)
-        object.__setattr__(self, "harmless_tags", min(2 * self.depth, self.elements))
-        smallest = min(4 * self.elements, 7 * self.depth, 5 * pairs, self.name_bytes)
-        object.__setattr__(self, "harmless_bytes", smallest)
+        harmless = min(5 * self.attributes, 5 * self.namespaces, self.name_bytes)
+        object.__setattr__(self, "harmless_bytes", harmless)
+        simple = min(
+            4 * self.elements, 7 * self.depth, 5 * self.attributes, self.name_bytes, self.stanza_bytes
+        )
+        object.__setattr__(self, "simple_bytes", simple)
+        object.__setattr__(self, "simple_tags", min(2 * self.depth, self.elements))
+
+    def allow(self, raw: bytes) -> bool:
+        """Whether a first-level element without a declared prefix is below every bound for certain."""
+        size = len(raw)
+        return size <= self.simple_bytes or (
+            size <= self.stanza_bytes
+            and size - len(raw.replace(b"<", b"", self.simple_tags + 1))
+            <= self.simple_tags  # `count` is slower
+            and size - len(raw.replace(b"=", b"", self.attributes + 1)) <= self.attributes
+        )

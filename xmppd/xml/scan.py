@@ -34,7 +34,7 @@ _LESS: Final = ord("<")
 _SLASH: Final = ord("/")
 _BANG: Final = ord("!")
 _QUESTION: Final = ord("?")
-_SIMPLE_TAG = re.compile(rb"(<[A-Za-z_][\w.-]*+)[ \t\r\n/>]")
+_SIMPLE_TAG = re.compile(rb"(<[A-Za-z_][\w.-]*+)(?:[ \t\r\n/][^>]*+)?>")
 _CLOSING = {b"<" + name: b"</" + name + b">" for name in (b"message", b"presence", b"iq")}
 
 
@@ -113,34 +113,27 @@ class Scanner:
 
     def _simple(self, data: bytes, pos: int) -> Stanza | None:
         """The stanza at `pos` when it is whole and simple; None says nothing about it."""
-        limits = self.limits
-        stop = pos + limits.stanza_bytes
-        bracket = data.find(b">", pos, stop)
-        if bracket <= pos:
-            return None
         tag = _SIMPLE_TAG.match(data, pos)
         if tag is None:
             return None
         opening = tag[1]
-        if data[bracket - 1] == _SLASH:
-            raw = data[pos : bracket + 1]
-        else:
+        end = tag.end()
+        if data[end - 2] != _SLASH:
             closing = _CLOSING.get(opening) or b"</" + opening[1:] + b">"
-            end = data.find(closing, bracket, stop)
-            if end < 0:
+            found = data.find(closing, end)
+            if found < 0:
                 return None
-            raw = data[pos : end + len(closing)]
-            if (
-                raw.find(opening, 1) > 0
-                or (_BANG in raw and raw.find(b"<!") > 0)  # a single byte is found far faster than two
-                or (_QUESTION in raw and raw.find(b"<?") > 0)
-            ):
-                return None
-        if raw.find(b"xmlns:") > 0:
-            return None
-        if len(raw) > limits.harmless_bytes and (
-            raw.count(b"<") > limits.harmless_tags or raw.count(b"=") > limits.harmless_pairs
+            end = found + len(closing)
+        raw = data[pos:end]
+        if (
+            raw.find(opening, 1) > 0
+            or raw.find(b"xmlns:") > 0
+            or (_BANG in raw and raw.find(b"<!") > 0)  # a single byte is found far faster than two
+            or (_QUESTION in raw and raw.find(b"<?") > 0)
         ):
+            return None
+        limits = self.limits
+        if end - pos > limits.simple_bytes and not limits.allow(raw):
             return None
         return self._engine.stanza(raw)
 
