@@ -350,7 +350,7 @@ async def test_a_close_is_answered_and_nothing_behind_it_is_read() -> None:
         ("<pubsub xmlns='urn:nothing'/>", "unsupported-stanza-type"),
         ("<message xmlns='jabber:server' to='bob@localhost'/>", "invalid-namespace"),
         ("<message><body></message>", "not-well-formed"),
-        ("<message>&x;</message>", "not-well-formed"),
+        ("<message>&x;</message>", "restricted-xml"),
         ("<!-- x -->", "restricted-xml"),
         ("<message><!-- x --></message>", "restricted-xml"),
         ("text", "bad-format"),

@@ -19,13 +19,13 @@ class Tokens:
     """Holds back the last token of a stream until it is whole."""
 
     def __init__(self) -> None:
-        self._held = b""
+        self.held = b""
 
     def whole(self, data: bytes) -> bytes:
         """What the parser may be given, now that `data` has come; bytes that can become no token, too."""
-        data = self._held + data
+        data = self.held + data
         end = self._end(data)
-        self._held = data[end:]
+        self.held = data[end:]
         return data[:end]
 
     def _end(self, data: bytes) -> int:

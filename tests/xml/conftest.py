@@ -120,6 +120,12 @@ INCOMPLETE = [
 """What expat says at the end of input that could have gone on."""
 
 
+def clark(name: str) -> str:
+    """A name as the parser writes it, which puts U+0001 behind the namespace."""
+    uri, mark, local = name.rpartition("\x01")
+    return f"{{{uri}}}{local}" if mark else name
+
+
 class Forbidden(Exception):
     """Well-formed XML that has no place in a stream."""
 
@@ -131,7 +137,7 @@ class ReferenceParser:
         self.data = data
         self.result = Reference()
         self.path: list[Element] = []
-        self.parser = parser = expat.ParserCreate("utf-8", "}")
+        self.parser = parser = expat.ParserCreate("utf-8", "\x01")
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
         parser.CharacterDataHandler = self.text
@@ -161,8 +167,7 @@ class ReferenceParser:
             raise Forbidden
 
     def start(self, name: str, attrs: dict[str, str]) -> None:
-        clark = {("{" + key if "}" in key else key): value for key, value in attrs.items()}
-        element = Element("{" + name if "}" in name else name, clark)
+        element = Element(clark(name), {clark(key): value for key, value in attrs.items()})
         if self.path:
             self.path[-1].append(element)
         self.path.append(element)

@@ -285,7 +285,7 @@ def content_of(stanza: Stanza, lang: str) -> bytes:
     6120 8.1.5).
     """
     lang = stanza.attrs.get(LANG, lang)
-    inherited = {f"{{{LANG}": lang} if lang else {}
+    inherited = {f"{{{ns.XML}}}lang": lang} if lang else {}
     return b"".join(
         build.serialize(build.element(child.tag, inherited | child.attrib, child.text, *child))
         for child in stanza.xml

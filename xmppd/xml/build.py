@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 
 from xmppd import ns
 from xmppd.errors import SaslError, StanzaError, StreamError
-from xmppd.xml.stanza import LANG, Stanza
+from xmppd.xml.stanza import LANG, Stanza, clark, unclark
 
 _TEXT = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
 _ATTRIBUTE = _TEXT | {"'": "&apos;", "\n": "&#10;", "\t": "&#9;"}
@@ -96,7 +96,7 @@ def start_tag(kind: str, attrs: Mapping[str, str]) -> bytes:
     """The start tag of a stanza without its last bracket, from attributes keyed as in `Stanza.attrs`."""
     parts = [f"<{kind}"]
     for index, (key, value) in enumerate(attrs.items()):
-        parts.append(_attribute("{" + key if "}" in key else key, value, index))
+        parts.append(_attribute(clark(key), value, index))
     return "".join(parts).encode()
 
 
@@ -199,7 +199,7 @@ def insert_child(raw: bytes, kind: str, child: bytes) -> bytes:
 def stanza_of(tree: Element) -> Stanza:
     """A stanza made from a tree whose root is in `jabber:client`."""
     kind = _split(tree.tag)[1]
-    attrs = {key.removeprefix("{"): value for key, value in tree.items()}
+    attrs = {unclark(key): value for key, value in tree.items()}
     payload = tree[0].tag if len(tree) else ""
     return Stanza(kind, attrs, serialize(tree), len(start_tag(kind, attrs)), payload)
 

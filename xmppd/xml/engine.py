@@ -7,17 +7,13 @@ every error.
 
 from __future__ import annotations
 
-from xml.etree.ElementTree import Element, XMLParser
 from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
 
 from xmppd import ns
 from xmppd.errors import StreamError
 from xmppd.xml.build import serialize
 from xmppd.xml.limits import Limits
-from xmppd.xml.stanza import Stanza
-
-SEPARATOR = "}"
-"""Between namespace and name; unambiguous, because expat refuses a namespace with this character in it."""
+from xmppd.xml.stanza import SEPARATOR, Stanza, clark, parse_within
 
 ROOT_NAME = "é"
 """The element around what is parsed. Nobody can close it: the name is not ASCII (see `Engine.stanza`)."""
@@ -29,21 +25,22 @@ PARSER_BYTES = 250_000
 
 _KINDS = {f"{ns.CLIENT}{SEPARATOR}{kind}": kind for kind in ("message", "presence", "iq")}
 _WITHOUT_PAYLOAD = frozenset(name for name, kind in _KINDS.items() if kind != "iq")
-_UNBOUND_PREFIX = errors.codes[errors.XML_ERROR_UNBOUND_PREFIX]
+_CONDITIONS = {
+    errors.codes[errors.XML_ERROR_UNBOUND_PREFIX]: "bad-namespace-prefix",
+    errors.codes[
+        errors.XML_ERROR_UNDEFINED_ENTITY
+    ]: "restricted-xml",  # RFC 6120 11.1: none but the predefined
+}
 
 
 def well_formedness(error: ExpatError) -> StreamError:
     """The stream error that says what expat said."""
-    return StreamError("bad-namespace-prefix" if error.code == _UNBOUND_PREFIX else "not-well-formed")
-
-
-def _clark(name: str) -> str:
-    return "{" + name if SEPARATOR in name else name
+    return StreamError(_CONDITIONS.get(error.code, "not-well-formed"))
 
 
 def _kind(name: str) -> str:
     """`{}message` for a message in no namespace: it is not to be taken for one of ours."""
-    return _KINDS.get(name) or ("{" + name if SEPARATOR in name else "{}" + name)
+    return _KINDS.get(name) or (clark(name) if SEPARATOR in name else "{}" + name)
 
 
 class Engine:
@@ -105,7 +102,7 @@ class Engine:
         self._parser.StartElementHandler = None if name in _WITHOUT_PAYLOAD else self._on_payload
 
     def _first_child(self, name: str, attrs: dict[str, str]) -> None:
-        self._payload = _clark(name)
+        self._payload = clark(name)
         self._parser.StartElementHandler = None
 
 
@@ -132,7 +129,7 @@ def parse_framed(raw: bytes, opening: bytes = ROOT) -> Stanza:
     finally:
         parser.StartElementHandler = None  # or parser and function would keep each other alive
     name, attrs = heads[0]
-    payload = _clark(heads[1][0]) if len(heads) == 2 and name not in _WITHOUT_PAYLOAD else ""
+    payload = clark(heads[1][0]) if len(heads) == 2 and name not in _WITHOUT_PAYLOAD else ""
     return Stanza(_kind(name), attrs, raw, payload=payload)
 
 
@@ -143,10 +140,7 @@ def canonical(raw: bytes, opening: bytes, limits: Limits) -> Stanza:
     `limits`.
     """
     parse_framed(raw, opening)
-    parser = XMLParser()
-    for piece in (opening, raw, ROOT_END):
-        parser.feed(piece)
-    tree: Element = parser.close()[0]
+    tree = parse_within(opening, raw, ROOT_END)
     names = sum(len(element.tag) + sum(map(len, element.keys())) for element in tree.iter())
     if names > limits.stanza_bytes:  # each prefix becomes a declaration: do not even write it out
         raise StreamError("policy-violation", "namespaces too long")

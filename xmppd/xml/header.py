@@ -10,9 +10,10 @@ from xml.parsers.expat import ExpatError, ParserCreate
 from xmppd import ns
 from xmppd.errors import StreamError
 from xmppd.xml.build import escape_attribute
-from xmppd.xml.engine import ROOT_NAME, SEPARATOR, well_formedness
+from xmppd.xml.engine import ROOT_NAME, well_formedness
 from xmppd.xml.framing import NAME, SPACE, START, check_attributes
 from xmppd.xml.limits import Limits
+from xmppd.xml.stanza import SEPARATOR
 
 _QUOTED = rb"%b*+=%b*+(?:\"(%%b)\"|'(%%b)')" % (SPACE, SPACE)
 _DECLARATION = re.compile(

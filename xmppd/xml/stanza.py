@@ -7,11 +7,15 @@ The bytes have passed a strict, namespace-aware parse and are self-contained in 
 from __future__ import annotations
 
 import re
-from xml.etree.ElementTree import Element, XMLParser
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
+from xml.parsers.expat import ParserCreate
 
 from xmppd import ns
 
-LANG = f"{ns.XML}}}lang"
+SEPARATOR = "\x01"
+"""What expat writes between namespace and name. XML has no place for it, so no namespace has it either."""
+
+LANG = f"{ns.XML}{SEPARATOR}lang"
 """`xml:lang` as a key of `Stanza.attrs`."""
 
 _HEAD = re.compile(rb"<[^\s/>]++(?:\s++[^\s=/>]++\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'))*\s*+")
@@ -19,11 +23,23 @@ _HEAD = re.compile(rb"<[^\s/>]++(?:\s++[^\s=/>]++\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+
 _NO_PLAIN_TEXT = re.compile(rb"[<&>\r]")
 
 
+def clark(name: str) -> str:
+    """A name as expat writes it, as a Clark name. The last `}` ends the namespace, which may have others."""
+    return "{" + name.replace(SEPARATOR, "}") if SEPARATOR in name else name
+
+
+def unclark(name: str) -> str:
+    """A Clark name as expat writes it, which is how it is a key of `Stanza.attrs`."""
+    uri, bracket, local = name.rpartition("}")
+    return f"{uri[1:]}{SEPARATOR}{local}" if bracket else name
+
+
 class Stanza:
     """One first-level child of a stream. Nobody changes it after the scanner made it.
 
     `kind` is "message", "presence" or "iq", or the Clark name of any other element (`{}message` for a message
-    in no namespace). `attrs` holds the start tag's attributes (a namespaced one as `uri}local`). `payload` is
+    in no namespace). `attrs` holds the start tag's attributes (a namespaced one with a
+    `SEPARATOR` behind its namespace). `payload` is
     the Clark name of the first child, "" without one (found by the scanner for everything but messages and
     presences). `raw` are the bytes; those of the three kinds start with `<kind`.
     """
@@ -76,9 +92,33 @@ _OPEN = f"<x xmlns='{ns.CLIENT}'>".encode()
 
 def parse(raw: bytes) -> Element:
     """The tree of bytes that the scanner accepted (never of bytes from anywhere else)."""
+    return parse_within(_OPEN, raw, b"</x>")
+
+
+def parse_within(opening: bytes, raw: bytes, closing: bytes) -> Element:
+    """The tree of well-formed bytes that stand between these tags."""
     parser = XMLParser()
-    parser.feed(_OPEN)
-    parser.feed(raw)
-    parser.feed(b"</x>")
-    tree: Element = parser.close()[0]
+    try:
+        for piece in (opening, raw, closing):
+            parser.feed(piece)
+        tree: Element = parser.close()[0]
+    except ParseError:  # its own separator is `}`, and a namespace with it is not well-formed to it
+        tree = _parse_any(opening + raw + closing)[0]
+    return tree
+
+
+def _parse_any(data: bytes) -> Element:
+    """A tree whose namespaces may have any character, made more slowly."""
+    builder = TreeBuilder()
+    parser = ParserCreate("utf-8", SEPARATOR)
+    parser.buffer_text = True
+
+    def start(name: str, attrs: dict[str, str]) -> None:
+        builder.start(clark(name), {clark(key): value for key, value in attrs.items()})
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda name: builder.end(clark(name))
+    parser.CharacterDataHandler = builder.data
+    parser.Parse(data, True)
+    tree: Element = builder.close()
     return tree

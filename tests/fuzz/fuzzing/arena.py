@@ -316,7 +316,7 @@ class Arena:
         if data:
             try:
                 trees, closed = received(data)
-            except ParseError as error:
+            except ValueError as error:
                 raise Finding("output", f"{login.full} received {data!r}: {error}") from None
             if closed and trees and trees[-1][0] == f"{{{ns.STREAM}}}error":
                 trees.pop()

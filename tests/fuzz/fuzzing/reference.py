@@ -6,7 +6,6 @@ A tree is `(Clark name, sorted attributes, content)`; content are texts and tree
 from __future__ import annotations
 
 from typing import Any
-from xml.etree.ElementTree import Element, fromstring
 from xml.parsers import expat
 
 from tokens import Tokens
@@ -17,26 +16,21 @@ CLIENT = "jabber:client"
 STREAM = "http://etherx.jabber.org/streams"
 OPEN = f"<stream:stream xmlns='{CLIENT}' xmlns:stream='{STREAM}'>".encode()
 CLOSE = b"</stream:stream>"
-
-
-def frozen(tree: Element) -> Tree:
-    """The comparable form of a tree."""
-    content: list[Any] = [tree.text] if tree.text else []
-    for child in tree:
-        content.append(frozen(child))
-        if child.tail:
-            content.append(child.tail)
-    return tree.tag, tuple(sorted(tree.items())), tuple(content)
+MARK = "\x01"
 
 
 def received(data: bytes) -> tuple[list[Tree], bool]:
     """What the server wrote in one go behind its header, and whether it closed the stream with it.
 
-    Raises xml.etree.ElementTree.ParseError unless these are whole elements.
+    ValueError unless these are whole elements.
     """
-    closed = data.endswith(CLOSE)
-    root = fromstring(OPEN + data + (b"" if closed else CLOSE))
-    return [frozen(child) for child in root], closed
+    reader = Input()
+    reader.feed(data)
+    is_whole, ended = not reader.broken and not reader.open, reader.ended
+    reader.close()
+    if not is_whole:
+        raise ValueError(data)
+    return [tree for tree, _ in reader.trees], ended
 
 
 def children(tree: Tree) -> list[Tree]:
@@ -47,6 +41,12 @@ def children(tree: Tree) -> list[Tree]:
 def text_of(tree: Tree) -> str:
     """The text in front of the first child."""
     return tree[2][0] if tree[2] and isinstance(tree[2][0], str) else ""
+
+
+def clark(name: str) -> str:
+    """A name as the parser writes it, which puts `MARK` behind the namespace."""
+    uri, mark, local = name.rpartition(MARK)
+    return f"{{{uri}}}{local}" if mark else name
 
 
 class Forbidden(Exception):
@@ -71,7 +71,7 @@ class Input:
         self._declared = 0
         self._chunk = b""
         self._tokens = Tokens()
-        self._parser = parser = expat.ParserCreate("utf-8", "}")
+        self._parser = parser = expat.ParserCreate("utf-8", MARK)
         parser.Parse(OPEN, False)
         self._received = self._given = len(OPEN)
         parser.StartElementHandler = self._begin
@@ -81,6 +81,11 @@ class Input:
         parser.StartDoctypeDeclHandler = self._forbid
         parser.StartCdataSectionHandler = self._cdata
         parser.StartNamespaceDeclHandler = self._declare
+
+    @property
+    def open(self) -> bool:
+        """Whether an element is not complete."""
+        return bool(self._path) or self._tokens.held != b""
 
     @property
     def near(self) -> bool:
@@ -125,7 +130,7 @@ class Input:
         if not self._path:
             self._start = self._parser.CurrentByteIndex
             self._elements = 0
-            self.excess = self.excess or name == f"{STREAM}}}stream"  # a stream in the stream
+            self.excess = self.excess or name == f"{STREAM}{MARK}stream"  # a stream in the stream
         self._elements += 1
         declared, self._declared = self._declared, 0
         most = max(len(attrs) / 64, len(self._path) / 64, self._elements / 2048, declared / 32)
@@ -133,8 +138,8 @@ class Input:
             self._near = True
         if most > 1.5:
             self.excess = True
-        items = sorted(("{" + key if "}" in key else key, value) for key, value in attrs.items())
-        self._path.append(("{" + name if "}" in name else name, tuple(items), []))
+        items = sorted((clark(key), value) for key, value in attrs.items())
+        self._path.append((clark(name), tuple(items), []))
 
     def _end(self, _: str) -> None:
         if not self._path:
