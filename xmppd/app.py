@@ -52,10 +52,12 @@ from xmppd.net.c2s.service import Service, ServiceRules
 from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
 from xmppd.net.ebb import Ebb
 from xmppd.net.http.routes import HttpRules, Routes, Token
+from xmppd.net.listeners import Listeners
 from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared, WireRules
 from xmppd.nodes import Nodes
 from xmppd.parts.http import routes_of
+from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
 from xmppd.scope import Scope
 from xmppd.server import Server
@@ -94,6 +96,7 @@ class App:
         self.lasting = Jobs()
         self.timers = Timers(clock)
         self.hooks = Hooks()
+        self.listeners = Listeners(self.jobs.spawn)
         self.routes = Routes(http_rules(config), self.hooks.failed)
         self.commands = Commands()
         self.store = store if store is not None else store_of(config, now)
@@ -174,6 +177,7 @@ class App:
             iqs=self.iqs,
             commands=self.commands,
             core_handlers=self.contacts.handlers,
+            prepare=self._plugins_coming,
             on_change=self._plugins_changed,
         )
         self.elsewhere = Elsewhere(
@@ -277,11 +281,15 @@ class App:
         collect()
         trim()
 
+    async def _plugins_coming(self, plugins: Sequence[Plugin]) -> None:
+        await self.listeners.prepare(claim for plugin in plugins for claim in claims_of(plugin.name, plugin))
+
     def _plugins_changed(self, plugins: Sequence[Plugin]) -> None:
         self.rows.compile((*self._negotiators, *plugins))
         added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
         self.sasl.mechanisms = [*self._mechanisms, *added]
         self.routes.compile(pair for plugin in plugins for pair in routes_of(plugin))
+        self.listeners.claim(claim for plugin in plugins for claim in claims_of(plugin.name, plugin))
 
     async def _account_created(self, account: str) -> None:
         await self.hooks.tell_in_order(self.hooks.account_created_signal, account)

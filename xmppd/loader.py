@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ class Loader:
     """The plugins of one server, in the order of the configuration.
 
     `core_handlers` answer iqs that are not a plugin's matter. `on_change` is called whenever the set of
-    plugins changed, with all of them.
+    plugins changed, with all of them; `prepare` before, which may wait, and refuse.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Loader:
         iqs: Iqs,
         commands: Commands,
         core_handlers: Iterable[tuple[HandlerKey, Handler]],
+        prepare: Callable[[Sequence[Plugin]], Awaitable[None]],
         on_change: Callable[[Sequence[Plugin]], None],
     ) -> None:
         self._folders = tuple(folders)
@@ -73,6 +74,7 @@ class Loader:
         self._iqs = iqs
         self._commands = commands
         self._core_handlers = tuple(core_handlers)
+        self._prepare = prepare
         self._on_change = on_change
         self._labels: Mapping[str, str] = {}
         self._loaded: dict[str, Loaded] = {}
@@ -160,6 +162,7 @@ class Loader:
         check_routes(after.values())
         await self._start(fresh)
         try:
+            await self._prepare([loaded.plugin for loaded in after.values()])
             self._compile(after)
         except Exception as error:
             self._compile(before)

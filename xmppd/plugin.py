@@ -27,6 +27,7 @@ from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreEr
 from xmppd.jid import Jid
 from xmppd.marks import mark, marked
 from xmppd.parts.http import PUBLIC, HttpError, HttpRequest, HttpResponse, route
+from xmppd.parts.listeners import listener
 from xmppd.parts.metrics import Counter, Gauge, Histogram
 from xmppd.parts.nodes import cluster_signal
 from xmppd.parts.part import parts_of
@@ -102,6 +103,7 @@ __all__ = [
     "iq_get",
     "iq_set",
     "iq_set_of",
+    "listener",
     "negotiates",
     "offers",
     "route",

@@ -145,6 +145,7 @@ class Process:
             for config in self._config.listen.c2s:
                 await self._listen(config)
             await self._listen_http()
+            await self.app.listeners.open(self._config.listen.backlog)
         self._sweep()
         self._watch_certificates()
         gc.collect()
@@ -233,6 +234,7 @@ class Process:
             log.info("stopping", extra={"sessions": len(self.app.sessions.by_full)})
         for listener in self._listeners:
             listener.close()
+        self.app.listeners.close()
         self.app.service.shut_down()
         await self.unless(self._leave_now, self._clients_to_go(), drain_seconds)
         for timer in (self._sweeper, self._watcher):

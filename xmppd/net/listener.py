@@ -31,7 +31,8 @@ RESERVE = 24
 
 
 class Listener:
-    """Takes connections at one address, the protocol of each made by `make`, until closed.
+    """Takes connections at one address, the protocol of each made by `make`, until closed. `make` may be
+    replaced at any time.
 
     `spawn` runs a coroutine in the background. `has_room` says whether one more than so many that are on
     their way may be taken; while it does not, newcomers wait in the kernel.
@@ -43,7 +44,7 @@ class Listener:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         has_room: Callable[[int], bool] = lambda coming: True,
     ) -> None:
-        self._make = make
+        self.make = make
         self._spawn = spawn
         self._has_room = has_room
         self._coming = 0
@@ -59,6 +60,11 @@ class Listener:
 
     async def open(self, address: str, port: int, backlog: int) -> None:
         """Listen at all that the address stands for; OSError, and then nothing is open."""
+        await self.bind(address, port, backlog)
+        self.begin()
+
+    async def bind(self, address: str, port: int, backlog: int) -> None:
+        """The first half: newcomers are left to the kernel until `begin`."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
@@ -67,8 +73,13 @@ class Listener:
         except OSError:
             self.close()
             raise
+
+    def begin(self) -> None:
+        """Take connections from now on; harmless if repeated."""
+        loop = asyncio.get_running_loop()
         for listening in self._sockets:
-            loop.add_reader(listening, self._accept, listening)
+            if listening not in self._paused:
+                loop.add_reader(listening, self._accept, listening)
 
     def close(self) -> None:
         """Stop listening; connections that nobody took are refused by the kernel."""
@@ -109,9 +120,12 @@ class Listener:
     async def _welcome(self, peer: socket.socket) -> None:
         peer.setblocking(False)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._make, peer)
+            await asyncio.get_running_loop().connect_accepted_socket(self.make, peer)
         except OSError:
             peer.close()
+        except BaseException:  # a plugin's `make` may raise anything
+            peer.close()
+            raise
         finally:
             self._coming -= 1
 
