@@ -107,6 +107,7 @@ class App:
         self.rosters = Rosters(
             self.store,
             max_items=limits.roster_items,
+            max_bytes=limits.roster_bytes,
             max_groups=limits.roster_groups_per_item,
             max_name_bytes=limits.name_bytes,
             log_days=config.rosters.log_days,

@@ -68,6 +68,7 @@ FIXED = (
     "auth.anonymous",
     "auth.iterations",
     "limits.roster_items",
+    "limits.roster_bytes",
     "limits.roster_groups_per_item",
     "limits.name_bytes",
     "rosters",

@@ -250,6 +250,7 @@ class LimitsConfig(Section):
     connections_before_login_per_address: Count = 0
     sessions_per_account: Size = 10
     roster_items: Size = 1_000
+    roster_bytes: Size = 262_144
     roster_groups_per_item: Count = 10
     name_bytes: Annotated[int, Field(ge=1)] = 1_023
     presence_bytes: Annotated[int, Field(ge=1_024)] = 16_384

@@ -6,12 +6,17 @@ can be found and replaced in the packed bytes of a roster without a parse: an es
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from xml.sax.saxutils import unescape
 
 from xmppd import ns
 from xmppd.xml.build import escape_attribute, escape_text
 
 _ITEM = b"<item "
+
+_ENTITIES: Mapping[str, str] = MappingProxyType({"&apos;": "'", "&#9;": "\t", "&#10;": "\n", "&#13;": "\r"})
+"""What `escape_attribute` writes beside `&amp;`, `&lt;` and `&gt;`."""
 
 
 def roster_item(
@@ -51,6 +56,17 @@ def replace_item(items: bytes, jid: str, item: str) -> bytes:
 def count_items(items: bytes) -> int:
     """How many items are packed there."""
     return items.count(b"<item ")
+
+
+def split_items(items: bytes) -> list[bytes]:
+    """The packed items one by one."""
+    return [_ITEM + item for item in items.split(_ITEM)[1:]]
+
+
+def contact_of(item: bytes) -> str:
+    """The `jid` of a packed item."""
+    start = len(_ITEM) + len(b"jid='")
+    return unescape(item[start : item.index(b"'", start)].decode(), _ENTITIES)
 
 
 def changed_items(before: bytes, after: bytes) -> list[bytes]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import sys
-import zlib
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xmppd.core.roster.item import SEPARATOR, RosterItem, flags_of
+from xmppd.core.roster.shelf import EMPTY, Shelf, ShelfBuilder
 from xmppd.store.table import Row
-from xmppd.xml.roster import count_items, replace_item, roster_item
+from xmppd.xml.roster import roster_item
 
-_WEIGHT = 400
-"""Bytes of a cached roster without its contents: the object, two tuples, its place in the cache."""
+_WEIGHT = 500
+"""Bytes of a cached roster without its contents: the object, its shelf, the tuples, its place in the
+cache.
+"""
 
-_WORTH_IT = 1024
-"""Bytes of packed items from which on they are kept compressed (those of 50 contacts to an eighth)."""
-
-_COMPRESSED = b"x"
-"""What zlib's output begins with; packed items begin with `<`."""
+_BLOCK_WEIGHT = 100
+"""Bytes of a block beside its contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +27,8 @@ class Roster:
     """One account's roster at one version: who sees whom, and the items packed for the wire.
 
     `followers` see the account's presence, and the account sees that of `following`; both are sorted.
-    `requests` are the subscription requests that wait for an answer, with what their stanzas hold. `shelf` is
-    `packed` as `shelved` made it; there are no item objects, they would take three times the memory.
+    `requests` are the subscription requests that wait for an answer, with what their stanzas hold. `shelf`
+    has the items; there are no item objects, they would take three times the memory.
     """
 
     account: str
@@ -37,12 +36,12 @@ class Roster:
     followers: tuple[str, ...] = ()
     following: tuple[str, ...] = ()
     requests: tuple[tuple[str, bytes], ...] = ()
-    shelf: bytes = b""
+    shelf: Shelf = EMPTY
 
     @property
     def packed(self) -> bytes:
         """Every item that is not hidden, as XML."""
-        return zlib.decompress(self.shelf) if self.shelf.startswith(_COMPRESSED) else self.shelf
+        return self.shelf.packed
 
     def is_follower(self, contact: str) -> bool:
         """Whether the contact sees the account's presence."""
@@ -55,7 +54,12 @@ class Roster:
     @property
     def size(self) -> int:
         """The number of items that are not hidden."""
-        return count_items(self.packed)
+        return self.shelf.count
+
+    @property
+    def length(self) -> int:
+        """The bytes of these items as XML."""
+        return self.shelf.length
 
     @property
     def weight(self) -> int:
@@ -63,7 +67,8 @@ class Roster:
         pointers = len(self.followers) + len(self.requests) * 10
         if self.following is not self.followers:
             pointers += len(self.following)
-        return _WEIGHT + len(self.shelf) + 8 * pointers + sum(len(request) for _, request in self.requests)
+        items = sum(map(len, self.shelf.blocks)) + _BLOCK_WEIGHT * len(self.shelf.blocks)
+        return _WEIGHT + items + 8 * pointers + sum(len(request) for _, request in self.requests)
 
     def changed(self, contact: str, item: RosterItem | None, version: int) -> Roster:
         """The roster at a newer version, with the contact's item replaced (None: removed)."""
@@ -79,38 +84,51 @@ class Roster:
             followers,
             followers if following == followers else following,
             requests,
-            shelved(replace_item(self.packed, contact, item.packed if item is not None else "")),
+            self.shelf.put(contact, item.packed if item is not None else ""),
         )
 
 
-def shelved(packed: bytes) -> bytes:
-    """Packed items as they are kept while nobody asks for them."""
-    return packed if len(packed) < _WORTH_IT else zlib.compress(packed, 1)
+class RosterBuilder:
+    """A roster in the making, from the item rows of one partition of `ROSTER`."""
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+        self._followers: list[str] = []
+        self._following: list[str] = []
+        self._requests: list[tuple[str, bytes]] = []
+        self._items = ShelfBuilder()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add rows that come behind all that were added, by contact."""
+        intern = sys.intern
+        for row in rows:
+            contact = intern(row["name"])
+            words, name, request, *groups = row["value"].split(SEPARATOR)
+            state, approved, hidden = flags_of(words)
+            subscription, ask, pending_in = state.parts
+            if subscription in ("both", "from"):
+                self._followers.append(contact)
+            if subscription in ("both", "to"):
+                self._following.append(contact)
+            if pending_in:
+                self._requests.append((contact, request.encode()))
+            if not hidden:
+                item = roster_item(contact, subscription, name, groups, ask=ask, approved=approved)
+                self._items.add(contact, item)
+
+    def done(self, version: int) -> Roster:
+        """The roster at this version."""
+        seen_by = tuple(sorted(self._followers))
+        sees = seen_by if self._following == self._followers else tuple(sorted(self._following))
+        requests = tuple(sorted(self._requests))
+        return Roster(self._account, version, seen_by, sees, requests, self._items.done())
 
 
 def roster_of(account: str, version: int, rows: Sequence[Row]) -> Roster:
-    """The roster in the item rows of one partition of `ROSTER`."""
-    followers: list[str] = []
-    following: list[str] = []
-    requests: list[tuple[str, bytes]] = []
-    packed: list[str] = []
-    intern = sys.intern
-    for row in rows:
-        contact = intern(row["name"])
-        words, name, request, *groups = row["value"].split(SEPARATOR)
-        state, approved, hidden = flags_of(words)
-        subscription, ask, pending_in = state.parts
-        if subscription in ("both", "from"):
-            followers.append(contact)
-        if subscription in ("both", "to"):
-            following.append(contact)
-        if pending_in:
-            requests.append((contact, request.encode()))
-        if not hidden:
-            packed.append(roster_item(contact, subscription, name, groups, ask=ask, approved=approved))
-    seen_by = tuple(sorted(followers))
-    sees = seen_by if following == followers else tuple(sorted(following))
-    return Roster(account, version, seen_by, sees, tuple(sorted(requests)), shelved("".join(packed).encode()))
+    """The roster in the item rows of one partition of `ROSTER`, sorted by contact."""
+    builder = RosterBuilder(account)
+    builder.add(rows)
+    return builder.done(version)
 
 
 class RosterCache:

@@ -68,6 +68,13 @@ def _kept(old: RosterItem | None, new: RosterItem) -> RosterItem | None:
     return None if is_empty and (old is None or old.hidden) else new
 
 
+def is_richer(old: RosterItem | None, new: RosterItem) -> bool:
+    """Whether the owner put more into the item, so that it may be refused: a subscription never is."""
+    if old is None or old.hidden:
+        return not new.hidden
+    return len(new.packed) > len(old.packed) and (old.name, old.groups) != (new.name, new.groups)
+
+
 def seen(item: RosterItem | None) -> str:
     """What clients see of an item, as XML; "" for nothing."""
     return item.packed if item is not None else ""

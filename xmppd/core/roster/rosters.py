@@ -17,8 +17,8 @@ from xml.etree.ElementTree import Element
 
 from xmppd.core.begun import begun
 from xmppd.core.roster.budget import DAY, DailyBudget
-from xmppd.core.roster.cache import Roster, RosterCache, roster_of
-from xmppd.core.roster.change import Change, SubscriptionChange, received, sent
+from xmppd.core.roster.cache import Roster, RosterBuilder, RosterCache
+from xmppd.core.roster.change import Change, SubscriptionChange, is_richer, received, seen, sent
 from xmppd.core.roster.delta import lag
 from xmppd.core.roster.item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
 from xmppd.core.roster.log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
@@ -49,6 +49,13 @@ _ATTEMPTS = 32
 
 _READS = 3
 """How often a roster is read when it was changed elsewhere each time meanwhile."""
+
+_LOAD_PAGE = 256
+"""Rows of a roster read at once: those of nearly every roster."""
+
+_FEW = 32
+_SLICE_SECONDS = 0.002
+"""How many rows are looked at before the time is, and how long others wait for that."""
 
 _LOG_PAGE = 200
 """Entries of the log read at once by tools."""
@@ -93,12 +100,12 @@ class _Wish:
 class Rosters:
     """All rosters, in the store and in memory.
 
-    `max_items` bounds what a roster shows, `max_requests` the subscription requests that wait in it,
-    `max_groups` the groups of an item, `max_name_bytes` a name and a group, `cache_bytes` all rosters kept in
-    memory here (sessions may hold more). Changes are logged for `log_days` (0: not at all). `tier` is a cache
-    that other nodes share. `now` gives seconds since the epoch. `on_loaded` is told of every roster read from
-    elsewhere than memory, `on_unsure` of every account whose roster may have been changed and must be loaded
-    to know.
+    `max_items` and `max_bytes` bound what a roster shows, `max_requests` the subscription requests that wait
+    in it, `max_groups` the groups of an item, `max_name_bytes` a name and a group, `cache_bytes` all rosters
+    kept in memory here (sessions may hold more). Changes are logged for `log_days` (0: not at all). `tier` is
+    a cache that other nodes share. `now` gives seconds since the epoch. `on_loaded` is told of every roster
+    read from elsewhere than memory, `on_unsure` of every account whose roster may have been changed and must
+    be loaded to know.
     """
 
     def __init__(
@@ -106,6 +113,7 @@ class Rosters:
         store: Store,
         *,
         max_items: int = 1000,
+        max_bytes: int = 262_144,
         max_requests: int = 200,
         max_groups: int = 10,
         max_name_bytes: int = 1023,
@@ -119,6 +127,7 @@ class Rosters:
         self.on_loaded: Callable[[Roster], None] | None = None
         self.on_unsure: Callable[[str], None] | None = None
         self._max_items = max_items
+        self._max_bytes = max_bytes
         self._max_requests = max_requests
         self._max_groups = max_groups
         self._max_name_bytes = max_name_bytes
@@ -165,7 +174,10 @@ class Rosters:
 
     async def items(self, account: str) -> list[RosterItem]:
         """All items as the store has them, hidden ones included, by contact."""
-        return [item_of(row) for row in await self._rows(account)]
+        found: list[RosterItem] = []
+        async for rows in _in_slices(await self._rows(account)):
+            found += map(item_of, rows)
+        return found
 
     async def log(self, account: str, *, after: int = 0, limit: int | None = None) -> list[LogEntry]:
         """The log's entries of versions above `after`, oldest first; the first `limit` of them."""
@@ -251,16 +263,31 @@ class Rosters:
         for _ in range(2):
             rows = await self._rows(account)
             if rows:
-                return roster_of(account, rows[0]["version"] or 0, rows)
+                builder = RosterBuilder(account)
+                async for some in _in_slices(rows):
+                    builder.add(some)
+                return builder.done(rows[0]["version"] or 0)
             # No row shows the version. Where there is one, look again: an item may have come in between.
             version = await self._version(account)
             if version is None:
                 break
         return Roster(account, version or 0)
 
-    async def _rows(self, account: str) -> list[Row]:
-        """The rows of all items. The log is another range of the partition and costs them nothing."""
-        return (await self._store.scan(ROSTER, (account,), start=(ITEM,), end=(ITEM,))).rows
+    async def _rows(self, account: str) -> Sequence[Row]:
+        """The rows of all items at one version, read a few at a time: others have their turn where there are
+        many. The log is another range of the partition and costs them nothing.
+        """
+        scan = functools.partial(self._store.scan, ROSTER, (account,), start=(ITEM,), end=(ITEM,))
+        for _ in range(_READS):
+            page = await scan(limit=_LOAD_PAGE)
+            rows = list(page.rows)
+            while page.next is not None:
+                await asyncio.sleep(0)
+                page = await scan(limit=_LOAD_PAGE, page=page.next)
+                rows += page.rows
+            if not rows or rows[0]["version"] == rows[-1]["version"]:
+                return rows
+        return (await scan()).rows  # in one go: somebody changes it all the while
 
     async def _version(self, account: str) -> int | None:
         static = await self._store.get_static(ROSTER, (account,))
@@ -335,6 +362,8 @@ class Rosters:
             return
         if not new.hidden and (old is None or old.hidden) and roster.size >= self._max_items:
             raise StanzaError("resource-constraint", f"A roster has at most {self._max_items} contacts.")
+        if is_richer(old, new) and roster.length + len(seen(new)) - len(seen(old)) > self._max_bytes:
+            raise StanzaError("resource-constraint", f"A roster has at most {self._max_bytes} bytes.")
         if new.pending_in and not (old and old.pending_in) and len(roster.requests) >= self._max_requests:
             raise StanzaError("resource-constraint", "Too many subscription requests wait for an answer.")
 
@@ -494,6 +523,16 @@ class Rosters:
         change = await self.change(account, contact, edit, by=by or contact, what=f"received {kind}")
         assert step is not None
         return SubscriptionChange(change, step)
+
+
+async def _in_slices(rows: Sequence[Row]) -> AsyncGenerator[Sequence[Row], None]:
+    """The rows, some at a time; others have their turn whenever that took long."""
+    since = time.perf_counter()
+    for start in range(0, len(rows), _FEW):
+        if time.perf_counter() - since > _SLICE_SECONDS:
+            await asyncio.sleep(0)
+            since = time.perf_counter()
+        yield rows[start : start + _FEW]
 
 
 def check_request(request: bytes) -> None:
