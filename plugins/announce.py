@@ -162,16 +162,18 @@ class Announce(Plugin):
         if motd is None or self.shown[session] == motd.id:
             return
         self.shown[session] = motd.id
-        account = session.account
-        if await self.server.account_exists(account):
+        if session.is_anonymous or await self._is_first(session.account, motd.id):
+            motd.show(session)
+
+    async def _is_first(self, account: str, id: str) -> bool:
+        """Note that the account sees this message; whether it had not seen it before."""
+        async with self.server.writing(account) as exists:
+            if not exists:
+                return False
             before = await self.seen.get(account)
-            if before is not None and before["id"] == motd.id:
-                return
-            if not await self.seen.put_if(
-                {"account": account, "id": motd.id}, before and {"id": before["id"]}
-            ):
-                return
-        motd.show(session)
+            if before is not None and before["id"] == id:
+                return False
+            return await self.seen.put_if({"account": account, "id": id}, before and {"id": before["id"]})
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:

@@ -44,12 +44,13 @@ class Last(Plugin):
     async def note(self, session: Session) -> None:
         """Anonymous accounts, and one whose removal closed this session, leave nothing behind."""
         account, at = session.account, self.now()
-        if self.server.sessions(account):
+        if session.is_anonymous or self.server.sessions(account):
             return
         self._leaving[account] = at  # friends may ask before the row is written
         try:
-            if await self.server.account_exists(account):
-                await self.logouts.put({"account": account, "at": at})
+            async with self.server.writing(account) as exists:
+                if exists:
+                    await self.logouts.put({"account": account, "at": at})
         finally:
             self._leaving.pop(account, None)
 

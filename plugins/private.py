@@ -53,15 +53,17 @@ class Private(Plugin):
         for child in asked(request):
             given[child.tag] = given.get(child.tag, b"") + serialize(child, ns.PRIVATE)
         account = request.target
-        if not await self.server.account_exists(account):
-            raise StanzaError("not-allowed", "An anonymous session cannot store anything.")
-        # Two requests at once may exceed the bounds by one of them: they guard the disk and promise nothing.
-        kept = await self._load(account) | given
-        size = sum(map(len, kept.values()))
-        if len(kept) > self.config.max_elements or size > self.config.max_bytes:
-            raise StanzaError("policy-violation", "This is more than one account may store.")
-        writes = [Put({"name": name, "value": value}) for name, value in given.items()]
-        await self.elements.batch(account, writes=writes)
+        async with self.server.writing(account) as exists:
+            if not exists:
+                raise StanzaError("not-allowed", "An anonymous session cannot store anything.")
+            # Two requests at once may exceed the bounds by one of them: they guard the disk, and promise
+            # nothing.
+            kept = await self._load(account) | given
+            size = sum(map(len, kept.values()))
+            if len(kept) > self.config.max_elements or size > self.config.max_bytes:
+                raise StanzaError("policy-violation", "This is more than one account may store.")
+            writes = [Put({"name": name, "value": value}) for name, value in given.items()]
+            await self.elements.batch(account, writes=writes)
 
     async def _load(self, account: str) -> dict[str, bytes]:
         return {row["name"]: row["value"] for row in (await self.elements.scan(account)).rows}

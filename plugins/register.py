@@ -31,6 +31,7 @@ from xmppd.plugin import (
     Plugin,
     PluginConfig,
     Request,
+    Session,
     StanzaError,
     StoreError,
     Table,
@@ -138,7 +139,7 @@ class Register(Plugin):
         if request.payload.find(REMOVE) is not None:
             await self._remove(account, request.payload)
         else:
-            await self._set_password(account, request.payload)
+            await self._set_password(request.session, request.payload)
 
     async def _remove(self, account: str, query: Element) -> None:
         """The result goes out before the removal, which ends the stream, and after a promise that lasts."""
@@ -174,14 +175,16 @@ class Register(Plugin):
         finally:
             self._leaving.discard(account)
 
-    async def _set_password(self, account: str, query: Element) -> None:
+    async def _set_password(self, session: Session, query: Element) -> None:
+        """All other sessions of the account end, if the server is told so."""
+        account = session.account
         username, password = submitted(query)
         if not self.config.allow_password_change:
             raise StanzaError("not-allowed")
         try:
             if Jid.of(username, account.rpartition("@")[2]).bare != account:
                 raise StanzaError("bad-request", "Give your own name and a new password.")
-            await self.server.accounts.set_password(account, password)
+            await self.server.accounts.set_password(account, password, spare=session.login)
         except AccountUnknown:
             raise StanzaError("registration-required") from None
         except (JidError, BadPassword) as error:

@@ -48,15 +48,16 @@ class VCard(Plugin):
         if not request.is_own:
             raise StanzaError("forbidden", "A vCard is changed by its owner.")
         account = request.target
-        if not await self.server.account_exists(account):
-            raise StanzaError("not-allowed", "An anonymous session has no vCard.")
-        if len(request.payload) == 0:
-            await self.cards.delete(account)
-            return
         card = serialize(request.payload)
         if len(card) > self.config.max_bytes:
             raise StanzaError("policy-violation", f"A vCard has at most {self.config.max_bytes} bytes.")
-        await self.cards.put({"account": account, "card": card})
+        async with self.server.writing(account) as exists:
+            if not exists:
+                raise StanzaError("not-allowed", "An anonymous session has no vCard.")
+            if len(request.payload) == 0:
+                await self.cards.delete(account)
+            else:
+                await self.cards.put({"account": account, "card": card})
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:

@@ -20,13 +20,14 @@ from xmppd.allocator import collect, trim
 from xmppd.config import Config
 from xmppd.configfile import shipped
 from xmppd.core import accounts as account_tables
-from xmppd.core.accounts import Accounts
+from xmppd.core.accounts import GONE_SECONDS, Accounts
 from xmppd.core.binding import Binding, BindingRules
 from xmppd.core.contacts import Contacts
 from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
+from xmppd.core.logins import Logins
 from xmppd.core.messages import Messages
 from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
@@ -100,8 +101,15 @@ class App:
         self.routes = Routes(http_rules(config), self.hooks.failed)
         self.commands = Commands()
         self.store = store if store is not None else store_of(config, now)
-        self.accounts = Accounts(self.store, iterations=config.auth.iterations, now=now)
         self.cache = shared_cache(config)
+        self.accounts = Accounts(
+            self.store,
+            iterations=config.auth.iterations,
+            now=now,
+            clock=clock,
+            ends_sessions=config.auth.end_sessions_on_password_change,
+            gone_seconds=GONE_SECONDS if self.cache is not None else 0.0,
+        )
         tier = RosterTier(self.cache, loads=config.cache.loads) if self.cache is not None else None
         limits = config.limits
         self.rosters = Rosters(
@@ -113,12 +121,15 @@ class App:
             log_days=config.rosters.log_days,
             cache_bytes=config.cache.memory,
             tier=tier,
+            hold=self.accounts.hold,
             now=now,
         )
         domains = frozenset(config.server.domains)
         self.cork = Cork(asyncio.get_running_loop().call_soon, kept_bytes=limits.write_buffer_hard)
         self.sessions = Sessions(self.cork, now)
-        self.last_seen = LastSeen(self.store, self.sessions, self.rosters, self.jobs.spawn, now)
+        self.last_seen = LastSeen(
+            self.store, self.sessions, self.rosters, self.jobs.spawn, now, self.accounts.hold
+        )
         self.services = Services(self.jobs.spawn)
         self.presences = Presences(
             self.sessions, self.rosters, self.last_seen, self.services, self.hooks, presence_rules(config)
@@ -144,6 +155,7 @@ class App:
         self.binding = Binding(
             self.sessions, self.presences, self.hooks, self.jobs.spawn, binding_rules(config)
         )
+        self.logins = Logins(self.accounts, self.sessions, self.binding.end)
         self.server = Server(
             store=self.store,
             accounts=self.accounts,
@@ -158,7 +170,6 @@ class App:
                 hosts,
                 config.server.domains,
             ),
-            contacts=self.contacts,
             iqs=self.iqs,
             services=self.services,
             end_session=self.binding.end,
@@ -186,7 +197,7 @@ class App:
             rosters=self.rosters,
             accounts=self.accounts,
             presences=self.presences,
-            end_session=self.server.end_session,
+            logins=self.logins,
             spawn=self.jobs.spawn,
             clock=clock,
             max_age=config.cache.ttl,
@@ -212,17 +223,21 @@ class App:
             router=self.router,
             spawn=self.jobs.spawn,
         )
-        self.sasl = Sasl(self._mechanisms, lambda: self.service.rules.attempts)
+        self.sasl = Sasl(self._mechanisms, self.logins, lambda: self.service.rules.attempts)
         self._negotiators = (
             StartTls(),
             self.sasl,
             EarlyIqs(self.iqs.early),
-            Resource(self.binding),
+            Resource(self.binding, self.logins),
             SessionOffers(),
         )
         self.service.ebb = Ebb(self._release)
         self.accounts.on_created.append(self._account_created)
-        self.accounts.on_removed += [self.service.expel, self.last_seen.forget, self._account_removed]
+        self.accounts.on_leaving += [self.contacts.remove_account, self.last_seen.forget]
+        self.accounts.on_removed.append(self._account_removed)
+        self.accounts.on_revoked = self.logins.review
+        self.accounts.on_unsure = self.elsewhere.account_unsure
+        self.logins.unbound = self.service.unbound
         self.commands.add(*commands_of(UserCommands(AccountOffice(self), config.server.domains)))
         repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
         office = RosterOffice(self.rosters, self.contacts, self.accounts, repairs)
@@ -309,18 +324,13 @@ class AccountOffice:
         self.info = app.accounts.info
         self.list = app.accounts.list
         self.remove = app.server.remove_account
+        self.disable = app.accounts.disable
         self._app = app
 
     async def exists(self, account: str) -> bool:
         """Whether there is such an account, disabled or not."""
         known = self._app.accounts.exists(account)
         return known if isinstance(known, bool) else await known
-
-    async def disable(self, account: str) -> None:
-        """Let nobody log in to the account, and send away who has."""
-        await self._app.accounts.disable(account)
-        for session in self._app.server.sessions(account):
-            self._app.server.end_session(session, "not-authorized", "The account was disabled.")
 
 
 class StoreOffice:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
-from xmppd.core.accounts import Accounts, AccountUnknown
-from xmppd.core.contacts import Contacts
+from xmppd.core.accounts import Accounts
+from xmppd.core.holds import Hold
 from xmppd.core.iqs import Address, Iqs
 from xmppd.core.origin import Target
 from xmppd.core.roster.rosters import Roster, Rosters
@@ -42,7 +41,6 @@ class Server:
         sessions: Sessions,
         router: Router,
         sending: Sending,
-        contacts: Contacts,
         iqs: Iqs,
         services: Services,
         end_session: Callable[[Session, StreamError | None], None],
@@ -72,7 +70,6 @@ class Server:
         self.services = services
         self._router = router
         self._sending = sending
-        self._contacts = contacts
         self._iqs = iqs
         self._end_session = end_session
         self._features: tuple[str, ...] = ()
@@ -168,14 +165,13 @@ class Server:
 
         With `created` only the account that was made then: it is unknown when another has its name.
         """
-        if created is None:
-            created = (await self.accounts.info(account)).created
-        await self.accounts.disable(account, created)  # nobody comes in while all this waits
-        for session in self.sessions(account):
-            self.end_session(session, "not-authorized", "The account was removed.")
-        await self._contacts.remove_account(account)
-        with contextlib.suppress(AccountUnknown):  # somebody else was faster
-            await self.accounts.remove(account, created)
+        await self.accounts.remove(account, created)
+
+    def writing(self, account: str) -> Hold:
+        """`async with server.writing(account) as exists:` around whatever is written for an account: nothing
+        when there is none, and within it the account is not removed. Whoever has its name next would find it.
+        """
+        return self.accounts.hold(account)
 
     # what is offered
 

@@ -235,6 +235,7 @@ class AuthConfig(Section):
     iterations: Annotated[int, Field(ge=4096, le=10_000_000)] = 10_000
     attempts: Annotated[int, Field(ge=1)] = 5
     login_seconds: Annotated[float, Field(gt=0)] = 30.0
+    end_sessions_on_password_change: bool = True
 
 
 class LimitsConfig(Section):

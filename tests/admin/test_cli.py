@@ -55,7 +55,7 @@ class Accounts:
     async def exists(self, account):
         return account in self.passwords
 
-    async def set_password(self, account, password):
+    async def set_password(self, account, password, *, keep_sessions=None):
         self._existing(account)
         self.passwords[account] = password
 

@@ -6,6 +6,7 @@ import pytest
 
 from xmppd.core.output import LARGE, NOWHERE, Cork
 from xmppd.core.sessions import Session, Sessions
+from xmppd.stream.sasl import Login
 from xmppd.testing import World
 
 BOUND = 4 * LARGE
@@ -58,7 +59,7 @@ def wire():
 
 @pytest.fixture
 def session(sessions, wire, loop):
-    session = sessions.add("alice@localhost", "r", wire, "")
+    session = sessions.add(Login("alice@localhost", None), "r", wire, "")
     session.begin(b"<bound/>")
     loop.settle()
     wire.stanzas.clear()
@@ -70,7 +71,7 @@ def never():
 
 
 def test_nothing_is_written_before_the_client_knows_its_session(sessions, wire, loop):
-    session = sessions.add("alice@localhost", "r", wire, "")
+    session = sessions.add(Login("alice@localhost", None), "r", wire, "")
     session.send(b"<a/>")
     session.send_copy(b"<b/>")
     session.send(b"x" * (LARGE + 1))
@@ -84,7 +85,7 @@ def test_nothing_is_written_before_the_client_knows_its_session(sessions, wire, 
 
 
 def test_too_much_before_the_session_began_ends_it(sessions, wire, loop):
-    session = sessions.add("alice@localhost", "r", wire, "")
+    session = sessions.add(Login("alice@localhost", None), "r", wire, "")
     for _ in range(9):
         session.send(b"x" * LARGE)
     assert not wire.closed, "whoever sends is still at it"

@@ -1,5 +1,7 @@
 """A server's SASL mechanisms over real accounts in a real store."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +10,8 @@ import pytest_asyncio
 from stores import new_store
 
 from xmppd.core.accounts import TABLES, Accounts
+from xmppd.core.logins import Logins
+from xmppd.core.sessions import Cork, Sessions
 from xmppd.store.table import Store
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Authenticator, Channel
@@ -27,14 +31,16 @@ class Server:
     mechanisms: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
+        sessions = Sessions(Cork(asyncio.get_running_loop().call_soon), time.time)
+        self.gate = Logins(self.accounts, sessions, lambda session, error: None)
         self.mechanisms = (*scram_mechanisms(self.accounts), Plain(self.accounts), Anonymous())
 
     def plaintext(self, *mechanisms: Any, **kwargs: Any) -> Authenticator:
-        return Authenticator(mechanisms or self.mechanisms, Channel(DOMAIN), **kwargs)
+        return Authenticator(mechanisms or self.mechanisms, Channel(DOMAIN), self.gate, **kwargs)
 
     def tls(self, *mechanisms: Any, **kwargs: Any) -> Authenticator:
         channel = Channel(DOMAIN, secure=True, bindings={"tls-server-end-point": BINDING})
-        return Authenticator(mechanisms or self.mechanisms, channel, **kwargs)
+        return Authenticator(mechanisms or self.mechanisms, channel, self.gate, **kwargs)
 
 
 @pytest_asyncio.fixture

@@ -74,6 +74,7 @@ async def test_a_plugin_adds_a_mechanism(server: Any) -> None:
         def step(self, data: bytes) -> Step:
             return Success(Identity(data.decode()), b"")
 
+    await server.accounts.provision(f"bob@{DOMAIN}")
     auth = server.plaintext(*server.mechanisms, Token())
     assert auth.mechanisms()[0] == "X-TOKEN"
     success = await finish(auth.start("X-TOKEN", b64("bob")))

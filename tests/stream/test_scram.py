@@ -246,7 +246,7 @@ async def test_a_man_in_the_middle_has_another_certificate(server: Any, mechanis
 async def test_the_binding_is_that_of_the_type_asked_for(server: Any) -> None:
     bindings = {"tls-exporter": b"exported", "tls-server-end-point": BINDING}
     for name, data in bindings.items():
-        auth = Authenticator(server.mechanisms, Channel(DOMAIN, secure=True, bindings=bindings))
+        auth = Authenticator(server.mechanisms, Channel(DOMAIN, secure=True, bindings=bindings), server.gate)
         assert auth.channel_binding_types() == ("tls-exporter", "tls-server-end-point")
         client = ScramClient(gs2=f"p={name},,", bound=data)
         assert await client.login(auth, "SCRAM-SHA-256-PLUS")

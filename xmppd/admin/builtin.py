@@ -36,8 +36,8 @@ class Accounts(Protocol):
     async def exists(self, account: str) -> bool:
         """Whether there is such an account."""
 
-    async def set_password(self, account: str, password: str) -> None:
-        """Give an account a new password."""
+    async def set_password(self, account: str, password: str, *, keep_sessions: bool | None = None) -> None:
+        """Give an account a new password; whether its sessions go on (None: as configured)."""
 
     async def disable(self, account: str) -> None:
         """Let nobody log in to an account, and end its sessions."""
@@ -109,11 +109,14 @@ class UserCommands:
 
     @command("Give an account a new password", name="user passwd", offline=True)
     async def passwd(
-        self, account: Account, password: Annotated[str, Secret("the new one")]
+        self,
+        account: Account,
+        password: Annotated[str, Secret("the new one")],
+        keep_sessions: Annotated[bool, "let those who are logged in stay so"] = False,
     ) -> dict[str, str]:
-        """Sessions that are logged in stay so."""
+        """Its sessions end, unless the configuration or this command keeps them."""
         name = account_of(account)
-        await self.accounts.set_password(name, password)
+        await self.accounts.set_password(name, password, keep_sessions=keep_sessions or None)
         return {"changed": name}
 
     @passwd.check

@@ -1,13 +1,11 @@
 """Accounts: who may log in, kept as SCRAM keys and never as passwords.
 
-An account is named by its bare JID, normalised (`Jid.bare`). The credentials column of each hash is a text in
-the form of RFC 5803: "SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>".
+An account is named by its bare JID, normalised (`Jid.bare`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import binascii
 import functools
 import hashlib
 import hmac
@@ -18,35 +16,46 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from xmppd.core.begun import begun
+from xmppd.core.changes import Changes
+from xmppd.core.credentials import ACCOUNT, AccountInfo, credentials_of, derive, identity_of, info_of
+from xmppd.core.holds import Hold, Holds
 from xmppd.errors import JidError, StoreError, XmppdError
 from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.lru import Lru
-from xmppd.stream.scram import ALGORITHMS, Credentials, ScramKeys, derive_keys, prepare_password
+from xmppd.stream.sasl import Login, Tenure
+from xmppd.stream.scram import ALGORITHMS, Credentials, ScramKeys
 
-ACCOUNT = Table(
-    name="account",
-    partition=("account",),
-    columns={
-        "scram_sha_1": "text",
-        "scram_sha_256": "text",
-        "created": "timestamp",
-        "disabled": "bool",
-        "changed": "int",
-    },
-)
+__all__ = [
+    "ACCOUNT",
+    "TABLES",
+    "AccountExists",
+    "AccountInfo",
+    "AccountUnknown",
+    "Accounts",
+    "Listener",
+    "derive",
+]
+
 SECRET = Table(name="account_secret", partition=("name",), columns={"value": "blob"})
-TABLES = (ACCOUNT, SECRET)
+GONE_SECONDS = 30.0
+"""How long a name is not given out again where several servers share a store: whoever still writes for the
+account that had it, on a server that has not heard of the removal, is done by then.
+"""
+GONE = Table("account_gone", partition=("account",), columns={"at": "timestamp"}, ttl=GONE_SECONDS)
+TABLES = (ACCOUNT, SECRET, GONE)
 """What the store must have open before `Accounts.open`."""
 
 SALT_BYTES = 16
 
 Listener = Callable[[str], Awaitable[None] | None]
-
-_COLUMNS = {mechanism: mechanism.lower().replace("-", "_") for mechanism in ALGORITHMS}
+Revoke = Callable[[str, Tenure | None, bool], None]
+"""Told of an account whose streams may have to end: which account has the name now (None: none has), and
+whether it is disabled.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +67,16 @@ class AccountExists(XmppdError):
         super().__init__(f"the account {account} exists already")
 
 
+class NameGone(AccountExists):
+    """The account of this name was removed a moment ago, and another server may not be done with it."""
+
+    def __init__(self, account: str) -> None:
+        XmppdError.__init__(
+            self,
+            f"the account {account} was removed just now; its name is free in {GONE_SECONDS:.0f} seconds",
+        )
+
+
 class AccountUnknown(XmppdError):
     """There is no account of this name."""
 
@@ -65,34 +84,18 @@ class AccountUnknown(XmppdError):
         super().__init__(f"there is no account {account}")
 
 
-@dataclass(frozen=True, slots=True)
-class AccountInfo:
-    """What may be shown of an account. `created` is in seconds since the epoch, None when unknown."""
-
-    account: str
-    created: float | None
-    disabled: bool
-    mechanisms: tuple[str, ...]
-
-
-def derive(password: str, salt: bytes, iterations: int) -> dict[str, str]:
-    """The credential columns of a row for this password; BadPassword. Costs milliseconds."""
-    prepared = prepare_password(password)
-    columns = {}
-    for mechanism, algorithm in ALGORITHMS.items():
-        keys = derive_keys(algorithm, prepared, salt, iterations)
-        text = f"{mechanism}${iterations}:{_base64(salt)}${_base64(keys.stored)}:{_base64(keys.server)}"
-        columns[_COLUMNS[mechanism]] = text
-    return columns
-
-
 class Accounts:
     """The accounts of all domains over the tables `TABLES`, with their credentials cached.
 
     Every method that returns `X | Awaitable[X]` answers (or raises) at once where nothing has to be
     waited for. `on_created` and `on_removed` are told the account, in order; what they raise is logged and
-    changes nothing, except that a StoreError holds up a removal. `on_changed` is told of every account that
-    was made, changed or removed here.
+    changes nothing, except that a StoreError holds up a removal. Before `on_removed` those of `on_leaving` do
+    their part of a removal, which stops at whatever they raise. `on_changed` is told of every account that
+    was made, changed or removed here, `on_unsure` of one of which nobody knows whether it was, `on_revoked`
+    of one whose streams may have to end.
+
+    A new password ends the sessions of its account if `ends_sessions`. `gone_seconds` is for servers that
+    share a store: how long a name is not given out again (0: no other server is there).
     """
 
     def __init__(
@@ -101,27 +104,39 @@ class Accounts:
         *,
         iterations: int = 10_000,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         threads: int = min(4, os.cpu_count() or 1),
         cached_credentials: int = 2_000,
         cached_names: int = 100_000,
         on_created: Sequence[Listener] = (),
         on_removed: Sequence[Listener] = (),
+        ends_sessions: bool = True,
+        gone_seconds: float = 0.0,
     ) -> None:
         self._store = store
         self._iterations = iterations
         self._now = now
+        self._clock = clock
         # hashlib lets go of the GIL while it derives a key. What waits here is bounded by the connections
         # that have not logged in, one step each, and by their time to log in.
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="derive")
         self._credentials: Lru[str, Credentials] = Lru(cached_credentials)
         self._exists: Lru[str, bool] = Lru(cached_names)
-        self._leaving: set[str] = set()
+        self._holds = Holds(self.exists)
+        self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._gone: dict[str, float] = {}
+        self.gone_seconds = gone_seconds
+        self.ends_sessions = ends_sessions
         self._is_caching = True
-        self.on_changed: list[Callable[[str], None]] = []
-        self._changes = 0
+        self.changes = Changes()
+        self._drops = 0
         self._secret = b""
         self.on_created = [*on_created]
+        self.on_leaving: list[Callable[[str], Awaitable[None]]] = []
         self.on_removed = [*on_removed]
+        self.on_changed: list[Callable[[str], None]] = []
+        self.on_unsure: Callable[[str], None] = _nobody
+        self.on_revoked: Revoke = _nobody
 
     async def open(self) -> None:
         """Fetch the server's secret, or make it once: what unknown accounts show must outlive a restart."""
@@ -141,11 +156,17 @@ class Accounts:
 
     def exists(self, account: str) -> bool | Awaitable[bool]:
         """Whether there is such an account, disabled or not."""
-        known = False if account in self._leaving else self._exists.get(account)
+        known = False if self._holds.is_leaving(account) else self._exists.get(account)
         return known if known is not None else begun(self._load_existence(account))
 
+    def hold(self, account: str) -> Hold:
+        """`async with accounts.hold(account) as exists:` around whatever is written for an account. Within,
+        the account is not removed; when there is none, nothing may be written that its next owner could find.
+        """
+        return self._holds.hold(account)
+
     def credentials(self, account: str) -> Credentials | Awaitable[Credentials | None] | None:
-        """The SCRAM keys of an account, None without such an account."""
+        """The SCRAM keys of an account, None without such an account, or when it is being removed."""
         found = self._credentials.get(account)
         if found is None and self._exists.get(account) is not False:
             return begun(self._load(account))
@@ -173,58 +194,121 @@ class Accounts:
 
     async def create(self, account: str, password: str) -> None:
         """Make an account. AccountExists, BadPassword, JidError (not a bare JID with a localpart)."""
-        jid = Jid.parse(account)
-        if not jid.local or jid.resource:
-            raise JidError(f"{account} is not the name of an account: that is user@domain")
-        account = jid.bare
-        row: Row = {"account": account, "created": self._now(), "disabled": False}
-        row.update(await self._derive(password))
+        account = _checked(account)
+        await self._make(account, await self._derive(password))
+
+    async def provision(self, account: str) -> None:
+        """Make an account without a password, for those who log in otherwise. AccountExists, JidError."""
+        await self._make(_checked(account), {})
+
+    async def _make(self, account: str, credentials: Row) -> None:
+        if self.gone_seconds and await self._store.get(GONE, (account,)) is not None:
+            raise NameGone(account)
+        row: Row = {
+            "account": account,
+            "created": self._now(),
+            "disabled": False,
+            "epoch": _number(),
+            "changed": _number(),
+            **credentials,
+        }
         try:
             if not await self._store.put_if(ACCOUNT, row, None):
                 raise AccountExists(account)
         finally:
-            self._changed(account)
+            self._drop(account)
+            self._publish(account)
         await _tell(self.on_created, account)
 
-    async def set_password(self, account: str, password: str) -> None:
-        """Replace the keys of an account. AccountUnknown, BadPassword."""
-        await self._change(account, dict(await self._derive(password)))
+    async def set_password(
+        self, account: str, password: str, *, keep_sessions: bool | None = None, spare: Login | None = None
+    ) -> None:
+        """Replace the keys of an account. AccountUnknown, BadPassword.
+
+        Its sessions end, all but the one of the login to `spare`; with `keep_sessions` (None: as configured)
+        none does.
+        """
+        keys = dict(await self._derive(password))
+        keep = not self.ends_sessions if keep_sessions is None else keep_sessions
+        await self._change(account, keys, ends=not keep, spare=spare)
 
     async def disable(self, account: str, created: float | None = None) -> None:
-        """Let nobody log in to the account any more; it stays otherwise. AccountUnknown.
+        """Let nobody log in to the account any more, and end its streams; it stays otherwise. AccountUnknown.
 
         With `created` only the account that was made then: it is unknown when another has its name.
         """
-        await self._change(account, {"disabled": True}, created)
+        await self._change(account, {"disabled": True}, created, ends=True)
 
     async def enable(self, account: str) -> None:
         """Undo `disable`. AccountUnknown."""
-        await self._change(account, {"disabled": False})
+        await self._change(account, {"disabled": False}, ends=False)
 
     async def remove(self, account: str, created: float | None = None) -> None:
-        """Delete the account; AccountUnknown. What others keep about it is deleted by those told.
+        """End the streams of an account, and delete it and all it owns; AccountUnknown.
 
-        It does not exist any more for those, but its name is taken until they are done: whoever has it next
-        inherits nothing, even if this is cut short or the store fails one of those (StoreError), for then a
-        repeat goes on. When somebody else has removed it meanwhile, all is done, and who is made under its
-        name is spared. With `created` as `disable`.
+        It does not exist any more for those who are told, but its name is taken until they are done: whoever
+        has it next inherits nothing, even if this is cut short or the store fails one of those (StoreError),
+        for then a repeat goes on. Nobody writes anything for it meanwhile: who does so now (`hold`) is waited
+        for. When somebody else has removed it meanwhile, all is done, and who is made under its name is
+        spared. With `created` as `disable`.
         """
-        row = await self._find(account, created)
-        self._leaving.add(account)
-        try:
-            if (problem := await _tell(self.on_removed, account)) is not None:
-                raise problem
-            await self._write_if_same(row, lambda same: self._store.delete_if(ACCOUNT, (account,), same))
-        finally:
-            self._leaving.discard(account)
-            self._changed(account)
+        lock = self._removals.get(account)
+        if lock is None:
+            lock = self._removals[account] = asyncio.Lock()
+        async with lock:
+            row = await self._find(account, created)
+            self._holds.close(account)
+            try:
+                if not await self._write_if_same(row, functools.partial(self._mark_leaving, account)):
+                    return
+                self._changed(account)
+                self.on_revoked(account, None, False)
+                await self._holds.emptied(account)
+                await self._delete_owned(account)
+                await self._give_up(account)
+                await self._write_if_same(row, lambda same: self._store.delete_if(ACCOUNT, (account,), same))
+            finally:
+                self._holds.open(account)
+                self._changed(account)
+
+    async def _mark_leaving(self, account: str, same: Row) -> bool:
+        """Written first, for other servers, and for who has to go on if this one stops."""
+        row: Row = {"account": account, "leaving": True, "changed": _number()}
+        return await self._store.put_if(ACCOUNT, row, same)
+
+    async def _delete_owned(self, account: str) -> None:
+        for delete in self.on_leaving:
+            await delete(account)
+        if (problem := await _tell(self.on_removed, account)) is not None:
+            raise problem
+
+    async def _give_up(self, account: str) -> None:
+        """Where other servers may not have heard yet: keep the name for a while, and look again later."""
+        if self.gone_seconds:
+            await self._store.put(GONE, {"account": account, "at": self._now()}, ttl=self.gone_seconds)
+            self._gone[account] = self._clock() + self.gone_seconds / 2
+
+    def late(self) -> list[str]:
+        """The accounts removed some time ago, to be deleted once more by `delete_late`."""
+        now = self._clock()
+        due = [account for account, moment in self._gone.items() if moment <= now]
+        for account in due:
+            del self._gone[account]
+        return due
+
+    async def delete_late(self, account: str) -> None:
+        """Delete what another server wrote for the account while it was removed here; its name is still
+        taken.
+        """
+        if not await self._load_existence(account):
+            await self._delete_owned(account)
 
     async def info(self, account: str) -> AccountInfo:
         """What may be shown of one account, read from the store. AccountUnknown."""
         row = await self._store.get(ACCOUNT, (account,))
         if row is None:
             raise AccountUnknown(account)
-        return _info_of(row)
+        return info_of(row)
 
     async def page(self, token: bytes | None, limit: int) -> tuple[Sequence[str], bytes | None]:
         """The names of some accounts in the store's own order, and the token of those that follow."""
@@ -237,15 +321,14 @@ class Accounts:
         while True:
             page = await self._store.scan_all(ACCOUNT, limit=page_size, page=token)
             for row in page.rows:
-                yield _info_of(row)
+                yield info_of(row)
             if (token := page.next) is None:
                 return
 
     def forget(self, account: str) -> None:
         """Drop what is cached about one account, because it was changed here or elsewhere."""
-        self._changes += 1
-        self._credentials.drop(account)
-        self._exists.drop(account)
+        self.changes.note(account)
+        self._drop(account)
 
     def trust(self, is_told: bool) -> None:
         """Whether changes made elsewhere are told here; if not, nothing is cached."""
@@ -254,7 +337,8 @@ class Accounts:
 
     def forget_all(self) -> None:
         """Drop what is cached about all accounts, because some were changed elsewhere."""
-        self._changes += 1
+        self.changes.note_all()
+        self._drops += 1
         self.release()
 
     def release(self) -> None:
@@ -262,10 +346,18 @@ class Accounts:
         self._credentials.clear()
         self._exists.clear()
 
-    def _changed(self, account: str) -> None:
-        self.forget(account)
+    def _drop(self, account: str) -> None:
+        self._drops += 1
+        self._credentials.drop(account)
+        self._exists.drop(account)
+
+    def _publish(self, account: str) -> None:
         for listener in self.on_changed:
             listener(account)
+
+    def _changed(self, account: str) -> None:
+        self.forget(account)
+        self._publish(account)
 
     async def _find(self, account: str, created: float | None = None) -> Row:
         """The account's row; AccountUnknown, also when it was not made at `created`."""
@@ -274,16 +366,36 @@ class Accounts:
             raise AccountUnknown(account)
         return row
 
-    async def _change(self, account: str, columns: Row, created: float | None = None) -> None:
+    async def _change(
+        self,
+        account: str,
+        columns: Row,
+        created: float | None = None,
+        *,
+        ends: bool,
+        spare: Login | None = None,
+    ) -> None:
         row = await self._find(account, created)
-        changed = {"account": account, "changed": secrets.randbits(62), **columns}
+        if row["leaving"]:
+            raise AccountUnknown(account)
+        tenure = Tenure(row["created"], _number())
+        changed = {"account": account, "changed": _number(), **columns}
+        if ends:
+            changed["epoch"] = tenure.epoch
         try:
             # The condition keeps a removal that comes in between, and a later change, from being undone.
             written = await self._write_if_same(row, lambda same: self._store.put_if(ACCOUNT, changed, same))
-        finally:
+        except BaseException:
             self._changed(account)
+            self.on_unsure(account)
+            raise
+        self._changed(account)
         if not written:
             raise AccountUnknown(account)
+        if ends:
+            if spare is not None:
+                spare.tenure = tenure
+            self.on_revoked(account, tenure, bool(columns.get("disabled")))
 
     async def _write_if_same(self, row: Row, write: Callable[[Row], Awaitable[bool]]) -> bool:
         """Write if the account is still the one that was read; whether it was. `write` is told what to expect
@@ -291,7 +403,7 @@ class Accounts:
         """
         found: Row | None = row
         while found is not None and found["created"] == row["created"]:
-            if await write(_identity(found)):
+            if await write(identity_of(found)):
                 return True
             found = await self._store.get(ACCOUNT, (row["account"],))
         return False
@@ -301,11 +413,11 @@ class Accounts:
         return await asyncio.get_running_loop().run_in_executor(self._executor, job)
 
     async def _load(self, account: str) -> Credentials | None:
-        changes = self._changes
+        drops = self._drops
         row = await self._store.get(ACCOUNT, (account,))
-        found = None if row is None else _credentials_of(row)
+        found = None if row is None else credentials_of(row)
         # A row read before a change that has been made meanwhile must not outlive that change in the cache.
-        if self._is_caching and changes == self._changes:
+        if self._is_caching and drops == self._drops:
             self._exists.put(account, found is not None)
             if found is not None:
                 self._credentials.put(account, found)
@@ -334,33 +446,17 @@ async def _tell(listeners: Sequence[Listener], account: str) -> StoreError | Non
     return problem
 
 
-def _credentials_of(row: Row) -> Credentials:
-    keys = {}
-    for mechanism, algorithm in ALGORITHMS.items():
-        if text := row[_COLUMNS[mechanism]]:
-            keys[algorithm] = _parse_keys(text)
-    return Credentials(keys, disabled=bool(row["disabled"]))
+def _checked(account: str) -> str:
+    """The name of an account as it is kept; JidError when it cannot be one."""
+    jid = Jid.parse(account)
+    if not jid.local or jid.resource:
+        raise JidError(f"{account} is not the name of an account: that is user@domain")
+    return jid.bare
 
 
-def _parse_keys(text: str) -> ScramKeys:
-    _, parameters, pair = text.split("$")
-    iterations, salt = parameters.split(":")
-    stored, server = map(binascii.a2b_base64, pair.split(":"))
-    return ScramKeys(binascii.a2b_base64(salt), int(iterations), stored, server)
+def _number() -> int:
+    return secrets.randbits(62)
 
 
-def _identity(row: Row) -> Row:
-    """What no other account of the name has, nor this one after a change: when it was made and the number of
-    its last change, or all of the row where the former is not known.
-    """
-    columns = ACCOUNT.columns if row["created"] is None else ("created", "changed")
-    return {column: row[column] for column in columns}
-
-
-def _info_of(row: Row) -> AccountInfo:
-    mechanisms = tuple(mechanism for mechanism, column in _COLUMNS.items() if row[column])
-    return AccountInfo(row["account"], row["created"], bool(row["disabled"]), mechanisms)
-
-
-def _base64(data: bytes) -> str:
-    return binascii.b2a_base64(data, newline=False).decode("ascii")
+def _nobody(*about: object) -> None:
+    """Who is told as long as nobody else is."""

@@ -14,6 +14,7 @@ from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError, StreamError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
+from xmppd.stream.sasl import Login
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,11 @@ class Binding:
         self._spawn = spawn
         self.rules = rules
 
-    def bind(self, account: str, wanted: str, connection: Connection, lang: str) -> Session:
+    def bind(self, login: Login, wanted: str, connection: Connection, lang: str) -> Session:
         """A new session; `wanted` may be empty. StanzaError bad-request or resource-constraint (RFC 6120
         7.6.2, 7.7.2).
         """
+        account = login.account
         resource = self._resource(account, wanted)
         held = self._sessions.by_full.get(f"{account}/{resource}")
         if held is not None:
@@ -56,7 +58,7 @@ class Binding:
                 resource = f"{resource[:200]}-{secrets.token_urlsafe(6)}"
         if len(self._sessions.of(account)) >= self.rules.sessions_per_account:
             raise StanzaError("resource-constraint", "This account has too many sessions.")
-        return self._sessions.add(account, resource, connection, lang)
+        return self._sessions.add(login, resource, connection, lang)
 
     @staticmethod
     def _resource(account: str, wanted: str) -> str:

@@ -4,6 +4,7 @@ learn.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 
@@ -17,6 +18,7 @@ from xmppd.core.roster.delta import MAX_CHANGES, cost, deltas
 from xmppd.core.roster.rosters import (
     Change,
     Edit,
+    NoRoster,
     Roster,
     Rosters,
     SetRequest,
@@ -38,6 +40,8 @@ SUBSCRIPTION_TYPES: dict[str, Kind] = {
     "unsubscribed": "unsubscribed",
 }
 """The types of presence that manage subscriptions (RFC 6121 3)."""
+
+log = logging.getLogger(__name__)
 
 _LOOKS = 3
 """How often the log is read for one roster get while the roster goes on changing."""
@@ -251,10 +255,10 @@ class Contacts:
             raw = subscription_stanza(kind, account, contact, payload)
             self._services.tell(Host(account), Stanza("presence", attrs, raw), to)
             return True
-        exists = self._accounts.exists(contact)
-        if not (exists if isinstance(exists, bool) else await exists):
+        try:
+            outcome = await self._rosters.inbound_subscription(contact, account, kind, payload, by=by)
+        except NoRoster:
             return False
-        outcome = await self._rosters.inbound_subscription(contact, account, kind, payload, by=by)
         live = self._live.get(contact)
         if live is not None and outcome.transition.deliver:
             data = subscription_stanza(kind, account, contact, payload)
@@ -276,7 +280,11 @@ class Contacts:
         left.
         """
         for item in await self._rosters.items(account):
-            await self._deliver_all(account, item.contact, item.farewell, account)
+            try:
+                await self._deliver_all(account, item.contact, item.farewell, account)
+            except StanzaError as error:  # a contact cannot keep its part, and the account goes nevertheless
+                extra = {"jid": account, "contact": item.contact, "error": str(error)}
+                log.warning("not-parted", extra=extra)
         await self._rosters.remove_account(account)
 
 

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.logins import Logins
 from xmppd.core.presence import Presences
 from xmppd.core.roster.rosters import Roster, Rosters
-from xmppd.core.sessions import LiveAccount, Session, Sessions
+from xmppd.core.sessions import LiveAccount, Sessions
 from xmppd.errors import StoreError
 from xmppd.xml import build
 from xmppd.xml.roster import changed_items, roster_query
@@ -45,7 +46,7 @@ class Elsewhere:
         rosters: Rosters,
         accounts: Accounts,
         presences: Presences,
-        end_session: Callable[[Session, str, str], None],
+        logins: Logins,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         clock: Callable[[], float],
         max_age: float,
@@ -54,7 +55,7 @@ class Elsewhere:
         self._rosters = rosters
         self._accounts = accounts
         self._presences = presences
-        self._end_session = end_session
+        self._logins = logins
         self._spawn = spawn
         self._clock = clock
         self._max_age = max_age
@@ -97,8 +98,11 @@ class Elsewhere:
     def account_changed(self, account: str) -> None:
         """Another node made, changed or removed the account."""
         self._accounts.forget(account)
-        if account in self._live:
-            self._look_at(account, itself=True)
+        self._look_at(account, itself=True)
+
+    def account_unsure(self, account: str) -> None:
+        """Nobody knows what became of a change made here."""
+        self._look_at(account, itself=True)
 
     def everything_changed(self) -> None:
         """Another node does not know any more what it changed."""
@@ -129,6 +133,8 @@ class Elsewhere:
             self._emptied = now
             self._rosters.forget_all()
             self._accounts.forget_all()
+        for account in self._accounts.late():
+            self._spawn(self._accounts.delete_late(account))
 
     # what they lead to
 
@@ -159,7 +165,7 @@ class Elsewhere:
             self._look_at(self._underway.pop(next(iter(self._underway)))[0])
 
     def _look_at(self, account: str, *, itself: bool = False) -> None:
-        if account not in self._live:
+        if not (self._logins.is_here(account) if itself else account in self._live):
             return
         self._suspects[account] = itself or self._suspects.get(account, False)
         if not self._is_looking:
@@ -167,31 +173,22 @@ class Elsewhere:
             self._spawn(self._look())
 
     async def _look(self) -> None:
-        """Load the rosters that may have changed, one after the other; end sessions of who is shut out."""
+        """Load the rosters that may have changed, one after the other; end the streams of who is shut out."""
         try:
             while self._suspects:
                 account = next(iter(self._suspects))
                 itself = self._suspects.pop(account)
-                if account not in self._live:
-                    continue
                 try:
                     if itself:
-                        await self._expel(account)
-                    await _result(self._rosters.load(account))
+                        await self._logins.look_at(account)
+                    if account in self._live:
+                        await _result(self._rosters.load(account))
                 except StoreError as error:
                     self._look_at(account, itself=itself)
                     log.warning("roster-reload-failed", extra={"jid": account, "problem": str(error)})
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
             self._is_looking = False
-
-    async def _expel(self, account: str) -> None:
-        """End the sessions of an account that is disabled or gone."""
-        found = await _result(self._accounts.credentials(account))
-        live = self._live.get(account)
-        if live is not None and (found is None or found.disabled):
-            for session in list(live.sessions.values()):
-                self._end_session(session, "not-authorized", "The account was disabled.")
 
 
 async def _result(answer: Any | Awaitable[Any]) -> Any:

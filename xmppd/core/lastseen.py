@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -38,7 +39,7 @@ SILENCE = Broadcast(b"", b"")
 
 class LastSeen:
     """Keeps last unavailable presence that had something to say, and shows it to contacts who log in
-    later.
+    later. `hold` says whether there is an account to keep it for (see `Accounts.hold`).
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class LastSeen:
         rosters: Rosters,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
+        hold: Callable[[str], AbstractAsyncContextManager[bool]],
     ) -> None:
         self._store = store
+        self._hold = hold
         self._live = sessions.accounts
         self._rosters = rosters
         self._spawn = spawn
@@ -82,10 +85,13 @@ class LastSeen:
 
     async def _write(self, account: str, row: dict[str, Value] | None) -> None:
         try:
-            if row is None:
-                await self._store.delete(LAST_PRESENCE, (account,))
-            else:
-                await self._store.put(LAST_PRESENCE, row)
+            async with self._hold(account) as exists:
+                if not exists:
+                    self._known.drop(account)
+                elif row is None:
+                    await self._store.delete(LAST_PRESENCE, (account,))
+                else:
+                    await self._store.put(LAST_PRESENCE, row)
         finally:
             left = self._writing.pop(account) - 1
             if left:

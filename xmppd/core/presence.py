@@ -175,7 +175,7 @@ class Presences:
         session.presence = None
         live.refresh()
         copies = self.broadcast(session, unavailable)
-        if not live.available:
+        if not (live.available or session.is_anonymous):
             self._last_seen.remember(session.account, unavailable if status else SILENCE)
         return copies
 

@@ -19,6 +19,7 @@ from xmppd.core.output import (
 )
 from xmppd.core.roster.rosters import Roster
 from xmppd.errors import StreamError
+from xmppd.stream.sasl import Login
 from xmppd.xml import build
 from xmppd.xml.stanza import LANG, Stanza
 
@@ -34,9 +35,10 @@ class Session:
     """One bound resource of a local account (RFC 6120 7).
 
     `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
-    interested resource, `directed` the JIDs that were sent directed presence, `paid_until` is when the copies
-    of its presence so far were allowed, `slots` what plugins keep here. `message_head` and its like are what
-    its stanzas begin with: the start tag with `from` and the stream's `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
+    interested resource, `login` says how its client came in, `directed` the JIDs that were sent directed
+    presence, `paid_until` is when the copies of its presence so far were allowed, `slots` what plugins keep
+    here. `message_head` and its like are what its stanzas begin with: the start tag with `from` and the
+    stream's `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
     While it is detached (`detach`, `attach`) and when it is over its `connection` is NOWHERE.
     """
@@ -57,6 +59,7 @@ class Session:
         "is_over",
         "lang",
         "live",
+        "login",
         "message_head",
         "paid_until",
         "presence",
@@ -68,9 +71,17 @@ class Session:
     )
 
     def __init__(
-        self, live: LiveAccount, resource: str, connection: Connection, cork: Cork, lang: str, since: float
+        self,
+        live: LiveAccount,
+        resource: str,
+        connection: Connection,
+        cork: Cork,
+        lang: str,
+        since: float,
+        login: Login | None = None,
     ) -> None:
         self.live = live
+        self.login = login or Login(live.account, None)
         self.account = live.account
         self.resource = resource
         self.full = f"{live.account}/{resource}"
@@ -93,6 +104,11 @@ class Session:
         self.message_head = b"<message" + head[1:]
         self.presence_head = b"<presence" + head[1:]
         self.iq_head = b"<iq" + head[1:]
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether its account is made up for the time being: nothing may be kept for it."""
+        return self.login.tenure is None
 
     def begin(self, first: bytes) -> None:
         """Send the answer to the bind, and behind it what others sent before it was due."""
@@ -314,12 +330,13 @@ class Sessions:
         self._cork = cork
         self._now = now
 
-    def add(self, account: str, resource: str, connection: Connection, lang: str) -> Session:
+    def add(self, login: Login, resource: str, connection: Connection, lang: str) -> Session:
         """Bind a resource that is free."""
+        account = login.account
         live = self.accounts.get(account)
         if live is None:
             live = self.accounts[account] = LiveAccount(account)
-        session = Session(live, resource, connection, self._cork, lang, self._now())
+        session = Session(live, resource, connection, self._cork, lang, self._now(), login)
         assert session.full not in self.by_full, session.full
         self.by_full[session.full] = self.targets[session.full] = live.sessions[resource] = session
         return session

@@ -121,7 +121,7 @@ def _pick(found: Credentials) -> tuple[str, ScramKeys]:
 def _accept(found: Credentials, local: str) -> Success:
     if found.disabled:
         raise SaslError("account-disabled")
-    return Success(Identity(local))
+    return Success(Identity(local, shown=found))
 
 
 class Anonymous:

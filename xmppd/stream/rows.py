@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from xmppd.errors import StreamError
 from xmppd.marks import Method, mark, marked
 from xmppd.stream.link import Link
+from xmppd.stream.sasl import Login
 from xmppd.xml.stanza import Stanza
 
 
@@ -51,6 +52,10 @@ class Negotiable(Protocol):
         """Who has logged in, "" before that."""
 
     @property
+    def login(self) -> Login | None:
+        """How, None before that."""
+
+    @property
     def is_exposed(self) -> bool:
         """Whether TLS is required, and not there yet."""
 
@@ -70,8 +75,8 @@ class Negotiable(Protocol):
     def encrypt(self) -> None:
         """Begin TLS; the client opens the stream anew (RFC 6120 5.4.3.3)."""
 
-    def authenticated(self, local: str) -> None:
-        """The client is this localpart in the stream's domain; it opens the stream anew (RFC 6120 6.4.6)."""
+    def authenticated(self, login: Login) -> None:
+        """The client was let in by the gate; it opens the stream anew (RFC 6120 6.4.6)."""
 
     def fail(self, error: StreamError) -> None:
         """End the stream because of the client."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import binascii
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 from xmppd.errors import JidError, SaslError, StoreError
 from xmppd.jid import Jid
@@ -19,12 +19,38 @@ from xmppd.jid import Jid
 log = logging.getLogger(__name__)
 
 
+class Tenure(NamedTuple):
+    """Which of the accounts that ever had a name, and since when its sessions count: when it was made, and a
+    number that is another one after all of them had to end.
+    """
+
+    created: float | None
+    epoch: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who logged in: the prepared localpart of the account, in the domain of the stream."""
+    """Who logged in: the prepared localpart of the account, in the domain of the stream.
+
+    `shown` is what the mechanism found on file and proved it by: it must still be there in the end. Without
+    it the account must be there, and not have been changed since the exchange began.
+    """
 
     local: str
     anonymous: bool = False
+    shown: object = field(default=None, compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class Login:
+    """A login that succeeded. `account` is a bare JID, `tenure` None for who has no account, `peer` the
+    address of the client.
+    """
+
+    account: str
+    tenure: Tenure | None
+    mechanism: str = ""
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +59,23 @@ class Channel:
 
     `secure` says whether TLS protects it. `bindings` maps channel binding types (RFC 5929, 9266) to their
     data, and is empty without TLS. `offered` names the mechanisms that were advertised; the `Authenticator`
-    fills it in.
+    fills it in. `peer` is the client's address.
     """
 
     domain: str
     secure: bool = False
     bindings: Mapping[str, bytes] = field(default_factory=dict)
     offered: tuple[str, ...] = ()
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to log in. `mark` is what the gate gave when it began."""
+
+    mechanism: str
+    channel: Channel
+    mark: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +139,36 @@ class Mechanism(Protocol):
         """A fresh exchange."""
 
 
+class Gate(Protocol):
+    """Who decides in the end whether an identity that was proved may come in."""
+
+    def mark(self) -> int:
+        """What an attempt that begins now is to be admitted with."""
+
+    def admit(self, attempt: Attempt, identity: Identity) -> Login | Awaitable[Login]:
+        """Let the identity in; SaslError when its account is not any more what it was."""
+
+
 class Authenticator:
-    """The SASL negotiation of one stream. One made after STARTTLS gets the `attempts` left before."""
+    """The SASL negotiation of one stream. One made after STARTTLS gets the `attempts` left before. `login` is
+    there after a success.
+    """
 
-    __slots__ = ("_exchange", "_mechanisms", "attempts", "channel")
+    __slots__ = ("_attempt", "_exchange", "_gate", "_mechanisms", "attempts", "channel", "login")
 
-    def __init__(self, mechanisms: Sequence[Mechanism], channel: Channel, *, attempts: int = 5) -> None:
+    def __init__(
+        self, mechanisms: Sequence[Mechanism], channel: Channel, gate: Gate, *, attempts: int = 5
+    ) -> None:
         self._mechanisms = mechanisms
+        self._gate = gate
         self._exchange: Exchange | None = None
+        self._attempt: Attempt
+        self.login: Login | None = None
         self.attempts = attempts
         usable = [m for m in mechanisms if (channel.secure or not m.needs_tls) and m.available(channel)]
         usable.sort(key=lambda mechanism: -mechanism.priority)
         offered = tuple(mechanism.name for mechanism in usable)
-        self.channel = Channel(channel.domain, channel.secure, channel.bindings, offered)
+        self.channel = replace(channel, offered=offered)
 
     def mechanisms(self) -> tuple[str, ...]:
         """The names to advertise, the preferred one first (RFC 6120 6.3.3)."""
@@ -136,6 +189,7 @@ class Authenticator:
         """Begin an attempt: attribute and text of `<auth/>`. "" is no initial response, "=" an empty one."""
         mechanism = self._choose(name)
         initial = decode(payload)
+        self._attempt = Attempt(name, self.channel, self._gate.mark())
         exchange = mechanism.start(self.channel)
         if payload == "":
             self._exchange = exchange
@@ -172,12 +226,17 @@ class Authenticator:
     def _advance(self, exchange: Exchange, data: bytes) -> Step | Awaitable[Step]:
         try:
             step = exchange.step(data)
+            if isinstance(step, Challenge):
+                self._exchange = exchange
+                return step
+            if not isinstance(step, Success):
+                return self._wait(exchange, step)
+            login = self._gate.admit(self._attempt, step.identity)
         except StoreError as error:
             raise unavailable(error) from error
-        if isinstance(step, Challenge):
-            self._exchange = exchange
-        elif not isinstance(step, Success):
-            return self._wait(exchange, step)
+        if not isinstance(login, Login):
+            return self._admit(step, login)
+        self.login = login
         return step
 
     async def _wait(self, exchange: Exchange, pending: Awaitable[Step]) -> Step:
@@ -185,8 +244,17 @@ class Authenticator:
             step = await pending
         except StoreError as error:
             raise unavailable(error) from error
-        if isinstance(step, Challenge):
-            self._exchange = exchange
+        if isinstance(step, Success):
+            login = self._gate.admit(self._attempt, step.identity)
+            return await self._admit(step, login)
+        self._exchange = exchange
+        return step
+
+    async def _admit(self, step: Success, login: Login | Awaitable[Login]) -> Step:
+        try:
+            self.login = login if isinstance(login, Login) else await login
+        except StoreError as error:
+            raise unavailable(error) from error
         return step
 
 

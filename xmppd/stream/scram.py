@@ -21,7 +21,7 @@ from typing import Protocol
 import precis_i18n
 
 from xmppd.errors import SaslError, XmppdError
-from xmppd.stream.sasl import Challenge, Channel, Exchange, Identity, Step, Success, prepare_identity
+from xmppd.stream.sasl import Challenge, Channel, Exchange, Identity, Step, Success, Tenure, prepare_identity
 
 ALGORITHMS: Mapping[str, str] = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-1": "sha1"}
 """Mechanism (without -PLUS) -> name of its hash in hashlib."""
@@ -47,11 +47,14 @@ class ScramKeys:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The keys of one account by hash name. A `decoy` stands for an unknown account and never matches."""
+    """The keys of one account by hash name, and which account that is. A `decoy` stands for an unknown
+    account and never matches.
+    """
 
     keys: Mapping[str, ScramKeys]
     disabled: bool = False
     decoy: bool = False
+    tenure: Tenure | None = None
 
 
 class CredentialSource(Protocol):
@@ -198,7 +201,8 @@ class _ScramExchange:
         if self._credentials.disabled:
             raise SaslError("account-disabled")
         signature = hmac.digest(keys.server, message, scram.algorithm)
-        return Success(Identity(self._local), b"v=" + binascii.b2a_base64(signature, newline=False))
+        identity = Identity(self._local, shown=self._credentials)
+        return Success(identity, b"v=" + binascii.b2a_base64(signature, newline=False))
 
 
 def _parse_first(text: str, channel: Channel, *, plus: bool) -> _ClientFirst:

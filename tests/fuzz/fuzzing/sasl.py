@@ -144,8 +144,9 @@ class DirectLine:
     bindings = BINDINGS
 
     def __init__(self, arena: Arena) -> None:
-        mechanisms = arena.world.app.sasl.mechanisms
-        self._authenticator = Authenticator(mechanisms, Channel(DOMAIN, True, BINDINGS), attempts=5)
+        app = arena.world.app
+        channel = Channel(DOMAIN, True, BINDINGS)
+        self._authenticator = Authenticator(app.sasl.mechanisms, channel, app.logins, attempts=5)
         self.account = ""
 
     @property

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from xmppd import ns
 from xmppd.config import check
+from xmppd.core.accounts import NameGone
 from xmppd.core.roster.item import RosterItem, row_of
 from xmppd.core.roster.rosters import ROSTER
 from xmppd.store.sqlite.store import SqliteStore
@@ -144,18 +145,77 @@ async def test_a_password_counts_everywhere(worlds):
     assert (await client.authenticate("alice", "another")).tag.endswith("success")
 
 
-@pytest.mark.parametrize("what", ["disable", "remove"])
+@pytest.mark.parametrize("what", ["disable", "remove", "password"])
 @pytest.mark.asyncio
 async def test_who_is_shut_out_on_one_leaves_the_other(worlds, what):
     one, two = worlds
-    there = await two.login("alice")
+    there, half = await two.login("alice"), two.connect()
+    await half.open()
+    await half.authenticate("alice")
+    await half.open()
     if what == "disable":
         await one.app.accounts.disable("alice@localhost")
-    else:
+    elif what == "remove":
         await one.app.server.remove_account("alice@localhost")
-    await until(lambda: not two.app.sessions.of("alice@localhost"))
+    else:
+        await one.app.accounts.set_password("alice@localhost", "another")
+    await until(lambda: not two.app.logins.is_here("alice@localhost"))
     await two.settle()
-    await there.expect_closed("not-authorized")
+    condition = "reset" if what == "password" else "not-authorized"
+    await there.expect_closed(condition)
+    await half.expect_closed(condition)
+
+
+@pytest.mark.asyncio
+async def test_a_new_password_that_spares_sessions_spares_those_of_the_other(worlds):
+    one, two = worlds
+    there = await two.login("alice")
+    heard = two.app.caches()["shared_invalidations_received"]
+    await one.app.accounts.set_password("alice@localhost", "another", keep_sessions=True)
+    await until(lambda: two.app.caches()["shared_invalidations_received"] > heard)
+    await two.settle()
+    await there.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_a_password_changed_while_redis_was_away_ends_sessions_when_it_is_back(worlds, own_server):
+    one, two = worlds
+    there = await two.login("alice")
+    own_server.kill()
+    await until(lambda: not any(w.app.caches()["shared_heard"] + w.app.caches()["shared_up"] for w in worlds))
+    await one.app.accounts.set_password("alice@localhost", "another")
+    await there.expect_nothing()
+    await asyncio.to_thread(own_server.start)
+    await until(lambda: not two.app.sessions.of("alice@localhost"))
+    await there.expect_closed("reset")
+
+
+@pytest.mark.asyncio
+async def test_a_name_is_not_given_out_while_the_other_may_still_write_for_it(worlds):
+    """What it writes late goes, too, before anybody has the name."""
+    one, two = worlds
+    one.app.accounts.gone_seconds = 2.0
+    await one.app.server.remove_account("alice@localhost")
+    for world in worlds:
+        with pytest.raises(NameGone):
+            await world.app.accounts.create("alice@localhost", "another")
+    late = row_of(RosterItem("bob@localhost", ask=True))
+    version = {"version": 2**41}
+    assert await one.app.store.batch(ROSTER, ("alice@localhost",), [Put(late)], static=version)
+    await asyncio.sleep(0.1)
+    one.clock.seconds += 1.5
+    for _ in range(300):
+        await asyncio.sleep(0.01)
+        if not await one.app.rosters.items("alice@localhost"):
+            break
+    assert not await one.app.rosters.items("alice@localhost")
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with contextlib.suppress(NameGone):
+            await two.app.accounts.create("alice@localhost", "another")
+            break
+        await asyncio.sleep(0.1)
+    assert await two.app.server.account_exists("alice@localhost")
 
 
 @pytest.mark.asyncio

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
@@ -35,6 +36,7 @@ __all__ = [
     "Change",
     "Edit",
     "LogEntry",
+    "NoRoster",
     "RemoveRequest",
     "Roster",
     "RosterItem",
@@ -83,6 +85,10 @@ Edit = Callable[[RosterItem | None], RosterItem | None]
 """Makes the new item (None: none) of the old one; it may be called several times."""
 
 
+class NoRoster(StanzaError):
+    """There is no account to keep the roster: it is an anonymous one, or being removed."""
+
+
 @dataclass(slots=True)
 class _Wish:
     """A change that is wanted; no new attempt after `end`. `made`: the item before and after a write that
@@ -103,9 +109,10 @@ class Rosters:
     `max_items` and `max_bytes` bound what a roster shows, `max_requests` the subscription requests that wait
     in it, `max_groups` the groups of an item, `max_name_bytes` a name and a group, `cache_bytes` all rosters
     kept in memory here (sessions may hold more). Changes are logged for `log_days` (0: not at all). `tier` is
-    a cache that other nodes share. `now` gives seconds since the epoch. `on_loaded` is told of every roster
-    read from elsewhere than memory, `on_unsure` of every account whose roster may have been changed and must
-    be loaded to know.
+    a cache that other nodes share. `hold` says whether there is an account to change a roster of (see
+    `Accounts.hold`). `now` gives seconds since the epoch. `on_loaded` is told of every roster read from
+    elsewhere than memory, `on_unsure` of every account whose roster may have been changed and must be loaded
+    to know.
     """
 
     def __init__(
@@ -120,9 +127,11 @@ class Rosters:
         cache_bytes: int = 64 << 20,
         log_days: float = 90,
         tier: RosterTier | None = None,
+        hold: Callable[[str], AbstractAsyncContextManager[bool]] = lambda account: nullcontext(True),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._hold = hold
         self._tier = tier
         self.on_loaded: Callable[[Roster], None] | None = None
         self.on_unsure: Callable[[str], None] | None = None
@@ -304,12 +313,15 @@ class Rosters:
         The log says that `by` (by default the account) did `what`; see `LogEntry`.
 
         Changes of one account come back in the order of their versions: push before awaiting anything else.
-        StanzaError resource-constraint when the roster is full; StoreConflict if others never stop.
+        StanzaError resource-constraint when the roster is full; NoRoster without such an account;
+        StoreConflict if others never stop.
         """
         lock = self._locks.get(account)
         if lock is None:
             lock = self._locks[account] = asyncio.Lock()
-        async with lock:
+        async with self._hold(account) as exists, lock:
+            if not exists:
+                raise NoRoster("not-allowed", "There is no account that could keep contacts.")
             wish = _Wish(contact, edit, by or account, what, time.monotonic() + _RETRY_SECONDS)
             roster = self._cache.get(account)
             for attempt in range(_ATTEMPTS):

@@ -160,11 +160,9 @@ class Service:
         for connection in list(self.connections):
             connection.fail(StreamError("system-shutdown"))
 
-    async def expel(self, account: str) -> None:
-        """End all streams of an account that was removed, bound or not."""
-        for connection in list(self.connections):
-            if connection.account == account:
-                connection.fail(StreamError("not-authorized", "The account was removed."))
+    def unbound(self, account: str) -> list[Stream]:
+        """Those who have logged in to the account and not bound a resource."""
+        return [one for one in self._strangers if one.account == account and one.link.ending_since is None]
 
     # silence
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from xmppd import ns
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
-from xmppd.jid import Jid
 from xmppd.net.pace import FEW, Pause, TokenBucket, paced
 from xmppd.stream import opening as openings
 from xmppd.stream.link import Framing, Link
 from xmppd.stream.rows import Phase, Waiting
+from xmppd.stream.sasl import Login
 from xmppd.xml import build
 from xmppd.xml.scan import Event, StreamClose, StreamOpen
 from xmppd.xml.stanza import Stanza
@@ -29,12 +29,12 @@ PING = build.serialize(build.element(f"{{{ns.PING}}}ping"))
 class Negotiation:
     """What is known of a stream that is not bound yet; given up when it is."""
 
-    __slots__ = ("account", "greeted", "kept", "phase")
+    __slots__ = ("greeted", "kept", "login", "phase")
 
     def __init__(self) -> None:
         self.phase = Phase.HEADER
         self.greeted = False
-        self.account = ""
+        self.login: Login | None = None
         self.kept: dict[str, Any] = {}
 
 
@@ -98,9 +98,15 @@ class Stream:
     @property
     def account(self) -> str:
         """Who has logged in, "" before that."""
+        login = self.login
+        return login.account if login is not None else ""
+
+    @property
+    def login(self) -> Login | None:
+        """How, None before that."""
         if self._negotiation is not None:
-            return self._negotiation.account
-        return self.session.account if self.session is not None else ""
+            return self._negotiation.login
+        return self.session.login if self.session is not None else None
 
     @property
     def is_exposed(self) -> bool:
@@ -308,7 +314,7 @@ class Stream:
         assert negotiation is not None
         try:
             domain = openings.domain_of(opening, service.domains)
-            if negotiation.account and domain != self.domain:
+            if negotiation.login is not None and domain != self.domain:
                 raise StreamError("not-authorized", "The domain changed in mid-stream.")
         except StreamError as error:
             self.fail(error)
@@ -316,7 +322,7 @@ class Stream:
         self.domain = domain
         self.lang = openings.lang_of(opening)
         negotiation.greeted = True
-        negotiation.phase = Phase.BIND if negotiation.account else Phase.LOGIN
+        negotiation.phase = Phase.LOGIN if negotiation.login is None else Phase.BIND
         header = self.framing.header(domain, openings.sender_of(opening), service.lang)
         self.write_all((header, service.rows.features(self)))
 
@@ -332,15 +338,15 @@ class Stream:
         self.framing.restart(discard=True)
         self.link.start_tls()
 
-    def authenticated(self, local: str) -> None:
+    def authenticated(self, login: Login) -> None:
         """See `Negotiable.authenticated`."""
         negotiation = self._negotiation
         assert negotiation is not None
-        negotiation.account = Jid.of(local, self.domain).bare
+        negotiation.login = login
         negotiation.phase = Phase.HEADER
         negotiation.kept.clear()
         self.framing.restart()
-        log.info("login", extra={"jid": negotiation.account, "peer": self.peer})
+        log.info("login", extra={"jid": login.account, "peer": self.peer})
 
     def bound(self, session: Session) -> None:
         """Stanzas flow from now on, as those of this session."""

@@ -7,10 +7,12 @@ from collections.abc import Awaitable
 from xmppd import ns
 from xmppd.core import iqs
 from xmppd.core.binding import Binding
+from xmppd.core.logins import Logins
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError
 from xmppd.net.c2s.stream import Stream
 from xmppd.stream.rows import Negotiable, Phase, Waiting, iq_set_of, negotiates, offers
+from xmppd.stream.sasl import Login
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
 
@@ -20,10 +22,11 @@ ROSTER_OFFER = f"<ver xmlns='{ns.ROSTER_VERSIONING}'/><sub xmlns='{ns.PREAPPROVA
 
 
 class Resource:
-    """Opens the session of a stream."""
+    """Opens the session of a stream, if its login holds still."""
 
-    def __init__(self, binding: Binding) -> None:
+    def __init__(self, binding: Binding, logins: Logins) -> None:
         self._binding = binding
+        self._logins = logins
 
     @offers(Phase.BIND)
     def feature(self, stream: Negotiable) -> bytes:
@@ -33,13 +36,35 @@ class Resource:
     @negotiates(Phase.BIND, iq_set_of(f"{{{ns.BIND}}}bind"))
     def bind(self, stream: Stream, stanza: Stanza) -> Waiting:
         """Answer with the full JID (RFC 6120 7.6, 7.7)."""
-        account = stream.account
-        wanted = stanza.xml[0].findtext(f"{{{ns.BIND}}}resource") or ""
+        login = stream.login
+        assert login is not None
         try:
             iqs.check(stanza)
-            session = self._binding.bind(account, wanted, stream, stream.lang)
+            waiting = self._logins.confirm(login)
         except StanzaError as error:
-            stream.write(build.error_reply(stanza, account, error))
+            stream.write(build.error_reply(stanza, login.account, error))
+            return None
+        if waiting is not None:
+            return self._bind_later(stream, stanza, login, waiting)
+        return self._bind(stream, stanza, login)
+
+    async def _bind_later(
+        self, stream: Stream, stanza: Stanza, login: Login, waiting: Awaitable[None]
+    ) -> None:
+        try:
+            await waiting
+        except StanzaError as error:
+            stream.write(build.error_reply(stanza, login.account, error))
+            return
+        if not stream.link.is_over and (beginning := self._bind(stream, stanza, login)) is not None:
+            await beginning
+
+    def _bind(self, stream: Stream, stanza: Stanza, login: Login) -> Waiting:
+        wanted = stanza.xml[0].findtext(f"{{{ns.BIND}}}resource") or ""
+        try:
+            session = self._binding.bind(login, wanted, stream, stream.lang)
+        except StanzaError as error:
+            stream.write(build.error_reply(stanza, login.account, error))
             return None
         waiting = self._binding.announce(session)
         if waiting is not None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from xmppd import ns
 from xmppd.errors import SaslError, StreamError
 from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates, offers
-from xmppd.stream.sasl import Authenticator, Challenge, Channel, Mechanism, Step
+from xmppd.stream.sasl import Authenticator, Challenge, Channel, Gate, Mechanism, Step
 from xmppd.xml import build
 from xmppd.xml.build import escape_attribute, escape_text
 from xmppd.xml.stanza import Stanza
@@ -17,10 +17,11 @@ AUTH, RESPONSE, ABORT = (f"{{{ns.SASL}}}{name}" for name in ("auth", "response",
 
 
 class Sasl:
-    """The mechanisms of a server; `attempts` says how many tries a stream has."""
+    """The mechanisms of a server; `attempts` says how many tries a stream has, `gate` lets in."""
 
-    def __init__(self, mechanisms: Sequence[Mechanism], attempts: Callable[[], int]) -> None:
+    def __init__(self, mechanisms: Sequence[Mechanism], gate: Gate, attempts: Callable[[], int]) -> None:
         self.mechanisms = mechanisms
+        self._gate = gate
         self._attempts = attempts
 
     @offers(Phase.LOGIN)
@@ -28,8 +29,10 @@ class Sasl:
         """RFC 6120 6.3.3, XEP-0440. Failed attempts before STARTTLS count on behind it."""
         before = stream.kept.get(ns.SASL)
         attempts = self._attempts() if before is None else before.attempts
-        channel = Channel(stream.domain, stream.link.secure, stream.link.channel_bindings())
-        authenticator = stream.kept[ns.SASL] = Authenticator(self.mechanisms, channel, attempts=attempts)
+        link = stream.link
+        channel = Channel(stream.domain, link.secure, link.channel_bindings(), peer=link.peer)
+        authenticator = Authenticator(self.mechanisms, channel, self._gate, attempts=attempts)
+        stream.kept[ns.SASL] = authenticator
         return mechanisms_feature(authenticator.mechanisms(), authenticator.channel_binding_types())
 
     @negotiates(Phase.LOGIN, AUTH, exposed=True)
@@ -79,8 +82,10 @@ class Sasl:
             stream.exchanging(True)
             stream.write(build.sasl("challenge", step.payload))
         else:
+            login = authenticator_of(stream).login
+            assert login is not None
             stream.write(build.sasl("success", step.payload))
-            stream.authenticated(step.identity.local)
+            stream.authenticated(login)
 
     def _refuse(self, stream: Negotiable, error: SaslError) -> None:
         """Say why, and end the stream when it was one try too many (RFC 6120 6.4.5)."""

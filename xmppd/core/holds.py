@@ -1,0 +1,81 @@
+"""Who is writing something for an account now, so that its removal can wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+
+class Holds:
+    """Counts who is within `Hold`, by account. `exists` says whether there is an account that may be written
+    for.
+    """
+
+    def __init__(self, exists: Callable[[str], bool | Awaitable[bool]]) -> None:
+        self._exists = exists
+        self._inside: dict[str, int] = {}
+        self._leaving: dict[str, asyncio.Future[None]] = {}
+
+    def hold(self, account: str) -> Hold:
+        """`async with holds.hold(account) as exists`: whether there is such an account. Within, it is not
+        removed; when there is none, write nothing.
+        """
+        return Hold(self, account)
+
+    def is_leaving(self, account: str) -> bool:
+        """Whether nobody may begin to write for the account any more."""
+        return account in self._leaving
+
+    def close(self, account: str) -> None:
+        """Let nobody in any more."""
+        if account not in self._leaving:
+            self._leaving[account] = asyncio.get_running_loop().create_future()
+
+    async def emptied(self, account: str) -> None:
+        """Wait, after `close`, for those who are inside."""
+        if account in self._inside:
+            await self._leaving[account]
+
+    def open(self, account: str) -> None:
+        """The name may be used again."""
+        self._leaving.pop(account, None)
+
+    async def enter(self, account: str) -> bool:
+        """Count one more, if the account is there."""
+        exists = self._exists(account)
+        # What was read may be older than a removal that has begun meanwhile.
+        if not (exists if isinstance(exists, bool) else await exists) or account in self._leaving:
+            return False
+        self._inside[account] = self._inside.get(account, 0) + 1
+        return True
+
+    def leave(self, account: str) -> None:
+        """Count one less."""
+        left = self._inside.pop(account) - 1
+        if left:
+            self._inside[account] = left
+        elif (emptied := self._leaving.get(account)) is not None and not emptied.done():
+            emptied.set_result(None)
+
+
+class Hold:
+    """One writer; see `Holds.hold`."""
+
+    __slots__ = ("_account", "_holds", "_is_in")
+
+    def __init__(self, holds: Holds, account: str) -> None:
+        self._holds = holds
+        self._account = account
+        self._is_in = False
+
+    async def __aenter__(self) -> bool:
+        self._is_in = await self._holds.enter(self._account)
+        return self._is_in
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_in:
+            self._is_in = False
+            self._holds.leave(self._account)

@@ -1,0 +1,167 @@
+"""Who may come in and who may stay: what an account was when a login began is looked at again when it
+succeeds, when a resource is bound, and whenever the account changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from xmppd.core.accounts import Accounts
+from xmppd.core.router import not_stored
+from xmppd.core.sessions import Session, Sessions
+from xmppd.errors import SaslError, StoreError, StreamError
+from xmppd.jid import Jid
+from xmppd.stream.sasl import Attempt, Identity, Login, Tenure
+from xmppd.stream.scram import Credentials
+
+REMOVED = "The account was removed."
+DISABLED = "The account was disabled."
+CHANGED = "Log in again: what the account logs in with was changed."
+
+
+class Stream(Protocol):
+    """A stream whose client has logged in and not bound a resource."""
+
+    @property
+    def login(self) -> Login | None: ...
+
+    def fail(self, error: StreamError) -> None:
+        """End it."""
+
+
+class Logins:
+    """The gate of every login (see `xmppd.stream.sasl.Gate`), and the one place that ends the streams of an
+    account: `unbound` finds those without a session, `end` ends a session.
+    """
+
+    def __init__(
+        self, accounts: Accounts, sessions: Sessions, end: Callable[[Session, StreamError | None], None]
+    ) -> None:
+        self._accounts = accounts
+        self._sessions = sessions
+        self._end = end
+        self.unbound: Callable[[str], Iterable[Stream]] = lambda account: ()
+
+    # coming in
+
+    def mark(self) -> int:
+        """The number of the last change of any account."""
+        return self._accounts.changes.mark
+
+    def admit(self, attempt: Attempt, identity: Identity) -> Login | Awaitable[Login]:
+        """Let somebody in who has proved who they are, if that still holds: nothing of it was believed while
+        anything was waited for. What is cached here is what holds, so that asks the store for nothing.
+        """
+        account = Jid.of(identity.local, attempt.channel.domain).bare
+        if identity.anonymous:
+            return Login(account, None, attempt.mechanism, attempt.channel.peer)
+        found = self._current(account)
+        if found is None or isinstance(found, Credentials):
+            return self._judge(attempt, identity, account, found)
+        return self._judge_later(attempt, identity, account, found)
+
+    def _current(self, account: str) -> Credentials | Awaitable[Credentials | None] | None:
+        """The credentials on file, as they are when this is done."""
+        mark = self._accounts.changes.mark
+        found = self._accounts.credentials(account)
+        return found if found is None or isinstance(found, Credentials) else self._load(account, mark, found)
+
+    async def _load(
+        self, account: str, mark: int, loading: Awaitable[Credentials | None]
+    ) -> Credentials | None:
+        found: Credentials | Awaitable[Credentials | None] | None = await loading
+        while self._accounts.changes.since(account, mark):  # what was read may be older than that
+            mark = self._accounts.changes.mark
+            found = self._accounts.credentials(account)
+            if found is not None and not isinstance(found, Credentials):
+                found = await found
+        assert found is None or isinstance(found, Credentials)
+        return found
+
+    async def _judge_later(
+        self, attempt: Attempt, identity: Identity, account: str, loading: Awaitable[Credentials | None]
+    ) -> Login:
+        return self._judge(attempt, identity, account, await loading)
+
+    def _judge(self, attempt: Attempt, identity: Identity, account: str, found: Credentials | None) -> Login:
+        shown = identity.shown
+        if found is None or (isinstance(shown, Credentials) and shown.keys != found.keys):
+            raise SaslError("not-authorized")
+        if found.disabled:
+            raise SaslError("account-disabled")
+        if isinstance(shown, Credentials):
+            if shown.tenure != found.tenure:
+                raise SaslError("not-authorized")
+        elif self._accounts.changes.since(account, attempt.mark):
+            raise SaslError("temporary-auth-failure", "The account was changed meanwhile; try again.")
+        return Login(account, found.tenure, attempt.mechanism, attempt.channel.peer)
+
+    def confirm(self, login: Login) -> Awaitable[None] | None:
+        """Whether the login still holds now that a resource is to be bound: StreamError when it does not, and
+        StanzaError when the store cannot tell.
+        """
+        if login.tenure is None:
+            return None
+        try:
+            found = self._current(login.account)
+        except StoreError as error:
+            raise not_stored(error, jid=login.account, kind="bind") from None
+        if found is not None and not isinstance(found, Credentials):
+            return self._confirm_later(login, found)
+        self._check(login, found)
+        return None
+
+    async def _confirm_later(self, login: Login, loading: Awaitable[Credentials | None]) -> None:
+        try:
+            found = await loading
+        except StoreError as error:
+            raise not_stored(error, jid=login.account, kind="bind") from None
+        self._check(login, found)
+
+    @staticmethod
+    def _check(login: Login, found: Credentials | None) -> None:
+        error = verdict(login, None, False) if found is None else verdict(login, found.tenure, found.disabled)
+        if error is not None:
+            raise error
+
+    # staying
+
+    def is_here(self, account: str) -> bool:
+        """Whether a stream of this node belongs to the account."""
+        return account in self._sessions.accounts or any(True for _ in self.unbound(account))
+
+    def review(self, account: str, tenure: Tenure | None, is_disabled: bool) -> None:
+        """End the streams of an account, bound or not, whose login does not hold any more; `tenure` is that
+        of the account that has the name now (None: there is none).
+        """
+        for session in self._sessions.of(account):
+            if (error := verdict(session.login, tenure, is_disabled)) is not None:
+                self._end(session, error)
+        for stream in list(self.unbound(account)):
+            login = stream.login
+            if login is not None and (error := verdict(login, tenure, is_disabled)) is not None:
+                stream.fail(error)
+
+    async def look_at(self, account: str) -> None:
+        """The same, by what the store says; StoreError."""
+        found = self._current(account)
+        if found is not None and not isinstance(found, Credentials):
+            found = await found
+        if found is None:
+            self.review(account, None, False)
+        else:
+            self.review(account, found.tenure, found.disabled)
+
+
+def verdict(login: Login, tenure: Tenure | None, is_disabled: bool) -> StreamError | None:
+    """What ends a stream of this login, if anything does. Who only has to log in again is told to by `reset`
+    (RFC 6120 4.9.3.16).
+    """
+    if login.tenure is None:  # anonymous: there is no account that could change
+        return None
+    if tenure is None or tenure.created != login.tenure.created:
+        return StreamError("not-authorized", REMOVED)
+    if is_disabled:
+        return StreamError("not-authorized", DISABLED)
+    return None if tenure == login.tenure else StreamError("reset", CHANGED)
