@@ -181,10 +181,10 @@ class ServerProcess:
         request(self.folder / "data" / "xmppd.sock", "user add", arguments)
         return account
 
-    def account(self, name: str) -> Account:
+    def account(self, name: str, domain: str = "localhost") -> Account:
         """A new account; its name begins with the one given."""
         number = next(self._numbers)
-        return self.add(Account(f"{name}{number}@localhost", f"secret of {name} {number}"))
+        return self.add(Account(f"{name}{number}@{domain}", f"secret of {name} {number}"))
 
     def status(self) -> dict[str, Any]:
         """What `xmppd status` shows."""

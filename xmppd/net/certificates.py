@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from xmppd.errors import CommandError
 from xmppd.net.channel import DomainContext, KeyLog, end_point
+from xmppd.net.tls import Connection
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,8 @@ def server_context(
 class Certificates:
     """The contexts of all domains behind the one `context` that listeners use.
 
-    A TLS connection is moved to the context of its server name (else of the default certificate) when the
-    client's hello arrives, and keeps that one. So after a reload connections in the middle of their handshake
+    A TLS connection is moved to the context of its server name, else of its stream's domain, else of the
+    default certificate, when the client's hello arrives, and keeps that one. So after a reload connections in the middle of their handshake
     still bind to the certificate that they were shown.
     """
 
@@ -101,15 +102,16 @@ class Certificates:
         self._choice = _Choice()
         self.load(default, domains or {})
         self.context: ssl.SSLContext = _bare_context(minimum_version, ciphers, alpn)
+        self.context.sslobject_class = Connection
         self.context.sni_callback = self._choice.make
 
     def load(self, default: KeyPair, domains: Mapping[str, KeyPair]) -> None:
         """Use these files from now on. After a CertificateError everything is as before."""
         pairs = {default, *domains.values()}
         contexts = {pair: self._context(pair) for pair in pairs}
-        names = {ascii_name(domain): contexts[pair] for domain, pair in domains.items()}
         self._choice.default = contexts[default]
-        self._choice.by_name = names
+        self._choice.by_domain = {domain: contexts[pair] for domain, pair in domains.items()}
+        self._choice.by_name = {ascii_name(domain): contexts[pair] for domain, pair in domains.items()}
         self._contexts = contexts
 
     def expiries(self) -> dict[Path, float]:
@@ -132,14 +134,18 @@ class Certificates:
 class _Choice:
     """Which context a connection gets. Apart from `Certificates`, so that no cycle keeps old ones open."""
 
-    __slots__ = ("by_name", "default")
+    __slots__ = ("by_domain", "by_name", "default")
 
     default: DomainContext
+    by_domain: Mapping[str, DomainContext]
     by_name: Mapping[str, DomainContext]
 
     def make(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         """Called by OpenSSL for each client hello, also for one without a server name."""
-        connection.context = self.by_name.get((name or "").lower(), self.default)
+        found = self.by_name.get((name or "").lower())
+        if found is None and isinstance(connection, Connection):
+            found = self.by_domain.get(connection.domain)
+        connection.context = found or self.default
 
 
 def _key_log() -> KeyLog | None:

@@ -19,15 +19,25 @@ as much as 4096 saves 2.6 KiB for each session, and costs about 1 us for each re
 """
 
 
+class Connection(ssl.SSLObject):
+    """A TLS connection whose certificate is chosen by the `domain` of the stream that it protects when the
+    client's hello does not say (RFC 6120 5.4.3.1); "" where that is not known.
+    """
+
+    domain = ""
+
+
 class TlsLayer:
-    """The server's side of one TLS connection, without a socket."""
+    """The server's side of one TLS connection, without a socket. `domain` as in `Connection`."""
 
     __slots__ = ("_exporter_secret", "_incoming", "_object", "_outgoing", "established", "is_over")
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, domain: str = "") -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        if isinstance(self._object, Connection):
+            self._object.domain = domain
         self._exporter_secret = b""
         self.established = False
         self.is_over = False

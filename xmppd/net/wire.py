@@ -270,9 +270,9 @@ class Wire(asyncio.BufferedProtocol):
         """Whether nothing can be sent any more."""
         return self.ending_since is not None or self.transport is None
 
-    def start_tls(self) -> None:
-        """From now on the peer's bytes are TLS; its ClientHello comes first."""
-        self._tls = TlsLayer(self._shared.certificates.context)
+    def start_tls(self, domain: str = "") -> None:
+        """See `Link.start_tls`."""
+        self._tls = TlsLayer(self._shared.certificates.context, domain)
 
     def channel_bindings(self) -> Mapping[str, bytes]:
         """See `Link.channel_bindings`."""

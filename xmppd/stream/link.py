@@ -55,8 +55,10 @@ class Link(Protocol):
     def regulate(self) -> None:
         """Read, or stop, as output and stream say."""
 
-    def start_tls(self) -> None:
-        """What comes in from now on is TLS, and its ClientHello comes first."""
+    def start_tls(self, domain: str = "") -> None:
+        """What comes in from now on is TLS, and its ClientHello comes first. Clients that name no domain of
+        ours there are shown the certificate of `domain` (RFC 6120 5.4.3.1).
+        """
 
     def channel_bindings(self) -> Mapping[str, bytes]:
         """The channel binding data of its TLS by type, the strongest first; none without TLS."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from scramp import ScramClient
 
 SECONDS = 20.0
 """How long anything may take on a busy machine."""
@@ -105,6 +106,19 @@ class RawClient:
         assert b">PLAIN<" in self.open()
         assert self.authenticate("PLAIN", f"\0{account.name}\0{account.password}")[0] == "success"
         return self.bind()
+
+    def scram(
+        self, account: Any, mechanism: str, binding: tuple[str, bytes] | None = None
+    ) -> tuple[str, bytes]:
+        """SCRAM to its end; the name and the content of the last answer. The server must prove itself too."""
+        scram = ScramClient([mechanism], account.name, account.password, channel_binding=binding)
+        answer, content = self.authenticate(mechanism, scram.get_client_first())
+        if answer == "challenge":
+            scram.set_server_first(content.decode())
+            answer, content = self.respond(scram.get_client_final())
+        if answer == "success":
+            scram.set_server_final(content.decode())
+        return answer, content
 
     def bind(self, resource: str = "") -> "RawClient":
         """After login: open the stream anew, and bind."""

@@ -53,18 +53,6 @@ def end_point(client):
     return hashlib.sha256(client.peer_certificate).digest()
 
 
-def exchange(client, account, mechanism, binding):
-    """SCRAM to its end; the name and the content of the last answer. The server must prove itself too."""
-    scram = ScramClient([mechanism], account.name, account.password, channel_binding=binding)
-    answer, content = client.authenticate(mechanism, scram.get_client_first())
-    if answer == "challenge":
-        scram.set_server_first(content.decode())
-        answer, content = client.respond(scram.get_client_final())
-    if answer == "success":
-        scram.set_server_final(content.decode())
-    return answer, content
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("mechanism", PLUS)
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
@@ -75,7 +63,7 @@ def test_binding_to_the_certificate(server, raw, mode, mechanism, version):
     features = client.open().decode()
     assert f"<mechanism>{mechanism}</mechanism>" in features
     assert "<channel-binding type='tls-server-end-point'/>" in features
-    answer = exchange(client, account, mechanism, ("tls-server-end-point", end_point(client)))
+    answer = client.scram(account, mechanism, ("tls-server-end-point", end_point(client)))
     assert answer[0] == "success"
     client.bind()
 
@@ -88,7 +76,7 @@ def test_binding_to_the_connection(server, raw, mode, mechanism, version, kind):
     features = client.open().decode()
     assert f"<mechanism>{mechanism}</mechanism>" in features
     assert f"<channel-binding type='{kind}'/><channel-binding type='tls-server-end-point'/>" in features
-    assert exchange(client, account, mechanism, (kind, default_of(client, kind)))[0] == "success"
+    assert client.scram(account, mechanism, (kind, default_of(client, kind)))[0] == "success"
     client.bind()
 
 
@@ -98,10 +86,10 @@ def test_somebody_in_between_is_noticed(server, raw, version, kind):
     client, account = raw("starttls", tls=Exporting(version)), server.account("alice")
     other = raw("starttls", tls=Exporting(version))
     client.open()
-    answer, content = exchange(client, account, PLUS[0], (kind, default_of(other, kind)))
+    answer, content = client.scram(account, PLUS[0], (kind, default_of(other, kind)))
     assert answer == "failure"
     assert b"<not-authorized/>" in content
-    assert exchange(client, account, PLUS[0], (kind, default_of(client, kind)))[0] == "success"
+    assert client.scram(account, PLUS[0], (kind, default_of(client, kind)))[0] == "success"
 
 
 @pytest.mark.parametrize(("version", "kind"), DEFAULTS, ids=["1.2", "1.3"])
@@ -109,7 +97,7 @@ def test_the_binding_of_the_other_version_is_not_there(server, raw, version, kin
     client, account = raw("starttls", tls=Exporting(version)), server.account("alice")
     other = next(name for _, name in DEFAULTS if name != kind)
     assert other not in client.open().decode()
-    assert exchange(client, account, PLUS[0], (other, default_of(client, other)))[0] == "failure"
+    assert client.scram(account, PLUS[0], (other, default_of(client, other)))[0] == "failure"
 
 
 @pytest.mark.parametrize("mechanism", PLUS)
@@ -118,11 +106,11 @@ def test_a_certificate_in_between_is_noticed(server, raw, mechanism):
     client, account = raw("starttls"), server.account("alice")
     client.open()
     other = hashlib.sha256(b"another certificate").digest()
-    answer, content = exchange(client, account, mechanism, ("tls-server-end-point", other))
+    answer, content = client.scram(account, mechanism, ("tls-server-end-point", other))
     assert answer == "failure"
     assert b"<not-authorized/>" in content
     # The same connection may try again, with what is right.
-    assert exchange(client, account, mechanism, ("tls-server-end-point", end_point(client)))[0] == "success"
+    assert client.scram(account, mechanism, ("tls-server-end-point", end_point(client)))[0] == "success"
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1"])
@@ -132,7 +120,7 @@ def test_mechanisms_taken_out_on_the_way_are_noticed(server, raw, mechanism):
     client.open()
     scram = ScramClient([mechanism], account.name, account.password, channel_binding=("tls-unique", b"x"))
     assert scram.get_client_first().startswith("y,")
-    answer, content = exchange(client, account, mechanism, ("tls-server-end-point", end_point(client)))
+    answer, content = client.scram(account, mechanism, ("tls-server-end-point", end_point(client)))
     assert answer == "failure"
     assert b"<not-authorized/>" in content
 
@@ -141,5 +129,5 @@ def test_mechanisms_taken_out_on_the_way_are_noticed(server, raw, mechanism):
 def test_without_binding(server, raw, mechanism):
     client, account = raw("starttls"), server.account("alice")
     client.open()
-    assert exchange(client, account, mechanism, None)[0] == "success"
+    assert client.scram(account, mechanism, None)[0] == "success"
     client.bind()

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import hashlib
 import signal
 import ssl
 import time
@@ -206,6 +207,32 @@ def test_certificates_are_chosen_by_name_and_replaced_at_sighup(own_server, raw,
         new = shown(domain, mode)  # verified against the file as it is now
         assert (new.peer_certificate == old.peer_certificate) == (domain == "one.example")
         assert b"mechanisms" in old.open()  # who was connected stays so
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+@pytest.mark.parametrize("named", [None, "xmpp.hosting.example"], ids=["nothing", "the host"])
+def test_the_domain_of_the_stream_chooses_where_the_hello_does_not(own_server, raw, tmp_path, named, version):
+    """RFC 6120 5.4.3.1: `to` means what SNI does; the channel is then bound to what was shown."""
+    domains = ["one.example", "two.example"]
+    for domain in domains:
+        make_certificate(tmp_path, domain)
+    files = {
+        domain: {"certificate": str(tmp_path / f"{domain}.crt"), "key": str(tmp_path / f"{domain}.key")}
+        for domain in domains
+    }
+    server = own_server(server={"domains": domains}, tls={"certificates": files})
+    for domain in domains:
+        account = server.account("alice", domain)
+        context = only(ssl.create_default_context(cafile=tmp_path / f"{domain}.crt"), version)
+        context.check_hostname = False
+        client = raw(server=server, domain=domain)
+        client.open()
+        client.send(client.starttls_element)
+        client.expect("<proceed [^>]*/>")
+        client.socket = context.wrap_socket(client.socket, server_hostname=named)  # trusts that one only
+        client.open()
+        bound = ("tls-server-end-point", hashlib.sha256(client.peer_certificate).digest())
+        assert client.scram(account, "SCRAM-SHA-1-PLUS", bound)[0] == "success"
 
 
 def client_hello():

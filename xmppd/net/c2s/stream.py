@@ -336,7 +336,7 @@ class Stream:
         assert self._negotiation is not None
         self._negotiation.phase = Phase.HEADER
         self.framing.restart(discard=True)
-        self.link.start_tls()
+        self.link.start_tls(self.domain)
 
     def authenticated(self, login: Login) -> None:
         """See `Negotiable.authenticated`."""
