@@ -53,8 +53,10 @@ MAY_IMPORT = {
     ),
     "xmppd.jobs": ("xmppd.errors",),
     "xmppd.finding": ("xmppd.errors", "xmppd.plugin", "xmppd.config", "xmppd.validation"),
+    "xmppd.claims": (*CORE, *RUNNING, "xmppd.plugin"),
     "xmppd.loader": (
         *CORE,
+        "xmppd.claims",
         *RUNNING,
         "xmppd.server",
         "xmppd.plugin",

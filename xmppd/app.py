@@ -23,6 +23,7 @@ from xmppd.core import accounts as account_tables
 from xmppd.core.accounts import GONE_SECONDS, Accounts
 from xmppd.core.binding import Binding, BindingRules
 from xmppd.core.contacts import Contacts
+from xmppd.core.disco import Disco
 from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
@@ -170,7 +171,7 @@ class App:
                 hosts,
                 config.server.domains,
             ),
-            iqs=self.iqs,
+            disco=Disco(self.iqs, self.services),
             services=self.services,
             end_session=self.binding.end,
             spawn=self.jobs.spawn,

@@ -12,12 +12,13 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from xmppd.admin.commands import Command, Commands, commands_of
+from xmppd.claims import Claims
 from xmppd.config import Config
 from xmppd.core.iqs import Handler, HandlerKey, Iqs
 from xmppd.errors import CommandError
 from xmppd.finding import MODULE_PREFIX, Source, source_of
 from xmppd.hooks import Hooks
-from xmppd.parts.http import routes_of
+from xmppd.parts.disco import declared_by
 from xmppd.parts.nodes import signals_of
 from xmppd.parts.services import hosts_of
 from xmppd.parts.timers import begin_timers, timed_methods_of
@@ -118,8 +119,8 @@ class Loader:
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Put the modules and metrics of plugins back when new ones could not be loaded."""
-        metrics = dict(self._server.metrics)
+        """Put modules, metrics and labels back when new plugins could not be loaded."""
+        metrics, labels = dict(self._server.metrics), self._labels
         modules = {name: module for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)}
         try:
             yield
@@ -129,6 +130,7 @@ class Loader:
             sys.modules.update(modules)
             self._server.metrics.clear()
             self._server.metrics.update(metrics)
+            self._labels = labels
             raise
 
     # one plugin
@@ -158,8 +160,9 @@ class Loader:
         fresh = [new for name, new in after.items() if before.get(name) is not new]
         gone = [old for name, old in before.items() if after.get(name) is not old]
         self._check_commands(fresh, gone)
-        check_handlers(self._core_handlers, after.values())
-        check_routes(after.values())
+        claims = Claims(self._core_handlers, self._labels, self._server.domains)
+        for loaded in after.values():
+            claims.add(loaded.plugin, loaded.origin)
         await self._start(fresh)
         try:
             await self._prepare([loaded.plugin for loaded in after.values()])
@@ -230,33 +233,5 @@ class Loader:
         self._iqs.compile([*self._core_handlers, *handlers])
         self._server.nodes.compile({key: it for plugin in plugins for key, it in signals_of(plugin).items()})
         self._server.services.compile(hosts_of(plugins, self._labels, self._server.domains, self._iqs))
-        self._server.advertise(feature for plugin in plugins for feature in plugin.features)
+        self._server.disco.compile(declared_by(plugins))
         self._on_change(plugins)
-
-
-def check_handlers(core: Iterable[tuple[HandlerKey, Handler]], plugins: Iterable[Loaded]) -> None:
-    """CommandError when two want to answer the same requests."""
-    owners: dict[HandlerKey, str] = dict.fromkeys((key for key, _ in core), "the server itself")
-    for loaded in plugins:
-        for key, method in handlers_of(loaded.plugin):
-            address, kind, payload = key
-            if key in owners:
-                what = f"{kind}s of {payload} to {address.name}"
-                where = f"{loaded.origin}: {method.__qualname__}"
-                raise CommandError(f"{where} answers {what}, and so does {owners[key]}")
-            owners[key] = f"{method.__qualname__} in {loaded.origin}"
-
-
-def check_routes(plugins: Iterable[Loaded]) -> None:
-    """CommandError for a route that cannot be served, or that two want to serve."""
-    owners: dict[tuple[str, ...], str] = {}
-    for loaded in plugins:
-        for route, method in routes_of(loaded.plugin):
-            where = f"{loaded.origin}: {method.__qualname__}"
-            try:
-                shape = route.shape
-            except ValueError as error:
-                raise CommandError(f"{where}: {error}") from None
-            if shape in owners:
-                raise CommandError(f"{where} serves {route.method} {route.path}, and so does {owners[shape]}")
-            owners[shape] = f"{method.__qualname__} in {loaded.origin}"

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from xmppd.admin.commands import command
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
+from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay
 from xmppd.core.origin import Origin
@@ -26,6 +27,7 @@ from xmppd.core.sessions import Session
 from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreError, XmppdError
 from xmppd.jid import Jid
 from xmppd.marks import mark, marked
+from xmppd.parts.disco import ByAddress, disco_info, disco_items
 from xmppd.parts.http import PUBLIC, HttpError, HttpRequest, HttpResponse, route
 from xmppd.parts.listeners import listener
 from xmppd.parts.metrics import Counter, Gauge, Histogram
@@ -61,6 +63,9 @@ __all__ = [
     "CommandError",
     "Counter",
     "Delete",
+    "DiscoIdentity",
+    "DiscoInfo",
+    "DiscoItem",
     "EarlyRequest",
     "Element",
     "Exchange",
@@ -97,8 +102,11 @@ __all__ = [
     "cluster_signal",
     "command",
     "delay",
+    "disco_info",
+    "disco_items",
     "element",
     "every",
+    "form",
     "insert_child",
     "iq_get",
     "iq_set",
@@ -165,10 +173,13 @@ def _iq(kind: str, payload: str, at: tuple[Address, ...]) -> Callable[[Method], 
 
 
 class Plugin:
-    """One feature of the server. `features` are namespaces it advertises beyond those of its iq handlers."""
+    """One feature of the server. `features` and `identities` are what service discovery shows beyond the
+    namespaces of its iq handlers: of the server's domains, or of each kind of address.
+    """
 
     Config: ClassVar[type[BaseModel]] = PluginConfig
-    features: ClassVar[tuple[str, ...]] = ()
+    features: ClassVar[ByAddress[str]] = ()
+    identities: ClassVar[ByAddress[DiscoIdentity]] = ()
 
     def __init__(self, name: str, server: Server, config: Any) -> None:
         self.name = name

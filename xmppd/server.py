@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from xmppd import ns
 from xmppd.core.accounts import Accounts
+from xmppd.core.disco import Disco
 from xmppd.core.holds import Hold
-from xmppd.core.iqs import Address, Iqs
 from xmppd.core.origin import Target
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.router import Router
@@ -22,9 +21,6 @@ from xmppd.parts.metrics import Metric
 from xmppd.scope import Scope
 from xmppd.store.table import Store
 from xmppd.xml import build
-
-STREAM_FEATURES = frozenset((ns.BIND, ns.SESSION))
-"""Answered as iqs, but offered by the stream and not by service discovery."""
 
 
 class Server:
@@ -41,7 +37,7 @@ class Server:
         sessions: Sessions,
         router: Router,
         sending: Sending,
-        iqs: Iqs,
+        disco: Disco,
         services: Services,
         end_session: Callable[[Session, StreamError | None], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -70,9 +66,8 @@ class Server:
         self.services = services
         self._router = router
         self._sending = sending
-        self._iqs = iqs
+        self.disco = disco
         self._end_session = end_session
-        self._features: tuple[str, ...] = ()
 
     # who is here
 
@@ -172,20 +167,3 @@ class Server:
         when there is none, and within it the account is not removed. Whoever has its name next would find it.
         """
         return self.accounts.hold(account)
-
-    # what is offered
-
-    def features(self, address: Address) -> list[str]:
-        """The namespaces to advertise for an address (XEP-0030): those of its iq handlers, and the plugins'
-        own.
-        """
-        found = {payload[1:].partition("}")[0] for at, _, payload in self._iqs.keys if at is address}
-        if address is Address.ACCOUNT:
-            found |= {
-                payload[1:].partition("}")[0] for at, _, payload in self._iqs.keys if at is Address.SELF
-            }
-        return sorted(found.union(self._features) - STREAM_FEATURES)
-
-    def advertise(self, features: Iterable[str]) -> None:
-        """Replace the namespaces that plugins declare; the loader does so."""
-        self._features = tuple(features)

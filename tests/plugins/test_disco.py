@@ -1,5 +1,7 @@
 """Service discovery (XEP-0030), service discovery extensions (XEP-0128) and contact addresses (XEP-0157)."""
 
+from pathlib import Path
+
 import pytest
 
 from xmppd import ns
@@ -163,3 +165,109 @@ async def test_an_anonymous_account_says_so() -> None:
         guest = await world.guest()
         answer = await guest.ask("get", INFO)
         assert answer[0][0].attrib == {"category": "account", "type": "anonymous"}
+
+
+# what plugins declare
+
+SHELF = '''
+from xmppd.plugin import (
+    ACCOUNT, SERVER, SERVICE, DiscoIdentity, DiscoInfo, DiscoItem, Plugin, StanzaError, disco_info,
+    disco_items, form, service,
+)
+
+class Shelf(Plugin):
+    """Declares in all ways."""
+    features = {SERVER: ("urn:x:server",), ACCOUNT: ("urn:x:account",), SERVICE: ("urn:x:service",)}
+    identities = {ACCOUNT: (DiscoIdentity("pubsub", "pep"),), SERVICE: (DiscoIdentity("store", "file"),)}
+
+    @service("shelf", category="component", type="generic", title="Shelf")
+    def serve(self, origin, stanza, to):
+        if to.local == "book":
+            return DiscoInfo((DiscoIdentity("hierarchy", "leaf", "Book"),), ("urn:x:book",)).xml()
+        raise StanzaError("item-not-found")
+
+    @disco_info()
+    def limits(self, request):
+        return DiscoInfo(features=("urn:x:server", "urn:x:more"), forms=(form("urn:x:limits", {"most":
+        ["5"]}),))
+
+    @disco_info(SERVER, ACCOUNT, node="urn:x:node")
+    async def node(self, request):
+        return DiscoInfo((DiscoIdentity("hierarchy", "branch"),), ("urn:x:" + request.target,))
+
+    @disco_info(node=None)
+    def any(self, request):
+        if request.payload.get("node").startswith("shelf/"):
+            return DiscoInfo(features=("urn:x:any",))
+
+    @disco_items()
+    def books(self, request):
+        return [DiscoItem("book@shelf.localhost", "Book", "shelf/1")]
+
+    @disco_items(SERVER, SERVICE, node="shelf/1")
+    async def pages(self, request):
+        return [DiscoItem(f"page@{request.target}")]
+'''
+
+
+async def shown(client: Client, to: str, node: str = "") -> tuple[list[tuple[str, ...]], list[str]]:
+    """Identities and features."""
+    about = f" node='{node}'" if node else ""
+    answer = await client.ask("get", f"<query xmlns='{ns.DISCO_INFO}'{about}/>", to=to)
+    assert answer.get("type") == "result", refusal(answer)
+    assert answer[0].get("node", "") == node
+    identities = [tuple(each.attrib.values()) for each in answer[0].iter(f"{{{ns.DISCO_INFO}}}identity")]
+    return identities, [each.get("var", "") for each in answer.iter(f"{{{ns.DISCO_INFO}}}feature")]
+
+
+async def listed(client: Client, to: str, node: str = "") -> list[dict[str, str]]:
+    about = f" node='{node}'" if node else ""
+    answer = await client.ask("get", f"<query xmlns='{ns.DISCO_ITEMS}'{about}/>", to=to)
+    assert answer.get("type") == "result", refusal(answer)
+    return [item.attrib for item in answer[0]]
+
+
+@pytest.mark.asyncio
+async def test_plugins_declare_what_their_addresses_are_and_can_do(tmp_path: Path) -> None:
+    (tmp_path / "shelf.py").write_text(SHELF)
+    async with World(plugins=("disco", "shelf"), plugin_folders=(tmp_path,)) as world:
+        alice, disco = await world.login("alice"), [ns.DISCO_INFO, ns.DISCO_ITEMS]
+        assert await shown(alice, "localhost") == (
+            [("server", "im", "xmppd")],
+            [*disco, "urn:x:more", "urn:x:server"],
+        )
+        form = (await alice.ask("get", INFO, to="localhost"))[0].find(FORM)
+        assert form is not None
+        assert [field.get("var") for field in form] == ["FORM_TYPE", "most"]
+        assert await shown(alice, "alice@localhost") == (
+            [("pubsub", "pep"), ("account", "registered")],
+            [*disco, ns.ROSTER, "urn:x:account"],
+        )
+        assert await shown(alice, "shelf.localhost") == (
+            [("component", "generic", "Shelf"), ("store", "file")],
+            [*disco, "urn:x:service"],
+        )
+        assert await shown(alice, "book@shelf.localhost") == (
+            [("hierarchy", "leaf", "Book")],
+            ["urn:x:book"],
+        )
+
+
+@pytest.mark.asyncio
+async def test_plugins_declare_nodes_and_items(tmp_path: Path) -> None:
+    (tmp_path / "shelf.py").write_text(SHELF)
+    async with World(plugins=("disco", "shelf"), plugin_folders=(tmp_path,)) as world:
+        alice = await world.login("alice")
+        for to in ("localhost", "alice@localhost"):
+            assert await shown(alice, to, "urn:x:node") == ([("hierarchy", "branch")], [f"urn:x:{to}"])
+        assert await shown(alice, "localhost", "shelf/1") == ([], ["urn:x:any"])
+        book = {"jid": "book@shelf.localhost", "node": "shelf/1", "name": "Book"}
+        assert await listed(alice, "localhost") == [{"jid": "shelf.localhost", "name": "Shelf"}, book]
+        assert await listed(alice, "localhost", "shelf/1") == [{"jid": "page@localhost"}]
+        assert await listed(alice, "shelf.localhost", "shelf/1") == [{"jid": "page@shelf.localhost"}]
+        for query, to in ((INFO, "localhost"), (ITEMS, "alice@localhost"), (INFO, "shelf.localhost")):
+            asked = query.replace("/>", " node='nobody'/>")
+            assert refusal(await alice.ask("get", asked, to=to)) == "cancel item-not-found"
+        none = world.config.plugins.model_copy(update={"enabled": ("disco",)})
+        await world.app.loader.load(world.config.model_copy(update={"plugins": none}))
+        assert await listed(alice, "localhost") == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from xmppd import ns
 from xmppd.finding import import_file
 from xmppd.testing import World, refusal
 
@@ -26,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 7
+    assert GUIDE.count("```python") == len(EXAMPLES) == 9
 
 
 def functions_of(name: str, folder: Path) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -50,7 +51,7 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
     config = {"dice": {"sides": 1}}
     token = {"name": "game", "sha256": hashlib.sha256(b"secret").hexdigest(), "scopes": ["players"]}
     async with World(
-        plugins=tuple(PLUGINS),
+        plugins=("disco", *PLUGINS),
         plugin_folders=(folder,),
         plugin_config=config,
         settings={"http": {"tokens": [token]}},
@@ -63,6 +64,26 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
         body = b'["alice", "nobody"]'
         response = await world.http("POST", "/players/localhost/online", token="secret", body=body)
         assert (response.status, response.body) == (200, b'{"alice": 1, "nobody": 0}')
+        await alice.send("<message to='any@echo.localhost' id='e'><body>hello?</body></message>")
+        await alice.expect(
+            f"<message from='any@echo.localhost' to='{alice.jid}' id='e'><body>hello?</body></message>"
+        )
+        said = await alice.ask("get", "<what xmlns='urn:x'/>", to="any@echo.localhost/x")
+        assert (said[0].tag, said[0].get("to")) == ("{urn:xmppd:echo:0}said", "any@echo.localhost/x")
+        await alice.send("<presence to='any@echo.localhost'/>")
+        await alice.expect(f"<presence from='any@echo.localhost' to='{alice.jid}'/>")
+        items = await alice.ask("get", f"<query xmlns='{ns.DISCO_ITEMS}'/>", to="localhost")
+        assert [item.attrib for item in items[0]] == [{"jid": "echo.localhost", "name": "Echo"}]
+        about = (await alice.ask("get", f"<query xmlns='{ns.DISCO_INFO}'/>", to="echo.localhost"))[0]
+        assert about[0].attrib == {"category": "component", "type": "echo", "name": "Echo"}
+        assert "urn:xmppd:echo:0" in [feature.get("var") for feature in about]
+        about = (await alice.ask("get", f"<query xmlns='{ns.DISCO_INFO}'/>", to="localhost"))[0]
+        assert {"category": "store", "type": "book", "name": "Library"} in [it.attrib for it in about]
+        assert "urn:xmppd:library:0" in [feature.get("var") for feature in about]
+        for kind in (ns.DISCO_INFO, ns.DISCO_ITEMS):
+            node = "books/hamlet" if kind == ns.DISCO_INFO else "books"
+            book = await alice.ask("get", f"<query xmlns='{kind}' node='{node}'/>", to="localhost")
+            assert book[0][0].get("name") == "Hamlet"
         duel = "<duel xmlns='urn:xmppd:duel:0'/>"
         assert (await alice.ask("set", duel, to="localhost"))[0].get("seconds") == "300"
         assert refusal(await alice.ask("set", duel, to="localhost")) == "cancel conflict"

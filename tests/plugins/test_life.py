@@ -554,3 +554,27 @@ async def test_a_cluster_signal_reaches_this_node(tmp_path: Path, caplog: Any) -
         await load(world, enabled=())
         old.forget.tell("carol@localhost")
         assert len(old.heard) == 2
+
+
+HOSTS = """
+from xmppd.plugin import Plugin, service
+
+class {name}(Plugin):
+    @service("rooms")
+    def take(self, origin, stanza, to): ...
+"""
+
+
+@pytest.mark.asyncio
+async def test_two_plugins_do_not_answer_for_one_host(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(HOSTS.format(name="One"))
+    (tmp_path / "two.py").write_text(HOSTS.format(name="Two"))
+    message = (
+        f"{tmp_path}/two.py: Two.take answers for rooms.localhost, and so does One.take in {tmp_path}/one.py"
+    )
+    async with world_with(tmp_path, "one") as world:
+        with pytest.raises(CommandError, match=re.escape(message)):
+            await load(world, enabled=("one", "two"))
+        world.app.server.domains = frozenset(("localhost", "rooms.localhost"))
+        with pytest.raises(CommandError, match="and so does the server itself"):
+            await world.app.loader.reload("one", world.config)

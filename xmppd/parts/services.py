@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from xmppd.core.iqs import Iqs
 from xmppd.core.services import Service
-from xmppd.errors import CommandError
 from xmppd.marks import mark, marked
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -45,7 +44,7 @@ def service(
 def hosts_of(
     plugins: Iterable[object], labels: Mapping[str, str], domains: Collection[str], iqs: Iqs
 ) -> dict[str, Service]:
-    """The hosts that plugins answer for; CommandError for one that somebody has already."""
+    """The hosts that plugins answer for."""
     found: dict[str, Service] = {}
     for plugin in plugins:
         for method, serves in marked(plugin, Serves):
@@ -53,9 +52,5 @@ def hosts_of(
             offered = Service(
                 iqs.for_host(method), serves.category, serves.type, serves.title, serves.features
             )
-            for domain in domains:
-                host = f"{label}.{domain}"
-                if host in found or host in domains:
-                    raise CommandError(f"{method.__qualname__}: there is already a host {host}")
-                found[host] = offered
+            found |= {f"{label}.{domain}": offered for domain in domains}
     return found
