@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "xmppd.text": (),
     "xmppd.configfile": ("xmppd.errors", "xmppd.document"),
     "xmppd.settings": ("xmppd.errors", "xmppd.jid", "xmppd.configfile"),
-    "xmppd.validation": ("xmppd.errors", "xmppd.document"),
+    "xmppd.validation": ("xmppd.errors", "xmppd.document", "xmppd.settings"),
     "xmppd.config": (
         "xmppd.errors",
         "xmppd.jid",
@@ -85,6 +85,7 @@ MAY_IMPORT = {
     "xmppd.app": ("xmppd",),
     "xmppd.copying": ("xmppd",),
     "xmppd.offline": ("xmppd",),
+    "xmppd.checks": ("xmppd",),
     "xmppd.serve": ("xmppd",),
     "xmppd.testing": ("xmppd",),
     "xmppd.__main__": ("xmppd",),

@@ -69,6 +69,22 @@ def test_text_without_colours_elsewhere(logging_to):
     assert stream.getvalue().split(" ", 1)[1] == 'INFO    ready reason="a \\"b\\"" empty=""\n'
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("C:\\", '"C:\\\\"'),
+        ('a\\" level=x', '"a\\\\\\" level=x"'),
+        ("a\nb", '"a\\nb"'),
+        ("2001:db8::1", "2001:db8::1"),
+        (["[2001:db8::1]:5222", "127.0.0.1:5222"], "[2001:db8::1]:5222,127.0.0.1:5222"),
+    ],
+)
+def test_no_value_looks_like_more_than_one(logging_to, value, shown):
+    stream = io.StringIO()
+    logging_to(stream, format="text").info("x", extra={"name_of": value})
+    assert stream.getvalue().split(" ", 1)[1] == f"INFO    x name_of={shown}\n"
+
+
 def test_json_on_a_terminal_when_told_so(logging_to):
     stream = Terminal()
     logging_to(stream, format="json").info("ready")

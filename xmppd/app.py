@@ -14,7 +14,7 @@ from typing import Any
 
 from xmppd import __version__, jid
 from xmppd.admin.builtin import StoreCommands, UserCommands
-from xmppd.admin.commands import BAD_CONFIG, Commands, commands_of
+from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.rosters import RosterCommands
 from xmppd.allocator import collect, trim
 from xmppd.config import Config
@@ -355,7 +355,9 @@ class StoreOffice:
 
 
 def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:
-    """The store that the configuration names, not yet open; CommandError without its driver."""
+    """The store that the configuration names, not yet open; ConfigError without its driver, or with files
+    that are of no use.
+    """
     if config.store.engine == "sqlite":
         return SqliteStore(config.store_path, now=now)
     try:
@@ -364,12 +366,14 @@ def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:
     except ModuleNotFoundError as error:
         if error.name != "cassandra":
             raise
-        raise CommandError(
-            "store.engine is cassandra, whose driver is not installed: pip install 'xmppd[cassandra]'",
-            BAD_CONFIG,
-        ) from None
+        message = "is cassandra, whose driver is not installed: pip install 'xmppd[cassandra]'"
+        raise ConfigError([config.problem(("store", "engine"), message)]) from None
     options = engine.CassandraOptions(**cassandra_options(config.store.cassandra))
-    store: Store = engine.CassandraStore(options, program=f"xmppd {__version__}")
+    try:
+        store: Store = engine.CassandraStore(options, program=f"xmppd {__version__}")
+    except ConfigError as error:
+        found = [config.problem(tuple(it.path.split(".")), it.message) for it in error.problems]
+        raise ConfigError(found) from None
     return store
 
 
@@ -465,13 +469,16 @@ def shared_cache(config: Config) -> SharedCache | None:
             raise
         message = "needs the package `redis`, which is not installed: pip install 'xmppd[redis]'"
         raise ConfigError([config.problem(("cache", "redis"), message)]) from None
-    made: SharedCache = module.RedisCache(
-        cache.redis,
-        prefix=cache.prefix,
-        ttl=cache.ttl,
-        timeout=cache.timeout,
-        connect_timeout=cache.connect_timeout,
-    )
+    try:
+        made: SharedCache = module.RedisCache(
+            cache.redis,
+            prefix=cache.prefix,
+            ttl=cache.ttl,
+            timeout=cache.timeout,
+            connect_timeout=cache.connect_timeout,
+        )
+    except ValueError as error:
+        raise ConfigError([config.problem(("cache", "redis"), f"cannot be used: {error}")]) from None
     return made
 
 
@@ -523,5 +530,11 @@ def tables_of(*configs: Config) -> list[Table]:
 
 
 def prepare_folder(config: Config) -> None:
-    """Make the data folder, readable by its owner only."""
-    config.server.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the data folder, readable by its owner only; ConfigError where none can be."""
+    try:
+        config.server.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError:
+        raise
+    except OSError as error:
+        message = f"cannot be made: {error.filename}: {error.strerror}"
+        raise ConfigError([config.problem(("server", "data_folder"), message)]) from None

@@ -75,9 +75,9 @@ class Config(Section):
         raw = self.plugins.config.get(name, {})
         return validated(model, dict(raw), self._document, ("plugins", "config", name))
 
-    def problem(self, path: KeyPath, message: str) -> Problem:
+    def problem(self, path: KeyPath, message: str, *, at_key: bool = False) -> Problem:
         """A mistake found elsewhere (an unknown plugin, say), with the place of `path` in the file."""
-        return self._document.problem(path, message)
+        return self._document.problem(path, message, at_key=at_key)
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:

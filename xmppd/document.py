@@ -74,6 +74,10 @@ class Document:
         place = place or Place(self.file)
         return Problem(place.file, place.line, place.column, dotted(path), message)
 
+    def is_written(self, path: KeyPath) -> bool:
+        """Whether there is a value at `path`, and not only a default."""
+        return path in self.values
+
     def graft(self, path: KeyPath, other: Document) -> str | None:
         """Put `other` at `path`, making mappings on the way; a sentence when something else is in the way."""
         if not isinstance(self.data, dict):
@@ -82,6 +86,8 @@ class Document:
         for length, step in enumerate(path[:-1], 1):
             if where.get(step) is None:
                 where[step] = {}
+                # Made for this value: what is wrong with it as a whole is no matter of the file.
+                self.keys[path[:length]] = self.values[path[:length]] = Place(other.file)
             where = where[step]
             if not isinstance(where, dict):
                 return f"{dotted(path[:length])} is not a section"

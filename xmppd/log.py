@@ -42,7 +42,7 @@ TOLD = (
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _SECRET = re.compile(r"(?i)password|passwd|secret|token|body|credential")
-_NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
+_NEEDS_QUOTES = re.compile(r'[\s"=\\]|^$')
 _COLOURS = {
     "DEBUG": "\x1b[2m",
     "INFO": "\x1b[32m",
@@ -169,5 +169,7 @@ class TextFormatter(logging.Formatter):
 
 
 def _quoted(value: str) -> str:
-    value = escape(value)
-    return '"' + value.replace('"', '\\"') + '"' if _NEEDS_QUOTES.search(value) else value
+    """In quotes, in which a backslash stands before each quote and backslash, where it needs them."""
+    if not _NEEDS_QUOTES.search(value):
+        return escape(value)
+    return '"' + escape(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'

@@ -38,17 +38,17 @@ from xmppd.app import (
     service_rules,
     wire_rules,
 )
+from xmppd.checks import check, refuse_fatal, warn_of_certificates
 from xmppd.config import Config, load
 from xmppd.copying import copy_store
-from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
-from xmppd.finding import find_plugin
+from xmppd.errors import CommandError, ConfigError, XmppdError
 from xmppd.jobs import log_tasks
 from xmppd.net.c2s.service import SWEEP_SECONDS
 from xmppd.net.c2s.tcp import client_wire
-from xmppd.net.certificates import server_context
 from xmppd.net.listener import Listener
 from xmppd.offline import offline
 from xmppd.settings import HttpListenerConfig, ListenerConfig
+from xmppd.text import host_and_port
 
 if TYPE_CHECKING:
     from xmppd.net.http.door import Door
@@ -95,6 +95,7 @@ def serve(load: Callable[[], Config]) -> int:
     each reload.
     """
     config = load()
+    refuse_fatal(config)
     logs.configure(config.log)
     factory = uvloop.new_event_loop if config.loop.uvloop else None
     with asyncio.Runner(loop_factory=factory) as runner:
@@ -153,7 +154,7 @@ class Process:
         gc.freeze()
         gc.set_threshold(*COLLECTIONS)
         addresses = [
-            f"{listener.address}:{port}"
+            host_and_port(listener.address, port)
             for listener, port in zip(self._config.listen.c2s, self.ports, strict=True)
         ]
         self._is_up = True
@@ -194,7 +195,7 @@ class Process:
         self._door = door
 
     async def _open(self, door: Listener | Door, config: ListenerConfig | HttpListenerConfig) -> None:
-        where = f"{config.address}:{config.port}"
+        where = host_and_port(config.address, config.port)
         try:
             await door.open(config.address, config.port, self._config.listen.backlog)
         except PermissionError:
@@ -276,6 +277,7 @@ class Process:
             days = int((end - time.time()) // 86400)
             if days < EXPIRY_DAYS:
                 log.warning("certificate-expires", extra={"file": str(file), "days": days})
+        warn_of_certificates(self._config)
         self._watcher = asyncio.get_running_loop().call_later(86400, self._watch_certificates)
 
     # reload
@@ -303,6 +305,7 @@ class Process:
 
     async def _reload(self, wanted: Config) -> None:
         config, kept = with_kept(wanted, self._config)
+        refuse_fatal(config)
         fresh = certificates(config)
         loader = self.app.loader
         loader.set_folders(plugin_folders(config))
@@ -323,6 +326,7 @@ class Process:
             self._door.most = config.http.connections
         logs.configure(config.log)
         self._config = self.app.config = config
+        warn_of_certificates(config)
         if kept:
             log.warning("restart-needed", extra={"keys": kept})
         log.info("reloaded", extra={"file": str(config.source)})
@@ -402,22 +406,3 @@ def memory_bytes() -> int:
     """What the process holds of memory now (RSS)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
-
-
-def check(config: Config) -> list[Problem]:
-    """Mistakes that only starting would show: unknown plugins, what they were told, certificates."""
-    problems: list[Problem] = []
-    for name in config.plugins.enabled:
-        try:
-            plugin_class, _ = find_plugin(name, plugin_folders(config), config)
-            config.plugin(name, plugin_class.Config)
-        except ConfigError as error:
-            problems += error.problems
-        except CommandError as error:
-            problems.append(config.problem(("plugins", "enabled"), str(error)))
-    for name, pair in config.tls.certificates.items():
-        try:
-            server_context(pair.certificate, pair.key)
-        except CommandError as error:
-            problems.append(config.problem(("tls", "certificates", name), str(error)))
-    return problems

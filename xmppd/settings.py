@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -20,8 +21,10 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
 )
+from pydantic_core import PydanticCustomError
 
 from xmppd.configfile import DATA_FOLDER
+from xmppd.errors import JidError
 from xmppd.jid import Jid
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -71,13 +74,58 @@ def _number_as_text(value: object) -> object:
     return str(value) if isinstance(value, float) else value
 
 
+BELOW = "below_other"
+"""The kind of the error that compares a key with another one, which may be the wrong one of the two."""
+
+
 def _not_below(other: str) -> Any:
     def check(value: int, info: ValidationInfo) -> int:
         if value < info.data.get(other, value):
-            raise ValueError(f"must not be smaller than {other}")
+            raise PydanticCustomError(BELOW, "must not be smaller than {other}", {"other": other})
         return value
 
     return AfterValidator(check)
+
+
+def _listening(text: str) -> str:
+    """The address of a listener: an IPv6 address may be in brackets."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ip_address(bare))
+    except ValueError:
+        pass
+    if text == "*":
+        raise ValueError('must be an address: 0.0.0.0 and "::" stand for all there are')
+    if bare != text or ":" in text or not _HOST_NAME.fullmatch(text) or re.fullmatch(r"[0-9.]+", text):
+        raise ValueError("must be an IP address or a host name, without a port (that is a key of its own)")
+    return text
+
+
+def _file(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("must be the name of a file")
+    return path
+
+
+def _not_here(path: Path) -> Path:
+    if path == Path():
+        raise ValueError("must be the name of a folder")
+    return path
+
+
+def _distinct(certificates: object) -> object:
+    """Two spellings of one domain would be one key, and one of the certificates would be lost in silence."""
+    if not isinstance(certificates, dict):
+        return certificates
+    seen: dict[str, str] = {}
+    for name in certificates:
+        try:
+            first = seen.setdefault(_domain_or_any(name), name)
+        except (JidError, ValueError):
+            continue  # said by the key itself
+        if first != name:
+            raise ValueError(f"names one domain twice: {first} and {name}")
+    return certificates
 
 
 def _host_and_port(text: str) -> str:
@@ -113,8 +161,12 @@ def _redis_url(text: str) -> str:
     return text
 
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
+
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Domain = Annotated[str, AfterValidator(_domain)]
+File = Annotated[Path, AfterValidator(_file)]
+ListenAddress = Annotated[str, Field(min_length=1), AfterValidator(_listening)]
 ContactAddress = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$")]
 """A URI: mailto:, xmpp: or https:."""
 
@@ -122,7 +174,7 @@ ContactAddress = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$")]
 class Section(BaseModel):
     """The root of all sections: frozen, and strict about keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class ContactConfig(Section):
@@ -141,8 +193,8 @@ class ServerConfig(Section):
     """Who this server is, and where it keeps its files."""
 
     domains: Annotated[tuple[Domain, ...], AfterValidator(_some), AfterValidator(_unique)] = ("localhost",)
-    data_folder: Path = DATA_FOLDER
-    name: str = "xmppd"
+    data_folder: Annotated[File, AfterValidator(_not_here)] = DATA_FOLDER
+    name: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f\ufffe\uffff]*$")] = "xmppd"
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")] = "en"
     contact: ContactConfig = ContactConfig()
     drain_seconds: Seconds = 10.0
@@ -151,7 +203,7 @@ class ServerConfig(Section):
 class ListenerConfig(Section):
     """One address and port for clients. Port 0 takes any free one; `tls: none` is for proxies that do TLS."""
 
-    address: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    address: ListenAddress = "127.0.0.1"
     port: Port
     tls: Literal["starttls", "direct", "none"] = "starttls"
 
@@ -159,7 +211,7 @@ class ListenerConfig(Section):
 class HttpListenerConfig(Section):
     """Where the server's own HTTP is; without TLS, so only for this machine or behind a proxy that has it."""
 
-    address: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    address: ListenAddress = "127.0.0.1"
     port: Port
 
 
@@ -171,7 +223,7 @@ class ListenConfig(Section):
         ListenerConfig(port=5223, tls="direct"),
     )
     http: HttpListenerConfig | None = None
-    backlog: Size = 1024
+    backlog: Annotated[int, Field(ge=1, le=65_535)] = 1024
 
 
 def _sha256(secret: SecretStr) -> SecretStr:
@@ -207,17 +259,19 @@ class HttpConfig(Section):
 class CertificateConfig(Section):
     """PEM files: the chain, own certificate first, and its private key."""
 
-    certificate: Path
-    key: Path
+    certificate: File
+    key: File
 
 
 class TlsConfig(Section):
     """Encryption of client connections. Without certificates the server makes one for development."""
 
     required: bool = True
-    certificates: Mapping[Annotated[str, AfterValidator(_domain_or_any)], CertificateConfig] = {}
+    certificates: Annotated[
+        Mapping[Annotated[str, AfterValidator(_domain_or_any)], CertificateConfig], BeforeValidator(_distinct)
+    ] = {}
     minimum_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_number_as_text)] = "1.2"
-    ciphers: str | None = None
+    ciphers: Annotated[str, Field(min_length=1)] | None = None
 
 
 class AuthConfig(Section):
@@ -279,8 +333,22 @@ class RostersConfig(Section):
     log_days: Annotated[float, Field(ge=0, le=3650)] = 90.0
 
 
-Compaction = Annotated[Mapping[str, str], Field(min_length=1)]
+def _with_class(options: Mapping[str, str]) -> Mapping[str, str]:
+    if "class" not in options:
+        raise ValueError("must name its class")
+    return options
+
+
+Compaction = Annotated[Mapping[str, str], AfterValidator(_with_class)]
 """Options of a compaction strategy as CQL has them, `class` among them."""
+
+
+def _with_user(password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    if password and info.data.get("username", "") is None:
+        raise ValueError("needs the username it belongs to")
+    if password is None and info.data.get("username") is not None:
+        raise ValueError("is missing beside username")
+    return password
 
 
 def _with_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
@@ -292,9 +360,9 @@ def _with_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
 class CassandraTlsConfig(Section):
     """Encryption between the server and Cassandra. PEM files; without `ca` those the system trusts."""
 
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Annotated[Path | None, AfterValidator(_with_certificate)] = None
+    ca: File | None = None
+    certificate: File | None = None
+    key: Annotated[File | None, AfterValidator(_with_certificate)] = None
     check_host_name: bool = True
 
 
@@ -320,7 +388,7 @@ class CassandraConfig(Section):
     local_dc: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "datacenter1"
     replication: Mapping[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Size] = {}
     username: str | None = None
-    password: SecretStr | None = None
+    password: Annotated[SecretStr | None, AfterValidator(_with_user), ALWAYS] = None
     tls: CassandraTlsConfig | None = None
     connect_timeout: Annotated[float, Field(gt=0)] = 5.0
     request_timeout: Annotated[float, Field(gt=0)] = 5.0
@@ -334,7 +402,7 @@ class StoreConfig(Section):
     """Where the truth is kept. `path`, of SQLite, defaults to `xmppd.sqlite` in the data folder."""
 
     engine: Literal["sqlite", "cassandra"] = "sqlite"
-    path: Path | None = None
+    path: File | None = None
     cassandra: CassandraConfig = CassandraConfig()
 
 
@@ -353,7 +421,7 @@ class CacheConfig(Section):
 class PluginsConfig(Section):
     """What is loaded, from where, and what each plugin was told; plugins check their own keys of `config`."""
 
-    folders: tuple[Path, ...] = ()
+    folders: tuple[File, ...] = ()
     enabled: Annotated[tuple[str, ...], AfterValidator(_unique)] = (
         "disco",
         "ping",

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from xmppd.document import Document, KeyPath
 from xmppd.errors import ConfigError, Problem
+from xmppd.settings import BELOW
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,6 +23,7 @@ _SENTENCES = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
+    "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "string_type": "must be text (put it in quotes)",
     "path_type": "must be text (put it in quotes)",
@@ -76,6 +78,8 @@ def _problem(model: type[BaseModel], details: ErrorDetails, document: Document, 
     if kind == "extra_forbidden":
         hint = did_you_mean(str(location[-1]), _known_keys(model, location[:-1]))
         return document.problem(path, f"unknown key{hint}", at_key=True)
+    if kind == BELOW:
+        return _blamed(document, path, context["other"])
     if kind == "literal_error":
         options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         message = f"must be one of {', '.join(options)}{did_you_mean(str(details['input']), options)}"
@@ -83,6 +87,15 @@ def _problem(model: type[BaseModel], details: ErrorDetails, document: Document, 
         bounds = {name: f"{value:.10g}" for name, value in context.items() if isinstance(value, int | float)}
         message = _SENTENCES.get(kind, "{message}").format(**{"message": details["msg"], **context, **bounds})
     return document.problem(path, message, at_key=is_key)
+
+
+def _blamed(document: Document, path: KeyPath, other: str) -> Problem:
+    """A value below that of the key `other` beside it. If only that is from the environment, it is wrong."""
+    rival = (*path[:-1], other)
+    own, its = document.values.get(path), document.values.get(rival)
+    if its is not None and not its.line and (own is None or own.line):
+        return document.problem(rival, f"must not be larger than {path[-1]}")
+    return document.problem(path, f"must not be smaller than {other}")
 
 
 def _known_keys(model: type[BaseModel], location: KeyPath) -> list[str]:

@@ -62,7 +62,7 @@ def server_context(
 ) -> DomainContext:
     """A context for one certificate, without renegotiation, compression and resumption. CertificateError."""
     context = _bare_context(minimum_version, ciphers, alpn)
-    leaf = _read_certificate(certificate)
+    leaf = read_certificate(certificate)
 
     def refuse() -> str:
         # Called for an encrypted key only; without a callback OpenSSL asks on the terminal.
@@ -203,7 +203,7 @@ def _bare_context(minimum_version: ssl.TLSVersion, ciphers: str, alpn: Sequence[
     return context
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path) -> x509.Certificate:
     """The server's own certificate, the first; its chain is read too, so that a mistake there is found."""
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())[0]
@@ -239,7 +239,7 @@ def _fits(pair: KeyPair, names: list[x509.GeneralName], now: float) -> bool:
         server_context(*pair)
     except CertificateError:
         return False
-    certificate = _read_certificate(pair.certificate)
+    certificate = read_certificate(pair.certificate)
     if certificate.not_valid_after_utc.timestamp() - now < RENEWAL_SECONDS:
         return False
     present = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)

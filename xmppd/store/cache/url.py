@@ -9,6 +9,7 @@ What redis-py takes in the query of a url (`ssl_ca_certs`, `ssl_certfile`, ...) 
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from redis.asyncio.connection import ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 Client = Any
 """`Redis` or `RedisCluster`; their types differ between the versions of redis-py that are supported."""
@@ -28,7 +30,7 @@ _SENTINEL_PORT = 26379
 
 class Place:
     """Where Redis is: makes the client for commands, and those for the channel, which read without a
-    limit.
+    limit. ValueError for a url that redis-py cannot use, or that names files that cannot be read.
     """
 
     def __init__(self, url: str, connect_timeout: float) -> None:
@@ -48,6 +50,7 @@ class Place:
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
         }
+        _try_out(self._options)
         self._connect_timeout = connect_timeout
         self._cluster: Client | None = None
 
@@ -94,6 +97,18 @@ class Place:
         # Now, in peace: a client that has not seen the cluster yet fails when many use it at once.
         await client.initialize()
         return client
+
+
+def _try_out(options: dict[str, Any]) -> None:
+    """Make a connection, not yet connected: redis-py says only then what it does not know."""
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if name in options and not os.access(options[name], os.R_OK):
+            raise ValueError(f"{name}: {options[name]} cannot be read")
+    pool: Any = ConnectionPool(max_connections=1, **options)
+    try:
+        pool.make_connection()
+    except (TypeError, RedisError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _host(text: str) -> tuple[str, int]:

@@ -88,6 +88,7 @@ class Link:
         self.breaker = Breaker(clock)
         self.slots = Slots(options.in_flight, options.waiting)
         self._options = options
+        self._tls = _ssl_context(options)
         self._clock = clock
         self._turns = Turns()
         self._live: _Live | None = None
@@ -155,7 +156,7 @@ class Link:
             protocol_version=ProtocolVersion.V5,
             execution_profiles={EXEC_PROFILE_DEFAULT: quorum, SERIAL: serial},
             auth_provider=auth,
-            ssl_context=_ssl_context(options),
+            ssl_context=self._tls,
             connect_timeout=options.connect_timeout,
             control_connection_timeout=options.connect_timeout,
             reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
@@ -474,4 +475,4 @@ def _told_of(key: str, *files: str | None) -> Iterator[None]:
     except OSError as error:
         names = " with ".join(filter(None, files))
         problem = f"{names} cannot be used: {error.strerror or error}"
-        raise ConfigError([Problem(f"store.cassandra.tls.{key}", 0, 0, "", problem)]) from error
+        raise ConfigError([Problem("the store", 0, 0, f"store.cassandra.tls.{key}", problem)]) from error

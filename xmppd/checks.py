@@ -1,0 +1,284 @@
+"""What is wrong with a configuration where it is to work: files, addresses, certificates, plugins.
+
+`serve` refuses what it could not work with; the rest it warns of, or finds out when it comes to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xmppd.admin.commands import BAD_CONFIG
+from xmppd.app import key_pairs, shared_cache, store_of, tables_of
+from xmppd.config import Config
+from xmppd.configfile import shipped
+from xmppd.document import KeyPath, dotted
+from xmppd.errors import CommandError, ConfigError, Problem
+from xmppd.finding import find_plugin
+from xmppd.net.certificates import CIPHERS, CertificateError, KeyPair, server_context
+from xmppd.net.coverage import Doubt, doubts
+from xmppd.text import host_and_port
+from xmppd.validation import did_you_mean
+
+SQLITE = b"SQLite format 3\0"
+"""How every database begins, but for an empty one."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One mistake. `is_fatal`: no server can work with it, whatever the machine is like at the moment."""
+
+    problem: Problem
+    is_fatal: bool = False
+
+
+def check(config: Config) -> list[Problem]:
+    """Every mistake, in the order of the file."""
+    parts = (check_listeners, check_addresses, check_tls, check_certificates, check_folders, check_engines)
+    found = [finding.problem for part in parts for finding in part(config)]
+    found += [finding.problem for finding in check_plugins(config)]
+    return sorted(dict.fromkeys(found), key=lambda problem: (problem.file, problem.line, problem.column))
+
+
+def refuse_fatal(config: Config) -> None:
+    """ConfigError with every mistake that keeps a server from working."""
+    parts = (check_listeners, check_tls, check_folders, check_engines)
+    if found := [finding.problem for part in parts for finding in part(config) if finding.is_fatal]:
+        raise ConfigError(found)
+
+
+def warn_of_certificates(config: Config) -> None:
+    """Log each domain whose clients will not believe the certificate that they are shown."""
+    with contextlib.suppress(CommandError):
+        for doubt in _doubts(config):
+            extra = {"domain": doubt.domain, "file": str(doubt.file), "reason": doubt.reason}
+            log.warning("certificate-doubtful", extra=extra)
+
+
+# where clients come in
+
+
+def check_listeners(config: Config) -> Iterator[Finding]:
+    """No listener at all, or two at one place."""
+    if not config.listen.c2s:
+        message = "names no listener, so nobody could connect (leave the key out for 5222 and 5223)"
+        yield Finding(config.problem(("listen", "c2s"), message), is_fatal=True)
+    taken: dict[tuple[str, int], KeyPath] = {}
+    for path, address, port in _doors(config):
+        for host in _resolved(address) if port else ():
+            first = next((taken[door] for door in taken if _collide(door, (host, port))), None)
+            if first is not None:
+                message = f"{host_and_port(host, port)} is taken by {dotted(first)}"
+                yield Finding(config.problem((*path, "port"), message), is_fatal=True)
+                break
+            taken[host, port] = path
+
+
+def check_addresses(config: Config) -> Iterator[Finding]:
+    """Addresses that are not on this machine, now."""
+    for door, address, _ in _doors(config):
+        path = (*door, "address")
+        hosts = _resolved(address)
+        if not hosts:
+            message = f"{address} cannot be resolved to an address"
+            yield Finding(config.problem(path, message))
+        for host in hosts:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM) as attempt:
+                try:
+                    attempt.bind((host, 0))
+                except OSError as error:
+                    reason = "is no address of this machine"
+                    if error.errno != errno.EADDRNOTAVAIL:
+                        reason = f"cannot be used: {error.strerror}"
+                    yield Finding(config.problem(path, f"{host} {reason}"))
+
+
+def _doors(config: Config) -> Iterator[tuple[KeyPath, str, int]]:
+    """Where each listener stands in the configuration, its address and port."""
+    for index, listener in enumerate(config.listen.c2s):
+        yield ("listen", "c2s", index), listener.address, listener.port
+    if config.listen.http is not None:
+        yield ("listen", "http"), config.listen.http.address, config.listen.http.port
+
+
+def _collide(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether the kernel refuses to listen at both: at the same, or at all addresses beside one of them."""
+    if one[1] != other[1] or (":" in one[0]) != (":" in other[0]):
+        return False
+    return one[0] == other[0] or not {"::", "0.0.0.0"}.isdisjoint((one[0], other[0]))
+
+
+def _resolved(address: str) -> list[str]:
+    """The addresses it stands for; none when nobody knows it."""
+    try:
+        found = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(place[0]) for *_, place in found))
+
+
+# encryption
+
+
+def check_tls(config: Config) -> Iterator[Finding]:
+    """Ciphers and certificates that OpenSSL does not take."""
+    ciphers = config.tls.ciphers or CIPHERS
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(ciphers)
+    except ssl.SSLError:
+        message = (
+            f"selects no cipher (`openssl ciphers '{ciphers}'` shows which; those of TLS 1.3 need no choice)"
+        )
+        yield Finding(config.problem(("tls", "ciphers"), message), is_fatal=True)
+    for name, pair in config.tls.certificates.items():
+        try:
+            server_context(pair.certificate, pair.key)
+        except CertificateError as error:
+            is_key = str(error).startswith(f"{pair.key}: ")
+            if pair.key == pair.certificate:
+                is_key = "key" in str(error).removeprefix(str(pair.key))
+            part = "key" if is_key else "certificate"
+            problem = config.problem(("tls", "certificates", name, part), str(error))
+            yield Finding(problem, is_fatal=error.exit_code == BAD_CONFIG)
+
+
+def check_certificates(config: Config) -> Iterator[Finding]:
+    """Certificates that clients will not believe, and those of nobody."""
+    for name in config.tls.certificates:
+        if name != "*" and name not in config.server.domains:
+            hint = did_you_mean(name, config.server.domains)
+            message = f"{name} is not among server.domains{hint}"
+            yield Finding(config.problem(("tls", "certificates", name), message, at_key=True))
+    with contextlib.suppress(CertificateError):  # found by `check_tls`
+        for doubt in _doubts(config):
+            path: KeyPath = ("tls", "certificates")
+            if doubt.domain in config.tls.certificates:
+                path = (*path, doubt.domain, "certificate")
+            yield Finding(config.problem(path, f"{doubt.reason} ({doubt.file})"))
+
+
+def _doubts(config: Config) -> Sequence[Doubt]:
+    """None where the server makes the certificate itself."""
+    if not config.tls.certificates:
+        return ()
+    default, by_domain = key_pairs(config)
+    pairs = {name: KeyPair(*pair) for name, pair in by_domain.items()}
+    return list(doubts(default, pairs, config.server.domains, time.time()))
+
+
+# files
+
+
+def check_folders(config: Config) -> Iterator[Finding]:
+    """Folders that are not there, or cannot be made."""
+    for index, folder in enumerate(config.plugins.folders):
+        if not folder.is_dir():
+            message = f"{folder} is no folder"
+            yield Finding(config.problem(("plugins", "folders", index), message), is_fatal=True)
+    path = ("server", "data_folder")
+    obstacle = obstacle_to(config.server.data_folder)
+    if obstacle is not None:
+        message = f"cannot be made: {obstacle.filename}: {obstacle.strerror}"
+        is_mistake = not isinstance(obstacle, PermissionError)
+        yield Finding(config.problem(path, message), is_fatal=is_mistake)
+    if config.store.engine == "sqlite" and (reason := _no_database(config)):
+        yield Finding(config.problem(("store", "path"), reason))
+
+
+def _no_database(config: Config) -> str:
+    """Why there can be no database at its place, "" when there can."""
+    file = config.store_path
+    if config.store.path is not None and not file.parent.is_dir():
+        return f"{file.parent} is no folder"
+    if not file.exists():
+        return ""
+    if not file.is_file():
+        return f"{file} is no file"
+    try:
+        with file.open("rb") as database:
+            head = database.read(len(SQLITE))
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
+    return "" if head in (b"", SQLITE) else f"{file} is no SQLite database"
+
+
+def obstacle_to(folder: Path) -> OSError | None:
+    """Why a folder that may not be there yet cannot be made, or cannot be written to."""
+    for place in (folder, *folder.absolute().parents):
+        try:
+            if place.is_dir():
+                if os.access(place, os.W_OK | os.X_OK):
+                    return None
+                return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+            place.lstat()
+            return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return error
+    return None
+
+
+# engines
+
+
+def check_engines(config: Config) -> Iterator[Finding]:
+    """Drivers that are not installed, files and options that they cannot use."""
+    if config.store.engine == "cassandra":
+        yield from _made(store_of, config)
+        yield from _check_compaction(config)
+    if config.cache.redis is not None:
+        yield from _made(shared_cache, config)
+
+
+def _check_compaction(config: Config) -> Iterator[Finding]:
+    """Options for tables that nobody declares."""
+    try:
+        known = [table.name for table in tables_of(config)]
+    except (ConfigError, CommandError):
+        return  # of a plugin, found by `check_plugins`
+    for name in config.store.cassandra.compaction.tables:
+        if name not in known:
+            path = ("store", "cassandra", "compaction", "tables", name)
+            message = f"there is no table {name}{did_you_mean(name, known)}"
+            yield Finding(config.problem(path, message, at_key=True))
+
+
+def _made(make: Callable[[Config], object], config: Config) -> Iterator[Finding]:
+    try:
+        make(config)
+    except ConfigError as error:
+        yield from (Finding(problem, is_fatal=True) for problem in error.problems)
+
+
+# plugins
+
+
+def check_plugins(config: Config) -> Iterator[Finding]:
+    """Plugins that are not there or cannot be loaded, and what they were told."""
+    folders = [shipped("plugins"), *config.plugins.folders]
+    for index, name in enumerate(config.plugins.enabled):
+        try:
+            plugin_class, _ = find_plugin(name, folders, config)
+            config.plugin(name, plugin_class.Config)
+        except ConfigError as error:
+            yield from map(Finding, error.problems)
+        except CommandError as error:
+            yield Finding(config.problem(("plugins", "enabled", index), str(error)))
+    known = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
+    known |= {path.parent.name for folder in folders for path in folder.glob("[a-z]*/__init__.py")}
+    for name in config.plugins.config:
+        if name not in config.plugins.enabled and name not in known:
+            message = f"there is no plugin {name!r}{did_you_mean(name, known)}"
+            yield Finding(config.problem(("plugins", "config", name), message, at_key=True))
