@@ -16,8 +16,10 @@ from engines.errors import EngineError
 CASSANDRA = "5.0.8"
 JAMM = "0.4.0"
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
-JAVA_VERSIONS = ("17", "11")
-"""Those on which Cassandra 5.0 runs, the better first."""
+JAVA_VERSIONS = ("17", "11", "21")
+"""Those on which Cassandra 5.0 runs, the better first. Its makers do not promise the last one."""
+JAVA_PACKAGES = ("openjdk-17-jdk-headless", "openjdk-21-jdk-headless")
+"""Debian 12 has the first, Debian 13 the second."""
 SETUP = Path(__file__).resolve().parents[2] / "_setup"
 POM = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -46,12 +48,19 @@ def cache_folder() -> Path:
 
 def redis_server() -> Path:
     """The program `redis-server`; installed when it is missing."""
-    return _have(lambda: _program("redis-server"), "redis-server", "redis-server")
+    return _have(lambda: _program("redis-server"), ("redis-server",), "redis-server")
 
 
 def java() -> Path:
     """A program `java` on which Cassandra runs; installed when there is none."""
-    return _have(_find_java, "openjdk-17-jdk-headless", "Java 17 (or 11)")
+    return _have(_find_java, JAVA_PACKAGES, f"Java {' or '.join(JAVA_VERSIONS)}")
+
+
+def java_version(program: Path) -> str | None:
+    """Its major version; None for what is no Java."""
+    worked, said = _run([program, "-version"])
+    found = re.search(r'version "(\d+)', said)
+    return found[1] if worked and found else None
 
 
 def cassandra_jars() -> Path:
@@ -87,7 +96,7 @@ def last_lines(text: str, count: int = 15) -> str:
 
 
 def _fetch(work: Path) -> Path:
-    maven = _have(lambda: _program("mvn"), "maven", "Maven")
+    maven = _have(lambda: _program("mvn"), ("maven",), "Maven")
     (work / "pom.xml").write_text(POM)
     jars = work / "jars"
     command: list[str | Path] = [
@@ -119,16 +128,19 @@ def _run(command: Sequence[str | Path], environ: Mapping[str, str] = os.environ)
     return done.returncode == 0, done.stdout
 
 
-def _have(find: Callable[[], Path | None], package: str, what: str) -> Path:
-    """What `find` finds, after installing the package when it finds nothing."""
+def _have(find: Callable[[], Path | None], packages: Sequence[str], what: str) -> Path:
+    """What `find` finds, after installing the first package that there is when it finds nothing."""
     if found := find():
         return found
-    print(f"installing {package}", file=sys.stderr, flush=True)
-    _, said = _run(["bash", "-c", '. "$0" && apt_install "$1"', SETUP, package])
-    if found := find():
-        return found
+    said = ""
+    for package in packages:
+        print(f"installing {package}", file=sys.stderr, flush=True)
+        _, said = _run(["bash", "-c", '. "$0" && apt_install "$1"', SETUP, package])
+        if found := find():
+            return found
+    names = " or ".join(packages)
     raise EngineError(
-        f"{what} is missing: install it (Debian: apt-get install {package})\n{last_lines(said)}".rstrip()
+        f"{what} is missing: install it (Debian: apt-get install {names})\n{last_lines(said)}".rstrip()
     )
 
 
@@ -144,10 +156,4 @@ def _find_java() -> Path | None:
         homes += sorted(Path("/usr/lib/jvm").glob(f"*{version}*"))
     candidates = [home / "bin" / "java" for home in homes]
     candidates += [path.resolve() for path in [_program("java")] if path]
-    return next((path for path in candidates if _java_version(path) in JAVA_VERSIONS), None)
-
-
-def _java_version(program: Path) -> str | None:
-    worked, said = _run([program, "-version"])
-    found = re.search(r'version "(\d+)', said)
-    return found[1] if worked and found else None
+    return next((path for path in candidates if java_version(path) in JAVA_VERSIONS), None)

@@ -110,8 +110,12 @@ class CassandraNode:
             "cassandra.superuser_setup_delay_ms": 1000,
             "jna.tmpdir": self.folder,
         }
+        java = install.java()
+        if install.java_version(java) not in ("11", "17"):
+            # It installs a security manager, which later ones allow only when told.
+            properties["java.security.manager"] = "allow"
         return [
-            str(install.java()),
+            str(java),
             *(word for package in EXPORTS for word in ("--add-exports", f"{package}=ALL-UNNAMED")),
             *(word for package in OPENS for word in ("--add-opens", f"{package}=ALL-UNNAMED")),
             *(f"-Xms{self.heap}M", f"-Xmx{self.heap}M", "-Xss384k", "-XX:+ExitOnOutOfMemoryError"),
