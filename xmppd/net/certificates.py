@@ -82,8 +82,8 @@ class Certificates:
     """The contexts of all domains behind the one `context` that listeners use.
 
     A TLS connection is moved to the context of its server name, else of its stream's domain, else of the
-    default certificate, when the client's hello arrives, and keeps that one. So after a reload connections in the middle of their handshake
-    still bind to the certificate that they were shown.
+    default certificate, when the client's hello arrives, and keeps that one. So after a reload connections in
+    the middle of their handshake still bind to the certificate that they were shown.
     """
 
     def __init__(
