@@ -110,12 +110,12 @@ class Announce(Plugin):
         """A message to one of our addresses; from others than admins it is forbidden."""
         if not message.to or "/announce/" not in message.to:
             return message
-        domain, _, resource = message.to.partition("/")
-        if domain not in self.server.domains or resource not in self._deeds:
+        to = Jid.parse(message.to)
+        if to.local or to.domain not in self.server.domains or to.resource not in self._deeds:
             return message
         if session.account not in self.config.admins:
             raise StanzaError("forbidden")
-        return self._heed(self._deeds[resource], message)
+        return self._heed(self._deeds[to.resource], message)
 
     async def _heed(
         self, do: Callable[[str, str], Coroutine[Any, Any, object]], message: Stanza
@@ -154,7 +154,7 @@ class Announce(Plugin):
     @hooks.session_available
     def remind(self, session: Session) -> Awaitable[None] | None:
         """Everybody who logs in passes here, and nearly all have seen it."""
-        return begun(self._remind(session))
+        return begun(self._remind(session)) if takes_messages(session) else None
 
     async def _remind(self, session: Session) -> None:
         """Show the message of the day, once to an account, also when two of its resources come at once."""
@@ -181,7 +181,7 @@ class Announce(Plugin):
         await self.seen.delete(account)
 
     def _listeners(self) -> list[Session]:
-        return [session for session in self.server.online() if session.presence is not None]
+        return [session for session in self.server.online() if takes_messages(session)]
 
     def _notice(self, id: str, subject: str, body: str) -> Notice:
         parts = [element(SUBJECT, None, subject)] if subject else []
@@ -192,6 +192,11 @@ class Announce(Plugin):
             head, bracket, rest = serialize(tree).partition(b">")
             copies[domain] = head, bracket + rest
         return Notice(id, copies)
+
+
+def takes_messages(session: Session) -> bool:
+    """Whether it is available, and not by a negative priority out of the way (RFC 6121 4.7.2.3)."""
+    return session.presence is not None and session.priority >= 0
 
 
 def crowds(sessions: list[Session]) -> Iterable[list[Session]]:

@@ -1,6 +1,5 @@
-"""In-band registration (XEP-0077): make an account before login; later change its password, or remove it.
-
-Not loaded unless the configuration names it: an open door needs an operator who wants one.
+"""In-band registration (XEP-0077): change one's own password, or remove the account; and make one before
+login, where the operator wants that door open.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict, deque
-from ipaddress import ip_address
 
 from pydantic import PositiveFloat, PositiveInt
 
@@ -38,6 +36,7 @@ from xmppd.plugin import (
     element,
     iq_get,
     iq_set,
+    network_of,
     offers,
     serialize,
 )
@@ -54,11 +53,11 @@ INSTRUCTIONS = "Choose a name and a password."
 
 
 class RegisterConfig(PluginConfig):
-    """Within `seconds`, one address (IPv6: one /64) may make `accounts` and try `attempts` times.
-
-    The deeds of so many `addresses` are remembered.
+    """Whether anybody may make an account (`registration`). Within `seconds`, one address (IPv6: one /64) may
+    make `accounts` and try `attempts` times; the deeds of so many `addresses` are remembered.
     """
 
+    registration: bool = False
     accounts: PositiveInt = 3
     attempts: PositiveInt = 20
     seconds: PositiveFloat = 3600.0
@@ -90,18 +89,20 @@ class Register(Plugin):
     @offers(Phase.LOGIN)
     def offer(self, stream: Negotiable) -> bytes:
         """XEP-0077 8."""
-        return OFFER
+        return OFFER if self.config.registration else b""
 
     @iq_get(QUERY, LOGIN)
     def form(self, request: EarlyRequest) -> Element:
         """XEP-0077 3.1: the fields needed."""
-        check_address(request)
+        self._check_door(request)
         return fields()
 
     @iq_set(QUERY, LOGIN)
     async def create(self, request: EarlyRequest) -> None:
         """XEP-0077 3.1: conflict when the name is taken, not-acceptable when name or password is no good."""
-        check_address(request)
+        if request.payload.find(REMOVE) is not None:
+            raise StanzaError("registration-required", "Log in to remove an account.")
+        self._check_door(request)
         username, password = submitted(request.payload)
         if not username or not password:
             raise StanzaError("not-acceptable", "Give a name and a password.")
@@ -119,6 +120,13 @@ class Register(Plugin):
             raise StanzaError("not-acceptable", str(error)) from None
         self.made.inc()
         self.log.info("account-registered", extra={"jid": account, "peer": request.peer})
+
+    def _check_door(self, request: EarlyRequest) -> None:
+        """StanzaError unless it is open, and the request is for the domain of its stream."""
+        if not self.config.registration:
+            raise StanzaError("service-unavailable", "Accounts are not made in-band here.")
+        if not is_domain(request.stanza.to, request.domain):
+            raise StanzaError("not-allowed", "Register with the domain that you are connected to.")
 
     # when logged in
 
@@ -226,16 +234,9 @@ def submitted(query: Element) -> tuple[str, str]:
     return query.findtext(USERNAME) or "", query.findtext(PASSWORD) or ""
 
 
-def check_address(request: EarlyRequest) -> None:
-    """StanzaError unless the request is for the domain of its stream."""
-    if request.stanza.to not in (None, "", request.domain):
-        raise StanzaError("not-allowed", "Register with the domain that you are connected to.")
-
-
-def network_of(peer: str) -> str:
-    """What counts as one address: of IPv6 the network that a customer is given."""
+def is_domain(to: str | None, domain: str) -> bool:
+    """Whether a stanza is for this domain, in whatever letter case; without an address it is."""
     try:
-        address = ip_address(peer.partition("%")[0])
-    except ValueError:
-        return peer
-    return address.exploded[:19] if address.version == 6 else str(address)
+        return not to or Jid.parse(to) == Jid.of("", domain)
+    except JidError:
+        return False

@@ -22,6 +22,7 @@ from xmppd.core.begun import begun
 from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay
+from xmppd.core.network import network_of
 from xmppd.core.origin import Origin
 from xmppd.core.sessions import Session
 from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreError, XmppdError
@@ -113,6 +114,7 @@ __all__ = [
     "iq_set_of",
     "listener",
     "negotiates",
+    "network_of",
     "offers",
     "route",
     "serialize",

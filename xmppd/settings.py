@@ -432,6 +432,7 @@ class PluginsConfig(Section):
         "private",
         "offline",
         "announce",
+        "register",
     )
     config: Mapping[str, Mapping[str, Any]] = {}
     hosts: Mapping[str, Annotated[str, AfterValidator(_label)]] = {}

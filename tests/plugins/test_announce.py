@@ -34,8 +34,8 @@ async def tell(admin: Client, what: str, body: str, subject: str = "") -> None:
 async def test_a_command_reaches_everybody_online() -> None:
     async with World(plugins=("announce",)) as world:
         alice, bob, hidden = await world.login("alice"), await world.login("bob"), await world.bind("carol")
-        second = await world.login("bob", priority=-1)
-        for client in (alice, bob):
+        second, bot = await world.login("bob"), await world.login("bob", priority=-1)
+        for client in (alice, bob, second):
             await client.receive_all()
         result = await world.app.commands.call("announce send", {"text": "Tea & <cake>"})
         assert result == {"sent": 3}
@@ -43,6 +43,34 @@ async def test_a_command_reaches_everybody_online() -> None:
             await client.expect(notice("Tea &amp; &lt;cake>", client.bare))
             await client.expect_nothing()
         await hidden.expect_nothing()
+        await bot.expect_nothing()  # it takes no messages (RFC 6121 4.7.2.3)
+
+
+@pytest.mark.asyncio
+async def test_the_message_of_the_day_goes_to_who_takes_messages() -> None:
+    async with World(plugins=("announce",)) as world:
+        bot = await world.login("bob", priority=-1)
+        await world.app.commands.call("announce motd", {"text": "hear"})
+        await bot.expect_nothing()
+        phone = await world.bind("bob")
+        await phone.send("<presence/>")
+        assert await bodies(phone) == ["hear"]
+        await bot.receive_all()
+        carol = await world.login("carol", priority=-1)
+        await carol.expect_nothing()
+        await carol.send("<presence/>")
+        assert await bodies(carol) == ["hear"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("to", ["localhost", "LOCALHOST", "LocalHost."])
+async def test_the_domain_of_an_announcement_in_any_letter_case(to: str) -> None:
+    async with World(plugins=("announce",), plugin_config=ADMIN) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await bob.send(f"<message to='{to}/announce/online'><body>mine</body></message>")
+        assert refusal(await bob.receive()) == "auth forbidden"
+        await alice.send(f"<message to='{to}/announce/online'><body>hear</body></message>")
+        assert await bodies(bob) == ["hear"]
 
 
 @pytest.mark.asyncio

@@ -30,6 +30,14 @@ async def stranger(world: World, peer: str = "127.0.0.1") -> Client:
     return client
 
 
+OPEN = {"registration": True}
+
+
+def opened(plugins: tuple[str, ...] = ("register",), **settings: Any) -> World:
+    """A world in which anybody may make an account."""
+    return World(plugins=plugins, plugin_config={"register": OPEN}, settings=settings)
+
+
 async def can_log_in(world: World, user: str, password: str) -> bool:
     client = await stranger(world, "198.51.100.200")
     answer = await client.authenticate(user, password)
@@ -40,19 +48,46 @@ async def can_log_in(world: World, user: str, password: str) -> bool:
 
 
 @pytest.mark.asyncio
-async def test_it_is_off_unless_configured() -> None:
-    async with World(plugins=("disco",)) as world:
-        assert "register" not in Config().plugins.enabled
+async def test_accounts_are_not_made_unless_configured() -> None:
+    async with World(plugins=("register",)) as world:
+        assert "register" in Config().plugins.enabled
         client = world.connect()
         assert (await client.open()).find(REGISTER) is None
-        await client.send(f"<iq type='get' id='r'>{EMPTY}</iq>")
-        await client.expect_closed("not-authorized")
+        for kind, payload in (("get", EMPTY), ("set", query("bill", "x"))):
+            assert refusal(await client.ask(kind, payload)) == "cancel service-unavailable"
+        assert not await can_log_in(world, "bill", "x")
+        assert (await client.authenticate("alice")).tag == f"{{{ns.SASL}}}success"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_nobody_is_removed_before_login(is_open: bool) -> None:
+    config = {"register": {"registration": is_open}}
+    async with World(plugins=("register",), plugin_config=config) as world:
+        client = await stranger(world)
+        for more in ("", "<username>alice</username><password>secret</password>"):
+            payload = f"<query xmlns='{ns.REGISTER}'><remove/>{more}</query>"
+            assert refusal(await client.ask("set", payload)) == "auth registration-required"
+        assert await can_log_in(world, "alice", "secret")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("to", ["A.EXAMPLE", "a.example", "A.example."])
+async def test_a_domain_may_be_written_in_any_letter_case(to: str) -> None:
+    async with opened(server={"domains": ("a.example",)}) as world:
+        client = world.connect()
+        await client.open("A.example")
+        assert (await client.ask("get", EMPTY, to=to)).get("type") == "result"
+        assert (await client.ask("set", query("bill", "x"), to=to)).get("type") == "result"
+        assert await world.app.server.account_exists("bill@a.example")
+        for other in ("b.example", "bill@a.example", "a.example/x", "a..example"):
+            assert refusal(await client.ask("get", EMPTY, to=other)) == "cancel not-allowed"
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("to", ["", " to='localhost'"])
 async def test_a_stranger_makes_an_account_and_logs_in_on_the_same_stream(to: str) -> None:
-    async with World(plugins=("register",)) as world:
+    async with opened() as world:
         client = world.connect()
         assert (await client.open()).find(REGISTER) is not None
         sender = to.replace("to=", "from=")
@@ -67,7 +102,7 @@ async def test_a_stranger_makes_an_account_and_logs_in_on_the_same_stream(to: st
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", ["alice", "ALICE"])
 async def test_a_name_that_is_taken(name: str) -> None:
-    async with World(plugins=("register",)) as world:
+    async with opened() as world:
         client = await stranger(world)
         await client.send(f"<iq type='set' id='reg2'>{query(name, 'other')}</iq>")
         await client.expect(
@@ -81,7 +116,7 @@ async def test_a_name_that_is_taken(name: str) -> None:
 
 @pytest.mark.asyncio
 async def test_two_strangers_want_one_name_at_once() -> None:
-    async with World(plugins=("register",)) as world:
+    async with opened() as world:
         clients = [await stranger(world) for _ in range(2)]
         for number, client in enumerate(clients):
             client.write(f"<iq type='set' id='r'>{query('bill', f'word{number}')}</iq>")
@@ -100,7 +135,7 @@ async def test_two_strangers_want_one_name_at_once() -> None:
 async def test_what_is_missing_or_malformed_is_not_acceptable(
     username: str | None, password: str | None
 ) -> None:
-    async with World(plugins=("register",)) as world:
+    async with opened() as world:
         client = await stranger(world)
         answer = await client.ask("set", query(username, password))
         assert refusal(answer) == "modify not-acceptable"
@@ -110,7 +145,7 @@ async def test_what_is_missing_or_malformed_is_not_acceptable(
 
 @pytest.mark.asyncio
 async def test_a_password_that_the_profile_refuses_is_not_acceptable() -> None:
-    async with World(plugins=("register",)) as world:
+    async with opened() as world:
         client = await stranger(world)
         assert refusal(await client.ask("set", query("bill", "tab&#x9;"))) == "modify not-acceptable"
 
@@ -118,7 +153,7 @@ async def test_a_password_that_the_profile_refuses_is_not_acceptable() -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["get", "set"])
 async def test_other_addresses_than_the_stream_s_domain(kind: str) -> None:
-    async with World(plugins=("register",), settings={"server": {"domains": ("localhost", "two")}}) as world:
+    async with opened(server={"domains": ("localhost", "two")}) as world:
         client = await stranger(world)
         assert refusal(await client.ask(kind, query("bill", "x"), to="two")) == "cancel not-allowed"
         await client.ask("set", query("bill", "x"))
@@ -129,7 +164,7 @@ async def test_other_addresses_than_the_stream_s_domain(kind: str) -> None:
 
 @pytest.mark.asyncio
 async def test_not_before_tls_where_tls_is_required() -> None:
-    async with World(plugins=("register",), settings={"tls": {"required": True}}) as world:
+    async with opened(tls={"required": True}) as world:
         client = world.connect()
         assert (await client.open()).find(REGISTER) is None
         await client.send(f"<iq type='set' id='r'>{query('bill', 'x')}</iq>")
@@ -141,7 +176,7 @@ async def test_not_before_tls_where_tls_is_required() -> None:
 
 @pytest.mark.asyncio
 async def test_an_address_makes_so_many_accounts_in_so_much_time() -> None:
-    config = {"register": {"accounts": 2, "seconds": 100}}
+    config = {"register": {**OPEN, "accounts": 2, "seconds": 100}}
     async with World(plugins=("register",), plugin_config=config) as world:
         client = await stranger(world)
         for name in ("d1", "d2"):
@@ -158,7 +193,7 @@ async def test_an_address_makes_so_many_accounts_in_so_much_time() -> None:
 
 @pytest.mark.asyncio
 async def test_an_address_tries_so_many_times() -> None:
-    async with World(plugins=("register",), plugin_config={"register": {"attempts": 3}}) as world:
+    async with World(plugins=("register",), plugin_config={"register": {**OPEN, "attempts": 3}}) as world:
         client = await stranger(world)
         answers = [refusal(await client.ask("set", query("alice", "x"))) for _ in range(4)]
         assert answers == ["cancel conflict"] * 3 + ["wait resource-constraint"]
@@ -166,7 +201,7 @@ async def test_an_address_tries_so_many_times() -> None:
 
 @pytest.mark.asyncio
 async def test_forms_that_are_not_filled_in_do_not_count_and_a_conflict_is_no_account() -> None:
-    config = {"register": {"attempts": 2, "accounts": 1}}
+    config = {"register": {**OPEN, "attempts": 2, "accounts": 1}}
     async with World(plugins=("register",), plugin_config=config) as world:
         client = await stranger(world)
         for username, password in (("bill", ""), ("", "x")) * 2:
@@ -177,7 +212,7 @@ async def test_forms_that_are_not_filled_in_do_not_count_and_a_conflict_is_no_ac
 
 @pytest.mark.asyncio
 async def test_so_many_addresses_are_remembered() -> None:
-    config = {"register": {"accounts": 1, "addresses": 2}}
+    config = {"register": {**OPEN, "accounts": 1, "addresses": 2}}
     async with World(plugins=("register",), plugin_config=config) as world:
         kinds = []
         for number, peer in enumerate(("192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3", "192.0.2.2")):
@@ -188,7 +223,7 @@ async def test_so_many_addresses_are_remembered() -> None:
 
 @pytest.mark.asyncio
 async def test_a_network_of_ipv6_is_one_address() -> None:
-    async with World(plugins=("register",), plugin_config={"register": {"accounts": 1}}) as world:
+    async with World(plugins=("register",), plugin_config={"register": {**OPEN, "accounts": 1}}) as world:
         peers = ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1")
         answers = []
         for number, peer in enumerate(peers):

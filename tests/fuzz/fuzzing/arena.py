@@ -377,7 +377,7 @@ class Arena:
             "accounts": len(app.sessions.accounts),
             "connections": len(service.connections),
             "strangers": len(service._strangers),
-            "addresses": len(service._per_address),
+            "addresses": len(service._per_network),
             "jobs": len(app.jobs),
             "roster locks": len(app.rosters._locks),
             "roster loads": len(app.rosters._loading),

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xmppd.core.binding import Binding
+from xmppd.core.network import network_of
 from xmppd.core.router import Router
 from xmppd.errors import StreamError
 from xmppd.net.ebb import Ebb
@@ -78,7 +79,7 @@ class Service:
         self.rows = rows
         self.connections: set[Stream] = set()
         self._strangers: dict[Stream, float] = {}
-        self._per_address: dict[str, int] = {}
+        self._per_network: dict[str, int] = {}
         self._pings = 0
         self.ebb = Ebb()
         self.draining = False
@@ -117,13 +118,13 @@ class Service:
 
     def admit(self, connection: Stream) -> StreamError | None:
         """Count a new connection; what to refuse it with, if at all."""
-        rules, peer = self.rules, connection.peer
+        rules, network = self.rules, network_of(connection.peer)
         full = 0 < rules.connections <= len(self.connections)
         crowded = 0 < rules.connections_before_login <= len(self._strangers) and not self._make_room()
-        here = self._per_address.get(peer, 0)
+        here = self._per_network.get(network, 0)
         self.connections.add(connection)
         self._strangers[connection] = self.tempo.clock()
-        self._per_address[peer] = here + 1
+        self._per_network[network] = here + 1
         if self.draining:
             return StreamError("system-shutdown")
         if full or crowded or 0 < rules.connections_before_login_per_address <= here:
@@ -138,11 +139,10 @@ class Service:
     def logged_in(self, connection: Stream) -> None:
         """A connection has a session now."""
         if self._strangers.pop(connection, None) is not None:
-            left = self._per_address[connection.peer] - 1
+            network = network_of(connection.peer)
+            left = self._per_network.pop(network) - 1
             if left:
-                self._per_address[connection.peer] = left
-            else:
-                del self._per_address[connection.peer]
+                self._per_network[network] = left
 
     def forget(self, connection: Stream) -> None:
         """A connection is gone."""
