@@ -15,15 +15,16 @@ is done, so order holds.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
-from xmppd.errors import StoreError
+from xmppd.errors import StanzaError, StoreError
 from xmppd.marks import mark, marked
-from xmppd.xml.stanza import Stanza
+from xmppd.xml.stanza import Stanza, parse
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,14 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """One extension point. Used bare as a decorator it marks for its default stage, the first of `stages`."""
+    """One extension point. Used bare as a decorator it marks for its default stage, the first of `stages`.
+
+    Methods of one that does not wait are never `async`.
+    """
 
     name: str
     stages: tuple[str, ...]
+    waits: bool = True
 
     def __call__(self, method: Method) -> Method:
         return self.at(self.stages[0])(method)
@@ -90,7 +95,12 @@ class Hook:
         if stage not in self.stages:
             raise ValueError(f"the hook {self.name} has no stage {stage!r}, only {', '.join(self.stages)}")
 
-        return lambda method: mark(method, Mark(self.name, stage, order))
+        def marks(method: Method) -> Method:
+            if not self.waits and inspect.iscoroutinefunction(method):
+                raise TypeError(f"{method.__qualname__} cannot be async: nobody waits for {self.name}")
+            return mark(method, Mark(self.name, stage, order))
+
+        return marks
 
 
 session_bound = Hook("session_bound", (SIGNAL,))
@@ -111,8 +121,10 @@ Who takes charge of it returns DROP; otherwise its sender is refused.
 """
 message_for = Hook("message_for", (FILTER,))
 """(account, message): a message of anybody's is about to be delivered to this account, or kept for it."""
-presence_for = Hook("presence_for", (FILTER,))
-"""(account, presence): a presence of anybody's is about to be shown to this account. Never `async`."""
+presence_for = Hook("presence_for", (FILTER,), waits=False)
+"""(account, presence): somebody else's presence, available or not, is about to be shown to this account: as a
+broadcast, directed, or the answer to a probe. Never `async`.
+"""
 iq_for = Hook("iq_for", (FILTER,))
 """(account, iq): an iq of somebody else's is about to be delivered to a resource of this account, or answered
 for it.
@@ -222,6 +234,19 @@ class Hooks:
             return result
         more = self.filtered(rest, account, result)
         return more if isinstance(more, Stanza | Drop) else await more
+
+    def shown(self, account: str, presence: bytes) -> bytes:
+        """What the filters of an account leave of a presence for it: b"" when one ends or refuses it."""
+        tree = parse(presence)
+        attrs = {name.removeprefix("{"): value for name, value in tree.items()}
+        try:
+            kept = self.filtered(self.presence_for_filter, account, Stanza("presence", attrs, presence))
+        except StanzaError:
+            return b""
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            self.failed(self.presence_for_filter[0], error)
+            return b""
+        return kept.raw if isinstance(kept, Stanza) else b""
 
     def tell(self, signals: Callables, *arguments: Any) -> Awaitable[None] | None:
         """Call signal methods one after the other; what is returned tells the rest, from the first that waits

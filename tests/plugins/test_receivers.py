@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from xmppd import ns
+from xmppd.errors import CommandError
 from xmppd.hooks import Outcome
 from xmppd.plugin import element
 from xmppd.testing import World, refusal
@@ -229,3 +231,73 @@ async def test_nobody_pays_for_hooks_that_nobody_uses(folder: Path) -> None:
         none: Any = world.config.plugins.model_copy(update={"enabled": ()})
         await world.app.loader.load(world.config.model_copy(update={"plugins": none}))
         assert not hooks.watches_messages
+
+
+# presence
+
+VEIL = """
+from copy import deepcopy
+from xmppd import hooks
+from xmppd.plugin import Kept, Plugin, StanzaError, stanza_of
+
+class Veil(Plugin):
+    # carol sees nobody, bob no status
+    seen = Kept(list)
+
+    @hooks.presence_for
+    def veil(self, account, presence):
+        self.seen.append((account, presence.attrs["from"], presence.attrs["to"], presence.type))
+        if account.startswith("carol"):
+            if b"refuse" in presence.raw:
+                raise StanzaError("forbidden")
+            if b"fail" in presence.raw:
+                raise OSError("blind")
+            return hooks.DROP
+        tree = deepcopy(presence.xml)
+        for status in tree.findall("{jabber:client}status"):
+            tree.remove(status)
+        return stanza_of(tree)
+"""
+
+
+@pytest.mark.asyncio
+async def test_presence_passes_the_filters_of_who_is_shown_it(tmp_path: Path) -> None:
+    (tmp_path / "veil.py").write_text(VEIL)
+    async with world_with(tmp_path, "veil") as world:
+        alice, bob, carol = [await world.login(name) for name in ("alice", "bob", "carol")]
+        await world.befriend(alice, bob)
+        await world.befriend(alice, carol)
+        status = "<status>at the lake</status>"
+        await alice.send(f"<presence><show>away</show>{status}</presence>")  # broadcast
+        shown = f"<presence from='{alice.jid}' to='bob@localhost'><show>away</show></presence>"
+        await bob.expect(shown)
+        await alice.expect(shown.replace("bob", "alice").replace("</p", f"{status}</p"))
+        await bob.send("<presence type='probe' to='alice@localhost'/>")
+        await bob.expect(shown)
+        again = await world.bind("bob", "again")  # initial
+        await again.send(f"<iq type='get' id='r'><query xmlns='{ns.ROSTER}'/></iq><presence/>")
+        received = [tree for tree in await again.receive_all() if tree.tag.endswith("presence")]
+        assert [(tree.get("from"), len(tree)) for tree in received][-2:] == [(bob.jid, 0), (alice.jid, 1)]
+        await again.drop()
+        await bob.receive_all(), await alice.receive_all()
+        await alice.send(f"<presence to='{bob.jid}'>{status}</presence>")  # directed
+        await bob.expect(f"<presence from='{alice.jid}' to='{bob.jid}'/>")
+        for word in ("x", "refuse", "fail"):
+            await alice.send(f"<presence to='{carol.jid}'><status>{word}</status></presence>")
+            await alice.send(f"<presence><status>{word}</status></presence>")
+        await carol.send("<presence type='probe' to='alice@localhost'/>")
+        await carol.expect_nothing()
+        assert world.app.hooks.failures == 3
+        await bob.receive_all()
+        await alice.drop()
+        await bob.expect(f"<presence from='{alice.jid}' to='bob@localhost' type='unavailable'/>")
+        await carol.expect_nothing()
+        assert ("alice@localhost", alice.jid, "alice@localhost", None) not in world.plugin("veil").seen
+
+
+@pytest.mark.asyncio
+async def test_what_nobody_waits_for_is_not_async(tmp_path: Path) -> None:
+    (tmp_path / "veil.py").write_text(VEIL.replace("    def veil", "    async def veil"))
+    with pytest.raises(CommandError, match=r"veil\.py: TypeError: Veil.veil cannot be async"):
+        async with world_with(tmp_path, "veil"):
+            pass

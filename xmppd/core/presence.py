@@ -124,11 +124,13 @@ class Presences:
         head, tail = presence
         live = session.live
         copies = len(live.available)
-        accounts = self._live
+        accounts, filters = self._live, self._hooks.presence_for_filter
         for contact in live.roster.followers if live.roster is not None else ():
             other = accounts.get(contact)
             if other is not None and other.available:
                 copy = head + other.to_stamp + tail
+                if filters and not (copy := self._hooks.shown(contact, copy)):
+                    continue
                 copies += len(other.available)
                 for receiver in other.available:
                     receiver.send_copy(copy)
@@ -157,7 +159,7 @@ class Presences:
             elif other.roster is not None and other.roster.is_follower(session.account):
                 for seen in other.available:
                     if seen.presence is not None:
-                        yield seen.presence.head + to + seen.presence.tail
+                        yield from self._for(session.account, seen.presence.head + to + seen.presence.tail)
         for contact, payload in roster.requests:
             if live.roster is roster or is_asked(live.roster, contact):
                 yield subscription_stanza("subscribe", contact, session.account, payload)
@@ -192,6 +194,13 @@ class Presences:
     def direct(self, stanza: Stanza, to: Jid) -> None:
         """Presence for one entity of ours (RFC 6121 4.6)."""
         self._send_to(to, stanza.raw)
+
+    def _for(self, account: str, data: bytes) -> tuple[bytes, ...]:
+        """A presence of somebody else's as the filters of an account leave it; nothing when one ends it."""
+        if not self._hooks.presence_for_filter:
+            return (data,)
+        shown = self._hooks.shown(account, data)
+        return (shown,) if shown else ()
 
     @staticmethod
     def note_directed(session: Session, stanza: Stanza, to: Jid) -> None:
@@ -240,14 +249,15 @@ class Presences:
         return receiver is None or receiver.presence is not None
 
     def _send_to(self, to: Jid, data: bytes) -> None:
-        if to.resource:
-            receiver = self._targets.get(to.full)
-            if receiver is not None:
-                receiver.send(data)
-            return
-        live = self._live.get(to.bare)
-        for receiver in live.available if live is not None else ():
-            receiver.send(data)
+        for shown in self._for(to.bare, data):
+            if to.resource:
+                receiver = self._targets.get(to.full)
+                if receiver is not None:
+                    receiver.send(shown)
+                return
+            live = self._live.get(to.bare)
+            for receiver in live.available if live is not None else ():
+                receiver.send(shown)
 
     # what subscriptions need
 
@@ -275,7 +285,9 @@ class Presences:
         ]
         stamp = to_stamp(origin.account)
         for presence in seen:
-            origin.send(presence.head + stamp + presence.tail)
+            copy = presence.head + stamp + presence.tail
+            for shown in (copy,) if to.bare == origin.account else self._for(origin.account, copy):
+                origin.send(shown)
         return None if seen else self._last_seen.answer(origin, to)
 
     def show(self, account: str, contact: str) -> None:
@@ -321,11 +333,10 @@ class Presences:
             if session.directed is not None and to.bare == contact and self._hears_broadcasts(to):
                 session.directed.discard(target)
 
-    @staticmethod
-    def _copy(to: LiveAccount, presence: Broadcast) -> None:
-        copy = presence.head + to.to_stamp + presence.tail
-        for receiver in to.available:
-            receiver.send(copy)
+    def _copy(self, to: LiveAccount, presence: Broadcast) -> None:
+        for shown in self._for(to.account, presence.head + to.to_stamp + presence.tail):
+            for receiver in to.available:
+                receiver.send(shown)
 
     def is_visible(self, session: Session, to: str) -> bool:
         """Whether `to` (a bare JID) knows of this session's presence: by subscription, own account, or
