@@ -47,6 +47,7 @@ from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
 from xmppd.loader import Loader
 from xmppd.net.c2s.negotiation.early import EarlyIqs
+from xmppd.net.c2s.negotiation.errors import ClientErrors
 from xmppd.net.c2s.negotiation.resource import Resource, SessionOffers
 from xmppd.net.c2s.negotiation.sasl import Sasl
 from xmppd.net.c2s.negotiation.starttls import StartTls
@@ -231,6 +232,7 @@ class App:
             EarlyIqs(self.iqs.early),
             Resource(self.binding, self.logins),
             SessionOffers(),
+            ClientErrors(),
         )
         self.service.ebb = Ebb(self._release)
         self.accounts.on_created.append(self._account_created)
@@ -255,7 +257,7 @@ class App:
 
     async def close(self, drain_seconds: float = 5.0) -> None:
         """End all sessions, finish all work, and close the store."""
-        self.service.shut_down()
+        await self.service.shut_down()
         await self.jobs.drain(drain_seconds)
         await self.loader.close()
         await self.lasting.drain(0.0)

@@ -237,13 +237,11 @@ class Process:
         for listener in self._listeners:
             listener.close()
         self.app.listeners.close()
-        self.app.service.shut_down()
         await self.unless(self._leave_now, self._clients_to_go(), drain_seconds)
         for timer in (self._sweeper, self._watcher):
             if timer is not None:
                 timer.cancel()
-        for connection in list(self.app.service.connections):
-            connection.link.cut()
+        await self.app.service.cut_off()
         if self._door is not None:
             await self._door.close()
         await self._close(max(deadline - time.monotonic(), LAST_SECONDS))
@@ -264,6 +262,7 @@ class Process:
         await self.app.store.close()
 
     async def _clients_to_go(self) -> None:
+        await self.app.service.shut_down()
         while self.app.service.connections:  # noqa: ASYNC110 - they tell nobody of their end
             await asyncio.sleep(0.02)
 

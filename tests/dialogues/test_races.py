@@ -177,7 +177,7 @@ async def test_a_connection_that_ends_while_it_binds_leaves_no_session(tmp_path:
             world.clock.seconds += 40
             world.app.service.sweep()
         elif how == "shut down":
-            world.app.service.shut_down()
+            await world.app.service.shut_down()
         else:
             newcomer = await unbound_slowly(world, "bob")
             newcomer.write(BIND)

@@ -13,7 +13,7 @@ from xmppd.core.presence import Presences
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError, StreamError
 from xmppd.hooks import Hooks
-from xmppd.jid import Jid
+from xmppd.jid import MAX_BYTES, Jid
 from xmppd.stream.sasl import Login
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,9 @@ class Binding:
         self.rules = rules
 
     def bind(self, login: Login, wanted: str, connection: Connection, lang: str) -> Session:
-        """A new session; `wanted` may be empty. StanzaError bad-request or resource-constraint (RFC 6120
-        7.6.2, 7.7.2).
-        """
+        """A new session; `wanted` may be empty. StanzaError resource-constraint (RFC 6120 7.6.2.1)."""
         account = login.account
-        resource = self._resource(account, wanted)
+        resource = conforming(account, wanted) or secrets.token_urlsafe(9)
         held = self._sessions.by_full.get(f"{account}/{resource}")
         if held is not None:
             if self.rules.replace:
@@ -59,15 +57,6 @@ class Binding:
         if len(self._sessions.of(account)) >= self.rules.sessions_per_account:
             raise StanzaError("resource-constraint", "This account has too many sessions.")
         return self._sessions.add(login, resource, connection, lang)
-
-    @staticmethod
-    def _resource(account: str, wanted: str) -> str:
-        if not wanted:
-            return secrets.token_urlsafe(9)
-        try:
-            return Jid.parse(account).with_resource(wanted).resource
-        except JidError as error:
-            raise StanzaError("bad-request", str(error)) from None
 
     def announce(self, session: Session) -> Awaitable[None] | None:
         """Tell the plugins of a new session; it may have to be waited for."""
@@ -89,3 +78,14 @@ class Binding:
         connection.close(error)
         if self._hooks.session_closed_signal:
             self._spawn(self._hooks.tell_in_order(self._hooks.session_closed_signal, session))
+
+
+def conforming(account: str, wanted: str) -> str:
+    """The resource that is wanted, cut when it is too long; "" when it cannot be one (RFC 6120 7.7.2.1)."""
+    if not wanted:
+        return ""
+    short = wanted if len(wanted) <= MAX_BYTES // 4 else wanted.encode()[:MAX_BYTES].decode(errors="ignore")
+    try:
+        return Jid.parse(account).with_resource(short).resource
+    except JidError:
+        return ""

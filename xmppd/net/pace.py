@@ -95,6 +95,11 @@ class Turns:
         work()
 
 
+def breathe() -> Awaitable[None]:
+    """Done when everybody else on the loop has had a turn."""
+    return asyncio.sleep(0)
+
+
 class Slice:
     """The time for which whoever is at work may go on before others have their turn. One for all: nobody
     works beside another.

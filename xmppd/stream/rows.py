@@ -78,8 +78,8 @@ class Negotiable(Protocol):
     def authenticated(self, login: Login) -> None:
         """The client was let in by the gate; it opens the stream anew (RFC 6120 6.4.6)."""
 
-    def fail(self, error: StreamError) -> None:
-        """End the stream because of the client."""
+    def fail(self, error: StreamError | None) -> None:
+        """End the stream because of the client, and its session before that."""
 
     def close(self, error: StreamError | None) -> None:
         """End it from our side."""

@@ -14,7 +14,7 @@ from xmppd.core.network import network_of
 from xmppd.core.router import Router
 from xmppd.errors import StreamError
 from xmppd.net.ebb import Ebb
-from xmppd.net.pace import SLICE_SECONDS, Tempo
+from xmppd.net.pace import SLICE_SECONDS, Tempo, breathe
 from xmppd.stream.rows import Rows
 from xmppd.xml.scan import Engine, Limits
 
@@ -154,11 +154,24 @@ class Service:
         self.connections = set(self.connections)
         self._strangers = dict(self._strangers)
 
-    def shut_down(self) -> None:
-        """Send every client away with system-shutdown; newcomers too (RFC 6120 4.9.3.22)."""
+    async def shut_down(self) -> None:
+        """Send every client away with system-shutdown, newcomers too (RFC 6120 4.9.3.22)."""
         self.draining = True
+        await self._each(lambda connection: connection.fail(StreamError("system-shutdown")))
+
+    async def cut_off(self) -> None:
+        """Drop whoever is still there."""
+        await self._each(lambda connection: connection.link.cut())
+
+    async def _each(self, work: Callable[[Stream], None]) -> None:
+        """Do something with all connections, in slices of the loop's time."""
+        slice = self.tempo.slice
+        slice.begin()
         for connection in list(self.connections):
-            connection.fail(StreamError("system-shutdown"))
+            work(connection)
+            if slice.is_over():
+                await breathe()
+                slice.begin()
 
     def unbound(self, account: str) -> list[Stream]:
         """Those who have logged in to the account and not bound a resource."""

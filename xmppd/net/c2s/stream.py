@@ -250,7 +250,7 @@ class Stream:
             last.insert(0, self.framing.header(domain, "", self._service.lang))
         self.link.finish([*last, self.framing.end()])
 
-    def fail(self, error: StreamError) -> None:
+    def fail(self, error: StreamError | None) -> None:
         """End the stream because of the client; its session goes first, so that nothing more is sent
         to it.
         """
@@ -287,7 +287,7 @@ class Stream:
         if isinstance(event, StreamOpen):
             self._open(event)
         elif isinstance(event, StreamClose):
-            self._closed_by_client()
+            self.fail(None)
         elif isinstance(event, Pause):
             self.link.heard = self._service.tempo.clock()  # it is we who do not listen
             return self._service.tempo.turns.rest(event.seconds)
@@ -300,13 +300,6 @@ class Stream:
         if self.session is not None:
             return rows.bound[stanza.kind](self, stanza)
         return rows.negotiator(self, stanza)(self, stanza)
-
-    def _closed_by_client(self) -> None:
-        session = self.session
-        if session is not None:
-            self._service.binding.end(session)
-        else:
-            self.close(None)
 
     def _open(self, opening: StreamOpen) -> None:
         """Answer a stream header with ours and the features of the moment (RFC 6120 4.3)."""

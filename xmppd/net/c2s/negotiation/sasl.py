@@ -36,8 +36,9 @@ class Sasl:
         return mechanisms_feature(authenticator.mechanisms(), authenticator.channel_binding_types())
 
     @negotiates(Phase.LOGIN, AUTH, exposed=True)
+    @negotiates(Phase.EXCHANGE, AUTH)
     def begin(self, stream: Negotiable, stanza: Stanza) -> Waiting:
-        """RFC 6120 6.4.2."""
+        """RFC 6120 6.4.2; an exchange that goes on is given up for it."""
         if stream.is_exposed:
             self._refuse(stream, SaslError("encryption-required"))
             return None
