@@ -86,6 +86,7 @@ MAY_IMPORT = {
     "xmppd.copying": ("xmppd",),
     "xmppd.offline": ("xmppd",),
     "xmppd.checks": ("xmppd",),
+    "xmppd.guide": ("xmppd.config", "xmppd.text"),
     "xmppd.serve": ("xmppd",),
     "xmppd.testing": ("xmppd",),
     "xmppd.__main__": ("xmppd",),

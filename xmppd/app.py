@@ -267,6 +267,11 @@ class App:
             await self.cache.close()
         await self.store.close()
 
+    async def has_account(self, account: str) -> bool:
+        """Whether there is such an account, disabled or not."""
+        known = self.accounts.exists(account)
+        return known if isinstance(known, bool) else await known
+
     def tables(self) -> list[Table]:
         """All tables of the server and of the plugins at work."""
         loaded = self.loader.loaded
@@ -322,6 +327,7 @@ class AccountOffice:
 
     def __init__(self, app: App) -> None:
         self.create = app.accounts.create
+        self.exists = app.has_account
         self.set_password = app.accounts.set_password
         self.enable = app.accounts.enable
         self.info = app.accounts.info
@@ -329,11 +335,6 @@ class AccountOffice:
         self.remove = app.server.remove_account
         self.disable = app.accounts.disable
         self._app = app
-
-    async def exists(self, account: str) -> bool:
-        """Whether there is such an account, disabled or not."""
-        known = self._app.accounts.exists(account)
-        return known if isinstance(known, bool) else await known
 
 
 class StoreOffice:

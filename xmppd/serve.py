@@ -42,6 +42,7 @@ from xmppd.checks import check, refuse_fatal, warn_of_certificates
 from xmppd.config import Config, load
 from xmppd.copying import copy_store
 from xmppd.errors import CommandError, ConfigError, XmppdError
+from xmppd.guide import demo_accounts, login_guide
 from xmppd.jobs import log_tasks
 from xmppd.net.c2s.service import SWEEP_SECONDS
 from xmppd.net.c2s.tcp import client_wire
@@ -90,22 +91,24 @@ LAST_SECONDS = 1.0
 """What the end of a server may take at least, when clients took all of the drain time."""
 
 
-def serve(load: Callable[[], Config]) -> int:
+def serve(load: Callable[[], Config], *, guide: bool) -> int:
     """Run the server until it is told to stop; its exit code. `load` reads the configuration, again for
-    each reload.
+    each reload. With `guide` it says on stderr how to log in, once it listens.
     """
     config = load()
     refuse_fatal(config)
     logs.configure(config.log)
     factory = uvloop.new_event_loop if config.loop.uvloop else None
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_serve(config, load))
+        return runner.run(_serve(config, load, guide=guide))
 
 
-async def _serve(config: Config, load: Callable[[], Config]) -> int:
+async def _serve(config: Config, load: Callable[[], Config], *, guide: bool) -> int:
     process = Process(config, load)
     try:
         if await process.unless(process.stopping, process.start()):
+            if guide:
+                sys.stderr.write(await process.guide())
             await process.stopping.wait()
     finally:
         await process.stop()
@@ -160,6 +163,12 @@ class Process:
         self._is_up = True
         systemd.notify(f"READY=1\nSTATUS=listening on {', '.join(addresses)}")
         log.info("listening", extra={"addresses": addresses, "domains": list(self._config.server.domains)})
+
+    async def guide(self) -> str:
+        """How to log in, with the accounts to try it with that are in the store."""
+        accounts = demo_accounts(self._config)
+        known = {name: word for name, word in accounts.items() if await self.app.has_account(name)}
+        return login_guide(self._config, self.ports, known)
 
     @property
     def ports(self) -> list[int]:
@@ -357,7 +366,7 @@ class Process:
             "store": self.app.store_stats(),
             "caches": self.app.caches(),
             "metrics": {name: metric.shown for name, metric in sorted(self.app.server.metrics.items())},
-            "config": str(self._config.source),
+            "config": str(self._config.source.absolute()),
         }
 
     def plugins(self) -> Sequence[Mapping[str, Any]]:

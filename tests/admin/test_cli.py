@@ -136,7 +136,8 @@ class App:
         self.problems = []
         self.store = Store()
 
-    def serve(self, load):
+    def serve(self, load, *, guide):
+        self.guide = guide
         if self.failure:
             raise self.failure
         self.served.append(load())
@@ -429,7 +430,7 @@ class TestServerCommands:
     @pytest.mark.parametrize(
         ("argv", "out"),
         [
-            (("status",), "version:  1\nsessions: 2\n"),
+            (("status",), "server\n  version  1\n\nsessions\n  sessions  2\n"),
             (("plugin", "list"), "NAME   VERSION\nping   1\ndisco  2\n"),
             (("plugin", "reload"), "reloaded: ping, disco\n"),
             (("plugin", "reload", "ping"), "reloaded: ping\n"),

@@ -40,6 +40,7 @@ from xmppd.admin.pages import Pages
 from xmppd.admin.parser import Parser, add_common, build_parser
 from xmppd.admin.render import render
 from xmppd.admin.rosters import RosterCommands
+from xmppd.admin.status import status_text
 from xmppd.admin.whereabouts import find_server
 from xmppd.configfile import read
 from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
@@ -50,7 +51,11 @@ if TYPE_CHECKING:
 DEBUG_VARIABLE = "XMPPD_DEBUG"
 INTERRUPTED = 130
 
-SERVE = Description("serve", "Run the server")
+SERVE = Description(
+    "serve",
+    "Run the server",
+    (Parameter("guide", "bool", "say how to log in (on a terminal: yes)", required=False, option=True),),
+)
 CHECK_CONFIG = Description("check-config", "List every mistake in the configuration")
 COPY_STORE = Description(
     "store copy",
@@ -100,8 +105,10 @@ class App(Protocol):
     def load(self, path: Path | None) -> Config:
         """The configuration, or ConfigError with every mistake."""
 
-    def serve(self, load: Callable[[], Config]) -> int:
-        """Run the server until told to stop; `load` reads the configuration, again on SIGHUP. Exit code."""
+    def serve(self, load: Callable[[], Config], *, guide: bool) -> int:
+        """Run the server until told to stop; `load` reads the configuration, again on SIGHUP; `guide`: say
+        how to log in. Exit code.
+        """
 
     def offline(self, config: Config, *, store_only: bool, create: bool) -> AbstractContextManager[Door]:
         """Open the store and what stands on it, without listening; with `store_only` the commands about its
@@ -164,7 +171,8 @@ def _run(argv: Sequence[str], app: App) -> int:
     given = _parse(argv)
     about: Description = given.about
     if about is SERVE:
-        return app.serve(functools.partial(app.load, given.config))
+        guide = _openly(about, given).get("guide", sys.stderr.isatty())
+        return app.serve(functools.partial(app.load, given.config), guide=guide)
     if about is CHECK_CONFIG:
         return _check_config(given, app)
     if about is COPY_STORE:
@@ -245,7 +253,8 @@ def _copy_store(given: argparse.Namespace, app: App) -> int:
 
 
 def _show(result: Any, given: argparse.Namespace) -> None:
-    text = json.dumps(result, indent=2) if given.json else render(result)
+    for_people = status_text if given.about.name == "status" else render
+    text = json.dumps(result, indent=2) if given.json else for_people(result)
     if text:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
