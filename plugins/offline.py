@@ -13,6 +13,7 @@ from xmppd import hooks, ns
 from xmppd.plugin import (
     Counter,
     Delete,
+    Later,
     Plugin,
     PluginConfig,
     Session,
@@ -30,16 +31,15 @@ SETTLED_SECONDS = 60.0
 """How far the clocks of two nodes may be apart, with the time that a write takes."""
 COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
+Kept = Stanza | hooks.Drop | Later
+"""What becomes of a message that nobody takes: it is not for us, dropped or kept, or about to be on disk."""
 CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
 THREAD = f"{{{ns.CLIENT}}}thread"
 NO_STORE = f"{{{ns.HINTS}}}no-store"
 
 
 class OfflineConfig(PluginConfig):
-    """How many messages are kept for one account, and how many bytes of them.
-
-    All of them may be sent in one go, so keep `max_bytes` well below `limits.write_buffer_hard`.
-    """
+    """How many messages are kept for one account, and how many bytes of them."""
 
     max_messages: NonNegativeInt = 1000
     max_bytes: NonNegativeInt = 2_097_152
@@ -49,13 +49,15 @@ class Queue:
     """What this node knows of the messages of one account, and who is at work there.
 
     `last` is the newest id; `put` and `gone` count messages and bytes since the queue was last empty, both
-    None until they were read. Any number may write; nobody does while `lock` is held and `writing` is 0.
+    None until they were read. Any number may write; nobody does while `gate` is held and `writing` is 0.
+    Whoever delivers holds `lock`, and lets the gate go while his client has to read.
     """
 
-    __slots__ = ("__weakref__", "gone", "last", "lock", "put", "settled", "writing")
+    __slots__ = ("__weakref__", "gate", "gone", "last", "lock", "put", "settled", "writing")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
+        self.gate = asyncio.Lock()
         self.writing = 0
         self.settled: asyncio.Future[None] | None = None
         self.last = 0
@@ -65,20 +67,20 @@ class Queue:
     @property
     def is_open(self) -> bool:
         """Whether a message may be put behind the others now."""
-        return self.put is not None and not self.lock.locked()
+        return self.put is not None and not self.gate.locked()
 
     def empty(self) -> None:
         """Nothing is kept now."""
         self.put = self.gone = (0, 0)
 
     def wrote(self) -> None:
-        """A write is done; who holds the lock may be waiting for the last one."""
+        """A write is done; who holds the gate may be waiting for the last one."""
         self.writing -= 1
         if not self.writing and self.settled is not None and not self.settled.done():
             self.settled.set_result(None)
 
     async def quiet(self) -> None:
-        """Wait until nobody writes. For who holds the lock."""
+        """Wait until nobody writes. For who holds the gate."""
         if self.writing:
             self.settled = asyncio.get_running_loop().create_future()
             await self.settled
@@ -94,6 +96,8 @@ class Offline(Plugin):
 
     Storing goes on side by side, but takes turns with flushing. So one of two resources that become available
     at once is given everything; and a message is either stored before a flush, or finds its receiver online.
+    While a flush goes on its receiver takes no other messages: they are stored behind those that wait, so
+    order holds, nothing piles up in memory, and a client that reads slowly holds up nobody.
     """
 
     Config = OfflineConfig
@@ -116,8 +120,11 @@ class Offline(Plugin):
     # keeping
 
     @hooks.message_unclaimed.at(hooks.FILTER, hooks.LATE)
-    async def keep(self, account: str, message: Stanza) -> Stanza | hooks.Drop:
+    def keep(self, account: str, message: Stanza) -> Kept | Awaitable[Kept]:
         """Store a message durably, unless it is one of those that XEP-0160 3 and XEP-0334 4.3 leave out."""
+        return begun(self._keep(account, message))
+
+    async def _keep(self, account: str, message: Stanza) -> Kept:
         if is_chat_state(message):
             return hooks.DROP  # nobody wants an error for having begun to type
         if names(message, ns.HINTS) and message.xml.find(NO_STORE) is not None:
@@ -128,8 +135,7 @@ class Offline(Plugin):
                 return message
             row = self._row(account, queue, self._stamped(account, message))
             if row is not None:
-                await self._write(queue, row)
-                return hooks.KEPT
+                return self._written(queue, row)
             queue.put = None  # somebody else may have delivered some: look again
         self.refused.inc()
         raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
@@ -142,13 +148,13 @@ class Offline(Plugin):
         """Whether a message is to be stored. If so, nobody flushes and how much is kept is known, as long as
         who asks does not wait.
         """
-        exists = queue.is_open and await self.server.account_exists(account)
-        if not queue.is_open:  # perhaps only since that was asked
-            async with queue.lock:
-                exists = await self.server.account_exists(account)
+        while True:
+            exists = await self.server.account_exists(account)
+            if queue.is_open:
+                return exists and not self.server.takes_messages(account)
+            async with queue.gate:
                 if queue.put is None:
                     await self._count(account, queue)
-        return exists and not self.server.takes_messages(account)
 
     async def _count(self, account: str, queue: Queue) -> None:
         """Read how much is kept. For who holds the lock."""
@@ -179,7 +185,12 @@ class Offline(Plugin):
         number = f"{queue.last:016x}{self._node}"
         return {"account": account, "id": number, "stanza": stanza, "messages": messages, "bytes": size}
 
-    async def _write(self, queue: Queue, row: Mapping[str, Value]) -> None:
+    def _written(self, queue: Queue, row: Mapping[str, Value]) -> Later | hooks.Drop:
+        """The write of a row, under way: those of one sender need not wait for each other."""
+        writing = begun(self._write(queue, row))
+        return writing if isinstance(writing, hooks.Drop) else Later(writing)
+
+    async def _write(self, queue: Queue, row: Mapping[str, Value]) -> hooks.Drop:
         queue.writing += 1
         try:
             await self.queue.put(row)
@@ -189,6 +200,7 @@ class Offline(Plugin):
         finally:
             queue.wrote()
         self.stored.inc()
+        return hooks.KEPT
 
     # delivering
 
@@ -198,37 +210,58 @@ class Offline(Plugin):
         return begun(self._flush(session))
 
     async def _flush(self, session: Session) -> None:
-        """Hand everything to the first resource that takes messages. What others send to it meanwhile comes
-        after that (RFC 6120 10.1). Nothing is sent twice: where the clocks of an engine's nodes differ, a
-        deletion may have no effect, and what is left by it comes again at the next login.
+        """Hand everything to the first resource that takes messages; another one that comes meanwhile is
+        given what is left, if the first one breaks off.
         """
         queue = self._queue(session.account)
-        before = session.hold()
+        if not queue.lock.locked():
+            session.take_messages(False)
         try:
-            async with queue.lock:
-                await queue.quiet()
-                page = await self.queue.scan(session.account, limit=PAGE)
-                nothing = not page.rows
-                while page.rows:
-                    if not takes_messages(session):
-                        return
-                    session.overtake([*before, *(row["stanza"] for row in page.rows)])
-                    before = []
-                    if not await self._delete(session, queue, [row["id"] for row in page.rows]):
-                        return
-                    if page.next is None:
-                        break
-                    page = await self.queue.scan(session.account, limit=PAGE, page=page.next)
-                if nothing or not (await self.queue.scan(session.account, limit=1)).rows:
-                    queue.empty()
+            async with queue.lock, queue.gate:
+                session.take_messages(False)
+                await self._deliver(session, queue)
         finally:
-            session.resume(before)
+            session.take_messages(True)
+
+    async def _deliver(self, session: Session, queue: Queue) -> None:
+        """Give the client page after page, as it reads. What others send to it meanwhile is stored, and so
+        comes after that (RFC 6120 10.1). Nothing is sent twice: where the clocks of an engine's nodes differ,
+        a deletion may have no effect, and what is left by it comes again at the next login.
+        """
+        start = None
+        while takes_messages(session):
+            await queue.quiet()
+            page = await self.queue.scan(session.account, start=start, limit=PAGE)
+            if not page.rows:
+                break
+            reading = session.give([row["stanza"] for row in page.rows])
+            if reading is not None:
+                await self._read(queue, reading)
+            ids = [row["id"] for row in page.rows]
+            if not await self._delete(session, queue, ids):
+                return
+            if page.next is None and reading is None:
+                break
+            start = (f"{ids[-1]}!",)  # nothing is between
+        else:
+            return
+        if (start is None and not page.rows) or not (await self.queue.scan(session.account, limit=1)).rows:
+            queue.empty()
+
+    async def _read(self, queue: Queue, reading: Awaitable[None]) -> None:
+        """Wait for a client that reads slowly; others may write."""
+        queue.gate.release()
+        try:
+            await reading
+        finally:
+            await queue.gate.acquire()
 
     async def _delete(self, session: Session, queue: Queue, ids: Sequence[str]) -> bool:
         """Delete what was written, unless the receiver has gone: better twice than never."""
         await asyncio.sleep(0)  # a broken connection shows in the next turn of the loop
         if not takes_messages(session):
             return False
+        await queue.quiet()
         queue.put = None
         await self.queue.batch(session.account, writes=self._removal(ids))
         self.delivered.inc(len(ids))
@@ -247,7 +280,7 @@ class Offline(Plugin):
     async def forget(self, account: str) -> None:
         """Nobody inherits messages with a name."""
         queue = self._queue(account)
-        async with queue.lock:
+        async with queue.lock, queue.gate:
             await queue.quiet()
             await self.queue.delete(account)
             queue.empty()

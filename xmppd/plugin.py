@@ -22,6 +22,7 @@ from xmppd.core.begun import begun
 from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay
+from xmppd.core.later import Later
 from xmppd.core.network import network_of
 from xmppd.core.origin import Origin
 from xmppd.core.sessions import Session
@@ -79,6 +80,7 @@ __all__ = [
     "Jid",
     "JidError",
     "Kept",
+    "Later",
     "Mechanism",
     "Negotiable",
     "Origin",

@@ -110,22 +110,3 @@ def test_what_waits_is_bounded(log, sessions):
     assert log == [("a", b"x" * (MANY + 1))]
     sessions[0].send_copy(b"y" * (LARGE + 1))
     assert len(log) == 2
-
-
-def test_what_is_held_comes_after_what_overtakes_it(loop, log, sessions):
-    one = sessions[0]
-    one.send(b"before")
-    before = one.hold()
-    one.send(b"later")
-    one.send(b"x" * (LARGE + 1))
-    loop.turn()
-    assert log == []
-    one.overtake([*before, b"first"])
-    one.resume([b"second"])
-    loop.turn()
-    assert log == [("a", b"beforefirst"), ("a", b"secondlater" + b"x" * (LARGE + 1))]
-    before = one.hold()
-    one.resume(before)
-    one.send(b"and so on")
-    loop.turn()
-    assert log[2:] == [("a", b"and so on")]

@@ -15,6 +15,7 @@ class Remote:
 
     presence = None
     priority = 0
+    takes_messages = True
 
     def __init__(self, full: str) -> None:
         self.full = full

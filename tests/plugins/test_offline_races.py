@@ -9,7 +9,7 @@ import pytest
 from tests.plugins.test_offline import become_available, bodies, chat
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Delete, Key, Put, Store, Table
-from xmppd.testing import World, refusal
+from xmppd.testing import Client, World, refusal
 
 
 class SharedStore(SqliteStore):
@@ -180,3 +180,126 @@ async def test_a_message_waits_for_a_flush_that_began_while_its_account_was_look
         assert await bodies(bob) == ["old", "x"]
         assert [row async for row in world.plugin("offline").queue.everything()] == []
         await alice.expect_nothing()
+
+
+LIMITS = {"write_buffer_soft": 20_000, "write_buffer_hard": 60_000}
+
+
+async def read_a_little(client: Client) -> None:
+    """Take what is there, and let the server go on until the client is clogged again."""
+    client.transport.stalled = False
+    held = bytes(client.transport.held)
+    client.transport.held.clear()
+    client._receive(held)
+    client.transport.stalled = True
+    client._wire.resume_writing()
+    for _ in range(60):
+        await asyncio.sleep(0)
+    assert len(client.transport.held) < LIMITS["write_buffer_hard"]
+
+
+@pytest.mark.asyncio
+async def test_who_reads_slowly_is_not_cut_off_by_what_waited_nor_by_what_comes() -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        sent = [str(number) for number in range(150)]
+        for number in sent:
+            alice.write(f"<message to='bob@localhost'><body>{number}</body><x>{'x' * 2000}</x></message>")
+        await world.settle()
+        bob.stop_reading()
+        bob.write("<presence/>")
+        for number in range(150, 180):  # more than he may leave unread
+            to = ("bob@localhost", bob.jid)[number % 2]
+            kind = ("chat", "normal")[number // 2 % 2]
+            body = f"<body>{number}</body><x>{'x' * 3000}</x>"
+            alice.write(f"<message to='{to}' type='{kind}'>{body}</message>")
+            for _ in range(30):
+                await asyncio.sleep(0)
+            alice.pump()
+            sent.append(str(number))
+        assert not bob.closed and len(bob.transport.held) < LIMITS["write_buffer_hard"]
+        await alice.expect_nothing()
+        while bob.transport.held:
+            await read_a_little(bob)
+        await world.settle()
+        assert await bodies(bob) == sent
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
+        await chat(alice, bob.jid, "live again")
+        await read_a_little(bob)
+        assert await bodies(bob) == ["live again"]
+
+
+@pytest.mark.asyncio
+async def test_what_is_not_kept_comes_at_once_to_who_is_given_stored_messages() -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await chat(alice, "bob@localhost", *("x" * 3000 for _ in range(20)))
+        bob.stop_reading()
+        bob.write("<presence/>")
+        hint = "<no-store xmlns='urn:xmpp:hints'/>"
+        for number, (to, kind) in enumerate(
+            (to, kind) for to in ("bob@localhost", bob.jid) for kind in ("chat", "headline", "normal")
+        ):
+            what = f"<body>now {number}</body>" + ("" if kind == "headline" else hint)
+            alice.write(f"<message to='{to}' type='{kind}'>{what}</message>")
+        alice.write(f"<message to='{bob.jid}' type='groupchat'><body>now 6</body></message>")
+        for _ in range(60):
+            await asyncio.sleep(0)
+        told = bytes(bob.transport.held)
+        assert [b"now %d" % number in told for number in range(7)] == [True] * 7
+        await alice.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_what_a_slow_reader_did_not_take_is_given_to_another_resource() -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        sent = [f"{number} {'x' * 3000}" for number in range(30)]
+        await chat(alice, "bob@localhost", *sent)
+        other = await world.bind("bob")
+        bob.stop_reading()
+        bob.write("<presence/>")
+        for _ in range(30):
+            await asyncio.sleep(0)
+        other.write("<presence/>")
+        for _ in range(30):
+            await asyncio.sleep(0)
+        alice.write("<message to='bob@localhost' type='chat'><body>live</body></message>")
+        for _ in range(30):
+            await asyncio.sleep(0)
+        assert b"live" in other.raw, "who waits for the other one takes what comes"
+        bob.transport.close()
+        await world.settle()
+        assert sorted(await bodies(other)) == sorted(["live", *sent])
+
+
+class StuckStore(SqliteStore):
+    """A store that is slow to look for messages while it is told to, and takes others meanwhile."""
+
+    opened: asyncio.Event | None = None
+
+    async def scan(self, table: Table, *args: Any, **how: Any) -> Any:
+        if table.name == "offline_queue" and self.opened is not None:
+            await self.opened.wait()
+        return await super().scan(table, *args, **how)
+
+
+@pytest.mark.asyncio
+async def test_nothing_piles_up_while_the_store_is_slow() -> None:
+    store = StuckStore(":memory:")
+    async with World(plugins=("offline",), store=store) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await chat(alice, "bob@localhost", "0")
+        store.opened = asyncio.Event()
+        bob.write("<presence/>")
+        for number in range(1, 300):
+            alice.write(
+                f"<message to='{bob.jid}' type='chat'><body>{number}</body><x>{'x' * 5000}</x></message>"
+            )
+            await asyncio.sleep(0)
+        assert not alice.transport.is_reading(), "the sender waits"
+        assert sum(map(len, bob.session._out)) < 100_000
+        store.opened.set()
+        await world.settle()
+        received = await bodies(bob)
+        assert received == [str(number) for number in range(len(received))] and len(received) == 300

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from xmppd.core.later import Later
 from xmppd.core.origin import Origin, Target
 from xmppd.core.presence import Presences, address_of
 from xmppd.core.questions import Questions
@@ -225,7 +226,8 @@ class Iqs:
 
 def _reply(origin: Origin, stanza: Stanza, answer: Answer | Awaitable[Answer]) -> Awaitable[None] | None:
     if isinstance(answer, Awaitable):
-        return _reply_later(origin, stanza, answer)
+        reply = _reply_later(origin, stanza, answer)
+        return Later(reply) if answer.__class__ is Later else reply
     for each in result_of(stanza, origin.full, answer):
         origin.send(each)
     return None

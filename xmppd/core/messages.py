@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from enum import Enum
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.begun import begun
+from xmppd.core.later import Later, settled
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Sessions
@@ -57,7 +59,13 @@ TABLE: dict[tuple[Place, str], Action] = {
 (8.5.3.2.1).
 """
 
+KEEPABLE = frozenset(("normal", "chat"))
+"""The types of messages that may be kept, and that come after those that were."""
+
 MESSAGE_TYPES = frozenset(("normal", "chat", "groupchat", "headline", "error"))
+
+
+Became = Awaitable[Outcome | Drop]
 
 
 class Messages:
@@ -86,7 +94,7 @@ class Messages:
         to = stanza.to
         if not self._hooks.watches_messages:
             receiver = self._targets.get(to)  # type: ignore[arg-type]
-            if receiver is not None:
+            if receiver is not None and receiver.takes_messages:
                 receiver.send(stanza.raw)
                 return None
             live = self._live.get(to)  # type: ignore[arg-type]
@@ -109,7 +117,9 @@ class Messages:
         if self._hooks.watches_messages:
             return self._watched(origin, stanza, jid)
         outcome = self._deliver(stanza, jid)
-        return _forget(outcome) if isinstance(outcome, Awaitable) else None
+        if isinstance(outcome, Outcome):
+            return None
+        return outcome if outcome.__class__ is Later else _forget(outcome)
 
     # what becomes of a message for an account
 
@@ -124,8 +134,9 @@ class Messages:
             outcome = self._deliver(kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             return self._refused(origin, stanza, to, error)
-        if isinstance(outcome, Awaitable):
-            return self._told_later(origin, stanza, to, outcome)
+        if not isinstance(outcome, Outcome):
+            told = self._told_later(origin, stanza, to, outcome)
+            return Later(told) if outcome.__class__ is Later else told
         return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, outcome)
 
     async def _watched_later(
@@ -142,12 +153,11 @@ class Messages:
         if waiting is not None:
             await waiting
 
-    async def _told_later(
-        self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Awaitable[Outcome]
-    ) -> None:
+    async def _told_later(self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Became) -> None:
         hooks = self._hooks
         try:
             became = outcome if isinstance(outcome, Outcome) else await outcome
+            became = outcome_of(became) if isinstance(became, Drop) else became
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             waiting = self._refused(origin, stanza, to, error)
         else:
@@ -163,12 +173,12 @@ class Messages:
             raise error
         return _raise_later(waiting, error)
 
-    def _deliver(self, stanza: Stanza, to: Jid) -> Outcome | Awaitable[Outcome]:
+    def _deliver(self, stanza: Stanza, to: Jid) -> Outcome | Became:
         if to.bare not in self._live and (locating := self._sessions.locate(to.bare)) is not None:
             return self._deliver_later(stanza, to, locating)
         return self._act(stanza, to)
 
-    async def _deliver_later(self, stanza: Stanza, to: Jid, locating: Awaitable[None]) -> Outcome:
+    async def _deliver_later(self, stanza: Stanza, to: Jid, locating: Awaitable[None]) -> Outcome | Drop:
         await locating
         outcome = self._act(stanza, to)
         return outcome if isinstance(outcome, Outcome) else await outcome
@@ -184,14 +194,16 @@ class Messages:
             stanza = result
         raise unavailable()
 
-    def _act(self, stanza: Stanza, to: Jid) -> Outcome | Awaitable[Outcome]:
+    def _act(self, stanza: Stanza, to: Jid) -> Outcome | Became:
         """Do what the table says."""
         receiver = self._targets.get(to.full) if to.resource else None
-        if receiver is not None:
-            receiver.send(stanza.raw)
-            return Outcome.DELIVERED
         live = self._live.get(to.bare)
         kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
+        if receiver is not None:
+            if not receiver.takes_messages and kind in KEEPABLE:
+                return self._keep(to.bare, stanza)
+            receiver.send(stanza.raw)
+            return Outcome.DELIVERED
         match self._action(to, live, kind):
             case Action.TOP if live is not None:
                 self._copy(live.targets, stanza.raw)
@@ -209,11 +221,11 @@ class Messages:
     def _action(jid: Jid, live: LiveAccount | None, kind: str) -> Action:
         if jid.resource and kind != "chat":
             return TABLE[Place.RESOURCE, kind]
-        ready = live is not None and live.targets
+        ready = live is not None and (live.targets or kind not in KEEPABLE)
         return TABLE[Place.READY if ready else Place.ABSENT, kind]
 
     @staticmethod
-    def _copy(receivers: tuple[Target, ...], data: bytes) -> None:
+    def _copy(receivers: Sequence[Target], data: bytes) -> None:
         if len(receivers) > FEW:
             for receiver in receivers:
                 receiver.send_copy(data)
@@ -221,26 +233,34 @@ class Messages:
             for receiver in receivers:
                 receiver.send(data)
 
-    async def _keep(self, account: str, stanza: Stanza) -> Outcome:
-        """Offer a message for nobody to the plugins that keep such; durable when this returns (XEP-0160)."""
+    def _keep(self, account: str, stanza: Stanza) -> Outcome | Became:
+        """Offer a message for nobody to the plugins that keep such; durable when this is done (XEP-0160)."""
+        kept = begun(self._claimed(account, stanza))
+        return kept if isinstance(kept, Outcome | Later) else settled(kept)
+
+    async def _claimed(self, account: str, stanza: Stanza) -> Outcome | Later:
         exists = self._accounts.exists(account)
         if not (exists if isinstance(exists, bool) else await exists):
             raise unavailable()
         for claim in self._hooks.message_unclaimed_filter:
             result = claim(account, stanza)
-            if isinstance(result, Awaitable):
+            if not isinstance(result, Stanza | Drop | Later):
                 result = await result
             if isinstance(result, Drop):
                 return outcome_of(result)
+            if isinstance(result, Later):
+                return result
             stanza = result
         live = self._live.get(account)
-        if live is not None and live.targets:  # somebody came while we asked
-            self._copy(live.targets, stanza.raw)
-            return Outcome.DELIVERED
-        raise unavailable()
+        # Somebody came while we asked; or this is nothing to be kept, and is not to be held back either.
+        present = live.targets or [s for s in live.available if s.priority >= 0] if live is not None else ()
+        if not present:
+            raise unavailable()
+        self._copy(present, stanza.raw)
+        return Outcome.DELIVERED
 
 
-async def _forget(outcome: Awaitable[Outcome]) -> None:
+async def _forget(outcome: Became) -> None:
     await outcome
 
 

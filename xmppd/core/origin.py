@@ -28,7 +28,8 @@ class Origin(Protocol):
 class Target(Protocol):
     """What routing finds for a full JID, and among the resources of an account.
 
-    `presence` is None while it is not available, `priority` that of its presence (RFC 6121 4.7.2.3).
+    `presence` is None while it is not available, `priority` that of its presence (RFC 6121 4.7.2.3),
+    `takes_messages` False while messages are to be kept for it.
     """
 
     @property
@@ -39,6 +40,9 @@ class Target(Protocol):
 
     @property
     def priority(self) -> int: ...
+
+    @property
+    def takes_messages(self) -> bool: ...
 
     def send(self, data: bytes) -> None:
         """Take one whole stanza."""

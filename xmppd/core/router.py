@@ -10,6 +10,7 @@ from xmppd import ns
 from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
+from xmppd.core.later import Later
 from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
 from xmppd.core.presence import Presences, address_of
@@ -63,7 +64,7 @@ class Router:
 
     def take(self, session: Session, stanza: Stanza) -> Waiting:
         """Process one stanza as a client wrote it. What is returned must be awaited before the session's next
-        one.
+        one, unless it is a Later.
 
         Both raise StreamError, and nothing else: for what may not be sent on a bound stream (RFC 6120
         4.9.3.24), and when a plugin wants the stream ended.
@@ -75,7 +76,10 @@ class Router:
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
             self._refuse(session, stanza, error)
             return None
-        return None if waiting is None else self._finish(session, stanza, waiting)
+        if waiting is None:
+            return None
+        rest = self._finish(session, stanza, waiting)
+        return Later(rest, len(stanza.raw)) if waiting.__class__ is Later else rest
 
     def act(self, session: Session, stanza: Stanza) -> Waiting:
         """The same, whose refusals are raised: what is done in a session's name is told to who does it."""
@@ -186,13 +190,18 @@ class Router:
             if not isinstance(result, Stanza):
                 if isinstance(result, Drop):
                     return None
+                if isinstance(result, Later):
+                    return result
                 rest = (), filters[index + 1 :], signals
                 return self._filtered_later(session, result, rest, then)
             if result is not stanza:
                 stanza = self._intake.resealed(session, result)
         waiting = then(session, stanza)
         if waiting is not None:
-            return self._signal_later(session, stanza, waiting, signals)
+            if not signals:
+                return waiting
+            told = self._signal_later(session, stanza, waiting, signals)
+            return Later(told) if waiting.__class__ is Later else told
         return self._hooks.tell(signals, session, stanza) if signals else None
 
     async def _policed_later(

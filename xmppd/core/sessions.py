@@ -40,6 +40,8 @@ class Session:
     here. `message_head` and its like are what its stanzas begin with: the start tag with `from` and the
     stream's `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
+    `takes_messages` is False while stored messages are handed over: what comes is stored behind them.
+
     While it is detached (`detach`, `attach`) and when it is over its `connection` is NOWHERE.
     """
 
@@ -68,6 +70,7 @@ class Session:
         "resource",
         "since",
         "slots",
+        "takes_messages",
     )
 
     def __init__(
@@ -95,6 +98,7 @@ class Session:
         self.has_roster = False
         self.directed: set[str] | None = None
         self.slots: dict[str, Any] | None = None
+        self.takes_messages = True
         self._cork = cork
         self._is_patient = False
         self._bursts: Bursts | None = None
@@ -116,6 +120,14 @@ class Session:
 
     def _crowded(self) -> None:
         self.connection.close(StreamError("resource-constraint", "Too much came before the session began."))
+
+    def take_messages(self, now: bool) -> None:
+        """Whether messages are sent to it. While they are not, they are kept as if nobody were there
+        (XEP-0160), and what cannot be kept comes all the same.
+        """
+        if self.takes_messages is not now:
+            self.takes_messages = now
+            self.live.refresh()
 
     # its wire
 
@@ -247,24 +259,6 @@ class Session:
         bursts.is_due = True
         self._cork.add_giver(self)
 
-    def hold(self) -> list[bytes]:
-        """Queue what is sent from now on and write none of it until `resume`; returns what was queued before.
-        For what has to be looked up and comes first. One at a time, and not for long: nothing bounds it.
-        """
-        assert not self._is_held, f"{self.full} is held already"
-        before, self._out = self._out, []
-        self._is_held = True
-        return before
-
-    def overtake(self, stanzas: Sequence[bytes]) -> None:
-        """Write before what is held."""
-        if stanzas:
-            self.connection.write_all(stanzas)
-
-    def resume(self, before: Sequence[bytes]) -> None:
-        """Write these stanzas, and then what was held."""
-        self._write_on([*before, *self._out])
-
     def broadcast_of(self, stanza: Stanza) -> Broadcast:
         """An undirected presence of this session, ready to be copied."""
         head = self.presence_head
@@ -298,8 +292,9 @@ class LiveAccount:
     def refresh(self) -> None:
         """Recompute `available` and `targets` after a session's presence or priority changed."""
         self.available = tuple(s for s in self.sessions.values() if s.presence is not None)
-        top = max((s.priority for s in self.available), default=-1)
-        self.targets = tuple(s for s in self.available if s.priority == top) if top >= 0 else ()
+        takers = [s for s in self.available if s.takes_messages]
+        top = max((s.priority for s in takers), default=-1)
+        self.targets = tuple(s for s in takers if s.priority == top) if top >= 0 else ()
 
     def update_roster(self, roster: Roster) -> None:
         """Hold this roster unless a newer one is held."""

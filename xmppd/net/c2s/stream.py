@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xmppd import ns
+from xmppd.core.later import Later, Line
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
 from xmppd.net.pace import FEW, Pause, TokenBucket, paced
@@ -45,6 +46,7 @@ class Stream:
         "_awaited",
         "_backlog",
         "_bucket",
+        "_line",
         "_negotiation",
         "_service",
         "_waiting",
@@ -69,6 +71,7 @@ class Stream:
         self._service = service
         self._negotiation: Negotiation | None = Negotiation()
         self._bucket: TokenBucket | None = None
+        self._line: Line | None = None
         self._awaited: list[Awaitable[None]] | None = None
         self._backlog: Iterator[Event | Pause] | None = None
         self._waiting = False
@@ -165,13 +168,19 @@ class Stream:
         try:
             for event in events:
                 if event.__class__ is Stanza and session is not None and event.kind not in taken:
-                    waiting = route(session, event)
+                    if self._line is not None and event.kind == "iq":
+                        waiting = self._ask(session, event)
+                    else:
+                        waiting = route(session, event)
                 else:
                     waiting = self._meet(event)
                 session = self.session
                 if waiting is not None:
-                    self._wait(waiting, events)
-                    return
+                    if waiting.__class__ is Later:
+                        waiting = self._follow(waiting)
+                    if waiting is not None:
+                        self._wait(waiting, events)
+                        return
                 if link.ending_since is not None:
                     return
                 if link.clogged:
@@ -181,6 +190,28 @@ class Stream:
             self.fail(error)
         except Exception as error:  # noqa: BLE001 - a mistake of ours ends this stream, and no other
             self._give_up(error)
+
+    def _follow(self, later: Later) -> Waiting:
+        """Read on while the end of this is awaited; what to wait for first when too much is under way."""
+        if self._line is None:
+            self._line = Line()
+        return self._line.add(later, self._service.spawn, self._outcome)
+
+    def _ask(self, session: Session, iq: Stanza) -> Waiting:
+        """An answer tells that all that was sent before is done: so a request waits for it."""
+        assert self._line is not None
+        rest = self._line.until(0)
+        if rest is None:
+            return self._service.route(session, iq)
+        return self._ask_later(session, iq, rest)
+
+    async def _ask_later(self, session: Session, iq: Stanza, rest: Awaitable[None]) -> None:
+        await rest
+        waiting = self._service.route(session, iq)
+        if waiting.__class__ is Later:
+            waiting = self._follow(waiting)
+        if waiting is not None:
+            await waiting
 
     def _wait(self, waiting: Awaitable[None], rest: Iterator[Event | Pause]) -> None:
         """Stop reading until a handler is done, then go on with what was read before."""
@@ -287,7 +318,7 @@ class Stream:
         if isinstance(event, StreamOpen):
             self._open(event)
         elif isinstance(event, StreamClose):
-            self.fail(None)
+            return self._closed_by_client()
         elif isinstance(event, Pause):
             self.link.heard = self._service.tempo.clock()  # it is we who do not listen
             return self._service.tempo.turns.rest(event.seconds)
@@ -300,6 +331,17 @@ class Stream:
         if self.session is not None:
             return rows.bound[stanza.kind](self, stanza)
         return rows.negotiator(self, stanza)(self, stanza)
+
+    def _closed_by_client(self) -> Waiting:
+        """The end comes after all that the client sent before."""
+        if self._line is not None and (rest := self._line.until(0)) is not None:
+            return self._close_later(rest)
+        self.fail(None)
+        return None
+
+    async def _close_later(self, rest: Awaitable[None]) -> None:
+        await rest
+        self._closed_by_client()
 
     def _open(self, opening: StreamOpen) -> None:
         """Answer a stream header with ours and the features of the moment (RFC 6120 4.3)."""

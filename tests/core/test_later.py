@@ -1,0 +1,87 @@
+"""What is under way of one sender: in order, bounded, by one task."""
+
+import asyncio
+
+import pytest
+
+from xmppd.core.later import BYTES, MANY, Later, Line
+
+pytestmark = pytest.mark.asyncio
+
+
+class Sender:
+    """Puts things on a line; `done` are the ends in their order."""
+
+    def __init__(self):
+        self.line = Line()
+        self.ends = []
+        self.done = []
+        self.tasks = []
+
+    def send(self, size=0):
+        end = asyncio.get_running_loop().create_future()
+        self.ends.append(end)
+        return self.line.add(Later(end, size), self.spawn, self.settle)
+
+    def spawn(self, work):
+        self.tasks.append(asyncio.create_task(work))
+
+    async def settle(self, later):
+        self.done.append(await later)
+
+    async def end(self, number):
+        self.ends[number].set_result(number)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+async def test_they_end_in_order_by_one_task_and_a_new_one_begins_when_all_have_ended():
+    sender = Sender()
+    assert [sender.send() for _ in range(3)] == [None] * 3
+    await sender.end(2)
+    await sender.end(1)
+    assert sender.done == [] and len(sender.tasks) == 1
+    await sender.end(0)
+    assert sender.done == [0, 1, 2] and sender.tasks[0].done()
+    sender.send()
+    await sender.end(3)
+    assert sender.done == [0, 1, 2, 3] and len(sender.tasks) == 2
+
+
+async def test_one_too_many_has_to_wait_for_the_first():
+    sender = Sender()
+    for _ in range(MANY - 1):
+        assert sender.send() is None
+    room = sender.send()
+    assert room is not None and not room.done()
+    await sender.end(5)
+    assert not room.done()
+    await sender.end(0)
+    assert room.done()
+
+
+async def test_bytes_are_bounded_too():
+    sender = Sender()
+    assert sender.send(BYTES) is None
+    room = sender.send(1)
+    assert room is not None
+    await sender.end(0)
+    assert room.done()
+
+
+async def test_one_may_wait_for_all():
+    sender = Sender()
+    assert sender.line.until(0) is None
+    sender.send()
+    sender.send()
+    rest = sender.line.until(0)
+    await sender.end(0)
+    assert not rest.done()
+    await sender.end(1)
+    assert rest.done() and sender.line.until(0) is None
+
+
+async def test_who_does_not_know_it_awaits_it_like_anything_else():
+    end = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(end.set_result, 7)
+    assert await Later(end) == 7

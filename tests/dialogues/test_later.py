@@ -1,0 +1,210 @@
+"""Messages of one sender whose end is awaited side by side: order holds, and nobody is told too early."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmppd import ns
+from xmppd.core.later import MANY
+from xmppd.errors import StanzaError, StoreUnavailable, StreamError
+from xmppd.store.sqlite.store import SqliteStore
+from xmppd.store.table import Table
+from xmppd.testing import Client, World, refusal
+
+pytestmark = pytest.mark.asyncio
+
+PING = f"<iq type='get' id='ping'><query xmlns='{ns.ROSTER}'/></iq>"
+
+
+class HeldStore(SqliteStore):
+    """A store that takes messages and does not write them yet; `failing` says which fail."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.held: list[tuple[asyncio.Future[None], str]] = []
+        self.failing: Callable[[bytes], Exception | None] = lambda stanza: None
+
+    async def put(self, table: Table, row: Any, **how: Any) -> None:
+        if table.name == "offline_queue":
+            gate = asyncio.get_running_loop().create_future()
+            self.held.append((gate, row["id"]))
+            await gate
+            if error := self.failing(row["stanza"]):
+                raise error
+        await super().put(table, row, **how)
+
+    async def let_go(self, world: World, *numbers: int) -> None:
+        for number in numbers or range(len(self.held)):
+            gate = self.held[number][0]
+            if not gate.done():
+                gate.set_result(None)
+        await turns(world)
+
+
+async def turns(world: World) -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+        for client in world.clients:
+            client.pump()
+
+
+async def chat(world: World, client: Client, *texts: str) -> None:
+    for text in texts:
+        client.write(f"<message to='bob@localhost' id='{text}' type='chat'><body>{text}</body></message>")
+    await turns(world)
+
+
+async def test_messages_of_one_sender_are_under_way_together_and_kept_in_order() -> None:
+    store = HeldStore()
+    async with World(plugins=("offline",), store=store) as world:
+        alice, carol = await world.login("alice"), await world.login("carol")
+        await chat(world, alice, "1", "2", "3")
+        assert len(store.held) == 3
+        alice.write(f"<message to='{carol.jid}'><body>live</body></message>")
+        await turns(world)
+        assert b"live" in carol.raw, "what others get does not wait"
+        alice.write(PING)
+        await turns(world)
+        await store.let_go(world, 2, 1)
+        assert b"id='ping'" not in alice.raw, "an answer says that all before is done"
+        await store.let_go(world)
+        assert b"id='ping'" in alice.raw
+        bob = await world.bind("bob")
+        await bob.send("<presence/>")
+        assert [s.get("id") for s in await bob.receive_all() if s.get("id")] == ["1", "2", "3"]
+
+
+async def test_a_sender_waits_when_too_many_are_under_way() -> None:
+    store = HeldStore()
+    async with World(plugins=("offline",), store=store) as world:
+        alice = await world.login("alice")
+        await chat(world, alice, *map(str, range(MANY + 5)))
+        assert len(store.held) == MANY and not alice.transport.is_reading()
+        await store.let_go(world, 0)
+        assert len(store.held) == MANY + 1
+        for _ in range(10):
+            await store.let_go(world)
+        await world.settle()
+        assert alice.transport.is_reading() and len(store.held) == MANY + 5
+
+
+async def test_what_fails_is_refused_in_its_turn_and_nothing_else() -> None:
+    store = HeldStore()
+    async with World(plugins=("offline",), store=store) as world:
+        alice = await world.login("alice")
+        store.failing = lambda stanza: StoreUnavailable("full") if b"<body>2<" in stanza else None
+        await chat(world, alice, "1", "2", "3")
+        await store.let_go(world)
+        await world.settle()
+        refused = await alice.receive()
+        assert refusal(refused) == "wait resource-constraint" and refused.get("id") == "2"
+        await alice.expect_nothing()
+        bob = await world.bind("bob")
+        await bob.send("<presence/>")
+        assert [s.get("id") for s in await bob.receive_all() if s.get("id")] == ["1", "3"]
+
+
+async def test_the_end_of_a_stream_comes_after_what_was_sent_before_it() -> None:
+    store = HeldStore()
+    async with World(plugins=("offline",), store=store) as world:
+        alice = await world.login("alice")
+        store.failing = lambda stanza: StoreUnavailable("full")
+        await chat(world, alice, "1")
+        alice.write("</stream:stream>")
+        await turns(world)
+        assert not alice.raw.endswith(b"</stream:stream>")
+        await store.let_go(world)
+        await world.settle()
+        assert b"resource-constraint" in alice.raw and alice.raw.endswith(b"</stream:stream>")
+
+
+async def test_who_breaks_off_has_what_he_sent_kept() -> None:
+    store = HeldStore()
+    async with World(plugins=("offline",), store=store) as world:
+        alice = await world.login("alice")
+        await chat(world, alice, "1", "2")
+        alice.transport.close()
+        await turns(world)
+        await store.let_go(world)
+        bob = await world.bind("bob")
+        await bob.send("<presence/>")
+        assert [s.get("id") for s in await bob.receive_all() if s.get("id")] == ["1", "2"]
+
+
+async def test_a_shutdown_waits_for_what_is_under_way() -> None:
+    store = HeldStore()
+    async with World(plugins=("offline",), store=store) as world:
+        alice = await world.login("alice")
+        await chat(world, alice, "1")
+        asyncio.get_running_loop().call_later(0.05, store.held[0][0].set_result, None)
+        world.app.service.shut_down()
+        await world.app.jobs.drain(5.0)
+        kept = await world.plugin("offline").queue.scan("bob@localhost")
+        assert len(kept.rows) == 1
+
+
+TEXT = '''
+"""Returns what is finished later."""
+
+import asyncio
+
+from xmppd import hooks
+from xmppd.errors import StreamError
+from xmppd.plugin import Element, Later, Plugin, Request, StanzaError, element, iq_get
+
+class Slow(Plugin):
+    async def start(self):
+        self.ends = []
+
+    def _later(self):
+        end = asyncio.get_running_loop().create_future()
+        self.ends.append(end)
+        return Later(end)
+
+    @hooks.message_sent.at(hooks.FILTER)
+    def take(self, session, message):
+        return self._later() if b"slow" in message.raw else message
+
+    @iq_get("{urn:x}slow")
+    def answer(self, request):
+        return self._later()
+'''.replace("", "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "slow.py").write_text(TEXT)
+    return tmp_path
+
+
+async def test_filters_and_handlers_may_finish_later(folder: Path) -> None:
+    async with World(plugins=("slow",), plugin_folders=(folder,)) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        ends = world.plugin("slow").ends
+        alice.write(f"<message to='{bob.jid}' id='a'><body>slow</body></message>")
+        alice.write(f"<message to='{bob.jid}' id='b'><body>quick</body></message>")
+        alice.write("<iq type='get' id='q' to='localhost'><slow xmlns='urn:x'/></iq>")
+        await turns(world)
+        assert b"quick" in bob.raw and len(ends) == 1, "the request waits for what was before it"
+        ends[0].set_exception(StanzaError("not-allowed"))
+        await turns(world)
+        assert refusal(alice._inbox.popleft()) == "cancel not-allowed"
+        alice.write(f"<message to='{bob.jid}' id='c'><body>quicker</body></message>")
+        await turns(world)
+        assert b"quicker" in bob.raw and b"id='q'" not in alice.raw
+        ends[1].set_result(None)
+        await world.settle()
+        assert b"id='q'" in alice.raw
+
+
+async def test_a_stream_error_that_comes_later_ends_the_stream(folder: Path) -> None:
+    async with World(plugins=("slow",), plugin_folders=(folder,)) as world:
+        alice = await world.login("alice")
+        alice.write("<message to='bob@localhost'><body>slow</body></message>")
+        await turns(world)
+        world.plugin("slow").ends[0].set_exception(StreamError("policy-violation"))
+        await alice.expect_closed("policy-violation")
+        assert alice.jid not in world.app.sessions.by_full
