@@ -56,7 +56,7 @@ class Jid:
         return _assemble(
             _local(local) if local else "",
             _domain(domain),
-            _resource(resource) if resource else "",
+            prepare_resource(resource) if resource else "",
         )
 
     @property
@@ -66,7 +66,7 @@ class Jid:
 
     def with_resource(self, resource: str) -> Jid:
         """The same account's (or domain's) address with this resource; JidError if it cannot be one."""
-        return _assemble(self.local, self.domain, _resource(resource))
+        return _assemble(self.local, self.domain, prepare_resource(resource))
 
     def __str__(self) -> str:
         return self.full
@@ -89,7 +89,7 @@ def _parse(text: str) -> Jid:
     return _assemble(
         _local(local) if at else "",
         _domain(domain),
-        _resource(resource) if slash else "",
+        prepare_resource(resource) if slash else "",
     )
 
 
@@ -116,8 +116,8 @@ def _local(text: str) -> str:
     return local
 
 
-def _resource(text: str) -> str:
-    """RFC 7622 3.4: OpaqueString."""
+def prepare_resource(text: str) -> str:
+    """A resource, normalised (RFC 7622 3.4: OpaqueString); JidError if it cannot be one."""
     if _USUAL_RESOURCE.fullmatch(text):
         return _bounded(text, "resource")
     return _enforced(_OPAQUE, text, "resource")

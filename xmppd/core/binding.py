@@ -13,7 +13,7 @@ from xmppd.core.presence import Presences
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError, StreamError
 from xmppd.hooks import Hooks
-from xmppd.jid import MAX_BYTES, Jid
+from xmppd.jid import MAX_BYTES, prepare_resource
 from xmppd.stream.sasl import Login
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Binding:
     def bind(self, login: Login, wanted: str, connection: Connection, lang: str) -> Session:
         """A new session; `wanted` may be empty. StanzaError resource-constraint (RFC 6120 7.6.2.1)."""
         account = login.account
-        resource = conforming(account, wanted) or secrets.token_urlsafe(9)
+        resource = conforming(wanted) or secrets.token_urlsafe(9)
         held = self._sessions.by_full.get(f"{account}/{resource}")
         if held is not None:
             if self.rules.replace:
@@ -80,12 +80,12 @@ class Binding:
             self._spawn(self._hooks.tell_in_order(self._hooks.session_closed_signal, session))
 
 
-def conforming(account: str, wanted: str) -> str:
+def conforming(wanted: str) -> str:
     """The resource that is wanted, cut when it is too long; "" when it cannot be one (RFC 6120 7.7.2.1)."""
     if not wanted:
         return ""
     short = wanted if len(wanted) <= MAX_BYTES // 4 else wanted.encode()[:MAX_BYTES].decode(errors="ignore")
     try:
-        return Jid.parse(account).with_resource(short).resource
+        return prepare_resource(short)
     except JidError:
         return ""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from xmppd.errors import StoreBug, StoreUnavailable
 from xmppd.store.table import Key, Table
@@ -52,16 +51,14 @@ class OpenTables(Generic[OpenT]):
         return opened
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """One end of a range of clustering prefixes."""
 
     operator: Literal[">=", ">", "<=", "<"]
     values: Key
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """The rows of one partition that a page is cut from; `kind` marks the tokens of its pages."""
 
     bounds: tuple[Bound, ...]
@@ -73,7 +70,7 @@ def range_of(shape: Shape, bounds: tuple[Key | None, Key | None], reverse: bool,
     """The range between two prefixes, from behind the page that the token ends; StoreBug for wrong ones."""
     table = shape.table
     ascending = table.descending == reverse
-    start, end = (shape.prefix(bound or ()) for bound in bounds)
+    start, end = (shape.prefix(bound) if bound else () for bound in bounds)
     lower, upper = Bound(">=", start), Bound("<=", end)
     kind = "+" if ascending else "-"
     if page is not None:

@@ -123,12 +123,13 @@ class Shape:
         self.plain = tuple(column for column in table.columns if column not in table.key)
         self._checks = {column: self._check(column) for column in (*table.key, *self.plain, *table.static)}
         self._key_checks = tuple(self._checks[column] for column in table.key)
+        self._cluster_checks = tuple(self._checks[column] for column in table.cluster)
 
     def key(self, key: Key) -> Key:
         """The values of a whole key."""
         if len(key) != len(self._key_checks):
             raise StoreBug(f"table {self.table.name}: a key is {self.table.key}, not {len(key)} values")
-        return tuple(check(value) for check, value in zip(self._key_checks, key, strict=True))
+        return tuple([check(value) for check, value in zip(self._key_checks, key, strict=True)])
 
     def keys(self, values: Sequence[Value]) -> list[Key]:
         """Whole keys, of one value each."""
@@ -142,15 +143,15 @@ class Shape:
         if len(partition) != len(self.table.partition):
             wrong = f"a partition key is {self.table.partition}, not {len(partition)} values"
             raise StoreBug(f"table {self.table.name}: {wrong}")
-        return tuple(check(value) for check, value in zip(self._key_checks, partition, strict=False))
+        return tuple([check(value) for check, value in zip(self._key_checks, partition, strict=False)])
 
     def prefix(self, prefix: Key) -> Key:
         """The values of some first clustering columns."""
-        checks = self._key_checks[len(self.table.partition) :]
+        checks = self._cluster_checks
         if len(prefix) > len(checks):
             wrong = f"clustering columns are {self.table.cluster}, not {len(prefix)} values"
             raise StoreBug(f"table {self.table.name}: {wrong}")
-        return tuple(check(value) for check, value in zip(checks, prefix, strict=False))
+        return tuple([check(value) for check, value in zip(checks, prefix, strict=False)])
 
     def cluster(self, cluster: Key) -> Key:
         """The values of all clustering columns."""

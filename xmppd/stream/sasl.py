@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from xmppd.errors import JidError, SaslError, StoreError
@@ -168,7 +168,7 @@ class Authenticator:
         usable = [m for m in mechanisms if (channel.secure or not m.needs_tls) and m.available(channel)]
         usable.sort(key=lambda mechanism: -mechanism.priority)
         offered = tuple(mechanism.name for mechanism in usable)
-        self.channel = replace(channel, offered=offered)
+        self.channel = Channel(channel.domain, channel.secure, channel.bindings, offered, channel.peer)
 
     def mechanisms(self) -> tuple[str, ...]:
         """The names to advertise, the preferred one first (RFC 6120 6.3.3)."""

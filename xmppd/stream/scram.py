@@ -282,7 +282,7 @@ def _proof_matches(algorithm: str, stored: bytes, message: bytes, proof_text: st
         return False
     if len(proof) != len(signature):
         return False
-    key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
+    key = (int.from_bytes(proof) ^ int.from_bytes(signature)).to_bytes(len(signature))
     return hmac.compare_digest(hashlib.new(algorithm, key).digest(), stored)
 
 

@@ -70,6 +70,12 @@ class Header:
 
 def read_header(data: bytes, start: int, limits: Limits) -> Header | None:
     """The header at `start` of `data`, None when it is not complete; StreamError for all that is not one."""
+    if start == 0 and len(data) <= REMEMBERED_BYTES:
+        return _read_remembered(data, limits)
+    return _read(data, start, limits)
+
+
+def _read(data: bytes, start: int, limits: Limits) -> Header | None:
     at = _skip_declaration(data, start)
     if at is not None:
         tag = _begun_header(data, at)
@@ -78,6 +84,12 @@ def read_header(data: bytes, start: int, limits: Limits) -> Header | None:
     if len(data) - start > limits.header_bytes:
         raise StreamError("policy-violation", "stream header too big")
     return None
+
+
+@lru_cache(maxsize=256)
+def _read_remembered(data: bytes, limits: Limits) -> Header | None:
+    """Nearly every client sends the same header as many others, each twice, and nothing behind it."""
+    return _read(data, 0, limits)
 
 
 def _skip_declaration(data: bytes, start: int) -> int | None:
@@ -126,12 +138,11 @@ def _begun_header(data: bytes, at: int) -> re.Match[bytes] | None:
 
 def _parse(tag: re.Match[bytes], limits: Limits) -> Header:
     check_attributes(tag[2], limits)
-    read = _read_remembered if len(tag[0]) <= REMEMBERED_BYTES else _read
-    event, context = read(tag[0], tag[1])
+    event, context = _meaning(tag[0], tag[1])
     return Header(event, context, tag.end(), bool(tag[3]))
 
 
-def _read(tag: bytes, written: bytes) -> tuple[StreamOpen, Context]:
+def _meaning(tag: bytes, written: bytes) -> tuple[StreamOpen, Context]:
     declared: dict[str, str] = {}
     found: list[tuple[str, dict[str, str]]] = []
     parser = ParserCreate("utf-8", SEPARATOR)
@@ -144,10 +155,6 @@ def _read(tag: bytes, written: bytes) -> tuple[StreamOpen, Context]:
     name, attrs = found[0]
     _check_namespaces(name, declared)
     return StreamOpen(attrs), _context(written, declared)
-
-
-_read_remembered = lru_cache(maxsize=256)(_read)
-"""Nearly every client sends the same header as many others, and each one twice."""
 
 
 def _check_namespaces(name: str, declared: dict[str, str]) -> None:

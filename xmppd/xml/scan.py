@@ -71,7 +71,7 @@ class Scanner:
     def feed(self, data: bytes) -> list[Event]:
         """What these bytes complete, in order. A StreamError is the last element, and the end of reading."""
         events: list[Event] = []
-        if self._is_over:
+        if self._is_over or (not data and not self._buffer):
             return events
         try:
             if self._frame is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from xmppd.store._opened import Bound
 from xmppd.store.table import ColumnType, Key, Row, Table, Value
@@ -40,6 +41,18 @@ def _marks(names: Sequence[str]) -> str:
     return f"({', '.join('?' * len(names))})"
 
 
+class Beside(NamedTuple):
+    """Columns whose values are the same in every row of a SELECT, behind the others, and their parameters.
+    Read by the same statement, they are of the same state, which takes a transaction otherwise.
+    """
+
+    text: str
+    values: Key
+
+
+NOTHING = Beside("", ())
+
+
 class SqlTable:
     """One table of SQLite and the statements on it, whose texts are made once."""
 
@@ -60,7 +73,7 @@ class SqlTable:
         self.columns = self.key + self.plain
         self.types = columns
         self.descending = descending
-        self._flags = tuple(column for column in self.columns if columns[column] == "bool")
+        self.flags = tuple(column for column in self.columns if columns[column] == "bool")
         self._upsert = lru_cache(256)(self._upsert_text)
         self._range = lru_cache(256)(self._range_text)
         self.select = lru_cache(256)(self._select_text)
@@ -68,6 +81,8 @@ class SqlTable:
         self.delete_row = f'DELETE FROM "{name}" WHERE {self._equal(self.key)}'
         self.delete_through = lru_cache(8)(self._delete_through)
         self.delete_partition = f'DELETE FROM "{name}" WHERE {self._equal(self.partition)}'
+        row = f'FROM "{name}" WHERE {self._equal(self.key)} AND {_LIVE}'
+        self._beside = "".join(f', (SELECT "{column}" {row})' for column in self.plain)
         keys, expired = quoted(self.key), f'"{EXPIRES}" <= ? LIMIT ?'
         self.purge = f'DELETE FROM "{name}" WHERE ({keys}) IN (SELECT {keys} FROM "{name}" WHERE {expired})'
 
@@ -128,6 +143,7 @@ class SqlTable:
         ascending: bool,
         limit: int,
         ends: bool = False,
+        beside: Beside = NOTHING,
     ) -> Statement:
         """Rows in the order of the whole key; an empty `partition` means all. Limit -1: no limit.
 
@@ -135,9 +151,12 @@ class SqlTable:
         """
         shape = tuple((bound.operator, len(bound.values)) for bound in bounds)
         values = [value for bound in bounds for value in bound.values]
-        return self._range(len(partition), shape, ascending, ends), (*partition, *values, now, limit)
+        text = self._range(len(partition), shape, ascending, ends, beside.text)
+        return text, (*beside.values, *partition, *values, now, limit)
 
-    def _range_text(self, fixed: int, shape: tuple[tuple[str, int], ...], ascending: bool, ends: bool) -> str:
+    def _range_text(
+        self, fixed: int, shape: tuple[tuple[str, int], ...], ascending: bool, ends: bool, beside: str
+    ) -> str:
         columns = (*self.columns, EXPIRES) if ends else self.columns
         after = self.key[fixed:]
         where = [f'"{column}" = ?' for column in self.key[:fixed]]
@@ -146,13 +165,19 @@ class SqlTable:
         ]
         order = ", ".join(f'"{column}" {"ASC" if ascending else "DESC"}' for column in self.key)
         return (
-            f'SELECT {quoted(columns)} FROM "{self.name}" WHERE {" AND ".join([*where, _LIVE])} '
+            f'SELECT {quoted(columns)}{beside} FROM "{self.name}" WHERE {" AND ".join([*where, _LIVE])} '
             f"ORDER BY {order} LIMIT ?"
         )
 
-    def _select_text(self, columns: tuple[str, ...]) -> str:
-        """Some columns of one row; parameters are its key and the time."""
-        return f'SELECT {quoted(columns)} FROM "{self.name}" WHERE {self._equal(self.key)} AND {_LIVE}'
+    def _select_text(self, columns: tuple[str, ...], beside: str = "") -> str:
+        """Some columns of one row; parameters are those of what stands beside them, its key and the time."""
+        return (
+            f'SELECT {quoted(columns)}{beside} FROM "{self.name}" WHERE {self._equal(self.key)} AND {_LIVE}'
+        )
+
+    def beside(self, key: Key, now: float) -> Beside:
+        """The plain columns of one row of this table beside the rows of another."""
+        return Beside(self._beside, (*key, now) * len(self.plain))
 
     def _select_keys(self, count: int) -> str:
         """Rows by so many keys of one column; the last parameter is the time."""
@@ -166,11 +191,15 @@ class SqlTable:
         some = self.cluster[:count]
         return f"{self.delete_partition} AND ({quoted(some)}) <= ({', '.join('?' * count)})"
 
-    def fetch(self, cursor: sqlite3.Cursor, columns: tuple[str, ...], select: Statement) -> list[Row]:
-        """The rows that a SELECT of `columns` finds."""
+    def fetch(
+        self, cursor: sqlite3.Cursor, columns: tuple[str, ...], select: Statement, flags: Sequence[str] = ()
+    ) -> list[Row]:
+        """The rows that a SELECT of `columns` finds; `flags` are columns of type bool that are not of this
+        table.
+        """
         found = cursor.execute(*select).fetchall()
         rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in found]
-        for column in self._flags:
+        for column in (*self.flags, *flags):
             if column in columns:
                 for row in rows:
                     if (value := row[column]) is not None:

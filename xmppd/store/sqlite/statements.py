@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from typing import NamedTuple
 
 from xmppd.errors import StoreBug
 from xmppd.store._opened import Bound, range_of
-from xmppd.store.sqlite.layout import Layout, Statement
+from xmppd.store.sqlite.layout import NOTHING, Beside, Layout, Statement
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
 
@@ -53,9 +54,10 @@ class Write:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """A checked scan: what to ask for, how many rows to give, and what marks the tokens of its pages."""
+class Scan(NamedTuple):
+    """A checked scan: what to ask for, how many rows to give, and what marks the tokens of its pages. Without
+    a partition it is of all.
+    """
 
     partition: Key
     select: Statement
@@ -83,6 +85,8 @@ class OpenTable:
         self.layout = Layout(table)
         self._rows = self.layout.rows
         self._static = self.layout.static
+        self._whole = self._rows.columns + (self._static.plain if self._static is not None else ())
+        self._flags = self._static.flags if self._static is not None else ()
         self._checks = lru_cache(256)(self.shape.row_checks)
 
     def release(self) -> None:
@@ -208,8 +212,9 @@ class OpenTable:
 
     def get(self, cursor: sqlite3.Cursor, key: Key, now: float) -> Row | None:
         """One row by its checked key."""
-        partition = key[: len(self.declaration.partition)]
-        rows = self._fetch(cursor, partition, (self._rows.select(self._rows.columns), (*key, now)), now)
+        beside = self._beside(key[: len(self.declaration.partition)], now)
+        select = self._rows.select(self._rows.columns, beside.text), (*beside.values, *key, now)
+        rows = self._rows.fetch(cursor, self._whole, select, self._flags)
         return rows[0] if rows else None
 
     def get_many(self, cursor: sqlite3.Cursor, keys: Sequence[Value], now: float) -> list[Row | None]:
@@ -239,7 +244,14 @@ class OpenTable:
         """What to ask for rows of one partition."""
         found = range_of(self.shape, bounds, reverse, page)
         partition, asked = self.shape.partition(partition), self._asked(limit)
-        select = self._rows.select_range(partition, found.bounds, now, ascending=found.ascending, limit=asked)
+        select = self._rows.select_range(
+            partition,
+            found.bounds,
+            now,
+            ascending=found.ascending,
+            limit=asked,
+            beside=self._beside(partition, now),
+        )
         return Scan(partition, select, limit, found.kind, self.declaration.cluster)
 
     def scan_all(self, limit: int, page: bytes | None, now: float) -> Scan:
@@ -254,7 +266,7 @@ class OpenTable:
 
     def page(self, cursor: sqlite3.Cursor, scan: Scan, now: float) -> Page:
         """The rows of a scan."""
-        rows = self._fetch(cursor, scan.partition, scan.select, now)
+        rows = self._fetch(cursor, scan, now)
         if scan.limit is None or len(rows) <= scan.limit:
             return Page(rows, None)
         rows.pop()
@@ -264,17 +276,23 @@ class OpenTable:
         """One row more than wanted shows whether there are more."""
         return -1 if limit is None else check_limit(self.declaration, limit) + 1
 
-    def _fetch(self, cursor: sqlite3.Cursor, partition: Key, select: Statement, now: float) -> list[Row]:
-        """Rows with their static columns: all of one partition, or of any if `partition` is empty."""
+    def _fetch(self, cursor: sqlite3.Cursor, scan: Scan, now: float) -> list[Row]:
+        """Rows with their static columns."""
+        if scan.partition:
+            return self._rows.fetch(cursor, self._whole, scan.select, self._flags)
         if self._static is None:
-            return self._rows.fetch(cursor, self._rows.columns, select)
+            return self._rows.fetch(cursor, self._rows.columns, scan.select)
         with snapshot(cursor):
-            rows = self._rows.fetch(cursor, self._rows.columns, select)
-            for its, group in [(partition, rows)] if partition else self._by_partition(rows):
-                static = self._statics(cursor, its, now)
+            rows = self._rows.fetch(cursor, self._rows.columns, scan.select)
+            for partition, group in self._by_partition(rows):
+                static = self._statics(cursor, partition, now)
                 for row in group:
                     row.update(static)
             return rows
+
+    def _beside(self, partition: Key, now: float) -> Beside:
+        """The static columns of a partition, to be read with its rows."""
+        return NOTHING if self._static is None else self._static.beside(partition, now)
 
     def _by_partition(self, rows: list[Row]) -> Iterable[tuple[Key, Iterable[Row]]]:
         return groupby(rows, lambda row: tuple(row[column] for column in self.declaration.partition))

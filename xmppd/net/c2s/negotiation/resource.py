@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable
 
 from xmppd import ns
@@ -15,6 +16,11 @@ from xmppd.stream.rows import Negotiable, Phase, Waiting, iq_set_of, negotiates,
 from xmppd.stream.sasl import Login
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
+
+_USUAL = re.compile(
+    rb"<iq [^<>]*+><bind xmlns=(['\"])%b\1(?:/>|>(?:<resource>([^<&\r]*+)</resource>)?</bind>)</iq>"
+    % re.escape(ns.BIND.encode())
+)
 
 OFFER = f"<bind xmlns='{ns.BIND}'/>".encode()
 SESSION_OFFER = f"<session xmlns='{ns.SESSION}'><optional/></session>".encode()
@@ -39,28 +45,29 @@ class Resource:
         login = stream.login
         assert login is not None
         try:
-            iqs.check(stanza)
+            wanted = resource_in(stanza)
             waiting = self._logins.confirm(login)
         except StanzaError as error:
             stream.write(build.error_reply(stanza, login.account, error))
             return None
         if waiting is not None:
-            return self._bind_later(stream, stanza, login, waiting)
-        return self._bind(stream, stanza, login)
+            return self._bind_later(stream, stanza, login, wanted, waiting)
+        return self._bind(stream, stanza, login, wanted)
 
     async def _bind_later(
-        self, stream: Stream, stanza: Stanza, login: Login, waiting: Awaitable[None]
+        self, stream: Stream, stanza: Stanza, login: Login, wanted: str, waiting: Awaitable[None]
     ) -> None:
         try:
             await waiting
         except StanzaError as error:
             stream.write(build.error_reply(stanza, login.account, error))
             return
-        if not stream.link.is_over and (beginning := self._bind(stream, stanza, login)) is not None:
+        if stream.link.is_over:
+            return
+        if (beginning := self._bind(stream, stanza, login, wanted)) is not None:
             await beginning
 
-    def _bind(self, stream: Stream, stanza: Stanza, login: Login) -> Waiting:
-        wanted = stanza.xml[0].findtext(f"{{{ns.BIND}}}resource") or ""
+    def _bind(self, stream: Stream, stanza: Stanza, login: Login, wanted: str) -> Waiting:
         try:
             session = self._binding.bind(login, wanted, stream, stream.lang)
         except StanzaError as error:
@@ -85,6 +92,17 @@ class Resource:
     def _begin(stream: Stream, stanza: Stanza, session: Session) -> None:
         stream.bound(session)
         session.begin(build.iq_result(stanza, "", build.bound(session.full)))
+
+
+def resource_in(stanza: Stanza) -> str:
+    """The resource that an iq asks for, "" for any; StanzaError for what is no request (RFC 6120 8.2.3). As
+    it is usually written, it needs no tree.
+    """
+    usual = _USUAL.fullmatch(stanza.raw) if stanza.id else None
+    if usual is not None:
+        return (usual[2] or b"").decode()
+    iqs.check(stanza)
+    return stanza.xml[0].findtext(f"{{{ns.BIND}}}resource") or ""
 
 
 class SessionOffers:
