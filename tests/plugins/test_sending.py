@@ -22,7 +22,7 @@ class Echo(Plugin):
     """Answers what it is asked."""
     @service("echo")
     def answer(self, origin, stanza, to):
-        if stanza.payload.endswith("fail"):
+        if stanza.payload.endswith(("fail", "query")):
             raise StanzaError("not-allowed", "Not so.")
         return element("{urn:xmppd:x:0}x", {"from": origin.full, "to": to.full})
 '''
@@ -241,6 +241,9 @@ async def test_a_service_and_the_server_itself_answer_and_a_service_asks(folder:
         with pytest.raises(StanzaError, match="not-allowed: Not so"):
             await server.ask("echo.localhost", element("{urn:x}fail"))
         assert await server.ask("localhost", element(PING)) is None
+        for host in ("localhost", "echo.localhost"):  # neither has a roster
+            with pytest.raises(StanzaError, match=r"service-unavailable|not-allowed"):
+                await server.ask(host, element(f"{{{ns.ROSTER}}}query"), sender=host)
         with pytest.raises(StanzaError, match="remote-server-not-found"):
             await server.ask("elsewhere.example", element(PING))
         question = await asked(world, alice.jid, sender="room@echo.localhost")

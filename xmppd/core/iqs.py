@@ -135,10 +135,10 @@ class Iqs:
         """Answer or forward an iq whose `from` is its true sender; StanzaError refuses it."""
         check(stanza)
         to = stanza.to
-        if not to or to == origin.account:
-            return self._answer(origin, stanza, origin.account, OWN)
-        if to in self._domains:
+        if to and to in self._domains:  # first: it is the account of what the server itself asks
             return self._answer(origin, stanza, to, (Address.SERVER,))
+        if not to or (to == origin.account and to not in self._services):
+            return self._answer(origin, stanza, origin.account, OWN)
         jid = address_of(stanza)
         if jid.domain not in self._domains:
             return self._services.take(origin, stanza, jid)
