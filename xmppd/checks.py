@@ -44,15 +44,22 @@ class Finding:
 
 def check(config: Config) -> list[Problem]:
     """Every mistake, in the order of the file."""
-    parts = (check_listeners, check_addresses, check_tls, check_certificates, check_folders, check_engines)
+    parts = (*MATTER_TO_A_SERVER, check_addresses, check_certificates, check_database, check_plugins)
     found = [finding.problem for part in parts for finding in part(config)]
-    found += [finding.problem for finding in check_plugins(config)]
     return sorted(dict.fromkeys(found), key=lambda problem: (problem.file, problem.line, problem.column))
 
 
 def refuse_fatal(config: Config) -> None:
     """ConfigError with every mistake that keeps a server from working."""
-    parts = (check_listeners, check_tls, check_folders, check_engines)
+    _refuse(config, MATTER_TO_A_SERVER)
+
+
+def refuse_store(config: Config) -> None:
+    """ConfigError with every mistake that keeps a command from working on the store."""
+    _refuse(config, MATTER_TO_THE_STORE)
+
+
+def _refuse(config: Config, parts: Sequence[Check]) -> None:
     if found := [finding.problem for part in parts for finding in part(config) if finding.is_fatal]:
         raise ConfigError(found)
 
@@ -180,18 +187,26 @@ def _doubts(config: Config) -> Sequence[Doubt]:
 # files
 
 
-def check_folders(config: Config) -> Iterator[Finding]:
-    """Folders that are not there, or cannot be made."""
+def check_plugin_folders(config: Config) -> Iterator[Finding]:
+    """Folders that are not there."""
     for index, folder in enumerate(config.plugins.folders):
         if not folder.is_dir():
             message = f"{folder} is no folder"
             yield Finding(config.problem(("plugins", "folders", index), message), is_fatal=True)
+
+
+def check_data_folder(config: Config) -> Iterator[Finding]:
+    """A folder that cannot be made, or not be written to."""
     path = ("server", "data_folder")
     obstacle = obstacle_to(config.server.data_folder)
     if obstacle is not None:
         message = f"cannot be made: {obstacle.filename}: {obstacle.strerror}"
         is_mistake = not isinstance(obstacle, PermissionError)
         yield Finding(config.problem(path, message), is_fatal=is_mistake)
+
+
+def check_database(config: Config) -> Iterator[Finding]:
+    """A file that is no database, or cannot be one."""
     if config.store.engine == "sqlite" and (reason := _no_database(config)):
         yield Finding(config.problem(("store", "path"), reason))
 
@@ -282,3 +297,14 @@ def check_plugins(config: Config) -> Iterator[Finding]:
         if name not in config.plugins.enabled and name not in known:
             message = f"there is no plugin {name!r}{did_you_mean(name, known)}"
             yield Finding(config.problem(("plugins", "config", name), message, at_key=True))
+
+
+Check = Callable[[Config], Iterator[Finding]]
+
+MATTER_TO_THE_STORE: tuple[Check, ...] = (check_data_folder, check_engines)
+MATTER_TO_A_SERVER: tuple[Check, ...] = (
+    *MATTER_TO_THE_STORE,
+    check_listeners,
+    check_tls,
+    check_plugin_folders,
+)

@@ -14,6 +14,7 @@ from xmppd import log as logs
 from xmppd.admin.builtin import StoreCommands
 from xmppd.admin.commands import UNAVAILABLE, Commands, commands_of
 from xmppd.app import TABLES, App, StoreOffice, prepare_folder, store_of, tables_of
+from xmppd.checks import refuse_store
 from xmppd.config import Config
 from xmppd.errors import CommandError, ConfigError
 from xmppd.store.table import Store
@@ -63,8 +64,10 @@ class StoreAlone:
 @contextlib.contextmanager
 def offline(config: Config, *, store_only: bool = False, create: bool = False) -> Iterator[Offline]:
     """The commands that need no server; with `store_only` those about the tables, on a store that is not
-    opened. CommandError for a store that is not there yet, unless told to `create` it.
+    opened. ConfigError for what it cannot work with; CommandError for a store that is not there yet, unless
+    told to `create` it.
     """
+    refuse_store(config)
     logs.configure(config.log.model_copy(update={"level": "warning"}))
     with asyncio.Runner() as runner, contextlib.ExitStack() as undo:
         parts = with_store(config, create=create) if store_only else open_offline(config, create=create)

@@ -319,6 +319,28 @@ async def test_no_empty_store_is_made_by_accident(prepared, arguments):
 
 @pytest.mark.own_engine
 @pytest.mark.asyncio
+@pytest.mark.parametrize("command", [("serve",), ("check-config",), ("user", "list"), ("store", "info")])
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"server": {"data_folder": "xmppd.yaml/data"}},
+            "server.data_folder: cannot be made: xmppd.yaml/data: ",
+        ),
+        ({"cache": {"redis": "redis://127.0.0.1?nonsense=1"}}, "cache.redis: cannot be used: "),
+        ({"limits": {"depth": 1}}, "limits.depth: must be at least 8"),
+    ],
+)
+async def test_a_mistake_in_the_configuration_is_the_same_everywhere(prepared, command, settings, sentence):
+    server = prepared(**settings)
+    code, said = await refusal(server, *command)
+    assert code == 78
+    assert said.startswith("xmppd.yaml:")
+    assert sentence in said
+
+
+@pytest.mark.own_engine
+@pytest.mark.asyncio
 async def test_tables_are_looked_at_without_making_them(prepared):
     server = prepared()
     server.spawn("store", "info")
