@@ -246,6 +246,8 @@ class Process:
         for listener in self._listeners:
             listener.close()
         self.app.listeners.close()
+        if self._door is not None:
+            self._door.shut()
         await self.unless(self._leave_now, self._clients_to_go(), drain_seconds)
         for timer in (self._sweeper, self._watcher):
             if timer is not None:

@@ -113,21 +113,44 @@ async def test_others_get_their_turn_between_copies(monkeypatch: pytest.MonkeyPa
         assert turns >= 50
 
 
+WATCH = """
+from xmppd import hooks
+from xmppd.plugin import Kept, Plugin, StanzaError
+
+class Watch(Plugin):
+    seen = Kept(list)
+
+    @hooks.message_for
+    async def block(self, account, message):
+        if account.startswith("bob"):
+            raise StanzaError("service-unavailable")
+        return message
+
+    @hooks.message_routed
+    def note(self, origin, message, account, outcome):
+        self.seen.append((origin.full, account, outcome.name))
+
+    @hooks.presence_for
+    def hide(self, account, presence):
+        return hooks.DROP if account.startswith("bob") else presence
+"""
+
+
 @pytest.mark.asyncio
-async def test_many_copies_pass_the_filters_of_their_receivers(folder: Path) -> None:
-    (folder / "block.py").write_text(
-        "from xmppd import hooks\nfrom xmppd.plugin import Plugin, StanzaError\n"
-        "class Block(Plugin):\n"
-        "    @hooks.message_for\n"
-        "    async def block(self, account, message):\n"
-        "        if account.startswith('bob'):\n            raise StanzaError('service-unavailable')\n"
-        "        return message\n"
-    )
-    async with World(plugins=("block",), plugin_folders=(folder,)) as world:
+async def test_plugins_have_a_part_in_many_copies_too(tmp_path: Path) -> None:
+    (tmp_path / "watch.py").write_text(WATCH)
+    async with World(plugins=("watch", "offline"), plugin_folders=(tmp_path,)) as world:
         alice, bob = await world.login("alice"), await world.login("bob")
-        assert await world.app.server.send_many((alice.bare, bob.bare), element(MESSAGE)) == 1
+        everybody = ("alice@localhost", "bob@localhost", "carol@localhost")
+        assert await world.app.server.send_many(everybody, element(MESSAGE)) == 1
         await alice.expect("<message from='localhost' to='alice@localhost'/>")
+        await world.app.server.send_many(everybody, element(PRESENCE))
+        await alice.expect("<presence from='localhost' to='alice@localhost'/>")
         await bob.expect_nothing()
+        assert world.plugin("watch").seen == [
+            ("localhost", "alice@localhost", "DELIVERED"),
+            ("localhost", "bob@localhost", "REFUSED"),
+        ]
 
 
 # asking

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
-from xmppd.core.origin import Host
+from xmppd.core.origin import Host, Target
 from xmppd.core.questions import Questions
 from xmppd.core.router import Router
 from xmppd.core.sessions import LiveAccount, Sessions
 from xmppd.errors import JidError, StanzaError
-from xmppd.hooks import Callables, Drop, Hooks
+from xmppd.hooks import Hooks
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
@@ -68,11 +68,12 @@ class Sending:
         copies, end = 0, self._clock() + SLICE_SECONDS
         for account in accounts:
             live = self._sessions.accounts.get(account)
-            if live is not None:
-                raw: bytes | None = head + live.to_stamp + tail
-                if self._filters(stanza.kind):
-                    raw = await self._filtered(account, stanza, head + live.to_stamp + tail)
-                copies += 0 if raw is None else give(live, stanza, raw)
+            if live is not None and (receivers := receivers_of(live, stanza)):
+                raw = head + live.to_stamp + tail
+                if self._is_watched(stanza.kind):
+                    copies += await self._by_the_rules(account, stanza, raw, len(receivers))
+                else:
+                    copies += give(receivers, raw)
             if self._clock() > end:
                 await asyncio.sleep(0)
                 end = self._clock() + SLICE_SECONDS
@@ -120,29 +121,32 @@ class Sending:
         whole.extend(tree)
         return build.stanza_of(whole)
 
-    def _filters(self, kind: str) -> Callables:
-        return self._hooks.message_for_filter if kind == "message" else self._hooks.presence_for_filter
+    def _is_watched(self, kind: str) -> bool:
+        return self._hooks.watches_messages if kind == "message" else bool(self._hooks.presence_for_filter)
 
-    async def _filtered(self, account: str, stanza: Stanza, raw: bytes) -> bytes | None:
-        """What the filters of an account leave of its copy; None when that is nothing."""
+    async def _by_the_rules(self, account: str, stanza: Stanza, raw: bytes, count: int) -> int:
+        """Let plugins have their part in the copies for one account; how many of `count` were not refused."""
         copy = Stanza(stanza.kind, {**stanza.attrs, "to": account}, raw)
         try:
-            kept = self._hooks.filtered(self._filters(stanza.kind), account, copy)
-            if isinstance(kept, Awaitable):
-                kept = await kept
+            waiting = self._router.send(Host(stanza.attrs["from"]), copy)
+            if waiting is not None:
+                await waiting
         except StanzaError:
-            return None
-        return None if isinstance(kept, Drop) else kept.raw
+            return 0
+        return count
 
 
-def give(live: LiveAccount, stanza: Stanza, raw: bytes) -> int:
-    """Send copies to those resources of an account that take such a stanza (RFC 6121 8.5.2.1); how many."""
+def receivers_of(live: LiveAccount, stanza: Stanza) -> Sequence[Target]:
+    """Those resources of an account that take such a stanza (RFC 6121 8.5.2.1)."""
     if stanza.kind == "presence":
-        receivers = live.available
-    elif stanza.type == "headline":
-        receivers = tuple(target for target in live.available if target.priority >= 0)
-    else:
-        receivers = live.targets
+        return live.available
+    if stanza.type == "headline":
+        return tuple(target for target in live.available if target.priority >= 0)
+    return live.targets
+
+
+def give(receivers: Sequence[Target], raw: bytes) -> int:
+    """Send each a copy; how many."""
     for receiver in receivers:
         receiver.send_copy(raw)
     return len(receivers)

@@ -104,9 +104,13 @@ class Door:
         """Listen; OSError."""
         await self._listener.open(address, port, backlog)
 
+    def shut(self) -> None:
+        """Take nobody in any more; who is there is served on."""
+        self._listener.close()
+
     async def close(self) -> None:
         """Take nobody in any more, and let requests under way end."""
-        self._listener.close()
+        self.shut()
         await self._visitors.shutdown(CLOSE_SECONDS)
 
     def _has_room(self, coming: int) -> bool:
