@@ -191,10 +191,12 @@ class Loader:
                 new.plugin.kept = old.plugin.kept
             try:
                 await new.plugin.start()
-            except Exception as error:
+            except BaseException as error:
                 await self._stop(fresh[:index])
                 await new.plugin.scope.close()
-                raise CommandError(f"the plugin {new.name!r} did not start: {error}") from error
+                if isinstance(error, Exception):
+                    raise CommandError(f"the plugin {new.name!r} did not start: {error}") from error
+                raise
 
     def _check_commands(self, fresh: Sequence[Loaded], gone: Sequence[Loaded]) -> None:
         """CommandError when a new plugin brings a command that somebody else has."""

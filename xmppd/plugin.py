@@ -131,7 +131,7 @@ SERVICE: Final = Address.SERVICE
 LOGIN: Final = Address.LOGIN
 
 RESERVED: Final = frozenset(
-    ("name", "server", "config", "log", "now", "kept", "scope", "spawn", "call_later")
+    ("name", "server", "config", "log", "now", "kept", "scope", "spawn", "call_later", "tables")
 )
 """What every plugin has, and none may have as something else."""
 

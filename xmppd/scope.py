@@ -42,17 +42,13 @@ class Scope:
 
     def call_later(self, seconds: float, method: Callable[..., Any], *arguments: Any) -> Timer:
         """Call something, plain or async, after so many seconds, unless the instance ends first."""
-
-        def run() -> None:
-            self._waiting.discard(timer)
-            self.call(method, *arguments)
-
-        timer = self._timers.call_later(seconds, run)
+        timer = self._timers.call_later(seconds, lambda: self._run(method, arguments), self._waiting)
         if self._is_over:
             timer.cancel()
-        else:
-            self._waiting.add(timer)
         return timer
+
+    def _run(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.call(method, *arguments)
 
     def repeat(self, seconds: float, method: Callable[[], Any]) -> None:
         """Call a method again and again; a run that takes longer than the pause delays the next one."""
@@ -76,9 +72,8 @@ class Scope:
     def stop_timers(self) -> None:
         """Nothing is begun any more by the clock."""
         self._is_over = True
-        for timer in self._waiting:
+        for timer in tuple(self._waiting):
             timer.cancel()
-        self._waiting.clear()
 
     async def close(self) -> None:
         """End all timers and tasks."""

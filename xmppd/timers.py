@@ -18,18 +18,27 @@ FEW: Final = 64
 class Timer:
     """Something to do, unless it is cancelled first."""
 
-    __slots__ = ("_timers", "due", "run")
+    __slots__ = ("_owner", "_timers", "due", "run")
 
-    def __init__(self, timers: Timers, due: float, run: Callable[[], None]) -> None:
+    def __init__(self, timers: Timers, due: float, run: Callable[[], None], owner: set[Timer] | None) -> None:
         self._timers = timers
+        self._owner = owner
         self.due = due
         self.run: Callable[[], None] | None = run
+        if owner is not None:
+            owner.add(self)
 
     def cancel(self) -> None:
         """Do not do it; harmless if repeated, or too late."""
-        if self.run is not None:
-            self.run = None
+        if self.take() is not None:
             self._timers.cancelled()
+
+    def take(self) -> Callable[[], None] | None:
+        """What is to be done, of which it knows no more; None when it was done, or cancelled."""
+        run, self.run = self.run, None
+        if self._owner is not None:
+            self._owner.discard(self)
+        return run
 
 
 class Timers:
@@ -54,9 +63,9 @@ class Timers:
         """When the next one is due."""
         return self._heap[0][0] if self._heap else None
 
-    def call_later(self, seconds: float, run: Callable[[], None]) -> Timer:
-        """Have something done after so many seconds."""
-        timer = Timer(self, self.clock() + max(seconds, 0.0), run)
+    def call_later(self, seconds: float, run: Callable[[], None], owner: set[Timer] | None = None) -> Timer:
+        """Have something done after so many seconds; until then the timer is in the set of its owner."""
+        timer = Timer(self, self.clock() + max(seconds, 0.0), run, owner)
         self._made += 1  # whoever came first is first among equals
         heapq.heappush(self._heap, (timer.due, self._made, timer))
         self._arm()
@@ -76,8 +85,7 @@ class Timers:
         now = self.clock()
         done = 0
         while self._heap and self._heap[0][0] <= now:
-            timer = heapq.heappop(self._heap)[2]
-            run, timer.run = timer.run, None
+            run = heapq.heappop(self._heap)[2].take()
             if run is None:
                 self._cancelled -= 1
                 continue

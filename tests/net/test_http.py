@@ -60,6 +60,8 @@ class Api(Plugin):
                 raise StoreError("full")
             case "bug":
                 raise ZeroDivisionError
+            case "strange":
+                raise HttpError(499)
             case "data":
                 return object()
             case "slow":
@@ -145,6 +147,7 @@ async def test_routes_are_served_to_those_who_may(folder: Path) -> None:
         ("POST", "/fail/bug", "", 500, {}),
         ("POST", "/fail/data", "", 500, {}),
         ("POST", "/fail/slow", "", 503, {}),
+        ("POST", "/fail/strange", "", 499, {}),
     ],
 )
 async def test_refusals_are_problems(

@@ -277,6 +277,7 @@ async def test_a_failure_in_the_background_is_logged_and_counted(folder: Path, c
         ("    name = 'rooms'", "name"),
         ("    def spawn(self): ...", "spawn"),
         ("    async def call_later(self): ...", "call_later"),
+        ("    tables = Kept(dict)", "tables"),
     ],
 )
 async def test_nobody_hides_what_every_plugin_has(folder: Path, line: str, name: str) -> None:
@@ -517,6 +518,7 @@ async def test_timers_that_were_cancelled_are_not_kept(clock: Path) -> None:
             plugin.call_later(86400, print).cancel()
         assert len(world.app.timers) == 3
         assert len(world.app.timers._heap) < 200
+        assert len(plugin.scope._waiting) == 3
 
 
 # on all nodes

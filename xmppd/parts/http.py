@@ -66,10 +66,19 @@ def route(
 
 
 class HttpError(XmppdError):
-    """Refuses a request with a status and, as RFC 9457 has it, a title and a sentence of detail."""
+    """Refuses a request with a status and, as RFC 9457 has it, a title, a sentence of detail, and `more`."""
 
-    def __init__(self, status: int, detail: str = "", *, title: str = "", **more: Any) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str = "",
+        *,
+        title: str = "",
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(detail or title or str(status))
+        self.headers: Mapping[str, str] = headers or {}
         self.status = status
         self.title = title
         self.detail = detail

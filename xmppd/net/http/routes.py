@@ -25,6 +25,7 @@ ALL: Final = "*"
 MOST_FIELDS: Final = 100
 """Fields of a query."""
 
+PHRASES: Final[Mapping[int, str]] = {status.value: status.phrase for status in HTTPStatus}
 CONDITIONS: Final[Mapping[str, int]] = {
     "item-not-found": 404, "recipient-unavailable": 404, "conflict": 409, "forbidden": 403,
     "not-allowed": 403, "not-authorized": 403, "bad-request": 400, "jid-malformed": 400,
@@ -210,9 +211,13 @@ def refusal_of(error: XmppdError) -> HttpError:
 
 def problem(error: HttpError) -> HttpResponse:
     """A refusal as application/problem+json."""
-    more = dict(error.more)
-    headers: Mapping[str, str] = more.pop("headers", {})
-    title = error.title or HTTPStatus(error.status).phrase
-    about = {"type": "about:blank", "title": title, "status": error.status, "detail": error.detail, **more}
+    title = error.title or PHRASES.get(error.status, "Refused")
+    about = {
+        "type": "about:blank",
+        "title": title,
+        "status": error.status,
+        "detail": error.detail,
+        **error.more,
+    }
     body = json.dumps({key: value for key, value in about.items() if value != ""}, ensure_ascii=False)
-    return HttpResponse(error.status, body.encode(), "application/problem+json", headers)
+    return HttpResponse(error.status, body.encode(), "application/problem+json", error.headers)
