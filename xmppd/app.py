@@ -22,9 +22,11 @@ from xmppd.configfile import shipped
 from xmppd.core import accounts as account_tables
 from xmppd.core.accounts import GONE_SECONDS, Accounts
 from xmppd.core.binding import Binding, BindingRules
+from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.contacts import Contacts
 from xmppd.core.disco import Disco
 from xmppd.core.elsewhere import Elsewhere
+from xmppd.core.expiry import Expiry
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LAST_PRESENCE, LastSeen
@@ -33,6 +35,7 @@ from xmppd.core.messages import Messages
 from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
 from xmppd.core.questions import Questions
+from xmppd.core.reports import Reports
 from xmppd.core.roster.office import RosterOffice
 from xmppd.core.roster.repair import RosterRepair
 from xmppd.core.roster.rosters import ROSTER, Rosters
@@ -157,7 +160,16 @@ class App:
         self.binding = Binding(
             self.sessions, self.presences, self.hooks, self.jobs.spawn, binding_rules(config)
         )
-        self.logins = Logins(self.accounts, self.sessions, self.binding.end)
+        self.reports = Reports(clock)
+        self.logins = Logins(
+            self.accounts,
+            self.sessions,
+            self.hooks,
+            self.binding.end,
+            Brake(brake_rules(config), clock),
+            self.reports,
+        )
+        self.expiry = Expiry(self.hooks, self.binding.end, self.jobs.spawn, now, config.auth.expiry_grace)
         self.server = Server(
             store=self.store,
             accounts=self.accounts,
@@ -175,6 +187,7 @@ class App:
             disco=Disco(self.iqs, self.services),
             services=self.services,
             end_session=self.binding.end,
+            expiry=self.expiry,
             spawn=self.jobs.spawn,
             now=now,
             domains=domains,
@@ -209,10 +222,10 @@ class App:
         if tier is not None:
             tier.on_marked = self.elsewhere.roster_marked
             self.accounts.on_changed.append(tier.cache.publish_account)
-        self._mechanisms = mechanisms(config, self.accounts)
+        self._mechanisms = mechanisms(config, self.accounts, self.hooks)
         self.rows = Rows()
         tempo = Tempo(clock)
-        self.shared = Shared(wire_rules(config), tempo)
+        self.shared = Shared(wire_rules(config), tempo, self.reports)
         self.service = Service(
             service_rules(config),
             tempo=tempo,
@@ -223,14 +236,16 @@ class App:
             rows=self.rows,
             binding=self.binding,
             router=self.router,
+            reports=self.reports,
             spawn=self.jobs.spawn,
         )
+        self.service.looks.append(self.expiry.look)
         self.sasl = Sasl(self._mechanisms, self.logins, lambda: self.service.rules.attempts)
         self._negotiators = (
             StartTls(),
             self.sasl,
             EarlyIqs(self.iqs.early),
-            Resource(self.binding, self.logins),
+            Resource(self.binding, self.logins, self.expiry),
             SessionOffers(),
             ClientErrors(),
         )
@@ -454,6 +469,18 @@ def http_rules(config: Config) -> HttpRules:
     return HttpRules(tokens, config.http.body_bytes, config.http.seconds)
 
 
+def brake_rules(config: Config) -> BrakeRules:
+    """How who guesses passwords is slowed down."""
+    brake = config.auth.brake
+    return BrakeRules(
+        per_account=brake.failures_per_account,
+        per_network=brake.failures_per_address,
+        longest=brake.longest_seconds,
+        forget=brake.forget_seconds,
+        exempt=brake.exempt,
+    )
+
+
 def wire_rules(config: Config) -> WireRules:
     """How much unsent output a client may cause."""
     limits = config.limits
@@ -490,11 +517,15 @@ def plugin_folders(config: Config) -> list[Path]:
     return [shipped("plugins"), *config.plugins.folders]
 
 
-def mechanisms(config: Config, accounts: Accounts) -> list[Mechanism]:
+def mechanisms(config: Config, accounts: Accounts, hooks: Hooks) -> list[Mechanism]:
     """The SASL mechanisms that the configuration allows."""
     known: list[Mechanism] = [
         *scram_mechanisms(accounts),
-        Plain(accounts, needs_tls=not config.auth.plain_without_tls),
+        Plain(
+            accounts,
+            needs_tls=not config.auth.plain_without_tls,
+            checks=lambda: hooks.password_check_filter,
+        ),
     ]
     chosen = [mechanism for mechanism in known if mechanism.name in config.auth.mechanisms]
     return [*chosen, Anonymous()] if config.auth.anonymous else chosen

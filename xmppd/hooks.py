@@ -135,6 +135,18 @@ returns KEPT, who lets it vanish DROP; otherwise its sender is refused. `from` i
 """
 message_routed = Hook("message_routed", (SIGNAL,))
 """(origin, message, account, outcome): what became of a message for this account, as it was delivered."""
+authenticated = Hook("authenticated", (POLICY,))
+"""(login, channel): a client proved who it is, and was not told yet; raise SaslError to refuse it all the
+same. The login's `facts` and `expires` may be set.
+"""
+password_check = Hook("password_check", (FILTER,))
+"""(jid, password, channel): PLAIN gave this as the password of an account. Return the `Identity` that it
+proves, or None to leave it to others, at last to the store; raise SaslError to refuse it.
+"""
+login_failed = Hook("login_failed", (SIGNAL,))
+"""(attempt, condition): a login came to nothing. `attempt.account` is the claimed account, "" if unknown."""
+session_expired = Hook("session_expired", (SIGNAL,))
+"""(session): the time of its login is over. Unless it gets more by `Server.set_expiry` it is closed soon."""
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
 account_removed = Hook("account_removed", (SIGNAL,))
@@ -153,6 +165,10 @@ ALL: Final = (
     iq_for,
     message_unclaimed,
     message_routed,
+    authenticated,
+    password_check,
+    login_failed,
+    session_expired,
     account_created,
     account_removed,
 )
@@ -184,6 +200,10 @@ class Hooks:
     message_routed_signal: Callables
     watches_messages: bool
     """Whether anybody has a part in what becomes of messages."""
+    authenticated_policy: Callables
+    password_check_filter: Callables
+    login_failed_signal: Callables
+    session_expired_signal: Callables
     account_created_signal: Callables
     account_removed_signal: Callables
 

@@ -43,7 +43,7 @@ from xmppd.server import Server
 from xmppd.store import table as port
 from xmppd.store.table import Delete, Put, Value
 from xmppd.stream.rows import ANY_IQ, Negotiable, Phase, iq_set_of, negotiates, offers
-from xmppd.stream.sasl import Challenge, Channel, Exchange, Identity, Mechanism, Success
+from xmppd.stream.sasl import Attempt, Challenge, Channel, Exchange, Identity, Login, Mechanism, Success
 from xmppd.stream.scram import BadPassword
 from xmppd.timers import Timer
 from xmppd.xml.build import element, insert_child, serialize, stanza_of
@@ -59,6 +59,7 @@ __all__ = [
     "SERVICE",
     "AccountExists",
     "AccountUnknown",
+    "Attempt",
     "BadPassword",
     "Challenge",
     "Channel",
@@ -81,6 +82,7 @@ __all__ = [
     "JidError",
     "Kept",
     "Later",
+    "Login",
     "Mechanism",
     "Negotiable",
     "Origin",

@@ -30,6 +30,7 @@ from xmppd.allocator import heap
 from xmppd.app import (
     App,
     binding_rules,
+    brake_rules,
     certificates,
     http_rules,
     plugin_folders,
@@ -330,6 +331,9 @@ class Process:
         self.app.shared.rules = wire_rules(config)
         self.app.cork.kept_bytes = config.limits.write_buffer_hard
         self.app.binding.rules = binding_rules(config)
+        self.app.logins.brake.apply(brake_rules(config))
+        self.app.accounts.ends_sessions = config.auth.end_sessions_on_password_change
+        self.app.expiry.grace = config.auth.expiry_grace
         self.app.presences.rules = presence_rules(config)
         self.app.routes.rules = http_rules(config)
         if self._door is not None:
@@ -364,6 +368,7 @@ class Process:
             "jobs_failed": self.app.jobs.failed + self.app.lasting.failed,
             "stanza_errors": self.app.router.errors,
             "hook_failures": self.app.hooks.failures,
+            "refusals": dict(sorted(self.app.reports.counts.items())),
             "http": {"served": self.app.routes.served, "refused": self.app.routes.refused},
             "store": self.app.store_stats(),
             "caches": self.app.caches(),

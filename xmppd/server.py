@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.disco import Disco
+from xmppd.core.expiry import Expiry
 from xmppd.core.holds import Hold
 from xmppd.core.origin import Target
 from xmppd.core.roster.rosters import Roster, Rosters
@@ -40,6 +41,7 @@ class Server:
         disco: Disco,
         services: Services,
         end_session: Callable[[Session, StreamError | None], None],
+        expiry: Expiry,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
         domains: frozenset[str],
@@ -68,6 +70,7 @@ class Server:
         self._sending = sending
         self.disco = disco
         self._end_session = end_session
+        self._expiry = expiry
 
     # who is here
 
@@ -149,6 +152,11 @@ class Server:
         waiting = self._router.act(session, stanza)
         if waiting is not None:
             await waiting
+
+    def set_expiry(self, session: Session, expires: float | None) -> None:
+        """When the time of the session's login is over, in seconds since the epoch; None: never."""
+        session.login.expires = expires
+        self._expiry.watch(session)
 
     def end_session(self, session: Session, condition: str, text: str = "") -> None:
         """Close a session with a stream error."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -274,6 +274,16 @@ class TlsConfig(Section):
     ciphers: Annotated[str, Field(min_length=1)] | None = None
 
 
+class BrakeConfig(Section):
+    """How who guesses passwords is slowed down. Counts of failures that cost nothing (0: none ever does)."""
+
+    failures_per_account: Count = 3
+    failures_per_address: Count = 20
+    longest_seconds: Annotated[float, Field(gt=0, le=20)] = 10.0
+    forget_seconds: Annotated[float, Field(gt=0)] = 900.0
+    exempt: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+
+
 class AuthConfig(Section):
     """How clients log in."""
 
@@ -290,6 +300,8 @@ class AuthConfig(Section):
     attempts: Annotated[int, Field(ge=1)] = 5
     login_seconds: Annotated[float, Field(gt=0)] = 30.0
     end_sessions_on_password_change: bool = True
+    expiry_grace: Seconds = 30.0
+    brake: BrakeConfig = BrakeConfig()
 
 
 class LimitsConfig(Section):

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from xmppd.core.reports import Reports
 from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, Slice, Tempo, TokenBucket, Turns, paced
 from xmppd.net.wire import MUCH, READ_SIZE, Shared, Wire, WireRules
 from xmppd.testing import MemoryTransport, World
@@ -163,7 +164,7 @@ class Ear:
 
     def __init__(self, shared=None):
         self.bytes = 0
-        self.wire = Wire(shared or Shared(WireRules(), Tempo(lambda: 0.0)))
+        self.wire = Wire(shared or Shared(WireRules(), Tempo(lambda: 0.0), Reports(lambda: 0.0)))
         self.wire.stream = self
         self.transport = MemoryTransport("127.0.0.1")
         self.wire.connection_made(self.transport)
@@ -190,7 +191,7 @@ async def test_after_a_large_read_others_read_first():
 
 @pytest.mark.asyncio
 async def test_of_many_with_much_to_say_one_reads_in_each_turn():
-    shared = Shared(WireRules(), Tempo(lambda: 0.0))
+    shared = Shared(WireRules(), Tempo(lambda: 0.0), Reports(lambda: 0.0))
     ears = [Ear(shared) for _ in range(3)]
     for ear in ears:
         ear.wire.buffer_updated(READ_SIZE)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from xmppd.core.reports import Reports
 from xmppd.net.certificates import Certificates, development_certificate
 from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared, Wire, WireRules
@@ -68,7 +69,7 @@ class Peer:
     """A client of TLS and a wire, joined in memory; with a version their handshake is done."""
 
     def __init__(self, folder: Path, version: ssl.TLSVersion | None) -> None:
-        self.shared = Shared(WireRules(), Tempo(lambda: 0.0))
+        self.shared = Shared(WireRules(), Tempo(lambda: 0.0), Reports(lambda: 0.0))
         self.shared.certificates = Certificates(development_certificate(folder, ["localhost"]))
         self.wire, self.transport = Wire(self.shared), Recorder()
         self.wire.stream = Deaf()

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 9
+    assert GUIDE.count("```python") == len(EXAMPLES) == 10
 
 
 def functions_of(name: str, folder: Path) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -70,6 +70,11 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
         )
         said = await alice.ask("get", "<what xmlns='urn:x'/>", to="any@echo.localhost/x")
         assert (said[0].tag, said[0].get("to")) == ("{urn:xmppd:echo:0}said", "any@echo.localhost/x")
+        ticket = (await world.app.commands.call("tickets sell", {"name": "zoe"}))["ticket"]
+        for expected in ("success", "failure"):
+            client = world.connect()
+            await client.open()
+            assert (await client.authenticate("zoe", ticket)).tag.endswith(expected)
         await alice.send("<presence to='any@echo.localhost'/>")
         await alice.expect(f"<presence from='any@echo.localhost' to='{alice.jid}'/>")
         items = await alice.ask("get", f"<query xmlns='{ns.DISCO_ITEMS}'/>", to="localhost")

@@ -10,8 +10,11 @@ import pytest_asyncio
 from stores import new_store
 
 from xmppd.core.accounts import TABLES, Accounts
+from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.logins import Logins
+from xmppd.core.reports import Reports
 from xmppd.core.sessions import Cork, Sessions
+from xmppd.hooks import Hooks
 from xmppd.store.table import Store
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Authenticator, Channel
@@ -32,7 +35,9 @@ class Server:
 
     def __post_init__(self) -> None:
         sessions = Sessions(Cork(asyncio.get_running_loop().call_soon), time.time)
-        self.gate = Logins(self.accounts, sessions, lambda session, error: None)
+        self.hooks = Hooks()
+        brake, reports = Brake(BrakeRules(), time.monotonic), Reports(time.monotonic)
+        self.gate = Logins(self.accounts, sessions, self.hooks, lambda session, error: None, brake, reports)
         self.mechanisms = (*scram_mechanisms(self.accounts), Plain(self.accounts), Anonymous())
 
     def plaintext(self, *mechanisms: Any, **kwargs: Any) -> Authenticator:

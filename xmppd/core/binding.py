@@ -74,6 +74,8 @@ class Binding:
         except Exception:  # a ghost would be worse
             log.exception("session-ended-badly", extra={"jid": session.full})
         connection = session.connection
+        reason = error.condition if error is not None else "closed"
+        log.info("logout", extra={"jid": session.full, "peer": session.login.peer, "reason": reason})
         self._sessions.remove(session)
         connection.close(error)
         if self._hooks.session_closed_signal:

@@ -4,16 +4,23 @@ succeeds, when a resource is bound, and whenever the account changes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.brake import Brake
+from xmppd.core.reports import Reports
 from xmppd.core.router import not_stored
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import SaslError, StoreError, StreamError
+from xmppd.hooks import Hooks
 from xmppd.jid import Jid
 from xmppd.stream.sasl import Attempt, Identity, Login, Tenure
 from xmppd.stream.scram import Credentials
+
+GUESSES = frozenset(("not-authorized", "invalid-authzid"))
+"""Failures of who may have guessed."""
 
 REMOVED = "The account was removed."
 DISABLED = "The account was disabled."
@@ -36,11 +43,21 @@ class Logins:
     """
 
     def __init__(
-        self, accounts: Accounts, sessions: Sessions, end: Callable[[Session, StreamError | None], None]
+        self,
+        accounts: Accounts,
+        sessions: Sessions,
+        hooks: Hooks,
+        end: Callable[[Session, StreamError | None], None],
+        brake: Brake,
+        reports: Reports,
     ) -> None:
         self._accounts = accounts
         self._sessions = sessions
+        self._hooks = hooks
         self._end = end
+        self.brake = brake
+        self.reports = reports
+        self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
         self.unbound: Callable[[str], Iterable[Stream]] = lambda account: ()
 
     # coming in
@@ -53,12 +70,12 @@ class Logins:
         """Let somebody in who has proved who they are, if that still holds: nothing of it was believed while
         anything was waited for. What is cached here is what holds, so that asks the store for nothing.
         """
-        account = Jid.of(identity.local, attempt.channel.domain).bare
+        account = attempt.account = Jid.of(identity.local, attempt.channel.domain).bare
         if identity.anonymous:
-            return Login(account, None, attempt.mechanism, attempt.channel.peer)
+            return self._asked(attempt, login_of(attempt, identity, None))
         found = self._current(account)
         if found is None or isinstance(found, Credentials):
-            return self._judge(attempt, identity, account, found)
+            return self._asked(attempt, self._judge(attempt, identity, account, found))
         return self._judge_later(attempt, identity, account, found)
 
     def _current(self, account: str) -> Credentials | Awaitable[Credentials | None] | None:
@@ -82,7 +99,25 @@ class Logins:
     async def _judge_later(
         self, attempt: Attempt, identity: Identity, account: str, loading: Awaitable[Credentials | None]
     ) -> Login:
-        return self._judge(attempt, identity, account, await loading)
+        login = self._asked(attempt, self._judge(attempt, identity, account, await loading))
+        return login if isinstance(login, Login) else await login
+
+    def _asked(self, attempt: Attempt, login: Login) -> Login | Awaitable[Login]:
+        """Ask the plugins that may refuse."""
+        policies = self._hooks.authenticated_policy
+        return self._ask(attempt, login) if policies else login
+
+    async def _ask(self, attempt: Attempt, login: Login) -> Login:
+        for policy in self._hooks.authenticated_policy:
+            waiting = policy(login, attempt.channel)
+            if isinstance(waiting, Awaitable):
+                await waiting
+        if login.tenure is not None:
+            found = self._current(login.account)
+            found = await found if isinstance(found, Awaitable) else found
+            if ended(login, found) is not None:
+                raise SaslError("not-authorized")
+        return login
 
     def _judge(self, attempt: Attempt, identity: Identity, account: str, found: Credentials | None) -> Login:
         shown = identity.shown
@@ -95,7 +130,45 @@ class Logins:
                 raise SaslError("not-authorized")
         elif self._accounts.changes.since(account, attempt.mark):
             raise SaslError("temporary-auth-failure", "The account was changed meanwhile; try again.")
-        return Login(account, found.tenure, attempt.mechanism, attempt.channel.peer)
+        return login_of(attempt, identity, found.tenure)
+
+    # how it came out
+
+    def failed(self, attempt: Attempt, error: SaslError) -> Awaitable[None] | None:
+        """Tell operators and plugins, and have who guesses wait."""
+        peer, account = attempt.channel.peer, attempt.account
+        reason = error.condition
+        about = {"jid": account} if account else {}
+        self.reports.tell("login-failed", peer, **about, mechanism=attempt.mechanism, reason=reason)
+        telling = self._hooks.tell(self._hooks.login_failed_signal, attempt, reason)
+        seconds = 0.0
+        if reason in GUESSES:
+            self.brake.failed(peer, account)
+            seconds = self.brake.wait(peer, account)
+        return self._hold_back(seconds, telling) if seconds or telling is not None else None
+
+    def passed(self, attempt: Attempt) -> Awaitable[None] | None:
+        """Have it wait, too, where somebody guesses."""
+        peer, account = attempt.channel.peer, attempt.account
+        seconds = self.brake.wait(peer, account)
+        if seconds:
+            return self._pass_later(peer, account, seconds)
+        self.brake.succeeded(peer, account)
+        return None
+
+    async def _pass_later(self, peer: str, account: str, seconds: float) -> None:
+        await self._hold_back(seconds, None)
+        self.brake.succeeded(peer, account)
+
+    async def _hold_back(self, seconds: float, telling: Awaitable[None] | None) -> None:
+        if telling is not None:
+            await telling
+        if seconds:
+            self.reports.counts["login-delayed"] += 1
+            longest = self.brake.rules.longest
+            await self.pause(min(seconds, longest))
+            if seconds > longest:
+                raise SaslError("temporary-auth-failure", "Too many attempts from your address; try later.")
 
     def confirm(self, login: Login) -> Awaitable[None] | None:
         """Whether the login still holds now that a resource is to be bound: StreamError when it does not, and
@@ -121,8 +194,7 @@ class Logins:
 
     @staticmethod
     def _check(login: Login, found: Credentials | None) -> None:
-        error = verdict(login, None, False) if found is None else verdict(login, found.tenure, found.disabled)
-        if error is not None:
+        if (error := ended(login, found)) is not None:
             raise error
 
     # staying
@@ -152,6 +224,19 @@ class Logins:
             self.review(account, None, False)
         else:
             self.review(account, found.tenure, found.disabled)
+
+
+def login_of(attempt: Attempt, identity: Identity, tenure: Tenure | None) -> Login:
+    """The login that an attempt leads to."""
+    channel = attempt.channel
+    return Login(
+        attempt.account, tenure, attempt.mechanism, channel.peer, dict(identity.facts), identity.expires
+    )
+
+
+def ended(login: Login, found: Credentials | None) -> StreamError | None:
+    """`verdict` by what is on file."""
+    return verdict(login, None, False) if found is None else verdict(login, found.tenure, found.disabled)
 
 
 def verdict(login: Login, tenure: Tenure | None, is_disabled: bool) -> StreamError | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xmppd.core.origin import Target
@@ -108,6 +108,16 @@ class Session:
         self.message_head = b"<message" + head[1:]
         self.presence_head = b"<presence" + head[1:]
         self.iq_head = b"<iq" + head[1:]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the login told of who this is; see `Login`."""
+        return self.login.facts
+
+    @property
+    def expires(self) -> float | None:
+        """When the time of its login is over, in seconds since the epoch; None: never."""
+        return self.login.expires
 
     @property
     def is_anonymous(self) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from xmppd.core.reports import Reports
 from xmppd.net.certificates import Certificates
 from xmppd.net.pace import Tempo
 from xmppd.net.tls import TlsLayer
@@ -83,9 +84,10 @@ class Shared:
     sent, and the certificates, which are to be set before the first connection comes.
     """
 
-    __slots__ = ("buffer", "certificates", "clock", "rules", "tempo", "unsent", "view")
+    __slots__ = ("buffer", "certificates", "clock", "reports", "rules", "tempo", "unsent", "view")
 
-    def __init__(self, rules: WireRules, tempo: Tempo) -> None:
+    def __init__(self, rules: WireRules, tempo: Tempo, reports: Reports) -> None:
+        self.reports = reports
         self.buffer = bytearray(READ_SIZE)
         self.view = memoryview(self.buffer)
         self.rules = rules
@@ -282,7 +284,10 @@ class Wire(asyncio.BufferedProtocol):
         assert self._tls is not None and self.transport is not None
         try:
             plain = self._tls.receive(data)
-        except ssl.SSLError:
+        except ssl.SSLError as error:
+            if not self._tls.established:
+                reason = (error.reason or "unknown").lower().replace("_", "-")
+                self._shared.reports.tell("tls-failed", self.peer, reason=reason)
             self._hang_up()
             return b""
         if output := self._tls.output():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from xmppd.errors import SaslError
+from xmppd.jid import Jid
 from xmppd.stream.lru import Lru
 from xmppd.stream.sasl import Channel, Exchange, Identity, Step, Success, prepare_identity
 from xmppd.stream.scram import (
@@ -18,20 +20,32 @@ from xmppd.stream.scram import (
     stored_key,
 )
 
+PasswordCheck = Callable[[Jid, str, Channel], Identity | Awaitable[Identity | None] | None]
+"""Says who gave this password for an account; None for no opinion. SaslError refuses."""
+
 
 class Plain:
     """PLAIN, by default under TLS only.
 
     Deriving a key takes milliseconds in a thread, so a password that proved right is remembered: as a keyed
     hash of it with the account, beside the stored key it was right for. A changed password therefore never
-    meets an old entry.
+    meets an old entry. Before the store is asked, each of `checks` may take what was given for something else
+    than the password, a token say.
     """
 
     name = "PLAIN"
     priority = 50
 
-    def __init__(self, source: CredentialSource, *, needs_tls: bool = True, remembered: int = 10_000) -> None:
+    def __init__(
+        self,
+        source: CredentialSource,
+        *,
+        needs_tls: bool = True,
+        remembered: int = 10_000,
+        checks: Callable[[], Sequence[PasswordCheck]] = tuple,
+    ) -> None:
         self.needs_tls = needs_tls
+        self.checks = checks
         self.source = source
         self._key = secrets.token_bytes(32)
         self._proved: Lru[bytes, bytes] = Lru(remembered)
@@ -61,15 +75,30 @@ class Plain:
 
 
 class _PlainExchange:
-    __slots__ = ("_channel", "_plain")
+    __slots__ = ("_channel", "_plain", "account")
 
     def __init__(self, plain: Plain, channel: Channel) -> None:
         self._plain = plain
         self._channel = channel
+        self.account = ""
 
     def step(self, data: bytes) -> Step | Awaitable[Step]:
         authzid, name, password = _parse(data)
         jid = prepare_identity(name, authzid, self._channel.domain)
+        self.account = jid.bare
+        checks = self._plain.checks()
+        return self._ask(checks, jid, password) if checks else self._compare(jid, password)
+
+    async def _ask(self, checks: Sequence[PasswordCheck], jid: Jid, password: str) -> Step:
+        for check in checks:
+            known = check(jid, password, self._channel)
+            known = await known if isinstance(known, Awaitable) else known
+            if known is not None:
+                return Success(replace(known, local=jid.local))
+        step = self._compare(jid, password)
+        return await step if isinstance(step, Awaitable) else step
+
+    def _compare(self, jid: Jid, password: str) -> Step | Awaitable[Step]:
         account = jid.bare
         found = self._plain.source.credentials(account)
         if isinstance(found, Credentials) and found.keys:

@@ -11,7 +11,7 @@ import binascii
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from xmppd.errors import JidError, SaslError, StoreError
 from xmppd.jid import Jid
@@ -33,24 +33,30 @@ class Identity:
     """Who logged in: the prepared localpart of the account, in the domain of the stream.
 
     `shown` is what the mechanism found on file and proved it by: it must still be there in the end. Without
-    it the account must be there, and not have been changed since the exchange began.
+    it the account must be there, and not have been changed since the exchange began. `facts` and `expires` go
+    to the `Login`.
     """
 
     local: str
     anonymous: bool = False
     shown: object = field(default=None, compare=False, repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    expires: float | None = None
 
 
 @dataclass(slots=True)
 class Login:
     """A login that succeeded. `account` is a bare JID, `tenure` None for who has no account, `peer` the
-    address of the client.
+    address of the client, `facts` what is known of who it is, by plugins for plugins. At `expires`, in
+    seconds since the epoch, its time is over.
     """
 
     account: str
     tenure: Tenure | None
     mechanism: str = ""
     peer: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +75,16 @@ class Channel:
     peer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
-    """One attempt to log in. `mark` is what the gate gave when it began."""
+    """One attempt to log in. `mark` is what the gate gave when it began, `account` who the client claims to
+    be, "" until that is known.
+    """
 
     mechanism: str
     channel: Channel
     mark: int
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,9 @@ Step = Challenge | Success
 
 
 class Exchange(Protocol):
-    """One attempt to authenticate."""
+    """One attempt to authenticate. It may have an `account`, the bare JID that the client claims to be, or ""
+    as long as it has not: who guesses the password of one is slowed down.
+    """
 
     def step(self, data: bytes) -> Step | Awaitable[Step]:
         """Take the client's next message; an awaitable only where it must wait. SaslError refuses."""
@@ -147,6 +158,12 @@ class Gate(Protocol):
 
     def admit(self, attempt: Attempt, identity: Identity) -> Login | Awaitable[Login]:
         """Let the identity in; SaslError when its account is not any more what it was."""
+
+    def failed(self, attempt: Attempt, error: SaslError) -> Awaitable[None] | None:
+        """It came to nothing; what to wait for before the client is told. It raises the error to tell."""
+
+    def passed(self, attempt: Attempt) -> Awaitable[None] | None:
+        """It succeeded; what to wait for before the client is told. It raises the error to tell instead."""
 
 
 class Authenticator:
@@ -234,28 +251,62 @@ class Authenticator:
             login = self._gate.admit(self._attempt, step.identity)
         except StoreError as error:
             raise unavailable(error) from error
+        except SaslError as error:
+            return self._fail(exchange, error)
         if not isinstance(login, Login):
-            return self._admit(step, login)
-        self.login = login
-        return step
+            return self._admit_later(exchange, step, login)
+        return self._pass(exchange, step, login)
 
     async def _wait(self, exchange: Exchange, pending: Awaitable[Step]) -> Step:
         try:
             step = await pending
+            if isinstance(step, Challenge):
+                self._exchange = exchange
+                return step
+            login = self._gate.admit(self._attempt, step.identity)
         except StoreError as error:
             raise unavailable(error) from error
-        if isinstance(step, Success):
-            login = self._gate.admit(self._attempt, step.identity)
-            return await self._admit(step, login)
-        self._exchange = exchange
+        except SaslError as error:
+            failing = self._fail(exchange, error)
+            return await failing
+        return await self._admit_later(exchange, step, login)
+
+    async def _admit_later(self, exchange: Exchange, step: Success, login: Login | Awaitable[Login]) -> Step:
+        try:
+            login = login if isinstance(login, Login) else await login
+        except StoreError as error:
+            raise unavailable(error) from error
+        except SaslError as error:
+            return await self._fail(exchange, error)
+        passing = self._pass(exchange, step, login)
+        return passing if isinstance(passing, Success) else await passing
+
+    def _fail(self, exchange: Exchange, error: SaslError) -> Awaitable[Step]:
+        """Raise the error, now or when the gate lets the client be told."""
+        waiting = self._gate.failed(self._claimed(exchange), error)
+        if waiting is None:
+            raise error
+        return self._fail_later(waiting, error)
+
+    async def _fail_later(self, waiting: Awaitable[None], error: SaslError) -> Step:
+        await waiting
+        raise error
+
+    def _pass(self, exchange: Exchange, step: Success, login: Login) -> Success | Awaitable[Success]:
+        waiting = self._gate.passed(self._claimed(exchange))
+        if waiting is not None:
+            return self._pass_later(waiting, step, login)
+        self.login = login
         return step
 
-    async def _admit(self, step: Success, login: Login | Awaitable[Login]) -> Step:
-        try:
-            self.login = login if isinstance(login, Login) else await login
-        except StoreError as error:
-            raise unavailable(error) from error
+    async def _pass_later(self, waiting: Awaitable[None], step: Success, login: Login) -> Success:
+        await waiting
+        self.login = login
         return step
+
+    def _claimed(self, exchange: Exchange) -> Attempt:
+        self._attempt.account = getattr(exchange, "account", "")
+        return self._attempt
 
 
 def unavailable(error: StoreError) -> SaslError:

@@ -144,12 +144,13 @@ class _ClientFirst:
 
 
 class _ScramExchange:
-    __slots__ = ("_channel", "_client_first", "_credentials", "_local", "_scram", "_server_first")
+    __slots__ = ("_channel", "_client_first", "_credentials", "_local", "_scram", "_server_first", "account")
 
     def __init__(self, scram: Scram, channel: Channel) -> None:
         self._scram = scram
         self._channel = channel
         self._server_first = ""
+        self.account = ""
 
     def step(self, data: bytes) -> Step | Awaitable[Step]:
         try:
@@ -162,7 +163,7 @@ class _ScramExchange:
         first = self._client_first = _parse_first(text, self._channel, plus=self._scram.plus)
         jid = prepare_identity(first.name, first.authzid, self._channel.domain)
         self._local = jid.local
-        account = jid.bare
+        account = self.account = jid.bare
         found = self._scram.source.credentials(account)
         if found is None or isinstance(found, Credentials):
             return self._challenge(found, account)

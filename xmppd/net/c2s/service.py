@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmppd.core.binding import Binding
 from xmppd.core.network import network_of
+from xmppd.core.reports import Reports
 from xmppd.core.router import Router
 from xmppd.errors import StreamError
 from xmppd.net.ebb import Ebb
@@ -66,6 +67,7 @@ class Service:
         rows: Rows,
         binding: Binding,
         router: Router,
+        reports: Reports,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.tempo = tempo
@@ -74,6 +76,9 @@ class Service:
         self.default_domain = default_domain
         self.lang = lang
         self.binding = binding
+        self.reports = reports
+        self.looks: list[Callable[[], None]] = []
+        """What else is to be looked at once a second."""
         self.route = router.take
         self.spawn = spawn
         self.rows = rows
@@ -128,6 +133,7 @@ class Service:
         if self.draining:
             return StreamError("system-shutdown")
         if full or crowded or 0 < rules.connections_before_login_per_address <= here:
+            self.reports.tell("connection-refused", connection.peer, reason="resource-constraint")
             return StreamError("resource-constraint", "Too many connections.")
         return None
 
@@ -184,6 +190,8 @@ class Service:
         SWEEP_SECONDS. What takes long is spread over turns.
         """
         self.ebb.look(len(self.connections))
+        for look in self.looks:
+            look()
         self._sweep_on(self._sweeping(self.tempo.clock()))
 
     def _sweep_on(self, steps: Iterator[None]) -> None:

@@ -128,7 +128,7 @@ class Stream:
         """The link is there; the client may be one too many."""
         refusal = self._service.admit(self)
         if refusal is not None:
-            self.fail(refusal)
+            self.close(refusal)
 
     def received(self, data: bytes) -> None:
         """See `Carried.received`."""
@@ -289,6 +289,8 @@ class Stream:
         if session is not None:
             self._service.binding.end(session, error)
         else:
+            if error is not None and not self.link.is_over:
+                self._service.reports.tell("stream-refused", self.peer, reason=error.condition)
             self.close(error)
 
     def ping(self, id: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from xmppd import ns
 from xmppd.core import iqs
 from xmppd.core.binding import Binding
+from xmppd.core.expiry import Expiry
 from xmppd.core.logins import Logins
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError
@@ -30,9 +31,10 @@ ROSTER_OFFER = f"<ver xmlns='{ns.ROSTER_VERSIONING}'/><sub xmlns='{ns.PREAPPROVA
 class Resource:
     """Opens the session of a stream, if its login holds still."""
 
-    def __init__(self, binding: Binding, logins: Logins) -> None:
+    def __init__(self, binding: Binding, logins: Logins, expiry: Expiry) -> None:
         self._binding = binding
         self._logins = logins
+        self._expiry = expiry
 
     @offers(Phase.BIND)
     def feature(self, stream: Negotiable) -> bytes:
@@ -88,9 +90,9 @@ class Resource:
         else:
             self._begin(stream, stanza, session)
 
-    @staticmethod
-    def _begin(stream: Stream, stanza: Stanza, session: Session) -> None:
+    def _begin(self, stream: Stream, stanza: Stanza, session: Session) -> None:
         stream.bound(session)
+        self._expiry.watch(session)
         session.begin(build.iq_result(stanza, "", build.bound(session.full)))
 
 

@@ -1,0 +1,145 @@
+"""Who guesses passwords waits, and nobody else."""
+
+import itertools
+from ipaddress import ip_network
+
+import pytest
+
+from xmppd.core import brake as module
+from xmppd.core.brake import Brake, BrakeRules
+from xmppd.core.reports import LINES, Reports
+
+ALICE, BOB = "alice@localhost", "bob@localhost"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def fail(brake: Brake, peer: str, account: str = ALICE) -> float:
+    brake.failed(peer, account)
+    return brake.wait(peer, account)
+
+
+def test_answers_come_ever_more_slowly(clock: Clock) -> None:
+    brake = Brake(BrakeRules(), clock)
+    waits = []
+    for _ in range(12):
+        waits.append(fail(brake, "192.0.2.1"))
+        clock.now += waits[-1]
+    assert waits == [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 10.0]
+
+
+def test_more_connections_are_not_more_answers(clock: Clock) -> None:
+    brake = Brake(BrakeRules(longest=10.0), clock)
+    for _ in range(8):
+        clock.now += fail(brake, "192.0.2.1")
+    waits = [brake.wait("192.0.2.1", ALICE) for _ in range(5)]
+    assert waits[0] == 10.0
+    assert all(wait > 10.0 for wait in waits[1:]), "too late to be answered at all"
+    clock.now += 30
+    assert brake.wait("192.0.2.1", ALICE) == 0.0, "what was not answered takes nobody's turn"
+
+
+def test_the_owner_elsewhere_does_not_notice(clock: Clock) -> None:
+    brake = Brake(BrakeRules(), clock)
+    for number in range(2000):
+        fail(brake, f"192.0.2.{number % 250}")
+    assert brake.wait("198.51.100.1", ALICE) == 0.0
+    assert brake.wait("2001:db8:0:1::1", ALICE) == 0.0
+
+
+def test_another_account_from_the_same_address_has_some_tries_more(clock: Clock) -> None:
+    brake = Brake(BrakeRules(per_account=3, per_network=20), clock)
+    for _ in range(10):
+        fail(brake, "192.0.2.1")
+    assert brake.wait("192.0.2.1", BOB) == 0.0
+    for number in range(12):
+        fail(brake, "192.0.2.1", f"user{number}@localhost")
+    clock.now += 1
+    assert brake.wait("192.0.2.1", BOB) > 0.0
+
+
+def test_a_network_of_ipv6_is_one_address(clock: Clock) -> None:
+    brake = Brake(BrakeRules(), clock)
+    waits = [fail(brake, f"2001:db8:0:1::{number:x}") for number in range(6)]
+    assert waits[-1] > 0.0
+    assert brake.wait("2001:db8:0:2::1", ALICE) == 0.0
+
+
+def test_a_success_ends_it_for_the_account_and_not_for_the_address(clock: Clock) -> None:
+    brake = Brake(BrakeRules(per_account=3, per_network=8), clock)
+    for _ in range(12):
+        fail(brake, "192.0.2.1", BOB)
+    brake.succeeded("192.0.2.1", ALICE)  # an account of his own
+    assert brake.wait("192.0.2.1", ALICE) > 0.0
+    clock.now += 100
+    brake.succeeded("192.0.2.1", BOB)
+    assert [fail(brake, "192.0.2.1", BOB) for _ in range(1)] == [0.0]
+
+
+def test_it_is_forgotten_in_time(clock: Clock) -> None:
+    brake = Brake(BrakeRules(forget=900), clock)
+    for _ in range(10):
+        fail(brake, "192.0.2.1")
+    clock.now += 901
+    assert brake.wait("192.0.2.1", ALICE) == 0.0
+    assert len(brake) == 0
+
+
+def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENTRIES", 100)
+    brake = Brake(BrakeRules(), clock)
+    for a, b in itertools.product(range(20), range(20)):
+        brake.failed(f"192.0.{a}.{b}", ALICE)
+    assert len(brake) == 100
+
+
+def test_who_is_exempt_or_has_no_address(clock: Clock) -> None:
+    exempt = (ip_network("127.0.0.0/8"), ip_network("2001:db8::/32"))
+    brake = Brake(BrakeRules(exempt=exempt), clock)
+    for peer in ("127.0.0.1", "127.9.9.9", "::ffff:127.0.0.1", "2001:db8::1", "local", ""):
+        assert [fail(brake, peer) for _ in range(50)] == [0.0] * 50
+    assert len(brake) == 0
+
+
+def test_no_brake(clock: Clock) -> None:
+    brake = Brake(BrakeRules(per_account=0, per_network=0), clock)
+    assert [fail(brake, "192.0.2.1") for _ in range(50)] == [0.0] * 50
+
+
+# what is told of it
+
+
+def test_lines_are_bounded_and_events_are_counted(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    reports = Reports(clock)
+    for number in range(100):
+        reports.tell("login-failed", f"2001:db8:0:1::{number:x}", reason="not-authorized")
+        reports.tell("login-failed", "192.0.2.1", reason="not-authorized")
+    assert reports.counts == {"login-failed": 200}
+    assert len(caplog.records) == 2 * LINES
+    assert hasattr(caplog.records[-1], "last_line")
+    clock.now += 61
+    reports.tell("login-failed", "192.0.2.1", reason="not-authorized")
+    assert len(caplog.records) == 2 * LINES + 1
+
+
+def test_lines_of_all_together_are_bounded(
+    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xmppd.core.reports.TOGETHER", 50)
+    caplog.set_level("INFO")
+    reports = Reports(clock)
+    for number in range(250):
+        reports.tell("login-failed", f"192.0.2.{number}", reason="not-authorized")
+    assert len(caplog.records) == 50

@@ -1,0 +1,121 @@
+"""Slows down who guesses passwords, over all their connections, and nobody else."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from xmppd.core.network import network_of
+
+ENTRIES = 50_000
+"""How many networks, and accounts tried from one, are remembered; the one that failed last stays longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrakeRules:
+    """Failures of one account from one network, and of any from one network, that cost nothing (0: none ever
+    does). After those the answers to it come a second apart, then 2, 4 and so on up to `longest` seconds,
+    until nothing failed for `forget` seconds. Peers in `exempt` are not slowed down, nor what has no address.
+    """
+
+    per_account: int = 3
+    per_network: int = 20
+    longest: float = 10.0
+    forget: float = 900.0
+    exempt: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+class _Failures:
+    __slots__ = ("count", "free_at", "last")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = 0.0
+        self.free_at = 0.0
+
+
+Key = tuple[str, str]
+"""Network, and account or ""."""
+
+
+class Brake:
+    """What failed lately, by network and by (account, network). An account as such is never slowed down: its
+    owner, elsewhere, does not notice who guesses. `clock` gives seconds that never jump.
+    """
+
+    def __init__(self, rules: BrakeRules, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: OrderedDict[Key, _Failures] = OrderedDict()
+        self.apply(rules)
+
+    def apply(self, rules: BrakeRules) -> None:
+        """Take over new rules."""
+        self.rules = rules
+        self._is_exempt = lru_cache(maxsize=1024)(self._look_up)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def failed(self, peer: str, account: str) -> None:
+        """Somebody did not prove to be `account` ("": nobody in particular)."""
+        if self._is_exempt(peer):
+            return
+        now = self._clock()
+        network = network_of(peer)
+        for key in {(network, ""), (network, account)}:
+            entry = self._recent(key, now) or _Failures()
+            entry.count += 1
+            entry.last = now
+            self._entries[key] = entry
+            self._entries.move_to_end(key)
+        while len(self._entries) > ENTRIES:
+            self._entries.popitem(last=False)
+
+    def succeeded(self, peer: str, account: str) -> None:
+        """Somebody did; what the network did to other accounts is not forgotten for that."""
+        self._entries.pop((network_of(peer), account), None)
+
+    def wait(self, peer: str, account: str) -> float:
+        """Seconds until an attempt of this peer may be answered. Each answer has a moment of its own, so more
+        connections are not more answers; more than `longest` means that it may not be answered at all.
+        """
+        if not self._entries:
+            return 0.0
+        now = self._clock()
+        network = network_of(peer)
+        due = [
+            (entry, delay)
+            for key in {(network, ""), (network, account)}
+            if (entry := self._recent(key, now)) is not None and (delay := self._delay(key, entry))
+        ]
+        moment = max((entry.free_at for entry, _ in due), default=now)
+        is_answered = moment - now <= self.rules.longest
+        for entry, delay in due:
+            begin = max(moment, now) if is_answered else now  # who is not answered takes nobody's turn
+            entry.free_at = max(entry.free_at, begin + delay)
+        return max(moment - now, 0.0)
+
+    def _recent(self, key: Key, now: float) -> _Failures | None:
+        entry = self._entries.get(key)
+        if entry is not None and now - entry.last > self.rules.forget:
+            del self._entries[key]
+            return None
+        return entry
+
+    def _delay(self, key: Key, entry: _Failures) -> float:
+        free = self.rules.per_account if key[1] else self.rules.per_network
+        excess = entry.count - free
+        if not free or excess <= 0:
+            return 0.0
+        return min(self.rules.longest, float(1 << min(excess - 1, 30)))
+
+    def _look_up(self, peer: str) -> bool:
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return True
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self.rules.exempt)
