@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from xmppd import ns
+from xmppd import hooks, ns, plugin
 from xmppd.finding import import_file
+from xmppd.server import Server
 from xmppd.testing import World, refusal
 
 GUIDE = (Path(__file__).parent.parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -28,6 +29,13 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_example_has_a_name() -> None:
     assert GUIDE.count("```python") == len(EXAMPLES) == 10
+
+
+def test_the_guide_tells_all_that_there_is() -> None:
+    words = set(re.findall(r"\w+", GUIDE))
+    names = [*plugin.__all__, *(hook.name for hook in hooks.ALL)]
+    names += [name for owner in (Server, plugin.Plugin) for name in vars(owner) if not name.startswith("_")]
+    assert [name for name in names if name not in words] == []
 
 
 def functions_of(name: str, folder: Path) -> list[Callable[[], Coroutine[Any, Any, None]]]:
