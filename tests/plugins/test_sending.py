@@ -16,12 +16,15 @@ BODY = f"{{{ns.CLIENT}}}body"
 PING = f"{{{ns.PING}}}ping"
 
 ECHO = '''
-from xmppd.plugin import Plugin, StanzaError, element, service
+from xmppd.plugin import Kept, Plugin, StanzaError, element, service
 
 class Echo(Plugin):
     """Answers what it is asked."""
+    seen = Kept(list)
+
     @service("echo")
     def answer(self, origin, stanza, to):
+        self.seen.append(stanza.type)
         if stanza.payload.endswith(("fail", "query")):
             raise StanzaError("not-allowed", "Not so.")
         return element("{urn:xmppd:x:0}x", {"from": origin.full, "to": to.full})
@@ -271,8 +274,11 @@ async def test_a_service_and_the_server_itself_answer_and_a_service_asks(folder:
             await server.ask("elsewhere.example", element(PING))
         question = await asked(world, alice.jid, sender="room@echo.localhost")
         id = (await alice.receive()).get("id")
+        world.plugin("echo").seen.clear()
         await alice.send(f"<iq type='result' id='{id}' to='room@echo.localhost'/>")
         assert await question is None
+        await alice.send(f"<iq type='result' id='{id}' to='room@echo.localhost'/>")
+        assert world.plugin("echo").seen == ["result"], "an answer to nothing is for the service to look at"
 
 
 # sessions

@@ -181,8 +181,8 @@ class Iqs:
                 return _forget(waiting) if isinstance(waiting, Awaitable) else None
             check(stanza)
             is_request = stanza.type in ("get", "set")
-            if not is_request:
-                self._questions.take(stanza)
+            if not is_request and self._questions.take(stanza):
+                return None
             key = Address.SERVICE, stanza.type or "", stanza.payload
             if is_request and to.full == to.domain and key in self._handlers:
                 return self._answer(origin, stanza, to.domain, (Address.SERVICE,))

@@ -96,13 +96,13 @@ class Questions:
             question.timer.cancel()
         question.answer.cancel()
 
-    def take(self, stanza: Stanza) -> None:
-        """An iq of type result or error for a host of ours; nothing comes of one from somebody who was not
-        asked.
-        """
+    def take(self, stanza: Stanza) -> bool:
+        """Whether an iq of type result or error answers an open question, and comes from whom that asked."""
         question = self._open.get(stanza.id or "")
-        if question is not None and stanza.attrs.get("from") == question.to and stanza.to == question.full:
-            question.take(stanza.xml)
+        if question is None or stanza.attrs.get("from") != question.to or stanza.to != question.full:
+            return False
+        question.take(stanza.xml)
+        return True
 
     def gone(self, full: str) -> None:
         """A session is over, and will answer nothing."""
