@@ -359,6 +359,53 @@ AT_THE_BOUND = {
     ),
     "depth, shortest": (Limits(), lambda over: b"<a>" * (63 + over) + b"<a/>" + b"</a>" * (63 + over)),
     "elements, shortest": (Limits(), lambda over: b"<a>" + b"<a/>" * (2047 + over) + b"</a>"),
+    "pieces": (
+        Limits(pieces=64),
+        lambda over: b"<iq>" + b'<a b="c" d="e"/>' * 20 + b"<b/>" * (2 + over) + b"</iq>",
+    ),
+    "pieces of text": (
+        Limits(pieces=64),
+        lambda over: b'<iq a="">' + b"&lt;" * (1005 + 16 * over) + b"</iq>",
+    ),
+    "pieces of other text": (
+        Limits(pieces=64),
+        lambda over: b"<iq><![CDATA[" + b"'\n\r>" * (251 + over) + b"]]></iq>",
+    ),
+    "pieces of a stanza with a prefix": (
+        Limits(pieces=60),
+        lambda over: b'<a:iq xmlns:a="u">' + b'<a b="c"/>' * 8 + b"<a/>" * (2 + over) + b"</a:iq>",
+    ),
+    "pieces beside a bracket in a namespace": (
+        Limits(pieces=60),
+        lambda over: (
+            b'<iq><c xmlns="}"/>' + b'<a b="c"/>' * 8 + b"<a/>" * (1 + over) + b"x" * 1000 + b"</iq>"
+        ),
+    ),
+    "sections": (Limits(elements=50), lambda over: b"<iq>" + b"<![CDATA[]]>" * (49 + over) + b"</iq>"),
+    "names": (
+        Limits(markup_bytes=2000, name_bytes=500),
+        lambda over: b"<iq>" + (b"<" + b"a" * 499 + b"/>") * 4 + b"<a/>" * (2 + over) + b"</iq>",
+    ),
+    "names of attributes": (
+        Limits(markup_bytes=2000),
+        lambda over: (
+            b"<iq>"
+            + (b"<a " + b"b" * 252 + b"='" + b"x" * 999 + b"'/>") * 7
+            + b"<a/>" * (227 + over)
+            + b"</iq>"
+        ),
+    ),
+    "namespaces with a prefix": (
+        Limits(expanded_bytes=10_000),
+        lambda over: (
+            b"<iq><a xmlns:p='"
+            + b"u" * 200
+            + b"'>"
+            + b"<p:b p:c=''/>" * 23
+            + b"<p:b/>" * (1 + over)
+            + b"</a></iq>"
+        ),
+    ),
     "namespaces": (Limits(namespaces=5), lambda over: with_attributes(b" xmlns:a%d='b'", 5 + over)),
     "namespaces, usual": (Limits(), lambda over: with_attributes(b" xmlns:a%d='b'", 32 + over)),
 }
@@ -387,6 +434,33 @@ def test_nothing_small_exceeds_a_bound(over: int) -> None:
     assert min(map(len, shortest)) > limits.simple_bytes
     for raw in shortest[:3]:
         assert not limits.allow(raw)
+
+
+HONEST = {
+    "text": b"<message><body>"
+    + b"What a long story this is, told in the evening.\n" * 5400
+    + b"</body></message>",
+    "picture": b"<iq type='set' id='1'><vCard xmlns='vcard-temp'><PHOTO><BINVAL>"
+    + (b"A" * 76 + b"\n") * 3380
+    + b"</BINVAL></PHOTO></vCard></iq>",
+    "page": b"<message><body>"
+    + b"&lt;p class=&quot;a&quot;&gt;some text&lt;/p&gt;\n" * 4000
+    + b"</body></message>",
+    "JSON": b"<message><json xmlns='urn:xmpp:json:0'><![CDATA["
+    + b'{"items": [{"id": 1, "tags": ["a", "b"]}]}\n' * 5500
+    + b"]]></json></message>",
+    "bookmarks": b"<iq type='set' id='1'><query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'>"
+    + b"<conference jid='room@rooms.example' name='A room' autojoin='1'><nick>me</nick></conference>" * 500
+    + b"</storage></query></iq>",
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("size", [8192, 10**6])
+def test_large_stanzas_of_honest_clients_pass(scan: Scan, name: str, size: int) -> None:
+    data = PLAIN + HONEST[name] + MESSAGE
+    found = scan([data[i : i + size] for i in range(0, len(data), size)])
+    assert (found.error, len(found.stanzas)) == (None, 2)
 
 
 def test_long_names_are_refused_where_they_cost() -> None:

@@ -14,22 +14,31 @@ from xmppd import ns
 from xmppd.errors import SaslError, StanzaError, StreamError
 from xmppd.xml.stanza import LANG, Stanza, clark, unclark
 
-_TEXT = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
-_ATTRIBUTE = _TEXT | {"'": "&apos;", "\n": "&#10;", "\t": "&#9;"}
-_ILLEGAL = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff"
-_TEXT_SPECIAL = re.compile(f"[&<>\r{_ILLEGAL}]")
-_ATTRIBUTE_SPECIAL = re.compile(f"[&<>\r'\n\t{_ILLEGAL}]")
+_LEGAL = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*+")
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _REPLACEMENT = "\ufffd"
 
 
 def escape_text(text: str) -> str:
     """Character data, escaped; a character that XML 1.0 has no place for becomes U+FFFD."""
-    return _TEXT_SPECIAL.sub(lambda m: _TEXT.get(m[0], _REPLACEMENT), text)
+    if text.isprintable():  # then it is legal, and has no white space but blanks
+        return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _legal(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
 
 
 def escape_attribute(value: str) -> str:
     """An attribute's value, escaped like text, for single quotes; white space survives normalisation."""
-    return _ATTRIBUTE_SPECIAL.sub(lambda m: _ATTRIBUTE.get(m[0], _REPLACEMENT), value)
+    text = escape_text(value).replace("'", "&apos;")
+    return text if text.isprintable() else text.replace("\n", "&#10;").replace("\t", "&#9;")
+
+
+def escape_bytes(data: bytes) -> bytes:
+    """Character data in UTF-8 that is legal, as it comes from a CDATA section."""
+    return data.replace(b"&", b"&amp;").replace(b"<", b"&lt;").replace(b">", b"&gt;")
+
+
+def _legal(text: str) -> str:
+    return text if _LEGAL.fullmatch(text) else _ILLEGAL.sub(_REPLACEMENT, text)
 
 
 def element(name: str, attrs: Mapping[str, str] | None = None, *content: Element | str | None) -> Element:
@@ -68,7 +77,7 @@ def _write(tree: Element, default: str, emit: Callable[[str], None]) -> None:
     if uri != default:
         emit(f" xmlns='{escape_attribute(uri)}'")
     for index, (key, value) in enumerate(tree.items()):
-        emit(_attribute(key, value, index))
+        emit(f" {key}='{escape_attribute(value)}'" if key[0] != "{" else _attribute(key, value, index))
     if tree.text is None and len(tree) == 0:
         emit("/>")
         return

@@ -11,7 +11,8 @@ from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
 
 from xmppd import ns
 from xmppd.errors import StreamError
-from xmppd.xml.build import serialize
+from xmppd.xml.build import escape_bytes, serialize
+from xmppd.xml.framing import CDATA, CDATA_END
 from xmppd.xml.limits import Limits
 from xmppd.xml.stanza import SEPARATOR, Stanza, clark, parse_within
 
@@ -133,18 +134,36 @@ def parse_framed(raw: bytes, opening: bytes = ROOT) -> Stanza:
     return Stanza(_kind(name), attrs, raw, payload=payload)
 
 
+def without_sections(stanza: Stanza, limits: Limits) -> Stanza:
+    """The same stanza with its CDATA sections written as text; StreamError when that exceeds `limits`."""
+    raw = stanza.raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # what is joined must not become one end
+    out, at = [], 0
+    while (start := raw.find(CDATA, at)) >= 0:
+        end = raw.index(CDATA_END, start)
+        out += [raw[at:start], escape_bytes(raw[start + len(CDATA) : end])]
+        at = end + len(CDATA_END)
+        if raw.startswith((b">", b"]>"), at):  # what the section ended with may not make it an end of CDATA
+            bracket = raw.index(b">", at)
+            out += [raw[at:bracket], b"&gt;"]
+            at = bracket + 1
+    data = b"".join([*out, raw[at:]])
+    return Stanza(stanza.kind, stanza.attrs, _bounded(data, limits), payload=stanza.payload)
+
+
 def canonical(raw: bytes, opening: bytes, limits: Limits) -> Stanza:
     """The stanza in framed bytes, rewritten so that it needs nothing from outside but the default namespace.
 
     Raises StreamError for bytes that are not exactly one element, and for a result above the bounds of
     `limits`.
     """
-    parse_framed(raw, opening)
-    tree = parse_within(opening, raw, ROOT_END)
-    names = sum(len(element.tag) + sum(map(len, element.keys())) for element in tree.iter())
-    if names > limits.stanza_bytes:  # each prefix becomes a declaration: do not even write it out
-        raise StreamError("policy-violation", "namespaces too long")
-    data = serialize(tree)
+    try:
+        tree = parse_within(opening, raw, ROOT_END)
+    except ExpatError as error:
+        raise well_formedness(error) from None
+    return parse_framed(_bounded(serialize(tree), limits))
+
+
+def _bounded(data: bytes, limits: Limits) -> bytes:
     if len(data) > limits.stanza_bytes:
         raise StreamError("policy-violation", "stanza too big")
-    return parse_framed(data)
+    return data

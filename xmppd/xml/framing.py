@@ -18,7 +18,11 @@ START = rb"<(%b)(%b)%b*+(/?)>" % (NAME, ATTRIBUTES, SPACE)
 
 _TAG = re.compile(rb"%b|</(%b)%b*+>" % (START, NAME, SPACE))
 _ATTRIBUTE = re.compile(rb"(%b)%b*+=%b*+(?:\"([^\"]*+)\"|'([^']*+)')" % (NAME, SPACE, SPACE))
-_CDATA = b"<![CDATA["
+CDATA = b"<![CDATA["
+CDATA_END = b"]]>"
+
+COSTLY = 3
+"""How much more a piece costs in an element that is rewritten, or that takes our own parser of trees."""
 
 _IN_TAG = re.compile(rb"[<>\"']")
 _IN_DOUBLE_QUOTES = re.compile(rb'[<"]')
@@ -26,39 +30,65 @@ _IN_SINGLE_QUOTES = re.compile(rb"[<']")
 _IN_CDATA = re.compile(rb"\]\]>")
 
 
-def check_attributes(attributes: bytes, limits: Limits) -> None:
-    """StreamError for a start tag with too many attributes or declarations, or too long a namespace."""
-    plain = declared = 0
+def check_attributes(attributes: bytes, limits: Limits) -> tuple[int, int, int]:
+    """How many attributes and declarations these are, how many bytes their names have, and the longest
+    namespace with a prefix. StreamError for too many, or too long a name.
+    """
+    plain = declared = names = longest = 0
     for name, double, single in _ATTRIBUTE.findall(attributes):
+        size = len(name)
+        names += size
         if name == b"xmlns" or name.startswith(b"xmlns:"):
             declared += 1
             size = len(double or single)
+            if name != b"xmlns":
+                longest = max(longest, size)
         else:
             plain += 1
-            size = len(name)
         if size > limits.name_bytes:
             raise StreamError("policy-violation", "name too long")
     if plain > limits.attributes or declared > limits.namespaces:
         raise StreamError("policy-violation", "too many attributes")
+    return plain + declared, names, longest
 
 
 class Frame:
     """How far one element was looked through.
 
-    `start` is its index in the buffer; `is_prefixed` says that its start tag has a prefix, or declares one
-    that its children may need. `stream` is the name of the stream's own tag, which must not come again (RFC
-    6120 4.3.3).
+    `start` is its index in the buffer. `is_prefixed` says that its start tag has a prefix, or declares one
+    that its children may need, `is_odd` that a namespace has characters that cost. `stream` is the name of
+    the stream's own tag, which must not come again (RFC 6120 4.3.3), `longest` the size of the longest
+    namespace that the stream has a prefix for.
     """
 
-    __slots__ = ("_elements", "_names", "_seek", "_stream", "_tag", "_within", "is_prefixed", "start")
+    __slots__ = (
+        "_attributes",
+        "_elements",
+        "_longest",
+        "_markup",
+        "_names",
+        "_seek",
+        "_stream",
+        "_tag",
+        "_values",
+        "_within",
+        "is_odd",
+        "is_prefixed",
+        "start",
+    )
 
-    def __init__(self, start: int, stream: bytes) -> None:
+    def __init__(self, start: int, stream: bytes, longest: int = 0) -> None:
         self.start = start
         self._stream = stream
         self.is_prefixed = False
+        self.is_odd = False
         self._names: list[bytes] = []
         self._elements = 0
+        self._attributes = 0
+        self._markup = 0
+        self._longest = longest
         self._tag = start
+        self._values = 0
         self._seek = start
         self._within: re.Pattern[bytes] | None = None
 
@@ -93,16 +123,18 @@ class Frame:
         tag = _TAG.match(buffer, at)
         if tag:
             return self._take(tag, limits)
-        begun = bytes(buffer[at : at + len(_CDATA)])
-        if begun == _CDATA:
+        begun = bytes(buffer[at : at + len(CDATA)])
+        if begun == CDATA:
             self._within = _IN_CDATA
-            self._seek = at + len(_CDATA)
+            self._seek = at + len(CDATA)
+            self._count(limits)
             return 0
-        if len(begun) == 1 or _CDATA.startswith(begun):
+        if len(begun) == 1 or CDATA.startswith(begun):
             return -1
         if begun[1] in b"!?":
             raise StreamError("restricted-xml", "no comments, processing instructions or DTDs")
         self._within = _IN_TAG
+        self._values = 0
         self._seek = at + 1
         return 0
 
@@ -127,6 +159,9 @@ class Frame:
                     raise StreamError("not-well-formed")
                 return self._take(tag, limits)
             case quote if within is _IN_TAG:
+                self._values += 1
+                if self._values > limits.attributes + limits.namespaces:
+                    raise StreamError("policy-violation", "too many attributes")
                 self._within = _IN_SINGLE_QUOTES if quote == b"'" else _IN_DOUBLE_QUOTES
             case _:
                 self._within = _IN_TAG
@@ -140,15 +175,12 @@ class Frame:
             if not names or names.pop() != ended:
                 raise StreamError("not-well-formed")
         else:
-            self._elements += 1
-            if (
-                len(names) >= limits.depth
-                or self._elements > limits.elements
-                or len(name) > limits.name_bytes
-            ):
-                raise StreamError("policy-violation", "too many elements, too deep, or a name too long")
-            if len(attributes) > limits.harmless_bytes:
-                check_attributes(attributes, limits)
+            if len(names) >= limits.depth or len(name) > limits.name_bytes:
+                raise StreamError("policy-violation", "too deep, or a name too long")
+            self._markup += len(name)
+            if attributes:
+                self._take_attributes(attributes, limits)
+            self._count(limits)
             if self._elements == 1:
                 if name == self._stream:
                     raise StreamError("unsupported-stanza-type", "a stream in the stream")
@@ -157,3 +189,33 @@ class Frame:
                 names.append(name)
         self._seek = tag.end()
         return 0 if names else self._seek
+
+    def _take_attributes(self, attributes: bytes, limits: Limits) -> None:
+        size = len(attributes)
+        if size > limits.harmless_bytes or b"xmlns:" in attributes:
+            count, size, longest = check_attributes(attributes, limits)
+            self._longest = max(self._longest, longest)
+        else:
+            count = attributes.count(b"=")
+        if b"xmlns" in attributes and (b"}" in attributes or b"&" in attributes):
+            self.is_odd = True
+        self._attributes += count
+        self._markup += size
+
+    def _count(self, limits: Limits) -> None:
+        """One more element or CDATA section; StreamError when the whole would cost too much."""
+        self._elements += 1
+        pieces = self._elements + self._attributes
+        if (
+            self._elements > limits.elements
+            or pieces > limits.pieces
+            or self._markup > limits.markup_bytes
+            or pieces * self._longest > limits.expanded_bytes
+        ):
+            raise StreamError("policy-violation", "too many elements or attributes, or names too long")
+
+    def check(self, raw: bytes, limits: Limits, *, is_rewritten: bool) -> None:
+        """StreamError when the element, which is `raw`, would cost too much as a whole."""
+        pieces = self._elements + self._attributes + limits.pieces_of_text(raw)
+        if pieces * (COSTLY if is_rewritten or self.is_odd else 1) > limits.pieces:
+            raise StreamError("policy-violation", "too many elements, attributes, references and lines")

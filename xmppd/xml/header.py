@@ -50,12 +50,14 @@ class Context:
     """What of the header its children need.
 
     `name` is the header's name as written, `opening` a start tag for the parser with the header's
-    declarations. `is_usual` says that the default namespace is `jabber:client`.
+    declarations. `is_usual` says that the default namespace is `jabber:client`, `longest` is the size of the
+    longest namespace that has a prefix, in bytes.
     """
 
     name: bytes
     opening: bytes
     is_usual: bool
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +181,12 @@ def _opening(declared: dict[str, str]) -> bytes:
     return f"<{ROOT_NAME}{''.join(attrs)}>".encode()
 
 
-USUAL = Context(b"stream:stream", _opening(_USUAL_DECLARATIONS), is_usual=True)
+USUAL = Context(b"stream:stream", _opening(_USUAL_DECLARATIONS), is_usual=True, longest=len(ns.STREAM))
 """Shared by all streams whose header declares what nearly every header declares."""
 
 
 def _context(name: bytes, declared: dict[str, str]) -> Context:
     if name == USUAL.name and declared == _USUAL_DECLARATIONS:
         return USUAL
-    return Context(name, _opening(declared), declared.get("") == ns.CLIENT)
+    longest = max((len(uri.encode()) for prefix, uri in declared.items() if prefix), default=0)
+    return Context(name, _opening(declared), declared.get("") == ns.CLIENT, longest)

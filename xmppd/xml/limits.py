@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+_MARKS = (b"&", b"\n", b"\r", b">", b"'")
+_TEXT_SHARE = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -14,6 +17,12 @@ class Limits:
     (declarations, at least 1) are per element. `name_bytes` bounds one name, of an element, attribute or
     namespace; it is checked in the header, and in elements with so many tags or attributes that a long one,
     repeated, would be costly.
+
+    The rest bounds what one stanza costs, whatever it is made of. `pieces` counts elements, CDATA sections,
+    attributes and declarations (as `=` signs in short start tags), and at a sixteenth the places where text
+    is not plain (references, ends of lines, `>` and `'`). An element that is rewritten, or whose namespaces
+    are odd, may have a third of them. `markup_bytes` bounds the names of elements and attributes (short start
+    tags as a whole), `expanded_bytes` elements and attributes times the longest namespace with a prefix.
     """
 
     stanza_bytes: int = 262_144
@@ -21,6 +30,9 @@ class Limits:
     attributes: int = 64
     namespaces: int = 32
     elements: int = 2048
+    pieces: int = 3072
+    markup_bytes: int = 65_536
+    expanded_bytes: int = 262_144
     header_bytes: int = 4096
     name_bytes: int = 512
     harmless_bytes: int = field(init=False, repr=False)
@@ -31,22 +43,40 @@ class Limits:
     """
     simple_tags: int = field(init=False, repr=False)
     """An element with at most so many `<` exceeds neither depth nor elements (depth d needs 2d - 1)."""
+    simple_pairs: int = field(init=False, repr=False)
+    """An element with at most so many `=` has not too many attributes."""
+    counted_bytes: int = field(init=False, repr=False)
+    """An element with more bytes has to be counted tag by tag, whatever it is."""
 
     def __post_init__(self) -> None:
+        third = self.pieces // 3  # for each of tags, attributes and text
+        pairs, tags = min(self.attributes, third), min(2 * self.depth, self.elements, third)
+        counted = min(self.stanza_bytes, 4 * self.elements, self.markup_bytes, _TEXT_SHARE * third)
+        simple = min(7 * self.depth, 5 * self.attributes, self.name_bytes, 4 * self.pieces, counted)
         harmless = min(5 * self.attributes, 5 * self.namespaces, self.name_bytes)
         object.__setattr__(self, "harmless_bytes", harmless)
-        simple = min(
-            4 * self.elements, 7 * self.depth, 5 * self.attributes, self.name_bytes, self.stanza_bytes
-        )
         object.__setattr__(self, "simple_bytes", simple)
-        object.__setattr__(self, "simple_tags", min(2 * self.depth, self.elements))
+        object.__setattr__(self, "simple_tags", tags)
+        object.__setattr__(self, "simple_pairs", pairs)
+        object.__setattr__(self, "counted_bytes", counted)
 
     def allow(self, raw: bytes) -> bool:
         """Whether a first-level element without a declared prefix is below every bound for certain."""
         size = len(raw)
         return size <= self.simple_bytes or (
-            size <= self.stanza_bytes
+            size <= self.counted_bytes
             and size - len(raw.replace(b"<", b"", self.simple_tags + 1))
             <= self.simple_tags  # `count` is slower
-            and size - len(raw.replace(b"=", b"", self.attributes + 1)) <= self.attributes
+            and size - len(raw.replace(b"=", b"", self.simple_pairs + 1)) <= self.simple_pairs
         )
+
+    def pieces_of_text(self, raw: bytes) -> int:
+        """What references, ends of lines and the like count as pieces; not exact above `pieces`."""
+        most = left = _TEXT_SHARE * self.pieces
+        if len(raw) <= _TEXT_SHARE:
+            return 0
+        for mark in _MARKS:
+            left -= len(raw) - len(raw.replace(mark, b"", left + _TEXT_SHARE))
+            if left < 0:
+                break
+        return (most - left) // _TEXT_SHARE

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from xmppd.errors import StreamError
-from xmppd.xml.engine import Engine, canonical, parse_framed
-from xmppd.xml.framing import Frame
+from xmppd.xml.engine import Engine, canonical, parse_framed, without_sections
+from xmppd.xml.framing import CDATA, Frame
 from xmppd.xml.header import Context, StreamOpen, read_header
 from xmppd.xml.limits import Limits
 from xmppd.xml.stanza import Stanza
@@ -162,7 +162,7 @@ class Scanner:
                 raise StreamError("restricted-xml", "no comments, processing instructions or DTDs")
             case b"/":
                 return self._close(context, data, pos, events)
-        frame = Frame(pos, context.name)
+        frame = Frame(pos, context.name, context.longest)
         end = frame.advance(data, self.limits)
         if end:
             events.append(self._strict(frame, context, data[pos:end]))
@@ -187,13 +187,18 @@ class Scanner:
 
     def _strict(self, frame: Frame, context: Context, raw: bytes) -> Stanza:
         """The stanza in framed bytes."""
-        if context.is_usual and not frame.is_prefixed and b"<!" not in raw:
+        limits = self.limits
+        if context.is_usual and not frame.is_prefixed:
+            frame.check(raw, limits, is_rewritten=False)
             try:
-                return parse_framed(raw)
+                stanza = parse_framed(raw)
             except StreamError as error:
                 if error.condition != "bad-namespace-prefix":
                     raise  # otherwise it may be a prefix of the header's
-        return canonical(raw, context.opening, self.limits)
+            else:
+                return without_sections(stanza, limits) if raw.find(CDATA) > 0 else stanza
+        frame.check(raw, limits, is_rewritten=True)
+        return canonical(raw, context.opening, limits)
 
     def _close(self, context: Context, data: bytes, pos: int, events: list[Event]) -> int:
         """Read the stream's end tag at `pos`; 0 when it is not complete."""
