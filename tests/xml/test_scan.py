@@ -541,10 +541,10 @@ def test_an_idle_scanner_is_small() -> None:
 
 def seconds(chunks: list[bytes]) -> float:
     scanner = opened()
-    start = time.perf_counter()
+    start = time.thread_time()
     for chunk in chunks:
         scanner.feed(chunk)
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 @pytest.mark.parametrize(

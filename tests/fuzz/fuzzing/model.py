@@ -501,11 +501,18 @@ def honest(tree: Tree, account: str) -> Tree:
 def is_forged(part: Tree, account: str) -> bool:
     attrs = dict(part[1])
     if part[0] == "{urn:xmpp:sid:0}stanza-id":
-        return (parts(attrs.get("by", "")) or ("", "", ""))[1] == DOMAIN
+        return is_ours(attrs.get("by", ""), "")
     if part[0] in ("{urn:xmpp:delay}delay", "{jabber:x:delay}x"):
-        local, domain, _ = parts(attrs.get("from", "")) or ("", "", "")
-        return domain == DOMAIN and f"{local}@{domain}" != account
+        return is_ours(attrs.get("from", ""), account)
     return False
+
+
+def is_ours(text: str, account: str) -> bool:
+    """Whether this looks like an address in our domain, and not like `account`."""
+    address = parts(text.strip())
+    if address is None:
+        return text.strip().partition("/")[0].rpartition("@")[2].lower() == DOMAIN
+    return address[1] == DOMAIN and written((address[0], address[1], "")) != account
 
 
 def written(address: tuple[str, str, str]) -> str:
