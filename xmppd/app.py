@@ -34,6 +34,7 @@ from xmppd.core.logins import Logins
 from xmppd.core.messages import Messages
 from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
+from xmppd.core.probes import Probes
 from xmppd.core.questions import Questions
 from xmppd.core.reports import Reports
 from xmppd.core.roster.office import RosterOffice
@@ -44,6 +45,7 @@ from xmppd.core.router import Router
 from xmppd.core.sending import Sending
 from xmppd.core.services import Hosts, Services
 from xmppd.core.sessions import Sessions
+from xmppd.core.visibility import Visibility
 from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import find_plugin
 from xmppd.hooks import Hooks
@@ -132,12 +134,25 @@ class App:
         domains = frozenset(config.server.domains)
         self.cork = Cork(asyncio.get_running_loop().call_soon, kept_bytes=limits.write_buffer_hard)
         self.sessions = Sessions(self.cork, now)
+        self.visibility = Visibility(self.accounts, self.rosters, self.hooks)
         self.last_seen = LastSeen(
-            self.store, self.sessions, self.rosters, self.jobs.spawn, now, self.accounts.hold
+            self.store,
+            self.sessions,
+            self.rosters,
+            self.visibility,
+            self.jobs.spawn,
+            now,
+            self.accounts.hold,
         )
         self.services = Services(self.jobs.spawn)
         self.presences = Presences(
-            self.sessions, self.rosters, self.last_seen, self.services, self.hooks, presence_rules(config)
+            self.sessions,
+            self.rosters,
+            self.last_seen,
+            self.visibility,
+            self.services,
+            self.hooks,
+            presence_rules(config),
         )
         self.messages = Messages(self.sessions, self.accounts, self.services, self.hooks, domains)
         self.contacts = Contacts(
@@ -145,12 +160,21 @@ class App:
         )
         self.questions = Questions(self.timers.call_later)
         self.sessions.on_removed = self.questions.gone
-        self.iqs = Iqs(self.sessions, self.presences, self.services, self.questions, self.hooks, domains)
+        self.iqs = Iqs(
+            self.sessions,
+            self.visibility,
+            self.services,
+            self.questions,
+            self.hooks,
+            domains,
+            from_strangers=config.iqs.from_strangers == "deliver",
+        )
         hosts = Hosts(domains, self.services)
         self.router = Router(
             Intake(self.sessions, hosts),
             self.messages,
             self.presences,
+            Probes(self.sessions, self.visibility, self.last_seen),
             self.contacts,
             self.iqs,
             self.services,
@@ -173,7 +197,7 @@ class App:
         self.server = Server(
             store=self.store,
             accounts=self.accounts,
-            rosters=self.rosters,
+            visibility=self.visibility,
             sessions=self.sessions,
             router=self.router,
             sending=Sending(

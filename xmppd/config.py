@@ -19,6 +19,7 @@ from xmppd.settings import (
     AuthConfig,
     CacheConfig,
     HttpConfig,
+    IqsConfig,
     LimitsConfig,
     ListenConfig,
     LogConfig,
@@ -46,6 +47,7 @@ class Config(Section):
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()
     sessions: SessionsConfig = SessionsConfig()
+    iqs: IqsConfig = IqsConfig()
     rosters: RostersConfig = RostersConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()

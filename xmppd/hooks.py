@@ -1,12 +1,13 @@
 """Every extension point of the server, typed, in one file.
 
 A plugin marks a method with one of the hooks below; loading compiles all marked methods to one tuple per hook
-and stage, so that a hook nobody uses costs one look at an empty tuple. There are three stages, with three
+and stage, so that a hook nobody uses costs one look at an empty tuple. There are four stages, with four
 meanings:
 
 - `POLICY`: may raise `StanzaError` to refuse; what it returns is ignored.
 - `FILTER`: returns the stanza, another one, or `DROP`.
 - `SIGNAL`: is told; what it raises is logged and counted, and changes nothing.
+- `RULE`: says True or False at once; one False forbids, and so does what it raises.
 
 Within a stage methods run `EARLY`, then `NORMAL`, then `LATE`; among equals in the order their plugins were
 loaded. A method that has to wait for something is `async def`: the sender's connection then pauses until it
@@ -15,6 +16,7 @@ is done, so order holds.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 POLICY: Final = "policy"
 FILTER: Final = "filter"
 SIGNAL: Final = "signal"
+RULE: Final = "rule"
 
 EARLY: Final = 0
 NORMAL: Final = 1
@@ -147,6 +150,10 @@ login_failed = Hook("login_failed", (SIGNAL,))
 """(attempt, condition): a login came to nothing. `attempt.account` is the claimed account, "" if unknown."""
 session_expired = Hook("session_expired", (SIGNAL,))
 """(session): the time of its login is over. Unless it gets more by `Server.set_expiry` it is closed soon."""
+sees = Hook("sees", (RULE,))
+"""(viewer, owner): whether an account may see an account, or one session of it (a full JID), that by its
+roster or by directed presence it might. Asked for every copy of a presence; never `async`.
+"""
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
 account_removed = Hook("account_removed", (SIGNAL,))
@@ -169,6 +176,7 @@ ALL: Final = (
     password_check,
     login_failed,
     session_expired,
+    sees,
     account_created,
     account_removed,
 )
@@ -204,6 +212,8 @@ class Hooks:
     password_check_filter: Callables
     login_failed_signal: Callables
     session_expired_signal: Callables
+    sees: Callable[[str, str], bool] | None
+    """All rules as one, None without any."""
     account_created_signal: Callables
     account_removed_signal: Callables
 
@@ -227,9 +237,21 @@ class Hooks:
         for hook in SENT:
             stages = tuple(compiled.pop(f"{hook.name}_{stage}") for stage in hook.stages)
             setattr(self, hook.name, stages if any(stages) else None)
+        rules = compiled.pop("sees_rule")
+        self.sees = functools.partial(self._rule, rules) if rules else None
         for name, callables in compiled.items():
             setattr(self, name, callables)
         self.watches_messages = bool(self.message_for_filter or self.message_routed_signal)
+
+    def _rule(self, rules: Callables, *arguments: Any) -> bool:
+        for rule in rules:
+            try:
+                if not rule(*arguments):
+                    return False
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                self.failed(rule, error)
+                return False
+        return True
 
     def filtered(
         self, filters: Callables, account: str, stanza: Stanza

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -11,11 +11,11 @@ from xmppd.core.disco import Disco
 from xmppd.core.expiry import Expiry
 from xmppd.core.holds import Hold
 from xmppd.core.origin import Target
-from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.router import Router
 from xmppd.core.sending import Sending
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
+from xmppd.core.visibility import Visibility
 from xmppd.errors import StreamError
 from xmppd.nodes import Nodes
 from xmppd.parts.metrics import Metric
@@ -34,7 +34,7 @@ class Server:
         *,
         store: Store,
         accounts: Accounts,
-        rosters: Rosters,
+        visibility: Visibility,
         sessions: Sessions,
         router: Router,
         sending: Sending,
@@ -63,7 +63,7 @@ class Server:
         self.nodes = nodes
         self.scope = scope
         self.metrics: dict[str, Metric] = {}
-        self._rosters = rosters
+        self._visibility = visibility
         self._sessions = sessions
         self.services = services
         self._router = router
@@ -112,12 +112,7 @@ class Server:
         """Whether `viewer` may know of the account's presence: itself, or subscribed from/both (RFC 6121
         8.5.3.1).
         """
-        if viewer == account:
-            return True
-        roster: Roster | Awaitable[Roster] = self._rosters.load(account)
-        if not isinstance(roster, Roster):
-            roster = await roster
-        return roster.is_follower(viewer)
+        return await self._visibility.may_see(viewer, account)
 
     # what can be done
 

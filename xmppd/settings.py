@@ -339,6 +339,12 @@ class SessionsConfig(Section):
     ping_timeout: Annotated[float, Field(gt=0)] = 60.0
 
 
+class IqsConfig(Section):
+    """Requests between accounts."""
+
+    from_strangers: Literal["deliver", "refuse"] = "deliver"
+
+
 class RostersConfig(Section):
     """Contact lists; the bounds of one are in `limits`."""
 

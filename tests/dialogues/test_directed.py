@@ -2,6 +2,7 @@
 
 import pytest
 
+from xmppd.core import presence
 from xmppd.testing import Client, World
 
 
@@ -111,7 +112,7 @@ async def test_directed_unavailable_leaves_a_follower_in_the_broadcasts() -> Non
     ("who", "kind"), [("alice", "unsubscribed"), ("bob", "unsubscribe"), ("alice", "remove")]
 )
 async def test_the_end_of_a_subscription_ends_it(who: str, kind: str) -> None:
-    async with World() as world:
+    async with World(settings={"iqs": {"from_strangers": "refuse"}}) as world:
         alice, bob = await friends(world)
         await alice.send(f"<presence/><presence to='{bob.jid}'/>")
         sender, other = (alice, bob) if who == "alice" else (bob, alice)
@@ -138,3 +139,35 @@ async def test_so_many_entities_and_no_more() -> None:
         error = await alice.receive()
         assert error.get("id") == "p"
         assert error.find("*/{urn:ietf:params:xml:ns:xmpp-stanzas}resource-constraint") is not None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("how", ["said", "broken"])
+async def test_the_end_of_many_is_told_in_slices_and_completely(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "SLICE_SECONDS", 0.0)
+    async with World(accounts=("alice", *(f"u{n}" for n in range(9)))) as world:
+        alice = await world.bind("alice")
+        others = [await world.bind(f"u{n}", "r" * 1000) for n in range(9)]
+        await alice.send("".join(f"<presence to='{other.jid}'/>" for other in others))
+        for other in others:
+            await other.receive_all()
+        await end(alice, how)
+        for other in others:
+            await other.expect(f"<presence type='unavailable' from='{alice.jid}' to='{other.jid}'/>")
+
+
+@pytest.mark.asyncio
+async def test_an_end_that_comes_late_does_not_end_what_was_shown_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence, "SLICE_SECONDS", 0.0)
+    async with World(accounts=("alice", *(f"u{n}" for n in range(9)))) as world:
+        alice = await world.bind("alice", "phone")
+        others = [await world.bind(f"u{n}") for n in range(9)]
+        show = "".join(f"<presence to='{other.jid}'/>" for other in others)
+        await alice.send(show)
+        await alice.send(f"<presence type='unavailable'/>{show}")
+        for other in others:
+            assert [s.get("type") for s in await other.receive_all()][-1] is None

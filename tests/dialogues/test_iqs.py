@@ -2,10 +2,11 @@
 
 import pytest
 
-from xmppd.testing import Client, World
+from xmppd.testing import Client, World, canonical
 
 STANZAS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
 UNKNOWN = "<query xmlns='urn:nobody:knows'/>"
+REFUSE = {"iqs": {"from_strangers": "refuse"}}
 
 
 async def refusal(client: Client, stanza: str) -> str:
@@ -80,8 +81,8 @@ async def test_stray_replies_are_ignored(kind: str, to: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_session_is_reached_only_by_those_who_know_of_it() -> None:
-    async with World() as world:
+async def test_a_session_may_be_reached_only_by_those_who_know_of_it() -> None:
+    async with World(settings=REFUSE) as world:
         alice, bob = await world.login("alice"), await world.login("bob")
         ask = f"<iq type='get' id='q' to='{bob.jid}'>{UNKNOWN}</iq>"
         assert await refusal(alice, ask) == "service-unavailable"
@@ -98,7 +99,7 @@ async def test_a_session_is_reached_only_by_those_who_know_of_it() -> None:
 
 @pytest.mark.asyncio
 async def test_followers_and_own_resources_reach_a_session() -> None:
-    async with World() as world:
+    async with World(settings=REFUSE) as world:
         alice, bob, second = await world.login("alice"), await world.login("bob"), await world.bind("bob")
         await world.befriend(alice, bob)
         for asker in (alice, second):
@@ -129,3 +130,61 @@ async def test_the_own_account_is_the_same_however_it_is_written(to: str) -> Non
         alice = await world.bind("alice")
         answer = await alice.ask("get", "<query xmlns='jabber:iq:version'/>", to=to)
         assert answer.get("type") == "result"
+
+
+@pytest.mark.asyncio
+async def test_a_stranger_reaches_a_session_and_an_absent_one_looks_like_a_refusal() -> None:
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await alice.send(f"<iq type='set' id='q' to='{bob.jid}'>{UNKNOWN}</iq>")
+        await bob.expect(f"<iq type='set' id='q' from='{alice.jid}' to='{bob.jid}'>{UNKNOWN}</iq>")
+        answers = []
+        for to in ("bob@localhost/ghost", "nobody@localhost/ghost"):
+            await alice.send(f"<iq type='set' id='q' to='{to}'>{UNKNOWN}</iq>")
+            answers.append((await alice.receive()).find("{jabber:client}error"))
+    async with World(settings=REFUSE) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await alice.send(f"<iq type='set' id='q' to='{bob.jid}'>{UNKNOWN}</iq>")
+        answers.append((await alice.receive()).find("{jabber:client}error"))
+        await bob.expect_nothing()
+    assert len({canonical(error) for error in answers if error is not None}) == 1
+
+
+LAST = "<query xmlns='jabber:iq:last'/>"
+ROSTER = "<query xmlns='jabber:iq:roster'/>"
+ITEM = "<query xmlns='jabber:iq:roster'><item jid='mallory@localhost'/></query>"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("settings", [{}, REFUSE])
+@pytest.mark.parametrize(("kind", "payload"), [("get", LAST), ("get", ROSTER), ("set", ITEM)])
+@pytest.mark.parametrize(
+    "to", ["bob@localhost", "bob@localhost/one", "bob@localhost/ghost", "nobody@localhost/x"]
+)
+async def test_what_is_forbidden_to_strangers(
+    to: str, kind: str, payload: str, settings: dict[str, dict[str, str]]
+) -> None:
+    async with World(settings=settings, plugins=("last",)) as world:
+        alice, bob = await world.login("alice"), await world.login("bob", "one")
+        assert await refusal(alice, f"<iq type='{kind}' id='1' to='{to}'>{payload}</iq>") == "forbidden"
+        await bob.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_who_may_see_somebody_may_ask_for_last_activity() -> None:  # XEP-0012 4
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob", "one")
+        ask = f"<iq type='get' id='q' to='{bob.jid}'>{LAST}</iq>"
+        await bob.send(f"<presence to='{alice.jid}'/>")
+        await alice.receive_all()
+        await alice.send(ask)
+        await bob.expect(f"<iq type='get' id='q' from='{alice.jid}' to='{bob.jid}'>{LAST}</iq>")
+        await bob.send(f"<presence type='unavailable' to='{alice.jid}'/>")
+        await alice.receive_all()
+        assert await refusal(alice, ask) == "forbidden"
+        await world.befriend(alice, bob)
+        await alice.send(ask)
+        await bob.expect(f"<iq type='get' id='q' from='{alice.jid}' to='{bob.jid}'>{LAST}</iq>")
+        assert await refusal(alice, ask.replace("/one", "/ghost")) == "service-unavailable"
+        await bob.send(f"<iq type='get' id='q' to='{bob.jid}'>{LAST}</iq>")
+        await bob.expect(f"<iq type='get' id='q' from='{bob.jid}' to='{bob.jid}'>{LAST}</iq>")

@@ -1,7 +1,10 @@
 """RFC 6121 4: who sees whom."""
 
+import asyncio
+
 import pytest
 
+from xmppd.core import presence
 from xmppd.testing import Client, World
 
 
@@ -229,3 +232,27 @@ async def test_without_a_limit_on_copies_nobody_waits() -> None:
         await bob.receive_all()
         alice.write("<presence/>" * 4)
         assert alice.transport.is_reading()
+
+
+@pytest.mark.asyncio
+async def test_the_rate_of_copies_is_kept_by_presence_that_makes_more_than_a_second_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with World(settings={"limits": {"presence_copy_rate": 2, "presence_copy_burst": 1}}) as world:
+        alice, bob = await friends(world)
+        for number in range(5):
+            await (await world.bind("bob", f"more{number}")).send("<presence/>")
+        await bob.receive_all()
+
+        def pass_time(seconds: float) -> asyncio.Future[None]:
+            world.clock.seconds += seconds
+            passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            passed.set_result(None)
+            return passed
+
+        monkeypatch.setattr(presence, "pause", pass_time)
+        monkeypatch.setattr(world.app.presences, "_clock", world.clock.monotonic)
+        alice.session.paid_until = 0.0
+        await alice.send("<presence/>" * 6)
+        assert len(await bob.receive_all()) == 6
+        assert world.clock.seconds > 5 * 7 / 2 - 1, "seven copies each"

@@ -1,7 +1,15 @@
 """RFC 6121 4.3.2: what a client learns that asks for somebody's presence."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from xmppd import ns
+from xmppd.core import directed
+from xmppd.core.lastseen import LAST_PRESENCE
+from xmppd.store.sqlite.store import SqliteStore
+from xmppd.store.table import Row, Table
 from xmppd.testing import Client, World
 
 
@@ -109,3 +117,80 @@ async def test_long_last_words_are_not_kept() -> None:
         await alice.receive_all()
         await alice.send("<presence type='probe' to='bob@localhost'/>")
         await alice.expect("<presence type='unavailable' from='bob@localhost' to='alice@localhost'/>")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("before", ["", "<presence/>"])
+async def test_who_was_sent_directed_presence_is_answered_for_that_resource(before: str) -> None:  # 4.6.3
+    async with World() as world:
+        alice, bob = await world.login("alice", "here"), await world.bind("bob", "one")
+        await world.login("bob", "two")
+        other = await world.bind("alice", "other")
+        await bob.send(f"{before}<presence to='{alice.jid}'><status>for you</status></presence>")
+        await alice.receive_all()
+        shown = f"<presence from='{bob.jid}' to='{alice.jid}'><status>for you</status></presence>"
+        for to in ("bob@localhost", bob.jid):
+            await alice.send(f"<presence type='probe' to='{to}'/>")
+            await alice.expect(shown)
+            await alice.expect_nothing()
+        for client, to in ((alice, "bob@localhost/two"), (other, "bob@localhost")):
+            await client.send(f"<presence type='probe' to='{to}'/>")
+            assert (await client.receive()).get("type") == "unsubscribed"
+        await bob.send(f"<presence type='unavailable' to='{alice.jid}'/>")
+        await alice.receive_all()
+        await alice.send("<presence type='probe' to='bob@localhost'/>")
+        assert (await alice.receive()).get("type") == "unsubscribed"
+
+
+@pytest.mark.asyncio
+async def test_of_much_directed_presence_only_that_it_is_there_is_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(directed, "KEPT_BYTES", 1000)
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.bind("bob", "one")
+        await bob.send(f"<presence to='alice@localhost'><status>{'x' * 1000}</status></presence>")
+        await alice.receive_all()
+        await alice.send("<presence type='probe' to='bob@localhost'/>")
+        await alice.expect(f"<presence from='{bob.jid}' to='alice@localhost'/>")
+
+
+@pytest.mark.asyncio
+async def test_who_comes_while_last_words_are_looked_up_is_not_away() -> None:
+    async with World(store=SlowGets()) as world:
+        alice, bob = await friends(world)
+        await bob.drop()
+        await alice.receive_all()
+        world.app.last_seen.release()
+        alice.write("<presence type='probe' to='bob@localhost'/>")
+        bob = await world.bind("bob", "one")
+        await bob.send("<presence/>")
+        assert [s.get("type") for s in await alice.receive_all()][-1] is None
+
+
+class SlowGets(SqliteStore):
+    """Last presence that is looked up comes some turns later."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+
+    async def get(self, table: Table, *args: Any) -> Row | None:
+        row = await super().get(table, *args)
+        for _ in range(200 if table is LAST_PRESENCE else 0):
+            await asyncio.sleep(0)
+        return row
+
+
+@pytest.mark.asyncio
+async def test_names_that_do_not_exist_leave_no_rosters_in_memory() -> None:
+    async with World(plugins=("disco", "last")) as world:
+        alice = await world.login("alice")
+        before = world.app.rosters.cache["rosters"]
+        for n in range(20):
+            await alice.send(f"<presence type='probe' to='n{n}@localhost'/>")
+            await alice.send(
+                f"<iq type='get' id='i' to='n{n}@localhost'><query xmlns='{ns.DISCO_INFO}'/></iq>"
+                f"<iq type='get' id='l' to='n{n}@localhost/x'><query xmlns='{ns.LAST}'/></iq>"
+            )
+        assert len(await alice.receive_all()) == 60
+        assert world.app.rosters.cache["rosters"] == before

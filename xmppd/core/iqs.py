@@ -10,12 +10,14 @@ from enum import Enum
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from xmppd import ns
 from xmppd.core.later import Later
 from xmppd.core.origin import Origin, Target
-from xmppd.core.presence import Presences, address_of
+from xmppd.core.presence import address_of
 from xmppd.core.questions import Questions
 from xmppd.core.services import Services, Take
 from xmppd.core.sessions import Session, Sessions
+from xmppd.core.visibility import Visibility
 from xmppd.errors import StanzaError
 from xmppd.hooks import Drop, Hooks
 from xmppd.jid import Jid
@@ -94,6 +96,12 @@ Serve = Callable[[Origin, Stanza, Jid], Answer | Awaitable[Answer]]
 HandlerKey = tuple[Address, str, str]
 """Address, "get" or "set", Clark name of the payload."""
 
+LAST = f"{{{ns.LAST}}}query"
+GUARDED = frozenset((LAST, f"{{{ns.ROSTER}}}query"))
+"""What is not everybody's to ask of somebody else's resource: its last activity is for those who may see its
+presence (XEP-0012 4), its roster for its own account (RFC 6121 2.1.5).
+"""
+
 
 class Iqs:
     """Answers or routes iq stanzas."""
@@ -101,14 +109,17 @@ class Iqs:
     def __init__(
         self,
         sessions: Sessions,
-        presences: Presences,
+        visibility: Visibility,
         services: Services,
         questions: Questions,
         hooks: Hooks,
         domains: frozenset[str],
+        *,
+        from_strangers: bool = True,
     ) -> None:
         self._targets = sessions.targets
-        self._presences = presences
+        self._visibility = visibility
+        self._from_strangers = from_strangers
         self._services = services
         self._questions = questions
         self._hooks = hooks
@@ -165,8 +176,7 @@ class Iqs:
 
     def _to_account(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         if to.resource:
-            self._forward(origin, stanza, to)
-            return None
+            return self._forward(origin, stanza, to)
         where = OWN if to.bare == origin.account else (Address.ACCOUNT,)
         return self._answer(origin, stanza, to.bare, where)
 
@@ -193,20 +203,43 @@ class Iqs:
 
         return take
 
-    def _forward(self, origin: Origin, stanza: Stanza, to: Jid) -> None:
-        """To another session, unless that would tell its presence to somebody who may not know (RFC 6121
-        8.5.3.1).
-        """
+    def _forward(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """To another session; a request that may not be as if it was not there (RFC 6121 8.5.3)."""
         receiver = self._targets.get(to.full)
-        is_reply = stanza.type in ("result", "error")
-        if receiver is not None and (is_reply or self._may_reach(receiver, origin)):
-            receiver.send(stanza.raw)
-        elif not is_reply:
+        if stanza.type in ("result", "error"):
+            if receiver is not None:
+                receiver.send(stanza.raw)
+            return None
+        if stanza.payload in GUARDED and to.bare != origin.account:
+            return self._guard(origin, stanza, to)
+        if receiver is None or not self._may_reach(receiver, origin):
             raise StanzaError("service-unavailable")
+        receiver.send(stanza.raw)
+        return None
+
+    async def _guard(self, origin: Origin, stanza: Stanza, to: Jid) -> None:
+        """A request that not everybody may make, and whose refusal is the same for who is not there."""
+        receiver = self._targets.get(to.full)
+        may_ask = stanza.payload == LAST and (
+            await self._visibility.may_see(origin.account, to.bare)
+            or (isinstance(receiver, Session) and self._visibility.knows(origin.account, receiver))
+        )
+        if not may_ask:
+            raise StanzaError("forbidden")
+        receiver = self._targets.get(to.full)
+        if receiver is None or not self._may_reach(receiver, origin):
+            raise StanzaError("service-unavailable")
+        receiver.send(stanza.raw)
 
     def _may_reach(self, receiver: Target, origin: Origin) -> bool:
-        """Sessions elsewhere decide for themselves."""
-        return not isinstance(receiver, Session) or self._presences.is_visible(receiver, origin.account)
+        """Whether that would tell its presence to nobody who may not know (RFC 6121 8.5.3.1). Sessions
+        elsewhere decide for themselves.
+        """
+        if not isinstance(receiver, Session):
+            return True
+        if self._from_strangers:
+            return self._visibility.allows(origin.account, receiver.full)
+        return self._visibility.knows(origin.account, receiver)
 
     def _answer(
         self, origin: Origin, stanza: Stanza, target: str, where: tuple[Address, ...]

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from xmppd.core.origin import Origin
 from xmppd.core.roster.rosters import Roster, Rosters
-from xmppd.core.sessions import Broadcast, Session, Sessions, to_stamp
+from xmppd.core.sessions import Broadcast, Session, Sessions
+from xmppd.core.visibility import Visibility
 from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table, Value
 from xmppd.stream.lru import Lru
@@ -47,6 +47,7 @@ class LastSeen:
         store: Store,
         sessions: Sessions,
         rosters: Rosters,
+        visibility: Visibility,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
         hold: Callable[[str], AbstractAsyncContextManager[bool]],
@@ -55,6 +56,7 @@ class LastSeen:
         self._hold = hold
         self._live = sessions.accounts
         self._rosters = rosters
+        self._visibility = visibility
         self._spawn = spawn
         self._now = now
         self._known: Lru[str, Broadcast] = Lru(CACHE_ENTRIES)
@@ -128,8 +130,9 @@ class LastSeen:
         """The last words of those who are away still when the client takes them."""
         for contact, roster in rosters.items():
             last = self._known.get(contact) or words[contact]  # it may have come and gone meanwhile
-            may_see = roster.is_follower(session.account) and self._is_due(session, contact)
-            if may_see and last is not SILENCE:
+            is_follower = roster.is_follower(session.account)
+            may_see = is_follower and self._visibility.allows(session.account, contact)
+            if may_see and self._is_due(session, contact) and last is not SILENCE:
                 yield last.head + session.live.to_stamp + last.tail
 
     async def _words(self, accounts: Sequence[str]) -> dict[str, Broadcast]:
@@ -146,14 +149,12 @@ class LastSeen:
             loading = self._rosters.load(account)
             return loading if isinstance(loading, Roster) else await loading
 
-    async def answer(self, origin: Origin, to: Jid) -> None:
-        """Answer a probe for an account or resource that is away, by somebody who may know (RFC
-        6121 4.3.2).
-        """
+    async def words(self, to: Jid) -> Broadcast:
+        """What to tell who asks for an account or resource that is away, and may know (RFC 6121 4.3.2)."""
         last = self._known.get(to.bare) or await self._load(to.bare)
         if last is SILENCE or to.resource:
-            last = Broadcast(build.start_tag("presence", {"type": "unavailable", "from": to.full}), b"/>")
-        origin.send(last.head + to_stamp(origin.account) + last.tail)
+            return Broadcast(build.start_tag("presence", {"type": "unavailable", "from": to.full}), b"/>")
+        return last
 
     async def forget(self, account: str) -> None:
         """The account is gone, and nobody inherits its words."""

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xmppd import ns
+from xmppd.core.directed import Directed
 from xmppd.core.lastseen import SILENCE, LastSeen
-from xmppd.core.origin import Origin
+from xmppd.core.origin import Target
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.services import Services
 from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions, to_stamp
+from xmppd.core.visibility import Visibility
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
 
-DIRECTED_LIMIT = 1000
-"""How many entities one session may keep directed presence with."""
-
 LONGEST_WAIT = 1.0
-"""Seconds after which a session that waits is listened to again, so that its end is noticed."""
+"""Seconds after which a session that waits is listened to again, so that its end is noticed. Only its next
+presence waits for what is left.
+"""
+
+SLICE_SECONDS = 0.002
+"""How long the end of one session is told to those it sent directed presence before others have their
+turn.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,7 @@ class Presences:
         sessions: Sessions,
         rosters: Rosters,
         last_seen: LastSeen,
+        visibility: Visibility,
         services: Services,
         hooks: Hooks,
         rules: PresenceRules,
@@ -53,16 +61,21 @@ class Presences:
         self.rules = rules
         self._clock = clock
         self._live = sessions.accounts
+        self._by_full = sessions.by_full
         self._targets = sessions.targets
         self._rosters = rosters
         self._last_seen = last_seen
+        self._visibility = visibility
         self._services = services
         self._hooks = hooks
+        self._indebted: set[Session] = set()
 
     # what a client sends
 
     def update(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
         """Undirected presence: available (type None) or unavailable (RFC 6121 4.2, 4.4, 4.5)."""
+        if self._indebted and session in self._indebted:
+            return self._update_when_paid(session, stanza)
         if stanza.type == "unavailable":
             return self._charge(session, self._leave(session, stanza))
         priority = priority_of(stanza)
@@ -73,6 +86,13 @@ class Presences:
                 return self._update_later(session, stanza, priority, roster)
             live.roster = roster
         return self._available(session, stanza, priority)
+
+    async def _update_when_paid(self, session: Session, stanza: Stanza) -> None:
+        while (early := session.paid_until - self._clock()) > 0 and not session.is_over:
+            await pause(min(early, LONGEST_WAIT))
+        self._indebted.discard(session)
+        if not session.is_over and (waiting := self.update(session, stanza)) is not None:
+            await waiting
 
     def _leave(self, session: Session, stanza: Stanza) -> int:
         """The client says that it becomes unavailable; it is told of that too (RFC 6121 4.5.2). How many
@@ -115,7 +135,11 @@ class Presences:
         start = max(session.paid_until, now - rules.copy_burst / rules.copy_rate)
         session.paid_until = start + copies / rules.copy_rate
         early = session.paid_until - now
-        return pause(min(early, LONGEST_WAIT)) if early > 0 else None
+        if early <= 0:
+            return None
+        if early > LONGEST_WAIT:
+            self._indebted.add(session)
+        return pause(min(early, LONGEST_WAIT))
 
     def broadcast(self, session: Session, presence: Broadcast) -> int:
         """Send a copy to every available resource of the session's followers and of its own account; how many
@@ -125,7 +149,10 @@ class Presences:
         live = session.live
         copies = len(live.available)
         accounts, filters = self._live, self._hooks.presence_for_filter
-        for contact in live.roster.followers if live.roster is not None else ():
+        followers: Sequence[str] = live.roster.followers if live.roster is not None else ()
+        if self._hooks.sees is not None:
+            followers = [name for name in followers if self._visibility.allows(name, session.full)]
+        for contact in followers:
             other = accounts.get(contact)
             if other is not None and other.available:
                 copy = head + other.to_stamp + tail
@@ -158,11 +185,12 @@ class Presences:
                 absent.append(contact)
             elif other.roster is not None and other.roster.is_follower(session.account):
                 for seen in other.available:
-                    if seen.presence is not None:
-                        yield from self._for(session.account, seen.presence.head + to + seen.presence.tail)
-        for contact, payload in roster.requests:
+                    if seen.presence is not None and self._visibility.allows(session.account, seen.full):
+                        copy = seen.presence.head + to + seen.presence.tail
+                        yield from self._visibility.filtered(session.account, copy)
+        for contact, kept in roster.requests:
             if live.roster is roster or is_asked(live.roster, contact):
-                yield subscription_stanza("subscribe", contact, session.account, payload)
+                yield subscription_stanza("subscribe", contact, session.account, kept)
         if absent:
             self._last_seen.show(session, absent)
 
@@ -183,6 +211,7 @@ class Presences:
 
     def lost(self, session: Session) -> None:
         """A session is going away without having said so (RFC 6121 4.5.3)."""
+        self._indebted.discard(session)
         unavailable = Broadcast(session.presence_head + b" type='unavailable'", b"/>")
         if session.presence is not None:
             self.withdraw(session, unavailable, status=False)
@@ -193,102 +222,78 @@ class Presences:
 
     def direct(self, stanza: Stanza, to: Jid) -> None:
         """Presence for one entity of ours (RFC 6121 4.6)."""
-        self._send_to(to, stanza.raw)
+        self._send_to(to.bare, to.full, stanza.raw)
 
-    def _for(self, account: str, data: bytes) -> tuple[bytes, ...]:
-        """A presence of somebody else's as the filters of an account leave it; nothing when one ends it."""
-        if not self._hooks.presence_for_filter:
-            return (data,)
-        shown = self._hooks.shown(account, data)
-        return (shown,) if shown else ()
-
-    @staticmethod
-    def note_directed(session: Session, stanza: Stanza, to: Jid) -> None:
-        """Keep in mind who was sent directed presence: it learns when the session becomes unavailable;
-        StanzaError resource-constraint when there are too many.
+    def note_directed(self, session: Session, stanza: Stanza, to: Jid) -> bool:
+        """Keep in mind who was sent directed presence: it learns when the session becomes unavailable.
+        Whether it may see it; StanzaError resource-constraint when there are too many.
         """
-        target = to.full
-        if stanza.type is not None:
-            if stanza.type == "unavailable" and session.directed is not None:
-                session.directed.discard(target)
-            return
-        if session.directed is None:
-            session.directed = set()
-        if len(session.directed) >= DIRECTED_LIMIT and target not in session.directed:
-            raise StanzaError(
-                "resource-constraint", f"Directed presence to more than {DIRECTED_LIMIT} entities."
-            )
-        session.directed.add(target)
+        if stanza.type is None:
+            if not self._visibility.allows(to.bare, session.full):
+                return False
+            if session.directed is None:
+                session.directed = Directed()
+            session.directed.note(to.bare, to.full, stanza.raw)
+        elif stanza.type == "unavailable" and session.directed is not None:
+            session.directed.forget(to.bare, to.full)
+        return True
 
     def _withdraw_directed(self, session: Session, unavailable: Broadcast) -> None:
         """End directed presence, before the broadcast that ends all other."""
         directed, session.directed = session.directed, None
-        for target in directed or ():
-            to = Jid.parse(target)
-            if not (self._is_told(session, to.bare) and self._hears_broadcasts(to)):
-                stamp = f" to='{build.escape_attribute(target)}'".encode()
-                self._leave_for(session, to, unavailable.head + stamp + unavailable.tail)
+        due: deque[tuple[str, str]] = deque()
+        for account, shown in directed.items() if directed is not None else ():
+            is_told = self._visibility.is_told(session, account)
+            due += [(account, full) for full in shown if not (is_told and self._hears_broadcasts(full))]
+        self._part(session, unavailable, due)
 
-    def _leave_for(self, session: Session, to: Jid, data: bytes) -> None:
-        if to.domain not in self._services:
-            self._send_to(to, data)
-            return
-        attrs = {"type": "unavailable", "from": session.full, "to": to.full}
-        self._services.tell(session, Stanza("presence", attrs, data), to)
+    def _part(self, session: Session, unavailable: Broadcast, due: deque[tuple[str, str]]) -> None:
+        """Tell these of the end, the last of many a turn later: but not those who were shown the session
+        again meanwhile, or another one in its place.
+        """
+        end = time.perf_counter() + SLICE_SECONDS
+        while due:
+            account, address = due.popleft()
+            if not self._is_shown_again(session, account, address):
+                self._part_from(session, unavailable, account, address)
+            if due and time.perf_counter() > end:
+                asyncio.get_running_loop().call_soon(self._part, session, unavailable, due)
+                return
 
-    @staticmethod
-    def _is_told(session: Session, account: str) -> bool:
-        """Whether broadcasts of the session go to this account now."""
-        roster = session.live.roster
-        is_follower = roster is not None and roster.is_follower(account)
-        return session.presence is not None and (is_follower or account == session.account)
+    def _part_from(self, session: Session, unavailable: Broadcast, account: str, address: str) -> None:
+        if account.rpartition("@")[2] in self._services:
+            attrs = {"type": "unavailable", "from": session.full, "to": address}
+            data = unavailable.head + to_stamp(address) + unavailable.tail
+            self._services.tell(session, Stanza("presence", attrs, data), Jid.parse(address))
+        elif self._receivers(account, address):
+            self._send_to(account, address, unavailable.head + to_stamp(address) + unavailable.tail)
 
-    def _hears_broadcasts(self, to: Jid) -> bool:
-        """Whether a broadcast to the account of `to` reaches all that directed presence to it did."""
-        receiver = self._targets.get(to.full) if to.resource else None
+    def _is_shown_again(self, session: Session, account: str, address: str) -> bool:
+        now = self._by_full.get(session.full)
+        if now is None:
+            return False
+        if now.directed is not None and address in now.directed.of(account):
+            return True
+        return now is not session and self._visibility.is_told(now, account)
+
+    def _hears_broadcasts(self, address: str) -> bool:
+        """Whether a broadcast to its account reaches all that directed presence to the address did."""
+        receiver = self._targets.get(address)
         return receiver is None or receiver.presence is not None
 
-    def _send_to(self, to: Jid, data: bytes) -> None:
-        for shown in self._for(to.bare, data):
-            if to.resource:
-                receiver = self._targets.get(to.full)
-                if receiver is not None:
-                    receiver.send(shown)
-                return
-            live = self._live.get(to.bare)
-            for receiver in live.available if live is not None else ():
+    def _send_to(self, account: str, address: str, data: bytes) -> None:
+        for shown in self._visibility.filtered(account, data):
+            for receiver in self._receivers(account, address):
                 receiver.send(shown)
 
+    def _receivers(self, account: str, address: str) -> Sequence[Target]:
+        if address != account:
+            receiver = self._targets.get(address)
+            return () if receiver is None else (receiver,)
+        live = self._live.get(account)
+        return live.available if live is not None else ()
+
     # what subscriptions need
-
-    def probe(self, origin: Origin, to: Jid) -> Awaitable[None] | None:
-        """A probe (RFC 6121 4.3.2), by a client as a rule. Who may not see is told the same of everybody."""
-        roster = self._rosters.load(to.bare)
-        if isinstance(roster, Roster):
-            return self._answer_probe(origin, to, roster)
-        return self._probe_later(origin, to, roster)
-
-    async def _probe_later(self, origin: Origin, to: Jid, loading: Awaitable[Roster]) -> None:
-        waiting = self._answer_probe(origin, to, await loading)
-        if waiting is not None:
-            await waiting
-
-    def _answer_probe(self, origin: Origin, to: Jid, roster: Roster) -> Awaitable[None] | None:
-        if to.bare != origin.account and not roster.is_follower(origin.account):
-            origin.send(subscription_stanza("unsubscribed", to.bare, origin.account))
-            return None
-        live = self._live.get(to.bare)
-        seen = [
-            other.presence
-            for other in (live.available if live is not None else ())
-            if other.presence is not None and (not to.resource or other.full == to.full)
-        ]
-        stamp = to_stamp(origin.account)
-        for presence in seen:
-            copy = presence.head + stamp + presence.tail
-            for shown in (copy,) if to.bare == origin.account else self._for(origin.account, copy):
-                origin.send(shown)
-        return None if seen else self._last_seen.answer(origin, to)
 
     def show(self, account: str, contact: str) -> None:
         """Send the presence of all the account's available resources to a contact who may see it
@@ -298,7 +303,7 @@ class Presences:
         if live is None or other is None:
             return
         for session in live.sessions.values():
-            if session.presence is not None and self._is_told(session, contact):
+            if session.presence is not None and self._visibility.is_told(session, contact):
                 self._copy(other, session.presence)
 
     def adopt(self, live: LiveAccount, roster: Roster) -> frozenset[str]:
@@ -321,35 +326,22 @@ class Presences:
         if other is None:
             return
         for session in live.sessions.values():
-            if session.presence is None:
+            if session.presence is None or not self._visibility.allows(contact, session.full):
                 continue
             self._forget_directed(session, contact)
             self._copy(other, Broadcast(session.presence_head + b" type='unavailable'", b"/>"))
 
     def _forget_directed(self, session: Session, contact: str) -> None:
         """The contact hears of the session's end now, and not once more later."""
-        for target in tuple(session.directed or ()):
-            to = Jid.parse(target)
-            if session.directed is not None and to.bare == contact and self._hears_broadcasts(to):
-                session.directed.discard(target)
+        if session.directed is not None:
+            for address in tuple(session.directed.of(contact)):
+                if self._hears_broadcasts(address):
+                    session.directed.forget(contact, address)
 
     def _copy(self, to: LiveAccount, presence: Broadcast) -> None:
-        for shown in self._for(to.account, presence.head + to.to_stamp + presence.tail):
+        for shown in self._visibility.filtered(to.account, presence.head + to.to_stamp + presence.tail):
             for receiver in to.available:
                 receiver.send(shown)
-
-    def is_visible(self, session: Session, to: str) -> bool:
-        """Whether `to` (a bare JID) knows of this session's presence: by subscription, own account, or
-        directed presence.
-        """
-        if to == session.account:
-            return True
-        roster = session.live.roster
-        if session.presence is not None and roster is not None and roster.is_follower(to):
-            return True
-        return session.directed is not None and any(
-            target == to or target.startswith(f"{to}/") for target in session.directed
-        )
 
 
 def priority_of(stanza: Stanza) -> int:
@@ -376,10 +368,14 @@ def is_asked(roster: Roster | None, contact: str) -> bool:
     return roster is not None and any(contact == asker for asker, _ in roster.requests)
 
 
-def subscription_stanza(kind: str, sender: str, to: str, payload: bytes = b"") -> bytes:
-    """A presence stanza that manages a subscription, between bare JIDs (RFC 6121 3)."""
+def subscription_stanza(kind: str, sender: str, to: str, kept: bytes = b"") -> bytes:
+    """A presence stanza that manages a subscription, between bare JIDs (RFC 6121 3): the whole one that was
+    kept, or else one around its content.
+    """
+    if kept.startswith(b"<presence"):
+        return kept
     head = build.start_tag("presence", {"type": kind, "from": sender, "to": to})
-    return head + (b">" + payload + b"</presence>" if payload else b"/>")
+    return head + (b">" + kept + b"</presence>" if kept else b"/>")
 
 
 def address_of(stanza: Stanza) -> Jid:

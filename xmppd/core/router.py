@@ -14,6 +14,7 @@ from xmppd.core.later import Later
 from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
 from xmppd.core.presence import Presences, address_of
+from xmppd.core.probes import Probes
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError, StoreError, StreamError
@@ -35,6 +36,7 @@ class Router:
         intake: Intake,
         messages: Messages,
         presences: Presences,
+        probes: Probes,
         contacts: Contacts,
         iqs: Iqs,
         services: Services,
@@ -44,6 +46,7 @@ class Router:
         self._intake = intake
         self._messages = messages
         self._presences = presences
+        self._probes = probes
         self._contacts = contacts
         self._iqs = iqs
         self._services = services
@@ -165,9 +168,9 @@ class Router:
         if not is_ours and to.domain not in self._services:
             raise StanzaError("remote-server-not-found")
         if kind == "probe" and is_ours:
-            return self._presences.probe(origin, to)
-        if session is not None:
-            self._presences.note_directed(session, stanza, to)
+            return self._probes.answer(origin, to)
+        if session is not None and not self._presences.note_directed(session, stanza, to):
+            return None
         if not is_ours:
             return self._services.take(origin, stanza, to)
         self._presences.direct(stanza, to)

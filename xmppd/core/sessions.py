@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from xmppd.core.directed import Directed
 from xmppd.core.origin import Target
 from xmppd.core.output import (
     LARGE,
@@ -35,10 +36,10 @@ class Session:
     """One bound resource of a local account (RFC 6120 7).
 
     `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
-    interested resource, `login` says how its client came in, `directed` the JIDs that were sent directed
-    presence, `paid_until` is when the copies of its presence so far were allowed, `slots` what plugins keep
-    here. `message_head` and its like are what its stanzas begin with: the start tag with `from` and the
-    stream's `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
+    interested resource, `login` says how its client came in, `directed` who was sent directed presence,
+    `paid_until` is when the copies of its presence so far were allowed, `slots` what plugins keep here.
+    `message_head` and its like are what its stanzas begin with: the start tag with `from` and the stream's
+    `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
     `takes_messages` is False while stored messages are handed over: what comes is stored behind them.
 
@@ -96,7 +97,7 @@ class Session:
         self.priority = 0
         self.paid_until = 0.0
         self.has_roster = False
-        self.directed: set[str] | None = None
+        self.directed: Directed | None = None
         self.slots: dict[str, Any] | None = None
         self.takes_messages = True
         self._cork = cork

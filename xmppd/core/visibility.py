@@ -1,0 +1,61 @@
+"""Who may see whom: the one predicate behind broadcasts, probes, last words and iqs."""
+
+from __future__ import annotations
+
+from xmppd.core.accounts import Accounts
+from xmppd.core.roster.rosters import Roster, Rosters
+from xmppd.core.sessions import Session
+from xmppd.hooks import Hooks
+
+
+class Visibility:
+    """By rosters (RFC 6121 4.1), by directed presence (4.6), and by what plugins forbid (`hooks.sees`)."""
+
+    def __init__(self, accounts: Accounts, rosters: Rosters, hooks: Hooks) -> None:
+        self._accounts = accounts
+        self._rosters = rosters
+        self._hooks = hooks
+
+    def allows(self, viewer: str, owner: str) -> bool:
+        """Whether no plugin forbids an account to see an account or a session (its full JID)."""
+        sees = self._hooks.sees
+        return sees is None or viewer == owner.partition("/")[0] or sees(viewer, owner)
+
+    def filtered(self, account: str, presence: bytes) -> tuple[bytes, ...]:
+        """A presence of somebody else's as the filters of an account leave it; nothing when one ends it."""
+        if not self._hooks.presence_for_filter:
+            return (presence,)
+        shown = self._hooks.shown(account, presence)
+        return (shown,) if shown else ()
+
+    def is_told(self, session: Session, account: str) -> bool:
+        """Whether broadcasts of the session go to this account now."""
+        if session.presence is None:
+            return False
+        roster = session.live.roster
+        is_follower = roster is not None and roster.is_follower(account)
+        return account == session.account or (is_follower and self.allows(account, session.full))
+
+    def knows(self, account: str, session: Session) -> bool:
+        """Whether the account was told of this session: its own, by subscription, or by directed presence
+        (RFC 6121 8.5.3.1).
+        """
+        if account == session.account or self.is_told(session, account):
+            return True
+        was_told = session.directed is not None and len(session.directed.of(account)) > 0
+        return was_told and self.allows(account, session.full)
+
+    async def roster(self, account: str) -> Roster | None:
+        """The roster of an account; None, and nothing is read or kept, where there is none of that name."""
+        exists = self._accounts.exists(account)
+        if not (exists if isinstance(exists, bool) else await exists):
+            return None
+        roster = self._rosters.load(account)
+        return roster if isinstance(roster, Roster) else await roster
+
+    async def may_see(self, viewer: str, account: str) -> bool:
+        """Whether `viewer` may know of the account's presence: itself, or subscribed from/both."""
+        if viewer == account:
+            return True
+        roster = await self.roster(account)
+        return roster is not None and roster.is_follower(viewer) and self.allows(viewer, account)
