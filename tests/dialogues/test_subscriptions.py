@@ -1,10 +1,10 @@
 """RFC 6121 3, beyond the usual way: repeats, pre-approval, requests to nobody, and who is told of what."""
 
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
-from xmppd.testing import Client, World, refusal
+from xmppd.testing import Client, World, canonical, refusal
 
 GET = "<query xmlns='jabber:iq:roster'/>"
 
@@ -114,9 +114,8 @@ async def test_the_language_of_a_request_lasts() -> None:  # RFC 6120 8.1.5
         bob = await world.login("bob")
         await bob.send("<presence type='unavailable'/><presence/>")
         request = (await bob.receive_all())[-1]
-        status = request.find("{jabber:client}status")
-        assert status is not None and status.text == "hallo"
-        assert status.get("{http://www.w3.org/XML/1998/namespace}lang") == "de"
+        assert request.findtext("{jabber:client}status") == "hallo"
+        assert request.get("{http://www.w3.org/XML/1998/namespace}lang") == "de"
 
 
 @pytest.mark.asyncio
@@ -197,3 +196,27 @@ async def test_who_has_no_room_for_a_contact_reaches_nobody(kind: str) -> None:
         (error,) = await alice.receive_all()
         assert refusal(error) == "wait resource-constraint"
         await bob.expect_nothing()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["subscribe", "subscribed", "unsubscribe", "unsubscribed"])
+async def test_a_subscription_stanza_arrives_whole(kind: str) -> None:  # 3.1.3
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await world.befriend(alice, bob)
+        if kind in ("subscribe", "subscribed"):
+            await bob.send("<presence type='unsubscribed' to='alice@localhost'/>")
+            await alice.send("<presence type='unsubscribed' to='bob@localhost'/>")
+        if kind == "subscribed":
+            await bob.send("<presence type='subscribe' to='alice@localhost'/>")
+        await alice.receive_all(), await bob.receive_all()
+        inner = "text<status>hi</status><nick xmlns='http://jabber.org/protocol/nick'>A<b/>l</nick>"
+        head = f"<presence type='{kind}' id='s1' xml:lang='fr' from='{{}}' to='bob@localhost'>"
+        await alice.send(f"{head.format(alice.jid)}{inner}</presence>")
+        (arrived,) = [s for s in await bob.receive_all() if s.get("type") == kind]
+        wanted = fromstring(f"<x xmlns='jabber:client'>{head.format(alice.bare)}{inner}</presence></x>")[0]
+        assert canonical(arrived) == canonical(wanted)
+        if kind == "subscribe":
+            await bob.send("<presence type='unavailable'/><presence/>")
+            again = (await bob.receive_all())[-1]
+            assert canonical(again) == canonical(wanted)

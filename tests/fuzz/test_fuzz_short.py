@@ -17,6 +17,7 @@ from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.messages import Messages
 from xmppd.core.presence import Presences
+from xmppd.core.probes import Probes
 from xmppd.core.router import Router
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
@@ -119,7 +120,7 @@ BREAKAGES: dict[str, tuple[Any, str, Any, set[str]]] = {
     "claimed senders": (Intake, "take", believe_the_sender, {"delivery"}),
     "presence to everybody": (Presences, "broadcast", broadcast_to_all, {"delivery"}),
     "requests to everybody": (Iqs, "_forward", None, {"delivery"}),
-    "probes answered to all": (Presences, "_answer_probe", None, {"delivery"}),
+    "probes answered to all": (Probes, "_shown", None, {"delivery"}),
     "no end of directed presence": (
         Presences,
         "_withdraw_directed",
@@ -149,13 +150,13 @@ def forward_to_all(self: Iqs, session: Session, stanza: Stanza, to: Any) -> None
     receiver = self._targets.get(to.full)
     if receiver is not None:
         receiver.send(stanza.raw)
+    elif stanza.type in ("get", "set"):
+        raise StanzaError("service-unavailable")
 
 
-def probe_for_all(self: Presences, session: Session, to: Any, roster: Any) -> None:
+def probe_for_all(self: Probes, origin: Any, to: Any, roster: Any) -> list[bytes]:
     live = self._live.get(to.bare)
-    for other in live.available if live is not None else ():
-        if other.presence is not None:
-            session.send(other.presence.head + session.live.to_stamp + other.presence.tail)
+    return self._broadcasts(origin.account, to, live) if live is not None else []
 
 
 def act_as_headline(jid: Any, live: Any, kind: str) -> Any:

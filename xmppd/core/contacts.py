@@ -31,7 +31,7 @@ from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
 from xmppd.jid import Jid
 from xmppd.xml import build
-from xmppd.xml.stanza import LANG, Stanza
+from xmppd.xml.stanza import Stanza, parse
 
 SUBSCRIPTION_TYPES: dict[str, Kind] = {
     "subscribe": "subscribe",
@@ -76,6 +76,8 @@ class Contacts:
         return [
             ((Address.SELF, "get", query), self.get),
             ((Address.SELF, "set", query), self.set),
+            ((Address.ACCOUNT, "get", query), self._refuse_roster),
+            ((Address.ACCOUNT, "set", query), self._refuse_roster),
             ((Address.SELF, "set", session), self._establish),
             ((Address.SERVER, "set", session), self._establish),
             ((Address.SELF, "set", bind), self._refuse_binding),
@@ -84,6 +86,11 @@ class Contacts:
     @staticmethod
     def _establish(request: Request) -> None:
         """RFC 3921 3: a session is there already; old clients ask anyway."""
+
+    @staticmethod
+    def _refuse_roster(request: Request) -> None:
+        """RFC 6121 2.3.3: whose roster it is, or is not, is not told."""
+        raise StanzaError("forbidden")
 
     @staticmethod
     def _refuse_binding(request: Request) -> None:
@@ -212,20 +219,22 @@ class Contacts:
             raise StanzaError("bad-request", "Nobody subscribes to this address.")
         if not is_ours and to.domain not in self._services:
             raise StanzaError("remote-server-not-found")
-        payload = content_of(stanza, origin.lang)
+        whole = build.restamp(stanza, from_=origin.account, to=contact)
         if kind == "subscribe":
-            check_request(payload)
+            check_request(whole)
         if not isinstance(origin, Session):
-            await self.deliver(origin.account, contact, kind, payload, by=origin.full)
+            await self.deliver(origin.account, contact, kind, whole, by=origin.full)
             return
         outcome = await self._say(origin.account, contact, kind, by=origin.full)
         with suppress(StanzaError):  # the contact's roster is full: who asks must not learn that it is there
-            await self._tell(origin.account, contact, kind, outcome.transition, payload, by=origin.full)
+            await self._tell(origin.account, contact, kind, outcome.transition, whole, by=origin.full)
 
-    async def send(self, account: str, contact: str, kind: Kind, payload: bytes = b"", *, by: str) -> None:
-        """Both halves of a subscription stanza; StanzaError when one of the rosters has no room for it."""
+    async def send(self, account: str, contact: str, kind: Kind, stanza: bytes = b"", *, by: str) -> None:
+        """Both halves of a subscription stanza (b"": one without content); StanzaError when one of the
+        rosters has no room for it.
+        """
         outcome = await self._say(account, contact, kind, by=by)
-        await self._tell(account, contact, kind, outcome.transition, payload, by=by)
+        await self._tell(account, contact, kind, outcome.transition, stanza, by=by)
 
     async def _say(self, account: str, contact: str, kind: Kind, *, by: str) -> SubscriptionChange[Outbound]:
         """The sender's half: roster and push (RFC 6121 A.2)."""
@@ -234,34 +243,34 @@ class Contacts:
         return outcome
 
     async def _tell(
-        self, account: str, contact: str, kind: Kind, sent: Outbound, payload: bytes, *, by: str
+        self, account: str, contact: str, kind: Kind, sent: Outbound, stanza: bytes, *, by: str
     ) -> None:
         """The contact's half, when the tables say so."""
         is_routed, state = sent.route, sent.state
         if is_routed or kind == "unsubscribed" or (kind == "subscribed" and state.is_followed):
             # What the tables do not route says what this half says already. A kill may have kept it from the
             # other half, and then a repeat mends that; otherwise it changes nothing.
-            is_routed = await self.deliver(account, contact, kind, payload, by=by) or is_routed
+            is_routed = await self.deliver(account, contact, kind, stanza, by=by) or is_routed
         if is_routed and kind == "subscribed":
             self._presences.show(account, contact)
 
-    async def deliver(self, account: str, contact: str, kind: Kind, payload: bytes = b"", *, by: str) -> bool:
+    async def deliver(self, account: str, contact: str, kind: Kind, stanza: bytes = b"", *, by: str) -> bool:
         """The receiver's half (RFC 6121 A.3), and whether it changed; a contact that does not exist is passed
         over in silence (8.5.1).
         """
+        data = subscription_stanza(kind, account, contact, stanza)
         to = Jid.parse(contact)
         if to.domain in self._services:
-            attrs = {"type": kind, "from": account, "to": contact}
-            raw = subscription_stanza(kind, account, contact, payload)
-            self._services.tell(Host(account), Stanza("presence", attrs, raw), to)
+            self._services.tell(Host(account), build.stanza_of(parse(data)), to)
             return True
         try:
-            outcome = await self._rosters.inbound_subscription(contact, account, kind, payload, by=by)
+            outcome = await self._rosters.inbound_subscription(
+                contact, account, kind, data if kind == "subscribe" else b"", by=by
+            )
         except NoRoster:
             return False
         live = self._live.get(contact)
         if live is not None and outcome.transition.deliver:
-            data = subscription_stanza(kind, account, contact, payload)
             if kind == "subscribe":
                 for target in live.available:
                     target.send(data)
@@ -286,15 +295,3 @@ class Contacts:
                 extra = {"jid": account, "contact": item.contact, "error": str(error)}
                 log.warning("not-parted", extra=extra)
         await self._rosters.remove_account(account)
-
-
-def content_of(stanza: Stanza, lang: str) -> bytes:
-    """The stanza's children, each with the language it inherits from the stanza or the stream (RFC
-    6120 8.1.5).
-    """
-    lang = stanza.attrs.get(LANG, lang)
-    inherited = {f"{{{ns.XML}}}lang": lang} if lang else {}
-    return b"".join(
-        build.serialize(build.element(child.tag, inherited | child.attrib, child.text, *child))
-        for child in stanza.xml
-    )

@@ -30,6 +30,18 @@ class Exactly:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """This presence, or only that it is there: the server keeps a part of what was directed."""
+
+    tree: Tree
+
+    def fits(self, tree: Tree) -> bool:
+        attrs = dict(tree[1])
+        sender = dict(self.tree[1])["from"]
+        return tree == self.tree or (not tree[2] and attrs["from"] == sender and "type" not in attrs)
+
+
+@dataclass(frozen=True, slots=True)
 class Delayed:
     """This tree with one more child: the server's stamp, at the end (XEP-0203)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fuzzing.expect import Away, Delayed, Exactly, Expected, Push, Reply
+from fuzzing.expect import Again, Away, Delayed, Exactly, Expected, Push, Reply
 from fuzzing.jids import DOMAIN, parts
 from fuzzing.reference import CLIENT, Tree, children, text_of
 
@@ -24,7 +24,7 @@ class Item:
     sees: bool = False
     shows: bool = False
     ask: bool = False
-    pending: tuple[Tree, ...] | None = None
+    pending: Tree | None = None
     approved: bool = False
     name: str = ""
     groups: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Item:
         ask, approved = "subscribe" if self.ask else "", "true" if self.approved else ""
         return words[self.sees, self.shows], ask, approved, self.name, *sorted(self.groups)
 
-    def receive(self, kind: str, content: tuple[Tree, ...]) -> tuple[bool, bool]:
+    def receive(self, kind: str, stanza: Tree) -> tuple[bool, bool]:
         """The contact's stanza comes: is it delivered, and is it granted at once (RFC 6121 3, A.3)?"""
         if kind == "subscribe":
             granted = self.shows or self.approved
@@ -47,7 +47,7 @@ class Item:
             if granted:
                 self.shows, self.pending = True, None
             elif is_new:
-                self.pending = content
+                self.pending = stanza
             return is_new, granted
         if kind == "unsubscribe":
             deliver = self.shows or self.pending is not None
@@ -70,7 +70,7 @@ class Login:
     lang: str
     priority: int = 0
     presence: tuple[Attrs, tuple[object, ...]] | None = None
-    directed: set[str] = field(default_factory=set)
+    directed: dict[str, Tree] = field(default_factory=dict)
     interested: bool = False
     due: list[tuple[int, Expected]] = field(default_factory=list)
     perhaps: list[Expected] = field(default_factory=list)
@@ -231,7 +231,8 @@ class Model:
                 return self.refuse(login, tree, "bad-request")
             if address[1] != DOMAIN:
                 return self.refuse(login, tree, "remote-server-not-found")
-            return self.subscription(login.account, bare, kind, request_of(login, tree))
+            attrs = {**self.stamped(login, tree), "from": login.account, "to": bare}
+            return self.subscription(login.account, bare, kind, build(PRESENCE, attrs, tree[2]))
         if kind not in (None, "unavailable", "probe", "error"):
             return self.refuse(login, tree, "bad-request")
         if address[1] != DOMAIN:
@@ -272,12 +273,7 @@ class Model:
                 if not other.available:
                     login.perhaps.append(Away(contact, login.account))
             if item.pending is not None:
-                self.request(login, contact, item.pending)
-
-    def request(self, login: Login, contact: str, content: tuple[Tree, ...]) -> None:
-        """A subscription request is shown to a session."""
-        attrs = {"type": "subscribe", "from": contact, "to": login.account}
-        self.due(login, Exactly(build(PRESENCE, attrs, content)))
+                self.due(login, Exactly(item.pending))
 
     def copy_presence(self, of: Login, to: Login) -> None:
         """A session is shown another one's presence."""
@@ -313,7 +309,7 @@ class Model:
 
     def withdraw(self, login: Login, attrs: Attrs, content: tuple[object, ...]) -> None:
         """All who were told of the session hear of its end, nobody twice."""
-        directed, login.directed = login.directed, set()
+        directed, login.directed = login.directed, {}
         for target in directed:
             address = parts(target)
             assert address is not None
@@ -341,9 +337,9 @@ class Model:
         if kind is None:
             if len(login.directed) >= 1000 and full not in login.directed:
                 return self.refuse(login, tree, "resource-constraint")
-            login.directed.add(full)
+            login.directed[full] = build(PRESENCE, self.stamped(login, tree), tree[2])
         elif kind == "unavailable":
-            login.directed.discard(full)
+            login.directed.pop(full, None)
         return self.send_to(to, build(PRESENCE, self.stamped(login, tree), tree[2]))
 
     def send_to(self, to: tuple[str, str, str], copy: Tree) -> None:
@@ -358,19 +354,33 @@ class Model:
             self.due(receiver, Exactly(copy))
 
     def probe(self, login: Login, bare: str, resource: str) -> None:
-        """A client's own probe (RFC 6121 4.3)."""
-        if bare != login.account and not self.shows(bare, login.account):
+        """A client's own probe (RFC 6121 4.3); who was sent directed presence is shown that again (4.6)."""
+        may_see = bare == login.account or self.shows(bare, login.account)
+        account = self.accounts.get(bare)
+        asked = [
+            other
+            for other in (account.logins.values() if account else ())
+            if resource in ("", other.resource)
+        ]
+        is_shown = False
+        for other in asked:
+            if may_see and other.presence is not None:
+                self.copy_presence(other, login)
+                is_shown = True
+                continue
+            for address in (login.account, login.full):
+                if address in other.directed:
+                    self.due(login, Again(other.directed[address]))
+                    is_shown = True
+        if may_see and not is_shown:
+            self.due(login, Away(bare, login.account))
+        elif not is_shown:
             attrs = {"type": "unsubscribed", "from": bare, "to": login.account}
-            return self.due(login, Exactly(build(PRESENCE, attrs)))
-        account = self.accounts[bare]
-        seen = [other for other in account.available if resource in ("", other.resource)]
-        for other in seen:
-            self.copy_presence(other, login)
-        return None if seen else self.due(login, Away(bare, login.account))
+            self.due(login, Exactly(build(PRESENCE, attrs)))
 
     # subscriptions (RFC 6121 3)
 
-    def subscription(self, account: str, contact: str, kind: str, content: tuple[Tree, ...]) -> None:
+    def subscription(self, account: str, contact: str, kind: str, stanza: Tree) -> None:
         """The account sends a subscription stanza."""
         own = self.accounts[account]
         item = own.item(contact)
@@ -391,7 +401,7 @@ class Model:
         if kind == "unsubscribed" and showed:
             self.hide(account, contact)
         if routed:
-            self.arrive(account, contact, kind, content)
+            self.arrive(account, contact, kind, stanza)
             if kind == "subscribed":
                 self.reveal(account, contact)
 
@@ -413,19 +423,19 @@ class Model:
             if login.interested:
                 self.due(login, Push(login.full, contact, shown))
 
-    def arrive(self, account: str, contact: str, kind: str, content: tuple[Tree, ...] = ()) -> None:
+    def arrive(self, account: str, contact: str, kind: str, stanza: Tree | None = None) -> None:
         """A subscription stanza reaches the contact."""
         other = self.accounts.get(contact)
         if other is None:
             return
         item = other.item(account)
         before, showed = item.shown, item.shows
-        deliver, reply = item.receive(kind, content)
+        stanza = stanza or build(PRESENCE, {"type": kind, "from": account, "to": contact})
+        deliver, reply = item.receive(kind, stanza)
         if deliver:
-            attrs = {"type": kind, "from": account, "to": contact}
             for login in other.logins.values():
                 if login.presence is not None if kind == "subscribe" else login.interested:
-                    self.due(login, Exactly(build(PRESENCE, attrs, content)))
+                    self.due(login, Exactly(stanza))
         self.store(other, contact, account, item, before)
         if kind == "unsubscribe" and showed:
             self.hide(contact, account)
@@ -452,7 +462,7 @@ class Model:
                 for target in list(login.directed):
                     address = parts(target)
                     if address and f"{address[0]}@{address[1]}" == contact and self.hears(address):
-                        login.directed.discard(target)
+                        del login.directed[target]
             attrs = {"type": "unavailable", "from": login.full}
             if login.lang:
                 attrs[LANG] = login.lang
@@ -470,14 +480,6 @@ def priority_of(tree: Tree) -> int | None:
     if len(found) > 1 or not digits.isascii() or not digits.isdigit() or len(digits) > 3:
         return None
     return int(text) if -128 <= int(text) <= 127 else None
-
-
-def request_of(login: Login, tree: Tree) -> tuple[Tree, ...]:
-    """What a subscription stanza holds, each child with the language it inherits."""
-    lang = dict(tree[1]).get(LANG, login.lang)
-    if not lang:
-        return tuple(children(tree))
-    return tuple(build(tag, {LANG: lang, **dict(attrs)}, content) for tag, attrs, content in children(tree))
 
 
 def honest(tree: Tree, account: str) -> Tree:

@@ -53,21 +53,26 @@ class Oracle(Model):
         return self.ask_other(login, tree, kind, inner[0][0], bare)
 
     def forward(self, login: Login, tree: Tree, to: tuple[str, str, str]) -> None:
-        """To a session that the sender may know of; an answer to whoever is there."""
+        """To a session, a stranger's too (iqs.from_strangers), but for what is not everybody's to ask."""
         receiver = self.find(to)
+        bare = f"{to[0]}@{to[1]}"
         is_reply = dict(tree[1])["type"] in ("result", "error")
-        if receiver is not None and (is_reply or self.may_know(receiver, login.account)):
+        payload = "" if is_reply else children(tree)[0][0]
+        is_theirs = bare != login.account
+        may_know = self.shows(bare, login.account) or (
+            receiver is not None and self.was_told(receiver, login)
+        )
+        if is_theirs and (payload == f"{ROSTER}query" or (payload == LAST and not may_know)):
+            self.refuse(login, tree, "forbidden")
+        elif receiver is not None:
             self.due(receiver, Exactly(build(IQ, self.stamped(login, tree), tree[2])))
         elif not is_reply:
             self.refuse(login, tree, "service-unavailable")
 
-    def may_know(self, login: Login, bare: str) -> bool:
-        """Whether this account was told of the session."""
-        return (
-            bare == login.account
-            or self.is_told(login, bare)
-            or any(target.partition("/")[0] == bare for target in login.directed)
-        )
+    @staticmethod
+    def was_told(login: Login, other: Login) -> bool:
+        """Whether the other one's account was sent directed presence by the session."""
+        return any(target.partition("/")[0] == other.account for target in login.directed)
 
     def answer(self, login: Login, tree: Tree, *types: str, empty: bool = False) -> None:
         """Exactly one answer, of one of these types."""

@@ -27,7 +27,7 @@ class Roster:
     """One account's roster at one version: who sees whom, and the items packed for the wire.
 
     `followers` see the account's presence, and the account sees that of `following`; both are sorted.
-    `requests` are the subscription requests that wait for an answer, with what their stanzas hold. `shelf`
+    `requests` are the subscription requests that wait for an answer, with their whole stanzas. `shelf`
     has the items; there are no item objects, they would take three times the memory.
     """
 

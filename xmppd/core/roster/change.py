@@ -56,7 +56,7 @@ def sent(item: RosterItem | None, contact: str, kind: Kind) -> tuple[RosterItem 
 def received(
     item: RosterItem | None, contact: str, kind: Kind, request: bytes
 ) -> tuple[RosterItem | None, Inbound]:
-    """The item after the contact's `kind` arrived (RFC 6121 A.3); `request` is what a `subscribe` holds."""
+    """The item after the contact's `kind` arrived (RFC 6121 A.3); `request` is a whole `subscribe`."""
     before = item or RosterItem(contact, hidden=True)
     step = inbound(before.state, kind, approved=before.approved)
     return _kept(item, before.moved(step.state, approved=before.approved, request=request)), step

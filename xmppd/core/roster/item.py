@@ -37,7 +37,7 @@ SEPARATOR = "\x1f"
 class RosterItem:
     """What an account knows about one contact.
 
-    `pending_in` and `request` (what its presence stanza holds) are a subscription request that waits. A
+    `pending_in` and `request` (its whole presence stanza) are a subscription request that waits. A
     `hidden` item is nothing but such a request: clients do not see it (RFC 6121 A.1, "None + Pending In").
     """
 

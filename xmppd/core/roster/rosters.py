@@ -521,7 +521,7 @@ class Rosters:
     ) -> SubscriptionChange[Inbound]:
         """The contact's `kind` reaches the account: its half of it (RFC 6121 A.3). A repeat is harmless.
 
-        `request` is what a `subscribe` stanza holds, to be shown again at every login. StanzaError
+        `request` is the whole `subscribe` stanza, to be shown again at every login. StanzaError
         policy-violation if it is longer than `MAX_REQUEST_BYTES`, resource-constraint if too many wait.
         """
         check_request(request)
