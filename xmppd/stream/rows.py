@@ -29,6 +29,9 @@ class Phase(Enum):
     BOUND = "stanzas flow"
 
 
+Waiting = Awaitable[None] | None
+
+
 class Negotiable(Protocol):
     """A stream as rows and offers see it."""
 
@@ -76,7 +79,13 @@ class Negotiable(Protocol):
         """Begin TLS; the client opens the stream anew (RFC 6120 5.4.3.3)."""
 
     def authenticated(self, login: Login) -> None:
-        """The client was let in by the gate; it opens the stream anew (RFC 6120 6.4.6)."""
+        """The client was let in by the gate; what is next is a resource (phase BIND)."""
+
+    def reopen(self) -> None:
+        """The client opens the stream anew (phase HEADER; RFC 6120 6.4.6)."""
+
+    def ended(self) -> Waiting:
+        """The client has ended the stream; so do we, after all that it sent before."""
 
     def fail(self, error: StreamError | None) -> None:
         """End the stream because of the client, and its session before that."""
@@ -85,7 +94,6 @@ class Negotiable(Protocol):
         """End it from our side."""
 
 
-Waiting = Awaitable[None] | None
 Negotiator = Callable[[Any, Stanza], Waiting]
 """Takes a `Negotiable` and the element; StreamError ends the stream, which is not read while this waits."""
 Offer = Callable[[Any], bytes]

@@ -320,7 +320,7 @@ class Stream:
         if isinstance(event, StreamOpen):
             self._open(event)
         elif isinstance(event, StreamClose):
-            return self._closed_by_client()
+            return self.ended()
         elif isinstance(event, Pause):
             self.link.heard = self._service.tempo.clock()  # it is we who do not listen
             return self._service.tempo.turns.rest(event.seconds)
@@ -334,16 +334,16 @@ class Stream:
             return rows.bound[stanza.kind](self, stanza)
         return rows.negotiator(self, stanza)(self, stanza)
 
-    def _closed_by_client(self) -> Waiting:
-        """The end comes after all that the client sent before."""
+    def ended(self) -> Waiting:
+        """See `Negotiable.ended`."""
         if self._line is not None and (rest := self._line.until(0)) is not None:
-            return self._close_later(rest)
+            return self._end_later(rest)
         self.fail(None)
         return None
 
-    async def _close_later(self, rest: Awaitable[None]) -> None:
+    async def _end_later(self, rest: Awaitable[None]) -> None:
         await rest
-        self._closed_by_client()
+        self.ended()
 
     def _open(self, opening: StreamOpen) -> None:
         """Answer a stream header with ours and the features of the moment (RFC 6120 4.3)."""
@@ -368,6 +368,12 @@ class Stream:
         assert self._negotiation is not None
         self._negotiation.phase = Phase.EXCHANGE if is_going_on else Phase.LOGIN
 
+    def reopen(self) -> None:
+        """See `Negotiable.reopen`."""
+        assert self._negotiation is not None
+        self._negotiation.phase = Phase.HEADER
+        self.framing.restart()
+
     def encrypt(self) -> None:
         """See `Negotiable.encrypt`. Plaintext that is here already is thrown away."""
         assert self._negotiation is not None
@@ -380,9 +386,8 @@ class Stream:
         negotiation = self._negotiation
         assert negotiation is not None
         negotiation.login = login
-        negotiation.phase = Phase.HEADER
+        negotiation.phase = Phase.BIND
         negotiation.kept.clear()
-        self.framing.restart()
         log.info("login", extra={"jid": login.account, "peer": self.peer})
 
     def bound(self, session: Session) -> None:

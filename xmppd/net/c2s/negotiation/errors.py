@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xmppd import ns
-from xmppd.stream.rows import Negotiable, Phase, negotiates
+from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates
 from xmppd.xml.stanza import Stanza
 
 ERROR = f"{{{ns.STREAM}}}error"
@@ -17,6 +17,6 @@ class ClientErrors:
     @negotiates(Phase.EXCHANGE, ERROR, exposed=True)
     @negotiates(Phase.BIND, ERROR)
     @negotiates(Phase.BOUND, ERROR)
-    def end(self, stream: Negotiable, stanza: Stanza) -> None:
+    def end(self, stream: Negotiable, stanza: Stanza) -> Waiting:
         """RFC 6120 4.9.1.1: it is the end, and not ours to complain of."""
-        stream.fail(None)
+        return stream.ended()

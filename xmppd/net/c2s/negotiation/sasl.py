@@ -87,6 +87,7 @@ class Sasl:
             assert login is not None
             stream.write(build.sasl("success", step.payload))
             stream.authenticated(login)
+            stream.reopen()
 
     def _refuse(self, stream: Negotiable, error: SaslError) -> None:
         """Say why, and end the stream when it was one try too many (RFC 6120 6.4.5)."""
