@@ -74,7 +74,8 @@ def test_names_that_were_looked_for_are_forgotten() -> None:
 async def test_last_words_are_kept_while_they_are_written() -> None:
     async with World() as world:
         app, later = world.app, list[Coroutine[Any, Any, None]]()
-        seen = LastSeen(app.store, app.sessions, app.rosters, later.append, time.time, app.accounts.hold)
+        spawn, hold = later.append, app.accounts.hold
+        seen = LastSeen(app.store, app.sessions, app.rosters, app.visibility, spawn, time.time, hold)
         for words in (b"a", b"b"):
             seen.remember(
                 "bob@localhost", Broadcast(b"<presence", b"><status>" + words + b"</status></presence>")
