@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from xml.sax.saxutils import unescape
 
 from xmppd import ns
 from xmppd.xml.build import escape_attribute, escape_text
 
 _ITEM = b"<item "
 
-_ENTITIES: Mapping[str, str] = MappingProxyType({"&apos;": "'", "&#9;": "\t", "&#10;": "\n", "&#13;": "\r"})
-"""What `escape_attribute` writes beside `&amp;`, `&lt;` and `&gt;`."""
+_ENTITIES: Mapping[str, str] = MappingProxyType(
+    {"&lt;": "<", "&gt;": ">", "&apos;": "'", "&#9;": "\t", "&#10;": "\n", "&#13;": "\r", "&amp;": "&"}
+)
+"""What `escape_attribute` writes, in an order in which it can be undone."""
 
 
 def roster_item(
@@ -66,7 +67,11 @@ def split_items(items: bytes) -> list[bytes]:
 def contact_of(item: bytes) -> str:
     """The `jid` of a packed item."""
     start = len(_ITEM) + len(b"jid='")
-    return unescape(item[start : item.index(b"'", start)].decode(), _ENTITIES)
+    text = item[start : item.index(b"'", start)].decode()
+    if "&" in text:
+        for entity, character in _ENTITIES.items():
+            text = text.replace(entity, character)
+    return text
 
 
 def changed_items(before: bytes, after: bytes) -> list[bytes]:
