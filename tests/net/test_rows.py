@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from xmppd import ns
-from xmppd.errors import CommandError
-from xmppd.stream.rows import Phase, Rows, negotiates, offers
+from xmppd.errors import CommandError, StreamError
+from xmppd.stream.rows import ANY_IQ, Phase, Rows, iq_set_of, negotiates, offers
 from xmppd.testing import World
+from xmppd.xml.stanza import Stanza
 
 TOKENS = '''"""Logging in by a token, and a state of the client that a stream tells (like XEP-0352)."""
 
@@ -107,6 +108,16 @@ def test_two_that_take_the_same_do_not_fit_together() -> None:
         Rows().compile([One(), Other()])
 
 
+@pytest.mark.parametrize("element", ["message", ANY_IQ, iq_set_of("{urn:example}a")])
+def test_stanzas_of_a_bound_stream_are_the_router_s(element: str) -> None:
+    class Thief:
+        @negotiates(Phase.BOUND, element)
+        def take(self, stream, stanza): ...  # type: ignore[no-untyped-def]
+
+    with pytest.raises(ValueError, match="on a bound stream nobody takes"):
+        Rows().compile([Thief()])
+
+
 @pytest.mark.asyncio
 async def test_a_plugin_that_takes_what_is_taken_is_refused(tmp_path: Path) -> None:
     thief = "from xmppd.plugin import *\nfrom xmppd import ns\nclass Thief(Plugin):\n"
@@ -181,3 +192,24 @@ async def test_what_nobody_takes_ends_the_stream(phase: str, sent: str, conditio
             await client.bind()
         await client.send(sent)
         await client.expect_closed(condition)
+
+
+class Login:
+    """A stream before login, as far as the table looks."""
+
+    phase, is_exposed = Phase.LOGIN, False
+
+
+@pytest.mark.parametrize("kind", ["presence", "{urn:example}x", "{urn:example}late"])
+def test_an_error_keeps_nothing_of_the_streams_that_met_it(kind: str) -> None:
+    class Late:
+        @negotiates(Phase.BIND, "{urn:example}late")
+        def take(self, stream, stanza): ...  # type: ignore[no-untyped-def]
+
+    rows, errors = Rows(), []
+    rows.compile([Late()])
+    for _ in range(2):
+        with pytest.raises(StreamError) as met:
+            rows.negotiator(Login(), Stanza(kind, {}, b"<x/>", 2))  # type: ignore[arg-type]
+        errors.append(met.value)
+    assert errors[0] is not errors[1]

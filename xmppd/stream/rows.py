@@ -119,9 +119,6 @@ class Feature:
 
 STANZAS: Final = frozenset(("message", "presence", "iq"))
 ANY_IQ: Final = "iq"
-_NOT_AUTHORIZED = StreamError("not-authorized")
-_UNSUPPORTED = StreamError("unsupported-stanza-type")
-_VIOLATION = StreamError("policy-violation", "This is not the time for it.")
 
 
 def negotiates(phase: Phase, *elements: str, exposed: bool = False) -> Callable[[Method], Method]:
@@ -159,11 +156,15 @@ class Rows:
         """What may come on a bound stream besides stanzas."""
 
     def compile(self, owners: Iterable[object]) -> None:
-        """Replace the table by the rows of these objects; ValueError when two claim the same."""
+        """Replace the table by the rows of these objects; ValueError when two claim the same, or one what is
+        the router's.
+        """
         rows: dict[tuple[Phase, str], tuple[Row, Negotiator]] = {}
         offered: dict[Phase, list[tuple[Feature, Offer]]] = {phase: [] for phase in Phase}
         for owner in owners:
             for method, row in marked(owner, Row):
+                if row.phase is Phase.BOUND and row.element.partition(" ")[0] in STANZAS:
+                    raise ValueError(f"on a bound stream nobody takes {row.element}")
                 if (key := (row.phase, row.element)) in rows:
                     raise ValueError(f"two take {row.element} in the phase {row.phase.name}")
                 rows[key] = row, method
@@ -198,5 +199,7 @@ class Rows:
         policy, the rest is unsupported.
         """
         if name in STANZAS:
-            return _NOT_AUTHORIZED
-        return _VIOLATION if name in self._known else _UNSUPPORTED
+            return StreamError("not-authorized")
+        if name in self._known:
+            return StreamError("policy-violation", "This is not the time for it.")
+        return StreamError("unsupported-stanza-type")
