@@ -397,12 +397,17 @@ class World:
         for client in self.clients:
             await client.receive_all()
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether something waits for the next turn of the loop to be sent."""
+        return self.app.cork.is_due or self.app.sessions.rounds.is_due
+
     async def settle(self) -> None:
         """Let the server work until nothing moves any more."""
         quiet = 0
         while quiet < 3:
             await asyncio.sleep(0)
-            moved = sum(client.pump() for client in self.clients) > 0 or self.app.cork.is_due
+            moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending
             if self.app.jobs:
                 moved = await self.app.jobs.settle() or moved
             elif self.app.lasting:

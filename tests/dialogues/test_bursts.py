@@ -1,10 +1,13 @@
 """What a login brings waits for a client that reads slowly, and says how things stand when it is read."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
+from xmppd import ns
 from xmppd.testing import Client, World
+from xmppd.xml.build import element, stanza_of
 
 KIB = 1024
 LIMITS = {"write_buffer_soft": 20_000, "write_buffer_hard": 60_000}
@@ -189,3 +192,82 @@ async def test_one_stanza_is_never_too_much_for_who_reads() -> None:
         assert not bob.closed
         await bob.read_on()
         assert len(await bob.receive_all()) == 1
+
+
+async def in_rounds(world: World, count: int) -> tuple[Client, list[Client]]:
+    """A client with many contacts who are online, and no time for more than a step of work in a turn."""
+    alice, friends = await with_friends(world, count, 10)
+    await alice.send("<presence/>")
+    for client in (alice, *friends):
+        await client.receive_all()
+    world.app.sessions.rounds._clock = iter(range(10**9)).__next__
+    return alice, friends
+
+
+@pytest.mark.asyncio
+async def test_a_broadcast_to_many_is_divided_and_its_sender_waits_for_it() -> None:
+    async with World(accounts=("alice", *crowd(40))) as world:
+        alice, friends = await in_rounds(world, 40)
+        last = max(friends, key=lambda friend: friend.bare)
+        alice.write("<presence><show>dnd</show></presence>")
+        alice.write(f"<message to='{last.jid}' id='m'><body>x</body></message>")
+        assert world.app.sessions.rounds.is_due
+        await world.settle()
+        for friend in friends:
+            received = await friend.receive_all()
+            kinds = ["presence", "message"] if friend is last else ["presence"]
+            assert [stanza.tag.partition("}")[2] for stanza in received] == kinds
+
+
+@pytest.mark.asyncio
+async def test_who_loses_sight_in_the_middle_is_not_shown_what_comes_then() -> None:
+    async with World(accounts=("alice", *crowd(40))) as world:
+        alice, friends = await in_rounds(world, 40)
+        last = max(friends, key=lambda friend: friend.bare)
+        held: list[Callable[[], None]] = []
+        world.app.sessions.rounds._call_soon = held.append
+        alice.write("<presence><show>dnd</show></presence>")
+        assert world.app.sessions.rounds.is_due
+        await world.app.contacts.send("alice@localhost", last.bare, "unsubscribed", by="test")
+        world.app.sessions.rounds._call_soon = asyncio.get_running_loop().call_soon
+        held.pop()()
+        await world.settle()
+        shown = [stanza.get("type") for stanza in await last.receive_all() if stanza.get("from") == alice.jid]
+        assert shown == ["unavailable"]
+
+
+@pytest.mark.asyncio
+async def test_an_end_in_the_middle_of_a_broadcast_comes_last_and_before_the_next_session() -> None:
+    async with World(accounts=("alice", *crowd(40))) as world:
+        alice, friends = await in_rounds(world, 40)
+        session = alice.session
+        alice.write("<presence><show>dnd</show></presence>")
+        assert world.app.sessions.rounds.is_due
+        world.app.binding.end(session)
+        assert world.app.sessions.rounds.is_due
+        again = world.app.sessions.add(session.login, session.resource, alice._wire.stream, "")
+        again.live.roster = session.live.roster
+        world.app.sessions.rounds.finish("nobody")
+        waiting = world.app.presences.update(again, stanza_of(element(f"{{{ns.CLIENT}}}presence", {})))
+        if waiting is not None:
+            await waiting
+        await world.settle()
+        for friend in friends:
+            shown = [s.get("type") for s in await friend.receive_all() if s.get("from") == alice.jid]
+            assert shown in ([None, "unavailable", None], ["unavailable", None])
+
+
+@pytest.mark.asyncio
+async def test_plugins_are_told_of_an_end_when_all_have_been_told() -> None:
+    async with World(accounts=("alice", *crowd(40)), plugins=("last",)) as world:
+        alice, friends = await in_rounds(world, 40)
+        told: list[int] = []
+        hook = world.app.hooks.session_closed_signal
+
+        def watch(session: object) -> None:
+            told.append(sum(b"unavailable" in friend.raw for friend in friends))
+
+        world.app.hooks.session_closed_signal = (*hook, watch)
+        await alice.drop()
+        await world.settle()
+        assert told == [40]

@@ -68,8 +68,9 @@ class Binding:
         """
         if session.is_over:
             return
+        told = None
         try:
-            self._presences.lost(session)
+            told = self._presences.lost(session)
             session.flush()
         except Exception:  # a ghost would be worse
             log.exception("session-ended-badly", extra={"jid": session.full})
@@ -79,7 +80,12 @@ class Binding:
         self._sessions.remove(session)
         connection.close(error)
         if self._hooks.session_closed_signal:
-            self._spawn(self._hooks.tell_in_order(self._hooks.session_closed_signal, session))
+            self._spawn(self._close(session, told))
+
+    async def _close(self, session: Session, told: Awaitable[None] | None) -> None:
+        if told is not None:
+            await told
+        await self._hooks.tell_in_order(self._hooks.session_closed_signal, session)
 
 
 def conforming(wanted: str) -> str:

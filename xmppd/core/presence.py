@@ -27,6 +27,9 @@ LONGEST_WAIT = 1.0
 presence waits for what is left.
 """
 
+STEP = 16
+"""To how many contacts a presence is shown before it is looked whether others should have their turn."""
+
 SLICE_SECONDS = 0.002
 """How long the end of one session is told to those it sent directed presence before others have their
 turn.
@@ -68,6 +71,7 @@ class Presences:
         self._visibility = visibility
         self._services = services
         self._hooks = hooks
+        self._rounds = sessions.rounds
         self._indebted: set[Session] = set()
 
     # what a client sends
@@ -77,7 +81,7 @@ class Presences:
         if self._indebted and session in self._indebted:
             return self._update_when_paid(session, stanza)
         if stanza.type == "unavailable":
-            return self._charge(session, self._leave(session, stanza))
+            return self._leave(session, stanza)
         priority = priority_of(stanza)
         live = session.live
         if live.roster is None:
@@ -94,17 +98,15 @@ class Presences:
         if not session.is_over and (waiting := self.update(session, stanza)) is not None:
             await waiting
 
-    def _leave(self, session: Session, stanza: Stanza) -> int:
-        """The client says that it becomes unavailable; it is told of that too (RFC 6121 4.5.2). How many
-        copies that made.
-        """
+    def _leave(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
+        """The client says that it becomes unavailable; it is told of that too (RFC 6121 4.5.2)."""
         unavailable = session.broadcast_of(stanza)
         if session.presence is None:
             self._withdraw_directed(session, unavailable)
-            return 0
-        copies = self.withdraw(session, unavailable, status=len(stanza.xml) > 0)
+            return None
+        done = self._withdraw(session, unavailable, status=len(stanza.xml) > 0)
         session.send(unavailable.head + session.live.to_stamp + unavailable.tail)
-        return copies
+        return self._paid(session, done)
 
     async def _update_later(
         self, session: Session, stanza: Stanza, priority: int, loading: Awaitable[Roster]
@@ -119,40 +121,82 @@ class Presences:
         session.presence = session.broadcast_of(stanza)
         session.priority = priority
         session.live.refresh()
-        waiting = self._charge(session, self.broadcast(session, session.presence))
+        waiting = self._paid(session, self._broadcast(session, session.presence))
         if is_first:
             session.give(self._initial(session))
         if (is_first or takes_messages) and self._hooks.session_available_signal:
-            return self._hooks.tell(self._hooks.session_available_signal, session)
+            told = self._hooks.tell(self._hooks.session_available_signal, session)
+            return told if waiting is None else waiting if told is None else both(told, waiting)
         return waiting
 
-    def _charge(self, session: Session, copies: int) -> asyncio.Future[None] | None:
-        """Count copies; what the session has to wait for, when there were more than the rules allow."""
+    def _charge(self, session: Session, copies: int) -> None:
+        """Count copies."""
         rules = self.rules
-        if not rules.copy_rate:
-            return None
-        now = self._clock()
-        start = max(session.paid_until, now - rules.copy_burst / rules.copy_rate)
-        session.paid_until = start + copies / rules.copy_rate
-        early = session.paid_until - now
+        if rules.copy_rate:
+            start = max(session.paid_until, self._clock() - rules.copy_burst / rules.copy_rate)
+            session.paid_until = start + copies / rules.copy_rate
+
+    def _paid(self, session: Session, done: Awaitable[None] | None) -> Awaitable[None] | None:
+        """What the session has to wait for: the end of a broadcast, and longer when that made more copies
+        than the rules allow.
+        """
+        if done is not None:
+            return self._paid_later(session, done)
+        early = session.paid_until - self._clock() if self.rules.copy_rate else 0.0
         if early <= 0:
             return None
         if early > LONGEST_WAIT:
             self._indebted.add(session)
         return pause(min(early, LONGEST_WAIT))
 
-    def broadcast(self, session: Session, presence: Broadcast) -> int:
-        """Send a copy to every available resource of the session's followers and of its own account; how many
-        these were.
+    async def _paid_later(self, session: Session, done: Awaitable[None]) -> None:
+        await done
+        waiting = self._paid(session, None) if not session.is_over else None
+        if waiting is not None:
+            await waiting
+
+    # broadcasts, some receivers in each step
+
+    def _broadcast(self, session: Session, presence: Broadcast) -> asyncio.Future[None] | None:
+        """Show a presence to the session's followers and to its own account, its end if it is not available;
+        what is done when all were shown it, None if they are.
         """
+        roster = session.live.roster
+        followers = roster.followers if roster is not None else ()
+        steps = self._shown(session, presence, roster, is_end=session.presence is None)
+        return self._rounds.do(session.full, steps, is_short=len(followers) <= STEP)
+
+    def _shown(
+        self, session: Session, presence: Broadcast, roster: Roster | None, *, is_end: bool
+    ) -> Iterator[None]:
+        """Who loses sight of the session meanwhile is told of its end there and then. The end itself goes to
+        all followers of its moment.
+        """
+        live, copies = session.live, 0
+        followers: Sequence[str] = roster.followers if roster is not None else ()
+        for start in range(0, len(followers), STEP):
+            contacts = followers[start : start + STEP]
+            if not is_end and session.presence is not presence:
+                break  # it is over, and its end comes next
+            if not is_end and live.roster is not roster and live.roster is not None:
+                contacts = [contact for contact in contacts if live.roster.is_follower(contact)]
+            copies += self._copies(session, presence, contacts)
+            yield
+        else:
+            copy = presence.head + live.to_stamp + presence.tail
+            copies += len(live.available)
+            for receiver in live.available:
+                receiver.send_copy(copy)
+        self._charge(session, copies)
+
+    def _copies(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
+        """Send a copy to every available resource of some contacts; how many these were."""
         head, tail = presence
-        live = session.live
-        copies = len(live.available)
+        copies = 0
         accounts, filters = self._live, self._hooks.presence_for_filter
-        followers: Sequence[str] = live.roster.followers if live.roster is not None else ()
         if self._hooks.sees is not None:
-            followers = [name for name in followers if self._visibility.allows(name, session.full)]
-        for contact in followers:
+            contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
+        for contact in contacts:
             other = accounts.get(contact)
             if other is not None and other.available:
                 copy = head + other.to_stamp + tail
@@ -161,9 +205,6 @@ class Presences:
                 copies += len(other.available)
                 for receiver in other.available:
                     receiver.send_copy(copy)
-        copy = head + live.to_stamp + tail
-        for receiver in live.available:
-            receiver.send_copy(copy)
         return copies
 
     def _initial(self, session: Session) -> Iterator[bytes]:
@@ -194,9 +235,11 @@ class Presences:
         if absent:
             self._last_seen.show(session, absent)
 
-    def withdraw(self, session: Session, unavailable: Broadcast, *, status: bool) -> int:
-        """End a session's availability: tell everybody who was told of it (RFC 6121 4.5.2, 4.6.3). How many
-        copies that made.
+    def _withdraw(
+        self, session: Session, unavailable: Broadcast, *, status: bool
+    ) -> asyncio.Future[None] | None:
+        """End a session's availability: tell everybody who was told of it (RFC 6121 4.5.2, 4.6.3). What is
+        done when its followers were told, None if they are.
 
         `status` says whether `unavailable` holds anything worth keeping for later probes.
         """
@@ -204,19 +247,21 @@ class Presences:
         self._withdraw_directed(session, unavailable)
         session.presence = None
         live.refresh()
-        copies = self.broadcast(session, unavailable)
+        done = self._broadcast(session, unavailable)
         if not (live.available or session.is_anonymous):
             self._last_seen.remember(session.account, unavailable if status else SILENCE)
-        return copies
+        return done
 
-    def lost(self, session: Session) -> None:
-        """A session is going away without having said so (RFC 6121 4.5.3)."""
+    def lost(self, session: Session) -> asyncio.Future[None] | None:
+        """A session is going away without having said so (RFC 6121 4.5.3); what is done when its followers
+        were told.
+        """
         self._indebted.discard(session)
         unavailable = Broadcast(session.presence_head + b" type='unavailable'", b"/>")
         if session.presence is not None:
-            self.withdraw(session, unavailable, status=False)
-        else:
-            self._withdraw_directed(session, unavailable)
+            return self._withdraw(session, unavailable, status=False)
+        self._withdraw_directed(session, unavailable)
+        return None
 
     # directed presence
 
@@ -228,6 +273,7 @@ class Presences:
         """Keep in mind who was sent directed presence: it learns when the session becomes unavailable.
         Whether it may see it; StanzaError resource-constraint when there are too many.
         """
+        self._rounds.finish(session.full)  # the end of the last session of that name comes before it
         if stanza.type is None:
             if not self._visibility.allows(to.bare, session.full):
                 return False
@@ -384,6 +430,12 @@ def address_of(stanza: Stanza) -> Jid:
         return Jid.parse(stanza.to or "")
     except JidError as error:
         raise StanzaError("jid-malformed", str(error)) from None
+
+
+async def both(one: Awaitable[None], other: Awaitable[None]) -> None:
+    """Wait for one and then for the other."""
+    await one
+    await other
 
 
 def pause(seconds: float) -> asyncio.Future[None]:

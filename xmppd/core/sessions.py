@@ -19,6 +19,7 @@ from xmppd.core.output import (
     Kept,
 )
 from xmppd.core.roster.rosters import Roster
+from xmppd.core.rounds import Rounds
 from xmppd.errors import StreamError
 from xmppd.stream.sasl import Login
 from xmppd.xml import build
@@ -322,10 +323,10 @@ class Sessions:
     """The sessions of this node by full JID, and what routing looks up: `targets` by full JID, `accounts` by
     bare JID. `locate` is asked for an account that is in neither, before it counts as absent: where sessions
     of other nodes are targets too, it may have to bring them in first. `on_removed` is told the full JID of
-    each session that is over.
+    each session that is over. `rounds` does what takes long for many of them.
     """
 
-    __slots__ = ("_cork", "_now", "accounts", "by_full", "locate", "on_removed", "targets")
+    __slots__ = ("_cork", "_now", "accounts", "by_full", "locate", "on_removed", "rounds", "targets")
 
     def __init__(self, cork: Cork, now: Callable[[], float]) -> None:
         self.by_full: dict[str, Session] = {}
@@ -333,6 +334,7 @@ class Sessions:
         self.accounts: dict[str, LiveAccount] = {}
         self.locate: Callable[[str], Awaitable[None] | None] = nowhere_else
         self.on_removed: Callable[[str], None] = nobody_asks
+        self.rounds = Rounds(cork.call_soon, cork.clock)
         self._cork = cork
         self._now = now
 
