@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from xmppd.admin.cli import BUILT_IN
 from xmppd.admin.commands import Description, descriptions_of
-from xmppd.app import TABLES
 from xmppd.config import Config
 from xmppd.configfile import shipped
+from xmppd.engines import TABLES
 from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import find_plugin
 from xmppd.store.table import Table

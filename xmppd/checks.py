@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xmppd.admin.commands import BAD_CONFIG
-from xmppd.app import key_pairs, shared_cache, store_of, tables_of
 from xmppd.config import Config
 from xmppd.configfile import shipped
 from xmppd.document import KeyPath, dotted
+from xmppd.engines import shared_cache, store_of, tables_of
 from xmppd.errors import CommandError, ConfigError, Problem
 from xmppd.finding import find_plugin
 from xmppd.net.certificates import CIPHERS, CertificateError, KeyPair, server_context
 from xmppd.net.coverage import Doubt, doubts
+from xmppd.rules import key_pairs
 from xmppd.text import host_and_port
 from xmppd.validation import did_you_mean
 

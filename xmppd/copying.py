@@ -13,8 +13,8 @@ from typing import Any
 from xmppd import log as logs
 from xmppd.admin.client import NoServer, request
 from xmppd.admin.progress import ProgressBar
-from xmppd.app import prepare_folder, store_of, tables_of
 from xmppd.config import Config
+from xmppd.engines import prepare_folder, store_of, tables_of
 from xmppd.errors import CommandError
 from xmppd.store.comparison import Comparison, Findings
 from xmppd.store.table import Store, Table

@@ -13,10 +13,12 @@ from typing import Any, Protocol
 from xmppd import log as logs
 from xmppd.admin.builtin import StoreCommands
 from xmppd.admin.commands import UNAVAILABLE, Commands, commands_of
-from xmppd.app import TABLES, App, StoreOffice, prepare_folder, store_of, tables_of
+from xmppd.app import App
 from xmppd.checks import refuse_store
 from xmppd.config import Config
+from xmppd.engines import TABLES, prepare_folder, store_of, tables_of
 from xmppd.errors import CommandError, ConfigError
+from xmppd.offices import StoreOffice
 from xmppd.store.table import Store
 
 log = logging.getLogger(__name__)

@@ -27,21 +27,11 @@ from xmppd.admin.commands import commands_of
 from xmppd.admin.socket import AdminSocket
 from xmppd.admin.whereabouts import noted
 from xmppd.allocator import heap
-from xmppd.app import (
-    App,
-    binding_rules,
-    brake_rules,
-    certificates,
-    http_rules,
-    plugin_folders,
-    prepare_folder,
-    presence_rules,
-    service_rules,
-    wire_rules,
-)
+from xmppd.app import App, brake_rules
 from xmppd.checks import check, refuse_fatal, warn_of_certificates
 from xmppd.config import Config, load
 from xmppd.copying import copy_store
+from xmppd.engines import prepare_folder
 from xmppd.errors import CommandError, ConfigError, XmppdError
 from xmppd.guide import demo_accounts, login_guide
 from xmppd.jobs import log_tasks
@@ -49,6 +39,15 @@ from xmppd.net.c2s.service import SWEEP_SECONDS
 from xmppd.net.c2s.tcp import client_wire
 from xmppd.net.listener import Listener
 from xmppd.offline import offline
+from xmppd.rules import (
+    binding_rules,
+    certificates,
+    http_rules,
+    plugin_folders,
+    presence_rules,
+    service_rules,
+    wire_rules,
+)
 from xmppd.settings import HttpListenerConfig, ListenerConfig
 from xmppd.text import host_and_port
 
@@ -168,7 +167,7 @@ class Process:
     async def guide(self) -> str:
         """How to log in, with the accounts to try it with that are in the store."""
         accounts = demo_accounts(self._config)
-        known = {name: word for name, word in accounts.items() if await self.app.has_account(name)}
+        known = {name: word for name, word in accounts.items() if await self.app.server.account_exists(name)}
         return login_guide(self._config, self.ports, known)
 
     @property

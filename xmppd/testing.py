@@ -22,11 +22,13 @@ from typing import Any, Self
 from xml.etree.ElementTree import Element, XMLPullParser, canonicalize, fromstring, tostring
 
 from xmppd import ns
-from xmppd.app import App, certificates, prepare_folder
+from xmppd.app import App
 from xmppd.config import Config
 from xmppd.core.sessions import Session
+from xmppd.engines import prepare_folder
 from xmppd.net.c2s.tcp import client_wire
 from xmppd.parts.http import HttpError, HttpResponse
+from xmppd.rules import certificates
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
 

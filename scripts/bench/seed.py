@@ -15,10 +15,10 @@ from pathlib import Path
 
 import yaml
 
-from xmppd.app import store_of
 from xmppd.config import Config
 from xmppd.core.accounts import ACCOUNT, TABLES, derive
 from xmppd.core.roster.item import ROSTER, RosterItem, row_of
+from xmppd.engines import store_of
 from xmppd.store.table import Put, Store
 
 ITERATIONS = 4096

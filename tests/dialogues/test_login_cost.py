@@ -15,11 +15,11 @@ from redis import Redis
 
 from engines import Engines
 from xmppd import ns
-from xmppd.app import TABLES
 from xmppd.core.accounts import Accounts
 from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.core.roster.item import row_of
 from xmppd.core.roster.rosters import ROSTER, RosterItem
+from xmppd.engines import TABLES
 from xmppd.settings import PluginsConfig
 from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 from xmppd.store.table import Put

@@ -1,0 +1,124 @@
+"""The store and the cache that a configuration names, and the tables they hold."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from xmppd import __version__
+from xmppd.config import Config
+from xmppd.core import accounts as account_tables
+from xmppd.core.lastseen import LAST_PRESENCE
+from xmppd.core.roster.rosters import ROSTER
+from xmppd.core.roster.tier import SharedCache
+from xmppd.errors import CommandError, ConfigError
+from xmppd.finding import find_plugin
+from xmppd.rules import plugin_folders
+from xmppd.settings import CassandraConfig, address_of
+from xmppd.store.sqlite.store import SqliteStore
+from xmppd.store.table import Store, Table
+
+TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE)
+
+
+def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:
+    """The store that the configuration names, not yet open; ConfigError without its driver, or with files
+    that are of no use.
+    """
+    if config.store.engine == "sqlite":
+        return SqliteStore(config.store_path, now=now)
+    try:
+        # Its driver takes a third of a second to load and is not installed everywhere.
+        engine = importlib.import_module("xmppd.store.cassandra.store")
+    except ModuleNotFoundError as error:
+        if error.name != "cassandra":
+            raise
+        message = "is cassandra, whose driver is not installed: pip install 'xmppd[cassandra]'"
+        raise ConfigError([config.problem(("store", "engine"), message)]) from None
+    options = engine.CassandraOptions(**cassandra_options(config.store.cassandra))
+    try:
+        store: Store = engine.CassandraStore(options, program=f"xmppd {__version__}")
+    except ConfigError as error:
+        found = [config.problem(tuple(it.path.split(".")), it.message) for it in error.problems]
+        raise ConfigError(found) from None
+    return store
+
+
+def cassandra_options(config: CassandraConfig) -> dict[str, Any]:
+    """The fields of `CassandraOptions`."""
+    tls = config.tls
+    files = (tls.ca, tls.certificate, tls.key) if tls is not None else (None, None, None)
+    ca, certificate, key = (None if file is None else str(file) for file in files)
+    return {
+        "contact_points": tuple(address_of(text, 9042) for text in config.contact_points),
+        "keyspace": config.keyspace,
+        "local_dc": config.local_dc,
+        "replication": config.replication,
+        "username": config.username,
+        "password": None if config.password is None else config.password.get_secret_value(),
+        "tls": tls is not None,
+        "tls_ca": ca,
+        "tls_certificate": certificate,
+        "tls_key": key,
+        "tls_check_host_name": tls is None or tls.check_host_name,
+        "connect_timeout": config.connect_timeout,
+        "request_timeout": config.request_timeout,
+        "in_flight": config.in_flight,
+        "waiting": config.waiting,
+        "migrate": config.migrate,
+        "compaction": config.compaction.lasting,
+        "compaction_expiring": config.compaction.expiring,
+        "compaction_tables": config.compaction.tables,
+    }
+
+
+def shared_cache(config: Config) -> SharedCache | None:
+    """The cache that all nodes share, None without one; ConfigError where its driver is missing."""
+    cache = config.cache
+    if cache.redis is None:
+        return None
+    try:
+        module = importlib.import_module("xmppd.store.cache.redis")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        message = "needs the package `redis`, which is not installed: pip install 'xmppd[redis]'"
+        raise ConfigError([config.problem(("cache", "redis"), message)]) from None
+    try:
+        made: SharedCache = module.RedisCache(
+            cache.redis,
+            prefix=cache.prefix,
+            ttl=cache.ttl,
+            timeout=cache.timeout,
+            connect_timeout=cache.connect_timeout,
+        )
+    except ValueError as error:
+        raise ConfigError([config.problem(("cache", "redis"), f"cannot be used: {error}")]) from None
+    return made
+
+
+def tables_of(*configs: Config) -> list[Table]:
+    """The tables of the core, and of all plugins that any of the configurations loads; ConfigError,
+    CommandError.
+    """
+    found = {table.name: table for table in TABLES}
+    for config in configs:
+        for name in config.plugins.enabled:
+            plugin_class, _ = find_plugin(name, plugin_folders(config), config)
+            for table in plugin_class.tables(name):
+                if found.setdefault(table.name, table) != table:
+                    raise CommandError(f"the configurations have different plugins named {name!r}")
+    return list(found.values())
+
+
+def prepare_folder(config: Config) -> None:
+    """Make the data folder, readable by its owner only; ConfigError where none can be."""
+    try:
+        config.server.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError:
+        raise
+    except OSError as error:
+        message = f"cannot be made: {error.filename}: {error.strerror}"
+        raise ConfigError([config.problem(("server", "data_folder"), message)]) from None

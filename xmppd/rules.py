@@ -1,0 +1,111 @@
+"""From configuration to the rules of each part."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import replace
+from pathlib import Path
+
+from xmppd.config import Config
+from xmppd.configfile import shipped
+from xmppd.core.accounts import Accounts
+from xmppd.core.binding import BindingRules
+from xmppd.core.presence import PresenceRules
+from xmppd.hooks import Hooks
+from xmppd.net.c2s.service import ServiceRules
+from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
+from xmppd.net.http.routes import HttpRules, Token
+from xmppd.net.wire import WireRules
+from xmppd.stream.plain import Anonymous, Plain
+from xmppd.stream.sasl import Mechanism
+from xmppd.stream.scram import scram_mechanisms
+from xmppd.xml.scan import Limits
+
+
+def binding_rules(config: Config) -> BindingRules:
+    """How resources are bound."""
+    return BindingRules(config.sessions.conflict == "replace", config.limits.sessions_per_account)
+
+
+def presence_rules(config: Config) -> PresenceRules:
+    """How many copies of its presence a session may cause."""
+    limits = config.limits
+    return PresenceRules(limits.presence_copy_rate, limits.presence_copy_burst, limits.presence_bytes)
+
+
+def service_rules(config: Config) -> ServiceRules:
+    """How clients are treated."""
+    limits, sessions = config.limits, config.sessions
+    scanned = Limits(
+        stanza_bytes=limits.stanza_bytes,
+        depth=limits.depth,
+        attributes=limits.attributes,
+        header_bytes=limits.header_bytes,
+    )
+    return ServiceRules(
+        must_encrypt=config.tls.required,
+        attempts=config.auth.attempts,
+        login_seconds=config.auth.login_seconds,
+        whitespace_after=sessions.whitespace_after,
+        ping_after=sessions.ping_after,
+        ping_timeout=sessions.ping_timeout,
+        connections=limits.connections,
+        connections_before_login=limits.connections_before_login,
+        connections_before_login_per_address=limits.connections_before_login_per_address,
+        stanza_rate=limits.stanza_rate,
+        stanza_burst=limits.stanza_burst,
+        limits=scanned,
+        limits_before_login=replace(scanned, stanza_bytes=limits.stanza_bytes_before_login),
+    )
+
+
+def http_rules(config: Config) -> HttpRules:
+    """Who may call by HTTP, and how much that may cost."""
+    tokens = tuple(
+        Token(token.name, bytes.fromhex(token.sha256.get_secret_value().strip()), frozenset(token.scopes))
+        for token in config.http.tokens
+    )
+    return HttpRules(tokens, config.http.body_bytes, config.http.seconds)
+
+
+def wire_rules(config: Config) -> WireRules:
+    """How much unsent output a client may cause."""
+    limits = config.limits
+    return WireRules(limits.write_buffer_soft, limits.write_buffer_hard, limits.unsent_bytes)
+
+
+def mechanisms(config: Config, accounts: Accounts, hooks: Hooks) -> list[Mechanism]:
+    """The SASL mechanisms that the configuration allows."""
+    known: list[Mechanism] = [
+        *scram_mechanisms(accounts),
+        Plain(
+            accounts,
+            needs_tls=not config.auth.plain_without_tls,
+            checks=lambda: hooks.password_check_filter,
+        ),
+    ]
+    chosen = [mechanism for mechanism in known if mechanism.name in config.auth.mechanisms]
+    return [*chosen, Anonymous()] if config.auth.anonymous else chosen
+
+
+def certificates(config: Config) -> Certificates:
+    """The certificates of all domains; CertificateError when one cannot be used."""
+    default, domains = key_pairs(config)
+    version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[config.tls.minimum_version]
+    return Certificates(default, domains, minimum_version=version, ciphers=config.tls.ciphers or CIPHERS)
+
+
+def key_pairs(config: Config) -> tuple[KeyPair, dict[str, KeyPair]]:
+    """The default certificate's files, and those of single domains; the development certificate where none is
+    named.
+    """
+    named = {name: KeyPair(pair.certificate, pair.key) for name, pair in config.tls.certificates.items()}
+    default = named.pop("*", None) or next(iter(named.values()), None)
+    if default is None:
+        default = development_certificate(config.server.data_folder, config.server.domains)
+    return default, named
+
+
+def plugin_folders(config: Config) -> list[Path]:
+    """Where plugins are looked for: the built-in folder, then the operator's."""
+    return [shipped("plugins"), *config.plugins.folders]
