@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = ("xmppd.errors", "xmppd.ns", "xmppd.jid", "xmppd.store.table")
+BOTTOM = ("xmppd.errors", "xmppd.ns", "xmppd.precis", "xmppd.jid", "xmppd.store.table")
 VERSION = "xmppd.__version__"
 CORE = (*BOTTOM, "xmppd.xml", "xmppd.stream", "xmppd.hooks", "xmppd.core")
 RUNNING = ("xmppd.marks", "xmppd.timers", "xmppd.scope", "xmppd.nodes", "xmppd.parts")
@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "xmppd.allocator": (),
     "xmppd.errors": (),
     "xmppd.ns": (),
-    "xmppd.jid": ("xmppd.errors",),
+    "xmppd.precis": (),
+    "xmppd.jid": ("xmppd.errors", "xmppd.precis"),
     "xmppd.store.table": ("xmppd.errors",),
     "xmppd.store": ("xmppd.errors", "xmppd.store"),
     "xmppd.store.cache": ("xmppd.errors", "xmppd.store", "xmppd.core.roster.tier"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from precis_i18n import get_profile
 
+from xmppd import jid
 from xmppd.errors import JidError
 from xmppd.jid import Jid
 
@@ -226,3 +227,50 @@ def test_every_ascii_character_in_every_part(code: int) -> None:
     expected = slowly("a", "c", f"x{char}")
     jid = parsed(f"a@c/x{char}")
     assert (jid.resource if jid else None) == (expected[2] if expected else None)
+
+
+NON_ASCII_LABEL = st.text(
+    st.sampled_from("aZ09-éßıאبٱ٣۳٤\u0301\u200c\u200d·・中ア") | st.characters(exclude_categories=("Cs",)),
+    max_size=12,
+)
+
+
+@given(st.lists(NON_ASCII_LABEL, min_size=1, max_size=3).map(".".join))
+def test_the_short_cut_for_labels_agrees_with_the_long_way(domain: str) -> None:
+    try:
+        found = Jid.of("", domain).domain
+    except JidError:
+        found = None
+    expected = slowly("a", domain, "r")
+    assert found == (expected[1] if expected else None)
+
+
+def test_what_is_no_address_is_remembered() -> None:
+    text = "é" * 60 + "@b/\u200b"
+    jid.release()
+    for _ in range(3):
+        with pytest.raises(JidError, match="not allowed there"):
+            Jid.parse(text)
+    assert jid._judged.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("size", [4093, 50_000])
+@pytest.mark.parametrize("char", ["a", "é", "٣", "・", "\u0301", "\u00ad", "\uff41", "."])
+def test_what_can_never_fit_is_refused(char: str, size: int) -> None:
+    for make in (
+        lambda: Jid.of(char * size, "b"),
+        lambda: Jid.of("a", char * size),
+        lambda: Jid.of("a", "b", char * size),
+        lambda: Jid.parse("a@b").with_resource(char * size),
+        lambda: Jid.parse(f"a@b/{char * size}"),
+    ):
+        with pytest.raises(JidError):
+            make()
+
+
+def test_what_shrinks_may_be_longer_before() -> None:
+    assert Jid.of("\uff41" * 1023, "b", "\u3000" * 1023).full == f"{'a' * 1023}@b/{' ' * 1023}"
+    assert Jid.of("\uff55\u0308\u0304" * 511, "b").local == "\u01d6" * 511
+    for longer in (("\uff41" * 1024, "b", ""), ("a", "b", "\u3000" * 1024)):
+        with pytest.raises(JidError):
+            Jid.of(*longer)

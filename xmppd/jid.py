@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
 
 import idna
-from precis_i18n import get_profile
-from precis_i18n.profile import Profile
 
+from xmppd import precis
 from xmppd.errors import JidError
 
 MAX_BYTES = 1023
 """Of each part, in UTF-8 (RFC 7622 3.2, 3.3, 3.4)."""
 
-_MAX_TEXT = 3 * MAX_BYTES + 2
+_MAX_TEXT = precis.MAX_SHRINKAGE * MAX_BYTES
+"""Characters of a part that may still become short enough."""
+_MAX_LABEL = 63
 _CACHE_SIZE = 8192
 _MAX_CACHED_TEXT = 256
+_REFUSALS = 1024
 
 # What these match is normalised by lower-casing alone (a resource: as it is). All else takes the long way.
 _LABEL = r"(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_USUAL_LABEL = re.compile(_LABEL)
 _USUAL_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _USUAL_LOCAL = re.compile(r"[!#-%(-.0-9;=?A-Z\[-~]+")
 _USUAL_RESOURCE = re.compile(r"[ -~]+")
 
 _FORBIDDEN_IN_LOCAL = re.compile("[\"&'/:<>@ ]")
-_USERNAME = get_profile("UsernameCaseMapped")
-_OPAQUE = get_profile("OpaqueString")
+_RIGHT_TO_LEFT = ("R", "AL", "AN", "")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -82,7 +85,7 @@ class Jid:
 
 
 def _parse(text: str) -> Jid:
-    if len(text) > _MAX_TEXT:
+    if len(text) > 3 * _MAX_TEXT + 2:
         raise JidError("the address is too long")
     rest, slash, resource = text.partition("/")
     local, at, domain = rest.partition("@") if "@" in rest else ("", "", rest)
@@ -93,12 +96,27 @@ def _parse(text: str) -> Jid:
     )
 
 
-_parse_cached = lru_cache(maxsize=_CACHE_SIZE)(_parse)
+@lru_cache(maxsize=_REFUSALS)
+def _judged(text: str) -> Jid | str:
+    """The address, or why it is none: an exception would not be remembered."""
+    try:
+        return _parse(text)
+    except JidError as error:
+        return str(error)
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _parse_cached(text: str) -> Jid:
+    found = _judged(text)
+    if isinstance(found, str):
+        raise JidError(found)
+    return found
 
 
 def release() -> None:
     """Give up the memory of the addresses that are cached."""
     _parse_cached.cache_clear()
+    _judged.cache_clear()
 
 
 def _assemble(local: str, domain: str, resource: str) -> Jid:
@@ -108,9 +126,12 @@ def _assemble(local: str, domain: str, resource: str) -> Jid:
 
 def _local(text: str) -> str:
     """RFC 7622 3.3: UsernameCaseMapped, less eight characters."""
-    if _USUAL_LOCAL.fullmatch(text):
-        return _bounded(text.lower(), "local part")
-    local = _enforced(_USERNAME, text, "local part")
+    if len(text) <= MAX_BYTES and _USUAL_LOCAL.fullmatch(text):
+        return text.lower()
+    try:
+        local = precis.username(text, MAX_BYTES)
+    except precis.PrecisError as error:
+        raise JidError(f"the local part is not valid: {error}") from None
     if _FORBIDDEN_IN_LOCAL.search(local):
         raise JidError("the local part has a character that is not allowed there")
     return local
@@ -118,38 +139,62 @@ def _local(text: str) -> str:
 
 def prepare_resource(text: str) -> str:
     """A resource, normalised (RFC 7622 3.4: OpaqueString); JidError if it cannot be one."""
-    if _USUAL_RESOURCE.fullmatch(text):
-        return _bounded(text, "resource")
-    return _enforced(_OPAQUE, text, "resource")
+    if len(text) <= MAX_BYTES and _USUAL_RESOURCE.fullmatch(text):
+        return text
+    try:
+        return precis.opaque(text, MAX_BYTES)
+    except precis.PrecisError as error:
+        raise JidError(f"the resource is not valid: {error}") from None
 
 
 def _domain(text: str) -> str:
     """RFC 7622 3.2: labels of IDNA 2008 (RFC 5895 mapping by UTS 46, A-labels turned to U-labels), or an IP
     literal.
     """
+    if len(text) > _MAX_TEXT:
+        raise JidError("the domain is too long")
     if _USUAL_DOMAIN.fullmatch(text):
-        return _bounded(text.lower(), "domain")
+        return _bounded(text.lower())
     try:
         if text.startswith("[") and text.endswith("]") and "%" not in text:
             return f"[{IPv6Address(text[1:-1]).compressed}]"
-        domain = idna.uts46_remap(text).removesuffix(".")
-        labels = [idna.ulabel(label) for label in domain.split(".")]
-        for label in labels:
-            idna.alabel(label)  # is it short enough for DNS?
+        labels = idna.uts46_remap(text).removesuffix(".").split(".")
+        return _bounded(".".join(map(_label, labels)))
     except ValueError:
         raise JidError("the domain is not valid") from None
-    return _bounded(".".join(labels), "domain")
 
 
-def _enforced(profile: Profile, text: str, part: str) -> str:
-    try:
-        enforced: str = profile.enforce(text)
-    except ValueError:
-        raise JidError(f"the {part} is empty or has a character that is not allowed there") from None
-    return _bounded(enforced, part)
-
-
-def _bounded(text: str, part: str) -> str:
-    if len(text.encode()) > MAX_BYTES:
-        raise JidError(f"the {part} is longer than {MAX_BYTES} bytes")
+def _label(text: str) -> str:
+    """One label after the mapping, as a U-label; ValueError for one that is none, or too long for DNS."""
+    if len(text) > _MAX_LABEL:
+        raise ValueError(text)
+    if _USUAL_LABEL.fullmatch(text):
+        return text
+    if text.isascii() or not all(map(_is_easy, text)) or not _is_easy_start(text):
+        text = idna.ulabel(text)
+        idna.alabel(text)
+    elif len(text.encode("punycode")) > _MAX_LABEL - len("xn--"):
+        raise ValueError(text)
     return text
+
+
+@lru_cache(maxsize=4096)
+def _is_easy(char: str) -> bool:
+    """Whether a character may stand in a label whatever is beside it, unless that is no easy one."""
+    try:
+        idna.check_label(f"a{char}a")
+    except ValueError:
+        return False
+    return unicodedata.bidirectional(char) not in _RIGHT_TO_LEFT
+
+
+def _is_easy_start(label: str) -> bool:
+    """Whether a label of easy characters begins and ends as one may (RFC 5891 4.2.3)."""
+    hyphens = label[2:4] == "--" or label[0] == "-" or label[-1] == "-"
+    return not hyphens and unicodedata.category(label[0])[0] != "M"
+
+
+def _bounded(domain: str) -> str:
+    if len(domain.encode()) > MAX_BYTES:
+        raise JidError(f"the domain is longer than {MAX_BYTES} bytes")
+    return domain

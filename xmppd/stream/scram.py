@@ -18,8 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import precis_i18n
-
+from xmppd import precis
 from xmppd.errors import SaslError, XmppdError
 from xmppd.stream.sasl import Challenge, Channel, Exchange, Identity, Step, Success, Tenure, prepare_identity
 
@@ -28,11 +27,15 @@ ALGORITHMS: Mapping[str, str] = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-1": "sha1
 
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+\Z")
 _ESCAPE = re.compile(r"=(2C|3D)?")
-_OPAQUE = precis_i18n.get_profile("OpaqueString")
+
+MAX_PASSWORD_BYTES = 1023
+"""Of a password that is not plain ASCII."""
 
 
 class BadPassword(XmppdError, ValueError):
-    """A password that the OpaqueString profile refuses (RFC 8265 4.2): empty, or with control characters."""
+    """A password that the OpaqueString profile refuses (RFC 8265 4.2): empty, with control characters, or too
+    long.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,9 @@ def prepare_password(password: str) -> str:
     if password.isascii() and password.isprintable() and password:
         return password
     try:
-        return str(_OPAQUE.enforce(password))
-    except UnicodeEncodeError as error:
-        raise BadPassword(f"the password is not usable: {error.reason}") from None
+        return precis.opaque(password, MAX_PASSWORD_BYTES)
+    except precis.PrecisError as error:
+        raise BadPassword(f"the password is not usable: {error}") from None
 
 
 def derive_keys(algorithm: str, password: str, salt: bytes, iterations: int) -> ScramKeys:
