@@ -21,6 +21,7 @@ from xmppd.core.contacts import Contacts
 from xmppd.core.disco import Disco
 from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.expiry import Expiry
+from xmppd.core.friendships import Friendships
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LastSeen
@@ -150,9 +151,8 @@ class App:
             presence_rules(config),
         )
         self.messages = Messages(self.sessions, self.accounts, self.services, self.hooks, domains)
-        self.contacts = Contacts(
-            self.sessions, self.accounts, self.rosters, self.presences, self.services, domains
-        )
+        accounts = self.sessions, self.accounts, self.rosters, self.presences
+        self.contacts = Contacts(*accounts, self.services, self.hooks, self.jobs.spawn, domains)
         self.questions = Questions(self.timers.call_later)
         self.sessions.on_removed = self.questions.gone
         self.iqs = Iqs(
@@ -192,7 +192,9 @@ class App:
         self.server = Server(
             store=self.store,
             accounts=self.accounts,
+            rosters=Friendships(self.rosters, self.contacts, self.presences, self.accounts),
             visibility=self.visibility,
+            presences=self.presences,
             sessions=self.sessions,
             router=self.router,
             sending=Sending(

@@ -154,6 +154,12 @@ sees = Hook("sees", (RULE,))
 """(viewer, owner): whether an account may see an account, or one session of it (a full JID), that by its
 roster or by directed presence it might. Asked for every copy of a presence; never `async`.
 """
+subscription = Hook("subscription", (POLICY,))
+"""(account, contact, kind): an account is about to ask for the contact's presence (`subscribe`) or to grant
+it its own (`subscribed`), by its client or by a plugin; raise StanzaError to refuse. What ends one cannot be.
+"""
+roster_changed = Hook("roster_changed", (SIGNAL,))
+"""(account, change): an item of a roster was changed on this node: `change` has `contact`, `old`, `new`."""
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
 account_removed = Hook("account_removed", (SIGNAL,))
@@ -177,6 +183,8 @@ ALL: Final = (
     login_failed,
     session_expired,
     sees,
+    subscription,
+    roster_changed,
     account_created,
     account_removed,
 )
@@ -214,6 +222,8 @@ class Hooks:
     session_expired_signal: Callables
     sees: Callable[[str, str], bool] | None
     """All rules as one, None without any."""
+    subscription_policy: Callables
+    roster_changed_signal: Callables
     account_created_signal: Callables
     account_removed_signal: Callables
 

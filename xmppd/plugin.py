@@ -25,6 +25,8 @@ from xmppd.core.lastseen import delay
 from xmppd.core.later import Later
 from xmppd.core.network import network_of
 from xmppd.core.origin import Origin
+from xmppd.core.roster.rosters import Change as RosterChange
+from xmppd.core.roster.rosters import RosterItem
 from xmppd.core.sessions import Session
 from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreError, XmppdError
 from xmppd.jid import Jid
@@ -91,6 +93,8 @@ __all__ = [
     "PluginConfig",
     "Put",
     "Request",
+    "RosterChange",
+    "RosterItem",
     "SaslError",
     "Session",
     "SessionSlot",

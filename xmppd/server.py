@@ -9,8 +9,10 @@ from xml.etree.ElementTree import Element
 from xmppd.core.accounts import Accounts
 from xmppd.core.disco import Disco
 from xmppd.core.expiry import Expiry
+from xmppd.core.friendships import Friendships
 from xmppd.core.holds import Hold
 from xmppd.core.origin import Target
+from xmppd.core.presence import Presences
 from xmppd.core.router import Router
 from xmppd.core.sending import Sending
 from xmppd.core.services import Services
@@ -34,7 +36,9 @@ class Server:
         *,
         store: Store,
         accounts: Accounts,
+        rosters: Friendships,
         visibility: Visibility,
+        presences: Presences,
         sessions: Sessions,
         router: Router,
         sending: Sending,
@@ -53,6 +57,7 @@ class Server:
     ) -> None:
         self.store = store
         self.accounts = accounts
+        self.rosters = rosters
         self.spawn = spawn
         self.now = now
         self.domains = domains
@@ -64,6 +69,7 @@ class Server:
         self.scope = scope
         self.metrics: dict[str, Metric] = {}
         self._visibility = visibility
+        self._presences = presences
         self._sessions = sessions
         self.services = services
         self._router = router
@@ -152,6 +158,14 @@ class Server:
         """When the time of the session's login is over, in seconds since the epoch; None: never."""
         session.login.expires = expires
         self._expiry.watch(session)
+
+    def show_presence(self, account: str, viewer: str) -> None:
+        """Let a follower see the account's sessions: what `sees` forbade it allows now."""
+        self._presences.show(account, viewer)
+
+    def hide_presence(self, account: str, viewer: str) -> None:
+        """Let a follower see the account's sessions end: what `sees` still allows it is about to forbid."""
+        self._presences.hide(account, viewer)
 
     def end_session(self, session: Session, condition: str, text: str = "") -> None:
         """Close a session with a stream error."""

@@ -5,8 +5,9 @@ learn.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
+from typing import Any
 
 from xmppd import ns
 from xmppd.core.accounts import Accounts
@@ -29,6 +30,7 @@ from xmppd.core.roster.subscription import Kind, Outbound
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
+from xmppd.hooks import Hooks
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza, parse
@@ -57,6 +59,8 @@ class Contacts:
         rosters: Rosters,
         presences: Presences,
         services: Services,
+        hooks: Hooks,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         domains: frozenset[str],
     ) -> None:
         self._live = sessions.accounts
@@ -64,6 +68,8 @@ class Contacts:
         self._rosters = rosters
         self._presences = presences
         self._services = services
+        self._hooks = hooks
+        self._spawn = spawn
         self._domains = domains
         self._pushes = 0
 
@@ -185,23 +191,33 @@ class Contacts:
         for kind in kinds:
             await self.deliver(account, contact, kind, by=by)
 
+    async def permit(self, account: str, contact: str, kind: Kind) -> None:
+        """StanzaError when a plugin refuses that the account asks the contact for its presence, or grants
+        it its own.
+        """
+        for policy in self._hooks.subscription_policy:
+            waiting = policy(account, contact, kind)
+            if isinstance(waiting, Awaitable):
+                await waiting
+
     def _publish(self, account: str, change: Change) -> None:
         """Take over a change that a subscription made, and push it if clients see a difference."""
-        if change.is_visible:
-            self._push(account, change)
-        elif (live := self._live.get(account)) is not None:
-            self._presences.adopt(live, change.roster)
+        self._take_over(account, change, is_pushed=change.is_visible)
 
     def _push(self, account: str, change: Change) -> None:
         """Let the account's interested resources see how an item stands now (RFC 6121 2.1.6, 2.3.2)."""
-        live = self._live.get(account)
-        if live is None:
-            return
-        self._presences.adopt(live, change.roster)
-        payload = self._rosters.push(change)
-        for session in live.sessions.values():
-            if session.has_roster:
-                session.send(self._push_stanza(session, payload))
+        self._take_over(account, change, is_pushed=True)
+
+    def _take_over(self, account: str, change: Change, *, is_pushed: bool) -> None:
+        if (live := self._live.get(account)) is not None:
+            self._presences.adopt(live, change.roster)
+            payload = self._rosters.push(change) if is_pushed else b""
+            for session in live.sessions.values():
+                if is_pushed and session.has_roster:
+                    session.send(self._push_stanza(session, payload))
+        signals = self._hooks.roster_changed_signal
+        if signals and change.old != change.new:
+            self._spawn(self._hooks.tell_in_order(signals, account, change))
 
     def _push_stanza(self, session: Session, payload: bytes) -> bytes:
         self._pushes += 1
@@ -222,6 +238,8 @@ class Contacts:
         whole = build.restamp(stanza, from_=origin.account, to=contact)
         if kind == "subscribe":
             check_request(whole)
+        if kind in ("subscribe", "subscribed"):
+            await self.permit(origin.account, contact, kind)
         if not isinstance(origin, Session):
             await self.deliver(origin.account, contact, kind, whole, by=origin.full)
             return

@@ -352,6 +352,12 @@ class Presences:
             if session.presence is not None and self._visibility.is_told(session, contact):
                 self._copy(other, session.presence)
 
+    def hide(self, account: str, contact: str) -> None:
+        """Send unavailable from all the account's available resources to a contact who still may see them."""
+        live = self._live.get(account)
+        if live is not None and live.roster is not None and live.roster.is_follower(contact):
+            self._hide(live, contact)
+
     def adopt(self, live: LiveAccount, roster: Roster) -> frozenset[str]:
         """Hold this roster unless a newer one is held; who may see the account from now on. Whoever may see
         it no more is shown its end in the same step: a logout has no gap to fall into.

@@ -58,7 +58,7 @@ class Oracle(Model):
         bare = f"{to[0]}@{to[1]}"
         is_reply = dict(tree[1])["type"] in ("result", "error")
         payload = "" if is_reply else children(tree)[0][0]
-        is_theirs = bare != login.account
+        is_theirs = to[0] != "" and bare != login.account
         may_know = self.shows(bare, login.account) or (
             receiver is not None and self.was_told(receiver, login)
         )

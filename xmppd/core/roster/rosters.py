@@ -333,6 +333,14 @@ class Rosters:
                 roster = None
         raise StoreConflict(f"roster of {account}")
 
+    async def check(self, account: str, contact: str, edit: Edit) -> None:
+        """StanzaError as `change` would raise it now; nothing is changed."""
+        roster = self._cache.get(account) or await self._load(account)
+        old = await self.get_item(account, contact)
+        new = edit(old)
+        if new != old:
+            self._check_room(roster, old, new)
+
     async def _try(self, roster: Roster, wish: _Wish) -> Change | None:
         """One attempt; None when it has to be made again, on the roster as it is now."""
         contact = wish.contact
