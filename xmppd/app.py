@@ -16,7 +16,7 @@ from xmppd.allocator import collect, trim
 from xmppd.config import Config
 from xmppd.core.accounts import GONE_SECONDS, Accounts
 from xmppd.core.binding import Binding
-from xmppd.core.brake import Brake, BrakeRules
+from xmppd.core.brake import Brake
 from xmppd.core.contacts import Contacts
 from xmppd.core.disco import Disco
 from xmppd.core.elsewhere import Elsewhere
@@ -63,6 +63,7 @@ from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
 from xmppd.rules import (
     binding_rules,
+    brake_rules,
     http_rules,
     mechanisms,
     plugin_folders,
@@ -352,15 +353,3 @@ class App:
 
     async def _account_removed(self, account: str) -> None:
         await self.hooks.tell_all(self.hooks.account_removed_signal, account)
-
-
-def brake_rules(config: Config) -> BrakeRules:
-    """How who guesses passwords is slowed down."""
-    brake = config.auth.brake
-    return BrakeRules(
-        per_account=brake.failures_per_account,
-        per_network=brake.failures_per_address,
-        longest=brake.longest_seconds,
-        forget=brake.forget_seconds,
-        exempt=brake.exempt,
-    )

@@ -10,6 +10,7 @@ from xmppd.config import Config
 from xmppd.configfile import shipped
 from xmppd.core.accounts import Accounts
 from xmppd.core.binding import BindingRules
+from xmppd.core.brake import BrakeRules
 from xmppd.core.presence import PresenceRules
 from xmppd.hooks import Hooks
 from xmppd.net.c2s.service import ServiceRules
@@ -25,6 +26,18 @@ from xmppd.xml.scan import Limits
 def binding_rules(config: Config) -> BindingRules:
     """How resources are bound."""
     return BindingRules(config.sessions.conflict == "replace", config.limits.sessions_per_account)
+
+
+def brake_rules(config: Config) -> BrakeRules:
+    """How who guesses passwords is slowed down."""
+    brake = config.auth.brake
+    return BrakeRules(
+        per_account=brake.failures_per_account,
+        per_network=brake.failures_per_address,
+        longest=brake.longest_seconds,
+        forget=brake.forget_seconds,
+        exempt=brake.exempt,
+    )
 
 
 def presence_rules(config: Config) -> PresenceRules:

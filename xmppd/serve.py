@@ -27,7 +27,7 @@ from xmppd.admin.commands import commands_of
 from xmppd.admin.socket import AdminSocket
 from xmppd.admin.whereabouts import noted
 from xmppd.allocator import heap
-from xmppd.app import App, brake_rules
+from xmppd.app import App
 from xmppd.checks import check, refuse_fatal, warn_of_certificates
 from xmppd.config import Config, load
 from xmppd.copying import copy_store
@@ -41,6 +41,7 @@ from xmppd.net.listener import Listener
 from xmppd.offline import offline
 from xmppd.rules import (
     binding_rules,
+    brake_rules,
     certificates,
     http_rules,
     plugin_folders,
