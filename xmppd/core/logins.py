@@ -15,7 +15,6 @@ from xmppd.core.router import not_stored
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import SaslError, StoreError, StreamError
 from xmppd.hooks import Hooks
-from xmppd.jid import Jid
 from xmppd.stream.sasl import Attempt, Identity, Login, Tenure
 from xmppd.stream.scram import Credentials
 
@@ -70,7 +69,8 @@ class Logins:
         """Let somebody in who has proved who they are, if that still holds: nothing of it was believed while
         anything was waited for. What is cached here is what holds, so that asks the store for nothing.
         """
-        account = attempt.account = Jid.of(identity.local, attempt.channel.domain).bare
+        # Both are normalised already.
+        account = attempt.account = f"{identity.local}@{attempt.channel.domain}"
         if identity.anonymous:
             return self._asked(attempt, login_of(attempt, identity, None))
         found = self._current(account)

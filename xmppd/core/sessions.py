@@ -303,6 +303,11 @@ class LiveAccount:
 
     def refresh(self) -> None:
         """Recompute `available` and `targets` after a session's presence or priority changed."""
+        if len(self.sessions) == 1:
+            [only] = self.sessions.values()
+            self.available = (only,) if only.presence is not None else ()
+            self.targets = self.available if only.takes_messages and only.priority >= 0 else ()
+            return
         self.available = tuple(s for s in self.sessions.values() if s.presence is not None)
         takers = [s for s in self.available if s.takes_messages]
         top = max((s.priority for s in takers), default=-1)

@@ -11,6 +11,7 @@ import binascii
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from xmppd.errors import JidError, SaslError, StoreError
@@ -59,8 +60,7 @@ class Login:
     expires: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(NamedTuple):
     """What a mechanism may know of its stream.
 
     `secure` says whether TLS protects it. `bindings` maps channel binding types (RFC 5929, 9266) to their
@@ -70,7 +70,7 @@ class Channel:
 
     domain: str
     secure: bool = False
-    bindings: Mapping[str, bytes] = field(default_factory=dict)
+    bindings: Mapping[str, bytes] = MappingProxyType({})
     offered: tuple[str, ...] = ()
     peer: str = ""
 
@@ -87,8 +87,7 @@ class Attempt:
     account: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(NamedTuple):
     """The exchange goes on: send `data` and wait for the client's response."""
 
     data: bytes
@@ -99,8 +98,7 @@ class Challenge:
         return _encode(self.data)
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
+class Success(NamedTuple):
     """The exchange is over and proved `identity`. `data` goes into `<success/>` (None: there is none)."""
 
     identity: Identity

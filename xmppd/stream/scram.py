@@ -12,11 +12,10 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+import os
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from xmppd import precis
 from xmppd.errors import SaslError, XmppdError
@@ -38,8 +37,7 @@ class BadPassword(XmppdError, ValueError):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class ScramKeys:
+class ScramKeys(NamedTuple):
     """What a server keeps of a password for one hash (RFC 5802 3); nobody can log in with it elsewhere."""
 
     salt: bytes
@@ -48,8 +46,7 @@ class ScramKeys:
     server: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """The keys of one account by hash name, and which account that is. A `decoy` stands for an unknown
     account and never matches.
     """
@@ -100,7 +97,7 @@ def stored_key(algorithm: str, salted: bytes) -> bytes:
 
 def make_nonce() -> str:
     """144 random bits as the server's part of the nonce."""
-    return secrets.token_urlsafe(18)
+    return _base64(os.urandom(18))
 
 
 def scram_mechanisms(source: CredentialSource, *, nonce: Callable[[], str] = make_nonce) -> tuple[Scram, ...]:
@@ -135,8 +132,7 @@ class Scram:
         return _ScramExchange(self, channel)
 
 
-@dataclass(frozen=True, slots=True)
-class _ClientFirst:
+class _ClientFirst(NamedTuple):
     """The client's first message, and the `c=` that its final one must hold."""
 
     bare: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from functools import lru_cache
 
 from xmppd import ns
@@ -22,7 +22,7 @@ class DocumentFraming(Scanner):
 
     def header(self, domain: str, to: str, lang: str) -> bytes:
         """See `Framing.header`."""
-        return BEGINNING + secrets.token_hex(16).encode() + _behind_id(domain, to, lang)
+        return BEGINNING + os.urandom(16).hex().encode() + _behind_id(domain, to, lang)
 
     def end(self) -> bytes:
         """See `Framing.end`."""

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from xmppd.errors import StoreBug
-from xmppd.store._opened import Bound, range_of
+from xmppd.store._opened import Bound, Range, range_of
 from xmppd.store.sqlite.layout import NOTHING, Beside, Layout, Statement
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
@@ -88,10 +88,12 @@ class OpenTable:
         self._whole = self._rows.columns + (self._static.plain if self._static is not None else ())
         self._flags = self._static.flags if self._static is not None else ()
         self._checks = lru_cache(256)(self.shape.row_checks)
+        self._ranges = lru_cache(64)(self._range)
 
     def release(self) -> None:
         """Give up the memory of texts that can be made again."""
         self._checks.cache_clear()
+        self._ranges.cache_clear()
         for part in self.layout.tables:
             part.release()
 
@@ -242,7 +244,7 @@ class OpenTable:
         now: float,
     ) -> Scan:
         """What to ask for rows of one partition."""
-        found = range_of(self.shape, bounds, reverse, page)
+        found = self._ranges(bounds, reverse) if page is None else self._range(bounds, reverse, page)
         partition, asked = self.shape.partition(partition), self._asked(limit)
         select = self._rows.select_range(
             partition,
@@ -271,6 +273,11 @@ class OpenTable:
             return Page(rows, None)
         rows.pop()
         return Page(rows, page_token(scan.kind, tuple(rows[-1][column] for column in scan.token_columns)))
+
+    def _range(
+        self, bounds: tuple[Key | None, Key | None], reverse: bool, page: bytes | None = None
+    ) -> Range:
+        return range_of(self.shape, bounds, reverse, page)
 
     def _asked(self, limit: int | None) -> int:
         """One row more than wanted shows whether there are more."""
