@@ -152,8 +152,16 @@ class App:
             presence_rules(config),
         )
         self.messages = Messages(self.sessions, self.accounts, self.services, self.hooks, domains)
-        accounts = self.sessions, self.accounts, self.rosters, self.presences
-        self.contacts = Contacts(*accounts, self.services, self.hooks, self.jobs.spawn, domains)
+        self.contacts = Contacts(
+            self.sessions,
+            self.accounts,
+            self.rosters,
+            self.presences,
+            self.services,
+            self.hooks,
+            self.jobs.spawn,
+            domains,
+        )
         self.questions = Questions(self.timers.call_later)
         self.sessions.on_removed = self.questions.gone
         self.iqs = Iqs(
