@@ -223,7 +223,14 @@ class Founder(Actor):
                 await self.remove()
 
     async def add(self, password: str) -> None:
-        await self._command("user add", password=password)
+        while True:
+            try:
+                await self._command("user add", password=password)
+                return
+            except CommandError as error:
+                if "just now" not in str(error):  # other servers may still write for who had the name
+                    raise
+                await asyncio.sleep(0.2)
 
     async def set_password(self, password: str) -> None:
         await self._command("user passwd", password=password)

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 SECRET = Table(name="account_secret", partition=("name",), columns={"value": "blob"})
-GONE_SECONDS = 30.0
+GONE_SECONDS = 10.0
 """How long a name is not given out again where several servers share a store: whoever still writes for the
 account that had it, on a server that has not heard of the removal, is done by then.
 """

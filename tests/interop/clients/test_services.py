@@ -127,7 +127,7 @@ async def test_unknown_questions_are_refused(friends, refused):
 
 @pytest.mark.asyncio
 async def test_an_account_made_by_its_user(own_server, client):
-    server = own_server(plugins={"enabled": ["register"]})
+    server = own_server(plugins={"enabled": ["register"], "config": {"register": {"registration": True}}})
     alice = client(server.account("x")._replace(jid="alice@localhost"), server=server)
     alice.xmpp.register_plugin("xep_0077")
 
