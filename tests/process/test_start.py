@@ -251,6 +251,28 @@ async def test_a_plugin_that_does_not_start(prepared):
     assert sentence == "xmppd: the plugin 'broken' did not start: no luck today"
 
 
+@pytest.mark.asyncio
+async def test_a_certificate_that_nobody_will_believe_is_warned_of(prepared):
+    server = prepared()
+    pair = development_certificate(server.folder / "pair", ["example.org"])
+    files = {"certificate": str(pair.certificate), "key": str(pair.key)}
+    server.configure({"tls": {"certificates": {"*": files}}})
+    await server.start()
+    [line] = await server.logged("certificate-doubtful")
+    assert (line["domain"], line["file"]) == ("localhost", str(pair.certificate))
+    assert line["reason"] == "clients of localhost are shown a certificate that is for example.org only"
+    server.signal(signal.SIGHUP)
+    assert len(await server.logged("certificate-doubtful", 2)) == 2
+
+
+@pytest.mark.asyncio
+async def test_where_it_listens_reads_well_with_ipv6(prepared):
+    server = prepared(listen={"c2s": [{"address": "[::1]", "port": 0, "tls": "none"}]})
+    await server.start()
+    [line] = server.records("listening")
+    assert line["addresses"] == f"[::1]:{server.port}"
+
+
 # commands without a server
 
 
