@@ -286,8 +286,8 @@ class App:
         self.accounts.on_revoked = self.logins.review
         self.accounts.on_unsure = self.elsewhere.account_unsure
         self.logins.unbound = self.service.unbound
-        accounts = AccountOffice(self.accounts, self.server)
-        self.commands.add(*commands_of(UserCommands(accounts, config.server.domains)))
+        users = AccountOffice(self.accounts, self.server)
+        self.commands.add(*commands_of(UserCommands(users, config.server.domains)))
         repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
         office = RosterOffice(self.rosters, self.contacts, self.accounts, repairs)
         self.commands.add(*commands_of(RosterCommands(office)))
