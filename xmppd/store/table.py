@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 ColumnType = Literal["text", "blob", "int", "float", "bool", "timestamp"]
 """Types of columns. `timestamp`: seconds since the epoch, UTC, a float; `int`: 64 bits; `float`: not NaN."""
@@ -77,8 +77,7 @@ class Delete:
     through: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Some rows of a scan, in clustering order, and the token to go on with (None: no more rows)."""
 
     rows: list[Row]

@@ -21,6 +21,8 @@ from xmppd import precis
 from xmppd.errors import SaslError, XmppdError
 from xmppd.stream.sasl import Challenge, Channel, Exchange, Identity, Step, Success, Tenure, prepare_identity
 
+_DIGESTS = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
+
 ALGORITHMS: Mapping[str, str] = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-1": "sha1"}
 """Mechanism (without -PLUS) -> name of its hash in hashlib."""
 
@@ -92,7 +94,7 @@ def derive_keys(algorithm: str, password: str, salt: bytes, iterations: int) -> 
 
 def stored_key(algorithm: str, salted: bytes) -> bytes:
     """StoredKey of a salted password (RFC 5802 3)."""
-    return hashlib.new(algorithm, hmac.digest(salted, b"Client Key", algorithm)).digest()
+    return _DIGESTS[algorithm](hmac.digest(salted, b"Client Key", algorithm)).digest()
 
 
 def make_nonce() -> str:
@@ -283,7 +285,7 @@ def _proof_matches(algorithm: str, stored: bytes, message: bytes, proof_text: st
     if len(proof) != len(signature):
         return False
     key = (int.from_bytes(proof) ^ int.from_bytes(signature)).to_bytes(len(signature))
-    return hmac.compare_digest(hashlib.new(algorithm, key).digest(), stored)
+    return hmac.compare_digest(_DIGESTS[algorithm](key).digest(), stored)
 
 
 def _equal(given: str, expected: str) -> bool:
