@@ -314,6 +314,7 @@ class World:
         store = self._store or self.engine(self.clock.now)
         self.app = App(self.config, store=store, now=self.clock.now, clock=self.clock.monotonic)
         self.app.shared.certificates = certificates(self.config)
+        self.app.accounts.gone_seconds = 0.0  # nobody else is there, whatever the configuration says
         await self.app.open()
         for name in self._accounts:
             await self.app.accounts.create(f"{name}@localhost", PASSWORD)

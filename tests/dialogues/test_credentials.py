@@ -36,7 +36,6 @@ async def remove(world: World) -> None:
 
 
 async def make_anew(world: World) -> None:
-    world.app.accounts.gone_seconds = 0
     await remove(world)
     world.clock.seconds += 1
     await world.app.accounts.create(ALICE, "secret")

@@ -113,7 +113,6 @@ async def test_what_is_written_while_the_account_goes(
     monkeypatch: pytest.MonkeyPatch, writer: Writer
 ) -> None:
     async with World(plugins=PLUGINS) as world:
-        world.app.accounts.gone_seconds = 0
         alice, bob = await world.login("alice"), await world.login("bob")
         if writer is subscribe_when_asked_back:
             await alice.send("<presence type='subscribe' to='bob@localhost'/>")
@@ -137,7 +136,6 @@ async def test_what_is_written_while_the_account_goes(
 async def test_nobody_begins_to_write_while_the_account_goes() -> None:
     """A subscription request that comes in the middle of the removal."""
     async with World(plugins=PLUGINS) as world:
-        world.app.accounts.gone_seconds = 0
         alice, bob = await world.login("alice"), await world.login("bob")
         await world.befriend(alice, bob)
 

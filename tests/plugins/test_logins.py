@@ -148,7 +148,6 @@ async def test_a_policy_is_not_asked_of_who_proved_nothing(tmp_path: Path) -> No
 async def test_the_account_changes_while_a_plugin_waits(tmp_path: Path, password: str, change: str) -> None:
     async with game(tmp_path) as world:
         accounts, tokens = world.app.accounts, world.plugin("tokens")
-        accounts.gone_seconds = 0
         await logged_in(world, "alice", "secret")
         before = len(tokens.seen)
         tokens.opened.clear()

@@ -194,7 +194,7 @@ async def test_a_password_changed_while_redis_was_away_ends_sessions_when_it_is_
 async def test_a_name_is_not_given_out_while_the_other_may_still_write_for_it(worlds):
     """What it writes late goes, too, before anybody has the name."""
     one, two = worlds
-    one.app.accounts.gone_seconds = 2.0
+    one.app.accounts.gone_seconds = two.app.accounts.gone_seconds = 2.0
     await one.app.server.remove_account("alice@localhost")
     for world in worlds:
         with pytest.raises(NameGone):
