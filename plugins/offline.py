@@ -106,6 +106,7 @@ class Offline(Plugin):
         partition=("account",),
         cluster=("id",),
         columns={"stanza": "blob", "messages": "int", "bytes": "int"},
+        heap=True,
     )
     stored = Counter("Messages kept for an account that was offline.")
     delivered = Counter("Kept messages that were delivered.")
@@ -286,7 +287,10 @@ class Offline(Plugin):
             queue.empty()
 
     def _queue(self, account: str) -> Queue:
-        return self._queues.setdefault(account, Queue())
+        queue = self._queues.get(account)
+        if queue is None:
+            queue = self._queues[account] = Queue()
+        return queue
 
 
 def takes_messages(session: Session) -> bool:

@@ -140,7 +140,7 @@ async def test_a_shutdown_waits_for_what_is_under_way() -> None:
         alice = await world.login("alice")
         await chat(world, alice, "1")
         asyncio.get_running_loop().call_later(0.05, store.held[0][0].set_result, None)
-        world.app.service.shut_down()
+        await world.app.service.shut_down()
         await world.app.jobs.drain(5.0)
         kept = await world.plugin("offline").queue.scan("bob@localhost")
         assert len(kept.rows) == 1

@@ -5,6 +5,7 @@ import itertools
 import math
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from xmppd.store.table import Delete, Put, Store, Stored, Table
 
 UP = Table("up", ("p",), ("c", "n"), {"n": "int", "x": "int", "y": "text", "z": "bool"}, static={"s": "int"})
 DOWN = Table("down", UP.partition, UP.cluster, UP.columns, UP.static, ttl=50, descending=True)
+HEAP = replace(UP, name="heap", heap=True)
 PLAIN = ("x", "y", "z")
 
-tables = st.sampled_from([UP, DOWN])
+tables = st.sampled_from([UP, DOWN, HEAP])
 PARTITIONS = ["\0", "a", "\U0001f40d"]
 partitions = st.sampled_from(PARTITIONS)
 clusters = st.tuples(st.sampled_from(["", "k", "k\0", "é"]), st.sampled_from([-1, 0, 2**40]))
@@ -83,7 +85,7 @@ class Machine(RuleBasedStateMachine):
         self.model = Model()
         self.runner = asyncio.Runner()
         self.store = self.make()
-        self.run(self.store.open([UP, DOWN]))
+        self.run(self.store.open([UP, DOWN, HEAP]))
 
     def make(self) -> Store:
         raise NotImplementedError
@@ -229,7 +231,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_as_in_the_model(self) -> None:
-        for table in (UP, DOWN):
+        for table in (UP, DOWN, HEAP):
             everything = []
             for p in PARTITIONS:
                 rows = self.model.read(table, p)
@@ -295,7 +297,7 @@ class InFile(InMemory):
     def reopen(self) -> None:
         self.run(self.store.close())
         self.store = self.make()
-        self.run(self.store.open([UP, DOWN]))
+        self.run(self.store.open([UP, DOWN, HEAP]))
 
 
 class InCassandra(Machine):
@@ -315,7 +317,7 @@ class InCassandra(Machine):
         return repr((entry.key, values, entry.expires is not None))
 
     def teardown(self) -> None:
-        for table in (UP, DOWN):
+        for table in (UP, DOWN, HEAP):
             for p in PARTITIONS:
                 self.run(self.store.delete(table, (p,)))
         super().teardown()

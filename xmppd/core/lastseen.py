@@ -179,7 +179,13 @@ class LastSeen:
 
 def delay(sender: str, at: float) -> bytes:
     """A <delay/> stamp (XEP-0203) by `sender` for a moment in seconds since the epoch."""
-    seconds, milliseconds = divmod(int(at * 1000), 1000)
+    return _delay(sender, int(at * 1000))
+
+
+@lru_cache(8)
+def _delay(sender: str, at: int) -> bytes:
+    """The same for milliseconds: many stamps are of one moment."""
+    seconds, milliseconds = divmod(at, 1000)
     return build.delay(sender, f"{_whole_seconds(seconds)}.{milliseconds:03}Z")
 
 

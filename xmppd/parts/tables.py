@@ -31,9 +31,10 @@ class Table(Part):
         static: Mapping[str, port.ColumnType] | None = None,
         ttl: float | None = None,
         descending: bool = False,
+        heap: bool = False,
     ) -> None:
         self.declaration = port.Table(
-            "", tuple(partition), tuple(cluster), dict(columns), dict(static or {}), ttl, descending
+            "", tuple(partition), tuple(cluster), dict(columns), dict(static or {}), ttl, descending, heap
         )
         self._store: Store
 

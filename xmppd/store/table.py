@@ -27,6 +27,10 @@ class Table:
     `ttl` is the default life of rows and static columns in seconds (None: for ever). Each write gives the row
     a new life, so where there are TTLs write whole rows. `descending` reverses the order of all clustering
     columns. A plugin leaves `name` empty: the loader fills in `<plugin>_<attribute>`.
+
+    `heap` is for large rows that are written one by one into many partitions and seldom read: an engine may
+    keep them where they came in, and their keys apart. It tells nothing else, and may be changed at any time;
+    a table that is there already stays as it is.
     """
 
     name: str = ""
@@ -36,6 +40,7 @@ class Table:
     static: Mapping[str, ColumnType] = field(default_factory=dict)
     ttl: float | None = None
     descending: bool = False
+    heap: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -64,6 +64,7 @@ class SqlTable:
         columns: Mapping[str, ColumnType],
         *,
         descending: bool = False,
+        heap: bool = False,
     ) -> None:
         self.name = name
         self.partition = tuple(partition)
@@ -73,6 +74,7 @@ class SqlTable:
         self.columns = self.key + self.plain
         self.types = columns
         self.descending = descending
+        self.heap = heap
         self.flags = tuple(column for column in self.columns if columns[column] == "bool")
         self._upsert = lru_cache(256)(self._upsert_text)
         self._range = lru_cache(256)(self._range_text)
@@ -106,7 +108,7 @@ class SqlTable:
         columns = f'{", ".join(definitions)}, "{EXPIRES}" REAL, PRIMARY KEY ({key})'
         expiry = f'ON "{self.name}" ("{EXPIRES}") WHERE "{EXPIRES}" IS NOT NULL'
         return [
-            f'CREATE TABLE "{self.name}" ({columns}) WITHOUT ROWID',
+            f'CREATE TABLE "{self.name}" ({columns})' + ("" if self.heap else " WITHOUT ROWID"),
             f'CREATE INDEX "{self.name}:expiry" {expiry}',
         ]
 
@@ -214,6 +216,13 @@ class Layout:
         types = {column: table.type_of(column) for column in (*table.key, *table.columns, *table.static)}
         plain = {column: types[column] for column in (*table.key, *table.columns)}
         static = {column: types[column] for column in (*table.partition, *table.static)}
-        self.rows = SqlTable(table.name, table.partition, table.cluster, plain, descending=table.descending)
+        self.rows = SqlTable(
+            table.name,
+            table.partition,
+            table.cluster,
+            plain,
+            descending=table.descending,
+            heap=table.heap,
+        )
         self.static = SqlTable(f"{table.name}:static", table.partition, (), static) if table.static else None
         self.tables = [part for part in (self.rows, self.static) if part is not None]

@@ -101,7 +101,11 @@ class OpenTable:
 
     def put(self, row: Mapping[str, Value], ttl: float | None, now: float) -> Write:
         """Write columns of one row."""
-        return Write((self._put((), row, ttl, now)[0],))
+        given = tuple(row)
+        checks = self._checks(given, self._rows.key)
+        values = [check(row[column]) for column, check in zip(given, checks, strict=True)]
+        life = check_ttl(self.declaration, ttl)
+        return Write((self._rows.put(given, values, None if life is None else now + life, now),))
 
     def put_if(
         self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, ttl: float | None, now: float

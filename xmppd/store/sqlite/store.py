@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -247,11 +247,10 @@ class SqliteStore:
             self._reader.connection.close()
             self._reader = None
 
-    async def _write(self, write: Write) -> bool:
+    def _write(self, write: Write) -> Awaitable[bool]:
         self._purge_now_and_then()
         self._stats.writes += 1
-        done: bool = await self._writer.write(write)
-        return done
+        return self._writer.write(write)
 
     def _purge_now_and_then(self) -> None:
         """Let the writer delete some expired rows; only writes make such rows, so they also set the pace."""

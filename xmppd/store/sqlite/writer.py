@@ -23,7 +23,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -115,10 +115,12 @@ class GroupWriter:
         self._handed_over = 0.0
         self._ended: asyncio.Event | None = None
 
-    async def write(self, job: Job) -> Any:
+    def write(self, job: Job) -> Awaitable[Any]:
         """What the job returned, once committed; StoreError. Cancelling does not stop an accepted job."""
-        if not self._turnstile.take():
-            await self._turnstile.wait()
+        return self._accept(job) if self._turnstile.take() else self._write_later(job)
+
+    async def _write_later(self, job: Job) -> Any:
+        await self._turnstile.wait()
         return await self._accept(job)
 
     def offer(self, job: Job) -> asyncio.Future[Any] | None:
@@ -239,9 +241,9 @@ class InlineWriter:
         """How many jobs are accepted and not yet done."""
         return len(self._fresh)
 
-    async def write(self, job: Job) -> Any:
+    def write(self, job: Job) -> Awaitable[Any]:
         """What the job returned; StoreError."""
-        return await self.offer(job)
+        return self.offer(job)
 
     def offer(self, job: Job) -> asyncio.Future[Any]:
         """Accept a job; the future tells its outcome."""
