@@ -218,6 +218,7 @@ class App:
             services=self.services,
             end_session=self.binding.end,
             expiry=self.expiry,
+            logins=self.logins,
             spawn=self.jobs.spawn,
             now=now,
             domains=domains,

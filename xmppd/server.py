@@ -11,6 +11,7 @@ from xmppd.core.disco import Disco
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.holds import Hold
+from xmppd.core.logins import Logins
 from xmppd.core.origin import Target
 from xmppd.core.presence import Presences
 from xmppd.core.router import Router
@@ -23,6 +24,8 @@ from xmppd.nodes import Nodes
 from xmppd.parts.metrics import Metric
 from xmppd.scope import Scope
 from xmppd.store.table import Store
+from xmppd.stream.rows import Negotiable
+from xmppd.stream.sasl import Channel, Identity, Login
 from xmppd.xml import build
 
 
@@ -46,6 +49,7 @@ class Server:
         services: Services,
         end_session: Callable[[Session, StreamError | None], None],
         expiry: Expiry,
+        logins: Logins,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
         domains: frozenset[str],
@@ -77,6 +81,7 @@ class Server:
         self.disco = disco
         self._end_session = end_session
         self._expiry = expiry
+        self._logins = logins
 
     # who is here
 
@@ -153,6 +158,14 @@ class Server:
         waiting = self._router.act(session, stanza)
         if waiting is not None:
             await waiting
+
+    async def admit(self, stream: Negotiable, identity: Identity, mechanism: str) -> Login:
+        """Let in a client that a row of a plugin's proved to be `identity`, by whatever way it calls
+        `mechanism`; then hand the login to `stream.authenticated`. SaslError when it may not come in.
+        """
+        link = stream.link
+        channel = Channel(stream.domain, link.secure, link.channel_bindings(), peer=link.peer)
+        return await self._logins.let_in(channel, identity, mechanism)
 
     def set_expiry(self, session: Session, expires: float | None) -> None:
         """When the time of the session's login is over, in seconds since the epoch; None: never."""

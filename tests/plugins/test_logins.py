@@ -250,3 +250,60 @@ class Asks(Plugin):
         await client.bind()
         assert client.session.facts == {"by": "bob"}
         assert client.session.login.mechanism == "X-ASK"
+
+
+DOORS = '''
+"""Another way to log in than SASL."""
+from xmppd.plugin import Identity, Phase, Plugin, SaslError, element, negotiates, offers, serialize
+
+NS = "urn:test:door"
+
+
+class Door(Plugin):
+    @offers(Phase.LOGIN)
+    def offer(self, stream):
+        return serialize(element(f"{{{NS}}}door"))
+
+    @negotiates(Phase.LOGIN, f"{{{NS}}}knock")
+    async def knock(self, stream, stanza):
+        try:
+            login = await self.server.admit(stream, Identity(stanza.text, facts={"by": "door"}), "door")
+        except SaslError as error:
+            stream.write(serialize(element(f"{{{NS}}}shut", None, error.condition)))
+        else:
+            stream.write(serialize(element(f"{{{NS}}}open")))
+            stream.authenticated(login)
+'''
+
+
+@pytest.mark.asyncio
+async def test_another_way_to_log_in_passes_the_same_gate(tmp_path: Path) -> None:
+    (tmp_path / "door.py").write_text(DOORS)
+    (tmp_path / "tokens.py").write_text(TOKENS)
+    async with World(plugins=("tokens", "door"), plugin_folders=(tmp_path,)) as world:
+        tokens = world.plugin("tokens")
+        await world.app.accounts.disable("bob@localhost")
+        tokens.banned.add("carol@localhost")
+        client = world.connect("192.0.2.1")
+        await client.open()
+        for name, said in (
+            ("nobody", "not-authorized"),
+            ("a b", "not-authorized"),
+            ("bob", "account-disabled"),
+            ("carol", "account-disabled"),
+        ):
+            await client.send(f"<knock xmlns='urn:test:door'>{name}</knock>")
+            await client.expect(f"<shut xmlns='urn:test:door'>{said}</shut>")
+        assert [failure[2:] for failure in tokens.failures] == [
+            ("door", "not-authorized"),
+            ("door", "not-authorized"),
+            ("door", "account-disabled"),
+            ("door", "account-disabled"),
+        ]
+        await client.send("<knock xmlns='urn:test:door'>Alice</knock>")
+        await client.expect("<open xmlns='urn:test:door'/>")
+        await client.bind()
+        assert client.session.login.mechanism == "door"
+        assert client.session.facts == {"by": "door"}
+        await world.app.accounts.disable("alice@localhost")
+        await client.expect_closed("not-authorized")

@@ -193,6 +193,25 @@ async def test_a_plugin_lets_in_only_who_has_an_account_or_is_anonymous(server: 
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("local", ["", "a b", "alice@example.org/x", "x" * 1100, "a<b", "a/b"])
+@pytest.mark.parametrize("anonymous", [False, True])
+async def test_a_plugin_names_who_can_be_nobody(server: Any, local: str, anonymous: bool) -> None:
+    mechanism = Asking()
+    mechanism.step = lambda data: Success(Identity(local, anonymous=anonymous))  # type: ignore[method-assign]
+    auth = server.plaintext(mechanism)
+    assert await refusal(lambda: auth.start("X-ASK", b64(b"x"))) == "not-authorized"
+
+
+@pytest.mark.asyncio
+async def test_a_plugin_may_write_a_name_in_any_letter_case(server: Any) -> None:
+    mechanism = Asking()
+    mechanism.opened.set()
+    auth = server.plaintext(mechanism)
+    assert isinstance(await auth.start("X-ASK", b64(b"ALICE")), Success)
+    assert auth.login.account == ALICE
+
+
+@pytest.mark.asyncio
 async def test_an_account_without_a_password_takes_none(server: Any) -> None:
     await server.accounts.provision(f"bob@{DOMAIN}")
     auth = server.tls()

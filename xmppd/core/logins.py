@@ -13,9 +13,10 @@ from xmppd.core.brake import Brake
 from xmppd.core.reports import Reports
 from xmppd.core.router import not_stored
 from xmppd.core.sessions import Session, Sessions
-from xmppd.errors import SaslError, StoreError, StreamError
+from xmppd.errors import JidError, SaslError, StoreError, StreamError
 from xmppd.hooks import Hooks
-from xmppd.stream.sasl import Attempt, Identity, Login, Tenure
+from xmppd.jid import Jid
+from xmppd.stream.sasl import Attempt, Channel, Identity, Login, Tenure
 from xmppd.stream.scram import Credentials
 
 GUESSES = frozenset(("not-authorized", "invalid-authzid"))
@@ -69,14 +70,33 @@ class Logins:
         """Let somebody in who has proved who they are, if that still holds: nothing of it was believed while
         anything was waited for. What is cached here is what holds, so that asks the store for nothing.
         """
-        # Both are normalised already.
-        account = attempt.account = f"{identity.local}@{attempt.channel.domain}"
+        domain = attempt.channel.domain
+        # What the server's own mechanisms found on file was looked up by a normalised name.
+        is_normalised = isinstance(identity.shown, Credentials)
+        account = f"{identity.local}@{domain}" if is_normalised else account_of(identity.local, domain)
+        attempt.account = account
         if identity.anonymous:
             return self._asked(attempt, login_of(attempt, identity, None))
         found = self._current(account)
         if found is None or isinstance(found, Credentials):
             return self._asked(attempt, self._judge(attempt, identity, account, found))
         return self._judge_later(attempt, identity, account, found)
+
+    async def let_in(self, channel: Channel, identity: Identity, mechanism: str) -> Login:
+        """All that there is to a login but its proof, for who has another way than SASL. SaslError,
+        StoreError.
+        """
+        attempt = Attempt(mechanism, channel, self.mark())
+        try:
+            login = self.admit(attempt, identity)
+            login = login if isinstance(login, Login) else await login
+        except SaslError as error:
+            if (waiting := self.failed(attempt, error)) is not None:
+                await waiting
+            raise
+        if (waiting := self.passed(attempt)) is not None:
+            await waiting
+        return login
 
     def _current(self, account: str) -> Credentials | Awaitable[Credentials | None] | None:
         """The credentials on file, as they are when this is done."""
@@ -224,6 +244,17 @@ class Logins:
             self.review(account, None, False)
         else:
             self.review(account, found.tenure, found.disabled)
+
+
+def account_of(local: str, domain: str) -> str:
+    """The account of an identity that a plugin gave; SaslError where it can be none's."""
+    try:
+        jid = Jid.of(local, domain)
+    except JidError:
+        raise SaslError("not-authorized") from None
+    if not jid.local:
+        raise SaslError("not-authorized")
+    return jid.bare
 
 
 def login_of(attempt: Attempt, identity: Identity, tenure: Tenure | None) -> Login:
