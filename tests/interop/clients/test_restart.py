@@ -25,8 +25,7 @@ async def prepare(server, client):
     await bob.push(away.jid)
     for number in range(20):
         alice.xmpp.send_message(mto=away.jid, mbody=str(number), mtype="chat")
-    alice.xmpp.send_message(mto=bob.jid, mbody="all is sent", mtype="chat")
-    await bob.message(alice)  # each message is handled when the next one is read, so the others are safe now
+    await alice.xmpp.plugin["xep_0199"].send_ping("localhost")  # a request waits for what was sent before it
     return alice, bob, away
 
 
