@@ -2,7 +2,7 @@
 
 import pytest
 
-from xmppd.core import presence
+from xmppd.core import presence, rounds
 from xmppd.testing import Client, World
 
 
@@ -146,7 +146,8 @@ async def test_so_many_entities_and_no_more() -> None:
 async def test_the_end_of_many_is_told_in_slices_and_completely(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(presence, "STEP", 1)
+    monkeypatch.setattr(rounds, "SLICE_SECONDS", -1.0)
     async with World(accounts=("alice", *(f"u{n}" for n in range(9)))) as world:
         alice = await world.bind("alice")
         others = [await world.bind(f"u{n}", "r" * 1000) for n in range(9)]
@@ -162,7 +163,8 @@ async def test_the_end_of_many_is_told_in_slices_and_completely(
 async def test_an_end_that_comes_late_does_not_end_what_was_shown_since(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(presence, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(presence, "STEP", 1)
+    monkeypatch.setattr(rounds, "SLICE_SECONDS", -1.0)
     async with World(accounts=("alice", *(f"u{n}" for n in range(9)))) as world:
         alice = await world.bind("alice", "phone")
         others = [await world.bind(f"u{n}") for n in range(9)]

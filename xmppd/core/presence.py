@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,11 +28,6 @@ presence waits for what is left.
 
 STEP = 16
 """To how many contacts a presence is shown before it is looked whether others should have their turn."""
-
-SLICE_SECONDS = 0.002
-"""How long the end of one session is told to those it sent directed presence before others have their
-turn.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,6 @@ class Presences:
         self.rules = rules
         self._clock = clock
         self._live = sessions.accounts
-        self._by_full = sessions.by_full
         self._targets = sessions.targets
         self._rosters = rosters
         self._last_seen = last_seen
@@ -117,6 +110,8 @@ class Presences:
 
     def _available(self, session: Session, stanza: Stanza, priority: int) -> Awaitable[None] | None:
         is_first = session.presence is None
+        if is_first and self._rounds.is_due:
+            self._rounds.finish(_farewell(session))
         takes_messages = priority >= 0 and (is_first or session.priority < 0)
         session.presence = session.broadcast_of(stanza)
         session.priority = priority
@@ -273,7 +268,9 @@ class Presences:
         """Keep in mind who was sent directed presence: it learns when the session becomes unavailable.
         Whether it may see it; StanzaError resource-constraint when there are too many.
         """
-        self._rounds.finish(session.full)  # the end of the last session of that name comes before it
+        if self._rounds.is_due:  # the end of the last session of that name comes before it
+            self._rounds.finish(session.full)
+            self._rounds.finish(_farewell(session))
         if stanza.type is None:
             if not self._visibility.allows(to.bare, session.full):
                 return False
@@ -287,24 +284,21 @@ class Presences:
     def _withdraw_directed(self, session: Session, unavailable: Broadcast) -> None:
         """End directed presence, before the broadcast that ends all other."""
         directed, session.directed = session.directed, None
-        due: deque[tuple[str, str]] = deque()
+        due: list[tuple[str, str]] = []
         for account, shown in directed.items() if directed is not None else ():
             is_told = self._visibility.is_told(session, account)
             due += [(account, full) for full in shown if not (is_told and self._hears_broadcasts(full))]
-        self._part(session, unavailable, due)
+        if due:
+            steps = self._parting(session, unavailable, due)
+            self._rounds.do(_farewell(session), steps, is_short=len(due) <= STEP)
 
-    def _part(self, session: Session, unavailable: Broadcast, due: deque[tuple[str, str]]) -> None:
-        """Tell these of the end, the last of many a turn later: but not those who were shown the session
-        again meanwhile, or another one in its place.
-        """
-        end = time.perf_counter() + SLICE_SECONDS
-        while due:
-            account, address = due.popleft()
-            if not self._is_shown_again(session, account, address):
+    def _parting(
+        self, session: Session, unavailable: Broadcast, due: Sequence[tuple[str, str]]
+    ) -> Iterator[None]:
+        for start in range(0, len(due), STEP):
+            for account, address in due[start : start + STEP]:
                 self._part_from(session, unavailable, account, address)
-            if due and time.perf_counter() > end:
-                asyncio.get_running_loop().call_soon(self._part, session, unavailable, due)
-                return
+            yield
 
     def _part_from(self, session: Session, unavailable: Broadcast, account: str, address: str) -> None:
         if account.rpartition("@")[2] in self._services:
@@ -313,14 +307,6 @@ class Presences:
             self._services.tell(session, Stanza("presence", attrs, data), Jid.parse(address))
         elif self._receivers(account, address):
             self._send_to(account, address, unavailable.head + to_stamp(address) + unavailable.tail)
-
-    def _is_shown_again(self, session: Session, account: str, address: str) -> bool:
-        now = self._by_full.get(session.full)
-        if now is None:
-            return False
-        if now.directed is not None and address in now.directed.of(account):
-            return True
-        return now is not session and self._visibility.is_told(now, account)
 
     def _hears_broadcasts(self, address: str) -> bool:
         """Whether a broadcast to its account reaches all that directed presence to the address did."""
@@ -413,6 +399,11 @@ def priority_of(stanza: Stanza) -> int:
     ):
         raise StanzaError("bad-request", "A priority is one number from -128 to 127.")
     return int(text)
+
+
+def _farewell(session: Session) -> str:
+    """The key of the work that tells those of a session's end whom it sent directed presence."""
+    return f"{session.full}\n"
 
 
 def is_asked(roster: Roster | None, contact: str) -> bool:
