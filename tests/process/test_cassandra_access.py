@@ -31,6 +31,19 @@ FIRST = {"username": "cassandra", "password": "cassandra"}
 """The role that a new cluster has."""
 
 
+MAY_SIGN = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 class Authority:
     """A CA in a folder, and what it signs, as PEM files."""
 
@@ -39,7 +52,11 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = folder / f"{name}.pem"
-        signed = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, 0), True)
+        signed = (
+            self._builder(self._name, self._key)
+            .add_extension(x509.BasicConstraints(True, 0), True)
+            .add_extension(MAY_SIGN, True)
+        )
         self.certificate.write_bytes(self._signed(signed))
 
     def issue(self, name: str, *addresses: str) -> Path:
@@ -65,6 +82,9 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(NOW - dt.timedelta(days=1))
             .not_valid_after(NOW + dt.timedelta(days=1))
+            # RFC 5280 4.2.1.1 and 4.2.1.2: from Python 3.13 on clients insist on both.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)
         )
 
     def _signed(self, builder: x509.CertificateBuilder) -> bytes:
@@ -191,4 +211,4 @@ def test_without_the_right_papers_it_does_not_start_and_says_why(tmp_path, store
 def test_files_that_do_not_serve_are_a_mistake_in_the_configuration(tmp_path, store, tls, message):
     code, line = refused(tmp_path, store(tls=tls))
     assert code == 78
-    assert re.fullmatch(rf"store.cassandra.{message}.*", line)
+    assert re.fullmatch(rf".*xmppd.yaml:1:\d+: store.cassandra.{message}.*", line)
