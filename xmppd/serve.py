@@ -335,6 +335,7 @@ class Process:
         self.app.accounts.ends_sessions = config.auth.end_sessions_on_password_change
         self.app.expiry.grace = config.auth.expiry_grace
         self.app.presences.rules = presence_rules(config)
+        self.app.iqs.from_strangers = config.iqs.from_strangers == "deliver"
         self.app.routes.rules = http_rules(config)
         if self._door is not None:
             self._door.most = config.http.connections

@@ -104,7 +104,9 @@ presence (XEP-0012 4), its roster for its own account (RFC 6121 2.1.5).
 
 
 class Iqs:
-    """Answers or routes iq stanzas."""
+    """Answers or routes iq stanzas. `from_strangers`: sessions are given requests of those, too, who were not
+    let see their presence.
+    """
 
     def __init__(
         self,
@@ -119,7 +121,7 @@ class Iqs:
     ) -> None:
         self._targets = sessions.targets
         self._visibility = visibility
-        self._from_strangers = from_strangers
+        self.from_strangers = from_strangers
         self._services = services
         self._questions = questions
         self._hooks = hooks
@@ -237,7 +239,7 @@ class Iqs:
         """
         if not isinstance(receiver, Session):
             return True
-        if self._from_strangers:
+        if self.from_strangers:
             return self._visibility.allows(origin.account, receiver.full)
         return self._visibility.knows(origin.account, receiver)
 
