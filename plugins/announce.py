@@ -162,12 +162,13 @@ class Announce(Plugin):
         if motd is None or self.shown[session] == motd.id:
             return
         self.shown[session] = motd.id
-        if session.is_anonymous or await self._is_first(session.account, motd.id):
+        if session.is_anonymous or await self._is_first(session, motd.id):
             motd.show(session)
 
-    async def _is_first(self, account: str, id: str) -> bool:
+    async def _is_first(self, session: Session, id: str) -> bool:
         """Note that the account sees this message; whether it had not seen it before."""
-        async with self.server.writing(account) as exists:
+        account = session.account
+        async with self.server.writing(account, session) as exists:
             if not exists:
                 return False
             before = await self.seen.get(account)

@@ -48,7 +48,7 @@ class Last(Plugin):
             return
         self._leaving[account] = at  # friends may ask before the row is written
         try:
-            async with self.server.writing(account) as exists:
+            async with self.server.writing(account, session) as exists:
                 if exists:
                     await self.logouts.put({"account": account, "at": at})
         finally:

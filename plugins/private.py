@@ -13,6 +13,7 @@ from xmppd.plugin import (
     PluginConfig,
     Put,
     Request,
+    Session,
     StanzaError,
     Table,
     element,
@@ -53,7 +54,8 @@ class Private(Plugin):
         for child in asked(request):
             given[child.tag] = given.get(child.tag, b"") + serialize(child, ns.PRIVATE)
         account = request.target
-        async with self.server.writing(account) as exists:
+        session = request.origin if isinstance(request.origin, Session) else None
+        async with self.server.writing(account, session) as exists:
             if not exists:
                 raise StanzaError("not-allowed", "An anonymous session cannot store anything.")
             # Two requests at once may exceed the bounds by one of them: they guard the disk, and promise

@@ -145,17 +145,18 @@ class Register(Plugin):
         if not await self.server.account_exists(account):
             raise StanzaError("registration-required")
         if request.payload.find(REMOVE) is not None:
-            await self._remove(account, request.payload)
+            await self._remove(request.session, request.payload)
         else:
             await self._set_password(request.session, request.payload)
 
-    async def _remove(self, account: str, query: Element) -> None:
+    async def _remove(self, session: Session, query: Element) -> None:
         """The result goes out before the removal, which ends the stream, and after a promise that lasts."""
         if len(query) != 1:
             raise StanzaError("bad-request", "A removal is asked for with nothing else.")
         if not self.config.allow_removal:
             raise StanzaError("not-allowed")
-        created = (await self.server.accounts.info(account)).created
+        account, tenure = session.account, session.login.tenure
+        created = tenure.created if tenure is not None else None
         asked = self.now()
         await self.removals.put({"account": account, "asked": asked, "created": created})
         self._leaving.add(account)

@@ -11,6 +11,7 @@ from xmppd.plugin import (
     Plugin,
     PluginConfig,
     Request,
+    Session,
     StanzaError,
     Table,
     iq_get,
@@ -51,7 +52,8 @@ class VCard(Plugin):
         card = serialize(request.payload)
         if len(card) > self.config.max_bytes:
             raise StanzaError("policy-violation", f"A vCard has at most {self.config.max_bytes} bytes.")
-        async with self.server.writing(account) as exists:
+        session = request.origin if isinstance(request.origin, Session) else None
+        async with self.server.writing(account, session) as exists:
             if not exists:
                 raise StanzaError("not-allowed", "An anonymous session has no vCard.")
             if len(request.payload) == 0:

@@ -192,8 +192,9 @@ class Server:
         """
         await self.accounts.remove(account, created)
 
-    def writing(self, account: str) -> Hold:
+    def writing(self, account: str, session: Session | None = None) -> Hold:
         """`async with server.writing(account) as exists:` around whatever is written for an account: nothing
         when there is none, and within it the account is not removed. Whoever has its name next would find it.
+        With the `session` that asked for it the account must be the one that it logged in to.
         """
-        return self.accounts.hold(account)
+        return self.accounts.hold(account, None if session is None else session.login)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from xmppd import ns
+from xmppd.core.accounts import AccountUnknown
 from xmppd.errors import StoreTimeout
 from xmppd.testing import Client, World
 
@@ -167,3 +168,44 @@ async def test_who_is_anonymous_has_no_account_that_could_change() -> None:
         world.app.elsewhere.everything_changed()
         await guest.expect_nothing()
         assert not guest.closed
+
+
+@pytest.mark.parametrize("what", ["password", "removal"])
+async def test_who_had_the_name_before_does_nothing_to_who_has_it_now(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A request of the former owner that was still being looked at."""
+    async with World(plugins=("register",)) as world:
+        asking = await world.bind("alice")
+        opened, reached, exists = asyncio.Event(), asyncio.Event(), world.app.server.account_exists
+
+        async def slow(account: str) -> bool:
+            answer = await exists(account)
+            reached.set()
+            await opened.wait()
+            return answer
+
+        monkeypatch.setattr(world.app.server, "account_exists", slow)
+        wanted = "<username>alice</username><password>mine</password>" if what == "password" else "<remove/>"
+        asking.write(f"<iq type='set' id='x'><query xmlns='{ns.REGISTER}'>{wanted}</query></iq>")
+        async with asyncio.timeout(5):
+            await reached.wait()
+        monkeypatch.setattr(world.app.server, "account_exists", exists)
+        await make_anew(world)
+        opened.set()
+        await world.settle()
+        client = world.connect()
+        await client.open()
+        assert (await client.authenticate("alice", "secret")).tag.endswith("success")
+
+
+async def test_a_session_that_was_ended_by_a_new_password_sets_none() -> None:
+    async with World() as world:
+        stolen = await world.bind("alice")
+        login = stolen.session.login
+        await change_password(world)
+        with pytest.raises(AccountUnknown):
+            await world.app.accounts.set_password(ALICE, "stolen", spare=login)
+        client = world.connect()
+        await client.open()
+        assert (await client.authenticate("alice", "new")).tag.endswith("success")

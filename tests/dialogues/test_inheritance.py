@@ -4,6 +4,7 @@ while it was removed. Nor does anybody find anything of who was anonymous.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,23 @@ PLUGINS = ("last", "vcard", "private", "offline", "announce", "register")
 PRIVATE = f"<query xmlns='{ns.PRIVATE}'><secret xmlns='urn:example:mine'>word</secret></query>"
 VCARD = f"<vCard xmlns='{ns.VCARD}'><FN>Alice</FN></vCard>"
 ITEM = f"<query xmlns='{ns.ROSTER}'><item jid='carol@localhost'/></query>"
+
+SLOW = """
+'A policy that takes its time.'
+import asyncio
+from xmppd import hooks
+from xmppd.plugin import Plugin
+
+
+class Slow(Plugin):
+    async def start(self):
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    @hooks.iq_sent.at(hooks.POLICY)
+    async def wait(self, session, iq):
+        self.reached.set()
+        await self.opened.wait()
+"""
 
 pytestmark = pytest.mark.asyncio
 
@@ -131,6 +149,27 @@ async def test_what_is_written_while_the_account_goes(
         assert await left(world) == []
         await world.app.accounts.create(ALICE, "secret")
         assert not await world.app.rosters.items(ALICE)
+
+
+OWN = {add_contact: "roster", store_private: "private_elements", store_vcard: "vcard_cards"}
+
+
+@pytest.mark.parametrize("writer", OWN, ids=[writer.__name__ for writer in OWN])
+async def test_a_request_of_the_former_owner_that_waited_all_the_time(tmp_path: Path, writer: Writer) -> None:
+    """A plugin looked at it while the account was removed and somebody else took its name."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    async with World(plugins=(*PLUGINS, "slow"), plugin_folders=(tmp_path,)) as world:
+        alice, bob = await world.bind("alice"), await world.bind("bob")
+        slow = world.plugin("slow")
+        await writer(world, alice, bob)
+        async with asyncio.timeout(10):
+            await slow.reached.wait()
+        await world.app.server.remove_account(ALICE)
+        world.clock.seconds += 1
+        await world.app.accounts.create(ALICE, "secret")
+        slow.opened.set()
+        await world.settle()
+        assert await left(world) == []
 
 
 async def test_nobody_begins_to_write_while_the_account_goes() -> None:

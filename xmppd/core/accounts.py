@@ -122,7 +122,7 @@ class Accounts:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="derive")
         self._credentials: Lru[str, Credentials] = Lru(cached_credentials)
         self._exists: Lru[str, bool] = Lru(cached_names)
-        self._holds = Holds(self.exists)
+        self._holds = Holds(self._is_of)
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._gone: dict[str, float] = {}
         self.gone_seconds = gone_seconds
@@ -159,11 +159,23 @@ class Accounts:
         known = False if self._holds.is_leaving(account) else self._exists.get(account)
         return known if known is not None else begun(self._load_existence(account))
 
-    def hold(self, account: str) -> Hold:
+    def hold(self, account: str, login: Login | None = None) -> Hold:
         """`async with accounts.hold(account) as exists:` around whatever is written for an account. Within,
         the account is not removed; when there is none, nothing may be written that its next owner could find.
+        With `login` only the account that this was a login to is meant, and not the next one of its name.
         """
-        return self._holds.hold(account)
+        return self._holds.hold(account, login)
+
+    async def _is_of(self, account: str, login: Login | None) -> bool:
+        if login is None:
+            exists = self.exists(account)
+            return exists if isinstance(exists, bool) else await exists
+        found = None if self._holds.is_leaving(account) else self.credentials(account)
+        found = await found if isinstance(found, Awaitable) else found
+        tenure = login.tenure
+        if found is None or found.tenure is None or tenure is None:
+            return False
+        return found.tenure.created == tenure.created
 
     def credentials(self, account: str) -> Credentials | Awaitable[Credentials | None] | None:
         """The SCRAM keys of an account, None without such an account, or when it is being removed."""
@@ -226,7 +238,8 @@ class Accounts:
         """Replace the keys of an account. AccountUnknown, BadPassword.
 
         Its sessions end, all but the one of the login to `spare`; with `keep_sessions` (None: as configured)
-        none does.
+        none does. It is unknown, too, when the login to spare does not hold any more: who asked is not who
+        has the account now.
         """
         keys = dict(await self._derive(password))
         keep = not self.ends_sessions if keep_sessions is None else keep_sessions
@@ -376,15 +389,18 @@ class Accounts:
         spare: Login | None = None,
     ) -> None:
         row = await self._find(account, created)
-        if row["leaving"]:
+        if row["leaving"] or (spare is not None and spare.tenure != Tenure(row["created"], row["epoch"])):
             raise AccountUnknown(account)
+        kept = ("created",) if spare is None else ("created", "epoch")
         tenure = Tenure(row["created"], _number())
         changed = {"account": account, "changed": _number(), **columns}
         if ends:
             changed["epoch"] = tenure.epoch
         try:
             # The condition keeps a removal that comes in between, and a later change, from being undone.
-            written = await self._write_if_same(row, lambda same: self._store.put_if(ACCOUNT, changed, same))
+            written = await self._write_if_same(
+                row, lambda same: self._store.put_if(ACCOUNT, changed, same), kept
+            )
         except BaseException:
             self._changed(account)
             self.on_unsure(account)
@@ -397,12 +413,14 @@ class Accounts:
                 spare.tenure = tenure
             self.on_revoked(account, tenure, bool(columns.get("disabled")))
 
-    async def _write_if_same(self, row: Row, write: Callable[[Row], Awaitable[bool]]) -> bool:
-        """Write if the account is still the one that was read; whether it was. `write` is told what to expect
-        of it.
+    async def _write_if_same(
+        self, row: Row, write: Callable[[Row], Awaitable[bool]], kept: Sequence[str] = ("created",)
+    ) -> bool:
+        """Write if the account is still the one that was read, in the columns `kept`; whether it was. `write`
+        is told what to expect of it.
         """
         found: Row | None = row
-        while found is not None and found["created"] == row["created"]:
+        while found is not None and all(found[column] == row[column] for column in kept):
             if await write(identity_of(found)):
                 return True
             found = await self._store.get(ACCOUNT, (row["account"],))

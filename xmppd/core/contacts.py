@@ -157,10 +157,13 @@ class Contacts:
         """A roster set: one item added, changed or removed (RFC 6121 2.3 to 2.5); StanzaError as in 2.3.3."""
         session = request.session
         wanted = self._rosters.parse_set(session.account, request.payload)
-        if isinstance(wanted, SetRequest):
-            await self.set_item(session.account, wanted, session.full)
-        else:
-            await self.remove_item(session.account, wanted.contact, session.full)
+        async with self._accounts.hold(session.account, session.login) as exists:
+            if not exists:
+                raise NoRoster("not-allowed", "There is no account that could keep contacts.")
+            if isinstance(wanted, SetRequest):
+                await self.set_item(session.account, wanted, session.full)
+            else:
+                await self.remove_item(session.account, wanted.contact, session.full)
 
     async def set_item(self, account: str, wanted: SetRequest, by: str) -> None:
         """Add a contact, or change its name and groups, in the name of `by` (see `LogEntry`)."""
@@ -243,7 +246,10 @@ class Contacts:
         if not isinstance(origin, Session):
             await self.deliver(origin.account, contact, kind, whole, by=origin.full)
             return
-        outcome = await self._say(origin.account, contact, kind, by=origin.full)
+        async with self._accounts.hold(origin.account, origin.login) as exists:
+            if not exists:
+                raise NoRoster("not-allowed", "There is no account that could have contacts.")
+            outcome = await self._say(origin.account, contact, kind, by=origin.full)
         with suppress(StanzaError):  # the contact's roster is full: who asks must not learn that it is there
             await self._tell(origin.account, contact, kind, outcome.transition, whole, by=origin.full)
 

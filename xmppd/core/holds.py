@@ -6,22 +6,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
+from xmppd.stream.sasl import Login
+
 
 class Holds:
     """Counts who is within `Hold`, by account. `exists` says whether there is an account that may be written
-    for.
+    for; with a login, whether it is still that one.
     """
 
-    def __init__(self, exists: Callable[[str], bool | Awaitable[bool]]) -> None:
+    def __init__(self, exists: Callable[[str, Login | None], Awaitable[bool]]) -> None:
         self._exists = exists
         self._inside: dict[str, int] = {}
         self._leaving: dict[str, asyncio.Future[None]] = {}
 
-    def hold(self, account: str) -> Hold:
+    def hold(self, account: str, login: Login | None = None) -> Hold:
         """`async with holds.hold(account) as exists`: whether there is such an account. Within, it is not
         removed; when there is none, write nothing.
         """
-        return Hold(self, account)
+        return Hold(self, account, login)
 
     def is_leaving(self, account: str) -> bool:
         """Whether nobody may begin to write for the account any more."""
@@ -41,11 +43,10 @@ class Holds:
         """The name may be used again."""
         self._leaving.pop(account, None)
 
-    async def enter(self, account: str) -> bool:
+    async def enter(self, account: str, login: Login | None) -> bool:
         """Count one more, if the account is there."""
-        exists = self._exists(account)
         # What was read may be older than a removal that has begun meanwhile.
-        if not (exists if isinstance(exists, bool) else await exists) or account in self._leaving:
+        if not await self._exists(account, login) or account in self._leaving:
             return False
         self._inside[account] = self._inside.get(account, 0) + 1
         return True
@@ -62,15 +63,16 @@ class Holds:
 class Hold:
     """One writer; see `Holds.hold`."""
 
-    __slots__ = ("_account", "_holds", "_is_in")
+    __slots__ = ("_account", "_holds", "_is_in", "_login")
 
-    def __init__(self, holds: Holds, account: str) -> None:
+    def __init__(self, holds: Holds, account: str, login: Login | None) -> None:
         self._holds = holds
         self._account = account
+        self._login = login
         self._is_in = False
 
     async def __aenter__(self) -> bool:
-        self._is_in = await self._holds.enter(self._account)
+        self._is_in = await self._holds.enter(self._account, self._login)
         return self._is_in
 
     async def __aexit__(
