@@ -12,8 +12,10 @@ from xml.parsers.expat import ParserCreate
 
 from xmppd import ns
 
-SEPARATOR = "\x01"
-"""What expat writes between namespace and name. XML has no place for it, so no namespace has it either."""
+SEPARATOR = "\n"
+"""What expat writes between namespace and name, and so the one character that it refuses in a namespace. No URI
+has it; clients whose parser is told the same would be cut off by one that did.
+"""
 
 LANG = f"{ns.XML}{SEPARATOR}lang"
 """`xml:lang` as a key of `Stanza.attrs`."""
