@@ -13,8 +13,8 @@ from xml.parsers.expat import ParserCreate
 from xmppd import ns
 
 SEPARATOR = "\n"
-"""What expat writes between namespace and name, and so the one character that it refuses in a namespace. No URI
-has it; clients whose parser is told the same would be cut off by one that did.
+"""What expat writes between namespace and name, and so the one character that it refuses in a namespace. No
+URI has it; clients whose parser is told the same would be cut off by one that did.
 """
 
 LANG = f"{ns.XML}{SEPARATOR}lang"
