@@ -118,7 +118,7 @@ TAKE = Intake.take
 
 BREAKAGES: dict[str, tuple[Any, str, Any, set[str]]] = {
     "claimed senders": (Intake, "take", believe_the_sender, {"delivery"}),
-    "presence to everybody": (Presences, "broadcast", broadcast_to_all, {"delivery"}),
+    "presence to everybody": (Presences, "_broadcast", broadcast_to_all, {"delivery"}),
     "requests to everybody": (Iqs, "_forward", None, {"delivery"}),
     "probes answered to all": (Probes, "_shown", None, {"delivery"}),
     "no end of directed presence": (

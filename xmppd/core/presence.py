@@ -26,7 +26,7 @@ LONGEST_WAIT = 1.0
 presence waits for what is left.
 """
 
-STEP = 16
+STEP = 32
 """To how many contacts a presence is shown before it is looked whether others should have their turn."""
 
 

@@ -167,6 +167,8 @@ class Arena:
             await self.world.app.jobs.settle()
             if time.monotonic() > deadline:
                 raise Finding("hang", "a handler does not come to an end")
+        while self.world.is_sending:  # noqa: ASYNC110 - copies for many come in later turns
+            await asyncio.sleep(0)
 
     async def give(self, wire: Wire, data: list[bytes]) -> None:
         """Hand over bytes, each piece, and each read of it, when the one before was processed."""
