@@ -296,6 +296,7 @@ class App:
 
     async def open(self) -> None:
         """Open the store, and load the plugins."""
+        jid.load()
         await self.store.open(TABLES)
         if self.cache is not None:
             await self.cache.open(self.elsewhere)

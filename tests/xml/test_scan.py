@@ -369,14 +369,14 @@ AT_THE_BOUND = {
     ),
     "pieces of other text": (
         Limits(pieces=64),
-        lambda over: b"<iq><![CDATA[" + b"'\n\r>" * (251 + over) + b"]]></iq>",
+        lambda over: b"<iq><![CDATA[" + b"'\n\r>" * (239 + over) + b"]]></iq>",
     ),
     "pieces of a stanza with a prefix": (
-        Limits(pieces=60),
+        Limits(pieces=80),
         lambda over: b'<a:iq xmlns:a="u">' + b'<a b="c"/>' * 8 + b"<a/>" * (2 + over) + b"</a:iq>",
     ),
     "pieces beside a bracket in a namespace": (
-        Limits(pieces=60),
+        Limits(pieces=80),
         lambda over: (
             b'<iq><c xmlns="}"/>' + b'<a b="c"/>' * 8 + b"<a/>" * (1 + over) + b"x" * 1000 + b"</iq>"
         ),

@@ -21,7 +21,7 @@ _ATTRIBUTE = re.compile(rb"(%b)%b*+=%b*+(?:\"([^\"]*+)\"|'([^']*+)')" % (NAME, S
 CDATA = b"<![CDATA["
 CDATA_END = b"]]>"
 
-COSTLY = 3
+COSTLY = 4
 """How much more a piece costs in an element that is rewritten, or that takes our own parser of trees."""
 
 _IN_TAG = re.compile(rb"[<>\"']")
@@ -127,6 +127,7 @@ class Frame:
         if begun == CDATA:
             self._within = _IN_CDATA
             self._seek = at + len(CDATA)
+            self._attributes += COSTLY - 1
             self._count(limits)
             return 0
         if len(begun) == 1 or CDATA.startswith(begun):

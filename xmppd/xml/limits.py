@@ -18,11 +18,12 @@ class Limits:
     namespace; it is checked in the header, and in elements with so many tags or attributes that a long one,
     repeated, would be costly.
 
-    The rest bounds what one stanza costs, whatever it is made of. `pieces` counts elements, CDATA sections,
-    attributes and declarations (as `=` signs in short start tags), and at a sixteenth the places where text
-    is not plain (references, ends of lines, `>` and `'`). An element that is rewritten, or whose namespaces
-    are odd, may have a third of them. `markup_bytes` bounds the names of elements and attributes (short start
-    tags as a whole), `expanded_bytes` elements and attributes times the longest namespace with a prefix.
+    The rest bounds what one stanza costs, whatever it is made of. `pieces` counts elements, attributes and
+    declarations (as `=` signs in short start tags), CDATA sections as four, and at a sixteenth the places
+    where text is not plain (references, ends of lines, `>` and `'`). An element that is rewritten, or whose
+    namespaces are odd, may have a quarter of them. `markup_bytes` bounds the names of elements and attributes
+    (short start tags as a whole), `expanded_bytes` elements and attributes times the longest namespace with a
+    prefix.
     """
 
     stanza_bytes: int = 262_144
