@@ -304,7 +304,7 @@ class Arena:
         quiet = 0
         while quiet < 3:
             await asyncio.sleep(0)
-            quiet += 1
+            quiet = 0 if self.world.is_sending else quiet + 1
             if self.world.app.jobs:
                 await self.world.app.jobs.settle()
                 quiet = 0
