@@ -13,7 +13,6 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +217,7 @@ class Fence:
         rows = [row for row in page.rows if row[column].startswith(self._mark)]
         for row in rows:
             row[column] = row[column][len(self._mark) :]
-        return replace(page, rows=rows)
+        return page._replace(rows=rows)
 
     def _stripped(self, table: Table, row: Row | None) -> Row | None:
         if row is not None:
