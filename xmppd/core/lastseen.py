@@ -114,6 +114,7 @@ class LastSeen:
             if session.presence is None:
                 return
             await self._show_some(session, contacts[start : start + SHOWN_AT_ONCE])
+            await asyncio.sleep(0)  # others have their turn: what is at hand was waited for by nobody
 
     async def _show_some(self, session: Session, contacts: list[str]) -> None:
         words = await self._words(contacts)
