@@ -1,6 +1,8 @@
 """`check-config` finds, with its place, what a server would die of, or serve nobody with."""
 
+import sys
 import time
+from types import ModuleType
 
 import pytest
 
@@ -146,6 +148,30 @@ def test_what_a_server_would_find_out_later(loaded, tmp_path, text, sentence):
     assert len(problems) == 1
     assert sentence in problems[0]
     refuse_fatal(config)
+
+
+COUNTED = """
+import sys
+from xmppd.plugin import Plugin
+class Counted(Plugin):
+    "Counts."
+sys.runs.append(1)
+"""
+
+
+@pytest.mark.parametrize(("tables", "runs"), [("{}", 0), ("{roster: {class: X}}", 1)])
+def test_plugins_at_work_are_left_alone(loaded, tmp_path, monkeypatch, tables, runs):
+    (tmp_path / "counted.py").write_text(COUNTED)
+    monkeypatch.setattr(sys, "runs", [], raising=False)
+    monkeypatch.setitem(sys.modules, "xmppd_plugins.counted", at_work := ModuleType("xmppd_plugins.counted"))
+    refuse_fatal(
+        loaded(
+            f"store: {{engine: cassandra, cassandra: {{compaction: {{tables: {tables}}}}}}}\n"
+            "plugins: {enabled: [counted], folders: [HERE]}\n"
+        )
+    )
+    assert len(sys.runs) == runs
+    assert sys.modules["xmppd_plugins.counted"] is at_work
 
 
 def test_a_good_one(loaded, tmp_path):

@@ -22,7 +22,7 @@ from xmppd.configfile import shipped
 from xmppd.document import KeyPath, dotted
 from xmppd.engines import shared_cache, store_of, tables_of
 from xmppd.errors import CommandError, ConfigError, Problem
-from xmppd.finding import find_plugin
+from xmppd.finding import find_plugin, plugin_modules, put_back
 from xmppd.net.certificates import CIPHERS, CertificateError, KeyPair, server_context
 from xmppd.net.coverage import Doubt, doubts
 from xmppd.rules import key_pairs
@@ -260,10 +260,15 @@ def check_engines(config: Config) -> Iterator[Finding]:
 
 def _check_compaction(config: Config) -> Iterator[Finding]:
     """Options for tables that nobody declares."""
+    if not config.store.cassandra.compaction.tables:
+        return  # and no plugin's file is run for nothing
+    at_work = plugin_modules()
     try:
         known = [table.name for table in tables_of(config)]
     except (ConfigError, CommandError):
         return  # of a plugin, found by `check_plugins`
+    finally:
+        put_back(at_work)
     for name in config.store.cassandra.compaction.tables:
         if name not in known:
             path = ("store", "cassandra", "compaction", "tables", name)

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -34,12 +34,15 @@ class Source:
 
 def source_of(name: str, folders: Sequence[Path], config: Config) -> Source:
     """Where a plugin is; the first folder that has it counts, then packages. ConfigError when nobody knows
-    the name.
+    the name, CommandError when its files cannot be read.
     """
     for folder in folders:
         for path in (folder / f"{name}.py", folder / name / "__init__.py"):
-            if path.is_file():
-                return file_source(name, path)
+            try:
+                if path.is_file():
+                    return file_source(name, path)
+            except OSError as error:
+                raise CommandError(f"{error.filename or path}: {error.strerror or error}") from None
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         return package_source(name, entry)
     known = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
@@ -54,7 +57,7 @@ def find_plugin(name: str, folders: Sequence[Path], config: Config) -> tuple[typ
 
 
 def file_source(name: str, path: Path) -> Source:
-    """A plugin that is a file, or a folder with an `__init__.py`; all files of that count."""
+    """A plugin that is a file, or a folder with an `__init__.py`; all files of that count. OSError."""
     files = files_below(path.parent) if path.name == "__init__.py" else iter((path,))
     digest = hashlib.sha256()
     for file in files:
@@ -110,6 +113,18 @@ def forget_modules(name: str) -> dict[str, ModuleType]:
     """Take a module and its submodules out of `sys.modules`; those that were there."""
     found = [known for known in sys.modules if known == name or known.startswith(f"{name}.")]
     return {known: sys.modules.pop(known) for known in found}
+
+
+def plugin_modules() -> dict[str, ModuleType]:
+    """The modules that plugins were run as, by name."""
+    return {name: module for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)}
+
+
+def put_back(modules: Mapping[str, ModuleType]) -> None:
+    """Make these the only modules of plugins again."""
+    for name in plugin_modules():
+        del sys.modules[name]
+    sys.modules.update(modules)
 
 
 def plugin_class_of(module: ModuleType, name: str) -> type[Plugin]:

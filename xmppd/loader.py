@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from xmppd.admin.commands import Command, Commands, commands_of
+from xmppd.admin.commands import Command, Commands, clashes, commands_of
 from xmppd.claims import Claims
 from xmppd.config import Config
 from xmppd.core.iqs import Handler, HandlerKey, Iqs
 from xmppd.errors import CommandError
-from xmppd.finding import MODULE_PREFIX, Source, source_of
+from xmppd.finding import Source, plugin_modules, put_back, source_of
 from xmppd.hooks import Hooks
 from xmppd.parts.disco import declared_by
 from xmppd.parts.nodes import signals_of
@@ -121,13 +120,11 @@ class Loader:
     def _all_or_nothing(self) -> Iterator[None]:
         """Put modules, metrics and labels back when new plugins could not be loaded."""
         metrics, labels = dict(self._server.metrics), self._labels
-        modules = {name: module for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)}
+        modules = plugin_modules()
         try:
             yield
         except BaseException:
-            for name in [name for name in sys.modules if name.startswith(MODULE_PREFIX)]:
-                del sys.modules[name]
-            sys.modules.update(modules)
+            put_back(modules)
             self._server.metrics.clear()
             self._server.metrics.update(metrics)
             self._labels = labels
@@ -199,13 +196,16 @@ class Loader:
                 raise
 
     def _check_commands(self, fresh: Sequence[Loaded], gone: Sequence[Loaded]) -> None:
-        """CommandError when a new plugin brings a command that somebody else has."""
+        """CommandError when a new plugin brings a command that clashes with another."""
         taken = {about["name"] for about in self._commands.describe()}
         taken -= {command.name for old in gone for command in old.commands}
         for new in fresh:
             for command in new.commands:
-                if command.name in taken:
-                    raise CommandError(f"{new.origin}: there is already a command {command.name!r}")
+                if clashes(command.name, taken):
+                    raise CommandError(
+                        f"{new.origin}: there is already a command {command.name!r}, "
+                        "or one that begins or goes on like it"
+                    )
                 taken.add(command.name)
 
     @staticmethod

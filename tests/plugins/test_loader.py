@@ -1,5 +1,6 @@
 """How plugins are found, loaded, and loaded again while sessions stay connected."""
 
+import errno
 import importlib
 import os
 import re
@@ -192,6 +193,7 @@ async def test_start_and_stop_come_in_order(folder: Path) -> None:
         ),
         (GREET.replace("def hello(self)", "def hello(self, *names: str)"), "cannot take"),
         (GREET.replace('"Say hello")', '"Say hello", name="commands")'), "already a command 'commands'"),
+        (GREET.replace('"Say hello")', '"Say hello", name="commands all")'), "begins or goes on like it"),
         (GREET + "\n    async def start(self):\n        raise OSError('no printer')\n", "no printer"),
         (GREET + "\n    def __init__(self, *all):\n        raise OSError('no paper')\n", "no paper"),
     ],
@@ -208,6 +210,21 @@ async def test_a_broken_file_keeps_the_old_plugin_and_says_so(folder: Path, text
         (folder / "greet.py").write_text(GREET.replace("VERSION 1", "VERSION 3"))
         await world.app.loader.load(world.config)
         assert await answer(world) == "VERSION 3 hello 1"
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_cannot_be_read_keeps_the_old_plugin(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    async with greeted(folder) as world:
+        monkeypatch.setattr(Path, "read_bytes", refused)
+        for load in (world.app.loader.reload("greet", world.config), world.app.loader.load(world.config)):
+            with pytest.raises(CommandError, match=re.escape(f"{folder / 'greet.py'}: Permission denied")):
+                await load
+        assert await answer(world) == "VERSION 1 hello 1"
 
 
 @pytest.mark.asyncio
