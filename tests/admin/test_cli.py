@@ -104,6 +104,10 @@ class Game:
     def mute(self, player: str, minutes: int = 5, *, quiet: bool = False, json_lines: float = 1.0) -> dict:
         return {"player": player, "minutes": minutes, "quiet": quiet, "json_lines": json_lines}
 
+    @command("Kick a player", confirm="Kick {player} for {minutes} minutes?")
+    def kick(self, player: str, minutes: int = 5) -> dict:
+        return {"kicked": player}
+
     @command("Set the key", name="user key")
     def key(self, token: Annotated[str, Secret("the key")]) -> None: ...
 
@@ -415,6 +419,10 @@ class TestConfirmation:
             "removed: a@localhost\n",
             "",
         )
+
+    def test_what_was_not_given_is_its_default(self, run, server):
+        _, out, err = run("game", "kick", "bob", stdin=Terminal("y\n"))
+        assert (out, err) == ("kicked: bob\n", "Kick bob for 5 minutes? [y/N] ")
 
     def test_about_nothing_nobody_is_asked(self, run):
         assert run("user", "remove", "a@localhost", stdin=Terminal("y\n")) == (

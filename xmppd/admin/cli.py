@@ -204,7 +204,8 @@ def _do(given: argparse.Namespace, door: Door) -> int:
     if must_confirm or (asked and sys.stdin.isatty()):
         door.check(about.name, arguments)
     if must_confirm:
-        _confirm(about.confirm.format_map(arguments))
+        defaults = {parameter.name: parameter.default for parameter in about.parameters}
+        _confirm(about.confirm.format_map(defaults | arguments))
     secret, generated = _secretly(about, given)
     result = door.call(about.name, {**arguments, **secret})
     if generated:
