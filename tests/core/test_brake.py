@@ -39,6 +39,14 @@ def test_answers_come_ever_more_slowly(clock: Clock) -> None:
     assert waits == [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 10.0]
 
 
+def test_a_login_to_no_account_in_particular_clears_nothing(clock: Clock) -> None:
+    brake = Brake(BrakeRules(per_network=2), clock)
+    for number in range(4):
+        fail(brake, "192.0.2.1", f"user{number}@localhost")
+    brake.succeeded("192.0.2.1", "")
+    assert fail(brake, "192.0.2.1", "user5@localhost") > 0
+
+
 def test_more_connections_are_not_more_answers(clock: Clock) -> None:
     brake = Brake(BrakeRules(longest=10.0), clock)
     for _ in range(8):

@@ -91,6 +91,23 @@ async def test_scram_is_slowed_down_too(mechanism: str) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_anonymous_login_buys_no_more_guesses() -> None:
+    settings = {"auth": {"anonymous": True, "plain_without_tls": True, "iterations": 4096}}
+    async with World(settings=settings) as world:
+        pauses, brake = Pauses(world), world.app.logins.brake
+        for number in range(brake.rules.per_network):
+            brake.failed(GUESSER, f"user{number}@localhost")
+        client = world.connect(GUESSER)
+        await client.open()
+        await client.send(f"<auth xmlns='{ns.SASL}' mechanism='ANONYMOUS'>=</auth>")
+        assert (await client.receive()).tag == f"{{{ns.SASL}}}success"
+        assert pauses == []
+        assert await attempt(world, GUESSER, "nobody") == "not-authorized"
+        assert await attempt(world, GUESSER, "nobody") == "not-authorized"
+        assert pauses == [1.0]
+
+
+@pytest.mark.asyncio
 async def test_what_is_no_guess_does_not_count() -> None:
     async with World() as world:
         pauses = Pauses(world)

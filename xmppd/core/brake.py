@@ -75,8 +75,9 @@ class Brake:
             self._entries.popitem(last=False)
 
     def succeeded(self, peer: str, account: str) -> None:
-        """Somebody did; what the network did to other accounts is not forgotten for that."""
-        self._entries.pop((network_of(peer), account), None)
+        """Somebody did; what the network did to other accounts, or in sum, is not forgotten for that."""
+        if account:
+            self._entries.pop((network_of(peer), account), None)
 
     def wait(self, peer: str, account: str) -> float:
         """Seconds until an attempt of this peer may be answered. Each answer has a moment of its own, so more

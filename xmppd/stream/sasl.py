@@ -303,7 +303,8 @@ class Authenticator:
         return step
 
     def _claimed(self, exchange: Exchange) -> Attempt:
-        self._attempt.account = getattr(exchange, "account", "")
+        """The attempt with who the client claims to be: what an exchange does not say, the gate may know."""
+        self._attempt.account = getattr(exchange, "account", "") or self._attempt.account
         return self._attempt
 
 
