@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import unicodedata
 from collections import defaultdict
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from precis_i18n import get_profile
 
-from xmppd import precis
+from xmppd import jid, precis
 
 PROFILES = {"UsernameCaseMapped": precis.username, "OpaqueString": precis.opaque}
 ODD = (
@@ -82,3 +83,31 @@ def test_what_is_refused(text: str) -> None:
     for prepare in PROFILES.values():
         with pytest.raises(precis.PrecisError):
             prepare(text, 10)
+
+
+PILES = (
+    "\u0301" * 1000 + "\u0338" * 1000,
+    "\u0f73" * 1000,
+    "\uff9e\u0301" * 600,
+    "\u0301\u0338\u00ad" * 500,
+    "\u0301\u0338\u115f" * 500,
+    "\u0301\u0338\u3164" * 500,
+)
+
+
+@pytest.mark.parametrize("pile", PILES)
+def test_a_pile_of_marks_is_refused_before_it_is_sorted(pile: str) -> None:
+    for prepare in (*PROFILES.values(), lambda text, _: jid.Jid.of("", text)):
+        with pytest.raises(ValueError):  # noqa: PT011 - whatever the kind of text calls it
+            prepare("a" + pile, 4000)
+        begin = time.thread_time()
+        with pytest.raises(ValueError):  # noqa: PT011
+            prepare("b" + pile, 4000)
+        assert time.thread_time() - begin < 0.002
+
+
+def test_as_many_marks_as_a_language_may_need_pass() -> None:
+    marks = "\u0316" * precis.MAX_MARKS
+    assert precis.opaque(f"a{marks}b{marks}", 1023) == f"a{marks}b{marks}"
+    with pytest.raises(precis.PrecisError, match="combining marks"):
+        precis.opaque(f"a{marks}\u0301", 1023)

@@ -165,6 +165,7 @@ def _domain(text: str) -> str:
     try:
         if text.startswith("[") and text.endswith("]") and "%" not in text:
             return f"[{IPv6Address(text[1:-1]).compressed}]"
+        precis.refuse_piles(text)
         labels = idna.uts46_remap(text).removesuffix(".").split(".")
         return _bounded(".".join(map(_label, labels)))
     except ValueError:

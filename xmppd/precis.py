@@ -2,7 +2,8 @@
 
 The library looks each character up again and again, and goes through the whole text for some characters: a
 kilobyte costs it up to 150 ms. Here a character is judged once and remembered, and a rule about the whole
-text is asked once.
+text is asked once. And nothing is normalised that has a longer run of combining marks than any language: to
+sort those takes time that is quadratic in their number.
 """
 
 from __future__ import annotations
@@ -20,12 +21,33 @@ from precis_i18n.profile import Profile
 MAX_SHRINKAGE = 4
 """What is prepared has at least a quarter of the bytes it had: width, case, spaces and NFC save no more."""
 
+MAX_MARKS = 30
+"""So many combining marks may follow one another (UAX 15, Stream-Safe Text Format)."""
+
+_MARKS = frozenset(("Mn", "Mc", "Me", "Cf"))
+_FILLERS = "\u115f\u1160"
 _IN_CONTEXT = (CONTEXTJ, CONTEXTO)
 _RIGHT_TO_LEFT = frozenset(("R", "AL", "AN"))
 
 
 class PrecisError(ValueError):
     """The text cannot be prepared by this profile."""
+
+
+def refuse_piles(text: str) -> None:
+    """PrecisError if more than MAX_MARKS combining marks follow one another, or would once mapped: what is
+    decomposed may begin with one, and format characters between them may be taken out (UTS 46).
+    """
+    if text.isascii():
+        return
+    marks = set(filter(_is_mark, set(text)))
+    if not marks:
+        return
+    run = 0
+    for char in text:
+        run = run + 1 if char in marks else 0
+        if run > MAX_MARKS:
+            raise PrecisError(f"more than {MAX_MARKS} combining marks follow one another")
 
 
 class _Preparation:
@@ -40,7 +62,8 @@ class _Preparation:
 
     def enforce(self, text: str, limit: int) -> str:
         """The text prepared; PrecisError if it cannot be, is empty, or has more than `limit` bytes then."""
-        prepared = self._map(_bounded(text, MAX_SHRINKAGE * limit))
+        refuse_piles(_bounded(text, MAX_SHRINKAGE * limit))
+        prepared = self._map(text)
         if not prepared or self._map(prepared) != prepared:
             raise PrecisError("it is empty, or changes again and again")
         self._check(prepared)
@@ -74,6 +97,12 @@ class _Preparation:
 def _kind(char: str) -> str:
     kind: str = derived_property(ord(char), _USERNAME.base.ucd)[0]
     return kind
+
+
+@lru_cache(maxsize=4096)
+def _is_mark(char: str) -> bool:
+    first = unicodedata.normalize("NFKD", char)[0]
+    return unicodedata.category(first) in _MARKS or first in _FILLERS
 
 
 @lru_cache(maxsize=4096)
