@@ -119,7 +119,7 @@ presence_sent = Hook("presence_sent", (POLICY, FILTER, SIGNAL))
 iq_sent = Hook("iq_sent", (POLICY, FILTER, SIGNAL))
 """(session, iq): a local client sent an iq of any type, before it is routed (SIGNAL: after)."""
 server_message = Hook("server_message", (FILTER,))
-"""(session, message): a local client sent a message to a domain of this server, with or without a resource.
+"""(origin, message): somebody wrote to a domain of this server, with or without a resource.
 Who takes charge of it returns DROP; otherwise its sender is refused.
 """
 message_for = Hook("message_for", (FILTER,))
@@ -291,14 +291,19 @@ class Hooks:
         """What the filters of an account leave of a presence for it: b"" when one ends or refuses it."""
         tree = parse(presence)
         attrs = {name.removeprefix("{"): value for name, value in tree.items()}
-        try:
-            kept = self.filtered(self.presence_for_filter, account, Stanza("presence", attrs, presence))
-        except StanzaError:
-            return b""
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-            self.failed(self.presence_for_filter[0], error)
-            return b""
-        return kept.raw if isinstance(kept, Stanza) else b""
+        stanza = Stanza("presence", attrs, presence)
+        for change in self.presence_for_filter:
+            try:
+                kept = change(account, stanza)
+            except StanzaError:
+                return b""
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                self.failed(change, error)
+                return b""
+            if not isinstance(kept, Stanza):
+                return b""
+            stanza = kept
+        return stanza.raw
 
     def tell(self, signals: Callables, *arguments: Any) -> Awaitable[None] | None:
         """Call signal methods one after the other; what is returned tells the rest, from the first that waits

@@ -296,6 +296,18 @@ async def test_presence_passes_the_filters_of_who_is_shown_it(tmp_path: Path) ->
 
 
 @pytest.mark.asyncio
+async def test_the_log_names_the_filter_that_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "veil.py").write_text(VEIL)
+    text = VEIL.replace("Veil", "Blameless").replace("carol", "nobody").replace("}status", "}nothing")
+    (tmp_path / "blameless.py").write_text(text)
+    async with world_with(tmp_path, "blameless", "veil") as world:
+        alice, carol = await world.login("alice"), await world.login("carol")
+        await alice.send(f"<presence to='{carol.jid}'><status>fail</status></presence>")
+        await carol.expect_nothing()
+        assert [it.hook for it in caplog.records if it.message == "hook-failed"] == ["Veil.veil"]
+
+
+@pytest.mark.asyncio
 async def test_what_nobody_waits_for_is_not_async(tmp_path: Path) -> None:
     (tmp_path / "veil.py").write_text(VEIL.replace("    def veil", "    async def veil"))
     with pytest.raises(CommandError, match=r"veil\.py: TypeError: Veil.veil cannot be async"):
