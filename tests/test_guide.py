@@ -1,5 +1,7 @@
 """How to log in, as the server says it on a terminal."""
 
+import re
+
 import pytest
 
 from xmppd.config import load
@@ -65,3 +67,22 @@ def test_a_server_for_the_world(loaded):
     assert "make one by: xmppd user add NAME@chat.example\n" in text
     assert "certificate" not in text
     assert "/connect" not in text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("0.0.0.0", "localhost"),
+        ("'::1'", "localhost"),
+        ("127.0.0.2", "127.0.0.2"),
+    ],
+)
+def test_the_example_works_wherever_it_listens_and_lies(loaded, address, shown):
+    config = loaded(
+        f"server: {{data_folder: HERE/my data}}\nlisten: {{c2s: [{{address: {address}, port: 6401}}]}}\n"
+    )
+    text = login_guide(config, [6401], {"alice@localhost": "a", "bob@localhost": "b"})
+    assert f" -j {shown}:6401 bob" in text
+    assert f" server {shown} port 6401 " in text
+    assert re.search("SSL_CERT_FILE='/.*/my data/development.crt' ", text)

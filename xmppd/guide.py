@@ -15,6 +15,9 @@ DEMO_ACCOUNTS = "demo-accounts"
 
 DEVELOPMENT_CERTIFICATE = "development.crt"
 
+AT_LOCALHOST = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
+"""Where one must listen to be found at `localhost`."""
+
 WAYS = {
     "starttls": "STARTTLS",
     "direct": "direct TLS",
@@ -63,8 +66,8 @@ def _example(
 ) -> list[str]:
     (sender, password), (receiver, _) = accounts[:2]
     domain = sender.partition("@")[2]
-    host = domain if domain == "localhost" else address
-    trust = f"SSL_CERT_FILE={certificate} " if certificate is not None else ""
+    host = domain if domain == "localhost" and address in AT_LOCALHOST else address
+    trust = f"SSL_CERT_FILE={shlex.quote(str(certificate))} " if certificate is not None else ""
     send = f"go-sendxmpp -u {sender} -p {shlex.quote(password)} -j {host_and_port(host, port)} {receiver}"
     return [
         "For example with go-sendxmpp (apt-get install go-sendxmpp), in another terminal:",
