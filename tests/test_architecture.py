@@ -69,7 +69,7 @@ MAY_IMPORT = {
     "xmppd.log": ("xmppd.settings", "xmppd.text"),
     "xmppd.systemd": (),
     "xmppd.net": (*CORE, "xmppd.net", "xmppd.allocator", "xmppd.config", "xmppd.settings"),
-    "xmppd.net.listeners": ("xmppd.errors", "xmppd.net.listener", "xmppd.parts.listeners"),
+    "xmppd.net.listeners": ("xmppd.errors", "xmppd.net.listener", "xmppd.parts.listeners", "xmppd.text"),
     "xmppd.net.http": (*CORE, "xmppd.net", "xmppd.parts.http"),
     "xmppd.net.c2s": (*CORE, "xmppd.net.c2s", "xmppd.net.pace", "xmppd.net.ebb"),
     "xmppd.net.c2s.tcp": (*CORE, "xmppd.net.c2s", "xmppd.net.wire"),

@@ -103,6 +103,14 @@ async def test_nothing_listens_where_no_process_serves(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_address_with_colons_is_told_from_its_port(tmp_path: Path) -> None:
+    text = (GREETER % ("x", "x")).replace("port=lambda", "address='2001:db8::1', port=lambda")
+    async with world_with(tmp_path, text, port=6301) as world:
+        with pytest.raises(CommandError, match=r"cannot listen on \[2001:db8::1\]:6301: "):
+            await world.app.listeners.open(100)
+
+
+@pytest.mark.asyncio
 async def test_a_port_that_is_taken_refuses_the_plugin_and_leaves_the_old_one(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         async with world_with(tmp_path, GREETER % ("old", "old")) as world:

@@ -8,6 +8,7 @@ from typing import Any
 from xmppd.errors import CommandError
 from xmppd.net.listener import Listener
 from xmppd.parts.listeners import Claim
+from xmppd.text import host_and_port
 
 Place = tuple[str, str, int]
 """Name, address and port: where a claim with the same stands, the same sockets stay."""
@@ -52,7 +53,7 @@ class Listeners:
         try:
             await listener.bind(claim.address, claim.port, self._backlog)
         except OSError as error:
-            where = f"{claim.address}:{claim.port}"
+            where = host_and_port(claim.address, claim.port)
             raise CommandError(f"{claim.name} cannot listen on {where}: {error.strerror or error}") from None
 
     def claim(self, claims: Iterable[Claim]) -> None:
