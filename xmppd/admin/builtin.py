@@ -65,7 +65,9 @@ class Server(Protocol):
         """One mapping for each loaded plugin, with `name` first."""
 
     async def reload_plugin(self, name: str) -> Sequence[str]:
-        """Load one plugin again (all when `name` is empty) while sessions stay; the names of those loaded."""
+        """Load one plugin again (when `name` is empty, all that have changed) while sessions stay; the names
+        of those loaded.
+        """
 
 
 Account = Annotated[Jid, "its address, such as alice@localhost"]
@@ -244,5 +246,5 @@ class ServerCommands:
 
     @command("Load plugins again while sessions stay connected", name="plugin reload")
     async def plugin_reload(self, name: Annotated[str, "only this one"] = "") -> dict[str, Any]:
-        """All plugins, or one."""
+        """Those that have changed, or one in any case."""
         return {"reloaded": list(await self.server.reload_plugin(name))}

@@ -2,7 +2,7 @@
 
 Reads and writes are answered by a quorum of the local data centre, conditional writes go through Paxos. What
 became of a conditional write whose answer was lost is found out by a serial read, never guessed. How a table
-lies there is in `_cql`, what a call becomes in `_cassandra_calls`, how it is asked in `_cassandra_link`.
+lies there is in `cql`, what a call becomes in `calls`, how it is asked in `link`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The store on SQLite: the default engine, for one server with one file.
 
-Statements are done on the event loop, and only what waits for the disk is not: `_writer` groups writes and
+Statements are done on the event loop, and only what waits for the disk is not: `writer` groups writes and
 has a thread commit them. Reads have a connection of their own; in WAL mode they wait for no writer. A
 prototype compared this with reads through a thread (3.11, uvloop): asked for one by one, a row cost 5 us of
 CPU against 50-66 and a page of 50 rows 45 us against 92-98; by the hundred both cost the same. Under a loop
