@@ -165,6 +165,15 @@ async def test_refusals_are_problems(
 
 
 @pytest.mark.asyncio
+async def test_a_token_that_is_no_text_is_not_known(folder: Path) -> None:
+    async with site(folder) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.door.port)
+        writer.write(b"DELETE /rooms/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+        writer.close()
+
+
+@pytest.mark.asyncio
 async def test_a_handler_says_what_is_wrong(folder: Path) -> None:
     async with site(folder) as it:
         assert await it.ask("POST", "/fail/refuse") == (

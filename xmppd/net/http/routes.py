@@ -164,7 +164,7 @@ class Routes:
         kind, _, secret = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not secret:
             raise HttpError(401, "A bearer token is needed.", headers={"WWW-Authenticate": "Bearer"})
-        digest = hashlib.sha256(secret.strip().encode()).digest()
+        digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
         found = [token for token in self.rules.tokens if hmac.compare_digest(token.digest, digest)]
         if not found:
             challenge = 'Bearer error="invalid_token"'
