@@ -10,6 +10,7 @@ import pytest
 
 from xmppd import ns
 from xmppd.errors import StreamError
+from xmppd.net.c2s.service import MAX_REFUSED, PATIENCE_SECONDS
 from xmppd.net.c2s.stream import Stream
 from xmppd.net.pace import SLICE_SECONDS
 from xmppd.testing import PASSWORD, STREAM_HEADER, Client, World
@@ -126,6 +127,46 @@ async def test_who_has_gone_leaves_its_place() -> None:
             client = world.connect(f"2001:db8:1:2::{host}")
             await client.open()
             await client.drop()
+
+
+@pytest.mark.asyncio
+async def test_who_is_refused_takes_nobodys_place() -> None:
+    settings = {"limits": {"connections_before_login": 3, "connections_before_login_per_address": 1}}
+    async with World(settings=settings) as world:
+        refused = [world.connect("192.0.2.1") for _ in range(MAX_REFUSED + 5)]
+        assert world.app.service.strangers == 1
+        await world.connect("192.0.2.2").open()
+        await world.connect("192.0.2.3").open()
+        await world.settle()
+        assert len(world.app.service._refused) <= MAX_REFUSED
+        assert refused[-1].raw.endswith(b"</stream:stream>")
+        await world.advance(10)
+        assert not world.app.service._refused
+
+
+@pytest.mark.asyncio
+async def test_who_is_refused_ends_no_login_that_is_late() -> None:
+    settings = {"limits": {"connections_before_login": 2, "connections_before_login_per_address": 1}}
+    async with World(settings=settings) as world:
+        slow, flood = world.connect("192.0.2.1"), world.connect("192.0.2.2")
+        await slow.open(), await flood.open()
+        await world.advance(PATIENCE_SECONDS + 1)
+        await world.connect("192.0.2.2").expect_closed("resource-constraint")
+        assert b"<stream:error>" not in slow.raw
+        await world.connect("192.0.2.3").open()
+        await slow.expect_closed("connection-timeout")
+
+
+@pytest.mark.asyncio
+async def test_an_error_before_the_second_header_is_in_a_stream() -> None:
+    async with World() as world:
+        client = world.connect()
+        await client.open()
+        await client.authenticate("alice")
+        before = len(client.raw)
+        await client.send(STREAM_HEADER.format(domain="other.example", more=""))
+        assert b"<stream:stream " in client.raw[before:].partition(b"<stream:error>")[0]
+        await client.expect_closed("host-unknown")
 
 
 @pytest.mark.asyncio

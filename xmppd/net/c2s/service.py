@@ -32,6 +32,9 @@ LINGER_SECONDS = 3.0
 PATIENCE_SECONDS = 5.0
 """How long a login may take while others wait for its place."""
 
+MAX_REFUSED = 100
+"""How many that were refused may take their time to hang up; one more cuts the oldest."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceRules:
@@ -85,6 +88,7 @@ class Service:
         self.connections: set[Stream] = set()
         self._strangers: dict[Stream, float] = {}
         self._per_network: dict[str, int] = {}
+        self._refused: dict[Stream, None] = {}
         self._pings = 0
         self.ebb = Ebb()
         self.draining = False
@@ -122,17 +126,32 @@ class Service:
         return True
 
     def admit(self, connection: Stream) -> StreamError | None:
-        """Count a new connection; what to refuse it with, if at all."""
-        rules, network = self.rules, network_of(connection.peer)
-        full = 0 < rules.connections <= len(self.connections)
-        crowded = 0 < rules.connections_before_login <= len(self._strangers) and not self._make_room()
-        here = self._per_network.get(network, 0)
+        """Count a new connection; what to refuse it with, if at all: then it takes nobody's place."""
+        refusal = self._refusal(connection)
         self.connections.add(connection)
-        self._strangers[connection] = self.tempo.clock()
-        self._per_network[network] = here + 1
+        if refusal is None:
+            network = network_of(connection.peer)
+            self._strangers[connection] = self.tempo.clock()
+            self._per_network[network] = self._per_network.get(network, 0) + 1
+            return None
+        if len(self._refused) >= MAX_REFUSED:
+            oldest = next(iter(self._refused))
+            del self._refused[oldest]
+            oldest.link.cut()
+        self._refused[connection] = None
+        return refusal
+
+    def _refusal(self, connection: Stream) -> StreamError | None:
         if self.draining:
             return StreamError("system-shutdown")
-        if full or crowded or 0 < rules.connections_before_login_per_address <= here:
+        rules = self.rules
+        here = self._per_network.get(network_of(connection.peer), 0)
+        if (
+            0 < rules.connections <= len(self.connections)
+            or 0 < rules.connections_before_login_per_address <= here
+            # Last, because it ends a login for who is let in.
+            or (0 < rules.connections_before_login <= len(self._strangers) and not self._make_room())
+        ):
             self.reports.tell("connection-refused", connection.peer, reason="resource-constraint")
             return StreamError("resource-constraint", "Too many connections.")
         return None
@@ -153,6 +172,7 @@ class Service:
     def forget(self, connection: Stream) -> None:
         """A connection is gone."""
         self.logged_in(connection)
+        self._refused.pop(connection, None)
         self.connections.discard(connection)
 
     def release(self) -> None:

@@ -372,12 +372,14 @@ class Stream:
         """See `Negotiable.reopen`."""
         assert self._negotiation is not None
         self._negotiation.phase = Phase.HEADER
+        self._negotiation.greeted = False
         self.framing.restart()
 
     def encrypt(self) -> None:
         """See `Negotiable.encrypt`. Plaintext that is here already is thrown away."""
         assert self._negotiation is not None
         self._negotiation.phase = Phase.HEADER
+        self._negotiation.greeted = False
         self.framing.restart(discard=True)
         self.link.start_tls(self.domain)
 
