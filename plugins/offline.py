@@ -117,6 +117,7 @@ class Offline(Plugin):
         self._node = secrets.token_hex(4)
         self._queues: WeakValueDictionary[str, Queue] = WeakValueDictionary()
         self._counted: dict[str, Queue] = {}
+        self._waiting: set[Session] = set()  # for another one's flush, or for their own last one
 
     # keeping
 
@@ -206,9 +207,14 @@ class Offline(Plugin):
     # delivering
 
     @hooks.session_available
-    def flush(self, session: Session) -> Awaitable[None] | None:
-        """Nearly all who log in have nothing waiting, and so nothing to wait for."""
-        return begun(self._flush(session))
+    def flush(self, session: Session) -> None:
+        """Nearly all who log in have nothing waiting, and so nothing to wait for. For the others a task of
+        the server does it, which a reload of this plugin does not end: their stanzas are read meanwhile.
+        """
+        if session not in self._waiting:
+            flushing = begun(self._flush(session))
+            if flushing is not None:
+                self.server.spawn(flushing)
 
     async def _flush(self, session: Session) -> None:
         """Hand everything to the first resource that takes messages; another one that comes meanwhile is
@@ -217,12 +223,15 @@ class Offline(Plugin):
         queue = self._queue(session.account)
         if not queue.lock.locked():
             session.take_messages(False)
-        try:
-            async with queue.lock, queue.gate:
-                session.take_messages(False)
-                await self._deliver(session, queue)
-        finally:
-            session.take_messages(True)
+        self._waiting.add(session)
+        async with queue.lock:
+            self._waiting.remove(session)
+            session.take_messages(False)
+            try:
+                async with queue.gate:
+                    await self._deliver(session, queue)
+            finally:
+                session.take_messages(True)
 
     async def _deliver(self, session: Session, queue: Queue) -> None:
         """Give the client page after page, as it reads. What others send to it meanwhile is stored, and so

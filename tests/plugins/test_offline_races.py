@@ -273,6 +273,27 @@ async def test_what_a_slow_reader_did_not_take_is_given_to_another_resource() ->
         assert sorted(await bodies(other)) == sorted(["live", *sent])
 
 
+@pytest.mark.asyncio
+async def test_who_reads_slowly_holds_up_no_other_resource() -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        sent = [f"{number} {'x' * 3000}" for number in range(60)]
+        await chat(alice, "bob@localhost", *sent)
+        other = await world.bind("bob")
+        bob.stop_reading()
+        bob.write("<presence/>")
+        for _ in range(20):  # of which none makes work that piles up
+            other.write("<presence/><presence type='unavailable'/>")
+        other.write(f"<presence/><message to='{alice.jid}' type='chat'><body>x</body></message>")
+        for _ in range(30):
+            await asyncio.sleep(0)
+        assert await bodies(alice) == ["x"]
+        assert len(world.app.jobs) <= 8
+        bob.transport.close()
+        await world.settle()
+        assert await bodies(other) == sent
+
+
 class StuckStore(SqliteStore):
     """A store that is slow to look for messages while it is told to, and takes others meanwhile."""
 

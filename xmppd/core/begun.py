@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def begun(work: Coroutine[Any, Any, T]) -> T | Awaitable[T]:
+def begun(work: Coroutine[Any, Any, T]) -> T | Coroutine[Any, Any, T]:
     """What `work` returns, or raises, when it waits for nothing; else what to await, once, for the rest.
 
     It begins at once and outside of a task, so only for work that never asks for the current one (as
