@@ -87,3 +87,17 @@ async def test_a_mistake_ends_one_piece_only(rounds, loop, done, caplog):
         loop.turn()
     assert first.done() and second.done() and done[-1] == ("b", 1)
     assert "round-failed" in caplog.text
+
+
+async def test_who_waits_no_more_holds_up_nobody(rounds, loop, done):
+    rounds.do("a", steps(done, "a", 12), is_short=False).cancel()
+    second = rounds.do("b", steps(done, "b", 12), is_short=False)
+    while loop.calls:
+        loop.turn()
+    assert second.done() and len(done) == 24 and not rounds.is_due
+    rounds.do("a", steps(done, "a", 12), is_short=False).cancel()
+    rounds.finish("a")
+    assert len(done) == 36
+    while loop.calls:
+        loop.turn()
+    assert rounds.do("c", steps(done, "c", 1), is_short=False) is None

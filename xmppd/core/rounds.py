@@ -57,7 +57,7 @@ class Rounds:
         if key in self._work and key != self._at_work:
             steps, future = self._work.pop(key)
             self._go_on(steps, until=float("inf"))
-            future.set_result(None)
+            _end(future)
 
     def _turn(self) -> None:
         end = self._clock() + SLICE_SECONDS
@@ -69,7 +69,7 @@ class Rounds:
             if not is_done:
                 break
             del self._work[key]
-            future.set_result(None)
+            _end(future)
         if self._work:
             self._call_soon(self._turn)
 
@@ -84,3 +84,9 @@ class Rounds:
         except Exception:  # a mistake of ours costs the rest of this piece, and nothing else
             log.exception("round-failed")
         return True
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    """The work is done, also when nobody waits for it any more."""
+    if not future.done():
+        future.set_result(None)
