@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 from stores import new_store
 
+from xmppd.core import accounts as module
 from xmppd.core.accounts import ACCOUNT, TABLES, AccountExists, AccountInfo, Accounts, AccountUnknown, derive
-from xmppd.errors import JidError, StoreTimeout
+from xmppd.errors import JidError, SaslError, StoreTimeout
 from xmppd.store.table import Store
 from xmppd.stream.lru import Lru
 from xmppd.stream.scram import BadPassword, Credentials, derive_keys
@@ -303,6 +304,29 @@ async def test_a_write_with_unknown_outcome_leaves_no_cache(gated: Accounts, gat
     with pytest.raises(StoreTimeout):
         await gated.set_password(ALICE, "crayon")
     assert await finish(gated.credentials(ALICE)) != before
+
+
+@pytest.mark.asyncio
+async def test_a_removal_with_unknown_outcome_has_its_streams_looked_at(gated: Accounts, gate: Gate) -> None:
+    await gated.create(ALICE, "pencil")
+    unsure: list[str] = []
+    gated.on_unsure = unsure.append
+    gate.loses_writes = True
+    with pytest.raises(StoreTimeout):
+        await gated.remove(ALICE)
+    assert unsure == [ALICE]
+    assert await finish(gated.credentials(ALICE)) is None
+
+
+@pytest.mark.asyncio
+async def test_the_line_of_proofs_is_bounded(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PROOFS", 3)
+    waiting = [accounts.salted_password("sha1", "pencil", SALT, 4096) for _ in range(3)]
+    with pytest.raises(SaslError) as refusal:
+        accounts.salted_password("sha1", "pencil", SALT, 4096)
+    assert refusal.value.condition == "temporary-auth-failure"
+    await asyncio.gather(*waiting)
+    assert await accounts.salted_password("sha1", "pencil", SALT, 4096)
 
 
 @pytest.mark.asyncio

@@ -22,7 +22,7 @@ from xmppd.core.begun import begun
 from xmppd.core.changes import Changes
 from xmppd.core.credentials import ACCOUNT, AccountInfo, credentials_of, derive, identity_of, info_of
 from xmppd.core.holds import Hold, Holds
-from xmppd.errors import JidError, StoreError, XmppdError
+from xmppd.errors import JidError, SaslError, StoreError, XmppdError
 from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.lru import Lru
@@ -50,6 +50,9 @@ TABLES = (ACCOUNT, SECRET, GONE)
 """What the store must have open before `Accounts.open`."""
 
 SALT_BYTES = 16
+
+MAX_PROOFS = 1_000
+"""So many key derivations of logins may wait for a thread."""
 
 Listener = Callable[[str], Awaitable[None] | None]
 Revoke = Callable[[str, Tenure | None, bool], None]
@@ -117,9 +120,9 @@ class Accounts:
         self._iterations = iterations
         self._now = now
         self._clock = clock
-        # hashlib lets go of the GIL while it derives a key. What waits here is bounded by the connections
-        # that have not logged in, one step each, and by their time to log in.
+        # hashlib lets go of the GIL while it derives a key.
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="derive")
+        self._proofs = 0
         self._credentials: Lru[str, Credentials] = Lru(cached_credentials)
         self._exists: Lru[str, bool] = Lru(cached_names)
         self._holds = Holds(self._is_of)
@@ -200,9 +203,17 @@ class Accounts:
     def salted_password(
         self, algorithm: str, password: str, salt: bytes, iterations: int
     ) -> Awaitable[bytes]:
-        """`Hi()` of RFC 5802 2.2, computed in a thread."""
+        """`Hi()` of RFC 5802 2.2, computed in a thread; SaslError when too many wait for one."""
+        if self._proofs >= MAX_PROOFS:
+            raise SaslError("temporary-auth-failure", "Too many log in at once; try later.")
         job = functools.partial(hashlib.pbkdf2_hmac, algorithm, password.encode(), salt, iterations)
-        return asyncio.get_running_loop().run_in_executor(self._executor, job)
+        deriving = asyncio.get_running_loop().run_in_executor(self._executor, job)
+        self._proofs += 1
+        deriving.add_done_callback(self._proved)
+        return deriving
+
+    def _proved(self, _: asyncio.Future[bytes]) -> None:
+        self._proofs -= 1
 
     async def create(self, account: str, password: str) -> None:
         """Make an account. AccountExists, BadPassword, JidError (not a bare JID with a localpart)."""
@@ -272,7 +283,7 @@ class Accounts:
             row = await self._find(account, created)
             self._holds.close(account)
             try:
-                if not await self._write_if_same(row, functools.partial(self._mark_leaving, account)):
+                if not await self._write_surely(row, functools.partial(self._mark_leaving, account)):
                     return
                 self._changed(account)
                 self.on_revoked(account, None, False)
@@ -396,15 +407,8 @@ class Accounts:
         changed = {"account": account, "changed": _number(), **columns}
         if ends:
             changed["epoch"] = tenure.epoch
-        try:
-            # The condition keeps a removal that comes in between, and a later change, from being undone.
-            written = await self._write_if_same(
-                row, lambda same: self._store.put_if(ACCOUNT, changed, same), kept
-            )
-        except BaseException:
-            self._changed(account)
-            self.on_unsure(account)
-            raise
+        # The condition keeps a removal that comes in between, and a later change, from being undone.
+        written = await self._write_surely(row, lambda same: self._store.put_if(ACCOUNT, changed, same), kept)
         self._changed(account)
         if not written:
             raise AccountUnknown(account)
@@ -412,6 +416,17 @@ class Accounts:
             if spare is not None:
                 spare.tenure = tenure
             self.on_revoked(account, tenure, bool(columns.get("disabled")))
+
+    async def _write_surely(
+        self, row: Row, write: Callable[[Row], Awaitable[bool]], kept: Sequence[str] = ("created",)
+    ) -> bool:
+        """`_write_if_same`, for what ends streams: it may have been written though it failed."""
+        try:
+            return await self._write_if_same(row, write, kept)
+        except BaseException:
+            self._changed(row["account"])
+            self.on_unsure(row["account"])
+            raise
 
     async def _write_if_same(
         self, row: Row, write: Callable[[Row], Awaitable[bool]], kept: Sequence[str] = ("created",)
