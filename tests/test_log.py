@@ -3,10 +3,11 @@
 import io
 import json
 import logging
+import sys
 
 import pytest
 
-from xmppd.log import configure, escape
+from xmppd.log import configure, escape, tell_ignored
 from xmppd.settings import LogConfig
 
 
@@ -199,3 +200,20 @@ def test_what_the_driver_of_cassandra_also_raises_is_not_told_twice(logging_to):
     driver.error("Unexpected failure while adding node %s", "a")
     (line,) = stream.getvalue().splitlines()
     assert json.loads(line)["event"] == "Unexpected failure while adding node a"
+
+
+class Broken:
+    def __del__(self):
+        raise ZeroDivisionError
+
+
+def test_what_python_can_raise_to_nobody_is_a_line(logging_to, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", tell_ignored)
+    stream = io.StringIO()
+    logging_to(stream, format="json")
+    for _ in range(3):
+        Broken()
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["event"] == "error-ignored"
+    assert "ZeroDivisionError" in line
+    assert capsys.readouterr().err == ""

@@ -17,10 +17,12 @@ from typing import Any, TextIO
 from xmppd.settings import LogConfig
 from xmppd.text import escape
 
+log = logging.getLogger(__name__)
+
 FIELD_CHARACTERS = 1_000
 """Longer values are cut."""
 
-SELDOM = frozenset({"store-failed", "cache-failed"})
+SELDOM = frozenset({"store-failed", "cache-failed", "error-ignored"})
 """Events of which each client's every stanza, or every second, may make one while something is wrong."""
 
 SELDOM_SECONDS = 10.0
@@ -68,6 +70,14 @@ def configure(config: LogConfig, stream: TextIO = sys.stderr, *, node: str = "")
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(logging.NOTSET if config.level == "debug" else level)
     logging.captureWarnings(True)
+
+
+def tell_ignored(found: sys.UnraisableHookArgs) -> None:
+    """For `sys.unraisablehook`: an error that Python can raise to nobody is a line, and no text on stderr."""
+    error = found.exc_value
+    if isinstance(error, UnicodeDecodeError) and isinstance(found.object, bytes):
+        return  # a client's server name that is no ASCII; the handshake fails, and `tls-failed` tells
+    log.error("error-ignored", exc_info=error, extra={"problem": found.err_msg})
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -99,6 +99,7 @@ def serve(load: Callable[[], Config], *, guide: bool) -> int:
     config = load()
     refuse_fatal(config)
     logs.configure(config.log)
+    sys.unraisablehook = logs.tell_ignored
     factory = uvloop.new_event_loop if config.loop.uvloop else None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_serve(config, load, guide=guide))

@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import ipaddress
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from xmppd.log import tell_ignored
 from xmppd.net.certificates import (
     CertificateError,
     Certificates,
@@ -353,3 +355,25 @@ def test_expiries(tmp_path: Path) -> None:
     pair = write_pair(tmp_path, "a")
     expected = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).not_valid_after_utc.timestamp()
     assert Certificates(pair, {"a": pair}).expiries() == {pair.certificate: expected}
+
+
+def test_a_server_name_that_is_no_ascii_fails_the_handshake_and_prints_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[object] = []
+
+    def hook(found: Any) -> None:
+        heard.append(found.object)
+        tell_ignored(found)
+
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    pair = write_pair(tmp_path, "a")
+    upwards, downwards = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context().wrap_bio(downwards, upwards, server_hostname="zzzz.example")
+    server = Certificates(pair, {"a": pair}).context.wrap_bio(upwards, downwards, server_side=True)
+    assert not Handshake.advance(client)
+    upwards.write(upwards.read().replace(b"zzzz", b"\xff\x80\xffz"))
+    with pytest.raises(ssl.SSLError):
+        server.do_handshake()
+    assert heard == [b"\xff\x80\xffz.example"]
+    assert not caplog.records
