@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 
 from xmppd.errors import StanzaError, StoreError
 from xmppd.marks import mark, marked
-from xmppd.xml.stanza import Stanza, parse
+from xmppd.xml.stanza import Stanza, parse, unclark
 
 log = logging.getLogger(__name__)
 
@@ -290,7 +290,7 @@ class Hooks:
     def shown(self, account: str, presence: bytes) -> bytes:
         """What the filters of an account leave of a presence for it: b"" when one ends or refuses it."""
         tree = parse(presence)
-        attrs = {name.removeprefix("{"): value for name, value in tree.items()}
+        attrs = {unclark(name): value for name, value in tree.items()}
         stanza = Stanza("presence", attrs, presence)
         for change in self.presence_for_filter:
             try:

@@ -1,11 +1,14 @@
 """What a client claims is not believed: senders, stamps of servers, and addresses written in another way."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from xmppd import ns
+from xmppd.core.intake import Intake
 from xmppd.testing import World, refusal
+from xmppd.xml.stanza import Stanza
 
 FOLDER = Path(__file__).parent
 HIDDEN_SID = ns.STANZA_ID.replace("x", "&#120;", 1)
@@ -129,3 +132,15 @@ async def test_plugins_are_told_the_true_sender(claim: str, tmp_path: Path) -> N
         await bob.receive_all()
         await alice.send(f"<message{claim} to='{bob.jid}'><another/></message>")
         await bob.expect(f"<message to='{bob.jid}' from='{alice.jid}'/>")
+
+
+@pytest.mark.asyncio
+async def test_many_forged_stamps_cost_little_each() -> None:
+    async with World() as world:
+        alice = await world.login("alice")
+        forged = f"<delay xmlns='{ns.DELAY}' from='localhost'/>" * 15_000
+        raw = f"<message xmlns='{ns.CLIENT}'>{forged}{'<a/>' * 15_000}</message>".encode()
+        began = time.process_time()
+        taken = Intake(world.app.sessions, {"localhost"}).take(alice.session, Stanza("message", {}, raw))
+        assert time.process_time() - began < 1.0
+        assert len(taken.xml) == 15_000

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from xmppd import ns
+from xmppd.core.sessions import Broadcast
+from xmppd.jid import Jid
 from xmppd.testing import Client, World
 
 VEIL = """
@@ -122,3 +124,36 @@ async def test_a_rule_that_fails_forbids(tmp_path: Path) -> None:
         await bob.send("<presence><show>away</show></presence>")
         await alice.expect_nothing()
         assert world.app.hooks.failures > 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("owner", [BOB, "bob@localhost/one"])
+async def test_who_was_sent_presence_once_is_not_told_again(tmp_path: Path, owner: str) -> None:
+    async with veiled(tmp_path) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob", "one")
+        await bob.send(f"<presence to='{alice.jid}'/>")
+        await alice.receive_all()
+        hide(world, owner)
+        await alice.send("<presence type='probe' to='bob@localhost'/>")
+        await alice.expect("<presence type='unsubscribed' from='bob@localhost' to='alice@localhost'/>")
+        await alice.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_who_is_hidden_while_last_words_are_looked_up_is_not_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with veiled(tmp_path) as world:
+        alice, bob = await friends(world)
+        await bob.drop()
+        await alice.receive_all()
+        last_seen = world.app.last_seen
+        words = last_seen.words
+
+        async def hiding(to: Jid) -> Broadcast:
+            hide(world, BOB)
+            return await words(to)
+
+        monkeypatch.setattr(type(last_seen), "words", staticmethod(hiding))
+        await alice.send("<presence type='probe' to='bob@localhost'/>")
+        await alice.expect("<presence type='unsubscribed' from='bob@localhost' to='alice@localhost'/>")

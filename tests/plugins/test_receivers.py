@@ -239,14 +239,17 @@ VEIL = """
 from copy import deepcopy
 from xmppd import hooks
 from xmppd.plugin import Kept, Plugin, StanzaError, stanza_of
+from xmppd.xml.stanza import LANG
 
 class Veil(Plugin):
     # carol sees nobody, bob no status
     seen = Kept(list)
+    languages = Kept(list)
 
     @hooks.presence_for
     def veil(self, account, presence):
         self.seen.append((account, presence.attrs["from"], presence.attrs["to"], presence.type))
+        self.languages.append(presence.attrs.get(LANG))
         if account.startswith("carol"):
             if b"refuse" in presence.raw:
                 raise StanzaError("forbidden")
@@ -293,6 +296,16 @@ async def test_presence_passes_the_filters_of_who_is_shown_it(tmp_path: Path) ->
         await bob.expect(f"<presence from='{alice.jid}' to='bob@localhost' type='unavailable'/>")
         await carol.expect_nothing()
         assert ("alice@localhost", alice.jid, "alice@localhost", None) not in world.plugin("veil").seen
+
+
+@pytest.mark.asyncio
+async def test_a_presence_for_somebody_is_filtered_with_its_language(tmp_path: Path) -> None:
+    (tmp_path / "veil.py").write_text(VEIL)
+    async with world_with(tmp_path, "veil") as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await alice.send(f"<presence to='{bob.jid}' xml:lang='cs'/>")
+        await bob.expect(f"<presence to='{bob.jid}' xml:lang='cs' from='{alice.jid}'/>")
+        assert world.plugin("veil").languages[-1] == "cs"
 
 
 @pytest.mark.asyncio

@@ -32,7 +32,7 @@ class Probes:
         if shown == []:
             last = await self._last_seen.words(to)
             # It may have come meanwhile, or let this viewer see it no more.
-            shown = self._shown(origin, to, roster) or shown
+            shown = self._shown(origin, to, roster)
             if shown == []:
                 shown = [last.head + to_stamp(origin.account) + last.tail]
         if shown is None:
@@ -70,10 +70,9 @@ class Probes:
             and self._visibility.allows(viewer, target.full)
         ]
 
-    @staticmethod
-    def _directed(origin: Origin, session: Session) -> list[bytes]:
+    def _directed(self, origin: Origin, session: Session) -> list[bytes]:
         """What the sender was shown by directed presence, once more (4.6.3)."""
-        if session.directed is None:
+        if session.directed is None or not self._visibility.allows(origin.account, session.full):
             return []
         shown = session.directed.of(origin.account)
         bare = session.presence_head + to_stamp(origin.account) + b"/>"
