@@ -265,6 +265,7 @@ class App:
             default_domain=config.server.domains[0],
             lang=config.server.language,
             rows=self.rows,
+            mark=self.logins.mark,
             binding=self.binding,
             router=self.router,
             reports=self.reports,

@@ -19,7 +19,7 @@ from xmppd.core.sending import Sending
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
 from xmppd.core.visibility import Visibility
-from xmppd.errors import StreamError
+from xmppd.errors import SaslError, StreamError
 from xmppd.nodes import Nodes
 from xmppd.parts.metrics import Metric
 from xmppd.scope import Scope
@@ -165,7 +165,11 @@ class Server:
         """
         link = stream.link
         channel = Channel(stream.domain, link.secure, link.channel_bindings(), peer=link.peer)
-        return await self._logins.let_in(channel, identity, mechanism)
+        try:
+            return await self._logins.let_in(channel, identity, mechanism, stream.mark)
+        except SaslError:
+            stream.mark = self._logins.mark()  # the next proof begins now
+            raise
 
     def set_expiry(self, session: Session, expires: float | None) -> None:
         """When the time of the session's login is over, in seconds since the epoch; None: never."""

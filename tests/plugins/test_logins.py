@@ -307,3 +307,21 @@ async def test_another_way_to_log_in_passes_the_same_gate(tmp_path: Path) -> Non
         assert client.session.facts == {"by": "door"}
         await world.app.accounts.disable("alice@localhost")
         await client.expect_closed("not-authorized")
+
+
+@pytest.mark.asyncio
+async def test_a_proof_of_an_account_that_was_made_anew_meanwhile_is_worth_nothing(tmp_path: Path) -> None:
+    (tmp_path / "door.py").write_text(
+        DOORS.replace("        try:\n", "        await self.proved.wait()\n        try:\n", 1)
+    )
+    async with World(plugins=("door",), plugin_folders=(tmp_path,)) as world:
+        proved = world.plugin("door").proved = asyncio.Event()
+        accounts, client = world.app.accounts, world.connect()
+        await client.open()
+        await client.send("<knock xmlns='urn:test:door'>alice</knock>")
+        await accounts.remove("alice@localhost")
+        await accounts.create("alice@localhost", "another")
+        proved.set()
+        await client.expect("<shut xmlns='urn:test:door'>temporary-auth-failure</shut>")
+        await client.send("<knock xmlns='urn:test:door'>alice</knock>")
+        await client.expect("<open xmlns='urn:test:door'/>")

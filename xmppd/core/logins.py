@@ -82,11 +82,11 @@ class Logins:
             return self._asked(attempt, self._judge(attempt, identity, account, found))
         return self._judge_later(attempt, identity, account, found)
 
-    async def let_in(self, channel: Channel, identity: Identity, mechanism: str) -> Login:
-        """All that there is to a login but its proof, for who has another way than SASL. SaslError,
-        StoreError.
+    async def let_in(self, channel: Channel, identity: Identity, mechanism: str, mark: int) -> Login:
+        """All that there is to a login but its proof, for who has another way than SASL; `mark` is from
+        before that began. SaslError, StoreError.
         """
-        attempt = Attempt(mechanism, channel, self.mark())
+        attempt = Attempt(mechanism, channel, mark)
         try:
             login = self.admit(attempt, identity)
             login = login if isinstance(login, Login) else await login

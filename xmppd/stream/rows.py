@@ -41,6 +41,8 @@ class Negotiable(Protocol):
     """The stream's language (RFC 6120 4.7.4), "" for none."""
     session: Any
     """The `Session` once a resource is bound, else None."""
+    mark: int
+    """The `Gate.mark` of the moment before which no proof of who the client is can have begun."""
 
     @property
     def link(self) -> Link:

@@ -68,6 +68,7 @@ class Service:
         default_domain: str,
         lang: str,
         rows: Rows,
+        mark: Callable[[], int],
         binding: Binding,
         router: Router,
         reports: Reports,
@@ -85,6 +86,7 @@ class Service:
         self.route = router.take
         self.spawn = spawn
         self.rows = rows
+        self.mark = mark
         self.connections: set[Stream] = set()
         self._strangers: dict[Stream, float] = {}
         self._per_network: dict[str, int] = {}

@@ -30,11 +30,12 @@ PING = build.serialize(build.element(f"{{{ns.PING}}}ping"))
 class Negotiation:
     """What is known of a stream that is not bound yet; given up when it is."""
 
-    __slots__ = ("greeted", "kept", "login", "phase")
+    __slots__ = ("greeted", "kept", "login", "mark", "phase")
 
     def __init__(self) -> None:
         self.phase = Phase.HEADER
         self.greeted = False
+        self.mark = 0
         self.login: Login | None = None
         self.kept: dict[str, Any] = {}
 
@@ -121,6 +122,17 @@ class Stream:
         """See `Negotiable.kept`."""
         assert self._negotiation is not None
         return self._negotiation.kept
+
+    @property
+    def mark(self) -> int:
+        """See `Negotiable.mark`."""
+        assert self._negotiation is not None
+        return self._negotiation.mark
+
+    @mark.setter
+    def mark(self, mark: int) -> None:
+        assert self._negotiation is not None
+        self._negotiation.mark = mark
 
     # what its link tells
 
@@ -359,6 +371,7 @@ class Stream:
         self.domain = domain
         self.lang = openings.lang_of(opening)
         negotiation.greeted = True
+        negotiation.mark = service.mark()
         negotiation.phase = Phase.LOGIN if negotiation.login is None else Phase.BIND
         header = self.framing.header(domain, openings.sender_of(opening), service.lang)
         self.write_all((header, service.rows.features(self)))
