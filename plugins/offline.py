@@ -133,7 +133,7 @@ class Offline(Plugin):
             return message
         queue = self._queue(account)
         for _ in range(2):
-            if not await self._is_due(account, queue):
+            if not await self._is_due(account, message.to, queue):
                 return message
             row = self._row(account, queue, self._stamped(account, message))
             if row is not None:
@@ -146,14 +146,16 @@ class Offline(Plugin):
         """The message with our stamp."""
         return insert_child(message.raw, "message", delay(account.rpartition("@")[2], self.now()))
 
-    async def _is_due(self, account: str, queue: Queue) -> bool:
-        """Whether a message is to be stored. If so, nobody flushes and how much is kept is known, as long as
+    async def _is_due(self, account: str, to: str | None, queue: Queue) -> bool:
+        """Whether a message to that address is to be stored. If so, nobody flushes and how much is kept is known, as long as
         who asks does not wait.
         """
         while True:
             exists = await self.server.account_exists(account)
             if queue.is_open:
-                return exists and not self.server.takes_messages(account)
+                session = self.server.session(to) if to else None
+                takes = self.server.takes_messages(account) if session is None else session.takes_messages
+                return exists and not takes
             async with queue.gate:
                 if queue.put is None:
                     await self._count(account, queue)

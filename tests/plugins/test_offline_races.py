@@ -294,6 +294,32 @@ async def test_who_reads_slowly_holds_up_no_other_resource() -> None:
         assert await bodies(other) == sent
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["chat", "normal"])
+async def test_what_is_for_a_slow_reader_goes_to_no_other_resource(kind: str) -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        sent = [f"{number} {'x' * 3000}" for number in range(30)]
+        await chat(alice, "bob@localhost", *sent)
+        bob.stop_reading()
+        bob.write("<presence/>")
+        for _ in range(30):
+            await asyncio.sleep(0)
+        other = await world.bind("bob")
+        other.write("<presence/>")
+        alice.write(f"<message to='{bob.jid}' type='{kind}'><body>for him</body></message>")
+        hint = "<no-store xmlns='urn:xmpp:hints'/>"
+        alice.write(f"<message to='{bob.jid}' type='{kind}'><body>at once</body>{hint}</message>")
+        for _ in range(30):
+            await asyncio.sleep(0)
+        while bob.transport.held:
+            await read_a_little(bob)
+        await world.settle()
+        told = await bodies(bob)
+        assert [text for text in told if text != "at once"] == [*sent, "for him"] and "at once" in told
+        assert not await bodies(other)
+
+
 class StuckStore(SqliteStore):
     """A store that is slow to look for messages while it is told to, and takes others meanwhile."""
 

@@ -201,7 +201,7 @@ class Messages:
         kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
         if receiver is not None:
             if not receiver.takes_messages and kind in KEEPABLE:
-                return self._keep(to.bare, stanza)
+                return self._keep(to, stanza)
             receiver.send(stanza.raw)
             return Outcome.DELIVERED
         match self._action(to, live, kind):
@@ -210,7 +210,7 @@ class Messages:
             case Action.ALL if live is not None:
                 self._copy(tuple(s for s in live.available if s.priority >= 0), stanza.raw)
             case Action.STORE:
-                return self._keep(to.bare, stanza)
+                return self._keep(to, stanza)
             case Action.REFUSE:
                 raise unavailable()
             case _:
@@ -233,12 +233,13 @@ class Messages:
             for receiver in receivers:
                 receiver.send(data)
 
-    def _keep(self, account: str, stanza: Stanza) -> Outcome | Became:
+    def _keep(self, to: Jid, stanza: Stanza) -> Outcome | Became:
         """Offer a message for nobody to the plugins that keep such; durable when this is done (XEP-0160)."""
-        kept = begun(self._claimed(account, stanza))
+        kept = begun(self._claimed(to, stanza))
         return kept if isinstance(kept, Outcome | Later) else settled(kept)
 
-    async def _claimed(self, account: str, stanza: Stanza) -> Outcome | Later:
+    async def _claimed(self, to: Jid, stanza: Stanza) -> Outcome | Later:
+        account = to.bare
         exists = self._accounts.exists(account)
         if not (exists if isinstance(exists, bool) else await exists):
             raise unavailable()
@@ -251,8 +252,11 @@ class Messages:
             if isinstance(result, Later):
                 return result
             stanza = result
-        live = self._live.get(account)
         # Somebody came while we asked; or this is nothing to be kept, and is not to be held back either.
+        if (receiver := self._targets.get(to.full)) is not None:
+            receiver.send(stanza.raw)
+            return Outcome.DELIVERED
+        live = self._live.get(account)
         present = live.targets or [s for s in live.available if s.priority >= 0] if live is not None else ()
         if not present:
             raise unavailable()
