@@ -147,8 +147,8 @@ class Offline(Plugin):
         return insert_child(message.raw, "message", delay(account.rpartition("@")[2], self.now()))
 
     async def _is_due(self, account: str, to: str | None, queue: Queue) -> bool:
-        """Whether a message to that address is to be stored. If so, nobody flushes and how much is kept is known, as long as
-        who asks does not wait.
+        """Whether a message to that address is to be stored. If so, nobody flushes and how much is kept is
+        known, as long as who asks does not wait.
         """
         while True:
             exists = await self.server.account_exists(account)
