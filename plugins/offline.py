@@ -190,9 +190,15 @@ class Offline(Plugin):
         return {"account": account, "id": number, "stanza": stanza, "messages": messages, "bytes": size}
 
     def _written(self, queue: Queue, row: Mapping[str, Value]) -> Later | hooks.Drop:
-        """The write of a row, under way: those of one sender need not wait for each other."""
+        """The write of a row, under way: those of one sender need not wait for each other. It ends by itself,
+        and not when its sender's turn comes: others may wait for that.
+        """
         writing = begun(self._write(queue, row))
-        return writing if isinstance(writing, hooks.Drop) else Later(writing)
+        if isinstance(writing, hooks.Drop):
+            return writing
+        end: asyncio.Future[hooks.Drop] = asyncio.get_running_loop().create_future()
+        self.server.spawn(finish(writing, end))
+        return Later(end)
 
     async def _write(self, queue: Queue, row: Mapping[str, Value]) -> hooks.Drop:
         queue.writing += 1
@@ -302,6 +308,18 @@ class Offline(Plugin):
         if queue is None:
             queue = self._queues[account] = Queue()
         return queue
+
+
+async def finish(writing: Awaitable[hooks.Drop], end: asyncio.Future[hooks.Drop]) -> None:
+    """Await a write, and tell who waits for its end, if somebody does, what became of it."""
+    try:
+        kept = await writing
+    except Exception as error:  # noqa: BLE001 - it is told to the sender
+        if not end.done():
+            end.set_exception(error)
+    else:
+        if not end.done():
+            end.set_result(kept)
 
 
 def takes_messages(session: Session) -> bool:

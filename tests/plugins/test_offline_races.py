@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -350,3 +351,38 @@ async def test_nothing_piles_up_while_the_store_is_slow() -> None:
         await world.settle()
         received = await bodies(bob)
         assert received == [str(number) for number in range(len(received))] and len(received) == 300
+
+
+SLOW_WATCHER = """
+import asyncio
+from xmppd import hooks
+from xmppd.plugin import Plugin
+
+class Watcher(Plugin):
+    async def start(self):
+        self.go_on = asyncio.Event()
+
+    @hooks.message_routed
+    async def note(self, origin, message, account, outcome):
+        await self.go_on.wait()
+"""
+
+
+@pytest.mark.asyncio
+async def test_who_comes_waits_for_no_plugin_that_is_told_of_what_was_stored(
+    tmp_path: Path, store: Store
+) -> None:
+    (tmp_path / "watcher.py").write_text(SLOW_WATCHER)
+    async with World(plugins=("offline", "watcher"), plugin_folders=(tmp_path,), store=store) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        alice.write("".join(f"<message to='bob@localhost'><body>{n}</body></message>" for n in range(3)))
+        await asyncio.sleep(0.2)
+        bob.write("<presence/>")
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if bob.raw.count(b"<body>") == 3:
+                break
+        assert bob.raw.count(b"<body>") == 3
+        world.plugin("watcher").go_on.set()
+        await world.settle()
+        assert await bodies(bob) == ["0", "1", "2"]
