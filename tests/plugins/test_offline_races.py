@@ -302,11 +302,11 @@ async def test_what_is_for_a_slow_reader_goes_to_no_other_resource(kind: str) ->
         alice, bob = await world.login("alice"), await world.bind("bob")
         sent = [f"{number} {'x' * 3000}" for number in range(30)]
         await chat(alice, "bob@localhost", *sent)
+        other = await world.bind("bob")
         bob.stop_reading()
         bob.write("<presence/>")
         for _ in range(30):
             await asyncio.sleep(0)
-        other = await world.bind("bob")
         other.write("<presence/>")
         alice.write(f"<message to='{bob.jid}' type='{kind}'><body>for him</body></message>")
         hint = "<no-store xmlns='urn:xmpp:hints'/>"
