@@ -215,21 +215,29 @@ class Offline(Plugin):
     # delivering
 
     @hooks.session_available
-    def flush(self, session: Session) -> None:
+    def flush(self, session: Session) -> Awaitable[None] | None:
         """Nearly all who log in have nothing waiting, and so nothing to wait for. For the others a task of
-        the server does it, which a reload of this plugin does not end: their stanzas are read meanwhile.
+        the server does it, which a reload of this plugin does not end: their next stanza waits for the store,
+        and for no reader.
         """
-        if session not in self._waiting:
-            flushing = begun(self._flush(session))
-            if flushing is not None:
-                self.server.spawn(flushing)
+        if session in self._waiting:
+            return None
+        going_on: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        flushing = begun(self._flush(session, going_on))
+        if flushing is None:
+            return None
+        self.server.spawn(flushing)
+        return going_on
 
-    async def _flush(self, session: Session) -> None:
+    async def _flush(self, session: Session, going_on: asyncio.Future[None]) -> None:
         """Hand everything to the first resource that takes messages; another one that comes meanwhile is
-        given what is left, if the first one breaks off.
+        given what is left, if the first one breaks off. `going_on` is done when this is, or has to wait for
+        somebody who reads.
         """
         queue = self._queue(session.account)
-        if not queue.lock.locked():
+        if queue.lock.locked():
+            let_go(going_on)
+        else:
             session.take_messages(False)
         self._waiting.add(session)
         async with queue.lock:
@@ -237,11 +245,12 @@ class Offline(Plugin):
             session.take_messages(False)
             try:
                 async with queue.gate:
-                    await self._deliver(session, queue)
+                    await self._deliver(session, queue, going_on)
             finally:
                 session.take_messages(True)
+                let_go(going_on)
 
-    async def _deliver(self, session: Session, queue: Queue) -> None:
+    async def _deliver(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> None:
         """Give the client page after page, as it reads. What others send to it meanwhile is stored, and so
         comes after that (RFC 6120 10.1). Nothing is sent twice: where the clocks of an engine's nodes differ,
         a deletion may have no effect, and what is left by it comes again at the next login.
@@ -254,6 +263,7 @@ class Offline(Plugin):
                 break
             reading = session.give([row["stanza"] for row in page.rows])
             if reading is not None:
+                let_go(going_on)
                 await self._read(queue, reading)
             ids = [row["id"] for row in page.rows]
             if not await self._delete(session, queue, ids):
@@ -320,6 +330,12 @@ async def finish(writing: Awaitable[hooks.Drop], end: asyncio.Future[hooks.Drop]
     else:
         if not end.done():
             end.set_result(kept)
+
+
+def let_go(waiting: asyncio.Future[None]) -> None:
+    """Nobody waits for this any more; harmless if repeated."""
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def takes_messages(session: Session) -> bool:
