@@ -220,8 +220,8 @@ class Offline(Plugin):
         the server does it, which a reload of this plugin does not end: their next stanza waits for the store,
         and for no reader.
         """
-        if session in self._waiting:
-            return None
+        if session.is_anonymous or session in self._waiting:
+            return None  # nothing is ever kept for an account that is made up
         going_on: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         flushing = begun(self._flush(session, going_on))
         if flushing is None:
