@@ -601,12 +601,3 @@ def test_names_are_not_remembered_for_ever() -> None:
     finally:
         tracemalloc.stop()
     assert most < 5_000_000, most  # remembering them all takes 14 MB
-
-
-@pytest.mark.parametrize("reference", [b"&#10;", b"&#xA;"])
-@pytest.mark.parametrize("before", [b"", b"<x:y xmlns:x='urn:x'/>", b"<![CDATA[x]]>"])
-def test_an_end_of_line_in_a_namespace_is_refused(scan: Scan, before: bytes, reference: bytes) -> None:
-    """Parsers of clients that put one between namespace and name would read another element."""
-    for child in (b"<y xmlns='a%sb'/>", b"<p:y xmlns:p='a%sb'/>"):
-        whole = scan(PLAIN + b"<message>" + before + child % reference + b"</message>")
-        assert whole.error == "not-well-formed"
