@@ -29,6 +29,8 @@ from xmppd.plugin import (
 PAGE = 100
 SETTLED_SECONDS = 60.0
 """How far the clocks of two nodes may be apart, with the time that a write takes."""
+PATIENCE_SECONDS = 5.0
+"""How long what a client sends after its presence waits for the client to read what was kept for it."""
 COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
 Kept = Stanza | hooks.Drop | Later
@@ -217,8 +219,8 @@ class Offline(Plugin):
     @hooks.session_available
     def flush(self, session: Session) -> Awaitable[None] | None:
         """Nearly all who log in have nothing waiting, and so nothing to wait for. For the others a task of
-        the server does it, which a reload of this plugin does not end: their next stanza waits for the store,
-        and for no reader.
+        the server does it, which a reload of this plugin does not end: the answer to their next stanza comes
+        after all that was kept, unless they read too slowly for that.
         """
         if session.is_anonymous or session in self._waiting:
             return None  # nothing is ever kept for an account that is made up
@@ -231,8 +233,8 @@ class Offline(Plugin):
 
     async def _flush(self, session: Session, going_on: asyncio.Future[None]) -> None:
         """Hand everything to the first resource that takes messages; another one that comes meanwhile is
-        given what is left, if the first one breaks off. `going_on` is done when this is, or has to wait for
-        somebody who reads.
+        given what is left, if the first one breaks off. `going_on` is done when this is, or has to wait long
+        for somebody who reads.
         """
         queue = self._queue(session.account)
         if queue.lock.locked():
@@ -263,8 +265,7 @@ class Offline(Plugin):
                 break
             reading = session.give([row["stanza"] for row in page.rows])
             if reading is not None:
-                let_go(going_on)
-                await self._read(queue, reading)
+                await self._read(queue, reading, going_on)
             ids = [row["id"] for row in page.rows]
             if not await self._delete(session, queue, ids):
                 return
@@ -276,8 +277,9 @@ class Offline(Plugin):
         if (start is None and not page.rows) or not (await self.queue.scan(session.account, limit=1)).rows:
             queue.empty()
 
-    async def _read(self, queue: Queue, reading: Awaitable[None]) -> None:
-        """Wait for a client that reads slowly; others may write."""
+    async def _read(self, queue: Queue, reading: Awaitable[None], going_on: asyncio.Future[None]) -> None:
+        """Wait until a client has read; others may write, and it may itself when it takes long."""
+        asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
         queue.gate.release()
         try:
             await reading

@@ -1,6 +1,7 @@
 """Offline messages while their receiver comes, and while several nodes share a store."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,35 @@ async def test_who_reads_slowly_holds_up_no_other_resource() -> None:
         bob.transport.close()
         await world.settle()
         assert await bodies(other) == sent
+
+
+@pytest.mark.asyncio
+async def test_what_a_client_asks_is_answered_after_all_that_was_kept() -> None:
+    async with World(plugins=("offline", "ping")) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        sent = [f"{number} {'x' * 500}" for number in range(350)]
+        await chat(alice, "bob@localhost", *sent)
+        bob.write("<presence/><iq type='get' id='last' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>")
+        await world.settle()
+        before, pong, after = bob.raw.partition(b"id='last'")
+        assert pong
+        assert (before.count(b"</body>"), after.count(b"</body>")) == (350, 0)
+
+
+@pytest.mark.asyncio
+async def test_who_reads_slowly_is_heard_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await chat(alice, "bob@localhost", *(f"{number} {'x' * 3000}" for number in range(60)))
+        module = sys.modules[type(world.plugin("offline")).__module__]
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
+        bob.stop_reading()
+        bob.write(f"<presence/><message to='{alice.jid}' type='chat'><body>hello</body></message>")
+        async with asyncio.timeout(10):
+            while b"hello" not in alice.raw:
+                await read_a_little(bob)
+                await asyncio.sleep(0.05)
+        assert bob.raw.count(b"</body>") < 60
 
 
 @pytest.mark.asyncio
