@@ -419,6 +419,26 @@ async def test_silent_clients_get_white_space_a_ping_and_the_end() -> None:
 
 
 @pytest.mark.asyncio
+async def test_who_goes_on_reading_what_is_unsent_is_not_silent() -> None:
+    async with World(settings={"limits": {"write_buffer_soft": 4096}}) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        bob.stop_reading()
+        await alice.send(f"<message to='{bob.jid}'><body>{'x' * 9000}</body></message>")
+        for _ in range(8):
+            await alice.send(" ")
+            await world.advance(100)
+            held = bytes(bob.transport.held)
+            del bob.transport.held[:500]
+            bob._receive(held[:500])
+        await alice.send(" ")
+        assert not bob.closed and bob._wire.clogged
+        for _ in range(4):
+            await alice.send(" ")
+            await world.advance(100)
+        assert bob.closed
+
+
+@pytest.mark.asyncio
 async def test_too_many_strangers_are_turned_away() -> None:
     async with World(settings={"limits": {"connections_before_login": 2}}) as world:
         await world.connect().open(), await world.connect().open()

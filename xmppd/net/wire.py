@@ -48,16 +48,25 @@ class Unsent:
     __slots__ = ("_clogged", "_left")
 
     def __init__(self) -> None:
-        self._clogged: set[Wire] = set()
+        self._clogged: dict[Wire, int] = {}  # with what was unsent when they were looked at
         self._left = 0
 
     def add(self, wire: Wire) -> None:
         """A connection has become clogged."""
-        self._clogged.add(wire)
+        self._clogged[wire] = wire.unsent
 
     def remove(self, wire: Wire) -> None:
         """It has drained, or is gone."""
-        self._clogged.discard(wire)
+        self._clogged.pop(wire, None)
+
+    def look(self) -> None:
+        """Note who has taken something since the last look: nothing is read from a clogged peer, so that is
+        the sign of life it can give.
+        """
+        for wire, before in self._clogged.items():
+            self._clogged[wire] = unsent = wire.unsent
+            if unsent < before:
+                wire.took()
 
     def grow(self, size: int, together: int) -> None:
         """So much more is unsent."""
@@ -73,7 +82,7 @@ class Unsent:
             if total <= together:
                 break
             log.warning("greedy-client-cut-off", extra={"peer": wire.peer, "unsent": size})
-            self._clogged.discard(wire)
+            self.remove(wire)
             wire.cut()
             total -= size
         return together - total
@@ -168,8 +177,13 @@ class Wire(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.clogged = False
+        self.took()
         self._shared.unsent.remove(self)
         self.stream.drained()
+
+    def took(self) -> None:
+        """The peer has read something: it is alive."""
+        self.heard = self._shared.clock()
 
     def _let_others_read(self) -> None:
         """There may be more to read, but not now: uvloop would fill the buffer up to 32 times in one turn."""
