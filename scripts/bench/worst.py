@@ -100,30 +100,34 @@ async def costs(kind: Kind, watcher: Stream, port: int) -> tuple[float, float]:
 
 
 async def pour(kind: Kind, port: int) -> None:
-    """1 MB/s of it, for ever."""
+    """1 MB/s of it, until it is cancelled."""
     stream: Stream | None = None
     number = 0
     due = time.monotonic()
-    while True:
-        try:
-            if stream is None or stream.is_over:
-                stream = await ready(kind, port)
-                due = time.monotonic()
-            data = kind.input(number)
-            number += 1
-            stream.write(data)
-            await stream.drain()
-            if kind.leaves:
-                await stream.ping()
-                await stream.leave()
-            elif kind.before_login:
-                await stream.until(b">")
-                stream.cut()
-            stream._seen = stream._seen[-1000:]  # answers are not read otherwise
-            due = max(due + len(data) / RATE, time.monotonic() - 0.1)
-            await asyncio.sleep(due - time.monotonic())
-        except (ConnectionError, TimeoutError, Refused):
-            stream = None
+    try:
+        while True:
+            try:
+                if stream is None or stream.is_over:
+                    stream = await ready(kind, port)
+                    due = time.monotonic()
+                data = kind.input(number)
+                number += 1
+                stream.write(data)
+                await stream.drain()
+                if kind.leaves:
+                    await stream.ping()
+                    await stream.leave()
+                elif kind.before_login:
+                    await stream.until(b">")
+                    stream.cut()
+                stream._seen = stream._seen[-1000:]  # answers are not read otherwise
+                due = max(due + len(data) / RATE, time.monotonic() - 0.1)
+                await asyncio.sleep(due - time.monotonic())
+            except (ConnectionError, TimeoutError, Refused):
+                stream = None
+    finally:
+        if stream is not None:
+            stream.cut()
 
 
 async def canary(port: int, seconds: float) -> None:
@@ -150,6 +154,8 @@ async def pinged(kind: Kind | None, port: int, seconds: float) -> tuple[float, f
     said, _ = await process.communicate()
     if pouring:
         pouring.cancel()
+        await asyncio.wait([pouring])
+        await asyncio.sleep(0.5)  # what the server has read is dealt with
     p50, p99 = json.loads(said) if said else (float("inf"), float("inf"))
     return p50, p99
 

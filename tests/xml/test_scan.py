@@ -395,6 +395,7 @@ AT_THE_BOUND = {
             + b"</iq>"
         ),
     ),
+    "bytes of a tag": (Limits(tag_bytes=9000), lambda over: b"<iq a='" + b"x" * (8990 + over) + b"'/>"),
     "namespaces with a prefix": (
         Limits(expanded_bytes=10_000),
         lambda over: (

@@ -111,6 +111,9 @@ class Frame:
                 break
         if (end or len(buffer)) - self.start > limits.stanza_bytes:
             raise StreamError("policy-violation", "stanza too big")
+        is_in_tag = self._within is not None and self._within is not _IN_CDATA
+        if is_in_tag and len(buffer) - self._tag > limits.tag_bytes:
+            raise StreamError("policy-violation", "tag too long")
         return end
 
     def _look_in_text(self, buffer: bytes | bytearray, limits: Limits) -> int:
@@ -176,8 +179,12 @@ class Frame:
             if not names or names.pop() != ended:
                 raise StreamError("not-well-formed")
         else:
-            if len(names) >= limits.depth or len(name) > limits.name_bytes:
-                raise StreamError("policy-violation", "too deep, or a name too long")
+            if (
+                len(names) >= limits.depth
+                or len(name) > limits.name_bytes
+                or tag.end() - tag.start() > limits.tag_bytes
+            ):
+                raise StreamError("policy-violation", "too deep, or a name or tag too long")
             self._markup += len(name)
             if attributes:
                 self._take_attributes(attributes, limits)

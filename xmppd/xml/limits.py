@@ -16,7 +16,7 @@ class Limits:
     `depth` counts the first-level element as 1, `elements` counts it too. `attributes` and `namespaces`
     (declarations, at least 1) are per element. `name_bytes` bounds one name, of an element, attribute or
     namespace; it is checked in the header, and in elements with so many tags or attributes that a long one,
-    repeated, would be costly.
+    repeated, would be costly. `tag_bytes` bounds one tag, with its attributes.
 
     The rest bounds what one stanza costs, whatever it is made of. `pieces` counts elements, attributes and
     declarations (as `=` signs in short start tags), CDATA sections as four, and at a sixteenth the places
@@ -33,6 +33,7 @@ class Limits:
     elements: int = 2048
     pieces: int = 3072
     markup_bytes: int = 65_536
+    tag_bytes: int = 65_536
     expanded_bytes: int = 262_144
     header_bytes: int = 4096
     name_bytes: int = 512
@@ -52,7 +53,9 @@ class Limits:
     def __post_init__(self) -> None:
         third = self.pieces // 3  # for each of tags, attributes and text
         pairs, tags = min(self.attributes, third), min(2 * self.depth, self.elements, third)
-        counted = min(self.stanza_bytes, 4 * self.elements, self.markup_bytes, _TEXT_SHARE * third)
+        counted = min(
+            self.stanza_bytes, 4 * self.elements, self.markup_bytes, self.tag_bytes, _TEXT_SHARE * third
+        )
         simple = min(7 * self.depth, 5 * self.attributes, self.name_bytes, 4 * self.pieces, counted)
         harmless = min(5 * self.attributes, 5 * self.namespaces, self.name_bytes)
         object.__setattr__(self, "harmless_bytes", harmless)
