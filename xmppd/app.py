@@ -255,7 +255,7 @@ class App:
             self.accounts.on_changed.append(tier.cache.publish_account)
         self._mechanisms = mechanisms(config, self.accounts, self.hooks)
         self.rows = Rows()
-        tempo = Tempo(clock)
+        tempo = Tempo(clock, config.limits.loop_share)
         self.shared = Shared(wire_rules(config), tempo, self.reports)
         self.service = Service(
             service_rules(config),

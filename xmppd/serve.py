@@ -330,6 +330,7 @@ class Process:
         self.app.service.apply(service_rules(config))
         self.app.service.lang = config.server.language
         self.app.shared.rules = wire_rules(config)
+        self.app.shared.tempo.share = config.limits.loop_share
         self.app.cork.kept_bytes = config.limits.write_buffer_hard
         self.app.binding.rules = binding_rules(config)
         self.app.logins.brake.apply(brake_rules(config))

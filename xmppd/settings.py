@@ -324,6 +324,7 @@ class LimitsConfig(Section):
     write_buffer_soft: Size = 131_072
     write_buffer_hard: Annotated[Size, _not_below("write_buffer_soft"), ALWAYS] = 4_194_304
     unsent_bytes: Annotated[Size, _not_below("write_buffer_hard"), ALWAYS] = 268_435_456
+    loop_share: Annotated[float, Field(ge=0.01, le=1)] = 0.25
     stanza_rate: Annotated[float, Field(ge=0)] = 0.0
     stanza_burst: Size = 100
     presence_copy_rate: Annotated[float, Field(ge=0)] = 5_000.0

@@ -302,6 +302,7 @@ class World:
             "server": {"data_folder": self._folder.name},
             "auth": {"plain_without_tls": True, "iterations": 4096},
             "tls": {"required": False},
+            "limits": {"loop_share": 1.0},  # a rest is in real time
             "plugins": {"enabled": plugins, "folders": plugin_folders, "config": plugin_config or {}},
         }
         for section, values in (*self.common.items(), *(settings or {}).items()):

@@ -31,6 +31,8 @@ PORTS = range(17_900, 18_900, 2)
 REPEATS = 8
 RATE = 1_000_000
 MOST_MS = 5.0
+BEFORE = ("nice", "-n", "-10") if os.geteuid() == 0 else ()
+"""Who sends and the canary share a core: what is looked for is how long the server took."""
 WATCH = "<turns xmlns='urn:xmppd:bench:turns' on='{}'/>"
 
 
@@ -149,7 +151,7 @@ async def pinged(kind: Kind | None, port: int, seconds: float) -> tuple[float, f
     """The canary's p50 and p99 in ms beside this."""
     pouring = asyncio.create_task(pour(kind, port)) if kind else None
     await asyncio.sleep(0.2)
-    command = [sys.executable, __file__, "--canary", str(port), "--seconds", str(seconds)]
+    command = [*BEFORE, sys.executable, __file__, "--canary", str(port), "--seconds", str(seconds)]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     said, _ = await process.communicate()
     if pouring:

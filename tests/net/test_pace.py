@@ -7,7 +7,7 @@ import pytest
 
 from xmppd.core.reports import Reports
 from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, Slice, Tempo, TokenBucket, Turns, paced
-from xmppd.net.wire import MUCH, READ_SIZE, Shared, Wire, WireRules
+from xmppd.net.wire import LITTLE, MUCH, READ_SIZE, Shared, Wire, WireRules
 from xmppd.testing import MemoryTransport, World
 from xmppd.xml.scan import StreamClose
 from xmppd.xml.stanza import Stanza
@@ -22,9 +22,15 @@ def ticking(step):
     return lambda: next(ticks) * step
 
 
+def tempo(clock, share=1.0):
+    found = Tempo(clock, share)
+    found.slice = Slice(clock)
+    return found
+
+
 def test_a_slice_of_time_is_followed_by_a_pause_and_nothing_is_lost():
     events = [*map(stanza, range(40)), StreamClose()]
-    found = list(paced(events, None, Slice(ticking(SLICE_SECONDS / 8))))
+    found = list(paced(events, None, tempo(ticking(SLICE_SECONDS / 8))))
     pauses = [place for place, event in enumerate(found) if isinstance(event, Pause)]
     assert [event for event in found if not isinstance(event, Pause)] == events
     assert len(pauses) == 4
@@ -32,9 +38,17 @@ def test_a_slice_of_time_is_followed_by_a_pause_and_nothing_is_lost():
     assert {found[place].seconds for place in pauses} == {0.0}
 
 
+def test_who_was_at_work_rests_in_proportion():
+    events = [*map(stanza, range(40))]
+    found = paced(events, None, tempo(ticking(SLICE_SECONDS / 8), share=0.25))
+    rests = [event.seconds for event in found if isinstance(event, Pause)]
+    assert len(rests) == 4
+    assert all(3 * SLICE_SECONDS < seconds < 4.5 * SLICE_SECONDS for seconds in rests)
+
+
 def test_without_much_work_there_is_no_pause():
     events = [stanza(number) for number in range(1000)]
-    assert list(paced(events, None, Slice(lambda: 0.0))) == events
+    assert list(paced(events, None, tempo(lambda: 0.0))) == events
 
 
 @pytest.mark.asyncio
@@ -60,7 +74,7 @@ def test_a_bucket_pauses_before_each_stanza_that_is_too_early():
     now = [0.0]
     bucket = TokenBucket(10, 2, lambda: now[0])
     found = []
-    for event in paced([stanza(number) for number in range(4)], bucket, Slice(lambda: 0.0)):
+    for event in paced([stanza(number) for number in range(4)], bucket, tempo(lambda: 0.0)):
         found.append(event.seconds if isinstance(event, Pause) else event.id)
         if isinstance(event, Pause):
             now[0] += event.seconds
@@ -89,7 +103,7 @@ async def test_a_read_beyond_the_rate_waits():
 
 def test_no_pause_is_long():
     bucket = TokenBucket(0.01, 1, lambda: 0.0)
-    events = paced([stanza(0), stanza(1)], bucket, Slice(lambda: 0.0))
+    events = paced([stanza(0), stanza(1)], bucket, tempo(lambda: 0.0))
     next(events)
     assert next(events) == Pause(LONGEST_PAUSE)
 
@@ -187,6 +201,46 @@ async def test_after_a_large_read_others_read_first():
     await asyncio.sleep(0)
     assert transport.is_reading()
     assert ear.bytes == MUCH + READ_SIZE
+
+
+class Costly(Ear):
+    """A stream that takes its time over what it is told."""
+
+    is_busy = False
+
+    def __init__(self, costs):
+        self.costs, self.now = costs, 0.0
+        super().__init__(Shared(WireRules(), Tempo(lambda: self.now, 0.25), Reports(lambda: 0.0)))
+
+    def received(self, data):
+        super().received(data)
+        self.now += self.costs
+
+
+@pytest.mark.asyncio
+async def test_who_causes_much_work_is_read_after_a_rest_three_times_as_long():
+    ear = Costly(0.01)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    ear.wire.buffer_updated(LITTLE + 1)
+    for _ in range(3):
+        await asyncio.sleep(0)
+        ear.wire.regulate()
+        assert not ear.transport.is_reading()
+    async with asyncio.timeout(10):
+        while not ear.transport.is_reading():  # noqa: ASYNC110 - there is nothing to wait for
+            await asyncio.sleep(0.001)
+    assert loop.time() - began > 0.025
+
+
+@pytest.mark.asyncio
+async def test_small_pieces_of_work_add_up():
+    ear = Costly(0.0001)
+    for _ in range(3):
+        ear.wire.buffer_updated(LITTLE + 1)
+        assert ear.transport.is_reading()
+    ear.wire.buffer_updated(LITTLE + 1)
+    assert not ear.transport.is_reading()
 
 
 @pytest.mark.asyncio

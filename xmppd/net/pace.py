@@ -1,5 +1,6 @@
-"""How fast stanzas of one session are taken: a token bucket in front of the router (RFC 6120 13.12), and
-turns, so that one with much to say does not keep everybody else waiting.
+"""How fast stanzas of one session are taken: a token bucket in front of the router (RFC 6120 13.12), turns,
+and rests as long as the work that was caused, so that one with much to say does not keep everybody else
+waiting.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Slice:
     works beside another.
     """
 
-    __slots__ = ("_clock", "_end")
+    __slots__ = ("_began", "_clock")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -113,34 +114,43 @@ class Slice:
 
     def begin(self) -> None:
         """Somebody begins, or goes on after having waited."""
-        self._end = self._clock() + SLICE_SECONDS
+        self._began = self._clock()
 
-    def is_over(self) -> bool:
-        """Whether it is time to stop."""
-        return self._clock() > self._end
+    def spent(self) -> float:
+        """Seconds since then, when they are more than a slice; otherwise 0."""
+        seconds = self._clock() - self._began
+        return seconds if seconds > SLICE_SECONDS else 0.0
 
 
 class Tempo:
-    """What all connections of one loop share of time. `clock` gives seconds that never jump."""
+    """What all connections of one loop share of time. `clock` gives seconds that never jump, `share` is the
+    part of the loop's time that what one connection sends may take while it sends much; 1: all.
+    """
 
-    __slots__ = ("clock", "slice", "turns")
+    __slots__ = ("clock", "share", "slice", "turns")
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], share: float = 1.0) -> None:
         self.clock = clock
+        self.share = share
         self.turns = Turns()
         self.slice = Slice()
 
+    def rest(self, worked: float) -> float:
+        """Seconds of rest after so many of work, for a connection that is to have no more than its share."""
+        return min(worked / self.share - worked, LONGEST_PAUSE)
 
-def paced(events: Iterable[Event], bucket: TokenBucket | None, slice: Slice) -> Iterator[Event | Pause]:
+
+def paced(events: Iterable[Event], bucket: TokenBucket | None, tempo: Tempo) -> Iterator[Event | Pause]:
     """The same events, with a Pause where a slice of time is over, and before each stanza that is too early
     by the bucket, if there is one; none is ever dropped.
 
     Who meets a Pause asks for the next event after that time, and feeds nothing until all events are taken.
     """
+    slice = tempo.slice
     slice.begin()
     for event in events:
-        if slice.is_over():
-            yield Pause(0.0)
+        if spent := slice.spent():
+            yield Pause(tempo.rest(spent))
             slice.begin()
         if bucket is not None and isinstance(event, Stanza):
             while seconds := bucket.take():

@@ -25,8 +25,15 @@ log = logging.getLogger(__name__)
 READ_SIZE = 8192
 """Bytes of one read. It is scanned in one piece, so this bounds how long others wait for it."""
 
+LITTLE = 512
+"""Bytes of a read of which nobody looks how long they took: they cost little, and there are many such."""
+
 MUCH = 4096
 """Bytes of a read after which a connection does not read again before it is its turn among all such."""
+
+
+REST_SECONDS = 0.001
+"""A rest that is shorter is added to the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,8 @@ class Wire(asyncio.BufferedProtocol):
     """The link of TCP, with or without TLS. `stream` is to be set before the connection is made."""
 
     __slots__ = (
+        "_is_resting",
+        "_rest",
         "_shared",
         "_starttls",
         "_tls",
@@ -125,6 +134,8 @@ class Wire(asyncio.BufferedProtocol):
         self._shared = shared
         self._starttls = starttls
         self._tls: TlsLayer | None = None
+        self._rest = 0.0
+        self._is_resting = False
         self.transport: asyncio.Transport | None = None
         self.stream: Carried
         self.peer = ""
@@ -146,7 +157,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         shared = self._shared
-        self.heard = shared.clock()
+        self.heard = began = shared.clock()
         if self.ending_since is not None:
             return
         data = shared.view[:nbytes].tobytes()
@@ -154,8 +165,8 @@ class Wire(asyncio.BufferedProtocol):
             data = self._decrypt(data)
         if data:
             self.stream.received(data)
-        if nbytes > MUCH:
-            self._let_others_read()
+        if nbytes > LITTLE:
+            self._let_others_work(nbytes, shared.clock() - began)
         if self._tls is not None and self._tls.is_over:
             self.regulate()
 
@@ -185,12 +196,28 @@ class Wire(asyncio.BufferedProtocol):
         """The peer has read something: it is alive."""
         self.heard = self._shared.clock()
 
-    def _let_others_read(self) -> None:
-        """There may be more to read, but not now: uvloop would fill the buffer up to 32 times in one turn."""
-        transport = self.transport
-        if transport is not None and self.ending_since is None and not transport.is_closing():
+    def _let_others_work(self, nbytes: int, worked: float) -> None:
+        """There may be more to read, but not now: who causes much work rests, so that it has no more than its
+        share of the loop; who only reads much waits for its turn, for uvloop would fill the buffer up to 32
+        times in one of the loop's.
+        """
+        transport, tempo = self.transport, self._shared.tempo
+        if transport is None or self.ending_since is not None or transport.is_closing():
+            return
+        self._rest += tempo.rest(worked)
+        if self._rest > REST_SECONDS:
+            self._is_resting = True
+            asyncio.get_running_loop().call_later(self._rest, self._go_on)
+            self._rest = 0.0
             transport.pause_reading()
-            self._shared.tempo.turns.call(self.regulate)
+        elif nbytes > MUCH:
+            transport.pause_reading()
+            tempo.turns.call(self.regulate)
+
+    def _go_on(self) -> None:
+        """The rest is over."""
+        self._is_resting = False
+        self.regulate()
 
     # what the stream calls (see `Link`)
 
@@ -202,7 +229,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._tls is not None and self._tls.is_over and not self.stream.is_busy:
             self._hang_up()
             return
-        may_read = not self.clogged and not self.stream.is_busy
+        may_read = not self.clogged and not self._is_resting and not self.stream.is_busy
         if may_read and not transport.is_reading():
             transport.resume_reading()
         elif not may_read and transport.is_reading():

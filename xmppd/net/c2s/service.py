@@ -197,7 +197,7 @@ class Service:
         slice.begin()
         for connection in list(self.connections):
             work(connection)
-            if slice.is_over():
+            if slice.spent():
                 await breathe()
                 slice.begin()
 

@@ -151,7 +151,7 @@ class Stream:
             events = self.framing.feed(data)
             count, bucket = len(events), self._bucket
             is_free = count <= FEW and (bucket is None or bucket.take_all(count))
-            self._run(iter(events) if is_free else paced(events, bucket, self._service.tempo.slice))
+            self._run(iter(events) if is_free else paced(events, bucket, self._service.tempo))
 
     def drained(self) -> None:
         """See `Carried.drained`."""
