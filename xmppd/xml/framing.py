@@ -18,6 +18,7 @@ START = rb"<(%b)(%b)%b*+(/?)>" % (NAME, ATTRIBUTES, SPACE)
 
 _TAG = re.compile(rb"%b|</(%b)%b*+>" % (START, NAME, SPACE))
 _ATTRIBUTE = re.compile(rb"(%b)%b*+=%b*+(?:\"([^\"]*+)\"|'([^']*+)')" % (NAME, SPACE, SPACE))
+_PLAIN_TAG = re.compile(rb"<(?:([A-Za-z_][\w.-]*+)(/?)|/([A-Za-z_][\w.-]*+))>[^<]*+")
 CDATA = b"<![CDATA["
 CDATA_END = b"]]>"
 
@@ -123,6 +124,8 @@ class Frame:
             self._seek = len(buffer)
             return -1
         self._tag = self._seek = at
+        if self._names and self._skim(buffer, limits):
+            return 0
         tag = _TAG.match(buffer, at)
         if tag:
             return self._take(tag, limits)
@@ -141,6 +144,37 @@ class Frame:
         self._values = 0
         self._seek = at + 1
         return 0
+
+    def _skim(self, buffer: bytes | bytearray, limits: Limits) -> bool:
+        """Take the tags without attributes that follow each other here, with the text behind them, up to one
+        that ends the element or exceeds a bound: that is for `_take`. Whether there were any.
+        """
+        match, names = _PLAIN_TAG.match, self._names
+        pieces, depth, longest_name = self._elements + self._attributes, limits.depth, limits.name_bytes
+        left = min(limits.elements - self._elements, limits.pieces - pieces)
+        if self._longest:
+            left = min(left, limits.expanded_bytes // self._longest - pieces)
+        room, markup, seek = left, 0, self._seek
+        while (tag := match(buffer, seek)) is not None:
+            name, empty, ended = tag.groups()
+            if ended is not None:
+                if len(names) == 1 or names[-1] != ended:
+                    break
+                names.pop()
+            elif left <= 0 or len(names) >= depth or len(name) > longest_name:
+                break
+            else:
+                left -= 1
+                markup += len(name)
+                if not empty:
+                    names.append(name)
+            seek = tag.end()
+        is_on = seek > self._seek
+        self._elements += room - left
+        self._markup += markup
+        self._seek = seek
+        self._check(limits)
+        return is_on
 
     def _look_on(self, buffer: bytes | bytearray, limits: Limits) -> int:
         """Look for what ends the tag, quotes or CDATA section we are in; -1: more bytes are needed."""
@@ -213,6 +247,9 @@ class Frame:
     def _count(self, limits: Limits) -> None:
         """One more element or CDATA section; StreamError when the whole would cost too much."""
         self._elements += 1
+        self._check(limits)
+
+    def _check(self, limits: Limits) -> None:
         pieces = self._elements + self._attributes
         if (
             self._elements > limits.elements
