@@ -244,6 +244,15 @@ async def test_small_pieces_of_work_add_up():
 
 
 @pytest.mark.asyncio
+async def test_who_lets_time_pass_between_pieces_of_work_does_not_rest():
+    ear = Costly(0.0003)
+    for _ in range(20):
+        ear.wire.buffer_updated(LITTLE + 1)
+        assert ear.transport.is_reading()
+        ear.now += 0.001
+
+
+@pytest.mark.asyncio
 async def test_of_many_with_much_to_say_one_reads_in_each_turn():
     shared = Shared(WireRules(), Tempo(lambda: 0.0), Reports(lambda: 0.0))
     ears = [Ear(shared) for _ in range(3)]

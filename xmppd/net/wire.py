@@ -16,7 +16,7 @@ from typing import cast
 
 from xmppd.core.reports import Reports
 from xmppd.net.certificates import Certificates
-from xmppd.net.pace import Tempo
+from xmppd.net.pace import LONGEST_PAUSE, Tempo
 from xmppd.net.tls import TlsLayer
 from xmppd.stream.link import Carried
 
@@ -33,7 +33,7 @@ MUCH = 4096
 
 
 REST_SECONDS = 0.001
-"""A rest that is shorter is added to the next one."""
+"""Who has more than so much before him of what he has to pay in time rests until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Wire(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_is_resting",
-        "_rest",
+        "_paid_until",
         "_shared",
         "_starttls",
         "_tls",
@@ -134,7 +134,7 @@ class Wire(asyncio.BufferedProtocol):
         self._shared = shared
         self._starttls = starttls
         self._tls: TlsLayer | None = None
-        self._rest = 0.0
+        self._paid_until = 0.0
         self._is_resting = False
         self.transport: asyncio.Transport | None = None
         self.stream: Carried
@@ -166,7 +166,7 @@ class Wire(asyncio.BufferedProtocol):
         if data:
             self.stream.received(data)
         if nbytes > LITTLE:
-            self._let_others_work(nbytes, shared.clock() - began)
+            self._let_others_work(nbytes, began, shared.clock())
         if self._tls is not None and self._tls.is_over:
             self.regulate()
 
@@ -196,7 +196,7 @@ class Wire(asyncio.BufferedProtocol):
         """The peer has read something: it is alive."""
         self.heard = self._shared.clock()
 
-    def _let_others_work(self, nbytes: int, worked: float) -> None:
+    def _let_others_work(self, nbytes: int, began: float, now: float) -> None:
         """There may be more to read, but not now: who causes much work rests, so that it has no more than its
         share of the loop; who only reads much waits for its turn, for uvloop would fill the buffer up to 32
         times in one of the loop's.
@@ -204,11 +204,11 @@ class Wire(asyncio.BufferedProtocol):
         transport, tempo = self.transport, self._shared.tempo
         if transport is None or self.ending_since is not None or transport.is_closing():
             return
-        self._rest += tempo.rest(worked)
-        if self._rest > REST_SECONDS:
+        self._paid_until = max(self._paid_until, began) + (now - began) / tempo.share
+        rest = self._paid_until - now
+        if rest > REST_SECONDS:
             self._is_resting = True
-            asyncio.get_running_loop().call_later(self._rest, self._go_on)
-            self._rest = 0.0
+            asyncio.get_running_loop().call_later(min(rest, LONGEST_PAUSE), self._go_on)
             transport.pause_reading()
         elif nbytes > MUCH:
             transport.pause_reading()
