@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
 
 from xmppd.core.accounts import Accounts
@@ -163,13 +163,23 @@ class Server:
         """Let in a client that a row of a plugin's proved to be `identity`, by whatever way it calls
         `mechanism`; then hand the login to `stream.authenticated`. SaslError when it may not come in.
         """
-        link = stream.link
-        channel = Channel(stream.domain, link.secure, link.channel_bindings(), peer=link.peer)
         try:
-            return await self._logins.let_in(channel, identity, mechanism, stream.mark)
+            return await self._logins.let_in(_channel_of(stream), identity, mechanism, stream.mark)
         except SaslError:
             stream.mark = self._logins.mark()  # the next proof begins now
             raise
+
+    async def refuse_login(
+        self, stream: Negotiable, local: str, mechanism: str, condition: str = "not-authorized"
+    ) -> NoReturn:
+        """Say that a client did not prove to be `local` ("": nobody known), by whatever way a plugin's row
+        calls `mechanism`. Who guesses waits in here, as after SASL; the SaslError that it raises is what to
+        tell the client then.
+        """
+        try:
+            await self._logins.turn_away(_channel_of(stream), local, mechanism, SaslError(condition))
+        finally:
+            stream.mark = self._logins.mark()  # the next proof begins now
 
     def set_expiry(self, session: Session, expires: float | None) -> None:
         """When the time of the session's login is over, in seconds since the epoch; None: never."""
@@ -202,3 +212,9 @@ class Server:
         With the `session` that asked for it the account must be the one that it logged in to.
         """
         return self.accounts.hold(account, None if session is None else session.login)
+
+
+def _channel_of(stream: Negotiable) -> Channel:
+    """What the gate is told of the stream of who logs in."""
+    link = stream.link
+    return Channel(stream.domain, link.secure, link.channel_bindings(), peer=link.peer)

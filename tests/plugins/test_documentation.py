@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 10
+    assert GUIDE.count("```python") == len(EXAMPLES) == 11
 
 
 def test_the_guide_tells_all_that_there_is() -> None:
@@ -83,6 +83,13 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
             client = world.connect()
             await client.open()
             assert (await client.authenticate("zoe", ticket)).tag.endswith(expected)
+        await world.app.commands.call("pins give", {"name": "carol", "pin": "4711"})
+        client = world.connect()
+        await client.open()
+        for pin, answer in (("4712", "refused"), ("4711", "welcome")):
+            await client.send(f"<login xmlns='urn:xmppd:pins:0' name='carol'>{pin}</login>")
+            assert (await client.receive()).tag == f"{{urn:xmppd:pins:0}}{answer}"
+        assert world.app.reports.counts["login-failed"] == 2, "the ticket and the number"
         await alice.send("<presence to='any@echo.localhost'/>")
         await alice.expect(f"<presence from='any@echo.localhost' to='{alice.jid}'/>")
         items = await alice.ask("get", f"<query xmlns='{ns.DISCO_ITEMS}'/>", to="localhost")

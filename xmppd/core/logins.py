@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.brake import Brake
@@ -97,6 +97,15 @@ class Logins:
         if (waiting := self.passed(attempt)) is not None:
             await waiting
         return login
+
+    async def turn_away(self, channel: Channel, local: str, mechanism: str, error: SaslError) -> NoReturn:
+        """The end of such a login whose proof did not hold: raises `error` when the client may be told, or
+        another SaslError to tell instead. `local` is who the client claimed to be, "" for nobody known.
+        """
+        attempt = Attempt(mechanism, channel, self.mark(), claimed(local, channel.domain))
+        if (waiting := self.failed(attempt, error)) is not None:
+            await waiting
+        raise error
 
     def _current(self, account: str) -> Credentials | Awaitable[Credentials | None] | None:
         """The credentials on file, as they are when this is done."""
@@ -255,6 +264,14 @@ def account_of(local: str, domain: str) -> str:
     if not jid.local:
         raise SaslError("not-authorized")
     return jid.bare
+
+
+def claimed(local: str, domain: str) -> str:
+    """The account that somebody claims to be, "" where that can be none's."""
+    try:
+        return account_of(local, domain)
+    except SaslError:
+        return ""
 
 
 def login_of(attempt: Attempt, identity: Identity, tenure: Tenure | None) -> Login:
