@@ -206,6 +206,75 @@ async def test_nobody_writes_lines_of_his_own(lines: Any, format: str) -> None:
         assert "192.0.2.66 mechanism" not in text
 
 
+def auth(mechanism: str, text: str) -> str:
+    return f"<auth xmlns='{ns.SASL}' mechanism='{mechanism}'>{text}</auth>"
+
+
+REFUSED = {
+    "an unknown mechanism": (auth("SECRET-7", "c2VjcmV0"), "invalid-mechanism"),
+    "one that needs TLS": (auth("PLAIN", "AGFsaWNlAHNlY3JldA=="), "encryption-required"),
+    "no base64": (auth("SCRAM-SHA-1", "secret!"), "incorrect-encoding"),
+    "no exchange": (f"<response xmlns='{ns.SASL}'>c2VjcmV0</response>", "malformed-request"),
+    "no base64 in an exchange": (
+        auth("SCRAM-SHA-1", "") + f"<response xmlns='{ns.SASL}'>secret!</response>",
+        "incorrect-encoding",
+    ),
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("format", ["text", "json"])
+@pytest.mark.parametrize(("said", "reason"), REFUSED.values(), ids=REFUSED)
+async def test_a_refusal_before_any_proof_is_told_and_is_no_guess(
+    lines: Any, format: str, said: str, reason: str
+) -> None:
+    async with World(settings={"auth": {"plain_without_tls": False}}) as world:
+        pauses, stream = Pauses(world), lines(format)
+        for _ in range(25):
+            client = world.connect(GUESSER)
+            await client.open()
+            await client.send(said)
+            await client.drop()
+        text = stream.getvalue()
+        told = [line for line in text.splitlines() if "login-refused" in line]
+        assert len(told) == 20, "so many lines a minute"
+        assert all(GUESSER in line and reason in line for line in told)
+        assert world.app.reports.counts["login-refused"] == 25
+        assert world.app.reports.counts["login-failed"] == 0
+        assert not re.search("secret|c2VjcmV0|AGFsaWNl", text, re.IGNORECASE)
+        assert failures(text) == pauses == []
+
+
+@pytest.mark.asyncio
+async def test_what_is_refused_where_tls_is_demanded_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with World(settings={"tls": {"required": True}}) as world:
+        client = world.connect(GUESSER)
+        await client.open()
+        await client.send(auth("SCRAM-SHA-1", ""))
+        await client.send(f"<abort xmlns='{ns.SASL}'/>")
+        told = [vars(record) for record in caplog.records if record.msg == "login-refused"]
+        assert [(line["peer"], line["reason"]) for line in told] == [
+            (GUESSER, "encryption-required"),
+            (GUESSER, "malformed-request"),
+        ]
+
+
+@pytest.mark.asyncio
+async def test_who_is_put_off_with_the_right_password_is_told(lines: Any) -> None:
+    async with World() as world:
+        for _ in range(9):
+            world.app.logins.brake.failed(GUESSER, "alice@localhost")
+        for _ in range(3):
+            world.app.logins.brake.wait(GUESSER, "alice@localhost")
+        Pauses(world)
+        stream = lines("text")
+        assert await attempt(world, GUESSER, password="secret") == "temporary-auth-failure"
+        text = stream.getvalue()
+        assert f"login-refused peer={GUESSER} jid=alice@localhost reason=temporary-auth-failure" in text
+        assert failures(text) == []
+
+
 @pytest.mark.asyncio
 async def test_what_else_operators_are_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")

@@ -163,6 +163,10 @@ class Logins:
 
     # how it came out
 
+    def refused(self, channel: Channel, error: SaslError) -> None:
+        """Tell operators; nobody has guessed anything."""
+        self.reports.tell("login-refused", channel.peer, reason=error.condition)
+
     def failed(self, attempt: Attempt, error: SaslError) -> Awaitable[None] | None:
         """Tell operators and plugins, and have who guesses wait."""
         peer, account = attempt.channel.peer, attempt.account
@@ -186,7 +190,11 @@ class Logins:
         return None
 
     async def _pass_later(self, peer: str, account: str, seconds: float) -> None:
-        await self._hold_back(seconds, None)
+        try:
+            await self._hold_back(seconds, None)
+        except SaslError as error:
+            self.reports.tell("login-refused", peer, jid=account, reason=error.condition)
+            raise
         self.brake.succeeded(peer, account)
 
     async def _hold_back(self, seconds: float, telling: Awaitable[None] | None) -> None:

@@ -157,6 +157,9 @@ class Gate(Protocol):
     def admit(self, attempt: Attempt, identity: Identity) -> Login | Awaitable[Login]:
         """Let the identity in; SaslError when its account is not any more what it was."""
 
+    def refused(self, channel: Channel, error: SaslError) -> None:
+        """What a client is told before any mechanism has looked at what it sent."""
+
     def failed(self, attempt: Attempt, error: SaslError) -> Awaitable[None] | None:
         """It came to nothing; what to wait for before the client is told. It raises the error to tell."""
 
@@ -202,8 +205,12 @@ class Authenticator:
 
     def start(self, name: str, payload: str = "") -> Step | Awaitable[Step]:
         """Begin an attempt: attribute and text of `<auth/>`. "" is no initial response, "=" an empty one."""
-        mechanism = self._choose(name)
-        initial = decode(payload)
+        try:
+            mechanism = self._choose(name)
+            initial = decode(payload)
+        except SaslError as error:
+            self._gate.refused(self.channel, error)
+            raise
         self._attempt = Attempt(name, self.channel, self._gate.mark())
         exchange = mechanism.start(self.channel)
         if payload == "":
@@ -214,10 +221,15 @@ class Authenticator:
     def respond(self, payload: str) -> Step | Awaitable[Step]:
         """Go on with the text of a `<response/>`. While a step is awaited there is nothing to respond to."""
         exchange, self._exchange = self._exchange, None
-        if exchange is None:
-            self.attempts -= 1
-            raise SaslError("malformed-request", "no authentication is going on")
-        return self._advance(exchange, decode(payload))
+        try:
+            if exchange is None:
+                self.attempts -= 1
+                raise SaslError("malformed-request", "no authentication is going on")
+            data = decode(payload)
+        except SaslError as error:
+            self._gate.refused(self.channel, error)
+            raise
+        return self._advance(exchange, data)
 
     def abort(self) -> SaslError:
         """Give up the attempt, as the client asked (RFC 6120 6.4.4); what to answer."""

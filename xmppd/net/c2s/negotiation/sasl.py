@@ -40,7 +40,7 @@ class Sasl:
     def begin(self, stream: Negotiable, stanza: Stanza) -> Waiting:
         """RFC 6120 6.4.2; an exchange that goes on is given up for it."""
         if stream.is_exposed:
-            self._refuse(stream, SaslError("encryption-required"))
+            self._refuse_at_once(stream, SaslError("encryption-required"))
             return None
         name, text = stanza.attrs.get("mechanism", ""), stanza.text
         return self._take(stream, lambda: authenticator_of(stream).start(name, text))
@@ -59,7 +59,8 @@ class Sasl:
     @negotiates(Phase.LOGIN, RESPONSE, ABORT, exposed=True)
     def out_of_place(self, stream: Negotiable, stanza: Stanza) -> None:
         """What belongs to an exchange while there is none."""
-        self._refuse(stream, SaslError("malformed-request", "There is no exchange to go on with."))
+        error = SaslError("malformed-request", "There is no exchange to go on with.")
+        self._refuse_at_once(stream, error)
 
     def _take(self, stream: Negotiable, step: Callable[[], Step | Awaitable[Step]]) -> Waiting:
         try:
@@ -88,6 +89,12 @@ class Sasl:
             stream.write(build.sasl("success", step.payload))
             stream.authenticated(login)
             stream.reopen()
+
+    def _refuse_at_once(self, stream: Negotiable, error: SaslError) -> None:
+        """The same for what no `Authenticator` was asked."""
+        link = stream.link
+        self._gate.refused(Channel(stream.domain, link.secure, peer=link.peer), error)
+        self._refuse(stream, error)
 
     def _refuse(self, stream: Negotiable, error: SaslError) -> None:
         """Say why, and end the stream when it was one try too many (RFC 6120 6.4.5)."""
