@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
+from xml.etree.ElementTree import Element
 
 from pydantic import AfterValidator
 
@@ -34,7 +35,7 @@ from xmppd.plugin import (
 )
 
 CROWD = 200
-"""How many sessions are served before others get their turn."""
+"""How many sessions are shown the message of the day before others get their turn."""
 
 SUBJECT, BODY = f"{{{ns.CLIENT}}}subject", f"{{{ns.CLIENT}}}body"
 NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -129,13 +130,13 @@ class Announce(Plugin):
     # what is done
 
     async def _announce(self, subject: str, body: str) -> int:
-        notice = self._notice("", subject, body)
-        sessions = self._listeners()
-        for crowd in crowds(sessions):
-            for session in crowd:
-                notice.show(session)
-            await asyncio.sleep(0)
-        return len(sessions)
+        accounts: dict[str, dict[str, None]] = {domain: {} for domain in self.server.domains}
+        for session in self._listeners():
+            accounts[session.account.rpartition("@")[2]][session.account] = None
+        copies = 0
+        for domain, listeners in accounts.items():
+            copies += await self.server.send_many(listeners, headline(domain, subject, body))
+        return copies
 
     async def _set_motd(self, subject: str, body: str) -> None:
         await self._update_motd(subject, body)
@@ -185,12 +186,9 @@ class Announce(Plugin):
         return [session for session in self.server.online() if takes_messages(session)]
 
     def _notice(self, id: str, subject: str, body: str) -> Notice:
-        parts = [element(SUBJECT, None, subject)] if subject else []
         copies = {}
         for domain in self.server.domains:
-            attrs = {"type": "headline", "from": domain}
-            tree = element(f"{{{ns.CLIENT}}}message", attrs, *parts, element(BODY, None, body))
-            head, bracket, rest = serialize(tree).partition(b">")
+            head, bracket, rest = serialize(headline(domain, subject, body)).partition(b">")
             copies[domain] = head, bracket + rest
         return Notice(id, copies)
 
@@ -198,6 +196,13 @@ class Announce(Plugin):
 def takes_messages(session: Session) -> bool:
     """Whether it is available, and not by a negative priority out of the way (RFC 6121 4.7.2.3)."""
     return session.presence is not None and session.priority >= 0
+
+
+def headline(domain: str, subject: str, body: str) -> Element:
+    """What a domain says to its own."""
+    parts = [element(SUBJECT, None, subject)] if subject else []
+    attrs = {"type": "headline", "from": domain}
+    return element(f"{{{ns.CLIENT}}}message", attrs, *parts, element(BODY, None, body))
 
 
 def crowds(sessions: list[Session]) -> Iterable[list[Session]]:

@@ -6,6 +6,7 @@ import pytest
 from stores import new_store
 
 from xmppd import ns
+from xmppd.core.sessions import Session
 from xmppd.errors import CommandError, ConfigError
 from xmppd.testing import Client, World, refusal
 
@@ -44,6 +45,40 @@ async def test_a_command_reaches_everybody_online() -> None:
             await client.expect_nothing()
         await hidden.expect_nothing()
         await bot.expect_nothing()  # it takes no messages (RFC 6121 4.7.2.3)
+
+
+@pytest.mark.asyncio
+async def test_what_is_for_one_goes_before_an_announcement_to_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(plugins=("announce",)) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        urgent: list[str] = []
+        monkeypatch.setattr(Session, "send", lambda session, data: urgent.append(session.full))
+        assert await world.app.commands.call("announce send", {"text": "tea"}) == {"sent": 2}
+        assert urgent == []
+        for client in (alice, bob):
+            await client.expect(notice("tea", client.bare))
+
+
+@pytest.mark.asyncio
+async def test_plugins_have_their_part_in_an_announcement(tmp_path: Path) -> None:
+    (tmp_path / "sieve.py").write_text(
+        "from xmppd import hooks\n"
+        "from xmppd.plugin import Plugin, StanzaError\n\n"
+        "class Sieve(Plugin):\n"
+        "    @hooks.message_for\n"
+        "    def sift(self, account, message):\n"
+        "        if account.startswith('bob@'):\n"
+        "            raise StanzaError('not-acceptable')\n"
+        "        return message\n"
+    )
+    folders = {"plugins": {"folders": [str(tmp_path)]}}
+    async with World(plugins=("announce", "sieve"), settings=folders) as world:
+        alice, bob, second = await world.login("alice"), await world.login("bob"), await world.login("alice")
+        await alice.receive_all()
+        assert await world.app.commands.call("announce send", {"text": "tea"}) == {"sent": 2}
+        for client in (alice, second):
+            await client.expect(notice("tea", client.bare))
+        await bob.expect_nothing()
 
 
 @pytest.mark.asyncio
