@@ -136,7 +136,9 @@ class Contacts:
         whole roster.
 
         The resource is interested only from now on: a push before the result would give the client a version
-        whose older changes it does not have yet.
+        whose older changes it does not have yet. For the same reason the pushes are no burst
+        (`Session.give`), which one for a later change would overtake. They are no longer than the whole
+        roster would be.
         """
         live = session.live
         for _ in range(_LOOKS):
