@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.admin.test_cli import Terminal
+from tests.admin.conftest import Terminal
 from xmppd.admin import cli
 from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.pages import Pages, page

@@ -207,6 +207,21 @@ async def read_a_little(client: Client) -> None:
     assert len(client.transport.held) < LIMITS["write_buffer_hard"]
 
 
+async def one_slow_reader_of_two(world: World, sent: list[str]) -> tuple[Client, Client, Client]:
+    """Alice; bob, who reads nothing of what was kept for him; and a resource of his that came then."""
+    alice, bob = await world.login("alice"), await world.bind("bob")
+    await chat(alice, "bob@localhost", *sent)
+    other = await world.bind("bob")
+    bob.stop_reading()
+    bob.write("<presence/>")
+    await available(bob)
+    for _ in range(30):
+        await asyncio.sleep(0)
+    other.write("<presence/>")
+    await available(other)
+    return alice, bob, other
+
+
 @pytest.mark.asyncio
 async def test_who_reads_slowly_is_not_cut_off_by_what_waited_nor_by_what_comes() -> None:
     async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
@@ -264,17 +279,8 @@ async def test_what_is_not_kept_comes_at_once_to_who_is_given_stored_messages() 
 @pytest.mark.asyncio
 async def test_what_a_slow_reader_did_not_take_is_given_to_another_resource() -> None:
     async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
-        alice, bob = await world.login("alice"), await world.bind("bob")
         sent = [f"{number} {'x' * 3000}" for number in range(30)]
-        await chat(alice, "bob@localhost", *sent)
-        other = await world.bind("bob")
-        bob.stop_reading()
-        bob.write("<presence/>")
-        await available(bob)
-        for _ in range(30):
-            await asyncio.sleep(0)
-        other.write("<presence/>")
-        await available(other)
+        alice, bob, other = await one_slow_reader_of_two(world, sent)
         for _ in range(30):
             await asyncio.sleep(0)
         alice.write("<message to='bob@localhost' type='chat'><body>live</body></message>")
@@ -341,17 +347,8 @@ async def test_who_reads_slowly_is_heard_all_the_same(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("kind", ["chat", "normal"])
 async def test_what_is_for_a_slow_reader_goes_to_no_other_resource(kind: str) -> None:
     async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
-        alice, bob = await world.login("alice"), await world.bind("bob")
         sent = [f"{number} {'x' * 3000}" for number in range(30)]
-        await chat(alice, "bob@localhost", *sent)
-        other = await world.bind("bob")
-        bob.stop_reading()
-        bob.write("<presence/>")
-        await available(bob)
-        for _ in range(30):
-            await asyncio.sleep(0)
-        other.write("<presence/>")
-        await available(other)
+        alice, bob, other = await one_slow_reader_of_two(world, sent)
         alice.write(f"<message to='{bob.jid}' type='{kind}'><body>for him</body></message>")
         hint = "<no-store xmlns='urn:xmpp:hints'/>"
         alice.write(f"<message to='{bob.jid}' type='{kind}'><body>at once</body>{hint}</message>")
