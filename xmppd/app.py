@@ -271,7 +271,7 @@ class App:
             reports=self.reports,
             spawn=self.jobs.spawn,
         )
-        self.service.looks += [self.shared.unsent.look, self.expiry.look]
+        self.service.looks += [self.shared.unsent.look, self.expiry.look, self.elsewhere.delete_late]
         self.sasl = Sasl(self._mechanisms, self.logins, lambda: self.service.rules.attempts)
         self._negotiators = (
             StartTls(),

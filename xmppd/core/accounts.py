@@ -14,8 +14,10 @@ import logging
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from xmppd.core.begun import begun
@@ -46,6 +48,10 @@ GONE_SECONDS = 10.0
 account that had it, on a server that has not heard of the removal, is done by then.
 """
 GONE = Table("account_gone", partition=("account",), columns={"at": "timestamp"}, ttl=GONE_SECONDS)
+TAKEN_SECONDS = 600.0
+"""How long a name is taken while what was its account's is deleted once more, if this one ends."""
+LATE_RETRY_SECONDS = 1.0, 30.0
+"""The pause after the first time that the store failed it, and the longest."""
 TABLES = (ACCOUNT, SECRET, GONE)
 """What the store must have open before `Accounts.open`."""
 
@@ -61,6 +67,18 @@ whether it is disabled.
 """
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Late:
+    """An account that was removed some time ago, to be deleted once more when that is `due`. `numbers` are
+    those by which its name was taken for that.
+    """
+
+    account: str
+    due: float
+    pause: float = LATE_RETRY_SECONDS[0]
+    numbers: deque[int] = field(default_factory=lambda: deque(maxlen=8))
 
 
 class AccountExists(XmppdError):
@@ -127,7 +145,7 @@ class Accounts:
         self._exists: Lru[str, bool] = Lru(cached_names)
         self._holds = Holds(self._is_of)
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._gone: dict[str, float] = {}
+        self._gone: dict[str, Late] = {}
         self.gone_seconds = gone_seconds
         self.ends_sessions = ends_sessions
         self._is_caching = True
@@ -276,10 +294,7 @@ class Accounts:
         for. When somebody else has removed it meanwhile, all is done, and who is made under its name is
         spared. With `created` as `disable`.
         """
-        lock = self._removals.get(account)
-        if lock is None:
-            lock = self._removals[account] = asyncio.Lock()
-        async with lock:
+        async with self._removal(account):
             row = await self._find(account, created)
             self._holds.close(account)
             try:
@@ -294,6 +309,12 @@ class Accounts:
             finally:
                 self._holds.open(account)
                 self._changed(account)
+
+    def _removal(self, account: str) -> asyncio.Lock:
+        lock = self._removals.get(account)
+        if lock is None:
+            lock = self._removals[account] = asyncio.Lock()
+        return lock
 
     async def _mark_leaving(self, account: str, same: Row) -> bool:
         """Written first, for other servers, and for who has to go on if this one stops."""
@@ -310,22 +331,50 @@ class Accounts:
         """Where other servers may not have heard yet: keep the name for a while, and look again later."""
         if self.gone_seconds:
             await self._store.put(GONE, {"account": account, "at": self._now()}, ttl=self.gone_seconds)
-            self._gone[account] = self._clock() + self.gone_seconds / 2
+            self._gone[account] = Late(account, self._clock() + self.gone_seconds / 2)
 
-    def late(self) -> list[str]:
-        """The accounts removed some time ago, to be deleted once more by `delete_late`."""
+    def late(self) -> list[Late]:
+        """The accounts removed some time ago whose `delete_late` is due now."""
         now = self._clock()
-        due = [account for account, moment in self._gone.items() if moment <= now]
-        for account in due:
-            del self._gone[account]
+        due = [late for late in self._gone.values() if late.due <= now]
+        for late in due:
+            del self._gone[late.account]
         return due
 
-    async def delete_late(self, account: str) -> None:
-        """Delete what another server wrote for the account while it was removed here; its name is still
-        taken.
+    async def delete_late(self, late: Late) -> None:
+        """Delete what another server wrote for the account while it was removed here. Nobody can have its
+        name meanwhile, and who has it by now is spared. When the store fails it, it is due again later.
         """
-        if not await self._load_existence(account):
-            await self._delete_owned(account)
+        account = late.account
+        try:
+            async with self._removal(account):
+                if (number := await self._take_name(late)) is not None:
+                    await self._delete_owned(account)
+                    await self._store.delete_if(ACCOUNT, (account,), {"changed": number})
+        except StoreError as error:
+            if late.pause == LATE_RETRY_SECONDS[0]:
+                _log.warning("late-removal-put-off", extra={"jid": account, "problem": str(error)})
+            late.due = self._clock() + late.pause
+            late.pause = min(2 * late.pause, LATE_RETRY_SECONDS[1])
+            self._gone.setdefault(account, late)
+
+    async def _take_name(self, late: Late) -> int | None:
+        """Make a row of the name that is nobody's, for a while; its `changed`, None when there is one."""
+        while True:
+            found = await self._store.get(ACCOUNT, (late.account,))
+            if found is not None and found["changed"] not in late.numbers:
+                return None
+            number = _number()
+            late.numbers.append(number)  # first: it may be written though that fails
+            row: Row = {
+                "account": late.account,
+                "created": self._now(),
+                "leaving": True,
+                "changed": number,
+            }
+            same = None if found is None else identity_of(found)
+            if await self._store.put_if(ACCOUNT, row, same, ttl=TAKEN_SECONDS):
+                return number
 
     async def info(self, account: str) -> AccountInfo:
         """What may be shown of one account, read from the store. AccountUnknown."""

@@ -133,8 +133,12 @@ class Elsewhere:
             self._emptied = now
             self._rosters.forget_all()
             self._accounts.forget_all()
-        for account in self._accounts.late():
-            self._spawn(self._accounts.delete_late(account))
+        self.delete_late()
+
+    def delete_late(self) -> None:
+        """Called about once a second, also while no notices arrive."""
+        for late in self._accounts.late():
+            self._spawn(self._accounts.delete_late(late))
 
     # what they lead to
 
