@@ -1,6 +1,7 @@
 """What a login brings waits for a client that reads slowly, and says how things stand when it is read."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -92,6 +93,21 @@ async def test_requests_wait_for_a_slow_reader_too_and_only_open_ones_are_shown(
         shown = await read_slowly(alice)
         expected = sorted(f"{a.bare} subscribe" for a in askers if a not in askers[8:10])
         assert shown == [alice.jid, *expected]
+
+
+@pytest.mark.asyncio
+async def test_what_a_client_asks_is_answered_behind_what_its_login_brings() -> None:
+    async with World(accounts=("alice", "bob", *crowd(5))) as world:
+        alice, friends = await with_friends(world, 5, 10)
+        bob = await world.login("bob")
+        await bob.send("<presence type='subscribe' to='alice@localhost'/>")
+        ticks = itertools.count()
+        world.app.cork.clock = lambda: next(ticks) * 0.0002  # a slice is long enough for one stanza
+        alice.write(b"<presence/><iq type='get' id='last'><query xmlns='jabber:iq:roster'/></iq>")
+        await world.settle()
+        before, found, _ = alice.raw.partition(b"id='last'")
+        assert found and b"type='subscribe'" in before
+        assert all(friend.jid.encode() in before.rpartition(b"unavailable")[2] for friend in friends)
 
 
 @pytest.mark.asyncio

@@ -29,6 +29,9 @@ broadcast to thousands.
 KEPT_BYTES = 4_194_304
 """How much is kept for a session that cannot be written to, where nothing else is said."""
 
+PATIENCE_SECONDS = 5.0
+"""How long what a client asks waits for it to read what came before the answer."""
+
 
 class Connection(Protocol):
     """What a session needs of the wire that carries it."""
@@ -130,6 +133,23 @@ class Burst:
         """No more is drawn."""
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
+
+
+def patiently(drawn: asyncio.Future[None]) -> asyncio.Future[None]:
+    """Done when a burst is, or after PATIENCE_SECONDS: who reads so slowly is heard all the same. It may be
+    left alone.
+    """
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[None] = loop.create_future()
+    impatient = loop.call_later(PATIENCE_SECONDS, lambda: None if end.done() else end.set_result(None))
+
+    def drawn_at_last(_: asyncio.Future[None]) -> None:
+        impatient.cancel()
+        if not end.done():
+            end.set_result(None)
+
+    drawn.add_done_callback(drawn_at_last)
+    return end
 
 
 class Bursts:

@@ -11,6 +11,7 @@ from xmppd import ns
 from xmppd.core.directed import Directed
 from xmppd.core.lastseen import SILENCE, LastSeen
 from xmppd.core.origin import Target
+from xmppd.core.output import patiently
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.services import Services
 from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions, to_stamp
@@ -117,8 +118,9 @@ class Presences:
         session.priority = priority
         session.live.refresh()
         waiting = self._paid(session, self._broadcast(session, session.presence))
-        if is_first:
-            session.give(self._initial(session))
+        if is_first and (drawn := session.give(self._initial(session))) is not None:
+            shown = patiently(drawn)  # what the client asks next is answered behind it
+            waiting = shown if waiting is None else both(waiting, shown)
         if (is_first or takes_messages) and self._hooks.session_available_signal:
             told = self._hooks.tell(self._hooks.session_available_signal, session)
             return told if waiting is None else waiting if told is None else both(told, waiting)

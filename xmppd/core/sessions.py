@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -220,7 +221,7 @@ class Session:
         else:
             self.connection.write_all(out)
 
-    def give(self, stanzas: Iterable[bytes]) -> Awaitable[None] | None:
+    def give(self, stanzas: Iterable[bytes]) -> asyncio.Future[None] | None:
         """Send a burst: the stanzas are drawn as fast as the client takes them and in slices of time, so
         they may look at how things stand by then. Bursts come one after the other; what is sent does not wait
         for them. What is returned is done when all were drawn, or the session is over.
