@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from xmppd import ns
-from xmppd.core.accounts import AccountUnknown
+from xmppd.core.accounts import ACCOUNT, AccountUnknown
 from xmppd.errors import StoreTimeout
 from xmppd.testing import Client, World
 
@@ -160,6 +160,17 @@ async def test_a_change_of_which_nobody_knows_whether_it_was_made(monkeypatch: p
             await change_password(world)
         await bound.expect_closed("reset")
         await half.expect_closed("reset")
+
+
+async def test_who_is_logged_in_is_looked_at_when_nobody_knows_what_was_changed() -> None:
+    async with World(accounts=("alice", "bob")) as world:
+        half, bound = await logged_in(world), await world.login("bob")
+        row = await world.app.store.get(ACCOUNT, ("alice@localhost",))
+        await world.app.store.put(ACCOUNT, {**row, "disabled": True})  # by a node that says nothing of it
+        world.app.elsewhere.everything_changed()
+        await half.expect_closed("not-authorized")
+        await bound.expect_nothing()
+        assert not bound.closed
 
 
 async def test_who_is_anonymous_has_no_account_that_could_change() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -62,6 +63,7 @@ class Elsewhere:
         self._emptied = clock()
         self._underway: dict[str, tuple[str, float]] = {}
         self._suspects: dict[str, bool] = {}  # whether the account itself is in doubt, not its roster alone
+        self._all: deque[str] = deque()  # accounts in doubt, themselves too, that come after the suspects
         self._is_looking = False
         self._pushes = 0
 
@@ -108,8 +110,8 @@ class Elsewhere:
         """Another node does not know any more what it changed."""
         self._rosters.forget_all()
         self._accounts.forget_all()
-        for account in self._live:
-            self._look_at(account, itself=True)
+        self._all = deque(self._logins.accounts())
+        self._look_on()
 
     def lost(self) -> None:
         """No notices arrive: nothing that others may change is kept in memory from now on."""
@@ -172,18 +174,27 @@ class Elsewhere:
         if not (self._logins.is_here(account) if itself else account in self._live):
             return
         self._suspects[account] = itself or self._suspects.get(account, False)
+        self._look_on()
+
+    def _look_on(self) -> None:
         if not self._is_looking:
             self._is_looking = True
             self._spawn(self._look())
 
+    def _next(self) -> tuple[str, bool] | None:
+        """Whom to look at next, and whether the account itself is in doubt."""
+        if self._suspects:
+            account = next(iter(self._suspects))
+            return account, self._suspects.pop(account)
+        return (self._all.popleft(), True) if self._all else None
+
     async def _look(self) -> None:
         """Load the rosters that may have changed, one after the other; end the streams of who is shut out."""
         try:
-            while self._suspects:
-                account = next(iter(self._suspects))
-                itself = self._suspects.pop(account)
+            while (suspect := self._next()) is not None:
+                account, itself = suspect
                 try:
-                    if itself:
+                    if itself and self._logins.is_here(account):
                         await self._logins.look_at(account)
                     if account in self._live:
                         await _result(self._rosters.load(account))
@@ -191,6 +202,7 @@ class Elsewhere:
                     self._look_at(account, itself=itself)
                     log.warning("roster-reload-failed", extra={"jid": account, "problem": str(error)})
                     await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(0)  # what is cached is looked at without waiting
         finally:
             self._is_looking = False
 

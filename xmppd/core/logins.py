@@ -39,7 +39,7 @@ class Stream(Protocol):
 
 class Logins:
     """The gate of every login (see `xmppd.stream.sasl.Gate`), and the one place that ends the streams of an
-    account: `unbound` finds those without a session, `end` ends a session.
+    account: `unbound` finds those without a session (None: of all accounts), `end` ends a session.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Logins:
         self.brake = brake
         self.reports = reports
         self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-        self.unbound: Callable[[str], Iterable[Stream]] = lambda account: ()
+        self.unbound: Callable[[str | None], Iterable[Stream]] = lambda account: ()
 
     # coming in
 
@@ -239,6 +239,10 @@ class Logins:
     def is_here(self, account: str) -> bool:
         """Whether a stream of this node belongs to the account."""
         return account in self._sessions.accounts or any(True for _ in self.unbound(account))
+
+    def accounts(self) -> set[str]:
+        """All that streams of this node belong to."""
+        return {*self._sessions.accounts, *(s.login.account for s in self.unbound(None) if s.login)}
 
     def review(self, account: str, tenure: Tenure | None, is_disabled: bool) -> None:
         """End the streams of an account, bound or not, whose login does not hold any more; `tenure` is that

@@ -201,9 +201,13 @@ class Service:
                 await breathe()
                 slice.begin()
 
-    def unbound(self, account: str) -> list[Stream]:
-        """Those who have logged in to the account and not bound a resource."""
-        return [one for one in self._strangers if one.account == account and one.link.ending_since is None]
+    def unbound(self, account: str | None) -> list[Stream]:
+        """Those who have logged in to the account (None: to any) and not bound a resource."""
+        return [
+            one
+            for one in self._strangers
+            if (one.account == account if account else one.account) and one.link.ending_since is None
+        ]
 
     # silence
 
