@@ -173,6 +173,23 @@ async def test_who_is_logged_in_is_looked_at_when_nobody_knows_what_was_changed(
         assert not bound.closed
 
 
+async def test_a_node_that_ended_before_it_said_what_it_changed_is_noticed_in_time() -> None:
+    async with World(settings={"cache": {"ttl": 600}}) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        row = await world.app.store.get(ACCOUNT, (ALICE,))
+        await world.app.store.put(ACCOUNT, {**row, "disabled": True})
+        for _ in range(7):
+            world.app.elsewhere.tick()
+            await world.settle()
+            assert not alice.closed
+            for client in (alice, bob):
+                await client.send(" ")
+            await world.advance(100)
+        world.app.elsewhere.tick()
+        await alice.expect_closed("not-authorized")
+        assert not bob.closed
+
+
 async def test_who_is_anonymous_has_no_account_that_could_change() -> None:
     async with World(settings={"auth": {"anonymous": True}}) as world:
         guest = await world.guest()

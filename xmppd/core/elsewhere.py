@@ -133,8 +133,7 @@ class Elsewhere:
             self._look_at(account)
         if now - self._emptied > self._max_age:
             self._emptied = now
-            self._rosters.forget_all()
-            self._accounts.forget_all()
+            self.everything_changed()  # a node may have ended between a change and its notice
         self.delete_late()
 
     def delete_late(self) -> None:
