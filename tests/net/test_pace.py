@@ -206,8 +206,6 @@ async def test_after_a_large_read_others_read_first():
 class Costly(Ear):
     """A stream that takes its time over what it is told."""
 
-    is_busy = False
-
     def __init__(self, costs):
         self.costs, self.now = costs, 0.0
         super().__init__(Shared(WireRules(), Tempo(lambda: self.now, 0.25), Reports(lambda: 0.0)))
