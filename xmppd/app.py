@@ -211,6 +211,7 @@ class App:
                 self.sessions,
                 self.questions,
                 self.hooks,
+                self.services,
                 hosts,
                 config.server.domains,
             ),

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from xmppd import ns
-from xmppd.testing import World, refusal
+from xmppd.plugin import element
+from xmppd.testing import Client, World, refusal
 
 MIRROR = """
 from xmppd.plugin import Origin, Plugin, Stanza, StanzaError, element, service
@@ -31,15 +32,32 @@ class Mirror(Plugin):
         return None
 """
 
+WATCH = """
+from xmppd.plugin import Origin, Plugin, Stanza, element, service
+
+
+class Watch(Plugin):
+    async def start(self) -> None:
+        self.seen = []
+
+    @service("watch")
+    async def take(self, origin: Origin, stanza: Stanza, to: object) -> None:
+        self.seen.append((stanza.type, stanza.attrs["from"], str(to)))
+        if stanza.type == "subscribe":
+            answer = {"from": str(to), "to": stanza.attrs["from"], "type": "subscribed"}
+            await self.server.send(element("{jabber:client}presence", answer))
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "mirror.py").write_text(MIRROR)
+    (tmp_path / "watch.py").write_text(WATCH)
     return tmp_path
 
 
 def world_of(folder: Path) -> World:
-    return World(plugins=("disco", "ping", "mirror"), plugin_folders=(folder,))
+    return World(plugins=("disco", "ping", "mirror", "watch"), plugin_folders=(folder,))
 
 
 @pytest.mark.asyncio
@@ -98,7 +116,7 @@ async def test_discovery_shows_a_service_by_itself(folder: Path) -> None:
     async with world_of(folder) as world:
         alice = await world.login("alice")
         items = await alice.ask("get", f"<query xmlns='{ns.DISCO_ITEMS}'/>", "localhost")
-        assert [item.attrib for item in items[0]] == [{"jid": "mirror.localhost", "name": "Mirror"}]
+        assert {"jid": "mirror.localhost", "name": "Mirror"} in [item.attrib for item in items[0]]
         about = (await alice.ask("get", f"<query xmlns='{ns.DISCO_INFO}'/>", "mirror.localhost"))[0]
         assert about[0].attrib == {"category": "component", "type": "mirror", "name": "Mirror"}
         features = {child.get("var") for child in about[1:]}
@@ -141,3 +159,88 @@ async def test_two_services_of_one_name_do_not_load(folder: Path) -> None:
     with pytest.raises(Exception, match=r"mirror\.localhost"):
         async with World(plugins=("mirror", "second"), plugin_folders=(folder,)):
             pass
+
+
+def seen_by(world: World) -> list[tuple[str | None, str, str]]:
+    """What presences the service was given, of what type, from whom and for whom; they are forgotten."""
+    seen: list[tuple[str | None, str, str]] = world.plugin("watch").seen
+    world.plugin("watch").seen = []
+    return seen
+
+
+BOT = "bot@watch.localhost"
+
+
+async def let_it_follow(world: World, alice: Client) -> None:
+    """Have an address of the service see the client's presence."""
+    request = element(f"{{{ns.CLIENT}}}presence", {"from": BOT, "to": "alice@localhost", "type": "subscribe"})
+    await world.plugin("watch").server.send(request)
+    await alice.send(f"<presence type='subscribed' to='{BOT}'/>")
+    await alice.receive_all()
+
+
+@pytest.mark.asyncio
+async def test_an_address_of_a_service_follows_an_account(folder: Path) -> None:
+    async with world_of(folder) as world:
+        alice = await world.login("alice")
+        await let_it_follow(world, alice)
+        granted = [("subscribed", "alice@localhost", BOT), (None, alice.jid, BOT)]
+        assert seen_by(world) == granted
+        await alice.send("<presence><show>away</show></presence>")
+        await alice.receive_all()
+        assert seen_by(world) == [(None, alice.jid, BOT)]
+        phone = await world.login("alice", "phone")
+        await phone.receive_all()
+        assert seen_by(world) == [(None, phone.jid, BOT)]
+        await phone.drop()
+        assert seen_by(world) == [("unavailable", phone.jid, BOT)]
+        await alice.send(f"<presence type='unsubscribed' to='{BOT}'/>")
+        await alice.receive_all()
+        assert seen_by(world) == [("unavailable", alice.jid, BOT), ("unsubscribed", "alice@localhost", BOT)]
+        await alice.send("<presence/>")
+        await alice.receive_all()
+        assert seen_by(world) == []
+
+
+@pytest.mark.asyncio
+async def test_an_occupant_is_told_of_an_end_beside_its_room(folder: Path) -> None:
+    async with world_of(folder) as world:
+        alice = await world.login("alice")
+        await let_it_follow(world, alice)
+        await alice.send(f"<presence to='{BOT}/alice'/>")
+        await alice.send(f"<presence to='{BOT}'/>")
+        await alice.receive_all()
+        seen_by(world)
+        await alice.drop()
+        assert sorted(seen_by(world)) == [
+            ("unavailable", alice.jid, BOT),
+            ("unavailable", alice.jid, f"{BOT}/alice"),
+        ]
+
+
+@pytest.mark.asyncio
+async def test_who_logs_in_asks_a_service_for_its_presence(folder: Path) -> None:
+    async with world_of(folder) as world:
+        alice = await world.login("alice")
+        await alice.send(f"<presence type='subscribe' to='{BOT}'/>")
+        await alice.receive_all()
+        seen_by(world)
+        phone = await world.login("alice", "phone")
+        await phone.receive_all()
+        assert seen_by(world) == [("probe", phone.jid, BOT)]
+
+
+@pytest.mark.asyncio
+async def test_what_answers_a_probe_of_a_service_is_handed_to_it(folder: Path) -> None:
+    async with world_of(folder) as world:
+        alice = await world.login("alice")
+        await let_it_follow(world, alice)
+        seen_by(world)
+        probe = {"from": f"{BOT}/x", "to": "alice@localhost", "type": "probe"}
+        await world.plugin("watch").server.send(element(f"{{{ns.CLIENT}}}presence", probe))
+        await alice.expect_nothing()
+        assert seen_by(world) == [(None, alice.jid, f"{BOT}/x")]
+        probe["from"] = "stranger@watch.localhost"
+        await world.plugin("watch").server.send(element(f"{{{ns.CLIENT}}}presence", probe))
+        await alice.expect_nothing()
+        assert seen_by(world) == [("unsubscribed", "alice@localhost", "stranger@watch.localhost")]

@@ -33,7 +33,7 @@ from xmppd.errors import StanzaError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
 from xmppd.xml import build
-from xmppd.xml.stanza import Stanza, parse
+from xmppd.xml.stanza import Stanza
 
 SUBSCRIPTION_TYPES: dict[str, Kind] = {
     "subscribe": "subscribe",
@@ -287,7 +287,7 @@ class Contacts:
         data = subscription_stanza(kind, account, contact, stanza)
         to = Jid.parse(contact)
         if to.domain in self._services:
-            self._services.tell(Host(account), build.stanza_of(parse(data)), to)
+            self._services.tell(Host(account), data, contact)
             return True
         try:
             outcome = await self._rosters.inbound_subscription(

@@ -27,6 +27,8 @@ LONGEST_WAIT = 1.0
 presence waits for what is left.
 """
 
+UNAVAILABLE = b" type='unavailable'"
+
 STEP = 32
 """To how many contacts a presence is shown before it is looked whether others should have their turn."""
 
@@ -187,8 +189,11 @@ class Presences:
         self._charge(session, copies)
 
     def _copies(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
-        """Send a copy to every available resource of some contacts; how many these were."""
+        """Send a copy to every available resource of some contacts, and to those on hosts of services; how
+        many these were.
+        """
         head, tail = presence
+        own = f"@{domain_of(session.account)}" if self._services else ""
         copies = 0
         accounts, filters = self._live, self._hooks.presence_for_filter
         if self._hooks.sees is not None:
@@ -202,7 +207,16 @@ class Presences:
                 copies += len(other.available)
                 for receiver in other.available:
                     receiver.send_copy(copy)
+            elif own and not contact.endswith(own):
+                copies += self._tell_service(session, presence, contact)
         return copies
+
+    def _tell_service(self, session: Session, presence: Broadcast, address: str) -> int:
+        """Hand a presence to an address on the host of a service, if it is on one; how many copies."""
+        if domain_of(address) not in self._services:
+            return 0
+        self._services.tell(session, presence.head + to_stamp(address) + presence.tail, address)
+        return 1
 
     def _initial(self, session: Session) -> Iterator[bytes]:
         """What a new available session is shown, as a probe would: its own resources, its contacts, open
@@ -230,7 +244,25 @@ class Presences:
             if live.roster is roster or is_asked(live.roster, contact):
                 yield subscription_stanza("subscribe", contact, session.account, kept)
         if absent:
+            self._ask_elsewhere(session, absent)
+
+    def _ask_elsewhere(self, session: Session, absent: Sequence[str]) -> None:
+        """Have those who are not here show themselves: services by a probe, accounts by their last words."""
+        abroad = [contact for contact in absent if domain_of(contact) in self._services]
+        if abroad:
+            self._rounds.do(f"{session.full}\nprobes", self._probing(session, abroad), is_short=False)
+            absent = [contact for contact in absent if domain_of(contact) not in self._services]
+        if absent:
             self._last_seen.show(session, absent)
+
+    def _probing(self, session: Session, contacts: Sequence[str]) -> Iterator[None]:
+        """Ask services for the presence of their addresses (RFC 6121 4.3.1)."""
+        for contact in contacts:
+            if session.presence is None:
+                break
+            probe = build.start_tag("presence", {"type": "probe", "from": session.full, "to": contact})
+            self._services.tell(session, probe + b"/>", contact)
+            yield
 
     def _withdraw(
         self, session: Session, unavailable: Broadcast, *, status: bool
@@ -254,7 +286,7 @@ class Presences:
         were told.
         """
         self._indebted.discard(session)
-        unavailable = Broadcast(session.presence_head + b" type='unavailable'", b"/>")
+        unavailable = Broadcast(session.presence_head + UNAVAILABLE, b"/>")
         if session.presence is not None:
             return self._withdraw(session, unavailable, status=False)
         self._withdraw_directed(session, unavailable)
@@ -303,17 +335,17 @@ class Presences:
             yield
 
     def _part_from(self, session: Session, unavailable: Broadcast, account: str, address: str) -> None:
-        if account.rpartition("@")[2] in self._services:
-            attrs = {"type": "unavailable", "from": session.full, "to": address}
-            data = unavailable.head + to_stamp(address) + unavailable.tail
-            self._services.tell(session, Stanza("presence", attrs, data), Jid.parse(address))
-        elif self._receivers(account, address):
+        if not self._tell_service(session, unavailable, address) and self._receivers(account, address):
             self._send_to(account, address, unavailable.head + to_stamp(address) + unavailable.tail)
 
     def _hears_broadcasts(self, address: str) -> bool:
-        """Whether a broadcast to its account reaches all that directed presence to the address did."""
+        """Whether a broadcast to its account reaches all that directed presence to the address did. A service
+        knows its addresses one by one: an occupant of a room is not the room.
+        """
         receiver = self._targets.get(address)
-        return receiver is None or receiver.presence is not None
+        if receiver is None:
+            return "/" not in address or domain_of(address) not in self._services
+        return receiver.presence is not None
 
     def _send_to(self, account: str, address: str, data: bytes) -> None:
         for shown in self._visibility.filtered(account, data):
@@ -333,12 +365,12 @@ class Presences:
         """Send the presence of all the account's available resources to a contact who may see it
         from now on.
         """
-        live, other = self._live.get(account), self._live.get(contact)
-        if live is None or other is None:
+        live = self._live.get(account)
+        if live is None:
             return
         for session in live.sessions.values():
             if session.presence is not None and self._visibility.is_told(session, contact):
-                self._copy(other, session.presence)
+                self._copy(session, contact, session.presence)
 
     def hide(self, account: str, contact: str) -> None:
         """Send unavailable from all the account's available resources to a contact who still may see them."""
@@ -362,14 +394,11 @@ class Presences:
 
     def _hide(self, live: LiveAccount, contact: str) -> None:
         """Send unavailable from all the account's available resources to a contact who saw them."""
-        other = self._live.get(contact)
-        if other is None:
-            return
         for session in live.sessions.values():
             if session.presence is None or not self._visibility.allows(contact, session.full):
                 continue
             self._forget_directed(session, contact)
-            self._copy(other, Broadcast(session.presence_head + b" type='unavailable'", b"/>"))
+            self._copy(session, contact, Broadcast(session.presence_head + UNAVAILABLE, b"/>"))
 
     def _forget_directed(self, session: Session, contact: str) -> None:
         """The contact hears of the session's end now, and not once more later."""
@@ -378,10 +407,14 @@ class Presences:
                 if self._hears_broadcasts(address):
                     session.directed.forget(contact, address)
 
-    def _copy(self, to: LiveAccount, presence: Broadcast) -> None:
-        for shown in self._visibility.filtered(to.account, presence.head + to.to_stamp + presence.tail):
-            for receiver in to.available:
-                receiver.send(shown)
+    def _copy(self, session: Session, contact: str, presence: Broadcast) -> None:
+        to = self._live.get(contact)
+        if to is None:
+            self._tell_service(session, presence, contact)
+        elif to.available:
+            for shown in self._visibility.filtered(contact, presence.head + to.to_stamp + presence.tail):
+                for receiver in to.available:
+                    receiver.send(shown)
 
 
 def priority_of(stanza: Stanza) -> int:
@@ -401,6 +434,11 @@ def priority_of(stanza: Stanza) -> int:
     ):
         raise StanzaError("bad-request", "A priority is one number from -128 to 127.")
     return int(text)
+
+
+def domain_of(address: str) -> str:
+    """The domain of a JID in normal form."""
+    return address.partition("/")[0].rpartition("@")[2]
 
 
 def _farewell(session: Session) -> str:

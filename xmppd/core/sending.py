@@ -9,9 +9,10 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
-from xmppd.core.origin import Host, Target
+from xmppd.core.origin import Target
 from xmppd.core.questions import Questions
 from xmppd.core.router import Router
+from xmppd.core.services import Guest, Services
 from xmppd.core.sessions import LiveAccount, Sessions
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import Hooks
@@ -37,6 +38,7 @@ class Sending:
         sessions: Sessions,
         questions: Questions,
         hooks: Hooks,
+        services: Services,
         hosts: Container[str],
         domains: Sequence[str],
         clock: Callable[[], float] = time.perf_counter,
@@ -45,6 +47,7 @@ class Sending:
         self._sessions = sessions
         self._questions = questions
         self._hooks = hooks
+        self._services = services
         self._hosts = hosts
         self._domains = domains
         self._clock = clock
@@ -52,7 +55,7 @@ class Sending:
     async def send(self, tree: Element) -> None:
         """Send a stanza of any kind by the rules for all others; StanzaError when it is refused."""
         stanza = self._signed(tree, tree.get("to", ""))
-        waiting = self._router.send(Host(stanza.attrs["from"]), stanza)
+        waiting = self._router.send(Guest(stanza.attrs["from"], self._services), stanza)
         if waiting is not None:
             await waiting
 
@@ -128,7 +131,7 @@ class Sending:
         """Let plugins have their part in the copies for one account; how many of `count` were not refused."""
         copy = Stanza(stanza.kind, {**stanza.attrs, "to": account}, raw)
         try:
-            waiting = self._router.send(Host(stanza.attrs["from"]), copy)
+            waiting = self._router.send(Guest(stanza.attrs["from"], self._services), copy)
             if waiting is not None:
                 await waiting
         except StanzaError:

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xmppd.core.origin import Origin
+from xmppd.core.origin import Host, Origin
 from xmppd.errors import StanzaError
 from xmppd.jid import Jid
-from xmppd.xml.stanza import Stanza
+from xmppd.xml import build
+from xmppd.xml.stanza import Stanza, parse
 
 Take = Callable[[Origin, Stanza, Jid], Awaitable[None] | None]
 """Takes a stanza of any kind for an address on the host; StanzaError refuses it."""
@@ -41,6 +42,9 @@ class Services:
     def __contains__(self, host: object) -> bool:
         return host in self._hosts
 
+    def __len__(self) -> int:
+        return len(self._hosts)
+
     def __getitem__(self, host: str) -> Service:
         return self._hosts[host]
 
@@ -65,15 +69,30 @@ class Services:
             raise StanzaError("remote-server-not-found")
         return service.take(origin, stanza, to)
 
-    def tell(self, origin: Origin, stanza: Stanza, to: Jid) -> None:
-        """Hand over what nobody waits for: the service may refuse it, or be gone by now."""
-        self._spawn(self._tell(origin, stanza, to))
+    def tell(self, origin: Origin, data: bytes, to: str) -> None:
+        """Hand over a whole stanza that nobody waits for: the service may refuse it, or be gone by now."""
+        self._spawn(self._tell(origin, build.stanza_of(parse(data)), Jid.parse(to)))
 
     async def _tell(self, origin: Origin, stanza: Stanza, to: Jid) -> None:
         with contextlib.suppress(StanzaError):
             waiting = self.take(origin, stanza, to)
             if waiting is not None:
                 await waiting
+
+
+class Guest(Host):
+    """The origin of what a service sends: what answers it is handed to the service."""
+
+    __slots__ = ("_services",)
+
+    def __init__(self, full: str, services: Services) -> None:
+        super().__init__(full)
+        self._services = services
+
+    def send(self, data: bytes) -> None:
+        """Hand it over."""
+        sender = parse(data).get("from", "")
+        self._services.tell(Host(sender), data, self.full)
 
 
 class Hosts:
