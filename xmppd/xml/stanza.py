@@ -99,13 +99,18 @@ def parse(raw: bytes) -> Element:
 
 def parse_within(opening: bytes, raw: bytes, closing: bytes) -> Element:
     """The tree of well-formed bytes that stand between these tags."""
+    return parse_around(opening, raw, closing)[0]
+
+
+def parse_around(opening: bytes, raw: bytes, closing: bytes) -> Element:
+    """The same with the element around it, whatever that holds."""
     parser = XMLParser()
     try:
         for piece in (opening, raw, closing):
             parser.feed(piece)
-        tree: Element = parser.close()[0]
+        tree: Element = parser.close()
     except ParseError:  # its own separator is `}`, and a namespace with it is not well-formed to it
-        tree = _parse_any(opening + raw + closing)[0]
+        tree = _parse_any(opening + raw + closing)
     return tree
 
 
