@@ -1,4 +1,4 @@
-"""What an export should say, against what a reader found: the differences, in the words of `differences.jsonl`."""
+"""What an export should say, against what a reader found, in the words of `differences.jsonl`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def differences(
 
 
 def unexplained(found: Iterable[Difference], explained: Path) -> list[Difference]:
-    """Those of the differences that a `differences.jsonl` does not have, with the same value where it is whole."""
+    """Those that a `differences.jsonl` does not have, with the same value where it is whole there."""
     known: dict[tuple[Any, ...], list[Any]] = {}
     for line in explained.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
