@@ -23,8 +23,12 @@ Difference = dict[str, Any]
 
 def truth(path: Path = TRUTH) -> dict[str, dict[str, Any]]:
     """What was filled into each account, by its name."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return {row["account"]: row for row in map(json.loads, lines)}
+    return {row["account"]: row for row in map(json.loads, _lines(path))}
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file, ended by \\n alone: names in it may hold U+0085 or U+2028."""
+    return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
 
 
 def differences(
@@ -50,7 +54,7 @@ def differences(
 def unexplained(found: Iterable[Difference], explained: Path) -> list[Difference]:
     """Those that a `differences.jsonl` does not have, with the same value where it is whole there."""
     known: dict[tuple[Any, ...], list[Any]] = {}
-    for line in explained.read_text(encoding="utf-8").splitlines():
+    for line in _lines(explained):
         row = json.loads(line)
         known.setdefault(_key(row), []).append(row.get("found"))
     return [row for row in found if not _is_known(row, known.get(_key(row), []))]
@@ -163,11 +167,12 @@ def _asked(contact: Contact) -> dict[str, str]:
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
     tree = element_of(f"<message>{message['inner']}</message>")
-    attrs = {key: message[key] for key in ("from", "type", "id") if message.get(key)}
-    return {**attrs, "inner": sorted(map(canonical, tree))}
+    tree.attrib.update({key: message[key] for key in ("from", "type", "id") if message.get(key)})
+    return _queued(tree)
 
 
 def _queued(tree: Element) -> dict[str, Any]:
+    """A message without stamps: some servers add theirs within, and a sender may have put in one, too."""
     attrs = {key: tree.attrib[key] for key in ("from", "type", "id") if tree.get(key)}
     added = (f"{{{ns.DELAY}}}delay", f"{{{ns.LEGACY_DELAY}}}x", f"{{{ns.STANZA_ID}}}stanza-id")
     return {**attrs, "inner": sorted(canonical(child) for child in tree if child.tag not in added)}
