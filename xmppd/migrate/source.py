@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from xmppd.errors import XmppdError
 from xmppd.migrate.record import Account, Losses, Unreadable
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 GZIP = b"\x1f\x8b"
 HEAD = 65_536
 """Bytes of a file that are looked at to recognise it."""
+
+BUFFER = 1 << 18
+"""Bytes that are read at once."""
 
 LONGEST_VALUE = 16 << 20
 """The longest single value (a name, a stanza, a photo) that a reader takes into memory: a longer one is an
@@ -87,16 +94,67 @@ class Format(Protocol):
 
 def head_of(path: Path) -> bytes:
     """The first bytes of a file, unpacked if it is gzipped; b"" for a folder; SourceError."""
-    if path.is_dir():
+    if is_folder(path):
         return b""
+    with opened(path) as file:
+        return file.read(HEAD)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder; SourceError where that is not to be known."""
     try:
-        with opened(path) as file:
-            return file.read(HEAD)
-    except (OSError, EOFError) as error:
+        return path.is_dir()
+    except (OSError, ValueError) as error:
         raise SourceError(f"cannot be read: {error}", file=path) from None
 
 
-def opened(path: Path) -> BufferedReader | gzip.GzipFile:
-    """A file in binary, unpacked while it is read if it is gzipped."""
-    file = path.open("rb")
-    return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == GZIP else file
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path stays in a folder when all its links are followed: what leaves it is not of a source."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a name that is none
+        return False
+
+
+def opened(path: Path) -> BufferedReader:
+    """A file in binary, unpacked while it is read if it is gzipped. SourceError for what is no file (a pipe
+    would be waited for, a device has no end), and while it is read for what breaks then.
+    """
+    try:
+        if not path.is_file():
+            raise SourceError("is no file" if path.exists() else "is not there", file=path)
+        file = path.open("rb")
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot be read: {error}", file=path) from None
+    try:
+        is_packed = file.peek(2)[:2] == GZIP
+    except OSError as error:
+        file.close()
+        raise SourceError(f"cannot be read: {error}", file=path) from None
+    return BufferedReader(_Careful(path, file, gzip.GzipFile(fileobj=file) if is_packed else file), BUFFER)
+
+
+class _Careful(RawIOBase):
+    """A file whose errors are SourceErrors with the byte, counted as unpacked."""
+
+    def __init__(self, path: Path, file: BinaryIO, source: BinaryIO | gzip.GzipFile) -> None:
+        self._path, self._file, self._source = path, file, source
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        try:
+            data = self._source.read(len(view))
+        except (OSError, EOFError, zlib.error) as error:
+            raise SourceError(f"cannot be read on: {error}", file=self._path, byte=self._at) from None
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._source.close()
+        self._file.close()
+        super().close()

@@ -1,0 +1,12 @@
+"""Formats of other servers. Each module has a `FORMAT` (or `FORMATS`); the tuple here has all of them in the
+order in which a source is looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from xmppd.migrate.formats import jsonl
+from xmppd.migrate.source import Format
+
+FORMATS: Final[tuple[Format, ...]] = (jsonl.FORMAT,)
