@@ -103,6 +103,6 @@ def test_no_scratch_space(tmp_path: Path) -> None:
         Seen(tmp_path / "none")
     with Pieces(tmp_path) as pieces:
         pieces.run("pragma max_page_count = 10")
-        with pytest.raises(SourceError, match="no scratch space: .*full"):
+        with pytest.raises(SourceError, match=r"no scratch space: .*full"):
             for _ in range(100_000):
                 pieces.add("a", 0, "x" * 100)
