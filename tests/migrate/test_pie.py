@@ -618,6 +618,14 @@ def test_several_exports_in_a_folder(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_an_account_that_is_there_twice(tmp_path: Path) -> None:
+    found, _ = read(document(tmp_path, "<user name='a'/>\n<user name='b'/><user name='a'/>"))
+    assert [type(account) for account in found] == [Account, Account, Unreadable]
+    assert isinstance(found[2], Unreadable)
+    assert found[2].why.startswith("the account is there already: ")
+    assert found[2].why.endswith("main.xml:1")
+
+
 def test_gzip(tmp_path: Path) -> None:
     plain = document(tmp_path, "<user name='a'/>")
     path = tmp_path / "packed.xml.gz"

@@ -17,6 +17,7 @@ from xmppd import ns
 from xmppd.migrate.formats.pie_account import Draft
 from xmppd.migrate.formats.pie_document import HOST, PIECE, START, USER, Document, Include
 from xmppd.migrate.record import Account, Unreadable
+from xmppd.migrate.scratch import Seen
 from xmppd.migrate.source import Options, SourceError, head_of, opened
 
 _ROOT: Final = re.compile(
@@ -64,6 +65,15 @@ class PieReader:
 
     def __iter__(self) -> Iterator[Account | Unreadable]:
         self._last = ""
+        with Seen(self._options.scratch) as seen:
+            for item in self._all():
+                first = seen.before(item.name, item.where) if isinstance(item, Account) else None
+                if first is None:
+                    yield item
+                else:
+                    yield Unreadable(item.name, f"the account is there already: {first}", item.where)
+
+    def _all(self) -> Iterator[Account | Unreadable]:
         for file in self._files:
             try:
                 yield from self._read(file, START, "", ())
