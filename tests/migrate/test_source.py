@@ -76,7 +76,7 @@ def test_pieces_come_back_account_by_account(tmp_path: Path) -> None:
     with Pieces(tmp_path) as pieces:
         for number in range(5000):
             pieces.add(f"a{number % 7}", number % 2, str(number))
-        pieces.add("big", 0, b"x" * MOST_BYTES)
+        pieces.add("big", 0, "x" * MOST_BYTES)
         pieces.add("é", 0, "last")
         assert pieces.count() == 9
         found = dict(pieces)
@@ -103,6 +103,6 @@ def test_no_scratch_space(tmp_path: Path) -> None:
         Seen(tmp_path / "none")
     with Pieces(tmp_path) as pieces:
         pieces.run("pragma max_page_count = 10")
+        pieces.add("a", 0, "x" * 100_000)
         with pytest.raises(SourceError, match=r"no scratch space: .*full"):
-            for _ in range(100_000):
-                pieces.add("a", 0, "x" * 100)
+            pieces.flush()

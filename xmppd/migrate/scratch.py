@@ -81,10 +81,6 @@ class Seen(Scratch):
         return None
 
 
-Piece = tuple[str, int, str | bytes]
-"""Account, what kind of piece it is, and the piece."""
-
-
 class Pieces(Scratch):
     """Pieces of accounts in any order, given back account by account: sorted by name, then by kind, then as
     they came.
@@ -92,10 +88,10 @@ class Pieces(Scratch):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "create table piece(id integer primary key, account text, kind, data)")
-        self._batch: list[Piece] = []
+        self._batch: list[tuple[str, int, str]] = []
         self._is_sorted = False
 
-    def add(self, account: str, kind: int, data: str | bytes) -> None:
+    def add(self, account: str, kind: int, data: str) -> None:
         """Keep one piece."""
         self._batch.append((account, kind, data))
         if len(self._batch) >= BATCH:
@@ -118,7 +114,7 @@ class Pieces(Scratch):
         (number,) = self.run("select count(distinct account) from piece").fetchone()
         return int(number)
 
-    def __iter__(self) -> Iterator[tuple[str, list[tuple[int, str | bytes]] | None]]:
+    def __iter__(self) -> Iterator[tuple[str, list[tuple[int, str]] | None]]:
         """Each account with its pieces as (kind, piece); None where they are more than MOST_BYTES."""
         self._sort()
         rows = self.run("select account, kind, data from piece order by account, kind, id")
@@ -126,7 +122,7 @@ class Pieces(Scratch):
             yield account, _bounded(pieces)
 
 
-def _bounded(rows: Iterable[tuple[str, int, str | bytes]]) -> list[tuple[int, str | bytes]] | None:
+def _bounded(rows: Iterable[tuple[str, int, str]]) -> list[tuple[int, str]] | None:
     size, pieces = 0, []
     for _, kind, data in rows:
         size += len(data) + 64
