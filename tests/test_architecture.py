@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = ("xmppd.errors", "xmppd.ns", "xmppd.precis", "xmppd.jid", "xmppd.store.table")
+BOTTOM = ("xmppd.errors", "xmppd.ns", "xmppd.precis", "xmppd.saslprep", "xmppd.jid", "xmppd.store.table")
 VERSION = "xmppd.__version__"
 CORE = (*BOTTOM, "xmppd.xml", "xmppd.stream", "xmppd.hooks", "xmppd.core")
 RUNNING = ("xmppd.marks", "xmppd.timers", "xmppd.scope", "xmppd.nodes", "xmppd.parts")
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "xmppd.errors": (),
     "xmppd.ns": (),
     "xmppd.precis": (),
+    "xmppd.saslprep": ("xmppd.precis",),
     "xmppd.jid": ("xmppd.errors", "xmppd.precis"),
     "xmppd.store.table": ("xmppd.errors",),
     "xmppd.store": ("xmppd.errors", "xmppd.store"),

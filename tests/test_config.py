@@ -105,7 +105,8 @@ def test_numbers_may_be_grouped(write):
     assert load(write("limits: {stanza_bytes: 500_000}"), {}).limits.stanza_bytes == 500_000
 
 
-MECHANISMS = "SCRAM-SHA-256-PLUS, SCRAM-SHA-256, SCRAM-SHA-1-PLUS, SCRAM-SHA-1, PLAIN"
+SCRAMS = (f"SCRAM-SHA-{size}{plus}" for size in (512, 256, 1) for plus in ("-PLUS", ""))
+MECHANISMS = ", ".join((*SCRAMS, "PLAIN"))
 
 MISTAKES = {
     "unknown key": ("server:\n  domain: [a]\n", ["2:3: server.domain: unknown key (did you mean domains?)"]),

@@ -64,6 +64,7 @@ from xmppd.plugin import Plugin
 from xmppd.rules import (
     binding_rules,
     brake_rules,
+    hashes,
     http_rules,
     mechanisms,
     plugin_folders,
@@ -109,6 +110,8 @@ class App:
         self.accounts = Accounts(
             self.store,
             iterations=config.auth.iterations,
+            hashes=hashes(config),
+            spawn=self.jobs.spawn,
             now=now,
             clock=clock,
             ends_sessions=config.auth.end_sessions_on_password_change,

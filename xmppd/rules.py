@@ -11,6 +11,7 @@ from xmppd.configfile import shipped
 from xmppd.core.accounts import Accounts
 from xmppd.core.binding import BindingRules
 from xmppd.core.brake import BrakeRules
+from xmppd.core.credentials import MADE
 from xmppd.core.presence import PresenceRules
 from xmppd.hooks import Hooks
 from xmppd.net.c2s.service import ServiceRules
@@ -19,7 +20,7 @@ from xmppd.net.http.routes import HttpRules, Token
 from xmppd.net.wire import WireRules
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Mechanism
-from xmppd.stream.scram import scram_mechanisms
+from xmppd.stream.scram import ALGORITHMS, scram_mechanisms
 from xmppd.xml.scan import Limits
 
 
@@ -99,6 +100,12 @@ def mechanisms(config: Config, accounts: Accounts, hooks: Hooks) -> list[Mechani
     ]
     chosen = [mechanism for mechanism in known if mechanism.name in config.auth.mechanisms]
     return [*chosen, Anonymous()] if config.auth.anonymous else chosen
+
+
+def hashes(config: Config) -> tuple[str, ...]:
+    """Of which hashes keys are made of a password: the usual ones, and what else is offered."""
+    offered = {name.removesuffix("-PLUS") for name in config.auth.mechanisms}
+    return tuple(name for mechanism, name in ALGORITHMS.items() if name in MADE or mechanism in offered)
 
 
 def certificates(config: Config) -> Certificates:

@@ -34,7 +34,15 @@ Seconds = Annotated[float, Field(ge=0)]
 ALWAYS = Field(validate_default=True)
 """For what is compared with another key, which may be given when this one is not."""
 
-Mechanism = Literal["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"]
+Mechanism = Literal[
+    "SCRAM-SHA-512-PLUS",
+    "SCRAM-SHA-512",
+    "SCRAM-SHA-256-PLUS",
+    "SCRAM-SHA-256",
+    "SCRAM-SHA-1-PLUS",
+    "SCRAM-SHA-1",
+    "PLAIN",
+]
 """The SASL mechanisms of the server itself; ANONYMOUS has a switch of its own, plugins bring theirs."""
 
 

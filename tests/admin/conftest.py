@@ -27,6 +27,7 @@ class Info:
     created: float | None
     disabled: bool
     mechanisms: tuple[str, ...]
+    imported: bool = False
 
 
 class Terminal(io.StringIO):
@@ -42,6 +43,8 @@ class Accounts:
     def __init__(self):
         self.passwords = {}
         self.disabled = set()
+        self.keys = {}
+        self.imported = set()
 
     async def create(self, account, password):
         if account in self.passwords:
@@ -69,11 +72,15 @@ class Accounts:
 
     async def info(self, account):
         self._existing(account)
-        return Info(account, 0.0, account in self.disabled, ("SCRAM-SHA-1", "SCRAM-SHA-256"))
+        return self._info(account, 0.0)
 
     async def list(self):
         for account in self.passwords:
-            yield Info(account, None, False, ())
+            yield self._info(account, None)
+
+    def _info(self, account, created):
+        keys = self.keys.get(account, ("SCRAM-SHA-1", "SCRAM-SHA-256"))
+        return Info(account, created, account in self.disabled, keys, account in self.imported)
 
     def _existing(self, account):
         if account not in self.passwords:

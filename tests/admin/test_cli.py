@@ -29,11 +29,23 @@ def test_the_store_is_checked_and_migrated_without_being_opened(run, app):
     assert app.opened == 0
 
 
+LISTED = """\
+ACCOUNT          CREATED  DISABLED  MECHANISMS
+alice@localhost  -        no        SCRAM-SHA-1, SCRAM-SHA-256
+"""
+COUNTED = """\
+MECHANISM      ACCOUNTS  IMPORTED  LACKING
+SCRAM-SHA-256  1         0         1
+SCRAM-SHA-1    2         1         0
+SCRAM-SHA-512  0         0         2
+-              1         1         -
+"""
 SHOWN = """\
 account:    alice@localhost
 created:    1970-01-01T00:00:00Z
 disabled:   no
 mechanisms: SCRAM-SHA-1, SCRAM-SHA-256
+imported:   no
 """
 
 
@@ -42,7 +54,7 @@ def test_help_lists_what_there_is(run, capsys):
         run("--help")
     out = capsys.readouterr().out
     assert all(word in out for word in ("serve", "check-config", "status", "commands", "list, reload"))
-    assert "add, passwd, disable, enable, remove, list, show" in out
+    assert "add, passwd, disable, enable, remove, list, keys, show" in out
 
 
 class TestUsers:
@@ -58,7 +70,7 @@ class TestUsers:
         assert run("user", "add", "Alice@localhost", "--password", "p") == (0, "added: alice@localhost\n", "")
         assert run("user", "list") == (
             0,
-            "ACCOUNT          CREATED  DISABLED\nalice@localhost  -        no\n",
+            LISTED,
             "",
         )
         assert run("user", "show", "alice@localhost") == (
@@ -79,6 +91,29 @@ class TestUsers:
         assert run("user", "list") == (0, "", "")
         assert app.opened == (0 if way == "online" else 10)
 
+    def test_who_lacks_which_keys(self, run, app):
+        app.accounts.keys = {
+            "old@localhost": ("SCRAM-SHA-1",),
+            "new@localhost": ("SCRAM-SHA-256", "SCRAM-SHA-1"),
+            "reset@localhost": (),
+        }
+        app.accounts.imported = {"old@localhost", "reset@localhost"}
+        for name in app.accounts.keys:
+            run("user", "add", name, "--password", "p")
+
+        def listed(*argv):
+            return [row["account"] for row in json.loads(run("--json", "user", "list", *argv)[1])]
+
+        assert listed() == ["new@localhost", "old@localhost", "reset@localhost"]
+        assert listed("--without-password") == ["reset@localhost"]
+        assert listed("localhost", "--lacking", "SCRAM-SHA-256") == ["old@localhost"]
+        assert listed("--lacking", "scram-sha-256-plus") == ["old@localhost"]
+        assert listed("--lacking", "SCRAM-SHA-512") == ["new@localhost", "old@localhost"]
+        assert listed("--lacking", "SCRAM-SHA-1") == []
+        assert run("user", "keys") == (0, COUNTED, "")
+        assert json.loads(run("--json", "user", "keys", "localhost")[1])[-1]["accounts"] == 1
+        assert "imported:   yes" in run("user", "show", "old@localhost")[1]
+
     def test_json(self, run):
         run("user", "add", "a@localhost", "--password", "p")
         for argv in (
@@ -88,7 +123,8 @@ class TestUsers:
         ):
             exit_code, out, _ = run(*argv)
             assert exit_code == 0
-            assert json.loads(out) == [{"account": "a@localhost", "created": None, "disabled": False}]
+            row = {"account": "a@localhost", "created": None, "disabled": False}
+            assert json.loads(out) == [{**row, "mechanisms": ["SCRAM-SHA-1", "SCRAM-SHA-256"]}]
         assert json.loads(run("user", "list", "LOCALHOST", "--json")[1])[0]["account"] == "a@localhost"
 
     @pytest.mark.parametrize(
@@ -103,6 +139,12 @@ class TestUsers:
             ),
             (("user", "list", "elsewhere"), 1, "elsewhere is not a domain of this server (localhost)"),
             (("user", "list", "a@localhost"), 2, "a@localhost is not a domain"),
+            (("user", "keys", "elsewhere"), 1, "elsewhere is not a domain of this server (localhost)"),
+            (
+                ("user", "list", "--lacking", "PLAIN"),
+                2,
+                "PLAIN is not a mechanism with keys (SCRAM-SHA-256, SCRAM-SHA-1, SCRAM-SHA-512)",
+            ),
             (("user", "show", "localhost"), 2, "localhost is not the address of an account (name@domain)"),
             (
                 ("user", "show", "a@localhost/r"),

@@ -148,8 +148,9 @@ async def test_the_password_is_not_in_the_store(accounts: Accounts, store: Store
     await accounts.create(ALICE, "pencil")
     row = await store.get(ACCOUNT, (ALICE,))
     assert row is not None
-    keys = {"scram_sha_1", "scram_sha_256"}
+    keys = {"scram_sha_1", "scram_sha_256", "scram_sha_512", "scram_other", "imported"}
     assert set(row) == keys | {"account", "created", "disabled", "changed", "epoch", "leaving"}
+    assert [row[column] for column in ("scram_sha_512", "scram_other", "imported")] == [None] * 3
     assert row["scram_sha_256"].startswith("SCRAM-SHA-256$20:")
     assert "pencil" not in repr(row)
 
@@ -471,7 +472,9 @@ async def test_decoys_are_stable_and_differ_by_name(accounts: Accounts, store: S
     assert [(name, len(key.salt), len(key.stored)) for name, key in keys.items()] == [
         ("sha256", 16, 32),
         ("sha1", 16, 20),
+        ("sha512", 16, 64),
     ]
+    assert keys["sha256"].salt == keys["sha1"].salt != keys["sha512"].salt
     again.close()
 
 

@@ -151,3 +151,22 @@ def test_lines_of_all_together_are_bounded(
     for number in range(250):
         reports.tell("login-failed", f"192.0.2.{number}", reason="not-authorized")
     assert len(caplog.records) == 50
+
+
+def test_what_was_no_guess_is_forgiven_to_the_network_alone() -> None:
+    clock = [0.0]
+    brake = Brake(BrakeRules(per_account=1, per_network=2), lambda: clock[0])
+    for account in ("a", "b", "c"):
+        brake.failed("203.0.113.9", account)
+    assert brake.wait("203.0.113.9", "x") == 0.0
+    assert brake.wait("203.0.113.9", "x") == 1.0
+    brake.forgive("203.0.113.77", 1)
+    assert brake.wait("203.0.113.9", "x") > 0.0, "another network"
+    brake.forgive("203.0.113.9", 1)
+    assert brake.wait("203.0.113.9", "x") == 0.0
+    brake.forgive("203.0.113.9", 5)
+    assert len(brake) == 3
+    brake.forgive("203.0.113.9", 1)
+    for account in ("a", "b"):
+        brake.failed("203.0.113.9", account)
+    assert brake.wait("203.0.113.9", "x") == 0.0

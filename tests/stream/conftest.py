@@ -15,6 +15,7 @@ from xmppd.core.logins import Logins
 from xmppd.core.reports import Reports
 from xmppd.core.sessions import Cork, Sessions
 from xmppd.hooks import Hooks
+from xmppd.jobs import Jobs
 from xmppd.store.table import Store
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Authenticator, Channel
@@ -31,6 +32,7 @@ class Server:
 
     accounts: Accounts
     store: Store
+    jobs: Jobs
     mechanisms: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
@@ -52,9 +54,14 @@ class Server:
 async def server() -> AsyncIterator[Server]:
     store = new_store()
     await store.open(TABLES)
-    accounts = Accounts(store, iterations=20, threads=2)
+    jobs = Jobs()
+    accounts = Accounts(
+        store, iterations=20, threads=2, hashes=("sha256", "sha1", "sha512"), spawn=jobs.spawn
+    )
     await accounts.open()
     await accounts.create(f"alice@{DOMAIN}", PASSWORD)
-    yield Server(accounts, store)
+    yield Server(accounts, store, jobs)
+    await jobs.drain(5.0)
+    assert jobs.failed == 0
     accounts.close()
     await store.close()

@@ -43,14 +43,21 @@ def plain(name: str, password: str, authzid: str = "") -> str:
 @pytest.mark.asyncio
 async def test_mechanisms_in_order_of_preference(server: Any) -> None:
     assert list(server.tls().mechanisms()) == [
+        "SCRAM-SHA-512-PLUS",
         "SCRAM-SHA-256-PLUS",
         "SCRAM-SHA-1-PLUS",
+        "SCRAM-SHA-512",
         "SCRAM-SHA-256",
         "SCRAM-SHA-1",
         "PLAIN",
         "ANONYMOUS",
     ]
-    assert server.plaintext().mechanisms() == ("SCRAM-SHA-256", "SCRAM-SHA-1", "ANONYMOUS")
+    assert server.plaintext().mechanisms() == (
+        "SCRAM-SHA-512",
+        "SCRAM-SHA-256",
+        "SCRAM-SHA-1",
+        "ANONYMOUS",
+    )
 
 
 @pytest.mark.asyncio

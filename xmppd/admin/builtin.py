@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
@@ -10,9 +11,14 @@ from xmppd.admin.commands import USAGE, Secret, command
 from xmppd.errors import CommandError
 from xmppd.jid import Jid
 
+MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "SCRAM-SHA-512")
+"""Those that clients can choose, and that accounts need keys for."""
+
 
 class AccountInfo(Protocol):
-    """What is shown of an account. `created` is in seconds since the epoch, None when nobody knows."""
+    """What is shown of an account. `created` is in seconds since the epoch, None when nobody knows. It has
+    keys for the SCRAM `mechanisms`, which were another server's if `imported`.
+    """
 
     @property
     def account(self) -> str: ...
@@ -22,6 +28,8 @@ class AccountInfo(Protocol):
     def disabled(self) -> bool: ...
     @property
     def mechanisms(self) -> tuple[str, ...]: ...
+    @property
+    def imported(self) -> bool: ...
 
 
 class Accounts(Protocol):
@@ -155,18 +163,65 @@ class UserCommands:
 
     @command("List accounts", name="user list", offline=True)
     async def every(
-        self, domain: Annotated[Jid | None, "only those of this domain"] = None
+        self,
+        domain: Annotated[Jid | None, "only those of this domain"] = None,
+        without_password: Annotated[bool, "only those that need a new one"] = False,
+        *,
+        lacking: Annotated[str | None, "only those with keys, but none for this mechanism"] = None,
     ) -> list[dict[str, Any]]:
-        """One row for each account, sorted by name; those of a domain that was served once, too."""
-        wanted = None if domain is None else domain_of(domain)
-        rows = [
-            _row(info)
-            async for info in self.accounts.list()
-            if wanted is None or info.account.endswith(f"@{wanted}")
-        ]
-        if wanted is not None and not rows:
-            self._check_domain(wanted)
+        """One row for each account, sorted by name; those of a domain that was served once, too. `lacking` is
+        a mechanism such as SCRAM-SHA-256, which these accounts refuse.
+        """
+        mechanism = None if lacking is None else _mechanism(lacking)
+        rows = []
+        is_empty = True
+        async for info in self._of(domain):
+            is_empty = False
+            if without_password and info.mechanisms:
+                continue
+            if mechanism is None or (info.mechanisms and mechanism not in info.mechanisms):
+                rows.append(_row(info))
+        if domain is not None and is_empty:
+            self._check_domain(domain_of(domain))
         return sorted(rows, key=lambda row: str(row["account"]))
+
+    @command("Count accounts by the mechanisms they have keys for", name="user keys", offline=True)
+    async def keys(self, domain: Annotated[Jid | None, "only those of this domain"] = None) -> list[Any]:
+        """One row for each mechanism: how many accounts have keys for it, and how many have others only, so
+        that clients that choose it are refused; the last row is for those without any, which need a new
+        password. `imported`: how many of these came with keys of another server.
+        """
+        counts: dict[str, Counter[str]] = {mechanism: Counter() for mechanism in MECHANISMS}
+        total = Counter[str]()
+        async for info in self._of(domain):
+            total.update(_kinds(info))
+            for mechanism in info.mechanisms or ("none",):
+                counts.setdefault(mechanism, Counter()).update(_kinds(info))
+        if domain is not None and not total:
+            self._check_domain(domain_of(domain))
+        without = counts.pop("none", Counter())
+        rows = [
+            {
+                "mechanism": mechanism,
+                "accounts": found["all"],
+                "imported": found["imported"],
+                "lacking": total["all"] - without["all"] - found["all"],
+            }
+            for mechanism, found in counts.items()
+        ]
+        last = {
+            "mechanism": None,
+            "accounts": without["all"],
+            "imported": without["imported"],
+            "lacking": None,
+        }
+        return [*rows, last]
+
+    async def _of(self, domain: Jid | None) -> AsyncIterator[AccountInfo]:
+        wanted = "" if domain is None else f"@{domain_of(domain)}"
+        async for info in self.accounts.list():
+            if info.account.endswith(wanted):
+                yield info
 
     def _check_domain(self, domain: str) -> None:
         if domain not in self.domains:
@@ -176,7 +231,7 @@ class UserCommands:
     async def show(self, account: Account) -> dict[str, Any]:
         """Everything but its secrets."""
         info = await self.accounts.info(account_of(account))
-        return {**_row(info), "mechanisms": list(info.mechanisms)}
+        return {**_row(info), "imported": info.imported}
 
 
 def _row(info: AccountInfo) -> dict[str, Any]:
@@ -185,7 +240,24 @@ def _row(info: AccountInfo) -> dict[str, Any]:
         created = (
             datetime.fromtimestamp(info.created, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         )
-    return {"account": info.account, "created": created, "disabled": info.disabled}
+    return {
+        "account": info.account,
+        "created": created,
+        "disabled": info.disabled,
+        "mechanisms": list(info.mechanisms),
+    }
+
+
+def _kinds(info: AccountInfo) -> tuple[str, ...]:
+    return ("all", "imported") if info.imported else ("all",)
+
+
+def _mechanism(text: str) -> str:
+    """The mechanism an operator meant; with -PLUS it needs the same keys."""
+    name = text.upper().removesuffix("-PLUS")
+    if name not in MECHANISMS:
+        raise CommandError(f"{text} is not a mechanism with keys ({', '.join(MECHANISMS)})", USAGE)
+    return name
 
 
 class Store(Protocol):

@@ -15,21 +15,33 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakValueDictionary
 
 from xmppd.core.begun import begun
 from xmppd.core.changes import Changes
-from xmppd.core.credentials import ACCOUNT, AccountInfo, credentials_of, derive, identity_of, info_of
+from xmppd.core.completion import Completion
+from xmppd.core.credentials import (
+    ACCOUNT,
+    MADE,
+    NO_KEYS,
+    AccountInfo,
+    credentials_of,
+    derive,
+    derive_prepared,
+    identity_of,
+    info_of,
+)
 from xmppd.core.holds import Hold, Holds
 from xmppd.errors import JidError, SaslError, StoreError, XmppdError
 from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.lru import Lru
 from xmppd.stream.sasl import Login, Tenure
-from xmppd.stream.scram import ALGORITHMS, Credentials, ScramKeys
+from xmppd.stream.scram import ALGORITHMS, Credentials, ScramKeys, prepare_password
 
 __all__ = [
     "ACCOUNT",
@@ -116,7 +128,8 @@ class Accounts:
     of one whose streams may have to end.
 
     A new password ends the sessions of its account if `ends_sessions`. `gone_seconds` is for servers that
-    share a store: how long a name is not given out again (0: no other server is there).
+    share a store: how long a name is not given out again (0: no other server is there). Keys are made of the
+    `hashes` (those of `ALGORITHMS`); accounts that lack one get it in tasks of `spawn` (None: they do not).
     """
 
     def __init__(
@@ -124,6 +137,8 @@ class Accounts:
         store: Store,
         *,
         iterations: int = 10_000,
+        hashes: Sequence[str] = MADE,
+        spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         threads: int = min(4, os.cpu_count() or 1),
@@ -136,6 +151,8 @@ class Accounts:
     ) -> None:
         self._store = store
         self._iterations = iterations
+        self._hashes = tuple(hashes)
+        self._completion = Completion(store, self._hashes, self._derive, self._completed, spawn)
         self._now = now
         self._clock = clock
         # hashlib lets go of the GIL while it derives a key.
@@ -210,13 +227,17 @@ class Accounts:
 
         Only accounts made with the current number of iterations look the same, so change that number rarely.
         """
-        salt = self._random(account, "salt", "sha256")[:SALT_BYTES]
         keys = {}
         for algorithm in ALGORITHMS.values():
+            salt = self._decoy_salt(account, algorithm)
             stored = self._random(account, "stored", algorithm)
             server = self._random(account, "server", algorithm)
             keys[algorithm] = ScramKeys(salt, self._iterations, stored, server)
         return Credentials(keys, decoy=True)
+
+    def complete(self, account: str, password: str, found: Credentials) -> None:
+        """Make the keys that are `missing`, of this form of the password that fitted those that are there."""
+        self._completion.begin(account, password, found)
 
     def salted_password(
         self, algorithm: str, password: str, salt: bytes, iterations: int
@@ -236,7 +257,7 @@ class Accounts:
     async def create(self, account: str, password: str) -> None:
         """Make an account. AccountExists, BadPassword, JidError (not a bare JID with a localpart)."""
         account = _checked(account)
-        await self._make(account, await self._derive(password))
+        await self._make(account, await self._derive_anew(account, password))
 
     async def provision(self, account: str) -> None:
         """Make an account without a password, for those who log in otherwise. AccountExists, JidError."""
@@ -270,7 +291,7 @@ class Accounts:
         none does. It is unknown, too, when the login to spare does not hold any more: who asked is not who
         has the account now.
         """
-        keys = dict(await self._derive(password))
+        keys = {**NO_KEYS, **await self._derive_anew(account, password)}
         keep = not self.ends_sessions if keep_sessions is None else keep_sessions
         await self._change(account, keys, ends=not keep, spare=spare)
 
@@ -424,6 +445,11 @@ class Accounts:
         self._credentials.drop(account)
         self._exists.drop(account)
 
+    def _completed(self, account: str) -> None:
+        """The account has more keys: nothing that anybody has found out about it is wrong for that."""
+        self._drop(account)
+        self._publish(account)
+
     def _publish(self, account: str) -> None:
         for listener in self.on_changed:
             listener(account)
@@ -490,14 +516,37 @@ class Accounts:
             found = await self._store.get(ACCOUNT, (row["account"],))
         return False
 
-    async def _derive(self, password: str) -> dict[str, str]:
-        job = functools.partial(derive, password, secrets.token_bytes(SALT_BYTES), self._iterations)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+    async def _derive_anew(self, account: str, password: str) -> dict[str, str]:
+        """All credential columns of a new password, with a new salt; BadPassword."""
+        prepared, salt = prepare_password(password), secrets.token_bytes(SALT_BYTES)
+        made = [name for name in self._hashes if name in MADE]
+        job = functools.partial(derive_prepared, prepared, salt, self._iterations, made)
+        columns = await asyncio.get_running_loop().run_in_executor(self._executor, job)
+        return {
+            **columns,
+            **await self._derive(account, prepared, [n for n in self._hashes if n not in made]),
+        }
+
+    async def _derive(self, account: str, prepared: str, hashes: Sequence[str]) -> dict[str, str]:
+        """Columns of single hashes with the salts that were shown as long as the account had no keys of them:
+        nobody can tell whether it has.
+        """
+        columns: dict[str, str] = {}
+        for name in hashes:
+            salt = self._decoy_salt(account, name)
+            job = functools.partial(derive_prepared, prepared, salt, self._iterations, [name])
+            columns |= await asyncio.get_running_loop().run_in_executor(self._executor, job)
+        return columns
+
+    def _decoy_salt(self, account: str, algorithm: str) -> bytes:
+        """Of all hashes of which every account made here has keys it is the same, as it is for those."""
+        purpose = "salt" if algorithm in MADE else f"salt of {algorithm}"
+        return self._random(account, purpose, "sha256")[:SALT_BYTES]
 
     async def _load(self, account: str) -> Credentials | None:
         drops = self._drops
         row = await self._store.get(ACCOUNT, (account,))
-        found = None if row is None else credentials_of(row)
+        found = None if row is None else credentials_of(row, self._hashes)
         # A row read before a change that has been made meanwhile must not outlive that change in the cache.
         if self._is_caching and drops == self._drops:
             self._exists.put(account, found is not None)

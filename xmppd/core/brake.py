@@ -74,6 +74,15 @@ class Brake:
         while len(self._entries) > ENTRIES:
             self._entries.popitem(last=False)
 
+    def forgive(self, peer: str, count: int) -> None:
+        """So many failures of a peer's network, of the last minute, turned out to be no guesses."""
+        key = network_of(peer), ""
+        entry = self._recent(key, self._clock())
+        if entry is not None:
+            entry.count -= count
+            if entry.count <= 0:
+                del self._entries[key]
+
     def succeeded(self, peer: str, account: str) -> None:
         """Somebody did; what the network did to other accounts, or in sum, is not forgotten for that."""
         if account:

@@ -1,17 +1,30 @@
 """An account's row in the store: its columns, and the credentials in them.
 
-The credentials column of each hash is a text in the form of RFC 5803:
-"SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>".
+The credentials of each hash are a text in the form of RFC 5803:
+"SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>". Each has its own salt and iterations. Hashes
+that this server has no mechanism for share one column, a text after the other with a space between.
 """
 
 from __future__ import annotations
 
 import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from xmppd.store.table import Row, Table
+from xmppd.errors import XmppdError
+from xmppd.store.table import Row, Table, Value
+from xmppd.stream.forms import scram_form
 from xmppd.stream.sasl import Tenure
-from xmppd.stream.scram import ALGORITHMS, Credentials, ScramKeys, derive_keys, prepare_password
+from xmppd.stream.scram import (
+    ALGORITHMS,
+    HASHES,
+    Credentials,
+    ScramKeys,
+    derive_keys,
+    prepare_password,
+)
 
 ACCOUNT = Table(
     name="account",
@@ -19,6 +32,9 @@ ACCOUNT = Table(
     columns={
         "scram_sha_1": "text",
         "scram_sha_256": "text",
+        "scram_sha_512": "text",
+        "scram_other": "text",
+        "imported": "bool",
         "created": "timestamp",
         "disabled": "bool",
         "changed": "int",
@@ -27,39 +43,99 @@ ACCOUNT = Table(
     },
 )
 
-_COLUMNS = {mechanism: mechanism.lower().replace("-", "_") for mechanism in ALGORITHMS}
+MADE = ("sha256", "sha1")
+"""Hashes of which keys are made of a new password, unless more mechanisms are offered."""
+
+LONGEST_SALT = 256
+MOST_ITERATIONS = 10_000_000
+"""Bounds of keys that come from elsewhere: bytes, and what costs a login seconds."""
+
+_OTHER = "scram_other"
+_COLUMNS = {name: mechanism.lower().replace("-", "_") for mechanism, name in ALGORITHMS.items()}
+_NAMES = {mechanism: name for name, mechanism in HASHES.items()}
+
+NO_KEYS: Mapping[str, None] = MappingProxyType(
+    dict.fromkeys((*_COLUMNS.values(), _OTHER, "imported"))  # what holds keys of a password, and nothing else
+)
+"""All credential columns, empty: what replaces the credentials of a row begins with these."""
+
+
+class BadKeys(XmppdError, ValueError):
+    """Keys that no account can have: of an unknown hash, of another length than its, or out of bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountInfo:
-    """What may be shown of an account. `created` is in seconds since the epoch, None when unknown."""
+    """What may be shown of an account. `created` is in seconds since the epoch, None when unknown;
+    `mechanisms` are those it has keys for, of which the server may offer others or none; `imported`: the keys
+    were another server's.
+    """
 
     account: str
     created: float | None
     disabled: bool
     mechanisms: tuple[str, ...]
+    imported: bool = False
 
 
-def derive(password: str, salt: bytes, iterations: int) -> dict[str, str]:
-    """The credential columns of a row for this password; BadPassword. Costs milliseconds."""
-    prepared = prepare_password(password)
-    columns = {}
-    for mechanism, algorithm in ALGORITHMS.items():
-        keys = derive_keys(algorithm, prepared, salt, iterations)
-        text = f"{mechanism}${iterations}:{_base64(salt)}${_base64(keys.stored)}:{_base64(keys.server)}"
-        columns[_COLUMNS[mechanism]] = text
+def derive(
+    password: str, salt: bytes, iterations: int, hashes: Sequence[str] = MADE, *, imported: bool = False
+) -> dict[str, str]:
+    """The credential columns of a row for this password; BadPassword. Costs milliseconds.
+
+    With `imported` for an account of another server: of the form that clients of SCRAM hash, and of any
+    password that another server took.
+    """
+    form = scram_form(password) if imported else prepare_password(password)
+    return derive_prepared(form, salt, iterations, hashes)
+
+
+def derive_prepared(password: str, salt: bytes, iterations: int, hashes: Sequence[str]) -> dict[str, str]:
+    """The same for a password in the form in which it is hashed."""
+    return columns_of({name: derive_keys(name, password, salt, iterations) for name in hashes})
+
+
+def columns_of(keys: Mapping[str, tuple[bytes, int, bytes, bytes]]) -> dict[str, str]:
+    """The credential columns of a row with these `ScramKeys`, by hashlib's name of their hash; BadKeys.
+
+    Other credential columns are not in it: `{**NO_KEYS, **columns_of(keys), "imported": True}` replaces all.
+    """
+    columns: dict[str, str] = {}
+    for name, (salt, iterations, stored, server) in keys.items():
+        _check(name, salt, iterations, stored, server)
+        text = f"{HASHES[name]}${iterations}:{_base64(salt)}${_base64(stored)}:{_base64(server)}"
+        column = _COLUMNS.get(name, _OTHER)
+        columns[column] = f"{columns[column]} {text}" if column in columns else text
     return columns
 
 
-def credentials_of(row: Row) -> Credentials | None:
-    """What the row lets log in; None for an account that is being removed."""
+def keys_in(row: Mapping[str, Value]) -> dict[str, ScramKeys]:
+    """All keys of a row, by hashlib's name of their hash: the way back of `columns_of`."""
+    keys = {}
+    for name, column in _COLUMNS.items():
+        if text := row[column]:
+            keys[name] = _parse_keys(str(text))
+    if others := row[_OTHER]:
+        for text in str(others).split(" "):
+            if name := _NAMES.get(text.partition("$")[0], ""):
+                keys[name] = _parse_keys(text)
+    return keys
+
+
+def credentials_of(row: Row, hashes: Sequence[str] = MADE) -> Credentials | None:
+    """What the row lets log in; None for an account that is being removed. Of each of `hashes` it should have
+    keys, if of any.
+    """
     if row["leaving"]:
         return None
-    keys = {}
-    for mechanism, algorithm in ALGORITHMS.items():
-        if text := row[_COLUMNS[mechanism]]:
-            keys[algorithm] = _parse_keys(text)
-    return Credentials(keys, disabled=bool(row["disabled"]), tenure=Tenure(row["created"], row["epoch"]))
+    keys = keys_in(row)
+    return Credentials(
+        keys,
+        disabled=bool(row["disabled"]),
+        tenure=Tenure(row["created"], row["epoch"]),
+        missing=tuple(name for name in hashes if name not in keys) if keys else (),
+        imported=bool(row["imported"]),
+    )
 
 
 def identity_of(row: Row) -> Row:
@@ -72,9 +148,21 @@ def identity_of(row: Row) -> Row:
 
 def info_of(row: Row) -> AccountInfo:
     """What may be shown of the row's account; one whose removal was not finished is a disabled one."""
-    mechanisms = tuple(mechanism for mechanism, column in _COLUMNS.items() if row[column])
+    mechanisms = tuple(mechanism for name, mechanism in HASHES.items() if name in keys_in(row))
     is_disabled = bool(row["disabled"] or row["leaving"])
-    return AccountInfo(row["account"], row["created"], is_disabled, mechanisms)
+    return AccountInfo(row["account"], row["created"], is_disabled, mechanisms, bool(row["imported"]))
+
+
+def _check(name: str, salt: bytes, iterations: int, stored: bytes, server: bytes) -> None:
+    if name not in HASHES:
+        raise BadKeys(f"{name} is not a hash of which keys can be kept ({', '.join(HASHES)})")
+    size = hashlib.new(name).digest_size
+    if len(stored) != size or len(server) != size:
+        raise BadKeys(f"keys of {name} have {size} bytes, not {len(stored)} and {len(server)}")
+    if not 0 < len(salt) <= LONGEST_SALT:
+        raise BadKeys(f"a salt has 1 to {LONGEST_SALT} bytes, not {len(salt)}")
+    if not 0 < iterations <= MOST_ITERATIONS:
+        raise BadKeys(f"there can be 1 to {MOST_ITERATIONS} iterations, not {iterations}")
 
 
 def _parse_keys(text: str) -> ScramKeys:

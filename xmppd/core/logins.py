@@ -150,7 +150,8 @@ class Logins:
 
     def _judge(self, attempt: Attempt, identity: Identity, account: str, found: Credentials | None) -> Login:
         shown = identity.shown
-        if found is None or (isinstance(shown, Credentials) and shown.keys != found.keys):
+        # Keys that were made meanwhile, of another hash, take nothing from those that were shown.
+        if found is None or (isinstance(shown, Credentials) and not shown.keys.items() <= found.keys.items()):
             raise SaslError("not-authorized")
         if found.disabled:
             raise SaslError("account-disabled")
@@ -168,11 +169,16 @@ class Logins:
         self.reports.tell("login-refused", channel.peer, reason=error.condition)
 
     def failed(self, attempt: Attempt, error: SaslError) -> Awaitable[None] | None:
-        """Tell operators and plugins, and have who guesses wait."""
+        """Tell operators and plugins, and have who guesses wait. Who could not have been right, for want of
+        keys, waits alike: else the wait would tell which accounts there are.
+        """
         peer, account = attempt.channel.peer, attempt.account
         reason = error.condition
         about = {"jid": account} if account else {}
-        self.reports.tell("login-failed", peer, **about, mechanism=attempt.mechanism, reason=reason)
+        more = {"keys": "none"} if attempt.lacking else {}
+        self.reports.tell("login-failed", peer, **about, mechanism=attempt.mechanism, reason=reason, **more)
+        if attempt.lacking:
+            self.reports.counts["login-without-keys"] += 1
         telling = self._hooks.tell(self._hooks.login_failed_signal, attempt, reason)
         seconds = 0.0
         if reason in GUESSES:
@@ -181,8 +187,12 @@ class Logins:
         return self._hold_back(seconds, telling) if seconds or telling is not None else None
 
     def passed(self, attempt: Attempt) -> Awaitable[None] | None:
-        """Have it wait, too, where somebody guesses."""
+        """Have it wait, too, where somebody guesses. What this stream could not have guessed (`idle`) is not
+        held against its network: who knows the password may know that much.
+        """
         peer, account = attempt.channel.peer, attempt.account
+        if attempt.idle and (count := sum(earlier.account == account for earlier in attempt.idle)):
+            self.brake.forgive(peer, count)
         seconds = self.brake.wait(peer, account)
         if seconds:
             return self._pass_later(peer, account, seconds)

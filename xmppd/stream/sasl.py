@@ -79,12 +79,18 @@ class Channel(NamedTuple):
 class Attempt:
     """One attempt to log in. `mark` is what the gate gave when it began, `account` who the client claims to
     be, "" until that is known.
+
+    `lacking`: the account has no keys for this mechanism, so what the client proved or did not says nothing
+    of the password it knows; no client may learn that. `idle` are those before it on the stream that failed
+    like this.
     """
 
     mechanism: str
     channel: Channel
     mark: int
     account: str = ""
+    lacking: bool = False
+    idle: tuple[Attempt, ...] = ()
 
 
 class Challenge(NamedTuple):
@@ -117,7 +123,7 @@ Step = Challenge | Success
 
 class Exchange(Protocol):
     """One attempt to authenticate. It may have an `account`, the bare JID that the client claims to be, or ""
-    as long as it has not: who guesses the password of one is slowed down.
+    as long as it has not: who guesses the password of one is slowed down; and `lacking`, as an `Attempt`.
     """
 
     def step(self, data: bytes) -> Step | Awaitable[Step]:
@@ -172,7 +178,7 @@ class Authenticator:
     there after a success.
     """
 
-    __slots__ = ("_attempt", "_exchange", "_gate", "_mechanisms", "attempts", "channel", "login")
+    __slots__ = ("_attempt", "_exchange", "_gate", "_idle", "_mechanisms", "attempts", "channel", "login")
 
     def __init__(
         self, mechanisms: Sequence[Mechanism], channel: Channel, gate: Gate, *, attempts: int = 5
@@ -181,6 +187,7 @@ class Authenticator:
         self._gate = gate
         self._exchange: Exchange | None = None
         self._attempt: Attempt
+        self._idle: tuple[Attempt, ...] = ()
         self.login: Login | None = None
         self.attempts = attempts
         usable = [m for m in mechanisms if (channel.secure or not m.needs_tls) and m.available(channel)]
@@ -211,7 +218,7 @@ class Authenticator:
         except SaslError as error:
             self._gate.refused(self.channel, error)
             raise
-        self._attempt = Attempt(name, self.channel, self._gate.mark())
+        self._attempt = Attempt(name, self.channel, self._gate.mark(), idle=self._idle)
         exchange = mechanism.start(self.channel)
         if payload == "":
             self._exchange = exchange
@@ -293,7 +300,11 @@ class Authenticator:
 
     def _fail(self, exchange: Exchange, error: SaslError) -> Awaitable[Step]:
         """Raise the error, now or when the gate lets the client be told."""
-        waiting = self._gate.failed(self._claimed(exchange), error)
+        attempt = self._claimed(exchange)
+        attempt.lacking = getattr(exchange, "lacking", False)
+        if attempt.lacking and error.condition == "not-authorized":
+            self._idle = (*self._idle, attempt)
+        waiting = self._gate.failed(attempt, error)
         if waiting is None:
             raise error
         return self._fail_later(waiting, error)
