@@ -307,6 +307,8 @@ class Watched:
     ("typed", "derived"),
     [
         ("wrong", ["wrong"]),
+        ("caf\u00e9", ["caf\u00e9"]),
+        ("\u2168", ["\u2168", "IX"]),
         ("cafe\u0301 \u2168", ["caf\u00e9 \u2168", "caf\u00e9 IX", "cafe\u0301 \u2168"]),
         ("soft\u00adhyphen", ["softhyphen", "soft\u00adhyphen"]),
         ("bell\a", ["bell\a"]),
@@ -339,6 +341,19 @@ async def test_the_right_password_is_derived_once_and_then_remembered(server: An
     assert isinstance(server.tls(mechanism).start("PLAIN", plain("alice", PASSWORD)), Success)
 
 
+async def test_the_form_that_was_right_is_remembered(server: Any) -> None:
+    typed = "\ufb01sh"
+    await arrive(server, keys("fish", "sha1", "sha256", "sha512"))
+    watched = Watched(server.accounts)
+    mechanism = Plain(watched)
+    for _ in range(3):
+        assert await finish(server.tls(mechanism).start("PLAIN", plain("alice", typed)))
+    assert watched.derived == [typed, "fish"]
+    await server.accounts.set_password(ALICE, "fish")
+    payload = plain("alice", typed)
+    assert (await refusal(lambda: server.tls(mechanism).start("PLAIN", payload)))[0] == "not-authorized"
+
+
 # -------------------------------------------------------------------------------- the brake
 
 
@@ -346,8 +361,9 @@ async def test_what_could_not_be_right_is_forgiven_to_who_proves_the_password(se
     await arrive(server, keys(PASSWORD, "sha1"))
     brake, told = server.gate.brake, []
     brake.forgive = lambda peer, count: told.append((peer, count))
+    await server.accounts.provision(f"empty@{DOMAIN}")
     auth = server.tls()
-    await refusal(lambda: ScramClient("nobody").login(auth, "SCRAM-SHA-256"))
+    await refusal(lambda: ScramClient("empty").login(auth, "SCRAM-SHA-256"))
     await refusal(lambda: ScramClient().login(auth, "SCRAM-SHA-512"))
     await refusal(lambda: ScramClient().login(auth, "SCRAM-SHA-256"))
     await refusal(lambda: ScramClient(password="wrong").login(auth, "SCRAM-SHA-1"))
