@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, Protocol, get_args
 from xml.etree.ElementTree import Element
 
@@ -73,6 +74,37 @@ class Stores(Protocol):
 
     def items(self, store: str) -> Iterable[Item]:
         """What one of LISTS has, as it was stored in turn. BrokenStore behind the last good one."""
+
+
+def item_of(table: Table) -> Item:
+    """An item of an archive that is kept as a table with the stanza."""
+    key, when = table.get("key"), table.get("when")
+    if not isinstance(when, int | float) or isinstance(when, bool):
+        attrs = table.get("attr")
+        when = _stamped(attrs) if isinstance(attrs, dict) else None
+    return Item(key if isinstance(key, str) else "", when, table)
+
+
+def _stamped(attrs: Table) -> float | None:
+    """When an item of Prosody before 0.10 was stored, which stands in an attribute (XEP-0082, XEP-0091)."""
+    for name in ("stamp", "stamp_legacy"):
+        text = attrs.get(name)
+        if isinstance(text, str):
+            try:
+                at = datetime.fromisoformat(text)
+            except ValueError:
+                continue
+            return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
+    return None
+
+
+def lost_store(store: str) -> tuple[str, str]:
+    """The kind of loss that a store is which is not read, and which one it is."""
+    if store.startswith(PEP):
+        return "pep-node", shown(store.removeprefix(PEP))
+    if store == "pep":
+        return "pep-configuration", ""
+    return f"store-{shown(store)}", ""
 
 
 def account_of(local: str, domain: str, where: str, stores: Stores, losses: Losses) -> Account | Unreadable:

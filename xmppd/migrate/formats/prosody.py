@@ -11,13 +11,21 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote_to_bytes
 
 from xmppd.migrate.lua import LONGEST_TABLE, LuaError, Table, items_of, table_of
-from xmppd.migrate.prosody_stores import LISTS, PEP, TABLES, BrokenStore, Item, account_of, shown
+from xmppd.migrate.prosody_stores import (
+    LISTS,
+    TABLES,
+    BrokenStore,
+    Item,
+    account_of,
+    item_of,
+    lost_store,
+    shown,
+)
 from xmppd.migrate.record import Account, Losses, Unreadable
 from xmppd.migrate.source import Options, SourceError
 
@@ -82,7 +90,7 @@ class _Folder:
         with _opened(place) as file:
             try:
                 for table in items_of(file):
-                    yield _item(table)
+                    yield item_of(table)
             except LuaError as error:
                 raise _broken(error, place) from None
             except OSError as error:
@@ -117,27 +125,6 @@ def _read(file: BinaryIO, place: Path) -> bytes:
 
 def _broken(error: LuaError, place: Path) -> BrokenStore:
     return BrokenStore(error.why, f"{place}:{error.line} (byte {error.byte})")
-
-
-def _item(table: Table) -> Item:
-    key, when = table.get("key"), table.get("when")
-    if not isinstance(when, int | float) or isinstance(when, bool):
-        attrs = table.get("attr")
-        when = _stamped(attrs) if isinstance(attrs, dict) else None
-    return Item(key if isinstance(key, str) else "", when, table)
-
-
-def _stamped(attrs: Table) -> float | None:
-    """When an item of Prosody before 0.10 was stored, which stands in an attribute (XEP-0082, XEP-0091)."""
-    for name in ("stamp", "stamp_legacy"):
-        text = attrs.get(name)
-        if isinstance(text, str):
-            try:
-                at = datetime.fromisoformat(text)
-            except ValueError:
-                continue
-            return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
-    return None
 
 
 class ProsodyReader:
@@ -197,12 +184,9 @@ class ProsodyReader:
                 self._losses.add("orphan", owner, shown(store))
             elif ending == known and (names[local] == name or store == ACCOUNTS):
                 continue
-            elif store.startswith(PEP):
-                self._losses.add("pep-node", owner, shown(store.removeprefix(PEP)))
-            elif store == "pep":
-                self._losses.add("pep-configuration", owner)
             else:
-                self._losses.add(f"store-{shown(store)}", owner)
+                kind, detail = lost_store(store)
+                self._losses.add(kind, owner, detail)
 
 
 def _names_in(folder: Path) -> Iterator[str]:
