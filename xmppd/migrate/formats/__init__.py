@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from xmppd.migrate.formats import jsonl, mnesia, pie, prosody
+from xmppd.migrate.formats import jsonl, mnesia, pie, prosody, prosody_sql
 from xmppd.migrate.source import Format
 
-FORMATS: Final[tuple[Format, ...]] = (jsonl.FORMAT, mnesia.FORMAT, pie.FORMAT, prosody.FORMAT)
+FORMATS: Final[tuple[Format, ...]] = (jsonl.FORMAT, mnesia.FORMAT, pie.FORMAT, prosody.FORMAT, prosody_sql.FORMAT)
