@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -468,6 +470,17 @@ def message(body: str, attr: dict[str, Any] | None = None, **rest: Any) -> Table
     return stanza("message", attr, stanza("body", None, body), **rest)
 
 
+@pytest.fixture(params=["UTC", "Pacific/Auckland"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine's own time zone, which no stamp is in."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
 def test_times_of_offline_messages(data: Data) -> None:
     queue = [
         message("a", {"stamp": "2001-01-01T00:00:00Z"}, when=5.25),
