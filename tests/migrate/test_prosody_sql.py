@@ -20,7 +20,7 @@ from xmppd.migrate.lua import Flag, Table
 from xmppd.migrate.prosody_stanza import Xml
 from xmppd.migrate.prosody_values import BadValue, value_of
 from xmppd.migrate.record import Account, Contact, Losses, Unreadable
-from xmppd.migrate.source import HEAD, Options, SourceError
+from xmppd.migrate.source import HEAD, LONGEST_VALUE, Options, SourceError
 from xmppd.xml.build import serialize
 
 SAMPLE = SAMPLES / "prosody-0.12.3" / "sqlite-sha256"
@@ -112,6 +112,59 @@ def test_the_sample_is_its_truth(sample: Path) -> None:
     assert losses.summary() == {"pep-configuration": 1, "pep-node": 3, "privacy-list": 4}
     names = [account.name for account in FORMAT.open(sample, Options())]
     assert names == sorted(names, key=lambda name: name.split("@")[::-1])
+
+
+def test_the_dump_is_its_truth_too(tmp_path: Path, sample: Path) -> None:
+    place = SAMPLE / "prosody.sql"
+    assert FORMAT.recognises(place, head(place))
+    losses = Losses()
+    reader = FORMAT.open(place, Options(scratch=tmp_path, losses=losses))
+    accounts = list(reader)
+    assert unexplained(differences(accounts), SAMPLE / "differences.jsonl") == [BLOCKED]
+    assert losses.summary() == {"pep-configuration": 1, "pep-node": 3, "privacy-list": 4}
+    assert [account.name for account in accounts] == [
+        account.name for account in FORMAT.open(sample, Options())
+    ]
+
+
+def test_numbers_of_copy_are_text_and_sorted_as_numbers(tmp_path: Path) -> None:
+    place = tmp_path / "dump.sql"
+    rows = "".join(
+        f"{number}\t{HOST}\tu\toffline\tk{number}\t5\t\txml\t<message id='{number}'/>\n"
+        for number in (10, 9, 100)
+    )
+    place.write_text(
+        f'COPY public.prosody (host, "user", store, key, type, value) FROM stdin;\n'
+        f"{HOST}\tu\taccounts\tpassword\tstring\tback\\\\slash\n\\.\n"
+        'COPY public.prosodyarchive (sort_id, host, "user", store, key, "when", "with", type, value) '
+        "FROM stdin;\n"
+        f"{rows}\\.\n"
+    )
+    assert FORMAT.recognises(place, head(place))
+    (account,) = FORMAT.open(place, Options(scratch=tmp_path))
+    assert isinstance(account, Account)
+    assert account.password == "back\\slash"
+    assert [(waiting.message.get("id"), waiting.at) for waiting in account.offline] == [
+        ("9", 5),
+        ("10", 5),
+        ("100", 5),
+    ]
+
+
+def test_other_dumps_are_not_recognised(tmp_path: Path) -> None:
+    place = tmp_path / "dump.sql"
+    for text in ("", "CREATE TABLE users (username text);", "CREATE TABLE prosody (id integer, bones text);"):
+        place.write_text(text)
+        assert not FORMAT.recognises(place, head(place))
+    with pytest.raises(SourceError, match="the table of Prosody is not in it"):
+        FORMAT.open(place, Options(scratch=tmp_path))
+
+
+def test_a_value_that_is_too_long_costs_what_is_in_it(db: Database) -> None:
+    db.account("a").put("a", "roster", "x@y", "x" * (LONGEST_VALUE + 1), "string").account("b")
+    a, b = db.read()
+    assert isinstance(a, Account) and isinstance(b, Account)
+    assert db.lost() == {"unreadable-value": 1}
 
 
 def test_the_file_is_only_read(sample: Path) -> None:

@@ -9,4 +9,10 @@ from typing import Final
 from xmppd.migrate.formats import jsonl, mnesia, pie, prosody, prosody_sql
 from xmppd.migrate.source import Format
 
-FORMATS: Final[tuple[Format, ...]] = (jsonl.FORMAT, mnesia.FORMAT, pie.FORMAT, prosody.FORMAT, prosody_sql.FORMAT)
+FORMATS: Final[tuple[Format, ...]] = (
+    jsonl.FORMAT,
+    mnesia.FORMAT,
+    pie.FORMAT,
+    prosody.FORMAT,
+    prosody_sql.FORMAT,
+)

@@ -26,11 +26,18 @@ from xmppd.migrate.prosody_stores import (
 )
 from xmppd.migrate.prosody_values import BadValue, value_of
 from xmppd.migrate.record import Account, Losses, Unreadable
-from xmppd.migrate.source import LONGEST_VALUE, Options, SourceError, head_of
+from xmppd.migrate.source import LONGEST_VALUE, Options, SourceError
+from xmppd.migrate.sqltext import database, tables_of
 
-SQLITE: Final = b"SQLite format 3\0"
 FILE: Final = "prosody.sqlite"
 ACCOUNTS: Final = "accounts"
+
+_KEYED_COLUMNS: Final = ("host", "user", "store", "key", "type", "value")
+COLUMNS: Final = {
+    "prosody": _KEYED_COLUMNS,
+    "prosodyarchive": ("sort_id", "host", "user", "store", "key", "when", "type", "value"),
+}
+"""What is read of each table: a connection for `ProsodySqlReader` has these."""
 
 MOST_ROWS: Final = 1 << 20
 """The most rows of one account; and all their texts may have LONGEST_TABLE letters."""
@@ -169,8 +176,8 @@ def _owner(row: Any) -> _Owner:
 class ProsodySqlReader:
     """The accounts in one database, with memory for one of them."""
 
-    def __init__(self, database: sqlite3.Connection, place: Path | str, losses: Losses) -> None:
-        self._database, self._place, self._losses = database, place, losses
+    def __init__(self, connection: sqlite3.Connection, place: Path | str, losses: Losses) -> None:
+        self._connection, self._place, self._losses = connection, place, losses
         for (encoding,) in self._rows("PRAGMA encoding"):
             if encoding != "UTF-8":
                 raise SourceError(
@@ -194,7 +201,7 @@ class ProsodySqlReader:
 
     def close(self) -> None:
         """Close the database."""
-        self._database.close()
+        self._connection.close()
 
     def _account(self, owner: _Owner, keyed: _Rows | None, archived: _Rows | None) -> Account | Unreadable:
         host, user = (name.decode("utf-8", "surrogateescape") for name in owner)
@@ -207,7 +214,7 @@ class ProsodySqlReader:
 
     def _rows(self, sql: str) -> Iterator[Any]:
         try:
-            with closing(self._database.execute(sql)) as cursor:
+            with closing(self._connection.execute(sql)) as cursor:
                 yield from cursor
         except sqlite3.Error as error:
             raise SourceError(f"cannot be read: {error}", file=self._place) from None
@@ -235,52 +242,33 @@ class ProsodySqlReader:
             )
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    """An SQLite file, only read: nothing is written beside it. SourceError."""
-    try:
-        database = sqlite3.connect(path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
-        database.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-        if "prosodyarchive" not in _tables(database):
-            database.execute(
-                'CREATE TEMP TABLE prosodyarchive AS SELECT *, 0 AS sort_id, 0 AS "when" FROM prosody LIMIT 0'
-            )
-    except sqlite3.Error as error:
-        raise SourceError(f"cannot be read: {error}", file=path) from None
-    return database
-
-
-def _tables(database: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-
-
 def _place_of(path: Path) -> Path:
     """The file itself where the path is the data folder that has it."""
     return path / FILE if path.is_dir() else path
 
 
 class ProsodySqlFormat:
-    """SQL storage of Prosody: its SQLite file, or the data folder in which that is."""
+    """SQL storage of Prosody: its SQLite file, the data folder in which that is, or a dump as text."""
 
     name = "prosody-sql"
 
     def recognises(self, path: Path, head: bytes) -> bool:
         """Whether the table of Prosody is in it."""
         place = _place_of(path)
-        head = head or (head_of(place) if place.is_file() else b"")
-        if not head.startswith(SQLITE):
+        if not place.is_file():
             return False
-        try:
-            with closing(
-                sqlite3.connect(place.absolute().as_uri() + "?mode=ro&immutable=1", uri=True)
-            ) as database:
-                return "prosody" in _tables(database)
-        except sqlite3.Error:
-            return False
+        columns = tables_of(place, head or None).get("prosody")
+        return columns is not None and (not columns or {"host", "user", "store"} <= columns)
 
     def open(self, path: Path, options: Options) -> ProsodySqlReader:
         """The reader. SourceError."""
         place = _place_of(path)
-        return ProsodySqlReader(_opened(place), place, options.losses)
+        found = database(place, options.scratch, COLUMNS, options.losses)
+        if not found.present.get("prosody"):
+            found.close()
+            raise SourceError("the table of Prosody is not in it", file=place)
+        found.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 4 * LONGEST_VALUE)  # a row that is too long is one loss
+        return ProsodySqlReader(found, place, options.losses)
 
 
 FORMAT: Final = ProsodySqlFormat()
