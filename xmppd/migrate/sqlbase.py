@@ -15,12 +15,11 @@ Tables = Mapping[str, Sequence[str]]
 """Tables that are wanted, and which of their columns; none: only how many rows there are."""
 
 SQLITE: Final = b"SQLite format 3\0"
-USERS = ("host", "server_host", "server", "domain", "user", "username")
-"""Columns that say whose a row is: by these a table is indexed."""
 
 
 class Dump(sqlite3.Connection):
     """What was in a dump or an SQLite file. Tables and columns that were not there are there, and empty.
+    There is no index: to sort a whole table once is faster than to make one and to read by it.
 
     `present` has the columns of each table that the source has, by the names asked for; `counts` the rows of
     those asked for without columns; `marks` the tables of Mnesia that an export2sql names, in its order.

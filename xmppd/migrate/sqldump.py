@@ -14,7 +14,7 @@ from pathlib import Path
 from xmppd.migrate.garbled import LOST, MOJIBAKE, ODD, garbled, mended
 from xmppd.migrate.record import Losses
 from xmppd.migrate.source import LONGEST_VALUE, opened
-from xmppd.migrate.sqlbase import USERS, Dump, Tables, quoted
+from xmppd.migrate.sqlbase import Dump, Tables, quoted
 from xmppd.migrate.sqlrows import Rows, Write
 from xmppd.migrate.sqlscan import MNESIA, QUALIFIED, Dialect, Scan, Value, names_of
 
@@ -108,10 +108,6 @@ class Loader:
             except (sqlite3.Error, OverflowError) as error:
                 raise scan.error(f"cannot be kept: {error}") from None
         dump = self._dump
-        for table, columns in self._columns.items():
-            if keys := [column for column in USERS if column in columns]:
-                fields = ", ".join(map(quoted, keys))
-                dump.execute(f"CREATE INDEX {quoted('by user ' + table)} ON {quoted(table)} ({fields})")
         dump.execute("COMMIT")
         dump.present = {table: frozenset(names) for table, names in self._present.items()}
         dump.counts, dump.marks = self._counts, scan.marks

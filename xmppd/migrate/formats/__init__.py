@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from xmppd.migrate.formats import jsonl, mnesia, pie, prosody, prosody_sql
+from xmppd.migrate.formats import ejabberd_sql, jsonl, mnesia, pie, prosody, prosody_sql
 from xmppd.migrate.source import Format
 
 FORMATS: Final[tuple[Format, ...]] = (
@@ -15,4 +15,5 @@ FORMATS: Final[tuple[Format, ...]] = (
     pie.FORMAT,
     prosody.FORMAT,
     prosody_sql.FORMAT,
+    ejabberd_sql.FORMAT,
 )
