@@ -58,10 +58,11 @@ class Offline:
 class Account:
     """One account. `local` and `domain` are as stored there; `where` says where in the source it is.
 
-    `password` is plain and a secret, `keys` are by hashlib's name of their hash (sha1, sha256, sha512, also
-    others that we cannot hold). Neither: nobody can log in. `created` and `last` (the last logout) are in
-    seconds since the epoch. `private` are XEP-0049 elements, each under its own name. `blocks` are addresses
-    (XEP-0191), whoever they are. What the source has beside all this was told to `Losses`.
+    `password` is plain and a secret, `keys` are by hashlib's name of their hash (sha1, sha256, sha512 and so
+    on). Neither: nobody can log in. `created`, `modified` (the last change of anything that the source can
+    date) and `last` (the last logout) are in seconds since the epoch. `private` are XEP-0049 elements, each
+    under its own name. `blocks` are addresses (XEP-0191), whoever they are. What the source has beside all
+    this was told to `Losses`.
     """
 
     local: str
@@ -71,6 +72,7 @@ class Account:
     keys: dict[str, Keys] = field(default_factory=dict, repr=False)
     disabled: bool = False
     created: float | None = None
+    modified: float | None = None
     last: float | None = None
     last_status: str = ""
     roster: list[Contact] = field(default_factory=list)
