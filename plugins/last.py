@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from xmppd import hooks, ns
-from xmppd.plugin import ACCOUNT, Element, Plugin, Request, Session, StanzaError, Table, element, iq_get
+from xmppd.plugin import (
+    ACCOUNT,
+    Element,
+    Plugin,
+    Request,
+    Session,
+    StanzaError,
+    Table,
+    element,
+    gives,
+    iq_get,
+    takes,
+)
 
 QUERY = f"{{{ns.LAST}}}query"
 
@@ -53,6 +65,20 @@ class Last(Plugin):
                     await self.logouts.put({"account": account, "at": at})
         finally:
             self._leaving.pop(account, None)
+
+    @gives("last")
+    async def give(self, account: str) -> float | None:
+        """When it logged out last, in seconds since the epoch."""
+        row = await self.logouts.get(account)
+        return None if row is None else row["at"]
+
+    @takes("last")
+    async def take(self, account: str, at: float | None) -> None:
+        """A logout of before it came here."""
+        if at is None:
+            await self.logouts.delete(account)
+        else:
+            await self.logouts.put({"account": account, "at": at})
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:

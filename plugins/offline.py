@@ -23,7 +23,9 @@ from xmppd.plugin import (
     Value,
     begun,
     delay,
+    gives,
     insert_child,
+    takes,
 )
 
 PAGE = 100
@@ -305,6 +307,32 @@ class Offline(Plugin):
         settled = f"{max(int((self.now() - SETTLED_SECONDS) * 1_000_000), 0):016x}"
         end = min(ids[-1], settled)
         return [Delete((end,), through=True), *(Delete((number,)) for number in ids if number > end)]
+
+    # moving
+
+    @gives("offline")
+    async def give(self, account: str) -> list[list[str | float]] | None:
+        """The messages that wait, each with the moment in which it was taken in, oldest first."""
+        rows = (await self.queue.scan(account)).rows
+        return [[row["stanza"].decode(), int(row["id"][:16], 16) / 1_000_000] for row in rows] or None
+
+    @takes("offline")
+    async def take(self, account: str, messages: Sequence[tuple[str, float | None]] | None) -> None:
+        """Messages that come with their account: these wait now, in this order, and no others."""
+        queue = self._queue(account)
+        async with queue.lock, queue.gate:
+            await queue.quiet()
+            await self.queue.delete(account)
+            queue.empty()
+            queue.last = 0
+            for stanza, at in messages or ():
+                put = queue.put or (0, 0)
+                queue.put = put[0] + 1, put[1] + len(stanza.encode())
+                queue.last = max(queue.last + 1, int((self.now() if at is None else at) * 1_000_000))
+                number = f"{queue.last:016x}{self._node}"
+                row = {"account": account, "id": number, "stanza": stanza.encode()}
+                await self.queue.put({**row, "messages": queue.put[0], "bytes": queue.put[1]})
+            queue.put = None  # counted anew by who needs it
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import PositiveInt
 
 from xmppd import hooks, ns
@@ -17,10 +19,12 @@ from xmppd.plugin import (
     StanzaError,
     Table,
     element,
+    gives,
     insert_child,
     iq_get,
     iq_set,
     serialize,
+    takes,
 )
 
 QUERY = f"{{{ns.PRIVATE}}}query"
@@ -69,6 +73,21 @@ class Private(Plugin):
 
     async def _load(self, account: str) -> dict[str, bytes]:
         return {row["name"]: row["value"] for row in (await self.elements.scan(account)).rows}
+
+    @gives("private")
+    async def give(self, account: str) -> dict[str, str] | None:
+        """All elements as text, by the Clark name of their root."""
+        return {name: value.decode() for name, value in (await self._load(account)).items()} or None
+
+    @takes("private")
+    async def take(self, account: str, elements: Mapping[str, str] | None) -> None:
+        """Those that come with their account."""
+        new = elements or {}
+        gone = [name for name in await self._load(account) if name not in new]
+        for name, value in new.items():
+            await self.elements.put({"account": account, "name": name, "value": value.encode()})
+        for name in gone:
+            await self.elements.delete(account, name)
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:

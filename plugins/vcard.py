@@ -14,9 +14,11 @@ from xmppd.plugin import (
     Session,
     StanzaError,
     Table,
+    gives,
     iq_get,
     iq_set,
     serialize,
+    takes,
 )
 
 VCARD = f"{{{ns.VCARD}}}vCard"
@@ -60,6 +62,20 @@ class VCard(Plugin):
                 await self.cards.delete(account)
             else:
                 await self.cards.put({"account": account, "card": card})
+
+    @gives("vcard")
+    async def give(self, account: str) -> str | None:
+        """The vCard as text."""
+        row = await self.cards.get(account)
+        return None if row is None else row["card"].decode()
+
+    @takes("vcard")
+    async def take(self, account: str, card: str | None) -> None:
+        """One that comes with its account."""
+        if card is None:
+            await self.cards.delete(account)
+        else:
+            await self.cards.put({"account": account, "card": card.encode()})
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from xmppd import __version__
 from xmppd.config import Config
 from xmppd.core import accounts as account_tables
+from xmppd.core.arrivals import ARRIVALS
+from xmppd.core.blocks import BLOCKS
 from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.core.roster.rosters import ROSTER
 from xmppd.core.roster.tier import SharedCache
@@ -20,7 +22,7 @@ from xmppd.settings import CassandraConfig, address_of
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store, Table
 
-TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE)
+TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS)
 
 
 def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:

@@ -31,6 +31,7 @@ from xmppd.core.sessions import Session
 from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreError, XmppdError
 from xmppd.jid import Jid
 from xmppd.marks import mark, marked
+from xmppd.parts.belongings import gives, takes
 from xmppd.parts.disco import ByAddress, disco_info, disco_items
 from xmppd.parts.http import PUBLIC, HttpError, HttpRequest, HttpResponse, route
 from xmppd.parts.listeners import listener
@@ -116,6 +117,7 @@ __all__ = [
     "element",
     "every",
     "form",
+    "gives",
     "insert_child",
     "iq_get",
     "iq_set",
@@ -128,6 +130,7 @@ __all__ = [
     "serialize",
     "service",
     "stanza_of",
+    "takes",
 ]
 
 SERVER: Final = Address.SERVER

@@ -14,10 +14,8 @@ import logging
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -35,6 +33,7 @@ from xmppd.core.credentials import (
     identity_of,
     info_of,
 )
+from xmppd.core.gone import GONE, GONE_SECONDS, Gone, Late, new_number
 from xmppd.core.holds import Hold, Holds
 from xmppd.errors import JidError, SaslError, StoreError, XmppdError
 from xmppd.jid import Jid
@@ -55,15 +54,6 @@ __all__ = [
 ]
 
 SECRET = Table(name="account_secret", partition=("name",), columns={"value": "blob"})
-GONE_SECONDS = 10.0
-"""How long a name is not given out again where several servers share a store: whoever still writes for the
-account that had it, on a server that has not heard of the removal, is done by then.
-"""
-GONE = Table("account_gone", partition=("account",), columns={"at": "timestamp"}, ttl=GONE_SECONDS)
-TAKEN_SECONDS = 600.0
-"""How long a name is taken while what was its account's is deleted once more, if this one ends."""
-LATE_RETRY_SECONDS = 1.0, 30.0
-"""The pause after the first time that the store failed it, and the longest."""
 TABLES = (ACCOUNT, SECRET, GONE)
 """What the store must have open before `Accounts.open`."""
 
@@ -79,18 +69,6 @@ whether it is disabled.
 """
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Late:
-    """An account that was removed some time ago, to be deleted once more when that is `due`. `numbers` are
-    those by which its name was taken for that.
-    """
-
-    account: str
-    due: float
-    pause: float = LATE_RETRY_SECONDS[0]
-    numbers: deque[int] = field(default_factory=lambda: deque(maxlen=8))
 
 
 class AccountExists(XmppdError):
@@ -162,8 +140,7 @@ class Accounts:
         self._exists: Lru[str, bool] = Lru(cached_names)
         self._holds = Holds(self._is_of)
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._gone: dict[str, Late] = {}
-        self.gone_seconds = gone_seconds
+        self._gone = Gone(store, gone_seconds, now, clock)
         self.ends_sessions = ends_sessions
         self._is_caching = True
         self.changes = Changes()
@@ -187,6 +164,15 @@ class Accounts:
     def cached(self) -> Mapping[str, int]:
         """How many entries each cache holds, for operators."""
         return {"credentials": len(self._credentials), "account_names": len(self._exists)}
+
+    @property
+    def gone_seconds(self) -> float:
+        """How long a name is not given out again; 0: no other server is there."""
+        return self._gone.seconds
+
+    @gone_seconds.setter
+    def gone_seconds(self, seconds: float) -> None:
+        self._gone.seconds = seconds
 
     def close(self) -> None:
         """End the threads; key derivations that wait are cancelled."""
@@ -264,23 +250,71 @@ class Accounts:
         await self._make(_checked(account), {})
 
     async def _make(self, account: str, credentials: Row) -> None:
-        if self.gone_seconds and await self._store.get(GONE, (account,)) is not None:
+        if await self._gone.has(account):
             raise NameGone(account)
+        if await self._insert(account, credentials, self._now(), disabled=False) is None:
+            raise AccountExists(account)
+        await _tell(self.on_created, account)
+
+    async def adopt(
+        self, account: str, credentials: Row, *, created: float | None, disabled: bool
+    ) -> int | None:
+        """Make an account with the credential columns of one that another server had, made there at `created`
+        if that is known; nobody is told. The number of this change; None where there is one of that name, or
+        its name is not free yet.
+        """
+        if await self._gone.has(account):
+            return None
+        return await self._insert(
+            account, credentials, self._now() if created is None else created, disabled=disabled
+        )
+
+    async def _insert(self, account: str, credentials: Row, created: float, *, disabled: bool) -> int | None:
+        """Write a row where there is none; the number of this change, None where there is one."""
+        number = new_number()
         row: Row = {
             "account": account,
-            "created": self._now(),
-            "disabled": False,
-            "epoch": _number(),
-            "changed": _number(),
+            "created": created,
+            "disabled": disabled,
+            "epoch": new_number(),
+            "changed": number,
             **credentials,
         }
         try:
-            if not await self._store.put_if(ACCOUNT, row, None):
-                raise AccountExists(account)
+            return number if await self._store.put_if(ACCOUNT, row, None) else None
         finally:
             self._drop(account)
             self._publish(account)
-        await _tell(self.on_created, account)
+
+    async def rekey(self, account: str, credentials: Row) -> int:
+        """Replace the credential columns of an account, and end its sessions; the number of this change.
+        AccountUnknown.
+        """
+        return await self._change(account, credentials, ends=True)
+
+    async def unmake(self, account: str, changed: int) -> bool:
+        """Take an `adopt` back if the account is still as that left it, without a word to its contacts;
+        whether it was.
+        """
+        async with self._removal(account):
+            row = await self._store.get(ACCOUNT, (account,))
+            if row is None or row["changed"] != changed:
+                return False
+            self._holds.close(account)
+            try:
+                if not await self._store.put_if(
+                    ACCOUNT, {"account": account, "leaving": True, "changed": changed}, identity_of(row)
+                ):
+                    return False
+                self._changed(account)
+                self.on_revoked(account, None, False)
+                await self._holds.emptied(account)
+                if (problem := await _tell(self.on_removed, account)) is not None:
+                    raise problem
+                return await self._store.delete_if(ACCOUNT, (account,), {"changed": changed})
+            finally:
+                self._holds.open(account)
+                self._changed(account)
 
     async def set_password(
         self, account: str, password: str, *, keep_sessions: bool | None = None, spare: Login | None = None
@@ -325,7 +359,7 @@ class Accounts:
                 self.on_revoked(account, None, False)
                 await self._holds.emptied(account)
                 await self._delete_owned(account)
-                await self._give_up(account)
+                await self._gone.give_up(account)
                 await self._write_if_same(row, lambda same: self._store.delete_if(ACCOUNT, (account,), same))
             finally:
                 self._holds.open(account)
@@ -339,7 +373,7 @@ class Accounts:
 
     async def _mark_leaving(self, account: str, same: Row) -> bool:
         """Written first, for other servers, and for who has to go on if this one stops."""
-        row: Row = {"account": account, "leaving": True, "changed": _number()}
+        row: Row = {"account": account, "leaving": True, "changed": new_number()}
         return await self._store.put_if(ACCOUNT, row, same)
 
     async def _delete_owned(self, account: str) -> None:
@@ -348,19 +382,9 @@ class Accounts:
         if (problem := await _tell(self.on_removed, account)) is not None:
             raise problem
 
-    async def _give_up(self, account: str) -> None:
-        """Where other servers may not have heard yet: keep the name for a while, and look again later."""
-        if self.gone_seconds:
-            await self._store.put(GONE, {"account": account, "at": self._now()}, ttl=self.gone_seconds)
-            self._gone[account] = Late(account, self._clock() + self.gone_seconds / 2)
-
     def late(self) -> list[Late]:
         """The accounts removed some time ago whose `delete_late` is due now."""
-        now = self._clock()
-        due = [late for late in self._gone.values() if late.due <= now]
-        for late in due:
-            del self._gone[late.account]
-        return due
+        return self._gone.due()
 
     async def delete_late(self, late: Late) -> None:
         """Delete what another server wrote for the account while it was removed here. Nobody can have its
@@ -369,33 +393,11 @@ class Accounts:
         account = late.account
         try:
             async with self._removal(account):
-                if (number := await self._take_name(late)) is not None:
+                if (number := await self._gone.take_name(late)) is not None:
                     await self._delete_owned(account)
                     await self._store.delete_if(ACCOUNT, (account,), {"changed": number})
         except StoreError as error:
-            if late.pause == LATE_RETRY_SECONDS[0]:
-                _log.warning("late-removal-put-off", extra={"jid": account, "problem": str(error)})
-            late.due = self._clock() + late.pause
-            late.pause = min(2 * late.pause, LATE_RETRY_SECONDS[1])
-            self._gone.setdefault(account, late)
-
-    async def _take_name(self, late: Late) -> int | None:
-        """Make a row of the name that is nobody's, for a while; its `changed`, None when there is one."""
-        while True:
-            found = await self._store.get(ACCOUNT, (late.account,))
-            if found is not None and found["changed"] not in late.numbers:
-                return None
-            number = _number()
-            late.numbers.append(number)  # first: it may be written though that fails
-            row: Row = {
-                "account": late.account,
-                "created": self._now(),
-                "leaving": True,
-                "changed": number,
-            }
-            same = None if found is None else identity_of(found)
-            if await self._store.put_if(ACCOUNT, row, same, ttl=TAKEN_SECONDS):
-                return number
+            self._gone.put_off(late, error)
 
     async def info(self, account: str) -> AccountInfo:
         """What may be shown of one account, read from the store. AccountUnknown."""
@@ -473,13 +475,13 @@ class Accounts:
         *,
         ends: bool,
         spare: Login | None = None,
-    ) -> None:
+    ) -> int:
         row = await self._find(account, created)
         if row["leaving"] or (spare is not None and spare.tenure != Tenure(row["created"], row["epoch"])):
             raise AccountUnknown(account)
         kept = ("created",) if spare is None else ("created", "epoch")
-        tenure = Tenure(row["created"], _number())
-        changed = {"account": account, "changed": _number(), **columns}
+        tenure = Tenure(row["created"], new_number())
+        changed = {"account": account, "changed": new_number(), **columns}
         if ends:
             changed["epoch"] = tenure.epoch
         # The condition keeps a removal that comes in between, and a later change, from being undone.
@@ -491,6 +493,7 @@ class Accounts:
             if spare is not None:
                 spare.tenure = tenure
             self.on_revoked(account, tenure, bool(columns.get("disabled")))
+        return int(changed["changed"])
 
     async def _write_surely(
         self, row: Row, write: Callable[[Row], Awaitable[bool]], kept: Sequence[str] = ("created",)
@@ -583,10 +586,6 @@ def _checked(account: str) -> str:
     if not jid.local or jid.resource:
         raise JidError(f"{account} is not the name of an account: that is user@domain")
     return jid.bare
-
-
-def _number() -> int:
-    return secrets.randbits(62)
 
 
 def _nobody(*about: object) -> None:

@@ -16,6 +16,8 @@ from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Reque
 from xmppd.core.origin import Host, Origin
 from xmppd.core.presence import Presences, subscription_stanza
 from xmppd.core.roster.delta import MAX_CHANGES, cost, deltas
+from xmppd.core.roster.item import item_from
+from xmppd.core.roster.rewriting import Rewrite
 from xmppd.core.roster.rosters import (
     Change,
     Edit,
@@ -191,6 +193,20 @@ class Contacts:
         change = await self._rosters.change(account, contact, edit, by=by, what=what)
         self._publish(account, change)
         return change
+
+    async def rewritten(self, account: str, rewrite: Rewrite) -> None:
+        """Let the account's sessions see a rewritten roster: a push for each item that looks otherwise, and
+        presence by what holds now.
+        """
+        roster: Roster | Awaitable[Roster] = self._rosters.load(account)
+        roster = roster if isinstance(roster, Roster) else await roster
+        for contact in sorted(rewrite.old.keys() | rewrite.new.keys()):
+            old, new = (
+                None if value is None else item_from(contact, value)
+                for value in (rewrite.old.get(contact), rewrite.new.get(contact))
+            )
+            if old != new:
+                self._publish(account, Change(contact, old, new, roster))
 
     async def _deliver_all(self, account: str, contact: str, kinds: Iterable[Kind], by: str) -> None:
         for kind in kinds:

@@ -24,6 +24,7 @@ from xmppd.core.roster.delta import lag
 from xmppd.core.roster.item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
 from xmppd.core.roster.log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
 from xmppd.core.roster.request import RemoveRequest, SetRequest, check_names, parse_set
+from xmppd.core.roster.rewriting import EditAll, Rewrite
 from xmppd.core.roster.subscription import Inbound, Kind, Outbound
 from xmppd.core.roster.tier import RosterTier
 from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreTimeout, StoreUnavailable
@@ -188,6 +189,10 @@ class Rosters:
             found += map(item_of, rows)
         return found
 
+    async def packed(self, account: str) -> dict[str, str]:
+        """The same as they are packed (`value_of`), by contact."""
+        return {row["name"]: row["value"] for row in await self._rows(account)}
+
     async def log(self, account: str, *, after: int = 0, limit: int | None = None) -> list[LogEntry]:
         """The log's entries of versions above `after`, oldest first; the first `limit` of them."""
         start = (LOG, version_name(after + 1))
@@ -277,10 +282,10 @@ class Rosters:
                     builder.add(some)
                 return builder.done(rows[0]["version"] or 0)
             # No row shows the version. Where there is one, look again: an item may have come in between.
-            version = await self._version(account)
-            if version is None:
+            version = await self.version(account)
+            if not version:
                 break
-        return Roster(account, version or 0)
+        return Roster(account, version)
 
     async def _rows(self, account: str) -> Sequence[Row]:
         """The rows of all items at one version, read a few at a time: others have their turn where there are
@@ -298,9 +303,10 @@ class Rosters:
                 return rows
         return (await scan()).rows  # in one go: somebody changes it all the while
 
-    async def _version(self, account: str) -> int | None:
+    async def version(self, account: str) -> int:
+        """The version that stands in the store; 0: nothing was ever written."""
         static = await self._store.get_static(ROSTER, (account,))
-        version: int | None = static["version"] if static is not None else None
+        version: int = (static["version"] if static is not None else None) or 0
         return version
 
     # changing
@@ -316,10 +322,7 @@ class Rosters:
         StanzaError resource-constraint when the roster is full; NoRoster without such an account;
         StoreConflict if others never stop.
         """
-        lock = self._locks.get(account)
-        if lock is None:
-            lock = self._locks[account] = asyncio.Lock()
-        async with self._hold(account) as exists, lock:
+        async with self._hold(account) as exists, self._lock(account):
             if not exists:
                 raise NoRoster("not-allowed", "There is no account that could keep contacts.")
             wish = _Wish(contact, edit, by or account, what, time.monotonic() + _RETRY_SECONDS)
@@ -333,6 +336,25 @@ class Rosters:
                 roster = None
         raise StoreConflict(f"roster of {account}")
 
+    async def rewrite(self, account: str, edit: EditAll, *, by: str, what: str) -> Rewrite:
+        """Replace all items by what `edit` makes of them, durably, without a word to anybody: the log says
+        that it happened, so that every client is given its whole roster, and no limit is asked. The account
+        need not exist. In pieces: who is interrupted does it again.
+        """
+        entry = LogEntry(0, 0, 0.0, by, what, "", None, None, is_whole=False)
+        async with self._lock(account):
+            for _ in range(_ATTEMPTS):
+                rows = await self._rows(account)
+                version = (rows[0]["version"] or 0) if rows else await self.version(account)
+                old = {row["name"]: row["value"] for row in rows}
+                rewrite = Rewrite(old, edit(old), version)
+                put = functools.partial(self._put, account)
+                made = await rewrite.write(put, entry, self._now, self._log_seconds)
+                self.forget(account)
+                if made is not None:
+                    return rewrite._replace(version=made)
+        raise StoreConflict(f"roster of {account}")
+
     async def check(self, account: str, contact: str, edit: Edit) -> None:
         """StanzaError as `change` would raise it now; nothing is changed."""
         roster = self._cache.get(account) or await self._load(account)
@@ -340,6 +362,12 @@ class Rosters:
         new = edit(old)
         if new != old:
             self._check_room(roster, old, new)
+
+    def _lock(self, account: str) -> asyncio.Lock:
+        lock = self._locks.get(account)
+        if lock is None:
+            lock = self._locks[account] = asyncio.Lock()
+        return lock
 
     async def _try(self, roster: Roster, wish: _Wish) -> Change | None:
         """One attempt; None when it has to be made again, on the roster as it is now."""
@@ -437,7 +465,7 @@ class Rosters:
 
     async def _settle(self, account: str) -> None:
         """Move the version on, so that a write of unknown outcome is either done or can never be."""
-        version = await self._version(account) or 0
+        version = await self.version(account)
         await self._put(account, version, version + 1)
         self._unsure.discard(account)
 
@@ -448,7 +476,7 @@ class Rosters:
         expected.
         """
         for _ in range(_ATTEMPTS):
-            version = await self._version(account) or 0
+            version = await self.version(account)
             newer = max(version + 1, int(self._now() * 1000))
             is_done, _ = await self._put(account, version, newer, [Delete()], ttl=DAY)
             self.forget(account)

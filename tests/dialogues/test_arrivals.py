@@ -1,0 +1,305 @@
+"""Accounts that come from another server into one that runs: what they bring, and that nobody is told."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from xmppd import ns
+from xmppd.core.accounts import derive
+from xmppd.core.arrivals import ARRIVALS, Arrival, Terms
+from xmppd.core.roster.item import ROSTER as TABLE
+from xmppd.core.roster.item import RosterItem, value_of
+from xmppd.core.roster.subscription import State
+from xmppd.errors import StoreUnavailable
+from xmppd.migrate.merge import item_of
+from xmppd.migrate.prepare import digest
+from xmppd.testing import World
+
+PLUGINS = ("vcard", "private", "offline", "last")
+DORA, ALICE, BOB = (f"{name}@localhost" for name in ("dora", "alice", "bob"))
+RUN = Terms("run1")
+CARD = "<vCard xmlns='vcard-temp'><FN>Dora</FN></vCard>"
+MESSAGE = "<message from='x@elsewhere' to='dora@localhost'><body>hello</body></message>"
+BLOCKED = ["evil.example", "spam@evil.example"]
+
+
+def item(contact: str, state: State = State.BOTH, **more: Any) -> RosterItem:
+    return item_of(contact, state, **more)
+
+
+def roster(*items: RosterItem) -> list[list[str]]:
+    return [[it.contact, value_of(it)] for it in items]
+
+
+def arrival(account: str = DORA, *, password: str = "secret", **parts: Any) -> Arrival:
+    hashes = {kind: digest(value) for kind, value in parts.items()} | {"keys": digest(password)}
+    return Arrival(account, derive(password, b"salt", 4096), False, 1000.0, parts, hashes)
+
+
+EVERYTHING: Mapping[str, Any] = {
+    "roster": roster(item(ALICE, name="Alice", groups=["Friends"])),
+    "vcard": CARD,
+    "private": {"{urn:x}x": "<x xmlns='urn:x'/>"},
+    "offline": [[MESSAGE, 900.0], [MESSAGE.replace("hello", "again"), 901.5]],
+    "blocks": BLOCKED,
+    "last": 950.0,
+}
+
+
+async def everything(world: World, account: str) -> dict[str, Any]:
+    return await world.app.arrivals.give_all(account)
+
+
+async def held(world: World, account: str, contact: str) -> RosterItem | None:
+    return await world.app.rosters.get_item(account, contact)
+
+
+@pytest.mark.asyncio
+async def test_an_account_arrives_with_all_it_has() -> None:
+    async with World(plugins=PLUGINS) as world:
+        outcome = await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        assert (outcome.done, sorted(outcome.kinds)) == ("made", sorted(EVERYTHING))
+        assert await everything(world, DORA) == EVERYTHING
+        assert (await world.app.accounts.info(DORA)).created == 1000.0
+        dora = await world.bind("dora")
+        got = await dora.ask("get", f"<query xmlns='{ns.ROSTER}' ver='83'/>")
+        assert got[0][0].attrib == {"jid": ALICE, "subscription": "both", "name": "Alice"}
+        await dora.send("<presence/>")
+        bodies = [tree.findtext(f"{{{ns.CLIENT}}}body") for tree in await dora.receive_all()]
+        assert [body for body in bodies if body] == ["hello", "again"]
+
+
+@pytest.mark.asyncio
+async def test_nobody_is_told() -> None:
+    async with World() as world:
+        alice = await world.login("alice")
+        friends = roster(item(ALICE), item(BOB, State.NONE_OUT))
+        await world.app.arrivals.take(arrival(roster=friends), RUN)
+        await world.app.arrivals.take(
+            arrival(ALICE, roster=roster(item(DORA))), replace(RUN, conflict="merge")
+        )
+        await alice.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_sessions_are_told_if_that_is_wanted() -> None:
+    async with World() as world:
+        alice = await world.login("alice")
+        terms = replace(RUN, conflict="merge", live=True)
+        await world.app.arrivals.take(arrival(ALICE, roster=roster(item(BOB, name="Bob"))), terms)
+        await alice.expect(
+            f"<iq type='set' id='*' to='{alice.jid}'><query xmlns='{ns.ROSTER}' ver='*'>"
+            f"<item jid='{BOB}' subscription='both' name='Bob'/></query></iq>"
+        )
+        bob = await world.login("bob")
+        await bob.expect_nothing()
+        await world.app.arrivals.take(arrival(BOB, roster=roster(item(ALICE))), terms)
+        await bob.receive_all()
+        await alice.send("<presence><show>away</show></presence>")
+        assert [tree.findtext(f"{{{ns.CLIENT}}}show") for tree in await bob.receive_all()] == ["away"]
+
+
+@pytest.mark.asyncio
+async def test_an_account_that_is_here_is_kept() -> None:
+    async with World(plugins=PLUGINS) as world:
+        outcome = await world.app.arrivals.take(arrival(ALICE, password="other", **EVERYTHING), RUN)
+        assert outcome.done == "kept"
+        assert await everything(world, ALICE) == {}
+        await world.bind("alice")
+
+
+@pytest.mark.asyncio
+async def test_merging_adds_and_takes_nothing() -> None:
+    async with World(plugins=PLUGINS) as world:
+        before = arrival(roster=roster(item(ALICE, State.TO, name="A")), vcard=CARD, blocks=BLOCKED[:1])
+        await world.app.arrivals.take(before, RUN)
+        more = roster(item(ALICE, State.FROM, groups=["x"]), item(BOB))
+        second = arrival(password="new", roster=more, vcard=CARD.replace("Dora", "D"), blocks=BLOCKED[1:])
+        terms = Terms("run2", "merge")
+        outcome = await world.app.arrivals.take(second, terms)
+        assert (outcome.done, sorted(outcome.kinds)) == ("changed", ["blocks", "roster", "vcard"])
+        found = await everything(world, DORA)
+        assert found["roster"] == roster(item(ALICE, State.BOTH, name="A", groups=["x"]), item(BOB))
+        assert (found["vcard"], found["blocks"]) == (CARD, BLOCKED)
+        await world.bind("dora")
+        assert (await world.app.arrivals.take(second, Terms("run3", "merge"))).done == "unchanged"
+
+
+@pytest.mark.asyncio
+async def test_replacing_makes_it_like_the_source() -> None:
+    async with World(plugins=PLUGINS) as world:
+        await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        dora = await world.bind("dora")
+        terms = Terms("run2", "replace")
+        outcome = await world.app.arrivals.take(arrival(password="new", roster=roster(item(BOB))), terms)
+        assert outcome.done == "changed"
+        assert (await everything(world, DORA)).keys() == {"roster", "last"}  # it was here a moment ago
+        assert (await everything(world, DORA))["roster"] == roster(item(BOB))
+        assert (await dora.receive()).tag == f"{{{ns.STREAM}}}error"
+        other = world.connect()
+        await other.open()
+        assert (await other.authenticate("dora", "new")).tag == f"{{{ns.SASL}}}success"
+
+
+@pytest.mark.asyncio
+async def test_the_same_source_again_changes_nothing() -> None:
+    async with World(plugins=PLUGINS) as world:
+        await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        version = await world.app.rosters.version(DORA)
+        assert (await world.app.arrivals.take(arrival(**EVERYTHING), RUN)).done == "made"
+        for conflict in ("merge", "replace"):
+            terms = Terms("run2", conflict)  # type: ignore[arg-type]
+            assert (await world.app.arrivals.take(arrival(**EVERYTHING), terms)).done == "unchanged"
+        assert await world.app.rosters.version(DORA) == version
+
+
+@pytest.mark.asyncio
+async def test_messages_that_were_read_do_not_come_back() -> None:
+    async with World(plugins=PLUGINS) as world:
+        await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        await world.login("dora")
+        changed = {**EVERYTHING, "roster": roster(item(BOB))}
+        outcome = await world.app.arrivals.take(arrival(**changed), Terms("run2", "replace"))
+        assert outcome.kinds == ("roster",)
+        assert "offline" not in await everything(world, DORA)
+
+
+class Cut(Exception):
+    """The process dies here."""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("conflict", ["keep", "merge", "replace"])
+@pytest.mark.parametrize("cut", range(12))
+async def test_a_run_that_was_cut_is_finished_by_its_repeat(
+    conflict: Any, cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms = Terms("run1", conflict)
+    async with World(plugins=PLUGINS) as world:
+        there = arrival(
+            ALICE, roster=roster(item(BOB, State.TO)), vcard="<vCard xmlns='vcard-temp'><A/></vCard>"
+        )
+        await world.app.arrivals.take(there, Terms("run0", "merge"))
+        wanted = [arrival(**EVERYTHING), arrival(ALICE, password="new", **EVERYTHING)]
+        left = cut
+        store = world.app.store
+        with monkeypatch.context() as patch:
+            for name in ("put", "batch", "put_if"):
+                real = getattr(store, name)
+
+                async def maybe(*given: Any, real: Any = real, **more: Any) -> Any:
+                    nonlocal left
+                    left -= 1
+                    if left < 0:
+                        raise Cut
+                    return await real(*given, **more)
+
+                patch.setattr(store, name, maybe)
+            try:
+                for one in wanted:
+                    await world.app.arrivals.take(one, terms)
+            except (Cut, StoreUnavailable):
+                pass
+        world.app.accounts.forget_all()
+        world.app.rosters.forget_all()
+        outcomes = [(await world.app.arrivals.take(one, terms)).done for one in wanted]
+        assert outcomes == ["made", {"keep": "kept"}.get(conflict, "changed")]
+        assert await everything(world, DORA) == EVERYTHING
+        found = await everything(world, ALICE)
+        if conflict == "keep":
+            assert found == {"roster": roster(item(BOB, State.TO)), "vcard": there.parts["vcard"]}
+        elif conflict == "replace":
+            assert found == EVERYTHING
+        else:
+            assert found == {
+                **EVERYTHING,
+                "roster": [*EVERYTHING["roster"], *roster(item(BOB, State.TO))],
+                "vcard": there.parts["vcard"],
+            }
+
+
+async def undone(world: World, run: str) -> list[tuple[str, str]]:
+    rows = (await world.app.store.scan_all(ARRIVALS)).rows
+    outcomes = [await world.app.arrivals.undo(row) for row in rows if row["run"] == run]
+    return sorted((outcome.account, outcome.done) for outcome in outcomes)
+
+
+@pytest.mark.asyncio
+async def test_a_run_is_taken_back() -> None:
+    async with World(plugins=PLUGINS) as world:
+        alice = await world.login("alice")
+        await alice.ask("set", CARD)
+        before = await everything(world, ALICE)
+        terms = Terms("run1", "replace")
+        await world.app.arrivals.take(arrival(**EVERYTHING), terms)
+        await world.app.arrivals.take(arrival(ALICE, password="new", **EVERYTHING), terms)
+        assert await undone(world, "run1") == [(ALICE, "restored"), (DORA, "removed")]
+        assert await everything(world, ALICE) == before
+        assert await everything(world, DORA) == {}
+        assert not await world.app.server.account_exists(DORA)
+        await world.bind("alice")
+        assert (await world.app.store.scan(TABLE, (DORA,))).rows == []
+        assert await undone(world, "run1") == [(ALICE, "unchanged")]
+        await world.app.accounts.create(DORA, "mine")
+        assert await everything(world, DORA) == {}
+
+
+@pytest.mark.asyncio
+async def test_what_came_later_stays() -> None:
+    async with World(plugins=PLUGINS) as world:
+        await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        await world.app.arrivals.take(arrival("emil@localhost", **EVERYTHING), RUN)
+        dora = await world.login("dora")
+        await world.advance(1)
+        await dora.send(f"<iq type='set' id='s'><query xmlns='{ns.ROSTER}'><item jid='{BOB}'/></query></iq>")
+        await dora.receive_all()
+        await world.app.accounts.set_password("emil@localhost", "mine")
+        assert await undone(world, "run1") == [(DORA, "kept"), ("emil@localhost", "kept")]
+        assert await held(world, DORA, ALICE) is not None
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_written_by_a_dry_run() -> None:
+    async with World(plugins=PLUGINS) as world:
+        outcome = await world.app.arrivals.take(arrival(**EVERYTHING), replace(RUN, dry=True))
+        assert (outcome.done, sorted(outcome.kinds)) == ("made", sorted(EVERYTHING))
+        assert not await world.app.server.account_exists(DORA)
+        assert await everything(world, DORA) == {}
+        assert (await world.app.store.scan_all(ARRIVALS)).rows == []
+
+
+@pytest.mark.asyncio
+async def test_what_no_plugin_keeps_is_told() -> None:
+    async with World() as world:
+        outcome = await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        assert sorted(outcome.notes) == [
+            f"not kept here: {kind}" for kind in ("last", "offline", "private", "vcard")
+        ]
+        assert sorted(outcome.kinds) == ["blocks", "roster"]
+
+
+@pytest.mark.asyncio
+async def test_a_large_roster_comes_in_pieces_and_whole() -> None:
+    many = roster(*(item(f"c{number:04}@localhost", name="x" * 100) for number in range(1200)))
+    async with World() as world:
+        await world.app.arrivals.take(arrival(roster=many), RUN)
+        assert (await everything(world, DORA))["roster"] == many
+        dora = await world.bind("dora")
+        got = await dora.ask("get", f"<query xmlns='{ns.ROSTER}'/>")
+        assert len(got[0]) == 1200
+        entries = await world.app.rosters.log(DORA)
+        assert [(entry.by, entry.what, entry.is_whole) for entry in entries] == [
+            ("migrate run1", "import", False)
+        ]
+
+
+@pytest.mark.asyncio
+async def test_nobody_inherits_blocks() -> None:
+    async with World() as world:
+        await world.app.arrivals.take(arrival(blocks=BLOCKED), RUN)
+        await world.app.accounts.remove(DORA)
+        await world.app.accounts.create(DORA, "mine")
+        assert await everything(world, DORA) == {}
+        assert (await world.app.store.scan_all(ARRIVALS)).rows == []

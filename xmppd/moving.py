@@ -1,0 +1,190 @@
+"""Accounts that come and go, as the `migrate` commands of a server want them: whole files at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xmppd.core.accounts import ACCOUNT, Accounts, AccountUnknown
+from xmppd.core.arrivals import ARRIVALS, Arrival, Arrivals, Conflict, Outcome, Terms
+from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
+from xmppd.store.table import Row, Store
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds to wait, each time the store fails for an account, before it is asked again."""
+
+NAMES = 1000
+PAGE = 100
+"""Names that one call gives, and accounts that one gives or takes back."""
+
+LARGE = 65_536
+"""Bytes of a line that is parsed by a thread."""
+
+
+class MigrateOffice:
+    """What `migrate` commands need, on the parts of one server; `folder` is where runs are kept."""
+
+    def __init__(self, accounts: Accounts, arrivals: Arrivals, store: Store, folder: Path) -> None:
+        self.folder = folder
+        self._accounts = accounts
+        self._arrivals = arrivals
+        self._store = store
+
+    async def apply(
+        self, file: Path, *, run: str, conflict: Conflict, live: bool, dry: bool, under_way: int
+    ) -> list[dict[str, Any]]:
+        """Take the accounts of a file of `Arrival` as JSON Lines, so many at a time, by these `Terms`; what
+        became of each, in their order.
+        """
+        terms = Terms(run, conflict, live, dry)
+        outcomes: list[dict[str, Any]] = []
+        running: deque[asyncio.Task[Outcome]] = deque()
+        try:
+            async for arrival in arrivals_in(file):
+                if len(running) >= under_way:
+                    outcomes.append(row_of(await running.popleft()))
+                running.append(asyncio.create_task(self._take(arrival, terms)))
+            while running:
+                outcomes.append(row_of(await running.popleft()))
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return outcomes
+
+    async def _take(self, arrival: Arrival, terms: Terms) -> Outcome:
+        for pause in PAUSES:
+            try:
+                return await self._arrivals.take(arrival, terms)
+            except AccountUnknown:  # it came or went while it was looked at
+                await asyncio.sleep(0)
+            except (StoreUnavailable, StoreTimeout):
+                await asyncio.sleep(pause)
+        try:
+            return await self._arrivals.take(arrival, terms)
+        except AccountUnknown:
+            return Outcome(arrival.account, "failed", why="somebody else makes and removes it all the while")
+
+    async def give(
+        self, after: bytes | None, names: Sequence[str]
+    ) -> tuple[list[dict[str, Any]], bytes | None]:
+        """Some accounts with all that they have, and the token of those that follow; only `names`, if any."""
+        if names:
+            rows = [row for name in names if (row := await self._store.get(ACCOUNT, (name,))) is not None]
+            token = None
+        else:
+            page = await self._store.scan_all(ACCOUNT, limit=PAGE, page=after)
+            rows, token = page.rows, page.next
+        given = [self._given(row) for row in rows if not row["leaving"]]
+        return list(await asyncio.gather(*given)), token
+
+    async def names(self, after: bytes | None) -> tuple[list[str], bytes | None]:
+        """The names of some accounts, and the token of those that follow."""
+        page = await self._store.scan_all(ACCOUNT, limit=NAMES, page=after)
+        return [row["account"] for row in page.rows if not row["leaving"]], page.next
+
+    async def states(self, names: Sequence[str]) -> dict[str, str]:
+        """The state of each of these accounts that is here: another one after each change of its keys or its
+        roster.
+        """
+        rows = await self._store.get_many(ACCOUNT, names)
+        found = {}
+        for row in rows:
+            if row is not None and not row["leaving"]:
+                found[row["account"]] = await self._state(row)
+        return found
+
+    async def _state(self, row: Row) -> str:
+        return f"{row['changed']} {await self._arrivals.version(row['account'])}"
+
+    async def _given(self, row: Row) -> dict[str, Any]:
+        account = row["account"]
+        mark = await self._store.get(ARRIVALS, (account,))
+        return {
+            "account": account,
+            "created": row["created"],
+            "disabled": bool(row["disabled"]),
+            "credentials": {
+                name: row[name] for name in ACCOUNT.columns if name.startswith("scram_") and row[name]
+            },
+            "parts": await self._arrivals.give_all(account),
+            "state": await self._state(row),
+            "run": mark["run"] if mark is not None else None,
+        }
+
+    async def undo(
+        self, run: str, after: bytes | None, *, dry: bool
+    ) -> tuple[list[dict[str, Any]], bytes | None]:
+        """Take back what a run did to some accounts, and the token of those that follow."""
+        page = await self._store.scan_all(ARRIVALS, limit=PAGE, page=after)
+        ours = [row for row in page.rows if row["run"] == run]
+        return [row_of(await self._arrivals.undo(row, dry=dry)) for row in ours], page.next
+
+    async def runs(self) -> dict[str, dict[str, int]]:
+        """How many accounts each run brought, by what became of them."""
+        found: dict[str, dict[str, int]] = {}
+        async for row in self._marks():
+            states = found.setdefault(str(row["run"]), {})
+            states[str(row["state"])] = states.get(str(row["state"]), 0) + 1
+        return found
+
+    async def _marks(self) -> AsyncIterator[Row]:
+        page: bytes | None = None
+        while True:
+            found = await self._store.scan_all(ARRIVALS, page=page)
+            for row in found.rows:
+                yield row
+            if (page := found.next) is None:
+                return
+
+
+async def arrivals_in(file: Path) -> AsyncIterator[Arrival]:
+    """The accounts of a file; CommandError for one that is none of ours."""
+    loop = asyncio.get_running_loop()
+    try:
+        with file.open("rb") as lines:
+            for line in lines:
+                load = (
+                    json.loads(line)
+                    if len(line) < LARGE
+                    else await loop.run_in_executor(None, json.loads, line)
+                )
+                yield arrival_of(load)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CommandError(f"{file} is no file of accounts that arrive: {error!r}") from None
+
+
+def arrival_of(row: Mapping[str, Any]) -> Arrival:
+    """An account as `line_of` wrote it."""
+    return Arrival(
+        row["account"], row["credentials"], row["disabled"], row["created"], row["parts"], row["hashes"]
+    )
+
+
+def line_of(arrival: Arrival) -> str:
+    """An account as a line of JSON."""
+    row = {
+        "account": arrival.account,
+        "credentials": dict(arrival.credentials),
+        "disabled": arrival.disabled,
+        "created": arrival.created,
+        "parts": dict(arrival.parts),
+        "hashes": dict(arrival.hashes),
+    }
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+
+
+def row_of(outcome: Outcome) -> dict[str, Any]:
+    """What became of an account, as JSON: only what there is to say."""
+    row: dict[str, Any] = {"account": outcome.account, "done": outcome.done}
+    if outcome.kinds:
+        row["kinds"] = list(outcome.kinds)
+    if outcome.why:
+        row["why"] = outcome.why
+    if outcome.notes:
+        row["lost"] = list(outcome.notes)
+    return row
