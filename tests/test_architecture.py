@@ -99,6 +99,8 @@ MAY_IMPORT = {
     "xmppd.offices": ("xmppd",),
     "xmppd.rules": ("xmppd",),
     "xmppd.copying": ("xmppd",),
+    "xmppd.moving": ("xmppd",),
+    "xmppd.migrating": ("xmppd",),
     "xmppd.offline": ("xmppd",),
     "xmppd.checks": ("xmppd",),
     "xmppd.guide": ("xmppd.config", "xmppd.text"),
@@ -218,7 +220,7 @@ def drivers(module: Module) -> Iterator[str]:
     """
     for found in _imports(module):
         top = found.target.partition(".")[0]
-        if top == "sqlite3" and module.is_in("xmppd.migrate"):
+        if top == "sqlite3" and module.is_in("xmppd.migrate", "xmppd.migrating"):
             continue
         if top == "lxml" or (top in DRIVERS and not module.is_in("xmppd.store", "xmppd.cluster")):
             yield f"{found.line}: imports {top}"

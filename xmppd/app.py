@@ -11,17 +11,21 @@ from dataclasses import asdict
 from xmppd import __version__, jid
 from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import Commands, commands_of
+from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.allocator import collect, trim
 from xmppd.config import Config
-from xmppd.core.accounts import GONE_SECONDS, Accounts
+from xmppd.core.accounts import Accounts
+from xmppd.core.arrivals import Arrivals
 from xmppd.core.binding import Binding
+from xmppd.core.blocks import Blocks
 from xmppd.core.brake import Brake
 from xmppd.core.contacts import Contacts
 from xmppd.core.disco import Disco
 from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
+from xmppd.core.gone import GONE_SECONDS
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LastSeen
@@ -45,6 +49,8 @@ from xmppd.engines import TABLES, shared_cache, store_of
 from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
 from xmppd.loader import Loader
+from xmppd.migrate.merge import merged
+from xmppd.moving import MigrateOffice
 from xmppd.net.c2s.negotiation.early import EarlyIqs
 from xmppd.net.c2s.negotiation.errors import ClientErrors
 from xmppd.net.c2s.negotiation.resource import Resource, SessionOffers
@@ -58,6 +64,7 @@ from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared
 from xmppd.nodes import Nodes
 from xmppd.offices import AccountOffice, StoreOffice
+from xmppd.parts.belongings import Belonging, belongings_of
 from xmppd.parts.http import routes_of
 from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
@@ -286,9 +293,21 @@ class App:
             ClientErrors(),
         )
         self.service.ebb = Ebb(self._release)
+        self._belongings: Mapping[str, Belonging] = {}
+        self.blocks = Blocks(self.store)
+        self.arrivals = Arrivals(
+            self.accounts,
+            self.rosters,
+            self.contacts,
+            self.blocks,
+            self.store,
+            belongings=lambda: self._belongings,
+            merge=merged,
+            now=now,
+        )
         self.accounts.on_created.append(self._account_created)
         self.accounts.on_leaving += [self.contacts.remove_account, self.last_seen.forget]
-        self.accounts.on_removed.append(self._account_removed)
+        self.accounts.on_removed += [self._account_removed, self.blocks.forget, self.arrivals.forget]
         self.accounts.on_revoked = self.logins.review
         self.accounts.on_unsure = self.elsewhere.account_unsure
         self.logins.unbound = self.service.unbound
@@ -298,6 +317,10 @@ class App:
         office = RosterOffice(self.rosters, self.contacts, self.accounts, repairs)
         self.commands.add(*commands_of(RosterCommands(office)))
         self.commands.add(*commands_of(StoreCommands(StoreOffice(self.store, self.tables))))
+        moving = MigrateOffice(
+            self.accounts, self.arrivals, self.store, config.server.data_folder.absolute() / "migrations"
+        )
+        self.commands.add(*commands_of(MigrateCommands(moving)))
 
     async def open(self) -> None:
         """Open the store, and load the plugins."""
@@ -360,6 +383,7 @@ class App:
         self.rows.compile((*self._negotiators, *plugins))
         added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
         self.sasl.mechanisms = [*self._mechanisms, *added]
+        self._belongings = belongings_of(plugins)
         self.routes.compile(pair for plugin in plugins for pair in routes_of(plugin))
         self.listeners.claim(claim for plugin in plugins for claim in claims_of(plugin.name, plugin))
 

@@ -35,6 +35,7 @@ from xmppd.engines import prepare_folder
 from xmppd.errors import CommandError, ConfigError, XmppdError
 from xmppd.guide import demo_accounts, login_guide
 from xmppd.jobs import log_tasks
+from xmppd.migrating.commands import migrate
 from xmppd.net.c2s.service import SWEEP_SECONDS
 from xmppd.net.c2s.tcp import client_wire
 from xmppd.net.listener import Listener
@@ -55,7 +56,7 @@ from xmppd.text import host_and_port
 if TYPE_CHECKING:
     from xmppd.net.http.door import Door
 
-__all__ = ["check", "copy_store", "load", "offline", "serve"]
+__all__ = ["check", "copy_store", "load", "migrate", "offline", "serve"]
 
 log = logging.getLogger(__name__)
 

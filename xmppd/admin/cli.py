@@ -9,6 +9,7 @@ Nothing of the server is loaded for a command that a running one answers: that w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import getpass
 import json
@@ -36,6 +37,8 @@ from xmppd.admin.commands import (
     described,
     descriptions_of,
 )
+from xmppd.admin.migration import LOCAL as MIGRATIONS
+from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.pages import Pages
 from xmppd.admin.parser import Parser, add_common, build_parser
 from xmppd.admin.render import render
@@ -83,6 +86,8 @@ BUILT_IN = (
     *descriptions_of(UserCommands),
     *descriptions_of(RosterCommands),
     *STORE_COMMANDS,
+    *MIGRATIONS,
+    *descriptions_of(MigrateCommands),
     *map(described, Commands().describe()),
 )
 
@@ -97,6 +102,9 @@ class Door(Protocol):
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Only look at the arguments, without secrets; CommandError."""
+
+
+Reach = AbstractContextManager[Door]
 
 
 class App(Protocol):
@@ -119,6 +127,13 @@ class App(Protocol):
         self, source: Config, target: Config, *, compare: bool, allow_running: bool
     ) -> list[dict[str, Any]]:
         """Copy one store into another and compare them, or only that; a mapping for each table."""
+
+    def migrate(
+        self, name: str, arguments: Mapping[str, Any], load: Callable[[], Config], reach: Callable[[], Reach]
+    ) -> tuple[Any, int]:
+        """One of the `migrate` commands that are done here: its result and exit code. `reach` opens the door
+        to the running server, or to its store.
+        """
 
     def check(self, config: Config) -> list[Problem]:
         """Mistakes that the configuration's own models cannot see."""
@@ -177,14 +192,21 @@ def _run(argv: Sequence[str], app: App) -> int:
         return _check_config(given, app)
     if about is COPY_STORE:
         return _copy_store(given, app)
+    if about in MIGRATIONS:
+        return _migrate(given, app)
+    with _reach(given, app) as door:
+        return _do(given, door)
+
+
+def _reach(given: argparse.Namespace, app: App) -> Reach:
+    """The door of the running server; where there is none, of its store, for commands that need no more."""
     server = _find_server(given.config)
     if server is not None:
-        return _do(given, Online(server))
+        return contextlib.nullcontext(Online(server))
     config = app.load(given.config)
-    if not about.offline:
+    if not given.about.offline:
         raise NoServer(config.socket_path)
-    with app.offline(config, store_only=about in STORE_COMMANDS, create=given.create) as door:
-        return _do(given, door)
+    return app.offline(config, store_only=given.about in STORE_COMMANDS, create=given.create)
 
 
 def _find_server(path: Path | None) -> Path | None:
@@ -251,6 +273,13 @@ def _copy_store(given: argparse.Namespace, app: App) -> int:
     compare, allow_running = (arguments.get(name) is True for name in ("compare", "allow_running"))
     _show(app.copy_store(source, target, compare=compare, allow_running=allow_running), given)
     return 0
+
+
+def _migrate(given: argparse.Namespace, app: App) -> int:
+    load, reach = functools.partial(app.load, given.config), functools.partial(_reach, given, app)
+    result, exit_code = app.migrate(given.about.name, _openly(given.about, given), load, reach)
+    _show(result, given)
+    return exit_code
 
 
 def _show(result: Any, given: argparse.Namespace) -> None:

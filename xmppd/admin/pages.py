@@ -6,13 +6,17 @@ done is done when it is interrupted.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
+from xmppd.admin.commands import USAGE
 from xmppd.admin.progress import ProgressBar
 from xmppd.admin.render import render, table
+from xmppd.errors import CommandError
 
 
 def page(
@@ -34,6 +38,19 @@ def page(
         "after": after,
         "exit_code": exit_code,
     }
+
+
+def text_of(token: bytes | None) -> str | None:
+    """A store's token as the text that goes into `after`."""
+    return None if token is None else base64.urlsafe_b64encode(token).decode()
+
+
+def token_of(after: str) -> bytes | None:
+    """The way back; "" is no token. CommandError."""
+    try:
+        return base64.b64decode(after, altchars=b"-_", validate=True) if after else None
+    except (binascii.Error, ValueError):
+        raise CommandError("after: this is not a token", USAGE) from None
 
 
 class Pages:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from xmppd.admin.builtin import Account, account_of
 from xmppd.admin.commands import FAILED, USAGE, command
-from xmppd.admin.pages import page
+from xmppd.admin.pages import page, text_of, token_of
 from xmppd.errors import CommandError
 from xmppd.jid import Jid
 
@@ -151,7 +149,7 @@ class RosterCommands:
         if account is not None:
             return _page(1, await self.rosters.repair_one(account_of(account), mend=mend))
         total = None if after else await self.rosters.count()
-        count, rows, token = await self.rosters.repair_some(_token(after), rate, mend=mend)
+        count, rows, token = await self.rosters.repair_some(token_of(after), rate, mend=mend)
         return _page(count, rows, total, token)
 
 
@@ -166,14 +164,6 @@ def _page(
     count: int, rows: Sequence[Mapping[str, Any]], total: int | None = None, token: bytes | None = None
 ) -> dict[str, Any]:
     is_bad = any(row["mended"] not in ("yes", "was gone") for row in rows)
-    after = base64.urlsafe_b64encode(token).decode() if token is not None else None
     mended = sum(row["mended"] == "yes" for row in rows)
     counts = {"accounts": count, "faults": len(rows), "mended": mended}
-    return page(rows, counts, total=total, after=after, exit_code=FAILED if is_bad else 0)
-
-
-def _token(after: str) -> bytes | None:
-    try:
-        return base64.b64decode(after, altchars=b"-_", validate=True) if after else None
-    except binascii.Error:
-        raise CommandError("after: this is not a token", USAGE) from None
+    return page(rows, counts, total=total, after=text_of(token), exit_code=FAILED if is_bad else 0)

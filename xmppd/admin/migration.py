@@ -1,0 +1,250 @@
+"""The commands behind `migrate`: what the server itself does, a piece at each call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, cast
+
+from xmppd.admin.commands import USAGE, Description, Parameter, command
+from xmppd.admin.pages import page, text_of, token_of
+from xmppd.errors import CommandError
+
+UNDER_WAY = 16
+"""Accounts that are written at once unless told."""
+
+Conflict = Literal["keep", "replace", "merge"]
+CONFLICTS = ("keep", "replace", "merge")
+
+
+class Office(Protocol):
+    """What these commands need; rows are plain data."""
+
+    @property
+    def folder(self) -> Path:
+        """Where runs are kept."""
+
+    async def apply(
+        self, file: Path, *, run: str, conflict: Conflict, live: bool, dry: bool, under_way: int
+    ) -> list[dict[str, Any]]:
+        """Take the accounts of a file; what became of each."""
+
+    async def give(
+        self, after: bytes | None, names: Sequence[str]
+    ) -> tuple[list[dict[str, Any]], bytes | None]:
+        """Some accounts with all they have, and the token to go on with."""
+
+    async def names(self, after: bytes | None) -> tuple[list[str], bytes | None]:
+        """The names of some accounts, and the token to go on with."""
+
+    async def states(self, names: Sequence[str]) -> dict[str, str]:
+        """The state of each of these that is here."""
+
+    async def undo(
+        self, run: str, after: bytes | None, *, dry: bool
+    ) -> tuple[list[dict[str, Any]], bytes | None]:
+        """Take a run back, some accounts at a time."""
+
+    async def runs(self) -> Mapping[str, Mapping[str, int]]:
+        """How many accounts each run brought, by state."""
+
+
+class MigrateCommands:
+    """`migrate ...`: accounts from and for other servers, whether or not a server runs."""
+
+    def __init__(self, office: Office) -> None:
+        self.office = office
+
+    @command("Take accounts from a file that `migrate import` prepared", name="migrate apply", offline=True)
+    async def apply(
+        self,
+        file: Annotated[str, "its path"],
+        run: Annotated[str, "the name of the run"],
+        *,
+        conflict: Annotated[str, "accounts that are here: keep, replace or merge"] = "keep",
+        live: Annotated[bool, "tell sessions of their rosters' changes"] = False,
+        dry_run: Annotated[bool, "write nothing"] = False,
+        workers: Annotated[int, "accounts that are written at once"] = UNDER_WAY,
+    ) -> list[dict[str, Any]]:
+        """What became of each, in their order."""
+        if conflict not in CONFLICTS:
+            raise CommandError(f"conflict is one of {', '.join(CONFLICTS)}, not {conflict}", USAGE)
+        how = cast(Conflict, conflict)
+        return await self.office.apply(
+            Path(file), run=run, conflict=how, live=live, dry=dry_run, under_way=max(1, workers)
+        )
+
+    @command("Say where runs and their reports are kept", name="migrate folder", offline=True)
+    def folder(self) -> str:
+        """An absolute path."""
+        return str(self.office.folder)
+
+    @command("Give out accounts with all that they have", name="migrate give", offline=True)
+    async def give(
+        self,
+        *,
+        account: Annotated[list[str] | None, "only these"] = None,
+        after: Annotated[str, "go on here: the token of the last answer"] = "",
+    ) -> dict[str, Any]:
+        """Some of them, and the token of those that follow: "" for none."""
+        found, token = await self.office.give(token_of(after), account or ())
+        return {"accounts": found, "after": text_of(token) or ""}
+
+    @command("Name all accounts", name="migrate names", offline=True)
+    async def names(
+        self, *, after: Annotated[str, "go on here: the token of the last answer"] = ""
+    ) -> dict[str, Any]:
+        """Some of them, and the token of those that follow: "" for none."""
+        found, token = await self.office.names(token_of(after))
+        return {"accounts": found, "after": text_of(token) or ""}
+
+    @command(
+        "Show which state accounts are in, to see whether they change", name="migrate states", offline=True
+    )
+    async def states(self, *, account: Annotated[list[str], "these"]) -> dict[str, str]:
+        """Of each that is here a text that is another one after each change of its keys or roster."""
+        return await self.office.states(account)
+
+    @command(
+        "Take back what a run of `migrate import` did, where nothing newer stands",
+        name="migrate undo",
+        offline=True,
+        paged=True,
+        confirm="Take back all that the run {run} brought?",
+    )
+    async def undo(
+        self,
+        run: Annotated[str, "the name of the run"],
+        *,
+        dry_run: Annotated[bool, "change nothing"] = False,
+        after: Annotated[str, "go on where it was interrupted: the token that was named"] = "",
+    ) -> dict[str, Any]:
+        """A row for each account that could not be put back as it was; exit code 1 if there is one."""
+        found, token = await self.office.undo(run, token_of(after), dry=dry_run)
+        kept = [row for row in found if row["done"] == "kept"]
+        counts = {"accounts": len(found), "kept": len(kept)}
+        return page(kept, counts, after=text_of(token), exit_code=1 if kept else 0)
+
+    @command("List the runs of `migrate import`, and what they brought", name="migrate runs", offline=True)
+    async def runs(self) -> list[dict[str, Any]]:
+        """One row for each, the oldest first."""
+        return [{"run": run, **states} for run, states in sorted((await self.office.runs()).items())]
+
+
+IMPORT = Description(
+    "migrate import",
+    "Take over accounts and rosters from another server's files",
+    (
+        Parameter("source", "str", "a file or folder; its format is recognised"),
+        Parameter(
+            "format",
+            "str",
+            "the format, where that is in doubt: `migrate formats` lists them",
+            required=False,
+            option=True,
+        ),
+        Parameter(
+            "domain", "str", "the domain of accounts that come without one", required=False, option=True
+        ),
+        Parameter(
+            "map",
+            "str",
+            "a CSV file of old and new names, of domains or of accounts",
+            required=False,
+            option=True,
+        ),
+        Parameter(
+            "only", "str", "only this account, as the source calls it", required=False, option=True, many=True
+        ),
+        Parameter(
+            "since",
+            "str",
+            "leave out what did not change since (2026-11-28T20:00:00Z)",
+            required=False,
+            option=True,
+        ),
+        Parameter(
+            "conflict",
+            "str",
+            "accounts that are here: keep (default), replace or merge",
+            required=False,
+            option=True,
+        ),
+        Parameter(
+            "over_limit",
+            "str",
+            "more than clients may have: keep (default), cut or refuse",
+            required=False,
+            option=True,
+        ),
+        Parameter(
+            "names_as_passwords",
+            "bool",
+            "take passwords that equal the user's name",
+            required=False,
+            option=True,
+        ),
+        Parameter("live", "bool", "tell sessions of their rosters' changes", required=False, option=True),
+        Parameter("dry_run", "bool", "do everything but write", required=False, option=True),
+        Parameter("resume", "str", "go on with this run, by its name", required=False, option=True),
+        Parameter(
+            "rate", "float", "accounts a second; 0 (default): as fast as it goes", required=False, option=True
+        ),
+        Parameter("workers", "int", "accounts that are written at once (16)", required=False, option=True),
+        Parameter(
+            "report",
+            "str",
+            "a folder for the report, instead of one in the data folder",
+            required=False,
+            option=True,
+        ),
+    ),
+    offline=True,
+)
+EXPORT = Description(
+    "migrate export",
+    "Write accounts and rosters for another server",
+    (
+        Parameter("target", "str", "a file or folder that is not there yet"),
+        Parameter("format", "str", "jsonl (default), csv or xep-0227", required=False, option=True),
+        Parameter("dialect", "str", "of XEP-0227: for prosody or ejabberd", required=False, option=True),
+        Parameter("domain", "str", "only accounts of this domain", required=False, option=True),
+        Parameter("only", "str", "only this account", required=False, option=True, many=True),
+        Parameter(
+            "changed_since",
+            "str",
+            "only accounts changed since (2026-11-28T20:00:00Z)",
+            required=False,
+            option=True,
+        ),
+    ),
+    offline=True,
+)
+VERIFY = Description(
+    "migrate verify",
+    "Compare another server's files with what stands here, contact by contact",
+    (
+        Parameter("source", "str", "a file or folder; its format is recognised"),
+        Parameter("format", "str", "the format, where that is in doubt", required=False, option=True),
+        Parameter(
+            "domain", "str", "the domain of accounts that come without one", required=False, option=True
+        ),
+        Parameter("map", "str", "the map that the import had", required=False, option=True),
+        Parameter(
+            "only", "str", "only this account, as the source calls it", required=False, option=True, many=True
+        ),
+        Parameter("over_limit", "str", "what the import had", required=False, option=True),
+        Parameter("report", "str", "a file for the differences, as JSON Lines", required=False, option=True),
+        Parameter(
+            "full",
+            "bool",
+            "look at accounts again that were found the same before",
+            required=False,
+            option=True,
+        ),
+    ),
+    offline=True,
+)
+FORMATS = Description("migrate formats", "List the formats that `migrate import` reads")
+LOCAL = (IMPORT, EXPORT, VERIFY, FORMATS)
+"""What the command line does itself, with the commands above."""

@@ -1,0 +1,124 @@
+"""The `migrate` commands that are done by the command line, with the commands of a server behind them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xmppd.admin.commands import FAILED, USAGE
+from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, VERIFY
+from xmppd.config import Config
+from xmppd.errors import CommandError
+from xmppd.migrate import formats
+from xmppd.migrate.prepare import Limits
+from xmppd.migrating import verifying
+from xmppd.migrating.exporting import export
+from xmppd.migrating.feed import MOST_ACCOUNTS, Wanted
+from xmppd.migrating.importing import Door, Import, Plan, limits_of, new_name, source_mark
+from xmppd.migrating.report import Report
+from xmppd.migrating.times import moment
+
+Reach = Callable[[], AbstractContextManager[Door]]
+
+
+def migrate(
+    name: str, arguments: Mapping[str, Any], load: Callable[[], Config], reach: Reach
+) -> tuple[Any, int]:
+    """Run one of them; its result and exit code."""
+    if name == FORMATS.name:
+        return [{"format": it.name, "is": (it.__doc__ or "").strip()} for it in formats.FORMATS], 0
+    if name == IMPORT.name:
+        return import_source(arguments, load(), reach)
+    if name == EXPORT.name:
+        return export(arguments, load(), reach)
+    assert name == VERIFY.name, name
+    return verify_source(arguments, load(), reach)
+
+
+def import_source(arguments: Mapping[str, Any], config: Config, reach: Reach) -> tuple[Any, int]:
+    """`migrate import`."""
+    resumed = arguments.get("resume")
+    asked = {**arguments, "source": str(Path(arguments["source"]).absolute())}
+    asked["mark"] = source_mark(Path(asked["source"]))
+    plan_of(asked, config)  # what is wrong with it is said before anything is begun
+    with reach() as door:
+        folder = Path(door.call("migrate folder", {})) / (resumed or new_name(time.time()))
+        folder = Path(arguments["report"]) if "report" in arguments else folder
+        if resumed:
+            report = Report(folder)
+            check_same(arguments, report.asked)
+            asked = {**report.asked, **limiting(arguments)}
+        else:
+            report = Report.begin(folder, asked)
+        try:
+            summary = Import(report, plan_of(asked, config), door, sys.stderr).run()
+        except BaseException:
+            sys.stderr.write(f"xmppd: interrupted; go on with --resume {report.folder.name}\n")
+            raise
+    return summary, 0 if report.is_clean else FAILED
+
+
+def limiting(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be said anew when a run is resumed."""
+    return {name: arguments[name] for name in ("rate", "workers") if name in arguments}
+
+
+def check_same(arguments: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """CommandError when a resumed run is not the one that was begun."""
+    source = str(Path(arguments["source"]).absolute())
+    if source != asked["source"] or source_mark(Path(source)) != asked["mark"]:
+        raise CommandError(f"the run began with another source, or it was changed since: {asked['source']}")
+    for name, value in arguments.items():
+        if name not in ("source", "resume", "report", "rate", "workers") and asked.get(name) != value:
+            raise CommandError(f"the run began with another --{name.replace('_', '-')}: leave it out")
+
+
+def plan_of(asked: Mapping[str, Any], config: Config) -> Plan:
+    """What to do, by what was asked for; CommandError."""
+    rate = float(asked.get("rate", 0.0))
+    if rate < 0:
+        raise CommandError("--rate must not be below 0", USAGE)
+    conflict = asked.get("conflict", "keep")
+    if conflict not in CONFLICTS:
+        raise CommandError(f"--conflict is one of {', '.join(CONFLICTS)}, not {conflict}", USAGE)
+    return Plan(
+        wanted_of(asked, config, limits_of(config, asked.get("over_limit", "keep")), rate),
+        conflict=conflict,
+        live=asked.get("live", False),
+        dry_run=asked.get("dry_run", False),
+        rate=rate,
+        workers=asked.get("workers", 16),
+    )
+
+
+def wanted_of(asked: Mapping[str, Any], config: Config, limits: Limits, rate: float = 0.0) -> Wanted:
+    """What to read, by what was asked for; CommandError."""
+    since = asked.get("since")
+    return Wanted(
+        source=asked["source"],
+        format=asked.get("format", ""),
+        domain=asked.get("domain", ""),
+        map=str(Path(asked["map"]).absolute()) if "map" in asked else "",
+        names_as_passwords=asked.get("names_as_passwords", False),
+        only=asked.get("only", ()),
+        since=None if since is None else moment(since),
+        limits=limits,
+        iterations=config.auth.iterations,
+        batch=max(1, min(MOST_ACCOUNTS, int(rate / 4))) if rate else MOST_ACCOUNTS,
+        owner=config.server.data_folder.stat().st_uid if config.server.data_folder.exists() else -1,
+    )
+
+
+def verify_source(arguments: Mapping[str, Any], config: Config, reach: Reach) -> tuple[Any, int]:
+    """`migrate verify`."""
+    asked = {**arguments, "source": str(Path(arguments["source"]).absolute())}
+    wanted = wanted_of(asked, config, limits_of(config, arguments.get("over_limit", "keep")))
+    report = Path(arguments["report"]) if "report" in arguments else None
+    return verifying.run(
+        replace(wanted, derives=False), reach, report=report, full=arguments.get("full", False)
+    )

@@ -1,0 +1,252 @@
+"""`migrate verify`: a source against what stands here, account by account and contact by contact."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from pathlib import Path
+from typing import Any, TextIO
+
+from xmppd.admin.commands import FAILED
+from xmppd.admin.progress import ProgressBar
+from xmppd.core.accounts import ACCOUNT
+from xmppd.core.credentials import keys_in
+from xmppd.core.roster.item import RosterItem, item_from
+from xmppd.migrate.prepare import digest
+from xmppd.migrate.record import Keys
+from xmppd.migrating.feed import Batch, Feed, Wanted
+from xmppd.migrating.given import Door, items_of, keys_of, names_here, of_names
+from xmppd.stream.forms import scram_form
+from xmppd.stream.scram import BadPassword, derive_keys
+
+FIELDS = ("subscription", "ask", "pending_in", "approved", "name", "groups", "request", "hidden")
+PARTS = ("vcard", "private", "offline", "blocks", "last")
+SHOWN = 20
+"""Differences that the summary shows."""
+
+Difference = dict[str, Any]
+
+
+class Verified:
+    """Which accounts were found the same before, by the hash of what the source had and the version of what
+    stood here: so a second run need not look at them again. A file, made anew where it is of no use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database.execute("pragma journal_mode = wal")
+        self._database.execute("pragma synchronous = off")
+        self._database.execute(
+            "create table if not exists verified (account text primary key, mark text) without rowid"
+        )
+
+    def marks(self, accounts: Sequence[str]) -> dict[str, str]:
+        """Those that are known of these accounts."""
+        places = ",".join("?" * len(accounts))
+        query = f"select account, mark from verified where account in ({places})"
+        return dict(self._database.execute(query, accounts))
+
+    def note(self, marks: Mapping[str, str]) -> None:
+        """These are the same."""
+        self._database.execute("begin")
+        self._database.executemany("replace into verified values (?, ?)", marks.items())
+        self._database.execute("commit")
+
+    def close(self) -> None:
+        """Done."""
+        self._database.close()
+
+
+class Verification:
+    """One comparison. `found` is told of each difference."""
+
+    def __init__(
+        self, door: Door, verified: Verified, found: Callable[[Difference], None], *, full: bool
+    ) -> None:
+        self._door = door
+        self._verified = verified
+        self._found = found
+        self._full = full
+        self.counts: Counter[str] = Counter()
+        self.names: set[int] = set()
+        self.domains: set[str] = set()
+
+    def compare(self, batch: Batch) -> None:
+        """Some accounts of the source."""
+        for row in batch.rows:
+            self.counts["accounts"] += 1
+            if "done" in row:
+                self.counts[row["done"]] += 1
+                self._tell({"account": row["name"], "what": row["done"], "why": row.get("why", "")})
+        with batch.file.open("rb") as lines:
+            arrivals = [json.loads(line) for line in lines]
+        for arrival in arrivals:
+            self.names.add(hash(arrival["account"]))
+            self.domains.add(arrival["account"].rpartition("@")[2])
+        self._compare(arrivals)
+
+    def _compare(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
+        names = [arrival["account"] for arrival in arrivals]
+        hashes = {
+            arrival["account"]: digest([arrival["hashes"], arrival["disabled"]]) for arrival in arrivals
+        }
+        states = {} if self._full else states_of(self._door, names)
+        known = self._verified.marks(names) if not self._full else {}
+        rest = []
+        for arrival in arrivals:
+            name = arrival["account"]
+            if name in states and known.get(name) == f"{hashes[name]} {states[name]}":
+                self.counts["same as before"] += 1
+            else:
+                rest.append(arrival)
+        given = of_names(self._door, [arrival["account"] for arrival in rest])
+        same = {}
+        for arrival in rest:
+            name = arrival["account"]
+            row = given.get(name)
+            differences = (
+                list(compared(arrival, row)) if row is not None else [{"what": "account", "here": None}]
+            )
+            for difference in differences:
+                self._tell({"account": name, **difference})
+            self.counts["differ" if differences else "same"] += 1
+            if row is not None and not differences:
+                same[name] = f"{hashes[name]} {row['state']}"
+        self._verified.note(same)
+
+    def look_for_more(self) -> None:
+        """What is here on the source's domains, and not in the source."""
+        for name in names_here(self._door):
+            if name.rpartition("@")[2] in self.domains and hash(name) not in self.names:
+                self.counts["only here"] += 1
+                self._tell({"account": name, "what": "account", "source": None})
+
+    def _tell(self, difference: Difference) -> None:
+        self.counts["differences"] += 1
+        self._found(difference)
+
+
+def compared(arrival: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Difference]:
+    """All in which an account here differs from the source: `what`, `of`, and both values but for secrets."""
+    if not fits(arrival["credentials"], keys_of(row)):
+        yield {"what": "keys"}
+    if arrival["disabled"] != row["disabled"]:
+        yield {"what": "disabled", "source": arrival["disabled"], "here": row["disabled"]}
+    wanted = [item_from(contact, packed) for contact, packed in arrival["parts"].get("roster", ())]
+    yield from compared_rosters(wanted, items_of(row))
+    for kind in PARTS:
+        source, here = arrival["parts"].get(kind), row["parts"].get(kind)
+        if kind == "offline":
+            source, here = stanzas(source), stanzas(here)
+        if source != here:
+            yield {"what": kind, "source": shown(source), "here": shown(here)}
+
+
+def compared_rosters(source: Sequence[RosterItem], here: Sequence[RosterItem]) -> Iterator[Difference]:
+    """Contact by contact, both ways; groups are sets."""
+    old, new = ({item.contact: item for item in items} for items in (source, here))
+    for contact in sorted(old.keys() | new.keys()):
+        one, other = old.get(contact), new.get(contact)
+        if one is None or other is None:
+            there = {"source": None if one is None else one.packed or "request"}
+            yield {"what": "contact", "of": contact, **there, "here": None if other is None else other.packed}
+            continue
+        for name in FIELDS:
+            left, right = getattr(one, name), getattr(other, name)
+            if name == "groups":
+                left, right = sorted(set(left)), sorted(set(right))
+            if left != right:
+                left, right = (it.decode() if isinstance(it, bytes) else it for it in (left, right))
+                yield {"what": "contact", "of": contact, "field": name, "source": left, "here": right}
+
+
+def fits(credentials: Mapping[str, Any], here: Mapping[str, Keys]) -> bool:
+    """Whether who could log in there can log in here: the same keys, or keys of the plain password."""
+    if "password" in credentials:
+        return is_password_of(credentials["password"], here)
+    wanted = keys_in({**dict.fromkeys(ACCOUNT.columns), **credentials})
+    return all(here.get(name) == Keys(*keys) for name, keys in wanted.items()) and bool(wanted) == bool(here)
+
+
+def is_password_of(password: str, here: Mapping[str, Keys]) -> bool:
+    """Whether one of the keys is of this password; one is enough, for each takes milliseconds."""
+    try:
+        form = scram_form(password)
+    except BadPassword:
+        return not here
+    for name, keys in here.items():
+        found = derive_keys(name, form, keys.salt, keys.iterations)
+        return hmac.compare_digest(found.stored, keys.stored)
+    return False
+
+
+def states_of(door: Door, names: Sequence[str]) -> dict[str, str]:
+    """The state of each account that is here: it is another one after each change of keys or roster."""
+    found: dict[str, str] = {}
+    for start in range(0, len(names), 250):
+        found |= door.call("migrate states", {"account": list(names[start : start + 250])})
+    return found
+
+
+def stanzas(messages: Sequence[Sequence[Any]] | None) -> list[str] | None:
+    """Messages without the moments at which they were taken in."""
+    return None if messages is None else [stanza for stanza, _ in messages]
+
+
+def shown(value: Any) -> Any:
+    """A value as a difference shows it: a long one by its size and a hash."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value is None or len(text) <= 200:
+        return value
+    return f"{len(text)} letters, {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def run(
+    wanted: Wanted,
+    reach: Callable[[], AbstractContextManager[Door]],
+    *,
+    report: Path | None,
+    full: bool,
+    out: TextIO = sys.stderr,
+) -> tuple[dict[str, Any], int]:
+    """Compare a whole source; the summary and the exit code."""
+    bar = ProgressBar(out, unit="accounts")
+    examples: list[Difference] = []
+    with ExitStack() as stack:
+        lines = stack.enter_context(report.open("w", encoding="utf-8")) if report is not None else None
+
+        def found(difference: Difference) -> None:
+            if len(examples) < SHOWN:
+                examples.append(difference)
+            if lines is not None:
+                lines.write(json.dumps(difference, ensure_ascii=False) + "\n")
+
+        door = stack.enter_context(reach())
+        folder = Path(door.call("migrate folder", {}))
+        verified = stack.enter_context(closing(Verified(folder / "verified.sqlite")))
+        scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=folder))
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        feed = stack.enter_context(closing(Feed(wanted, scratch)))
+        verification = Verification(door, verified, found, full=full)
+        for number, batch in enumerate(feed):
+            if number == 0:
+                bar.begin("comparing", feed.total)
+            verification.compare(batch)
+            bar.advance(len(batch.rows))
+        bar.end()
+        if not wanted.only:
+            verification.look_for_more()
+    counts = verification.counts
+    summary: dict[str, Any] = {**counts, "lost in reading": {k: v["count"] for k, v in feed.losses.items()}}
+    if examples:
+        summary["first differences"] = examples
+    return summary, FAILED if counts["differences"] else 0
