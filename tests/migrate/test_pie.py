@@ -300,6 +300,7 @@ NOBODYS = "<delay xmlns='urn:xmpp:delay' stamp='1970-01-01T00:00:00Z'>Storage</d
         (OLD, OWN, 1795854700.605586, 0),
         ("", JAVA, 1453382255, 0),
         (HERS, NOBODYS, 0, 1),
+        (OWN, JAVA, 1453382255, 1),
     ],
 )
 def test_delays_of_messages(tmp_path: Path, before: str, behind: str, at: float | None, delays: int) -> None:
