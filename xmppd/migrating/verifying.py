@@ -19,11 +19,12 @@ from xmppd.admin.commands import FAILED
 from xmppd.admin.progress import ProgressBar
 from xmppd.core.accounts import ACCOUNT
 from xmppd.core.credentials import keys_in
-from xmppd.core.roster.item import RosterItem, item_from
+from xmppd.core.roster.item import item_from
+from xmppd.core.roster.rewriting import Packed
 from xmppd.migrate.prepare import digest
 from xmppd.migrate.record import Keys
 from xmppd.migrating.feed import Batch, Feed, Wanted
-from xmppd.migrating.given import Door, items_of, keys_of, names_here, of_names
+from xmppd.migrating.given import Door, keys_of, names_here, of_names
 from xmppd.stream.forms import scram_form
 from xmppd.stream.scram import BadPassword, derive_keys
 
@@ -141,8 +142,7 @@ def compared(arrival: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Dif
         yield {"what": "keys"}
     if arrival["disabled"] != row["disabled"]:
         yield {"what": "disabled", "source": arrival["disabled"], "here": row["disabled"]}
-    wanted = [item_from(contact, packed) for contact, packed in arrival["parts"].get("roster", ())]
-    yield from compared_rosters(wanted, items_of(row))
+    yield from compared_rosters(*(dict(it["parts"].get("roster", ())) for it in (arrival, row)))
     for kind in PARTS:
         source, here = arrival["parts"].get(kind), row["parts"].get(kind)
         if kind == "offline":
@@ -151,14 +151,16 @@ def compared(arrival: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Dif
             yield {"what": kind, "source": shown(source), "here": shown(here)}
 
 
-def compared_rosters(source: Sequence[RosterItem], here: Sequence[RosterItem]) -> Iterator[Difference]:
+def compared_rosters(source: Packed, here: Packed) -> Iterator[Difference]:
     """Contact by contact, both ways; groups are sets."""
-    old, new = ({item.contact: item for item in items} for items in (source, here))
-    for contact in sorted(old.keys() | new.keys()):
-        one, other = old.get(contact), new.get(contact)
+    for contact in sorted(source.keys() | here.keys()):
+        texts = source.get(contact), here.get(contact)
+        if texts[0] == texts[1]:
+            continue
+        one, other = (None if text is None else item_from(contact, text) for text in texts)
         if one is None or other is None:
-            there = {"source": None if one is None else one.packed or "request"}
-            yield {"what": "contact", "of": contact, **there, "here": None if other is None else other.packed}
+            shown_as = [None if item is None else item.packed or "request" for item in (one, other)]
+            yield {"what": "contact", "of": contact, "source": shown_as[0], "here": shown_as[1]}
             continue
         for name in FIELDS:
             left, right = getattr(one, name), getattr(other, name)
