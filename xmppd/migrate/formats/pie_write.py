@@ -6,8 +6,9 @@
 | `prosody` | a folder, a document `USER@HOST.xml` for each account | |
 | `ejabberd` | a folder, `main.xml` that includes a document for each host | keys in base64 twice, of one hash, and not beside a password |
 
-Prosody 0.12 (mod_storage_xep0227) reads keys of its own `password_hash` only, and neither blocks nor messages;
-`ejabberdctl import_piefxis` takes neither `ask` nor `approved`. Blocks are the default privacy list in which
+Prosody 0.12 (mod_storage_xep0227) reads keys of its own `password_hash` only, requests only where the roster has
+an item, and neither blocks nor messages; `ejabberdctl import_piefxis` (23.01) takes neither `ask` nor `approved`,
+and stops at the first account that is there already. Blocks are the default privacy list in which
 ejabberd keeps them, for XEP-0227 knows no others. What it has no place for is told to `Losses`: whether an account
 is disabled, when it was made, and its last logout.
 """  # noqa: E501
