@@ -42,6 +42,14 @@ def test_a_name_that_cannot_be_one_here_is_refused(local: str) -> None:
         prepared(Account(local, "old.example"))
 
 
+def test_accounts_of_other_domains_are_refused() -> None:
+    preparer = Preparer(domains=("new.example",))
+    with pytest.raises(Refused, match="serve it, or rename it"):
+        preparer.prepare(account())
+    renamed = Preparer(AddressMap({"old.example": "new.example"}), domains=("new.example",))
+    assert renamed.prepare(account()).account == "anna@new.example"
+
+
 def test_a_map_gives_such_an_account_another_name() -> None:
     addresses = AddressMap(accounts={"i♥chess@old.example": "ichess@new.example"})
     found = prepared(Account("i♥chess", "old.example"), addresses)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -89,11 +89,17 @@ class Prepared:
 
 
 class Preparer:
-    """Makes `Prepared` of accounts, one after the other."""
+    """Makes `Prepared` of accounts, one after the other. `domains` are those served here (none: any)."""
 
-    def __init__(self, addresses: AddressMap = AddressMap(), limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        addresses: AddressMap = AddressMap(),  # noqa: B008
+        limits: Limits = Limits(),  # noqa: B008
+        domains: Container[str] = (),
+    ) -> None:
         self._addresses = addresses
         self._limits = limits
+        self._domains = domains
 
     def prepare(self, source: Account) -> Prepared:
         """The account as it is to stand here; Refused."""
@@ -103,6 +109,8 @@ class Preparer:
             raise Refused(f"it cannot be an address here: {error}") from None
         if not jid.local:
             raise Refused("it has no name")
+        if self._domains and jid.domain not in self._domains:
+            raise Refused(f"{jid.domain} is not a domain of this server: serve it, or rename it by a map")
         found = Prepared(jid.bare, source.name, source.where)
         if jid.bare != source.name:
             found.notes.append(Note("account-renamed", jid.bare))

@@ -7,15 +7,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from xmppd.migrate.formats.jsonl import JsonLinesWriter
+from xmppd.migrate.formats import jsonl, pie_write
 from xmppd.migrate.record import Losses
+from xmppd.migrate.source import SourceError
 from xmppd.migrate.target import Writer
 
 Make = Callable[[Path, str, Losses], Writer]
 
 
 def _jsonl(path: Path, dialect: str, losses: Losses) -> Writer:
-    return JsonLinesWriter(path)
+    if dialect:
+        raise SourceError("JSON Lines have no dialects")
+    return jsonl.JsonLinesWriter(path)
 
 
-WRITERS: Final[Mapping[str, Make]] = MappingProxyType({"jsonl": _jsonl})
+def _pie(path: Path, dialect: str, losses: Losses) -> Writer:
+    if dialect not in ("", *pie_write.DIALECTS):
+        raise SourceError(f"the dialects of XEP-0227 are {', '.join(pie_write.DIALECTS)}, not {dialect}")
+    return pie_write.writer_of(path, dialect or pie_write.DIALECTS[0], losses)
+
+
+WRITERS: Final[Mapping[str, Make]] = MappingProxyType({"jsonl": _jsonl, "xep-0227": _pie})

@@ -108,6 +108,7 @@ def wanted_of(asked: Mapping[str, Any], config: Config, limits: Limits, rate: fl
         only=asked.get("only", ()),
         since=None if since is None else moment(since),
         limits=limits,
+        domains=config.server.domains,
         iterations=config.auth.iterations,
         batch=max(1, min(MOST_ACCOUNTS, int(rate / 4))) if rate else MOST_ACCOUNTS,
         owner=config.server.data_folder.stat().st_uid if config.server.data_folder.exists() else -1,

@@ -54,6 +54,7 @@ class Wanted:
     since: float | None = None
     skip: int = 0
     limits: Limits = field(default_factory=Limits)
+    domains: tuple[str, ...] = ()
     iterations: int = 10_000
     hashes: Sequence[str] = MADE
     derives: bool = True
@@ -134,7 +135,7 @@ def _feed(wanted: Wanted, folder: Path, consumer: Connection, losses: Losses) ->
         domain=wanted.domain, scratch=folder, names_as_passwords=wanted.names_as_passwords, losses=losses
     )
     addresses = read_map(Path(wanted.map)) if wanted.map else AddressMap()
-    preparer = Preparer(addresses, wanted.limits)
+    preparer = Preparer(addresses, wanted.limits, wanted.domains)
     with contextlib.closing(
         open_source(Path(wanted.source), format=wanted.format, options=options)
     ) as reader:
