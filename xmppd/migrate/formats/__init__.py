@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from xmppd.migrate.formats import ejabberd_sql, jsonl, mnesia, pie, prosody, prosody_sql
+from xmppd.migrate.formats import ejabberd_sql, jsonl, mnesia, mongooseim, openfire, pie, prosody, prosody_sql
 from xmppd.migrate.source import Format
 
 FORMATS: Final[tuple[Format, ...]] = (
@@ -16,4 +16,6 @@ FORMATS: Final[tuple[Format, ...]] = (
     prosody.FORMAT,
     prosody_sql.FORMAT,
     ejabberd_sql.FORMAT,
+    mongooseim.FORMAT,
+    openfire.FORMAT,
 )

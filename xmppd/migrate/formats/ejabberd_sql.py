@@ -6,7 +6,7 @@ The tables are read side by side in the order of accounts. The old schema has no
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +64,9 @@ TABLES: Final[Mapping[str, Sequence[str]]] = {
 )
 """Tables that are read, and those that are counted. Left out is what a server makes anew."""
 
+MOST_ROWS: Final = 100
+"""Rows of `users` that one account may have; four are meant."""
+
 MIM_TABLES: Final = frozenset(
     {
         "mam_message",
@@ -108,11 +111,20 @@ FORMAT: Final[Format] = _EjabberdSql()
 
 
 class EjabberdReader:
-    """The accounts of one database, by domain and name."""
+    """The accounts of one database, by domain and name.
+
+    `host` is the column that says the domain, `users` the columns of accounts (the last one is the moment of
+    creation), `waiting` the table of messages.
+    """
+
+    server = "ejabberd"
+    host = "server_host"
+    users = "type, password, serverkey, salt, iterationcount, created_at"
+    waiting = "spool"
 
     def __init__(self, dump: Dump, options: Options) -> None:
         self._dump, self._options, self._losses = dump, options, options.losses
-        self._old = not any("server_host" in columns for columns in dump.present.values())
+        self._old = not any(self.host in columns for columns in dump.present.values())
         self._check()
         self.total: int | None = next(dump.rows(f"SELECT count(*) FROM ({self._accounts_sql()})"))[0]
 
@@ -123,7 +135,7 @@ class EjabberdReader:
     def _check(self) -> None:
         dump = self._dump
         if not dump.present.keys() & {"users", "rosterusers"}:
-            raise SourceError("has neither accounts nor rosters of ejabberd", file=dump.path)
+            raise SourceError(f"has neither accounts nor rosters of {self.server}", file=dump.path)
         if self._old and not self._options.domain:
             host = dump.path.name.removesuffix(".gz").removesuffix(".sql").removesuffix(".sqlite")
             hint = "name it by --domain" + (f", perhaps {host}" if "." in host else "")
@@ -145,10 +157,10 @@ class EjabberdReader:
 
     # The tables in order.
 
-    def _domain(self, table: str, column: str = "server_host") -> str:
+    def _domain(self, table: str) -> str:
         """The expression for the domain of a row."""
-        if column in self._dump.present.get(table, ()):
-            return f"ifnull(CAST({column} AS TEXT), '')"
+        if self.host in self._dump.present.get(table, ()):
+            return f"ifnull(CAST({self.host} AS TEXT), '')"
         return "'" + self._options.domain.replace("'", "''") + "'"
 
     def _select(self, table: str, columns: str, order: str, source: str = "") -> str:
@@ -158,7 +170,6 @@ class EjabberdReader:
         return f"{select} FROM {source or table} ORDER BY 1, 2, {order}"
 
     def _queries(self) -> dict[str, str]:
-        seq = "CAST(seq AS INTEGER)" if "seq" in self._dump.present.get("spool", ()) else "rowid"
         flags = ", ".join(_FLAGS)
         return {
             "rosterusers": self._select(
@@ -167,7 +178,7 @@ class EjabberdReader:
             "rostergroups": self._select("rostergroups", "jid, grp", "jid, grp"),
             "vcard": self._select("vcard", "vcard", "vcard"),
             "private_storage": self._select("private_storage", "namespace, data", "namespace, data"),
-            "spool": self._select("spool", "xml", seq),
+            self.waiting: self._waiting(),
             "last": self._select("last", "seconds, state", "seconds"),
             "privacy_default_list": self._select("privacy_default_list", "name", "name"),
             "privacy_list": self._select(
@@ -176,18 +187,26 @@ class EjabberdReader:
                 "name, value",
                 "privacy_list LEFT JOIN privacy_list_data USING (id)",
             ),
-            "pubsub_node": self._pep(),
+            "pep": self._pep(),
         }
 
+    def _waiting(self) -> str:
+        """Messages in their order, which in an export2sql is that of the file."""
+        has_number = "seq" in self._dump.present.get("spool", ())
+        return self._select("spool", "xml", "CAST(seq AS INTEGER)" if has_number else "rowid")
+
     def _pep(self) -> str:
+        return self._nodes("host", "node", "modification", "pubsub_node LEFT JOIN pubsub_item USING (nodeid)")
+
+    def _nodes(self, owner: str, node: str, order: str, source: str) -> str:
         """Nodes of users, with the payloads of those that make a vCard; the newest item last."""
         nodes = ", ".join(f"'{node}'" for node in NODES)
-        domain = "substr(host, instr(host, '@') + 1)" if not self._old else self._domain("")
+        domain = self._domain("") if self._old else f"substr({owner}, instr({owner}, '@') + 1)"
+        local = f"substr({owner}, 1, instr({owner}, '@') - 1)"
+        payload = f"CASE WHEN {node} IN ({nodes}) THEN payload END"
         return (
-            f"SELECT {domain}, substr(host, 1, instr(host, '@') - 1), {size_of(['payload'])}, node, itemid,"
-            f" CASE WHEN node IN ({nodes}) THEN payload END"
-            " FROM pubsub_node LEFT JOIN pubsub_item USING (nodeid) WHERE instr(host, '@') > 0"
-            " ORDER BY 1, 2, node, modification, itemid"
+            f"SELECT {domain}, {local}, {size_of([payload])}, {node}, itemid, {payload} FROM {source}"
+            f" WHERE instr({owner}, '@') > 0 ORDER BY 1, 2, {node}, {order}, itemid"
         )
 
     def _beside(self, table: str, sql: str) -> Beside:
@@ -211,12 +230,11 @@ class EjabberdReader:
         accounts.
         """
         if self._has_users():
-            columns = "type, password, serverkey, salt, iterationcount, created_at"
-            sql = self._select("users", columns, "CAST(type AS INTEGER)")
+            sql = self._select("users", self.users, self.users)
         else:
             sql = f"{self._accounts_sql()} ORDER BY 1, 2"
         for key, rows in groupby(self._dump.rows(sql), key=lambda row: (row[0], row[1])):
-            yield key, [row[3:] for row in rows]
+            yield key, [row[3:] for row in islice(rows, MOST_ROWS)]
 
     def _account(self, key: Key, rows: list[Any], beside: Mapping[str, Beside]) -> Account | Unreadable:
         domain, local = key
@@ -228,21 +246,27 @@ class EjabberdReader:
         if not local or not domain:
             return Unreadable(account.name, "an account without a name or a domain", account.where)
         if rows and rows[0]:
-            password_of((row[:5] for row in rows), account, self._losses)
-            account.created = _time(rows[0][5])
+            account.created = _time(rows[0][-1])
+            self._password(rows, account)
         else:
             self._losses.add("external-account", account.name, "it has a roster and no row of users")
         Roster(account, self._losses).take(found["rosterusers"], found["rostergroups"])
         for *_, seconds, state in found["last"][:1]:
             last_of(seconds, state, account)
-        for *_, text in found["spool"]:
-            offline_of(text, account, self._losses)
+        for row in found[self.waiting]:
+            self._message(row, account)
         for *_, data in found["private_storage"]:
             if (tree := tree_of(data, "private", account, self._losses)) is not None:
                 account.private.append(tree)
         self._privacy(account, found["privacy_list"], found["privacy_default_list"])
-        self._vcard(account, found["vcard"], found["pubsub_node"])
+        self._vcard(account, found["vcard"], found["pep"])
         return account
+
+    def _password(self, rows: list[Any], account: Account) -> None:
+        password_of((row[:5] for row in rows), account, self._losses)
+
+    def _message(self, row: Any, account: Account) -> None:
+        offline_of(row[3], account, self._losses)
 
     def _privacy(self, account: Account, rows: list[Any], default: list[Any]) -> None:
         lists: dict[str, list[PrivacyItem]] = {}
@@ -281,11 +305,14 @@ class EjabberdReader:
         for table, count in self._dump.counts.items():
             if count:
                 self._losses.add(f"table-{table}", "", f"{count} rows", count)
-        members = "SELECT count(*) FROM sr_user WHERE grp = sr_group.name"
-        sql = f"SELECT name, ({members}) FROM sr_group ORDER BY name"
-        for name, count in self._dump.rows(sql):
+        for name, count in self._dump.rows(self._shared()):
             detail = f"{name}: {count} members, who are in no roster"
             self._losses.add("shared-roster-group", "", detail)
+
+    def _shared(self) -> str:
+        """Shared groups, and how many are named as their members."""
+        members = "sr_group AS g LEFT JOIN sr_user AS u ON u.grp = g.name"
+        return f"SELECT g.name, count(u.grp) FROM {members} GROUP BY g.name ORDER BY g.name"
 
 
 def _time(text: Any) -> float | None:
