@@ -18,7 +18,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds to wait, each time the store fails for an account, before it is asked again."""
 
 NAMES = 1000
-PAGE = 100
+PAGE = 20
 """Names that one call gives, and accounts that one gives or takes back."""
 
 LARGE = 65_536

@@ -12,7 +12,7 @@ from xmppd.core.arrivals import ARRIVALS, Arrival, Terms
 from xmppd.core.roster.item import ROSTER as TABLE
 from xmppd.core.roster.item import RosterItem, value_of
 from xmppd.core.roster.subscription import State
-from xmppd.errors import StoreUnavailable
+from xmppd.errors import CommandError, StoreUnavailable
 from xmppd.migrate.merge import item_of
 from xmppd.migrate.prepare import digest
 from xmppd.testing import World
@@ -293,6 +293,16 @@ async def test_a_large_roster_comes_in_pieces_and_whole() -> None:
         assert [(entry.by, entry.what, entry.is_whole) for entry in entries] == [
             ("migrate run1", "import", False)
         ]
+
+
+@pytest.mark.asyncio
+async def test_an_import_is_not_undone_contact_by_contact() -> None:
+    async with World() as world:
+        await world.app.arrivals.take(arrival(roster=roster(item(ALICE))), RUN)
+        [line] = await world.app.commands.call("roster log", {"account": DORA})
+        assert (line["by"], line["what"], line["contact"]) == ("migrate run1", "import", "")
+        with pytest.raises(CommandError, match="xmppd migrate undo"):
+            await world.app.commands.call("roster undo", {"account": DORA, "version": line["version"]})
 
 
 @pytest.mark.asyncio

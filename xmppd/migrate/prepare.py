@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -94,8 +94,8 @@ class Preparer:
     def __init__(
         self,
         addresses: AddressMap = AddressMap(),  # noqa: B008
-        limits: Limits = Limits(),  # noqa: B008
-        domains: Container[str] = (),
+        limits: Limits = Limits(),
+        domains: Collection[str] = (),
     ) -> None:
         self._addresses = addresses
         self._limits = limits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Protocol
 
 from xmppd import ns
@@ -13,8 +12,9 @@ from xmppd.core.roster.item import RosterItem, item_from
 from xmppd.migrate.fragments import BadXml, element_of
 from xmppd.migrate.record import Account, Contact, Keys, Losses, Offline
 
-NAMES = 50
-"""Accounts that are asked for at once: more make a command line too long for the socket."""
+NAMES = 20
+NAME_BYTES = 30_000
+"""Accounts that are asked for at once, and how long their names may be together: a socket takes 64 KiB."""
 
 
 class Door(Protocol):
@@ -47,11 +47,24 @@ def names_here(door: Door) -> Iterator[str]:
 def of_names(door: Door, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """These accounts by name; what is not there is left out."""
     found: dict[str, dict[str, Any]] = {}
-    rest = iter(names)
-    while some := list(islice(rest, NAMES)):
+    for some in pieces(names, NAMES):
         page = door.call("migrate give", {"account": some})
         found |= {row["account"]: row for row in page["accounts"]}
     return found
+
+
+def pieces(names: Sequence[str], most: int) -> Iterator[list[str]]:
+    """The names, so many at a time, and fewer where they are long."""
+    piece: list[str] = []
+    size = 0
+    for name in names:
+        piece.append(name)
+        size += len(name.encode())
+        if len(piece) == most or size > NAME_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 def keys_of(row: Mapping[str, Any]) -> dict[str, Keys]:

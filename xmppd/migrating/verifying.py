@@ -24,7 +24,7 @@ from xmppd.core.roster.rewriting import Packed
 from xmppd.migrate.prepare import digest
 from xmppd.migrate.record import Keys
 from xmppd.migrating.feed import Batch, Feed, Wanted
-from xmppd.migrating.given import Door, keys_of, names_here, of_names
+from xmppd.migrating.given import Door, keys_of, names_here, of_names, pieces
 from xmppd.stream.forms import scram_form
 from xmppd.stream.scram import BadPassword, derive_keys
 
@@ -194,8 +194,8 @@ def is_password_of(password: str, here: Mapping[str, Keys]) -> bool:
 def states_of(door: Door, names: Sequence[str]) -> dict[str, str]:
     """The state of each account that is here: it is another one after each change of keys or roster."""
     found: dict[str, str] = {}
-    for start in range(0, len(names), 250):
-        found |= door.call("migrate states", {"account": list(names[start : start + 250])})
+    for some in pieces(names, 250):
+        found |= door.call("migrate states", {"account": some})
     return found
 
 

@@ -39,6 +39,8 @@ class RosterUndo:
         found = await self._rosters.log(account, after=version - 1, limit=1)
         if not found or found[0].version != version:
             raise CommandError(f"the log of {account} has no change {version} (any more)")
+        if not found[0].contact:
+            raise CommandError(f"that changed the whole roster: {found[0].by} (see `xmppd migrate undo`)")
         if not found[0].is_whole:
             raise CommandError(f"the change {version} was too long for the log to keep the item")
         return found[0]
