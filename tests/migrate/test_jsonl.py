@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+from dataclasses import fields
 from pathlib import Path
 from string import printable
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from truth import canonical, differences, truth
 
 from xmppd import ns
 from xmppd.migrate.formats.jsonl import (
+    ACCOUNT_KEYS,
     FORMAT,
     LONGEST_LINE,
     BadLine,
@@ -83,19 +85,25 @@ ACCOUNT = st.builds(
     Account,
     NAME,
     DOMAIN,
-    TEXT,
-    st.none() | TEXT,
-    _keys(),
-    st.booleans(),
-    st.none() | SECONDS,
-    st.none() | SECONDS,
-    TEXT,
-    st.lists(CONTACT, max_size=3),
-    st.none() | XML,
-    st.lists(XML, max_size=2),
-    st.lists(st.builds(Offline, XML, st.none() | SECONDS), max_size=2),
-    st.lists(TEXT, max_size=2),
+    where=TEXT,
+    password=st.none() | TEXT,
+    keys=_keys(),
+    disabled=st.booleans(),
+    created=st.none() | SECONDS,
+    modified=st.none() | SECONDS,
+    last=st.none() | SECONDS,
+    last_status=TEXT,
+    roster=st.lists(CONTACT, max_size=3),
+    vcard=st.none() | XML,
+    private=st.lists(XML, max_size=2),
+    offline=st.lists(st.builds(Offline, XML, st.none() | SECONDS), max_size=2),
+    blocks=st.lists(TEXT, max_size=2),
 )
+
+
+def test_every_field_of_an_account_is_generated() -> None:
+    wanted = {"local", "domain", "where", *(key for key in ACCOUNT_KEYS if key != "account")}
+    assert {each.name for each in fields(Account)} == wanted
 
 
 def _comparable(value: Any) -> Any:

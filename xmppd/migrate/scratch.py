@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 from typing import Final, Self
 
 from xmppd.migrate.source import LONGEST_VALUE, SourceError
@@ -28,14 +29,21 @@ PRAGMAS: Final = (
 
 
 class Scratch:
-    """A temporary database in a folder, gone when it is closed. SourceError where there is no place."""
+    """A temporary database in a folder, without a name there, gone when it is closed. SourceError where there
+    is no place.
+    """
 
     def __init__(self, folder: Path, *tables: str) -> None:
+        self._folder = folder
         try:
-            self._file = NamedTemporaryFile(dir=folder, prefix="xmppd-", suffix=".scratch")  # noqa: SIM115
-            self.database = sqlite3.connect(self._file.name, isolation_level=None)
-            for statement in (*PRAGMAS, *tables, "begin"):
-                self.database.execute(statement)
+            number, name = mkstemp(dir=folder, prefix="xmppd-", suffix=".scratch")
+            os.close(number)
+            try:
+                self.database = sqlite3.connect(name, isolation_level=None)
+                for statement in (*PRAGMAS, *tables, "begin"):
+                    self.database.execute(statement)
+            finally:
+                Path(name).unlink()  # it stays open, and is gone whatever happens
         except (OSError, sqlite3.Error) as error:
             raise SourceError(f"no scratch space: {error}", file=folder, hint=HINT) from None
 
@@ -44,19 +52,18 @@ class Scratch:
         try:
             return self.database.execute(statement, values)
         except sqlite3.OperationalError as error:
-            raise SourceError(f"no scratch space: {error}", file=self._file.name, hint=HINT) from None
+            raise SourceError(f"no scratch space: {error}", file=self._folder, hint=HINT) from None
 
     def write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         """The same for each row."""
         try:
             self.database.executemany(statement, rows)
         except sqlite3.OperationalError as error:
-            raise SourceError(f"no scratch space: {error}", file=self._file.name, hint=HINT) from None
+            raise SourceError(f"no scratch space: {error}", file=self._folder, hint=HINT) from None
 
     def close(self) -> None:
         """Give the space back; harmless if repeated."""
         self.database.close()
-        self._file.close()
 
     def __enter__(self) -> Self:
         return self

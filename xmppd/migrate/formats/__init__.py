@@ -6,11 +6,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from xmppd.migrate.formats import ejabberd_sql, jsonl, mnesia, mongooseim, openfire, pie, prosody, prosody_sql
+from xmppd.migrate.formats import (
+    csvfile,
+    ejabberd_sql,
+    jsonl,
+    mnesia,
+    mongooseim,
+    openfire,
+    pie,
+    prosody,
+    prosody_sql,
+)
 from xmppd.migrate.source import Format
 
 FORMATS: Final[tuple[Format, ...]] = (
     jsonl.FORMAT,
+    csvfile.FORMAT,
     mnesia.FORMAT,
     pie.FORMAT,
     prosody.FORMAT,

@@ -10,7 +10,7 @@ default. Keys that are not listed here are errors.
 | `password` | plain |
 | `keys` | by hash (`sha1`, `sha256`, …): `{"salt": base64, "iterations": n, "stored": base64, "server": base64}` |
 | `disabled` | true or false |
-| `created`, `last` | seconds since the epoch; `last`: of the last logout |
+| `created`, `modified`, `last` | seconds since the epoch; `last`: of the last logout |
 | `last_status` | text of the last unavailable presence |
 | `roster` | array of `{"jid", "subscription": none, to, from or both, "ask": true or false, "pending", "approved", "name", "groups": [...], "request": XML of a presence stanza, "listed"}`, where `jid` is needed |
 | `vcard` | XML (XEP-0054) |
@@ -63,7 +63,7 @@ ENCODER: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, sepa
 def line_of(account: Account) -> str:
     """The account as a line without its end; what has the default is left out."""
     row: dict[str, Any] = {"account": account.name}
-    for key in ("where", "password", "disabled", "created", "last", "last_status"):
+    for key in ("where", "password", "disabled", "created", "modified", "last", "last_status"):
         value = getattr(account, key)
         if value is not None and value is not False and (value != "" or key == "password"):
             row[key] = value
@@ -315,6 +315,7 @@ ACCOUNT_KEYS: Final[dict[str, Callable[[Account, str, Any], None]]] = {
     "keys": _take_keys,
     "disabled": _plain(bool),
     "created": _take_seconds,
+    "modified": _take_seconds,
     "last": _take_seconds,
     "last_status": _plain(str),
     "roster": _take_roster,
