@@ -140,7 +140,7 @@ class Arrivals:
         if terms.dry:
             return Outcome(account, done, (*kinds, *([KEYS] if rekeyed else ())), notes=notes)
         if is_new:
-            await self._make(arrival, terms, kinds, row)
+            await self._make(arrival, terms, kinds, row, is_fresh=mark is None and row is None)
         else:
             await self._change(arrival, terms, kinds, row if rekeyed else None, mark if is_ours else None)
         return Outcome(account, done, (*kinds, *([KEYS] if rekeyed else ())), notes=notes)
@@ -169,13 +169,20 @@ class Arrivals:
         known = json.loads(mark["hashes"] or "{}") if mark is not None else {}
         return terms.conflict == "replace" and known.get(KEYS, "") != arrival.hashes.get(KEYS)
 
-    async def _make(self, arrival: Arrival, terms: Terms, kinds: Sequence[str], row: Row | None) -> None:
-        """All it has before the account itself: from then on somebody may log in."""
+    async def _make(
+        self, arrival: Arrival, terms: Terms, kinds: Sequence[str], row: Row | None, *, is_fresh: bool
+    ) -> None:
+        """All it has before the account itself: from then on somebody may log in. `is_fresh`: nothing can be
+        there of an attempt that was cut short.
+        """
         account = arrival.account
         await self._begin(arrival, terms, is_new=True, before={})
         version = 0
         for kind in kinds:
-            if kind == ROSTER:
+            if kind == ROSTER and is_fresh:
+                items = dict(arrival.parts[ROSTER])
+                version = await self._rosters.lay(account, items, by=by(terms), what="import")
+            elif kind == ROSTER:
                 version = (await self._rewrite(account, given(arrival), terms)).version
             else:
                 await self._put(account, kind, arrival.parts[kind])
@@ -258,7 +265,7 @@ class Arrivals:
         await self._store.put(ARRIVALS, {**mark, "version": version, "changed": changed})
 
     async def _rewrite(self, account: str, edit: EditAll, terms: Terms) -> Rewrite:
-        rewrite = await self._rosters.rewrite(account, edit, by=f"migrate {terms.run}", what="import")
+        rewrite = await self._rosters.rewrite(account, edit, by=by(terms), what="import")
         if terms.live:
             await self._contacts.rewritten(account, rewrite)
         return rewrite
@@ -333,8 +340,8 @@ class Arrivals:
                 if kind == ROSTER and await self._rosters.version(account) > (mark["version"] or 0):
                     kept.append(kind)
                 elif kind == ROSTER:
-                    edit, by = given(Arrival(account, parts={ROSTER: value or ()})), f"undo {mark['run']}"
-                    await self._rosters.rewrite(account, edit, by=by, what="undo")
+                    edit = given(Arrival(account, parts={ROSTER: value or ()}))
+                    await self._rosters.rewrite(account, edit, by=f"undo {mark['run']}", what="undo")
                 else:
                     await self._put(account, kind, value)
         if KEYS in before:
@@ -350,6 +357,11 @@ class Arrivals:
     async def forget(self, account: str) -> None:
         """The account is gone."""
         await self._store.delete(ARRIVALS, (account,))
+
+
+def by(terms: Terms) -> str:
+    """Who the roster's log says it was."""
+    return f"migrate {terms.run}"
 
 
 def given(arrival: Arrival) -> EditAll:

@@ -8,6 +8,12 @@ DAY = 86_400.0
 
 ACCOUNTS = 4096
 """How many accounts are counted at once; of those the one not heard of for longest is forgotten."""
+OWN_A_DAY = 2000
+OTHERS_A_DAY = 1000
+"""How many new items of one roster each process takes in a day: from its owner (as many as a roster may have,
+if that is more), and from others by what they send. An item that goes leaves a mark in Cassandra, as a rule
+for ten days, and a read passes over 100,000 of them at most.
+"""
 
 
 class DailyBudget:

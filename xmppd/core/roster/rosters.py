@@ -17,14 +17,14 @@ from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
 
 from xmppd.core.begun import begun
-from xmppd.core.roster.budget import DAY, DailyBudget
+from xmppd.core.roster.budget import DAY, OTHERS_A_DAY, OWN_A_DAY, DailyBudget
 from xmppd.core.roster.cache import Roster, RosterBuilder, RosterCache
 from xmppd.core.roster.change import Change, SubscriptionChange, is_richer, received, seen, sent
 from xmppd.core.roster.delta import lag
 from xmppd.core.roster.item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
 from xmppd.core.roster.log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
 from xmppd.core.roster.request import RemoveRequest, SetRequest, check_names, parse_set
-from xmppd.core.roster.rewriting import EditAll, Rewrite
+from xmppd.core.roster.rewriting import EditAll, Packed, Rewrite
 from xmppd.core.roster.subscription import Inbound, Kind, Outbound
 from xmppd.core.roster.tier import RosterTier
 from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreTimeout, StoreUnavailable
@@ -66,13 +66,6 @@ _LOG_PAGE = 200
 _RETRY_SECONDS = 4.0
 """How long after its beginning a change of unknown outcome is looked at and, if need be, made again. Nodes
 that change one roster at once leave each other such outcomes soon; a store that is gone takes longer.
-"""
-
-OWN_A_DAY = 2000
-OTHERS_A_DAY = 1000
-"""How many new items of one roster each process takes in a day: from its owner (as many as a roster may have,
-if that is more), and from others by what they send. An item that goes leaves a mark in Cassandra, as a rule
-for ten days, and a read passes over 100,000 of them at most.
 """
 
 MAX_REQUEST_BYTES = 10_000
@@ -363,6 +356,16 @@ class Rosters:
         if new != old:
             self._check_room(roster, old, new)
 
+    async def lay(self, account: str, items: Packed, *, by: str, what: str) -> int:
+        """Write the roster of an account that does not exist yet and never had one: nothing is read, and
+        nobody is asked. The version made.
+        """
+        entry = LogEntry(0, 0, 0.0, by, what, "", None, None, is_whole=False)
+        put = functools.partial(self._put, account, blind=True)
+        made = await Rewrite({}, items, 0).write(put, entry, self._now, self._log_seconds)
+        self.forget(account)
+        return made or 0
+
     def _lock(self, account: str) -> asyncio.Lock:
         lock = self._locks.get(account)
         if lock is None:
@@ -441,11 +444,13 @@ class Rosters:
         after: Roster | None = None,
         *,
         ttl: float | None = None,
+        blind: bool = False,
     ) -> tuple[bool, bool]:
         """Write to the store, and make the version `newer`, to live for `ttl` seconds, if it is `version` (0:
-        never written). Whether that was done, and whether `after` may be kept in memory.
+        never written), or whatever it is (`blind`). Whether that was done, and whether `after` may be kept in
+        memory.
         """
-        static, expect = {"version": newer}, {"version": version or None}
+        static, expect = {"version": newer}, None if blind else {"version": version or None}
         batch = functools.partial(
             self._store.batch, ROSTER, (account,), writes, static=static, expect=expect, ttl=ttl
         )
