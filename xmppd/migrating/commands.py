@@ -14,7 +14,7 @@ from xmppd.admin.commands import FAILED, USAGE
 from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, VERIFY
 from xmppd.config import Config
 from xmppd.errors import CommandError
-from xmppd.migrate import formats
+from xmppd.migrate.detect import LOOKS
 from xmppd.migrate.prepare import Limits
 from xmppd.migrating import verifying
 from xmppd.migrating.exporting import export
@@ -31,7 +31,7 @@ def migrate(
 ) -> tuple[Any, int]:
     """Run one of them; its result and exit code."""
     if name == FORMATS.name:
-        return [{"format": it.name, "is": (it.__doc__ or "").strip()} for it in formats.FORMATS], 0
+        return [{"format": name, "is": look} for name, look in sorted(LOOKS.items())], 0
     if name == IMPORT.name:
         return import_source(arguments, load(), reach)
     if name == EXPORT.name:
