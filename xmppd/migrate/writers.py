@@ -22,6 +22,8 @@ def _jsonl(path: Path, dialect: str, losses: Losses) -> Writer:
 
 
 def _csv(path: Path, dialect: str, losses: Losses) -> Writer:
+    if dialect:
+        raise SourceError("CSV has no dialects")
     return csvfile.CsvWriter(path, losses)
 
 

@@ -16,6 +16,7 @@ from xmppd.migrate.formats import (
     pie,
     prosody,
     prosody_sql,
+    tigase,
 )
 from xmppd.migrate.source import Format
 
@@ -29,4 +30,5 @@ FORMATS: Final[tuple[Format, ...]] = (
     ejabberd_sql.FORMAT,
     mongooseim.FORMAT,
     openfire.FORMAT,
+    tigase.FORMAT,
 )
