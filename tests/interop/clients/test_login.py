@@ -4,6 +4,12 @@ import ssl
 
 import pytest
 
+from xmppd.config import load
+from xmppd.core.accounts import ACCOUNT, TABLES
+from xmppd.core.credentials import NO_KEYS, columns_of
+from xmppd.engines import store_of
+from xmppd.stream.scram import derive_keys
+
 MECHANISMS = ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]
 
 
@@ -83,6 +89,50 @@ async def test_a_new_password_from_the_command_line_replaces_the_old(server, cli
     server.run("user", "passwd", old.jid, "--password-stdin", given=new.password)
     assert set(await client(old).refused()) == {"not-authorized"}
     await client(new).login()
+
+
+async def come_from_elsewhere(server, account, *hashes):
+    """Replace an account's keys by imported ones of these hashes, while no server runs."""
+    server.stop()
+    store = store_of(load(server.file))
+    await store.open(TABLES)
+    keys = {
+        name: derive_keys(name, account.password, b"elsewhere's salt, a long one", 4096) for name in hashes
+    }
+    columns = {**NO_KEYS, **columns_of(keys), "imported": True}
+    row = await store.get(ACCOUNT, (account.jid,))
+    assert await store.put_if(ACCOUNT, {"account": account.jid, **columns}, {"changed": row["changed"]})
+    await store.close()
+    server.start()
+
+
+@pytest.mark.asyncio
+async def test_imported_keys_of_sha_1(own_server, client):
+    server = own_server()
+    account = server.account("alice")
+    await come_from_elsewhere(server, account, "sha1")
+    alice = await client(account, server=server).login()
+    assert alice.mechanism == "SCRAM-SHA-1"
+    assert set(alice.refusals) == {"not-authorized"}
+    alice = client(account, server=server)
+    alice.use_mechanism("PLAIN")
+    await alice.login()
+    completed = ["SCRAM-SHA-256", "SCRAM-SHA-1"]
+    server.wait_until(lambda: server.run("user", "show", account.jid)["mechanisms"] == completed)
+    alice = await client(account, server=server).login()
+    assert (alice.mechanism, alice.refusals) == ("SCRAM-SHA-256", [])
+
+
+@pytest.mark.asyncio
+async def test_imported_keys_of_sha_512(own_server, client):
+    offered = ["SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "SCRAM-SHA-1", "PLAIN"]
+    server = own_server(auth={"mechanisms": offered, "iterations": 4096})
+    account = server.account("alice")
+    await come_from_elsewhere(server, account, "sha512")
+    alice = await client(account, server=server).login()
+    assert (alice.mechanism, alice.refusals) == ("SCRAM-SHA-512", [])
+    bob = await client(server.account("bob"), server=server).login()
+    assert (bob.mechanism, bob.refusals) == ("SCRAM-SHA-512", [])
 
 
 @pytest.mark.asyncio
