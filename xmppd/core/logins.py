@@ -150,8 +150,14 @@ class Logins:
 
     def _judge(self, attempt: Attempt, identity: Identity, account: str, found: Credentials | None) -> Login:
         shown = identity.shown
+        if found is None:
+            raise SaslError("not-authorized")
         # Keys that were made meanwhile, of another hash, take nothing from those that were shown.
-        if found is None or (isinstance(shown, Credentials) and not shown.keys.items() <= found.keys.items()):
+        if (
+            shown is not found
+            and isinstance(shown, Credentials)
+            and not shown.keys.items() <= found.keys.items()
+        ):
             raise SaslError("not-authorized")
         if found.disabled:
             raise SaslError("account-disabled")

@@ -90,11 +90,11 @@ class _PlainExchange:
     def step(self, data: bytes) -> Step | Awaitable[Step]:
         authzid, name, typed = _parse(data)
         jid = prepare_identity(name, authzid, self._channel.domain)
-        self.account = jid.bare
+        account = self.account = jid.bare
         try:
             prepared = prepare_password(typed)
         except BadPassword:
-            return self._verify(self._plain.source.credentials(jid.bare), jid, typed, "")
+            return self._verify(self._plain.source.credentials(account), jid, typed, "")
         checks = self._plain.checks()
         return self._ask(checks, jid, typed, prepared) if checks else self._compare(jid, typed, prepared)
 
@@ -108,10 +108,11 @@ class _PlainExchange:
         return await step if isinstance(step, Awaitable) else step
 
     def _compare(self, jid: Jid, typed: str, prepared: str) -> Step | Awaitable[Step]:
-        found = self._plain.source.credentials(jid.bare)
+        account = self.account
+        found = self._plain.source.credentials(account)
         if isinstance(found, Credentials) and found.keys:
             _, keys = _pick(found)
-            if self._plain.has_proved(jid.bare, prepared, keys):
+            if self._plain.has_proved(account, prepared, keys):
                 return self._accept(found, jid.local, prepared)
         return self._verify(found, jid, typed, prepared)
 
@@ -122,7 +123,7 @@ class _PlainExchange:
         typed: str,
         prepared: str,
     ) -> Step:
-        plain, account = self._plain, jid.bare
+        plain, account = self._plain, self.account
         if found is not None and not isinstance(found, Credentials):
             found = await found
         if found is None or not found.keys:

@@ -218,7 +218,9 @@ class Authenticator:
         except SaslError as error:
             self._gate.refused(self.channel, error)
             raise
-        self._attempt = Attempt(name, self.channel, self._gate.mark(), idle=self._idle)
+        self._attempt = Attempt(name, self.channel, self._gate.mark())
+        if self._idle:
+            self._attempt.idle = self._idle
         exchange = mechanism.start(self.channel)
         if payload == "":
             self._exchange = exchange
