@@ -16,6 +16,9 @@ Tables = Mapping[str, Sequence[str]]
 
 SQLITE: Final = b"SQLite format 3\0"
 
+COUNTS: Final = "xmppd_counts"
+"""The table in which a copy of a live database keeps how many rows there were in tables that are counted."""
+
 
 class Dump(sqlite3.Connection):
     """What was in a dump or an SQLite file. Tables and columns that were not there are there, and empty.
@@ -47,6 +50,7 @@ def fresh(scratch: Path, name: str = "") -> Dump:
         with tempfile.NamedTemporaryFile(dir=scratch, suffix=".sqlite", delete=False) as file:
             place = Path(file.name)
         dump = sqlite3.connect(place, isolation_level=None, factory=Dump)
+        dump.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
         dump.execute("PRAGMA locking_mode=EXCLUSIVE")
         dump.execute("PRAGMA journal_mode=OFF")
         dump.execute("PRAGMA synchronous=OFF")
@@ -73,6 +77,7 @@ def of_file(path: Path, tables: Tables) -> Dump:
     dump = read_only(path)
     try:
         there = {name.lower(): name for name in tables_of(dump)}
+        told = _told(dump) if COUNTS in there else {}
         present, counts = {}, {}
         for table, wanted in tables.items():
             name = there.get(table.lower())
@@ -80,7 +85,7 @@ def of_file(path: Path, tables: Tables) -> Dump:
             if name is not None:
                 present[table] = frozenset(column for column in wanted if column.lower() in columns)
             if not wanted:
-                counts[table] = _count(dump, name)
+                counts[table] = _count(dump, name, told)
                 continue
             fields = ", ".join(_field(columns.get(column.lower()), column) for column in wanted)
             source = f"main.{quoted(name)}" if name else "(SELECT 1) WHERE 0"
@@ -96,7 +101,13 @@ def _field(column: str | None, name: str) -> str:
     return f"{quoted(column) if column else 'NULL'} AS {quoted(name)}"
 
 
-def _count(dump: Dump, name: str | None) -> int:
+def _told(dump: Dump) -> dict[str, int]:
+    return dict(dump.execute(f"SELECT name, rows FROM main.{COUNTS} WHERE typeof(rows) = 'integer'"))
+
+
+def _count(dump: Dump, name: str | None, told: Mapping[str, int]) -> int:
+    if name and name.lower() in told:
+        return told[name.lower()]
     return int(dump.execute(f"SELECT count(*) FROM main.{quoted(name)}").fetchone()[0]) if name else 0
 
 

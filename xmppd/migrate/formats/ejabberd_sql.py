@@ -32,7 +32,7 @@ _NAME: Final = "ifnull(CAST(username AS TEXT), '')"
 _USER: Final = ("username", "server_host")
 TABLES: Final[Mapping[str, Sequence[str]]] = {
     "users": (*_USER, "type", "password", "serverkey", "salt", "iterationcount", "created_at"),
-    "rosterusers": (*_USER, "jid", "nick", "subscription", "ask", "askmessage", "approved"),
+    "rosterusers": (*_USER, "jid", "nick", "subscription", "ask", "askmessage", "approved", "subscribe"),
     "rostergroups": (*_USER, "jid", "grp"),
     "vcard": (*_USER, "vcard"),
     "private_storage": (*_USER, "namespace", "data"),
@@ -62,7 +62,9 @@ TABLES: Final[Mapping[str, Sequence[str]]] = {
     ),
     (),
 )
-"""Tables that are read, and those that are counted. Left out is what a server makes anew."""
+"""Tables that are read, and those that are counted. Left out is what a server makes anew; `subscribe` is
+there so that a copy of a live database is recognised.
+"""
 
 MOST_ROWS: Final = 100
 """Rows of `users` that one account may have; four are meant."""
