@@ -35,12 +35,20 @@ class MigrateOffice:
         self._store = store
 
     async def apply(
-        self, file: Path, *, run: str, conflict: Conflict, live: bool, dry: bool, under_way: int
+        self,
+        file: Path,
+        *,
+        run: str,
+        conflict: Conflict,
+        live: bool,
+        dry: bool,
+        shadows: bool,
+        under_way: int,
     ) -> list[dict[str, Any]]:
         """Take the accounts of a file of `Arrival` as JSON Lines, so many at a time, by these `Terms`; what
         became of each, in their order.
         """
-        terms = Terms(run, conflict, live, dry)
+        terms = Terms(run, conflict, live, dry, shadows)
         outcomes: list[dict[str, Any]] = []
         running: deque[asyncio.Task[Outcome]] = deque()
         try:
@@ -104,6 +112,8 @@ class MigrateOffice:
     async def _given(self, row: Row) -> dict[str, Any]:
         account = row["account"]
         mark = await self._store.get(ARRIVALS, (account,))
+        parts = await self._arrivals.give_all(account)
+        ours = await self._arrivals.changed_here(row, mark, parts)
         return {
             "account": account,
             "created": row["created"],
@@ -111,9 +121,10 @@ class MigrateOffice:
             "credentials": {
                 name: row[name] for name in ACCOUNT.columns if name.startswith("scram_") and row[name]
             },
-            "parts": await self._arrivals.give_all(account),
+            "parts": parts,
             "state": await self._state(row),
             "run": mark["run"] if mark is not None else None,
+            "ours": list(ours) if ours is not None else None,
         }
 
     async def undo(
@@ -185,6 +196,8 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
         row["kinds"] = list(outcome.kinds)
     if outcome.why:
         row["why"] = outcome.why
+    if outcome.ours:
+        row["ours"] = list(outcome.ours)
     if outcome.notes:
         row["lost"] = list(outcome.notes)
     return row

@@ -9,12 +9,12 @@ import pytest
 from xmppd import ns
 from xmppd.core.accounts import derive
 from xmppd.core.arrivals import ARRIVALS, Arrival, Terms
+from xmppd.core.digest import digest
 from xmppd.core.roster.item import ROSTER as TABLE
 from xmppd.core.roster.item import RosterItem, value_of
 from xmppd.core.roster.subscription import State
 from xmppd.errors import CommandError, StoreUnavailable
 from xmppd.migrate.merge import item_of
-from xmppd.migrate.prepare import digest
 from xmppd.testing import World
 
 PLUGINS = ("vcard", "private", "offline", "last")

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from xmppd.core.digest import digest
 from xmppd.core.roster.item import RosterItem
 from xmppd.core.roster.subscription import State
 from xmppd.migrate.addresses import AddressMap, read_map
 from xmppd.migrate.fragments import element_of
-from xmppd.migrate.prepare import Limits, Note, Prepared, Preparer, Refused, digest, parts_of
+from xmppd.migrate.prepare import Limits, Note, Prepared, Preparer, Refused, parts_of
 from xmppd.migrate.record import Account, Contact, Offline
 from xmppd.migrate.source import SourceError
 

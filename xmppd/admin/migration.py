@@ -25,7 +25,15 @@ class Office(Protocol):
         """Where runs are kept."""
 
     async def apply(
-        self, file: Path, *, run: str, conflict: Conflict, live: bool, dry: bool, under_way: int
+        self,
+        file: Path,
+        *,
+        run: str,
+        conflict: Conflict,
+        live: bool,
+        dry: bool,
+        shadows: bool,
+        under_way: int,
     ) -> list[dict[str, Any]]:
         """Take the accounts of a file; what became of each."""
 
@@ -64,6 +72,7 @@ class MigrateCommands:
         conflict: Annotated[str, "accounts that are here: keep, replace or merge"] = "keep",
         live: Annotated[bool, "tell sessions of their rosters' changes"] = False,
         dry_run: Annotated[bool, "write nothing"] = False,
+        shadow: Annotated[bool, "say what was changed here since it was brought"] = False,
         workers: Annotated[int, "accounts that are written at once"] = UNDER_WAY,
     ) -> list[dict[str, Any]]:
         """What became of each, in their order."""
@@ -71,7 +80,13 @@ class MigrateCommands:
             raise CommandError(f"conflict is one of {', '.join(CONFLICTS)}, not {conflict}", USAGE)
         how = cast(Conflict, conflict)
         return await self.office.apply(
-            Path(file), run=run, conflict=how, live=live, dry=dry_run, under_way=max(1, workers)
+            Path(file),
+            run=run,
+            conflict=how,
+            live=live,
+            dry=dry_run,
+            shadows=shadow,
+            under_way=max(1, workers),
         )
 
     @command("Say where runs and their reports are kept", name="migrate folder", offline=True)

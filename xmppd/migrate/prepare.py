@@ -4,8 +4,6 @@ limits kept or not, and a note for everything that is not as it was.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -317,9 +315,3 @@ def parts_of(prepared: Prepared) -> dict[str, Any]:
     if prepared.last is not None:
         parts["last"] = prepared.last
     return parts
-
-
-def digest(value: Any) -> str:
-    """A short hash of one part: 80 bits in hexadecimal digits."""
-    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()

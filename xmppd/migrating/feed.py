@@ -18,10 +18,11 @@ from typing import Any
 
 from xmppd.core.arrivals import Arrival
 from xmppd.core.credentials import MADE, NO_KEYS, BadKeys, columns_of, derive
+from xmppd.core.digest import digest
 from xmppd.errors import CommandError, XmppdError
 from xmppd.migrate.addresses import AddressMap, read_map
 from xmppd.migrate.detect import open_source
-from xmppd.migrate.prepare import Limits, Note, Prepared, Preparer, Refused, digest, parts_of
+from xmppd.migrate.prepare import Limits, Note, Prepared, Preparer, Refused, parts_of
 from xmppd.migrate.record import Account, Losses, Unreadable
 from xmppd.migrate.source import Options
 from xmppd.moving import line_of

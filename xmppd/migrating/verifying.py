@@ -19,9 +19,9 @@ from xmppd.admin.commands import FAILED
 from xmppd.admin.progress import ProgressBar
 from xmppd.core.accounts import ACCOUNT
 from xmppd.core.credentials import keys_in
+from xmppd.core.digest import digest
 from xmppd.core.roster.item import item_from
 from xmppd.core.roster.rewriting import Packed
-from xmppd.migrate.prepare import digest
 from xmppd.migrate.record import Keys
 from xmppd.migrating.feed import Batch, Feed, Wanted
 from xmppd.migrating.given import Door, keys_of, names_here, of_names, pieces
