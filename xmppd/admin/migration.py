@@ -226,9 +226,16 @@ EXPORT = Description(
         Parameter("domain", "str", "only accounts of this domain", required=False, option=True),
         Parameter("only", "str", "only this account", required=False, option=True, many=True),
         Parameter(
+            "changed",
+            "bool",
+            "only accounts that are others than an import or a shadow left them",
+            required=False,
+            option=True,
+        ),
+        Parameter(
             "changed_since",
             "str",
-            "only accounts changed since (2026-11-28T20:00:00Z)",
+            "of those, only what was changed since (2026-11-28T20:00:00Z) as far as that is known",
             required=False,
             option=True,
         ),
@@ -260,6 +267,53 @@ VERIFY = Description(
     ),
     offline=True,
 )
+SHADOW = Description(
+    "migrate shadow",
+    "Copy what another server changes, again and again, while both serve",
+    (
+        Parameter("source", "str", "a file, a folder or a database; it may be another one each time"),
+        Parameter("every", "float", "seconds between two rounds (60)", required=False, option=True),
+        Parameter("once", "bool", "only one round", required=False, option=True),
+        Parameter(
+            "switched",
+            "str",
+            "a file of domains and addresses to leave alone, read again all the time",
+            required=False,
+            option=True,
+        ),
+        Parameter("format", "str", "the format, where that is in doubt", required=False, option=True),
+        Parameter(
+            "domain", "str", "the domain of accounts that come without one", required=False, option=True
+        ),
+        Parameter("map", "str", "the map that the import had", required=False, option=True),
+        Parameter(
+            "only", "str", "only this account, as the source calls it", required=False, option=True, many=True
+        ),
+        Parameter("over_limit", "str", "what the import had", required=False, option=True),
+        Parameter(
+            "names_as_passwords",
+            "bool",
+            "take passwords that equal the user's name",
+            required=False,
+            option=True,
+        ),
+        Parameter("live", "bool", "tell sessions of their rosters' changes", required=False, option=True),
+        Parameter(
+            "rate", "float", "accounts a second; 0 (default): as fast as it goes", required=False, option=True
+        ),
+        Parameter("workers", "int", "accounts that are written at once (16)", required=False, option=True),
+    ),
+    offline=True,
+)
+SWITCH = Description(
+    "migrate switch",
+    "Name domains and accounts that live here from now on: `migrate shadow` leaves them alone",
+    (
+        Parameter("name", "str", "a domain or an address; none: show those named", required=False, many=True),
+        Parameter("back", "bool", "take them off the list again", required=False, option=True),
+    ),
+    offline=True,
+)
 FORMATS = Description("migrate formats", "List the formats that `migrate import` reads")
-LOCAL = (IMPORT, EXPORT, VERIFY, FORMATS)
+LOCAL = (IMPORT, EXPORT, VERIFY, SHADOW, SWITCH, FORMATS)
 """What the command line does itself, with the commands above."""

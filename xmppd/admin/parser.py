@@ -95,5 +95,7 @@ def _add(parser: argparse.ArgumentParser, parameter: Parameter) -> None:
             help=text,
         )
     else:
-        count = None if parameter.required else "?"
+        count = (
+            ("+" if parameter.required else "*") if parameter.many else None if parameter.required else "?"
+        )
         parser.add_argument(dest, metavar=shown, type=convert, nargs=count, help=text)

@@ -141,6 +141,8 @@ class Arrivals:
         is_new = row is None or (is_ours and mark is not None and bool(mark["is_new"]))
         if not is_new and not is_ours and terms.conflict == "keep":
             return Outcome(account, "kept", why="it is here already")
+        if row is None and arrival.hashes.get(KEYS) and not arrival.credentials:
+            return Outcome(account, "failed", why="it was removed here, and comes without its keys this time")
         kinds = [*arrival.parts] if is_new else self._changed(arrival, mark, terms)
         ours: tuple[str, ...] = ()
         if terms.shadows and row is not None and not is_new:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from xmppd.admin.commands import FAILED, USAGE
-from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, VERIFY
+from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, SHADOW, SWITCH, VERIFY
 from xmppd.config import Config
 from xmppd.errors import CommandError
 from xmppd.migrate.detect import LOOKS
 from xmppd.migrate.prepare import Limits
-from xmppd.migrating import verifying
+from xmppd.migrating import shadowing, verifying
 from xmppd.migrating.exporting import export
 from xmppd.migrating.feed import MOST_ACCOUNTS, Wanted
 from xmppd.migrating.importing import Door, Import, Plan, limits_of, new_name, source_mark
 from xmppd.migrating.report import Report
+from xmppd.migrating.switching import switch
 from xmppd.migrating.times import moment
 
 Reach = Callable[[], AbstractContextManager[Door]]
@@ -36,6 +37,10 @@ def migrate(
         return import_source(arguments, load(), reach)
     if name == EXPORT.name:
         return export(arguments, load(), reach)
+    if name == SHADOW.name:
+        return shadow_source(arguments, load(), reach)
+    if name == SWITCH.name:
+        return switch(arguments, reach)
     assert name == VERIFY.name, name
     return verify_source(arguments, load(), reach)
 
@@ -61,6 +66,22 @@ def import_source(arguments: Mapping[str, Any], config: Config, reach: Reach) ->
             sys.stderr.write(f"xmppd: interrupted; go on with --resume {report.folder.name}\n")
             raise
     return summary, 0 if report.is_clean else FAILED
+
+
+def shadow_source(arguments: Mapping[str, Any], config: Config, reach: Reach) -> tuple[Any, int]:
+    """`migrate shadow`."""
+    every = float(arguments.get("every", 60.0))
+    if every <= 0:
+        raise CommandError("--every must be above 0", USAGE)
+    asked = {**arguments, "source": source_of(arguments)}
+    pace = shadowing.Pace(every, arguments.get("once", False))
+    return shadowing.run(plan_of(asked, config), new_name(time.time()), asked, pace, reach, sys.stderr)
+
+
+def source_of(arguments: Mapping[str, Any]) -> str:
+    """The source as a later part of the run finds it: an absolute path, or the address of a database."""
+    source = str(arguments["source"])
+    return source if "://" in source else str(Path(source).absolute())
 
 
 def limiting(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,14 @@ Reading and preparing take as long as writing does, so they have a core of their
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import multiprocessing
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +37,8 @@ MOST_BYTES = 1 << 20
 AHEAD = 3
 """How many files may wait for who writes."""
 SALT_BYTES = 16
+POLL_SECONDS = 0.2
+"""How often it is looked whether to stop while a source says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Wanted:
     `skip`: so many accounts were done by an earlier part of this run. `only` are names as the source has
     them; `since` leaves out what did not change since then. `derives` makes keys of plain passwords; without
     it they are handed over as they are. `batch` accounts go into a file at most, and `owner` (a user id)
-    reads it.
+    reads it. A plain password whose keyed hash is in the database `marks` already goes without its keys.
     """
 
     source: str
@@ -61,6 +66,8 @@ class Wanted:
     derives: bool = True
     batch: int = MOST_ACCOUNTS
     owner: int = -1
+    marks: str = ""
+    key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +81,13 @@ class Batch:
 
 
 class Feed:
-    """The batches of a source, made by another process as they are taken. `folder` is removed at the end."""
+    """The batches of a source, made by another process as they are taken. `folder` is removed at the end.
+    Once `stopped` says so there are no more of them, though the source may have some.
+    """
 
-    def __init__(self, wanted: Wanted, folder: Path) -> None:
+    def __init__(self, wanted: Wanted, folder: Path, *, stopped: Callable[[], bool] | None = None) -> None:
         self._folder = folder
+        self._stopped = stopped
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
@@ -86,6 +96,7 @@ class Feed:
         theirs.close()
         self.total: int | None = None
         self.losses: dict[str, Any] = {}
+        self.is_over = False
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches; CommandError where the source cannot be read on. Each file is removed afterwards."""
@@ -93,6 +104,9 @@ class Feed:
             self._ours.send(None)
         while True:
             try:
+                while self._stopped is not None and not self._ours.poll(POLL_SECONDS):
+                    if self._stopped():
+                        return
                 kind, value = self._ours.recv()
             except (EOFError, ConnectionError):
                 raise CommandError("the process that reads the source has died") from None
@@ -102,6 +116,7 @@ class Feed:
                 raise CommandError(value)
             elif kind == "end":
                 self.losses = value
+                self.is_over = True
                 return
             else:
                 yield Batch(*value)
@@ -119,6 +134,7 @@ class Feed:
 
 def feed(wanted: Wanted, folder: Path, consumer: Connection) -> None:
     """The other process: read, prepare, write files."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who reads us ends us, with all that is to be said
     losses = Losses()
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionError, EOFError):  # whoever takes them has gone
@@ -137,13 +153,41 @@ def _feed(wanted: Wanted, folder: Path, consumer: Connection, losses: Losses) ->
     )
     addresses = read_map(Path(wanted.map)) if wanted.map else AddressMap()
     preparer = Preparer(addresses, wanted.limits, wanted.domains)
-    with contextlib.closing(
-        open_source(Path(wanted.source), format=wanted.format, options=options)
-    ) as reader:
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(
+            contextlib.closing(open_source(Path(wanted.source), format=wanted.format, options=options))
+        )
         consumer.send(("total", reader.total))
-        for batch in _batches(selected(reader, wanted), wanted, preparer, folder):
+        passwords = stack.enter_context(contextlib.closing(Passwords(wanted)))
+        for batch in _batches(selected(reader, wanted), wanted, preparer, passwords, folder):
             consumer.recv()  # not before it is wanted
             consumer.send(("batch", batch))
+
+
+class Passwords:
+    """Which plain passwords need not be made keys of, for they were given already (`Wanted.marks`)."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._key = wanted.key
+        self._database = sqlite3.connect(wanted.marks) if wanted.marks else None
+
+    def mark(self, found: Prepared) -> str:
+        """A keyed hash of the account's password, "" where it has none or nothing is remembered."""
+        if self._database is None or found.password is None:
+            return ""
+        data = f"{found.account}\0{found.password}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(data, key=self._key, digest_size=16).hexdigest()
+
+    def has(self, account: str, mark: str) -> bool:
+        """Whether it is the one that was given last."""
+        assert self._database is not None
+        query = "select 1 from marks where account = ? and mark = ?"
+        return self._database.execute(query, (account, mark)).fetchone() is not None
+
+    def close(self) -> None:
+        """Done."""
+        if self._database is not None:
+            self._database.close()
 
 
 def selected(accounts: Any, wanted: Wanted) -> Iterator[Account | Unreadable]:
@@ -167,13 +211,17 @@ def is_older(account: Account | Unreadable, since: float) -> bool:
 
 
 def _batches(
-    accounts: Iterator[Account | Unreadable], wanted: Wanted, preparer: Preparer, folder: Path
+    accounts: Iterator[Account | Unreadable],
+    wanted: Wanted,
+    preparer: Preparer,
+    passwords: Passwords,
+    folder: Path,
 ) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     lines: list[str] = []
     rows: list[dict[str, Any]] = []
     size = number = 0
     for account in accounts:
-        line, row = prepared_line(account, wanted, preparer)
+        line, row = prepared_line(account, wanted, preparer, passwords)
         rows.append(row)
         if line:
             lines.append(line)
@@ -196,14 +244,20 @@ def written(folder: Path, number: int, lines: Sequence[str], owner: int) -> Path
 
 
 def prepared_line(
-    account: Account | Unreadable, wanted: Wanted, preparer: Preparer
+    account: Account | Unreadable, wanted: Wanted, preparer: Preparer, passwords: Passwords
 ) -> tuple[str, dict[str, Any]]:
     """An account as it arrives ("" if it cannot), and its line of the report."""
     if isinstance(account, Unreadable):
         return "", {"name": account.name, "done": "unreadable", "why": account.why, "where": account.where}
     try:
         found = preparer.prepare(account)
-        credentials, key_hash = credentials_of(found, wanted)
+        mark = passwords.mark(found)
+        if mark and passwords.has(found.account, mark):
+            credentials: dict[str, Any] = {}
+            key_hash = mark
+        else:
+            credentials, key_hash = credentials_of(found, wanted)
+            key_hash = mark if mark and credentials else key_hash
     except Refused as error:
         return "", {"name": account.name, "done": "refused", "why": str(error), "where": account.where}
     parts = parts_of(found)
@@ -211,6 +265,8 @@ def prepared_line(
     if key_hash:
         hashes["keys"] = key_hash
     row: dict[str, Any] = {"name": found.name, "account": found.account}
+    if mark and key_hash:
+        row["mark"] = mark
     if found.items:
         row["contacts"] = len(found.items)
     if found.notes:
