@@ -1,5 +1,6 @@
 """`xmppd migrate shadow` and the way back: both servers serve, and what changed goes where it must."""
 
+import asyncio
 import json
 import os
 import random
@@ -13,10 +14,14 @@ from typing import Any
 
 import pytest
 
+from xmppd import ns
+
 USERS = 12
 KEYS = {
     "sha1": {"salt": "c2FsdA==", "iterations": 4096, "stored": "A" * 26 + "A=", "server": "B" * 26 + "A="}
 }
+
+PASSWORD = "a secret of user0"
 
 Accounts = dict[str, dict[str, Any]]
 
@@ -44,7 +49,9 @@ class Place:
         return json.loads(done.stdout) if done.stdout else done.stderr
 
     def do(self, *words: str, given: str = "") -> None:
-        done = subprocess.run(self.command(*words), input=given, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            self.command(*words), check=False, input=given, capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr
 
     def write(self, accounts: Accounts) -> None:
@@ -328,3 +335,37 @@ def test_a_shadow_can_be_undone(place: Place, accounts: Accounts) -> None:
     assert place.exported()[0]["new@localhost"]["blocks"] == ["evil3.example"]
     assert place.run("undo", run)["kept"] == 0
     assert place.exported()[0] == before
+
+
+@pytest.mark.asyncio
+async def test_a_running_server_is_shadowed_into(prepared: Any, tmp_path: Path) -> None:
+    source = tmp_path / "source.jsonl"
+    accounts = accounts_of()
+    accounts["user0@localhost"] |= {"keys": {}, "password": PASSWORD}
+
+    def write() -> None:
+        text = "".join(json.dumps({"account": name, **row}) + "\n" for name, row in accounts.items())
+        source.with_suffix(".part").write_text(text)
+        source.with_suffix(".part").replace(source)
+
+    write()
+    server = prepared()
+    await server.start()
+    command = [sys.executable, "-m", "xmppd", "migrate", "shadow", str(source), "--every", "0.1", "--live"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--config", str(server.file), "--json", cwd=server.folder, stdout=asyncio.subprocess.PIPE
+    )
+    await asyncio.to_thread(wait_for, lambda: any(server.folder.glob("data/migrations/*/rounds.jsonl")))
+    client = await server.connect()
+    await client.open()
+    assert (await client.authenticate("user0", PASSWORD)).tag == f"{{{ns.SASL}}}success"
+    await client.open()
+    await client.ask("set", f"<bind xmlns='{ns.BIND}'/>")
+    await client.roster()
+    accounts["user0@localhost"]["roster"].append({"jid": "new@localhost", "name": "New"})
+    write()
+    pushed = await client.receive("iq")
+    assert pushed[0][0].get("jid") == "new@localhost"
+    process.terminate()
+    out, _ = await process.communicate()
+    assert json.loads(out)["in all"] == {"made": 12, "changed": 1, "conflicts": 0}
