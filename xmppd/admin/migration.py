@@ -314,6 +314,27 @@ SWITCH = Description(
     ),
     offline=True,
 )
+REHEARSE = Description(
+    "migrate rehearse",
+    "Log in to accounts as their people do, and compare what they see with another server's files",
+    (
+        Parameter("source", "str", "a file, a folder or a database"),
+        Parameter(
+            "passwords", "str", "a CSV file of accounts, as the source calls them, and passwords", option=True
+        ),
+        Parameter("sample", "int", "so many of them; all unless told", required=False, option=True),
+        Parameter("seed", "int", "another number: other ones", required=False, option=True),
+        Parameter("format", "str", "the format, where that is in doubt", required=False, option=True),
+        Parameter(
+            "domain", "str", "the domain of accounts that come without one", required=False, option=True
+        ),
+        Parameter("map", "str", "the map that the import had", required=False, option=True),
+        Parameter("over_limit", "str", "what the import had", required=False, option=True),
+        Parameter("names_as_passwords", "bool", "what the import had", required=False, option=True),
+        Parameter("report", "str", "a file for the differences, as JSON Lines", required=False, option=True),
+    ),
+    offline=True,
+)
 FORMATS = Description("migrate formats", "List the formats that `migrate import` reads")
-LOCAL = (IMPORT, EXPORT, VERIFY, SHADOW, SWITCH, FORMATS)
+LOCAL = (IMPORT, EXPORT, VERIFY, SHADOW, SWITCH, REHEARSE, FORMATS)
 """What the command line does itself, with the commands above."""

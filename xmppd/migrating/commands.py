@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from xmppd.admin.commands import FAILED, USAGE
-from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, SHADOW, SWITCH, VERIFY
+from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, REHEARSE, SHADOW, SWITCH, VERIFY
 from xmppd.config import Config
 from xmppd.errors import CommandError
 from xmppd.migrate.detect import LOOKS
 from xmppd.migrate.prepare import Limits
-from xmppd.migrating import shadowing, verifying
+from xmppd.migrating import rehearsal, shadowing, verifying
 from xmppd.migrating.exporting import export
 from xmppd.migrating.feed import MOST_ACCOUNTS, Wanted
 from xmppd.migrating.importing import Door, Import, Plan, limits_of, new_name, source_mark
@@ -39,6 +39,8 @@ def migrate(
         return export(arguments, load(), reach)
     if name == SHADOW.name:
         return shadow_source(arguments, load(), reach)
+    if name == REHEARSE.name:
+        return rehearse_source(arguments, load())
     if name == SWITCH.name:
         return switch(arguments, reach)
     assert name == VERIFY.name, name
@@ -76,6 +78,25 @@ def shadow_source(arguments: Mapping[str, Any], config: Config, reach: Reach) ->
     asked = {**arguments, "source": source_of(arguments)}
     pace = shadowing.Pace(every, arguments.get("once", False))
     return shadowing.run(plan_of(asked, config), new_name(time.time()), asked, pace, reach, sys.stderr)
+
+
+def rehearse_source(arguments: Mapping[str, Any], config: Config) -> tuple[Any, int]:
+    """`migrate rehearse`."""
+    sample = arguments.get("sample")
+    if sample is not None and sample < 1:
+        raise CommandError("--sample must be above 0", USAGE)
+    given = rehearsal.read_passwords(Path(arguments["passwords"]))
+    names = rehearsal.sampled([*given], sample, arguments.get("seed", 0))
+    asked = {**arguments, "source": source_of(arguments)}
+    wanted = wanted_of(asked, config, limits_of(config, arguments.get("over_limit", "keep")))
+    return rehearsal.run(
+        wanted,
+        config,
+        {name: given[name] for name in names},
+        config.server.data_folder.absolute() / "migrations",
+        report=Path(arguments["report"]) if "report" in arguments else None,
+        out=sys.stderr,
+    )
 
 
 def source_of(arguments: Mapping[str, Any]) -> str:
@@ -138,7 +159,7 @@ def wanted_of(asked: Mapping[str, Any], config: Config, limits: Limits, rate: fl
 
 def verify_source(arguments: Mapping[str, Any], config: Config, reach: Reach) -> tuple[Any, int]:
     """`migrate verify`."""
-    asked = {**arguments, "source": str(Path(arguments["source"]).absolute())}
+    asked = {**arguments, "source": source_of(arguments)}
     wanted = wanted_of(asked, config, limits_of(config, arguments.get("over_limit", "keep")))
     report = Path(arguments["report"]) if "report" in arguments else None
     return verifying.run(
