@@ -31,6 +31,16 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
 
 
+def unpacked(folder: Path, target: Path) -> Path:
+    """A sample's folder of documents as it was, made of its `documents.jsonl`: no file of a package may have
+    such names.
+    """
+    target.mkdir()
+    for row in map(json.loads, _lines(folder / "documents.jsonl")):
+        (target / row["file"]).write_bytes(row["text"].encode())
+    return target
+
+
 def differences(
     found: Iterable[Account | Unreadable], expected: dict[str, dict[str, Any]] | None = None
 ) -> list[Difference]:

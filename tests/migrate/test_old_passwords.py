@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from saslclient import HASHES, ScramClient, plain
-from truth import SAMPLES, truth
+from truth import SAMPLES, truth, unpacked
 
 from xmppd.core.accounts import ACCOUNT
 from xmppd.core.credentials import columns_of, keys_in
@@ -72,9 +72,10 @@ async def by_scram(world: World, jid: Jid, password: str, mechanism: str) -> boo
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("format", "path", "algorithm"), SOURCES.values(), ids=SOURCES)
 async def test_all_log_in_with_what_they_had(
-    world: World, format: Format, path: Path, algorithm: str
+    world: World, format: Format, path: Path, algorithm: str, tmp_path: Path
 ) -> None:
     known = truth()
+    path = unpacked(path, tmp_path / "x") if (path / "documents.jsonl").exists() else path
     reader: Any = format.open(path, Options())
     own = next(mechanism for mechanism, name in HASHES.items() if name == algorithm)
     arrived = {}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from truth import SAMPLES, canonical, differences, truth, unexplained, unpacked
 
-from tests.lib.truth import SAMPLES, canonical, differences, truth, unexplained
 from xmppd.migrate.formats.pie import FORMAT, root_of
 from xmppd.migrate.record import Account, Keys, Losses, Unreadable
 from xmppd.migrate.source import LONGEST_VALUE, Options, SourceError, head_of
@@ -56,18 +56,18 @@ def document(tmp_path: Path, users: str, name: str = "main.xml", quote: str = "'
 
 
 @pytest.mark.parametrize("name", ["xep0227-from-internal-plain", "xep0227-from-sqlite-sha256"])
-def test_a_folder_of_prosody(name: str) -> None:
-    folder = SAMPLES / "prosody-0.12.3" / name
+def test_a_folder_of_prosody(name: str, tmp_path: Path) -> None:
+    sample = SAMPLES / "prosody-0.12.3" / name
+    folder = unpacked(sample, tmp_path / name)
     assert FORMAT.recognises(folder, head_of(folder))
     found, losses = read(folder)
-    assert unexplained(differences(found), folder / "differences.jsonl") == []
+    assert unexplained(differences(found), sample / "differences.jsonl") == []
     assert losses.summary() == {"pep-node": 3}
 
 
-def test_vcards_of_pep_are_converted_back() -> None:
-    found = {
-        account.local: account for account in accounts(SAMPLES / "prosody-0.12.3/xep0227-from-internal-plain")
-    }
+def test_vcards_of_pep_are_converted_back(tmp_path: Path) -> None:
+    folder = unpacked(SAMPLES / "prosody-0.12.3/xep0227-from-internal-plain", tmp_path / "x")
+    found = {account.local: account for account in accounts(folder)}
     wrong = {row["account"] for row in differences(found.values()) if row["what"] == "vcard"}
     assert wrong == {"tessa@chat.example"}
 

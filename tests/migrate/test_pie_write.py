@@ -14,9 +14,9 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pie_schema import breaches, whole
+from truth import SAMPLES, canonical
 
-from tests.lib.pie_schema import breaches, whole
-from tests.lib.truth import SAMPLES, canonical
 from xmppd import ns
 from xmppd.migrate.formats.pie import FORMAT
 from xmppd.migrate.formats.pie_write import DIALECTS, user_of, writer_of

@@ -1,8 +1,8 @@
 """vCard4 and avatars of PEP as vcard-temp."""
 
 import pytest
+from truth import canonical
 
-from tests.lib.truth import canonical
 from xmppd.migrate.fragments import element_of
 from xmppd.migrate.vcards import vcard_of_nodes, vcard_of_pep
 
