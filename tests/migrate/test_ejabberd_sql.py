@@ -362,7 +362,7 @@ PEP = (
     "INSERT INTO pubsub_item (nodeid, itemid, modification, payload) VALUES"
     " (1, 'a', '2', '<vcard xmlns=''urn:ietf:params:xml:ns:vcard-4.0''><fn><text>New</text></fn></vcard>'),"
     " (1, 'b', '1', '<vcard xmlns=''urn:ietf:params:xml:ns:vcard-4.0''><fn><text>Old</text></fn></vcard>'),"
-    " (2, 'c', '1', '<broken');"
+    " (1, 'z', '0', '<broken'), (2, 'c', '1', '<broken');"
 )
 
 
@@ -372,12 +372,13 @@ def test_a_vcard_of_pep_where_there_is_no_other(tmp_path: Path) -> None:
     assert account.vcard is not None
     assert account.vcard.findtext("{vcard-temp}FN") == "New"
     assert losses.kinds["pep-node"].samples == [("anna@x", "mood: 1 items")]
+    assert losses.summary()["unreadable-item"] == 1
     card = "<vCard xmlns=''vcard-temp''><FN>A</FN></vCard>"
     vcard = f"INSERT INTO vcard (username, vcard) VALUES ('anna', '{card}');"
     account = accounts(tmp_path, OLD + PEP + vcard, "x", losses)["anna"]
     assert account.vcard is not None
     assert account.vcard.findtext("{vcard-temp}FN") == "A"
-    assert losses.summary()["pep-node"] == 3
+    assert losses.summary() == {"pep-node": 3, "unreadable-item": 1}
 
 
 def test_other_tables_are_counted(tmp_path: Path) -> None:

@@ -179,6 +179,12 @@ def test_a_server_that_does_not_let_in_is_an_error_without_the_password(
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_password_that_an_error_repeats_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be reached") as error:
+        copied(f"postgresql://a:refused@127.0.0.1:{databases.free_port()}/x", tmp_path, TABLES)
+    assert "refused" not in str(error.value)
+
+
 @pytest.mark.parametrize("url", ["oracle://x/y", "mysql://x:port/y", "postgresql://[/y", "plain"])
 def test_what_is_no_address_is_said(tmp_path: Path, url: str) -> None:
     with pytest.raises(SourceError, match="is no address of a database"):

@@ -139,7 +139,7 @@ def test_groups_are_in_order_of_rank_and_duplicates_come_as_they_are(tmp_path: P
     )
     groups = (
         "INSERT INTO ofRosterGroups (rosterID, rank, groupName) VALUES"
-        " (10, 10, 'C'), (10, 2, 'B'), (10, 0, 'A'),"
+        " (10, '10', 'C'), (10, '2', 'B'), (10, 0, 'A'),"
         " (9, 0, 'Z'), (9, 1, 'Z'), (99, 0, 'lost'), (11, 0, 'orphan');"
     )
     found = roster(tmp_path, rows, groups, losses)
@@ -208,6 +208,12 @@ def test_what_openfire_encrypts_is_decrypted(password: str) -> None:
 @pytest.mark.parametrize("text", ["", "zz", "00" * 8, "00" * 7, "00" * 20, encrypted("secret", "k")[:-2]])
 def test_what_is_no_cipher_text_is_none(text: str) -> None:
     assert decrypted(text, "k") is None
+
+
+def test_what_is_not_filled_up_as_it_should_be_is_none() -> None:
+    cipher = Cipher(Blowfish(hashlib.sha1(b"k").digest()), modes.CBC(bytes(8))).encryptor()
+    blocks = cipher.update("ab".encode("utf-16-be") + b"\x01\x02\x03\x04")
+    assert decrypted((bytes(8) + blocks).hex(), "k") is None
 
 
 def passwords(tmp_path: Path, rows: str, more: str, losses: Losses) -> list[tuple[str | None, list[str]]]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xmppd.migrate import sqlscan
+from xmppd.migrate import sqlrows, sqlscan
 from xmppd.migrate.record import Losses
 from xmppd.migrate.source import LONGEST_VALUE, SourceError
 from xmppd.migrate.sqltext import Dump, database, tables_in, tables_of
@@ -328,6 +328,22 @@ def test_spoilt_text_is_counted_and_mended(tmp_path: Path, filler: str) -> None:
     assert [row[0] for row in found] == ["Jürgen", "cut é", "é\ufffd!", "Ã©tÃ©", SPOILT, "naïve"]
     assert losses.summary() == {"not-utf8": 3, "mojibake": 2}
     assert losses.kinds["mojibake"].samples[0] == ("", "t.a")
+
+
+def test_spoilt_text_is_mended_when_the_window_has_moved_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlscan, "PIECE", 400)
+    monkeypatch.setattr(sqlscan, "ROOM", 100)
+    monkeypatch.setattr(sqlrows, "LOW", 0)
+    losses = Losses()
+    plain = b"".join(b"INSERT INTO t (a, b) VALUES ('%d', 'x');\n" % number for number in range(40))
+    odd = b"INSERT INTO t (a, b, c) VALUES ('J\xfcrgen', '', '');\n"
+    other = b"DELETE FROM other WHERE a = 1;\n" * 100
+    found = rows(tmp_path, plain + odd + plain + odd + other + plain, losses=losses)
+    assert [row[0] for row in found].count("Jürgen") == 2
+    assert len(found) == 122
+    assert losses.summary() == {"not-utf8": 2}
 
 
 def test_question_marks_of_mysql_are_counted(tmp_path: Path) -> None:
