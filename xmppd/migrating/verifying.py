@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,11 +26,14 @@ from xmppd.core.roster.rewriting import Packed
 from xmppd.migrate.record import Keys
 from xmppd.migrating.feed import Batch, Feed, Wanted
 from xmppd.migrating.given import Door, keys_of, names_here, of_names, pieces
+from xmppd.migrating.halves import BOTH, HERE, SOURCE, Halves, compare
 from xmppd.stream.forms import scram_form
 from xmppd.stream.scram import BadPassword, derive_keys
 
 FIELDS = ("subscription", "ask", "pending_in", "approved", "name", "groups", "request", "hidden")
 PARTS = ("vcard", "private", "offline", "blocks", "last")
+MORE = 50
+"""Accounts that only stand here, asked for at once."""
 SHOWN = 20
 """Differences that the summary shows."""
 
@@ -71,11 +75,18 @@ class Verification:
     """One comparison. `found` is told of each difference."""
 
     def __init__(
-        self, door: Door, verified: Verified, found: Callable[[Difference], None], *, full: bool
+        self,
+        door: Door,
+        verified: Verified,
+        found: Callable[[Difference], None],
+        halves: Halves,
+        *,
+        full: bool,
     ) -> None:
         self._door = door
         self._verified = verified
         self._found = found
+        self._halves = halves
         self._full = full
         self.counts: Counter[str] = Counter()
         self.names: set[int] = set()
@@ -107,6 +118,7 @@ class Verification:
             name = arrival["account"]
             if name in states and known.get(name) == f"{hashes[name]} {states[name]}":
                 self.counts["same as before"] += 1
+                self._halves.add(name, arrival["parts"].get("roster", ()), BOTH)
             else:
                 rest.append(arrival)
         given = of_names(self._door, [arrival["account"] for arrival in rest])
@@ -120,16 +132,33 @@ class Verification:
             for difference in differences:
                 self._tell({"account": name, **difference})
             self.counts["differ" if differences else "same"] += 1
+            self._halves.add(name, arrival["parts"].get("roster", ()), SOURCE if differences else BOTH)
+            if row is not None and differences:
+                self._halves.add(name, row["parts"].get("roster", ()), HERE)
             if row is not None and not differences:
                 same[name] = f"{hashes[name]} {row['state']}"
         self._verified.note(same)
 
     def look_for_more(self) -> None:
         """What is here on the source's domains, and not in the source."""
-        for name in names_here(self._door):
-            if name.rpartition("@")[2] in self.domains and hash(name) not in self.names:
+        more = (
+            name
+            for name in names_here(self._door)
+            if name.rpartition("@")[2] in self.domains and hash(name) not in self.names
+        )
+        while some := list(islice(more, MORE)):
+            given = of_names(self._door, some)
+            for name in some:
                 self.counts["only here"] += 1
                 self._tell({"account": name, "what": "account", "source": None})
+                if name in given:
+                    self._halves.add(name, given[name]["parts"].get("roster", ()), HERE)
+
+    def pair(self) -> None:
+        """Friendships that only one side has, in the source and here: what differs in that comes of other
+        differences, and is not counted among them.
+        """
+        self.counts.update(compare(self._halves, self.domains, self._found))
 
     def _tell(self, difference: Difference) -> None:
         self.counts["differences"] += 1
@@ -238,7 +267,8 @@ def run(
         scratch = Path(tempfile.mkdtemp(prefix="verify-", dir=folder))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         feed = stack.enter_context(closing(Feed(wanted, scratch)))
-        verification = Verification(door, verified, found, full=full)
+        halves = stack.enter_context(closing(Halves(scratch / "halves.sqlite", wanted.domains)))
+        verification = Verification(door, verified, found, halves, full=full)
         for number, batch in enumerate(feed):
             if number == 0:
                 bar.begin("comparing", feed.total)
@@ -247,6 +277,7 @@ def run(
         bar.end()
         if not wanted.only:
             verification.look_for_more()
+            verification.pair()
     counts = verification.counts
     summary: dict[str, Any] = {**counts, "lost in reading": {k: v["count"] for k, v in feed.losses.items()}}
     if examples:

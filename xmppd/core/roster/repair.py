@@ -68,6 +68,12 @@ _FAULTS: Mapping[tuple[str, str], tuple[str, Remedy]] = MappingProxyType(
 _REFUSED = "the contact refused the request", Remedy.END
 
 
+def problem_of(asking: str, granting: str) -> str:
+    """What is wrong with two halves ("to", "ask" or ""; "from", "request" or ""); "" for nothing."""
+    fault = _FAULTS.get((asking, granting))
+    return fault[0] if fault is not None else ""
+
+
 class RosterRepair:
     """Finds and mends faults of the accounts of `domains`; contacts elsewhere cannot be looked at."""
 
