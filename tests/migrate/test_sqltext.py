@@ -162,6 +162,7 @@ def test_any_text_is_read_in_any_pieces(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlscan, "PIECE", piece)
         patch.setattr(sqlscan, "ROOM", room)
+        patch.setattr(sqlrows, "ROOM", room)
         assert rows(tmp_path, write(values)) == values
 
 
@@ -330,17 +331,20 @@ def test_spoilt_text_is_counted_and_mended(tmp_path: Path, filler: str) -> None:
     assert losses.kinds["mojibake"].samples[0] == ("", "t.a")
 
 
+@pytest.mark.parametrize("before", range(0, 400, 50))
 def test_spoilt_text_is_mended_when_the_window_has_moved_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
     monkeypatch.setattr(sqlscan, "PIECE", 400)
     monkeypatch.setattr(sqlscan, "ROOM", 100)
+    monkeypatch.setattr(sqlrows, "ROOM", 100)
     monkeypatch.setattr(sqlrows, "LOW", 0)
     losses = Losses()
     plain = b"".join(b"INSERT INTO t (a, b) VALUES ('%d', 'x');\n" % number for number in range(40))
     odd = b"INSERT INTO t (a, b, c) VALUES ('J\xfcrgen', '', '');\n"
     other = b"DELETE FROM other WHERE a = 1;\n" * 100
-    found = rows(tmp_path, plain + odd + plain + odd + other + plain, losses=losses)
+    text = b" " * before + plain + odd + plain + odd + other + plain
+    found = rows(tmp_path, text, losses=losses)
     assert [row[0] for row in found].count("Jürgen") == 2
     assert len(found) == 122
     assert losses.summary() == {"not-utf8": 2}

@@ -129,9 +129,9 @@ class Scan:
         """Line and byte of what was begun last."""
         return self._begun if self._begin < 0 else self.place(self._begin)
 
-    def room(self, letters: int = ROOM) -> None:
-        """Have so many letters in the window, or all that there are."""
-        while len(self.text) - self.at < letters and self.fill():
+    def room(self, letters: int = 0) -> None:
+        """Have so many letters (none said: ROOM) in the window, or all that there are."""
+        while len(self.text) - self.at < (letters or ROOM) and self.fill():
             pass
 
     def error(self, why: str, at: int | None = None, hint: str = "") -> SourceError:
