@@ -64,6 +64,28 @@ class Options:
     losses: Losses = field(default_factory=Losses)
 
 
+MOST_STRAYS = 10_000
+"""Pieces of a source that name no account, after which it is taken for something else."""
+
+
+class Strays:
+    """Pieces of a source that should be accounts and do not say whose: kept to be told, up to MOST_STRAYS."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.items: list[Unreadable] = []
+
+    def add(self, name: str, why: str, where: str) -> None:
+        """One more; SourceError where they are too many."""
+        self.items.append(Unreadable(name[:200], why, where))
+        if len(self.items) >= MOST_STRAYS:
+            raise SourceError(
+                f"{MOST_STRAYS} pieces are no accounts, the last in {where}: {why}",
+                file=self._path,
+                hint="is it of this format?",
+            )
+
+
 class Reader(Protocol):
     """One opened source. Its accounts come in the same order each time, each of them once, so that a place in
     it is a number. `total` is how many there are about, None where that is dear to know.

@@ -51,6 +51,7 @@ from xmppd.migrate.source import (
     LONGEST_VALUE,
     Options,
     SourceError,
+    Strays,
     head_of,
     is_folder,
     is_within,
@@ -202,7 +203,7 @@ class CsvReader:
         self._options = options
         self._paths = _files(path)
         self._columns: list[list[str]] = []
-        self._early: list[Unreadable] = []
+        self._strays = Strays(path)
         self._pieces = Pieces(options.scratch)
         try:
             for place, each in enumerate(self._paths):
@@ -249,13 +250,13 @@ class CsvReader:
         if whole := self._named(name):
             self._pieces.add(whole, BROKEN, json.dumps([place, line, why]))
         else:
-            self._early.append(Unreadable(name, why, self._where(place, line)))
+            self._strays.add(name, why, self._where(place, line))
 
     def _where(self, place: int, line: int) -> str:
         return f"{self._paths[place].name}:{line}"
 
     def __iter__(self) -> Iterator[Account | Unreadable]:
-        yield from self._early
+        yield from self._strays.items
         for name, pieces in self._pieces:
             if pieces is None:
                 yield Unreadable(name, "it has more than fits into memory", self._paths[0].name)

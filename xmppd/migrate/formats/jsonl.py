@@ -37,7 +37,7 @@ from xmppd.migrate.keys import HASHES, MOST_ITERATIONS, from_base64
 from xmppd.migrate.lines import lines_of
 from xmppd.migrate.record import Account, Contact, Keys, Offline, Unreadable
 from xmppd.migrate.scratch import Seen
-from xmppd.migrate.source import LONGEST_VALUE, Options, SourceError, opened
+from xmppd.migrate.source import LONGEST_VALUE, Options, SourceError, Strays, opened
 from xmppd.migrate.target import created, finished
 from xmppd.xml.build import serialize
 
@@ -336,13 +336,17 @@ class JsonLines:
         opened(path).close()
 
     def __iter__(self) -> Iterator[Account | Unreadable]:
+        strays = Strays(self._path)
         with opened(self._path) as file, Seen(self._options.scratch) as seen:
             for number, byte, line in lines_of(file, LONGEST_LINE, self._path):
                 where = f"{self._path.name}:{number}"
                 if line is None:
                     yield Unreadable("", f"a line of more than {LONGEST_LINE} bytes (byte {byte})", where)
                 elif text := (line.removeprefix(BOM) if number == 1 else line).strip():
-                    yield self._item(text, where, seen)
+                    item = self._item(text, where, seen)
+                    if isinstance(item, Unreadable) and not item.name:
+                        strays.add("", item.why, where)
+                    yield item
 
     def _item(self, line: bytes, where: str, seen: Seen) -> Account | Unreadable:
         try:

@@ -21,7 +21,7 @@ from xmppd.migrate.fragments import BadXml, element_of
 from xmppd.migrate.keys import from_base64, keys_of
 from xmppd.migrate.record import Account, Contact, Losses, Offline, Unreadable
 from xmppd.migrate.scratch import Pieces
-from xmppd.migrate.source import Options, SourceError, opened
+from xmppd.migrate.source import Options, SourceError, Strays, opened
 from xmppd.migrate.vcards import NODES, vcard_of_pep
 from xmppd.xml.build import element, escape_attribute, escape_text
 
@@ -347,7 +347,7 @@ class Mnesia:
         self._path, self._options = path, options
         self._fields: dict[str, Sequence[str]] = dict(FIELDS)
         self._has_known_roster = False
-        self._early: list[Unreadable] = []
+        self._strays = Strays(path)
         self._pieces = Pieces(options.scratch)
         try:
             self._load()
@@ -421,7 +421,7 @@ class Mnesia:
 
     def _broken(self, text: str, why: str, where: str) -> None:
         if text.startswith("{passwd,"):
-            self._early.append(Unreadable(_seen_name(text), why, where))
+            self._strays.add(_seen_name(text), why, where)
         else:
             self._options.losses.add("unreadable-record", "", f"{where}: {why}")
 
@@ -458,7 +458,7 @@ class Mnesia:
         return dict(zip(names, record[1:], strict=True))
 
     def __iter__(self) -> Iterator[Account | Unreadable]:
-        yield from self._early
+        yield from self._strays.items
         for name, pieces in self._pieces:
             if pieces is None:
                 yield Unreadable(name, "it has more than fits into memory", self._path.name)

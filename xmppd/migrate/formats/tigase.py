@@ -33,6 +33,7 @@ from xmppd.migrate.source import (
     LONGEST_VALUE,
     Options,
     SourceError,
+    Strays,
     head_of,
     is_folder,
     is_within,
@@ -121,7 +122,7 @@ class TigaseReader:
     def __init__(self, path: Path, options: Options, load: Callable[[TigaseReader, Path], None]) -> None:
         self.options = options
         self.pieces = Pieces(options.scratch)
-        self.early: list[Unreadable] = []
+        self.strays = Strays(path)
         self._path = path
         try:
             load(self, path)
@@ -144,10 +145,10 @@ class TigaseReader:
         if "@" in name:
             self.pieces.add(name, kind, f"{where}\n{data}")
         else:
-            self.early.append(Unreadable(name[:200], f"{name[:100]!r} has no domain", where))
+            self.strays.add(name, f"{name[:100]!r} has no domain", where)
 
     def __iter__(self) -> Iterator[Account | Unreadable]:
-        yield from self.early
+        yield from self.strays.items
         for name, pieces in self.pieces:
             if pieces is None:
                 yield Unreadable(name, "it has more than fits into memory", self._path.name)
@@ -252,22 +253,18 @@ def _load_lines(reader: TigaseReader, path: Path) -> None:
         for number, byte, line in lines_of(file, LONGEST_VALUE, path):
             where = f"{path.name}:{number}"
             if line is None:
-                reader.early.append(
-                    Unreadable("", f"a line of more than {LONGEST_VALUE} bytes (byte {byte})", where)
-                )
+                reader.strays.add("", f"a line of more than {LONGEST_VALUE} bytes (byte {byte})", where)
                 continue
             try:
                 text = (line.removeprefix(BOM) if number == 1 else line).decode().rstrip("\r\n")
             except UnicodeDecodeError as error:
-                reader.early.append(Unreadable("", f"not UTF-8 at byte {error.start} of the line", where))
+                reader.strays.add("", f"not UTF-8 at byte {error.start} of the line", where)
                 continue
             name, tab, roster = text.partition("\t")
             if tab:
                 reader.keep(name, ROSTER, _ESCAPE.sub(_unescaped, roster), where)
             elif text.strip():
-                reader.early.append(
-                    Unreadable(name[:200], "no tab between the account and its roster", where)
-                )
+                reader.strays.add(name[:200], "no tab between the account and its roster", where)
 
 
 def _unescaped(found: re.Match[str]) -> str:
