@@ -563,3 +563,27 @@ def test_nothing_is_left_in_the_scratch_folder(tmp_path: Path) -> None:
         assert list(scratch.iterdir()) == []
     with pytest.raises(SourceError, match="no database can be made"):
         database(path, tmp_path / "gone", TABLES)
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        ('host text, "user" text, key text, index integer', {"host", "user", "key", "index"}),
+        ("a int, key character varying(255), period text", {"a", "key", "period"}),
+        ("`a` int, KEY `by_a` (`a`), INDEX (`a`)", {"a"}),
+        ("a int, KEY by_a (a), KEY b USING BTREE (a), key varchar(9)", {"a", "key"}),
+        ("a int, PRIMARY KEY (a), CONSTRAINT x UNIQUE (a), LIKE b", {"a"}),
+    ],
+)
+def test_what_else_stands_between_columns(tmp_path: Path, columns: str, found: set[str]) -> None:
+    path = tmp_path / "x.sql"
+    path.write_text(f"CREATE TABLE x ({columns});\n")
+    assert tables_of(path) == {"x": found}
+
+
+def test_an_insert_behind_a_name_that_no_table_has(tmp_path: Path) -> None:
+    path = tmp_path / "x.sql"
+    path.write_text(
+        "CREATE TABLE `a` (`b` int);\nINSERT\nINTO `c` (`d`) VALUES (1);\nxINSERT INTO `e` (`f`) VALUES (1);"
+    )
+    assert tables_of(path)["a"] == {"b"}

@@ -51,9 +51,12 @@ _KEYWORD = re.compile(
     re.IGNORECASE,
 )
 _NOT_A_COLUMN = re.compile(
-    r"(?:PRIMARY\s+KEY|UNIQUE|KEY|INDEX|CONSTRAINT|FULLTEXT|SPATIAL|FOREIGN\s+KEY|CHECK|EXCLUDE|LIKE|PERIOD)\b",
+    r"(?:PRIMARY\s+KEY|UNIQUE|CONSTRAINT|FULLTEXT|SPATIAL|FOREIGN\s+KEY|CHECK|EXCLUDE|LIKE|PERIOD\s+FOR)\b"
+    r"|(?:KEY|INDEX)\s*(?:[`\"(]|\w+\s*(?:USING\s+\w+\s*)?\((?!\d))",
     re.IGNORECASE,
 )
+"""What begins no column. KEY and INDEX are names of columns too, which PostgreSQL does not quote."""
+
 _COLUMN = re.compile(
     r"""(?:\s|--[^\n]*\n|/\*.*?\*/)*("(?:[^"]|"")+"|`(?:[^`]|``)+`|\[[^\]]+\]|[\w$]+)""", re.DOTALL
 )
@@ -314,7 +317,8 @@ def created(text: str, at: int) -> list[str] | None:
             return columns
         if is_first and not piece.isspace():
             is_first = False
-            if (name := _COLUMN.match(piece)) and not _NOT_A_COLUMN.match(piece.lstrip()):
+            begin = match.end() - len(piece.lstrip())
+            if (name := _COLUMN.match(piece)) and not _NOT_A_COLUMN.match(text, begin):
                 columns.append(names_of(name[1])[0])
         depth += (piece == "(") - (piece == ")")
         is_first = is_first or (piece == "," and depth == 0)

@@ -82,5 +82,5 @@ def tables_of(path: Path, head: bytes | None = None) -> dict[str, frozenset[str]
         found[names_of(match[1])[-1].lower()] = frozenset(name.lower() for name in columns or ())
     for match in INSERT.finditer(text):
         name = names_of(match[1])[-1].lower()
-        found[name] = found[name] | {column.lower() for column in names_of(match[2] or "")}
+        found[name] = found.get(name, frozenset()) | {column.lower() for column in names_of(match[2] or "")}
     return found
