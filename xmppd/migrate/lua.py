@@ -14,13 +14,13 @@ from typing import BinaryIO, Final, NoReturn, TypeAlias
 
 from xmppd.migrate.source import LONGEST_VALUE
 
-LONGEST_TABLE: Final = 16 * LONGEST_VALUE
+LONGEST_TABLE: Final = 4 * LONGEST_VALUE
 """The most bytes of a file that is one table."""
 
 LONGEST_ITEM: Final = 4 * LONGEST_VALUE
 """The most bytes of one item of a list: a value with each byte escaped."""
 
-MOST_VALUES: Final = 1 << 23
+MOST_VALUES: Final = 1 << 22
 """The most values of a table with all tables in it."""
 
 MOST_ESCAPES: Final = 1 << 20

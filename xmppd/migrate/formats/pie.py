@@ -18,7 +18,7 @@ from xmppd.migrate.formats.pie_account import Draft
 from xmppd.migrate.formats.pie_document import HOST, PIECE, START, USER, Document, Include
 from xmppd.migrate.record import Account, Unreadable
 from xmppd.migrate.scratch import Seen
-from xmppd.migrate.source import Options, SourceError, head_of, opened
+from xmppd.migrate.source import Options, SourceError, head_of, is_within, opened
 
 _ROOT: Final = re.compile(
     rb"\s*+(?><\?.*?\?>\s*+|<!--.*?-->\s*+)*+<(?:[\w.-]++:)?(server-data|host|user|Openfire)\b([^>]*+)",
@@ -88,7 +88,7 @@ class PieReader:
             (
                 entry.name
                 for entry in os.scandir(self._path)
-                if entry.name.endswith(_ENDINGS) and entry.is_file()
+                if entry.name.endswith(_ENDINGS) and self._is_inside(entry)
             ),
             key=os.fsencode,
         )
@@ -113,6 +113,18 @@ class PieReader:
             why = f"several exports are in this folder: {', '.join(main.name for main in mains[:5])}"
             raise SourceError(why, file=self._path, hint="name the document to be read instead")
         return sorted(found if mains else found + parts, key=lambda file: os.fsencode(file.name))
+
+    def _is_inside(self, entry: os.DirEntry[str]) -> bool:
+        """Whether an entry of the folder is a file and stays there when links are followed. What does
+        not is a loss, unless it is a folder.
+        """
+        try:
+            is_inside = entry.is_file() and is_within(Path(entry.path), self._path)
+        except OSError:  # a circle of links
+            is_inside = False
+        if not is_inside and not entry.is_dir(follow_symlinks=False):
+            self._options.losses.add("file", "", f"{_readable(entry.name)}: no file of this folder")
+        return is_inside
 
     def _read(
         self, file: Path, state: int, domain: str, around: tuple[Path, ...]

@@ -43,6 +43,9 @@ _UTF8: Final = re.compile(
 _ROOT: Final = re.compile(rb"<(?:[\w.-]+:)?server-data\b([^>]*)>")
 _MOST_NAMES: Final = 10_000
 
+LONGEST_HREF: Final = 1000
+"""Letters of the name of a file that is included: no file has a longer one."""
+
 
 class Include(NamedTuple):
     """An `<xi:include/>` that stands where `state` says, in the host `domain`."""
@@ -332,7 +335,8 @@ class Document:
             return SKIP
         if "xpointer" in attrs or attrs.get("parse", "xml") != "xml":
             raise self._error("an include of a part of a document, or of text", "put the data in its place")
-        include = Include(attrs.get("href", ""), state, self._domain, self._parser.CurrentLineNumber)
+        href = attrs.get("href", "")[:LONGEST_HREF]
+        include = Include(href, state, self._domain, self._parser.CurrentLineNumber)
         if state != USER:
             self.ready.append(include)
         elif self._include is not None:
