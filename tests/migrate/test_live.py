@@ -1,6 +1,8 @@
 """Live databases: what is copied of a real PostgreSQL and a real MariaDB reads like their dumps."""
 
+import json
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -210,3 +212,26 @@ def test_tables_of_several_formats_are_merged() -> None:
         "u": (),
         "v": ("x",),
     }
+
+
+def test_a_database_is_a_source_like_any_other(postgresql: str, tmp_path: Path) -> None:
+    dump = EJABBERD / "postgresql-new-schema-sha512/sql/pg_dump.sql"
+    databases.psql(postgresql, "imported", dump)
+    url = f"{postgresql}/imported".replace("postgres@", "postgres:hidden@")
+    config = tmp_path / "x.yaml"
+    config.write_text(
+        f"server: {{domains: [chat.example, games.example], data_folder: {tmp_path / 'data'}}}\n"
+    )
+
+    def run(*words: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "xmppd", "migrate", *words, "--config", str(config), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 1, done.stderr  # one account cannot be an address here
+        return dict(json.loads(done.stdout))
+
+    done = run("import", url, "--create")
+    assert (done["made"], done["refused"]) == (59, 1)
+    assert run("verify", url)["same"] == 59
+    kept = (tmp_path / "data" / "migrations" / done["run"] / "run.json").read_text()
+    assert "hidden" not in kept
+    assert "/imported" in kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -112,6 +112,13 @@ class Format(Protocol):
 
     def open(self, path: Path, options: Options) -> Reader:
         """Begin to read; SourceError."""
+
+
+class TableFormat(Format, Protocol):
+    """A format that is found in databases: `tables` are those it reads, with their columns."""
+
+    @property
+    def tables(self) -> Mapping[str, Sequence[str]]: ...
 
 
 def head_of(path: Path) -> bytes:

@@ -9,12 +9,14 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from xmppd.admin.commands import FAILED, USAGE
 from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, REHEARSE, SHADOW, SWITCH, VERIFY
 from xmppd.config import Config
 from xmppd.errors import CommandError
 from xmppd.migrate.detect import LOOKS
+from xmppd.migrate.live import is_url
 from xmppd.migrate.prepare import Limits
 from xmppd.migrating import rehearsal, shadowing, verifying
 from xmppd.migrating.exporting import export
@@ -50,8 +52,8 @@ def migrate(
 def import_source(arguments: Mapping[str, Any], config: Config, reach: Reach) -> tuple[Any, int]:
     """`migrate import`."""
     resumed = arguments.get("resume")
-    asked = {**arguments, "source": str(Path(arguments["source"]).absolute())}
-    asked["mark"] = source_mark(Path(asked["source"]))
+    source = source_of(arguments)
+    asked = {**arguments, "source": named(source), "mark": source_mark(Path(source))}
     plan_of(asked, config)  # what is wrong with it is said before anything is begun
     with reach() as door:
         folder = Path(door.call("migrate folder", {})) / (resumed or new_name(time.time()))
@@ -63,7 +65,8 @@ def import_source(arguments: Mapping[str, Any], config: Config, reach: Reach) ->
         else:
             report = Report.begin(folder, asked)
         try:
-            summary = Import(report, plan_of(asked, config), door, sys.stderr).run()
+            plan = plan_of({**asked, "source": source}, config)
+            summary = Import(report, plan, door, sys.stderr).run()
         except BaseException:
             sys.stderr.write(f"xmppd: interrupted; go on with --resume {report.folder.name}\n")
             raise
@@ -102,7 +105,17 @@ def rehearse_source(arguments: Mapping[str, Any], config: Config) -> tuple[Any, 
 def source_of(arguments: Mapping[str, Any]) -> str:
     """The source as a later part of the run finds it: an absolute path, or the address of a database."""
     source = str(arguments["source"])
-    return source if "://" in source else str(Path(source).absolute())
+    return source if is_url(source) else str(Path(source).absolute())
+
+
+def named(source: str) -> str:
+    """A source as it may be kept and shown: without the password of a database."""
+    if not is_url(source):
+        return source
+    parts = urlsplit(source)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username or ""
+    return parts._replace(netloc=f"{user}@{host}" if user else host, query="").geturl()
 
 
 def limiting(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,8 +125,8 @@ def limiting(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same(arguments: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """CommandError when a resumed run is not the one that was begun."""
-    source = str(Path(arguments["source"]).absolute())
-    if source != asked["source"] or source_mark(Path(source)) != asked["mark"]:
+    source = source_of(arguments)
+    if named(source) != asked["source"] or source_mark(Path(source)) != asked["mark"]:
         raise CommandError(f"the run began with another source, or it was changed since: {asked['source']}")
     for name, value in arguments.items():
         if name not in ("source", "resume", "report", "rate", "workers") and asked.get(name) != value:

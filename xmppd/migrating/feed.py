@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from xmppd.core.arrivals import Arrival
 from xmppd.core.credentials import MADE, NO_KEYS, BadKeys, columns_of, derive
@@ -25,9 +25,11 @@ from xmppd.core.digest import digest
 from xmppd.errors import CommandError, XmppdError
 from xmppd.migrate.addresses import AddressMap, read_map
 from xmppd.migrate.detect import open_source
+from xmppd.migrate.formats import ejabberd_sql, mongooseim, openfire, prosody_sql
+from xmppd.migrate.live import copied, is_url, merged
 from xmppd.migrate.prepare import Limits, Note, Prepared, Preparer, Refused, parts_of
 from xmppd.migrate.record import Account, Losses, Unreadable
-from xmppd.migrate.source import Options
+from xmppd.migrate.source import Options, TableFormat
 from xmppd.moving import line_of
 from xmppd.stream.scram import BadPassword
 
@@ -37,6 +39,13 @@ MOST_BYTES = 1 << 20
 AHEAD = 3
 """How many files may wait for who writes."""
 SALT_BYTES = 16
+SQL: Final[tuple[TableFormat, ...]] = (
+    ejabberd_sql.FORMAT,
+    mongooseim.FORMAT,
+    openfire.FORMAT,
+    prosody_sql.FORMAT,
+)
+"""Formats that are found in a database, too."""
 POLL_SECONDS = 0.2
 """How often it is looked whether to stop while a source says nothing."""
 
@@ -155,7 +164,9 @@ def _feed(wanted: Wanted, folder: Path, consumer: Connection, losses: Losses) ->
     preparer = Preparer(addresses, wanted.limits, wanted.domains)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(
-            contextlib.closing(open_source(Path(wanted.source), format=wanted.format, options=options))
+            contextlib.closing(
+                open_source(path_of(wanted, folder, losses), format=wanted.format, options=options)
+            )
         )
         consumer.send(("total", reader.total))
         passwords = stack.enter_context(contextlib.closing(Passwords(wanted)))
@@ -188,6 +199,13 @@ class Passwords:
         """Done."""
         if self._database is not None:
             self._database.close()
+
+
+def path_of(wanted: Wanted, folder: Path, losses: Losses) -> Path:
+    """Where the source is read: a database as a copy of one moment of it, in the folder."""
+    if not is_url(wanted.source):
+        return Path(wanted.source)
+    return copied(wanted.source, folder, merged(form.tables for form in SQL), losses)
 
 
 def selected(accounts: Any, wanted: Wanted) -> Iterator[Account | Unreadable]:

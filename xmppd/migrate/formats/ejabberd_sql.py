@@ -20,7 +20,7 @@ from xmppd.migrate.formats.ejabberd_rows import (
     tree_of,
 )
 from xmppd.migrate.record import Account, Unreadable
-from xmppd.migrate.source import Format, Options, Reader, SourceError
+from xmppd.migrate.source import Options, Reader, SourceError
 from xmppd.migrate.sqlbase import Dump
 from xmppd.migrate.sqljoin import Beside, Key, TooMuch, size_of
 from xmppd.migrate.sqltext import database, tables_of
@@ -109,7 +109,7 @@ class _EjabberdSql:
             raise
 
 
-FORMAT: Final[Format] = _EjabberdSql()
+FORMAT: Final = _EjabberdSql()
 
 
 class EjabberdReader:

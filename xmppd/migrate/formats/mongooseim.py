@@ -11,7 +11,7 @@ from xmppd.migrate.formats.ejabberd_rows import offline_of
 from xmppd.migrate.formats.ejabberd_sql import MIM_TABLES, TABLES, EjabberdReader
 from xmppd.migrate.keys import from_base64, keys_of
 from xmppd.migrate.record import Account, Keys
-from xmppd.migrate.source import Format, Options, Reader
+from xmppd.migrate.source import Options, Reader
 from xmppd.migrate.sqltext import database, tables_of
 
 _USER: Final = ("username", "server")
@@ -143,4 +143,4 @@ class _Format:
             raise
 
 
-FORMAT: Final[Format] = _Format()
+FORMAT: Final = _Format()

@@ -12,7 +12,7 @@ from xmppd.migrate.blocks import PrivacyItem, blocks_of_privacy, items_of, numbe
 from xmppd.migrate.formats.ejabberd_rows import offline_of, tree_of
 from xmppd.migrate.formats.openfire_password import Passwords
 from xmppd.migrate.record import Account, Contact, Unreadable
-from xmppd.migrate.source import Format, Options, Reader, SourceError
+from xmppd.migrate.source import Options, Reader, SourceError
 from xmppd.migrate.sqlbase import Dump
 from xmppd.migrate.sqljoin import Beside, Key, TooMuch, size_of
 from xmppd.migrate.sqltext import database, tables_of
@@ -73,7 +73,7 @@ class _OpenfireSql:
             raise
 
 
-FORMAT: Final[Format] = _OpenfireSql()
+FORMAT: Final = _OpenfireSql()
 
 
 class OpenfireReader:

@@ -251,6 +251,7 @@ class ProsodySqlFormat:
     """SQL storage of Prosody: its SQLite file, the data folder in which that is, or a dump as text."""
 
     name = "prosody-sql"
+    tables: Final = COLUMNS
 
     def recognises(self, path: Path, head: bytes) -> bool:
         """Whether the table of Prosody is in it."""
