@@ -22,7 +22,7 @@ class Recorder(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[bytes] = []
-        self.has_ended = False
+        self.has_ended = self.is_closed = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
@@ -38,7 +38,7 @@ class Recorder(asyncio.Transport):
         self.has_ended = True
 
     def close(self) -> None:
-        self.has_ended = True
+        self.has_ended = self.is_closed = True
 
     def is_closing(self) -> bool:
         return False
@@ -138,3 +138,21 @@ def test_nothing_is_said_after_the_end(tmp_path: Path, version: ssl.TLSVersion) 
     peer.wire.finish([END])
     peer.wire.write(b"more")
     assert peer.take() == []
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+def test_a_goodbye_with_the_last_words_is_answered_once(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    class Polite(Deaf):
+        def received(self, data: bytes) -> None:
+            peer.wire.finish([END])
+
+    peer = Peer(tmp_path, version)
+    peer.wire.stream = Polite()
+    peer.take()
+    peer.tls.write(END)
+    with pytest.raises(ssl.SSLWantReadError):
+        peer.tls.unwrap()
+    peer.flush()
+    assert len(peer.take()) == 1
+    assert peer.tls.read() == END
+    assert peer.transport.is_closed

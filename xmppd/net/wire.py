@@ -336,8 +336,9 @@ class Wire(asyncio.BufferedProtocol):
         return plain
 
     def _hang_up(self) -> None:
-        """Answer a TLS mistake with an alert, or a goodbye with ours, and close."""
+        """Answer a TLS mistake with an alert, or a goodbye with ours unless it is said already, and close."""
         assert self._tls is not None and self.transport is not None
-        self.transport.write(self._tls.close())
-        self.ending_since = self._shared.clock()
+        if self.ending_since is None:
+            self.transport.write(self._tls.close())
+            self.ending_since = self._shared.clock()
         self.transport.close()
