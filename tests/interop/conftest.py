@@ -156,7 +156,7 @@ class ServerProcess:
     def check_log(self) -> None:
         """Nothing may have gone wrong inside."""
         wrong = [r for r in self.records if r["level"] in ("error", "critical") or "exception" in r]
-        assert not wrong, wrong
+        assert not wrong, str(wrong)[:6000]
 
     # what is done with it
 
@@ -221,21 +221,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts a server for one test: `own_server(auth={"login_seconds": 1})`."""
-    started: list[ServerProcess] = []
+def prepared_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Makes a server for one test that is not started yet: `prepared_server(auth={"login_seconds": 1})`."""
+    made: list[ServerProcess] = []
 
-    def start(**settings: dict[str, Any]) -> ServerProcess:
-        folder = tmp_path / f"server-{len(started)}"
+    def make(**settings: dict[str, Any]) -> ServerProcess:
+        folder = tmp_path / f"server-{len(made)}"
         folder.mkdir()
-        process = ServerProcess(folder, settings)
-        started.append(process)
-        process.start()
-        return process
+        made.append(ServerProcess(folder, settings))
+        return made[-1]
 
-    yield start
-    for process in started:
+    yield make
+    for process in made:
         if process.running:
             process.stop()
         process.remove()
         process.check_log()
+
+
+@pytest.fixture
+def own_server(prepared_server: Callable[..., ServerProcess]) -> Callable[..., ServerProcess]:
+    """Starts a server for one test: `own_server(auth={"login_seconds": 1})`."""
+
+    def start(**settings: dict[str, Any]) -> ServerProcess:
+        process = prepared_server(**settings)
+        process.start()
+        return process
+
+    return start
