@@ -424,3 +424,22 @@ async def test_nobody_is_made_whose_keys_did_not_come_along() -> None:
         outcome = await world.app.arrivals.take(replace(arrival(), credentials={}), SHADOW)
         assert outcome.done == "failed"
         assert await world.app.store.get(ACCOUNT, (DORA,)) is None
+
+
+@pytest.mark.asyncio
+async def test_a_later_logout_is_no_change() -> None:
+    async with World(plugins=PLUGINS) as world:
+        await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        dora = await world.bind("dora")
+        await dora.send("</stream:stream>")
+        assert await world.app.arrivals.give(DORA, "last") != EVERYTHING["last"]
+        assert await changed_here(world) == ()
+
+
+@pytest.mark.asyncio
+async def test_what_a_later_run_does_not_write_stands_as_the_earlier_one_left_it() -> None:
+    async with World(plugins=PLUGINS) as world:
+        await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        other = arrival(**{**EVERYTHING, "vcard": CARD.replace("Dora", "D")})
+        assert (await world.app.arrivals.take(other, SHADOW)).kinds == ("vcard",)
+        assert await changed_here(world) == ()
