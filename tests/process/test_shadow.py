@@ -280,6 +280,14 @@ def test_mistakes_are_told(place: Place, accounts: Accounts) -> None:
     assert place.round(code=1)["refused"] == 1
 
 
+def test_the_password_of_a_database_is_nowhere_kept(place: Place) -> None:
+    said = place.run("shadow", "postgresql://me:s3cret@127.0.0.1:1/chat", "--once", "--create", code=1)
+    assert "s3cret" not in said
+    (kept,) = place.data.glob("migrations/*/run.json")
+    assert json.loads(kept.read_text())["source"] == "postgresql://me@127.0.0.1:1/chat"
+    assert not [file for file in place.data.rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
+
+
 def test_what_must_go_back(place: Place, accounts: Accounts) -> None:
     place.run("import", str(place.source), "--create")
     assert place.exported("--changed")[0] == {}

@@ -80,7 +80,8 @@ def shadow_source(arguments: Mapping[str, Any], config: Config, reach: Reach) ->
         raise CommandError("--every must be above 0", USAGE)
     asked = {**arguments, "source": source_of(arguments)}
     pace = shadowing.Pace(every, arguments.get("once", False))
-    return shadowing.run(plan_of(asked, config), new_name(time.time()), asked, pace, reach, sys.stderr)
+    kept = {**asked, "source": named(asked["source"])}
+    return shadowing.run(plan_of(asked, config), new_name(time.time()), kept, pace, reach, sys.stderr)
 
 
 def rehearse_source(arguments: Mapping[str, Any], config: Config) -> tuple[Any, int]:
