@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from xmppd.migrate.lua import Flag, Table, Value
+from xmppd.migrate.prosody.lua import Flag, Table, Value
 
 NAMED = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 34: '"', 39: "'", 92: "\\"}
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from truth import SAMPLES, differences, unexplained
 
-from xmppd.migrate import sqljoin
 from xmppd.migrate.formats import FORMATS
 from xmppd.migrate.formats.ejabberd_sql import FORMAT
 from xmppd.migrate.record import Account, Losses, Unreadable
 from xmppd.migrate.source import Options, SourceError, head_of
+from xmppd.migrate.sql import join as sqljoin
 
 EJABBERD = SAMPLES / "ejabberd-23.01"
 MENDED = {

@@ -16,10 +16,10 @@ import pytest
 from truth import SAMPLES, differences
 
 from xmppd.migrate.formats import ejabberd_sql, prosody_sql
-from xmppd.migrate.live import copied, is_url, merged
 from xmppd.migrate.record import Losses
 from xmppd.migrate.source import LONGEST_VALUE, Format, Options, SourceError, head_of
-from xmppd.migrate.sqltext import database
+from xmppd.migrate.sql.live import copied, is_url, merged
+from xmppd.migrate.sql.text import database
 
 EJABBERD = SAMPLES / "ejabberd-23.01"
 pytestmark = pytest.mark.timeout(900)

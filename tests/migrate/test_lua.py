@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from luawriter import dat, item
 
-from xmppd.migrate import lua
-from xmppd.migrate.lua import Flag, LuaError, Table, items_of, table_of
+from xmppd.migrate.prosody import lua
+from xmppd.migrate.prosody.lua import Flag, LuaError, Table, items_of, table_of
 
 SAMPLES = Path(__file__).parent / "samples" / "prosody-0.12.3"
 

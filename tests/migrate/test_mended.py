@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmppd.migrate.mended import Mended
+from xmppd.migrate.pie.mended import Mended
 
 
 def mend(data: bytes, size: int) -> tuple[str, int, int]:

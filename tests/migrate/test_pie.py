@@ -710,7 +710,7 @@ def test_bombs_cost_their_account(tmp_path: Path, inner: str, why: str) -> None:
 
 
 def test_an_account_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xmppd.migrate.formats.pie_account.LARGEST_ACCOUNT", 1 << 20)
+    monkeypatch.setattr("xmppd.migrate.pie.account.LARGEST_ACCOUNT", 1 << 20)
     items = "".join(f"<item jid='c{number}@y'/>" for number in range(6000))
     found, _ = read(document(tmp_path, f"<user name='a'>{roster(items)}</user><user name='b'/>"))
     assert isinstance(found[0], Unreadable)

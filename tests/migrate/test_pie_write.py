@@ -19,8 +19,8 @@ from truth import SAMPLES, canonical
 
 from xmppd import ns
 from xmppd.migrate.formats.pie import FORMAT
-from xmppd.migrate.formats.pie_write import DIALECTS, user_of, writer_of
 from xmppd.migrate.fragments import element_of
+from xmppd.migrate.pie.write import DIALECTS, user_of, writer_of
 from xmppd.migrate.record import Account, Contact, Keys, Losses, Offline, Unreadable
 from xmppd.migrate.source import Options, SourceError
 
@@ -387,7 +387,7 @@ def test_no_place_for_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xmppd.migrate.formats.pie_write.created", lambda _: io.FileIO("/dev/full", "wb"))
+    monkeypatch.setattr("xmppd.migrate.pie.write.created", lambda _: io.FileIO("/dev/full", "wb"))
     with pytest.raises(SourceError, match="cannot be written: No space"):
         write(tmp_path, MANY)
 

@@ -17,8 +17,8 @@ from truth import SAMPLES, differences, unexplained
 from xmppd import ns
 from xmppd.migrate.formats.prosody import FORMAT, decoded, encoded, store_encoded
 from xmppd.migrate.fragments import DEEPEST, BadXml
-from xmppd.migrate.lua import Flag, Table
-from xmppd.migrate.prosody_stanza import Xml, stanza_of
+from xmppd.migrate.prosody.lua import Flag, Table
+from xmppd.migrate.prosody.stanza import Xml, stanza_of
 from xmppd.migrate.record import Account, Contact, Losses, Unreadable
 from xmppd.migrate.source import Options, SourceError
 from xmppd.xml.build import serialize

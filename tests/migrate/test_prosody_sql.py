@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from truth import SAMPLES, differences, unexplained
 
-from xmppd.migrate import lua
 from xmppd.migrate.formats import prosody_sql
 from xmppd.migrate.formats.prosody_sql import FORMAT
-from xmppd.migrate.lua import Flag, Table
-from xmppd.migrate.prosody_stanza import Xml
-from xmppd.migrate.prosody_values import BadValue, value_of
+from xmppd.migrate.prosody import lua
+from xmppd.migrate.prosody.lua import Flag, Table
+from xmppd.migrate.prosody.stanza import Xml
+from xmppd.migrate.prosody.values import BadValue, value_of
 from xmppd.migrate.record import Account, Contact, Losses, Unreadable
 from xmppd.migrate.source import HEAD, LONGEST_VALUE, Options, SourceError
 from xmppd.xml.build import serialize

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xmppd.migrate import sqlrows, sqlscan
 from xmppd.migrate.record import Losses
 from xmppd.migrate.source import LONGEST_VALUE, SourceError
-from xmppd.migrate.sqltext import Dump, database, tables_in, tables_of
+from xmppd.migrate.sql import rows as sqlrows
+from xmppd.migrate.sql import scan as sqlscan
+from xmppd.migrate.sql.text import Dump, database, tables_in, tables_of
 
 TABLES = {"t": ("a", "b", "c")}
 Row = Sequence[Any]

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from xmppd.migrate.formats import csvfile, jsonl, pie_write
+from xmppd.migrate.formats import csvfile, jsonl
+from xmppd.migrate.pie import write as pie_write
 from xmppd.migrate.record import Losses
 from xmppd.migrate.source import SourceError
 from xmppd.migrate.target import Writer

@@ -16,8 +16,8 @@ from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, REHEARSE, 
 from xmppd.config import Config
 from xmppd.errors import CommandError
 from xmppd.migrate.detect import LOOKS
-from xmppd.migrate.live import is_url
 from xmppd.migrate.prepare import Limits
+from xmppd.migrate.sql.live import is_url
 from xmppd.migrating import rehearsal, shadowing, verifying
 from xmppd.migrating.exporting import export
 from xmppd.migrating.feed import MOST_ACCOUNTS, Wanted

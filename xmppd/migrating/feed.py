@@ -26,10 +26,10 @@ from xmppd.errors import CommandError, XmppdError
 from xmppd.migrate.addresses import AddressMap, read_map
 from xmppd.migrate.detect import open_source
 from xmppd.migrate.formats import ejabberd_sql, mongooseim, openfire, prosody_sql
-from xmppd.migrate.live import copied, is_url, merged
 from xmppd.migrate.prepare import Limits, Note, Prepared, Preparer, Refused, parts_of
 from xmppd.migrate.record import Account, Losses, Unreadable
 from xmppd.migrate.source import Options, TableFormat
+from xmppd.migrate.sql.live import copied, is_url, merged
 from xmppd.moving import line_of
 from xmppd.stream.scram import BadPassword
 

@@ -21,9 +21,9 @@ from xmppd.migrate.formats.ejabberd_rows import (
 )
 from xmppd.migrate.record import Account, Unreadable
 from xmppd.migrate.source import Options, Reader, SourceError
-from xmppd.migrate.sqlbase import Dump
-from xmppd.migrate.sqljoin import Beside, Key, TooMuch, size_of
-from xmppd.migrate.sqltext import database, tables_of
+from xmppd.migrate.sql.base import Dump
+from xmppd.migrate.sql.join import Beside, Key, TooMuch, size_of
+from xmppd.migrate.sql.text import database, tables_of
 from xmppd.migrate.stamps import moment
 from xmppd.migrate.vcards import NODES, vcard_of_nodes
 

@@ -12,7 +12,7 @@ from xmppd.migrate.formats.ejabberd_sql import MIM_TABLES, TABLES, EjabberdReade
 from xmppd.migrate.keys import from_base64, keys_of
 from xmppd.migrate.record import Account, Keys
 from xmppd.migrate.source import Options, Reader
-from xmppd.migrate.sqltext import database, tables_of
+from xmppd.migrate.sql.text import database, tables_of
 
 _USER: Final = ("username", "server")
 MIM: Final[Mapping[str, Sequence[str]]] = {

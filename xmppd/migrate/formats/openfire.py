@@ -13,9 +13,9 @@ from xmppd.migrate.formats.ejabberd_rows import offline_of, tree_of
 from xmppd.migrate.formats.openfire_password import Passwords
 from xmppd.migrate.record import Account, Contact, Unreadable
 from xmppd.migrate.source import Options, Reader, SourceError
-from xmppd.migrate.sqlbase import Dump
-from xmppd.migrate.sqljoin import Beside, Key, TooMuch, size_of
-from xmppd.migrate.sqltext import database, tables_of
+from xmppd.migrate.sql.base import Dump
+from xmppd.migrate.sql.join import Beside, Key, TooMuch, size_of
+from xmppd.migrate.sql.text import database, tables_of
 
 TABLES: Final[Mapping[str, Sequence[str]]] = {
     "ofUser": (

@@ -14,8 +14,8 @@ from typing import Final
 from urllib.parse import unquote
 
 from xmppd import ns
-from xmppd.migrate.formats.pie_account import Draft
-from xmppd.migrate.formats.pie_document import HOST, PIECE, START, USER, Document, Include
+from xmppd.migrate.pie.account import Draft
+from xmppd.migrate.pie.document import HOST, PIECE, START, USER, Document, Include
 from xmppd.migrate.record import Account, Unreadable
 from xmppd.migrate.scratch import Seen
 from xmppd.migrate.source import Options, SourceError, head_of, is_within, opened

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote_to_bytes
 
-from xmppd.migrate.lua import LONGEST_TABLE, LuaError, Table, items_of, table_of
-from xmppd.migrate.prosody_stores import (
+from xmppd.migrate.prosody.lua import LONGEST_TABLE, LuaError, Table, items_of, table_of
+from xmppd.migrate.prosody.stores import (
     LISTS,
     TABLES,
     BrokenStore,

@@ -13,8 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from xmppd.migrate.lua import LONGEST_TABLE, Table
-from xmppd.migrate.prosody_stores import (
+from xmppd.migrate.prosody.lua import LONGEST_TABLE, Table
+from xmppd.migrate.prosody.stores import (
     LISTS,
     TABLES,
     BrokenStore,
@@ -24,10 +24,10 @@ from xmppd.migrate.prosody_stores import (
     lost_store,
     shown,
 )
-from xmppd.migrate.prosody_values import BadValue, value_of
+from xmppd.migrate.prosody.values import BadValue, value_of
 from xmppd.migrate.record import Account, Losses, Unreadable
 from xmppd.migrate.source import LONGEST_VALUE, Options, SourceError
-from xmppd.migrate.sqltext import database, tables_of
+from xmppd.migrate.sql.text import database, tables_of
 
 FILE: Final = "prosody.sqlite"
 ACCOUNTS: Final = "accounts"

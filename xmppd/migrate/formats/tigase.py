@@ -39,7 +39,7 @@ from xmppd.migrate.source import (
     is_within,
     opened,
 )
-from xmppd.migrate.sqltext import database, tables_of
+from xmppd.migrate.sql.text import database, tables_of
 
 BOM: Final = b"\xef\xbb\xbf"
 SUFFIXES: Final = (".xml", ".txt")

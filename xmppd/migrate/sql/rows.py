@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xmppd.migrate.sqlscan import ROOM, Scan, Value, unescaped, word_of
+from xmppd.migrate.sql.scan import ROOM, Scan, Value, unescaped, word_of
 
 Write = Callable[[list[Sequence[Value]], bool], None]
 """Takes rows, and whether they need a closer look."""

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 
-from xmppd.migrate.garbled import LOST, MOJIBAKE, ODD, garbled, mended
 from xmppd.migrate.record import Losses
 from xmppd.migrate.source import LONGEST_VALUE, opened
-from xmppd.migrate.sqlbase import Dump, Tables, quoted
-from xmppd.migrate.sqlrows import Rows, Write
-from xmppd.migrate.sqlscan import MNESIA, QUALIFIED, Dialect, Scan, Value, names_of
+from xmppd.migrate.sql.base import Dump, Tables, quoted
+from xmppd.migrate.sql.garbled import LOST, MOJIBAKE, ODD, garbled, mended
+from xmppd.migrate.sql.rows import Rows, Write
+from xmppd.migrate.sql.scan import MNESIA, QUALIFIED, Dialect, Scan, Value, names_of
 
 BATCH = 4096
 """Rows that are written at once."""

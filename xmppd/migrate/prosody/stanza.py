@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from xmppd import ns
 from xmppd.migrate.fragments import DEEPEST, BadXml, element_of
-from xmppd.migrate.lua import Table, Value
+from xmppd.migrate.prosody.lua import Table, Value
 
 ADDED: Final = frozenset(("stamp", "stamp_legacy"))
 """Attributes in which archives of internal storage say when something was stored."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from xmppd.migrate.garbled import MOJIBAKE, ODD, garbled, mended
 from xmppd.migrate.record import Losses
 from xmppd.migrate.source import SourceError
-from xmppd.migrate.sqlbase import COUNTS, Dump, Tables, fresh, quoted
+from xmppd.migrate.sql.base import COUNTS, Dump, Tables, fresh, quoted
+from xmppd.migrate.sql.garbled import MOJIBAKE, ODD, garbled, mended
 
 POSTGRESQL: Final = ("postgresql", "postgres")
 MYSQL: Final = ("mysql", "mariadb")

@@ -18,8 +18,8 @@ from xmppd.core.roster.subscription import Subscription
 from xmppd.migrate.blocks import PrivacyItem, blocks_of_privacy, kinds_of, number
 from xmppd.migrate.fragments import BadXml
 from xmppd.migrate.keys import from_hex, keys_of
-from xmppd.migrate.lua import Flag, Table, Value
-from xmppd.migrate.prosody_stanza import ADDED, stanza_of
+from xmppd.migrate.prosody.lua import Flag, Table, Value
+from xmppd.migrate.prosody.stanza import ADDED, stanza_of
 from xmppd.migrate.record import Account, Contact, Losses, Offline, Unreadable
 from xmppd.migrate.vcards import vcard_of_nodes
 

@@ -14,9 +14,9 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers.expat import ExpatError, ParserCreate, errors
 
 from xmppd import ns
-from xmppd.migrate.formats.pie_account import Draft
 from xmppd.migrate.fragments import DEEPEST
-from xmppd.migrate.mended import Mended
+from xmppd.migrate.pie.account import Draft
+from xmppd.migrate.pie.mended import Mended
 from xmppd.migrate.record import Account, Contact, Unreadable
 from xmppd.migrate.source import LONGEST_VALUE, Options, SourceError
 from xmppd.migrate.vcards import NODES

@@ -13,12 +13,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from xmppd.migrate import sqlbase
 from xmppd.migrate.record import Losses
 from xmppd.migrate.source import HEAD, SourceError, head_of, opened
-from xmppd.migrate.sqlbase import SQLITE, Dump, Tables, fresh, of_file, read_only
-from xmppd.migrate.sqldump import CREATE, INSERT, Loader, created
-from xmppd.migrate.sqlscan import QUALIFIED, names_of
+from xmppd.migrate.sql import base
+from xmppd.migrate.sql.base import SQLITE, Dump, Tables, fresh, of_file, read_only
+from xmppd.migrate.sql.dump import CREATE, INSERT, Loader, created
+from xmppd.migrate.sql.scan import QUALIFIED, names_of
 
 _IN_HEAD = re.compile(
     rf"(?:CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?|INSERT\s+(?:IGNORE\s+)?INTO\s+|COPY\s+)({QUALIFIED})",
@@ -69,10 +69,7 @@ def tables_of(path: Path, head: bytes | None = None) -> dict[str, frozenset[str]
     if head.startswith(SQLITE):
         try:
             with closing(read_only(path)) as dump:
-                return {
-                    name.lower(): frozenset(sqlbase.columns_of(dump, name))
-                    for name in sqlbase.tables_of(dump)
-                }
+                return {name.lower(): frozenset(base.columns_of(dump, name)) for name in base.tables_of(dump)}
         except (SourceError, sqlite3.Error):
             return {}
     found = dict.fromkeys(tables_in(head), frozenset[str]())

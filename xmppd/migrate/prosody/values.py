@@ -10,8 +10,8 @@ import json
 import math
 from typing import Any, NoReturn
 
-from xmppd.migrate.lua import DEEPEST, Flag, Key, Table, Value
-from xmppd.migrate.prosody_stanza import Xml
+from xmppd.migrate.prosody.lua import DEEPEST, Flag, Key, Table, Value
+from xmppd.migrate.prosody.stanza import Xml
 
 ARRAY, HASH = "__array", "__hash"
 
