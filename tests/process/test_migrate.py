@@ -171,6 +171,31 @@ def test_what_is_refused_is_in_the_report(place: Place, tmp_path: Path) -> None:
     assert place.exported()[0]["roster"] == [{"jid": "ichess@localhost", "subscription": "both"}]
 
 
+def test_a_file_of_ones_own(place: Place, tmp_path: Path) -> None:
+    source, scratch = tmp_path / "friends.csv", tmp_path / "scratch"
+    scratch.mkdir()
+    source.write_text(
+        "player,friend,state,level\nanna,bob@localhost,both,7\nzoe,anna@localhost,both,9\nanna,zoe@localhost,both,7\n"
+    )
+    words = ("--columns", "account=player", "--columns", "contact=friend", "--columns", "subscription=state")
+    words += ("--columns", "=level", "--domain", "localhost", "--scratch", str(scratch))
+    done = place.run("import", str(source), *words, "--create")
+    assert (done["made"], done["contacts"]) == (2, 3)
+    assert place.run("verify", str(source), *words)["same"] == 2
+    assert list(scratch.iterdir()) == []
+    assert [len(row["roster"]) for row in place.exported()] == [2, 1]
+    assert "columns" in place.run("import", str(source), "--domain", "localhost", "--format", "csv", code=1)
+    assert "nowhere" in place.run("import", str(source), *words[:-1], str(tmp_path / "nowhere"), code=1)
+
+
+def test_what_did_not_change_is_left_out(place: Place, tmp_path: Path) -> None:
+    source = tmp_path / "source.jsonl"
+    rows = [{"account": f"{name}@localhost", "modified": at} for name, at in (("a", 1000.0), ("b", 2000.0))]
+    source.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"account": "c@localhost"}]))
+    place.run("import", str(source), "--since", "1970-01-01T00:20:00Z", "--create")
+    assert [row["account"] for row in place.exported()] == ["b@localhost", "c@localhost"]
+
+
 def test_mistakes_are_one_sentence(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "source.jsonl"
     source.write_text('{"account": "a@localhost"}\n{"account": 5}\n')

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, cast
 
-from xmppd.admin.commands import USAGE, Description, Parameter, command
+from xmppd.admin.commands import USAGE, Description, Kind, Parameter, command
 from xmppd.admin.pages import page, text_of, token_of
 from xmppd.errors import CommandError
 
@@ -146,73 +146,42 @@ class MigrateCommands:
         return [{"run": run, **states} for run, states in sorted((await self.office.runs()).items())]
 
 
+def _option(name: str, kind: Kind, text: str, *, many: bool = False) -> Parameter:
+    return Parameter(name, kind, text, required=False, option=True, many=many)
+
+
+SOURCE = Parameter("source", "str", "a file, a folder or a database (postgresql://, mysql://)")
+READING = (
+    _option("format", "str", "the format, where that is in doubt: `migrate formats` lists them"),
+    _option("domain", "str", "the domain of accounts that come without one"),
+    _option("map", "str", "a CSV file of old and new names, of domains or of accounts"),
+    _option("only", "str", "only this account, as the source calls it", many=True),
+    _option(
+        "columns",
+        "str",
+        "CSV: OURS=THEIRS for a column with another name, =THEIRS to leave it out",
+        many=True,
+    ),
+    _option("over_limit", "str", "more than clients may have: keep (default), cut or refuse"),
+    _option("names_as_passwords", "bool", "take passwords that equal the user's name"),
+    _option("scratch", "str", "a folder for what does not fit into memory, instead of the run's own"),
+)
+"""What may be said of every source."""
+
 IMPORT = Description(
     "migrate import",
     "Take over accounts and rosters from another server's files",
     (
-        Parameter("source", "str", "a file or folder; its format is recognised"),
-        Parameter(
-            "format",
-            "str",
-            "the format, where that is in doubt: `migrate formats` lists them",
-            required=False,
-            option=True,
-        ),
-        Parameter(
-            "domain", "str", "the domain of accounts that come without one", required=False, option=True
-        ),
-        Parameter(
-            "map",
-            "str",
-            "a CSV file of old and new names, of domains or of accounts",
-            required=False,
-            option=True,
-        ),
-        Parameter(
-            "only", "str", "only this account, as the source calls it", required=False, option=True, many=True
-        ),
-        Parameter(
-            "since",
-            "str",
-            "leave out what did not change since (2026-11-28T20:00:00Z)",
-            required=False,
-            option=True,
-        ),
-        Parameter(
-            "conflict",
-            "str",
-            "accounts that are here: keep (default), replace or merge",
-            required=False,
-            option=True,
-        ),
-        Parameter(
-            "over_limit",
-            "str",
-            "more than clients may have: keep (default), cut or refuse",
-            required=False,
-            option=True,
-        ),
-        Parameter(
-            "names_as_passwords",
-            "bool",
-            "take passwords that equal the user's name",
-            required=False,
-            option=True,
-        ),
-        Parameter("live", "bool", "tell sessions of their rosters' changes", required=False, option=True),
-        Parameter("dry_run", "bool", "do everything but write", required=False, option=True),
-        Parameter("resume", "str", "go on with this run, by its name", required=False, option=True),
-        Parameter(
-            "rate", "float", "accounts a second; 0 (default): as fast as it goes", required=False, option=True
-        ),
-        Parameter("workers", "int", "accounts that are written at once (16)", required=False, option=True),
-        Parameter(
-            "report",
-            "str",
-            "a folder for the report, instead of one in the data folder",
-            required=False,
-            option=True,
-        ),
+        SOURCE,
+        *READING,
+        _option("since", "str", "leave out what did not change since (2026-11-28T20:00:00Z)"),
+        _option("conflict", "str", "accounts that are here: keep (default), replace or merge"),
+        _option("live", "bool", "tell sessions of their rosters' changes"),
+        _option("dry_run", "bool", "do everything but write"),
+        _option("resume", "str", "go on with this run, by its name"),
+        _option("rate", "float", "accounts a second; 0 (default): as fast as it goes"),
+        _option("workers", "int", "accounts that are written at once (16)"),
+        _option("report", "str", "a folder for the report, instead of one in the data folder"),
     ),
     offline=True,
 )
@@ -221,24 +190,12 @@ EXPORT = Description(
     "Write accounts and rosters for another server",
     (
         Parameter("target", "str", "a file or folder that is not there yet"),
-        Parameter("format", "str", "jsonl (default), csv or xep-0227", required=False, option=True),
-        Parameter("dialect", "str", "of XEP-0227: for prosody or ejabberd", required=False, option=True),
-        Parameter("domain", "str", "only accounts of this domain", required=False, option=True),
-        Parameter("only", "str", "only this account", required=False, option=True, many=True),
-        Parameter(
-            "changed",
-            "bool",
-            "only accounts that are others than an import or a shadow left them",
-            required=False,
-            option=True,
-        ),
-        Parameter(
-            "changed_since",
-            "str",
-            "of those, only what was changed since (2026-11-28T20:00:00Z) as far as that is known",
-            required=False,
-            option=True,
-        ),
+        _option("format", "str", "jsonl (default), csv or xep-0227"),
+        _option("dialect", "str", "of XEP-0227: for prosody or ejabberd"),
+        _option("domain", "str", "only accounts of this domain"),
+        _option("only", "str", "only this account", many=True),
+        _option("changed", "bool", "only accounts that are others than an import or a shadow left them"),
+        _option("changed_since", "str", "of those, only what changed since (2026-11-28T20:00:00Z), if known"),
     ),
     offline=True,
 )
@@ -246,24 +203,10 @@ VERIFY = Description(
     "migrate verify",
     "Compare another server's files with what stands here, contact by contact",
     (
-        Parameter("source", "str", "a file or folder; its format is recognised"),
-        Parameter("format", "str", "the format, where that is in doubt", required=False, option=True),
-        Parameter(
-            "domain", "str", "the domain of accounts that come without one", required=False, option=True
-        ),
-        Parameter("map", "str", "the map that the import had", required=False, option=True),
-        Parameter(
-            "only", "str", "only this account, as the source calls it", required=False, option=True, many=True
-        ),
-        Parameter("over_limit", "str", "what the import had", required=False, option=True),
-        Parameter("report", "str", "a file for the differences, as JSON Lines", required=False, option=True),
-        Parameter(
-            "full",
-            "bool",
-            "look at accounts again that were found the same before",
-            required=False,
-            option=True,
-        ),
+        SOURCE,
+        *READING,
+        _option("report", "str", "a file for the differences, as JSON Lines"),
+        _option("full", "bool", "look at accounts again that were found the same before"),
     ),
     offline=True,
 )
@@ -271,37 +214,14 @@ SHADOW = Description(
     "migrate shadow",
     "Copy what another server changes, again and again, while both serve",
     (
-        Parameter("source", "str", "a file, a folder or a database; it may be another one each time"),
-        Parameter("every", "float", "seconds between two rounds (60)", required=False, option=True),
-        Parameter("once", "bool", "only one round", required=False, option=True),
-        Parameter(
-            "switched",
-            "str",
-            "a file of domains and addresses to leave alone, read again all the time",
-            required=False,
-            option=True,
-        ),
-        Parameter("format", "str", "the format, where that is in doubt", required=False, option=True),
-        Parameter(
-            "domain", "str", "the domain of accounts that come without one", required=False, option=True
-        ),
-        Parameter("map", "str", "the map that the import had", required=False, option=True),
-        Parameter(
-            "only", "str", "only this account, as the source calls it", required=False, option=True, many=True
-        ),
-        Parameter("over_limit", "str", "what the import had", required=False, option=True),
-        Parameter(
-            "names_as_passwords",
-            "bool",
-            "take passwords that equal the user's name",
-            required=False,
-            option=True,
-        ),
-        Parameter("live", "bool", "tell sessions of their rosters' changes", required=False, option=True),
-        Parameter(
-            "rate", "float", "accounts a second; 0 (default): as fast as it goes", required=False, option=True
-        ),
-        Parameter("workers", "int", "accounts that are written at once (16)", required=False, option=True),
+        SOURCE,
+        _option("every", "float", "seconds between two rounds (60)"),
+        _option("once", "bool", "only one round"),
+        _option("switched", "str", "a file of domains and addresses to leave alone, read again all the time"),
+        *READING,
+        _option("live", "bool", "tell sessions of their rosters' changes"),
+        _option("rate", "float", "accounts a second; 0 (default): as fast as it goes"),
+        _option("workers", "int", "accounts that are written at once (16)"),
     ),
     offline=True,
 )
@@ -310,7 +230,7 @@ SWITCH = Description(
     "Name domains and accounts that live here from now on: `migrate shadow` leaves them alone",
     (
         Parameter("name", "str", "a domain or an address; none: show those named", required=False, many=True),
-        Parameter("back", "bool", "take them off the list again", required=False, option=True),
+        _option("back", "bool", "take them off the list again"),
     ),
     offline=True,
 )
@@ -318,20 +238,14 @@ REHEARSE = Description(
     "migrate rehearse",
     "Log in to accounts as their people do, and compare what they see with another server's files",
     (
-        Parameter("source", "str", "a file, a folder or a database"),
+        SOURCE,
         Parameter(
             "passwords", "str", "a CSV file of accounts, as the source calls them, and passwords", option=True
         ),
-        Parameter("sample", "int", "so many of them; all unless told", required=False, option=True),
-        Parameter("seed", "int", "another number: other ones", required=False, option=True),
-        Parameter("format", "str", "the format, where that is in doubt", required=False, option=True),
-        Parameter(
-            "domain", "str", "the domain of accounts that come without one", required=False, option=True
-        ),
-        Parameter("map", "str", "the map that the import had", required=False, option=True),
-        Parameter("over_limit", "str", "what the import had", required=False, option=True),
-        Parameter("names_as_passwords", "bool", "what the import had", required=False, option=True),
-        Parameter("report", "str", "a file for the differences, as JSON Lines", required=False, option=True),
+        _option("sample", "int", "so many of them; all unless told"),
+        _option("seed", "int", "another number: other ones"),
+        *READING,
+        _option("report", "str", "a file for the differences, as JSON Lines"),
     ),
     offline=True,
 )

@@ -157,9 +157,11 @@ def wanted_of(asked: Mapping[str, Any], config: Config, limits: Limits, rate: fl
     since = asked.get("since")
     return Wanted(
         source=asked["source"],
-        format=asked.get("format", ""),
+        format=asked.get("format", "csv" if "columns" in asked else ""),
         domain=asked.get("domain", ""),
         map=str(Path(asked["map"]).absolute()) if "map" in asked else "",
+        columns=asked.get("columns", ()),
+        scratch=asked.get("scratch", ""),
         names_as_passwords=asked.get("names_as_passwords", False),
         only=asked.get("only", ()),
         since=None if since is None else moment(since),

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -64,6 +65,8 @@ class Wanted:
     format: str = ""
     domain: str = ""
     map: str = ""
+    columns: Sequence[str] = ()
+    scratch: str = ""
     names_as_passwords: bool = False
     only: Sequence[str] = ()
     since: float | None = None
@@ -157,15 +160,22 @@ def feed(wanted: Wanted, folder: Path, consumer: Connection) -> None:
 
 
 def _feed(wanted: Wanted, folder: Path, consumer: Connection, losses: Losses) -> None:
-    options = Options(
-        domain=wanted.domain, scratch=folder, names_as_passwords=wanted.names_as_passwords, losses=losses
-    )
     addresses = read_map(Path(wanted.map)) if wanted.map else AddressMap()
     preparer = Preparer(addresses, wanted.limits, wanted.domains)
     with contextlib.ExitStack() as stack:
+        scratch = folder
+        if wanted.scratch:
+            scratch = Path(stack.enter_context(made_in(wanted.scratch)))
+        options = Options(
+            domain=wanted.domain,
+            scratch=scratch,
+            names_as_passwords=wanted.names_as_passwords,
+            columns=wanted.columns,
+            losses=losses,
+        )
         reader = stack.enter_context(
             contextlib.closing(
-                open_source(path_of(wanted, folder, losses), format=wanted.format, options=options)
+                open_source(path_of(wanted, scratch, losses), format=wanted.format, options=options)
             )
         )
         consumer.send(("total", reader.total))
@@ -199,6 +209,14 @@ class Passwords:
         """Done."""
         if self._database is not None:
             self._database.close()
+
+
+def made_in(scratch: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder in one that an operator named; CommandError."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="xmppd-migrate-", dir=scratch)
+    except OSError as error:
+        raise CommandError(f"{scratch}: {error.strerror}") from None
 
 
 def path_of(wanted: Wanted, folder: Path, losses: Losses) -> Path:
