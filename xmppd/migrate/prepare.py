@@ -98,6 +98,7 @@ class Preparer:
         self._addresses = addresses
         self._limits = limits
         self._domains = domains
+        self._short = limits.name_bytes // 4  # letters that are not too many, whatever they are
 
     def prepare(self, source: Account) -> Prepared:
         """The account as it is to stand here; Refused."""
@@ -189,17 +190,19 @@ class Preparer:
         return data if len(tree) else b""
 
     def _text(self, text: str, what: str, contact: str, found: Prepared) -> str:
+        if len(text) <= self._short and text.isprintable():
+            return text
         if not text.isprintable() and _ILLEGAL.search(text):
             found.notes.append(Note(f"{what}-with-control-characters", contact))
             text = _ILLEGAL.sub("\ufffd", text)
         size = self._limits.name_bytes
-        is_long = len(text) > size // 4 and len(text.encode()) > size
+        is_long = len(text) > self._short and len(text.encode()) > size
         if is_long and self._is_over(f"{what}-too-long", contact, found):
             return text.encode()[:size].decode(errors="ignore")
         return text
 
     def _bounded_groups(self, groups: list[str], contact: str, found: Prepared) -> list[str]:
-        distinct = list(dict.fromkeys(groups))
+        distinct = groups if len(groups) < 2 else list(dict.fromkeys(groups))
         if len(distinct) > self._limits.groups and self._is_over("too-many-groups", contact, found):
             return sorted(distinct)[: self._limits.groups]
         return distinct

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Kind = Literal["subscribe", "unsubscribe", "subscribed", "unsubscribed"]
 """Type of a presence stanza that manages a subscription."""
@@ -32,12 +32,10 @@ class State(Enum):
     FROM_OUT = ("from", True, False)
     BOTH = ("both", False, False)
 
-    @classmethod
-    def of(cls, subscription: Subscription, ask: bool, pending_in: bool) -> State:
+    @staticmethod
+    def of(subscription: Subscription, ask: bool, pending_in: bool) -> State:
         """The state with these parts; a request for what is granted already does not count."""
-        ask = ask and subscription in ("none", "from")
-        pending_in = pending_in and subscription in ("none", "to")
-        return cls((subscription, ask, pending_in))
+        return _STATES[subscription, ask, pending_in]
 
     @property
     def parts(self) -> tuple[Subscription, bool, bool]:
@@ -69,6 +67,16 @@ class State(Enum):
         """Whether the contact sees the owner's presence."""
         return self.subscription in ("from", "both")
 
+
+_STATES: Mapping[tuple[Subscription, bool, bool], State] = {
+    (subscription, ask, pending): State(
+        (subscription, ask and subscription in ("none", "from"), pending and subscription in ("none", "to"))
+    )
+    for subscription in get_args(Subscription)
+    for ask in (False, True)
+    for pending in (False, True)
+}
+"""Looked up for each item that is packed, so it is a table."""
 
 N, N_O, N_I, N_OI, T, T_I, F, F_O, B = State
 MUST, MUST_NOT = True, False
