@@ -80,6 +80,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@pytest.mark.own_engine
 def test_there_and_back_again(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "source.jsonl"
     write_source(source, 40)
@@ -112,6 +113,7 @@ def test_there_and_back_again(place: Place, tmp_path: Path) -> None:
     assert place.exported() == []
 
 
+@pytest.mark.own_engine
 def test_a_difference_is_found(place: Place, tmp_path: Path) -> None:
     source, other = tmp_path / "source.jsonl", tmp_path / "other.jsonl"
     write_source(source, 10)
@@ -151,6 +153,7 @@ def test_a_difference_is_found(place: Place, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.own_engine
 def test_what_is_refused_is_in_the_report(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "source.jsonl"
     rows = [
@@ -171,6 +174,7 @@ def test_what_is_refused_is_in_the_report(place: Place, tmp_path: Path) -> None:
     assert place.exported()[0]["roster"] == [{"jid": "ichess@localhost", "subscription": "both"}]
 
 
+@pytest.mark.own_engine
 def test_a_file_of_ones_own(place: Place, tmp_path: Path) -> None:
     source, scratch = tmp_path / "friends.csv", tmp_path / "scratch"
     scratch.mkdir()
@@ -188,6 +192,7 @@ def test_a_file_of_ones_own(place: Place, tmp_path: Path) -> None:
     assert "nowhere" in place.run("import", str(source), *words[:-1], str(tmp_path / "nowhere"), code=1)
 
 
+@pytest.mark.own_engine
 def test_what_did_not_change_is_left_out(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "source.jsonl"
     rows = [{"account": f"{name}@localhost", "modified": at} for name, at in (("a", 1000.0), ("b", 2000.0))]
@@ -196,6 +201,7 @@ def test_what_did_not_change_is_left_out(place: Place, tmp_path: Path) -> None:
     assert [row["account"] for row in place.exported()] == ["b@localhost", "c@localhost"]
 
 
+@pytest.mark.own_engine
 def test_mistakes_are_one_sentence(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "source.jsonl"
     source.write_text('{"account": "a@localhost"}\n{"account": 5}\n')
@@ -210,6 +216,7 @@ def test_mistakes_are_one_sentence(place: Place, tmp_path: Path) -> None:
     assert "no run" in place.run("import", str(source), "--resume", "never", code=1)
 
 
+@pytest.mark.own_engine
 def test_a_killed_run_is_gone_on_with(place: Place, tmp_path: Path) -> None:
     source = tmp_path / "source.jsonl"
     write_source(source, ACCOUNTS, plain=False)

@@ -82,6 +82,7 @@ def run(tmp_path: Path) -> Run:
     return call
 
 
+@pytest.mark.own_engine
 def test_people_see_what_the_source_has(run: Run, tmp_path: Path) -> None:
     source = str(tmp_path / "source.jsonl")
     figures = {"accounts": 4, "same": 4, "PLAIN": 3, "SCRAM-SHA-256": 1, "SCRAM-SHA-1": 1}
@@ -94,6 +95,7 @@ def test_people_see_what_the_source_has(run: Run, tmp_path: Path) -> None:
     assert contacts["emil@localhost"]["pending"]
 
 
+@pytest.mark.own_engine
 def test_every_difference_is_told(run: Run, tmp_path: Path) -> None:
     other = rows()
     other[0]["roster"][0]["groups"] = ["x"]
@@ -124,6 +126,7 @@ def test_every_difference_is_told(run: Run, tmp_path: Path) -> None:
     assert WORD not in report.read_text()
 
 
+@pytest.mark.own_engine
 def test_a_wrong_password_is_told(run: Run, tmp_path: Path) -> None:
     (tmp_path / "passwords.csv").write_text("account,password\nbob@localhost,wrong\n")
     done = run("rehearse", str(tmp_path / "source.jsonl"), code=1)
@@ -131,6 +134,7 @@ def test_a_wrong_password_is_told(run: Run, tmp_path: Path) -> None:
     assert done["first differences"][0]["here"] == "not-authorized"
 
 
+@pytest.mark.own_engine
 def test_who_was_to_be_disabled_is_told(run: Run, tmp_path: Path) -> None:
     off = rows()
     off[1]["disabled"] = True
@@ -140,6 +144,7 @@ def test_who_was_to_be_disabled_is_told(run: Run, tmp_path: Path) -> None:
     assert [row["what"] for row in done["first differences"]] == ["disabled"]
 
 
+@pytest.mark.own_engine
 def test_a_server_that_does_not_start_is_told(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "x.yaml"
     config.write_text(config.read_text().replace("vcard, private", "nonesuch, private"))
@@ -176,6 +181,7 @@ async def test_with_a_server_that_runs(prepared: Any, tmp_path: Path, tls: str) 
     assert done == {"accounts": 1, "same": 1, "PLAIN": 1, "SCRAM-SHA-256": 1}
 
 
+@pytest.mark.own_engine
 def test_passwords_are_a_table(tmp_path: Path) -> None:
     file = tmp_path / "passwords.csv"
     file.write_text('\ufeffaccount,password\n"a@b","x,""y"""\n\nc@d, z\n', encoding="utf-8")
@@ -188,6 +194,7 @@ def test_passwords_are_a_table(tmp_path: Path) -> None:
         read_passwords(tmp_path / "nothing.csv")
 
 
+@pytest.mark.own_engine
 def test_a_sample_is_the_same_for_the_same_seed() -> None:
     names = [f"user{number}" for number in range(100)]
     assert sampled(names, 10, 1) == sampled(names[::-1], 10, 1) != sampled(names, 10, 2)
@@ -195,6 +202,7 @@ def test_a_sample_is_the_same_for_the_same_seed() -> None:
     assert sampled(names, None, 0) == sampled(names, 1000, 0) == sorted(names)
 
 
+@pytest.mark.own_engine
 @pytest.mark.parametrize(
     ("algorithm", "nonce", "challenge", "proof", "signature"),
     [
@@ -225,6 +233,7 @@ def test_the_client_proves_by_the_letter(
     assert not exchange.is_signed(b"v=?")
 
 
+@pytest.mark.own_engine
 @pytest.mark.parametrize(
     "challenge",
     [b"r=other,s=QSXC,i=4096", b"r=mine1,s=QSXC", b"r=mine1,s=?,i=1", b"r=mine1,s=QSXC,i=99999999", b"\xff"],
@@ -234,5 +243,6 @@ def test_a_server_that_is_no_scram_is_refused(challenge: bytes) -> None:
         ScramExchange("user", "pencil", "sha1", "mine").answer(challenge)
 
 
+@pytest.mark.own_engine
 def test_names_are_escaped() -> None:
     assert ScramExchange("a=b,c", "x", "sha1", "n").first == b"n,,n=a=3Db=2Cc,r=n"

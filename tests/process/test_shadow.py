@@ -116,6 +116,7 @@ def rounds(place: Place) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.own_engine
 def test_what_changes_in_the_source_is_copied(place: Place, accounts: Accounts) -> None:
     assert place.round() == {"accounts": 12, "made": 12}
     assert place.round() == {"accounts": 12, "unchanged": 12}
@@ -132,6 +133,7 @@ def test_what_changes_in_the_source_is_copied(place: Place, accounts: Accounts) 
     assert "new@localhost" in found
 
 
+@pytest.mark.own_engine
 def test_a_password_in_plain_is_given_once(place: Place, accounts: Accounts) -> None:
     for row in accounts.values():
         del row["keys"]
@@ -151,6 +153,7 @@ def test_a_password_in_plain_is_given_once(place: Place, accounts: Accounts) -> 
     assert b"a secret" not in kept
 
 
+@pytest.mark.own_engine
 def test_an_account_that_was_removed_here_comes_back_with_its_password(
     place: Place, accounts: Accounts
 ) -> None:
@@ -165,6 +168,7 @@ def test_an_account_that_was_removed_here_comes_back_with_its_password(
     assert sorted(place.exported()[0]["user1@localhost"]["keys"]) == ["sha1", "sha256"]
 
 
+@pytest.mark.own_engine
 def test_what_both_changed_is_a_conflict_and_the_source_wins(place: Place, accounts: Accounts) -> None:
     place.round()
     place.do("user", "passwd", "user1@localhost", "--password-stdin", given="new and secret\n")
@@ -185,6 +189,7 @@ def test_what_both_changed_is_a_conflict_and_the_source_wins(place: Place, accou
     assert place.round() == {"accounts": 12, "changed here": 1, "unchanged": 12}
 
 
+@pytest.mark.own_engine
 def test_who_was_switched_is_left_alone(place: Place, accounts: Accounts) -> None:
     accounts |= accounts_of(4, "other.example")
     place.write(accounts)
@@ -204,6 +209,7 @@ def test_who_was_switched_is_left_alone(place: Place, accounts: Accounts) -> Non
     assert place.round("--switched", str(more))["left alone"] == 5
 
 
+@pytest.mark.own_engine
 def test_a_switch_counts_while_a_round_is_under_way(place: Place) -> None:
     accounts = accounts_of(600)
     place.write(accounts)
@@ -216,6 +222,7 @@ def test_a_switch_counts_while_a_round_is_under_way(place: Place) -> None:
     assert rounds(place)[0]["left alone"] == 1
 
 
+@pytest.mark.own_engine
 def test_what_is_gone_in_the_source_is_told_and_stays(place: Place, accounts: Accounts) -> None:
     place.round()
     del accounts["user5@localhost"]
@@ -231,6 +238,7 @@ def test_what_is_gone_in_the_source_is_told_and_stays(place: Place, accounts: Ac
     assert place.round() == {"accounts": 11, "unchanged": 11}
 
 
+@pytest.mark.own_engine
 def test_a_round_that_fails_is_tried_again(place: Place, accounts: Accounts) -> None:
     shadow = place.start("--every", "0.1")
     wait_for(lambda: bool(rounds(place)))
@@ -246,6 +254,7 @@ def test_a_round_that_fails_is_tried_again(place: Place, accounts: Accounts) -> 
     assert "nothing.jsonl" in place.run("shadow", str(place.folder / "nothing.jsonl"), code=1)
 
 
+@pytest.mark.own_engine
 def test_there_is_one_shadow_at_a_time(place: Place, accounts: Accounts) -> None:
     shadow = place.start("--every", "100")
     wait_for(lambda: bool(rounds(place)))
@@ -255,6 +264,7 @@ def test_there_is_one_shadow_at_a_time(place: Place, accounts: Accounts) -> None
     assert place.round()["unchanged"] == 12
 
 
+@pytest.mark.own_engine
 def test_it_can_be_ended_in_a_round(place: Place) -> None:
     place.write(accounts_of(1000))
     shadow = place.start("--rate", "100")
@@ -267,6 +277,7 @@ def test_it_can_be_ended_in_a_round(place: Place) -> None:
     assert place.round()["accounts"] == 1000
 
 
+@pytest.mark.own_engine
 def test_mistakes_are_told(place: Place, accounts: Accounts) -> None:
     names = place.folder / "names.txt"
     names.write_text("user1@localhost\nuser1@localhost/phone\n")
@@ -280,6 +291,7 @@ def test_mistakes_are_told(place: Place, accounts: Accounts) -> None:
     assert place.round(code=1)["refused"] == 1
 
 
+@pytest.mark.own_engine
 def test_the_password_of_a_database_is_nowhere_kept(place: Place) -> None:
     said = place.run("shadow", "postgresql://me:s3cret@127.0.0.1:1/chat", "--once", "--create", code=1)
     assert "s3cret" not in said
@@ -288,6 +300,7 @@ def test_the_password_of_a_database_is_nowhere_kept(place: Place) -> None:
     assert not [file for file in place.data.rglob("*") if file.is_file() and b"s3cret" in file.read_bytes()]
 
 
+@pytest.mark.own_engine
 def test_what_must_go_back(place: Place, accounts: Accounts) -> None:
     place.run("import", str(place.source), "--create")
     assert place.exported("--changed")[0] == {}
@@ -309,6 +322,7 @@ def test_what_must_go_back(place: Place, accounts: Accounts) -> None:
     assert "removed here" not in place.exported()[1]
 
 
+@pytest.mark.own_engine
 def test_going_back_and_coming_again(place: Place, accounts: Accounts) -> None:
     """What goes back is what a server there makes of it: here the same, in another folder."""
     other = Place(place.folder, "other")
@@ -321,6 +335,7 @@ def test_going_back_and_coming_again(place: Place, accounts: Accounts) -> None:
     assert other.exported()[0] == place.exported()[0]
 
 
+@pytest.mark.own_engine
 def test_a_shadow_can_be_undone(place: Place, accounts: Accounts) -> None:
     accounts["user9@localhost"]["roster"] = []
     place.write(accounts)
