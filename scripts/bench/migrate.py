@@ -131,10 +131,10 @@ def make_ejabberd(path: Path, accounts: int, contacts: int) -> None:
         file.write("\\.\n\n--\n-- PostgreSQL database dump complete\n--\n\n")
 
 
-SOURCES: dict[str, tuple[str, Callable[[Path, int, int], None]]] = {
-    "jsonl": ("load.jsonl", make_jsonl),
-    "prosody": ("prosody", make_prosody),
-    "ejabberd": ("ejabberd.sql", make_ejabberd),
+SOURCES: dict[str, tuple[str, str, Callable[[Path, int, int], None]]] = {
+    "jsonl": ("load.jsonl", "jsonl", make_jsonl),
+    "prosody": ("prosody", "prosody", make_prosody),
+    "ejabberd": ("ejabberd.sql", "ejabberd-sql", make_ejabberd),
 }
 
 
@@ -199,7 +199,7 @@ def main() -> None:
         sources.mkdir(parents=True, exist_ok=True)
         with store_of(given.store, folder) as store:
             for number, name in enumerate(given.only.split(",")):
-                file, make = SOURCES[name]
+                file, form, make = SOURCES[name]
                 source = sources / f"{given.accounts}-{given.contacts}-{file}"
                 if not source.exists():
                     make(source, given.accounts, given.contacts)
@@ -209,12 +209,14 @@ def main() -> None:
                     store["cassandra"]["keyspace"] = f"migrate{number}"
                 settings = {"server": {"domains": [DOMAIN], "data_folder": str(data)}, "store": store}
                 config.write_text(json.dumps(settings))
-                seconds, peak, result = run(config, "migrate", "import", str(source), "--create")
+                seconds, peak, result = run(
+                    config, "migrate", "import", str(source), "--format", form, "--create"
+                )
                 assert result["made"] == given.accounts, result
                 assert result["contacts"] == rows, result
-                checked, most, found = run(config, "migrate", "verify", str(source))
+                checked, most, found = run(config, "migrate", "verify", str(source), "--format", form)
                 assert found["same"] == given.accounts, found
-                again, _, found = run(config, "migrate", "verify", str(source))
+                again, _, found = run(config, "migrate", "verify", str(source), "--format", form)
                 assert found["same as before"] == given.accounts, found
                 print(
                     f"| {name} | {rows:,} | {seconds:.1f} | **{rows / seconds:,.0f}** | {peak:.0f} | "
