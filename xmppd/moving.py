@@ -46,16 +46,19 @@ class MigrateOffice:
         under_way: int,
     ) -> list[dict[str, Any]]:
         """Take the accounts of a file of `Arrival` as JSON Lines, so many at a time, by these `Terms`; what
-        became of each, in their order.
+        became of each, in their order. Two that are one account here come one after the other.
         """
         terms = Terms(run, conflict, live, dry, shadows)
         outcomes: list[dict[str, Any]] = []
         running: deque[asyncio.Task[Outcome]] = deque()
+        names: deque[str] = deque()
         try:
             async for arrival in arrivals_in(file):
-                if len(running) >= under_way:
+                while len(running) >= under_way or arrival.account in names:
                     outcomes.append(row_of(await running.popleft()))
+                    names.popleft()
                 running.append(asyncio.create_task(self._take(arrival, terms)))
+                names.append(arrival.account)
             while running:
                 outcomes.append(row_of(await running.popleft()))
         finally:
@@ -82,7 +85,7 @@ class MigrateOffice:
     ) -> tuple[list[dict[str, Any]], bytes | None]:
         """Some accounts with all that they have, and the token of those that follow; only `names`, if any."""
         if names:
-            rows = [row for name in names if (row := await self._store.get(ACCOUNT, (name,))) is not None]
+            rows = [row for row in await self._store.get_many(ACCOUNT, names) if row is not None]
             token = None
         else:
             page = await self._store.scan_all(ACCOUNT, limit=PAGE, page=after)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from xmppd.core.roster.item import RosterItem, value_of
 from xmppd.core.roster.subscription import State
 from xmppd.errors import CommandError, StoreUnavailable
 from xmppd.migrate.merge import item_of
+from xmppd.moving import line_of
 from xmppd.testing import World
 
 PLUGINS = ("vcard", "private", "offline", "last")
@@ -303,6 +305,21 @@ async def test_an_import_is_not_undone_contact_by_contact() -> None:
         assert (line["by"], line["what"], line["contact"]) == ("migrate run1", "import", "")
         with pytest.raises(CommandError, match="xmppd migrate undo"):
             await world.app.commands.call("roster undo", {"account": DORA, "version": line["version"]})
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("conflict", ["keep", "merge"])
+async def test_two_that_are_one_account_here_do_not_mix(conflict: str, tmp_path: Path) -> None:
+    one, other = arrival(roster=roster(item(ALICE))), arrival(password="x", roster=roster(item(BOB)))
+    file = tmp_path / "accounts.jsonl"
+    file.write_text(f"{line_of(one)}\n{line_of(other)}\n")
+    async with World() as world:
+        given = {"file": str(file), "run": "run1", "conflict": conflict}
+        outcomes = await world.app.commands.call("migrate apply", given)
+        assert [row["done"] for row in outcomes] == ["made", "kept" if conflict == "keep" else "changed"]
+        items = [item(ALICE)] if conflict == "keep" else [item(ALICE), item(BOB)]
+        assert (await everything(world, DORA))["roster"] == roster(*items)
+        await world.bind("dora")
 
 
 @pytest.mark.asyncio
