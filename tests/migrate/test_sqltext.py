@@ -1,7 +1,6 @@
 """SQL dumps in the spellings of all shells, and what is no dump."""
 
 import gzip
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Sequence
@@ -185,7 +184,6 @@ def as_text(value: Any) -> Any:
         return value
 
 
-@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="no sqlite3 shell")
 def test_what_the_real_shell_dumps_is_read(tmp_path: Path) -> None:
     values = [(first, second, number) for number, first in enumerate(HARD) for second in HARD]
     with closing(sqlite3.connect(tmp_path / "made.sqlite")) as made, made:
