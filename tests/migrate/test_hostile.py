@@ -6,16 +6,14 @@ import gzip
 import json
 import os
 import random
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from truth import SAMPLES
+from values import BY_NAME, NAMES, PIE, VALUES
 
-from xmppd.migrate.formats import FORMATS
 from xmppd.migrate.formats.jsonl import account_of, line_of
 from xmppd.migrate.record import Account, Losses, Unreadable
 from xmppd.migrate.source import GZIP, Format, Options, SourceError, head_of
@@ -23,8 +21,6 @@ from xmppd.migrate.source import GZIP, Format, Options, SourceError, head_of
 Files = Mapping[str, bytes]
 """A source by the names of its files; a single one without a folder in its name is given as a file."""
 
-BY_NAME = {each.name: each for each in FORMATS}
-NAMES = sorted(BY_NAME)
 FOLDERS = ("csv", "prosody", "tigase", "xep-0227")
 SQL = ("ejabberd-sql", "mongooseim", "openfire-sql", "prosody-sql", "tigase")
 MARK = "hostile-was-here"
@@ -240,61 +236,6 @@ def test_bytes_of_chance(name: str, tmp_path: Path, scratch: Path) -> None:
 
 
 # one value, with what is put into it
-
-MNESIA = (
-    b"{tables,[{passwd,[{attributes,[us,password]}]},{vcard,[{attributes,[us,vcard]}]}]}.\n"
-    b'{passwd,{<<"a">>,<<"h">>},<<"p">>}.\n'
-)
-PIE = b"<server-data xmlns='urn:xmpp:pie:0'><host jid='h'>%b</host></server-data>"
-DUMPED = b"CREATE TABLE %b;\n"
-VALUES: Mapping[str, tuple[str, bytes, bytes]] = {
-    "jsonl": ("f.jsonl", b'{"account": "a@h", "vcard": "', b'"}\n'),
-    "csv": ("f.csv", b'account,vcard\na@h,"', b'"\n'),
-    "tigase": ("f.tsv", b"a@h\t", b"\n"),
-    "ejabberd-mnesia": (
-        "f.dump",
-        MNESIA + b'{vcard,{<<"a">>,<<"h">>},{xmlel,<<"vCard">>,[],[{xmlcdata,<<"',
-        b'">>}]}}.\n',
-    ),
-    "xep-0227": (
-        "f.xml",
-        PIE.partition(b"%b")[0] + b"<user name='a' password='p'><vCard xmlns='vcard-temp'>",
-        b"</vCard></user>" + PIE.partition(b"%b")[2],
-    ),
-    "prosody": ("h/accounts/a.dat", b'return {\n\t["password"] = "', b'";\n};\n'),
-    "prosody-sql": (
-        "f.sql",
-        DUMPED
-        % b"prosody (host TEXT, user TEXT, store TEXT, key TEXT, type TEXT, value TEXT)"
-        + b"INSERT INTO prosody VALUES('h','a','accounts','password','string','p');\n"
-        b"INSERT INTO prosody VALUES('h','a','vcard','','json','",
-        b"');\n",
-    ),
-    "ejabberd-sql": (
-        "f.sql",
-        DUMPED % b"users (username text, password text)"
-        + DUMPED % b"rosterusers (username text, jid text, subscribe text)"
-        + DUMPED % b"vcard (username text, vcard text)"
-        + b"INSERT INTO users VALUES ('a','p');\nINSERT INTO vcard VALUES ('a','",
-        b"');\n",
-    ),
-    "mongooseim": (
-        "f.sql",
-        DUMPED % b"users (server text, username text, password text, pass_details text)"
-        + DUMPED % b"vcard (server text, username text, vcard text)"
-        + b"INSERT INTO users VALUES ('h','a','p',NULL);\nINSERT INTO vcard VALUES ('h','a','",
-        b"');\n",
-    ),
-    "openfire-sql": (
-        "f.sql",
-        DUMPED % b"ofUser (username text, plainPassword text)"
-        + DUMPED % b"ofRoster (rosterID int, username text)"
-        + DUMPED % b"ofVCard (username text, vcard text)"
-        + b"INSERT INTO ofUser VALUES ('a','p');\nINSERT INTO ofVCard VALUES ('a','",
-        b"');\n",
-    ),
-}
-"""A file of each format with a place for one value: a vCard, a roster, a password."""
 
 
 def _with(name: str, value: bytes) -> Files:
@@ -537,97 +478,3 @@ def test_packed_and_broken(name: str, tmp_path: Path, scratch: Path) -> None:
         _read(BY_NAME[name], _put(tmp_path / str(turn), {which: spoilt}), scratch)
     for spoilt in (GZIP, GZIP + b"\x08", GZIP + b"\xff" * 20, packed + b"rest", packed + GZIP):
         _read(BY_NAME[name], _put(tmp_path / "odd", {which: spoilt}), scratch)
-
-
-CHILD = """
-import json, sys
-from pathlib import Path
-from xmppd.migrate.detect import named
-from xmppd.migrate.record import Account
-from xmppd.migrate.source import Options, SourceError, head_of
-
-def peak():
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-
-name, path, scratch = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-format, last, accounts = named(name), "", 0
-before = peak()
-try:
-    format.recognises(path, head_of(path))
-    reader = format.open(path, Options("h", scratch))
-    for item in reader:
-        accounts += isinstance(item, Account)
-        last = getattr(item, "why", last)[:300]
-    reader.close()
-except SourceError as error:
-    last = str(error)[:300]
-print(json.dumps([accounts, last, (peak() - before) >> 10]))
-"""
-MOST_MEMORY = 450
-"""MiB that one hostile value may cost, beside what the program takes itself."""
-
-PIECE = 64 << 20
-BIG: Mapping[str, bytes] = {
-    "letters": b"x",
-    "breaks": b"x\n",
-    "elements": b"<b/>",
-    "lists": b"{1,",
-    "quotes": b"''",
-}
-
-
-@pytest.fixture(scope="module")
-def pieces() -> Mapping[str, bytes]:
-    """64 MiB of each kind of letters, packed."""
-    return {kind: gzip.compress(unit * (PIECE // len(unit)), 1) for kind, unit in BIG.items()}
-
-
-def _run(name: str, path: Path, scratch: Path) -> tuple[int, str, int]:
-    """How many accounts a process reads, the last sentence it has to say, and the memory it takes, in MiB."""
-    command = [sys.executable, "-c", CHILD, name, str(path), str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
-    assert done.returncode == 0, done.stderr[-2000:]
-    accounts, last, memory = json.loads(done.stdout)
-    return accounts, last, memory
-
-
-MOST_ATTACKED = ("jsonl", "ejabberd-mnesia", "xep-0227", "ejabberd-sql")
-
-
-def _gigabytes(name: str) -> Iterator[str]:
-    yield from BIG if name in MOST_ATTACKED else ("letters", "breaks")
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [(name, kind) for name in NAMES for kind in _gigabytes(name) if name != "prosody"]
-)
-def test_half_a_gigabyte_in_one_value(
-    name: str, kind: str, pieces: Mapping[str, bytes], tmp_path: Path, scratch: Path
-) -> None:
-    which, head, tail = VALUES[name]
-    path = tmp_path / which
-    with path.open("wb") as file:
-        file.write(gzip.compress(head))
-        for _ in range(8 if kind == "letters" else 2):
-            file.write(pieces[kind])
-        file.write(gzip.compress(tail))
-    assert path.stat().st_size < 16 << 20
-    accounts, last, memory = _run(name, path, scratch)
-    assert memory < MOST_MEMORY
-    assert last or accounts
-
-
-def test_half_a_gigabyte_in_a_file_of_a_folder(tmp_path: Path, scratch: Path) -> None:
-    for name in ("prosody", "tigase", "xep-0227", "csv"):
-        which, head, _ = VALUES[name]
-        if name == "tigase":
-            which, head = "a@h.xml", b"<contact jid='"
-        path = tmp_path / name / which
-        path.parent.mkdir(parents=True)
-        with path.open("wb") as file:
-            file.write(head)
-            file.truncate(1 << 29)
-        _, last, memory = _run(name, tmp_path / name, scratch)
-        assert last
-        assert memory < MOST_MEMORY
