@@ -1,5 +1,6 @@
 """`check-config` finds, with its place, what a server would die of, or serve nobody with."""
 
+import socket
 import sys
 import time
 from types import ModuleType
@@ -12,6 +13,7 @@ from xmppd.config import load
 from xmppd.errors import ConfigError
 from xmppd.net.certificates import development_certificate
 from xmppd.net.coverage import is_covered
+from xmppd.rules import node_name
 
 
 @pytest.fixture
@@ -40,6 +42,8 @@ def certificate(folder, *domains, now=time.time):
     return f"{{certificate: {pair.certificate}, key: {pair.key}}}"
 
 
+SHARED = "store: {engine: cassandra}\ncache: {redis: 'redis://127.0.0.1'}\n"
+
 FATAL = {
     "no listener": ("listen: {c2s: []}", "2:15: listen.c2s: names no listener"),
     "one place twice": (
@@ -57,6 +61,22 @@ FATAL = {
     "the port of another protocol": (
         "listen: {c2s: [{port: 6300}], http: {port: 6300}}",
         "2:44: listen.http.port: 127.0.0.1:6300 is taken by listen.c2s[0]",
+    ),
+    "the port of trunks": (
+        f"{SHARED}cluster: {{listen: '127.0.0.1:5223'}}",
+        "cluster.listen: 127.0.0.1:5223 is taken by listen.c2s[1]",
+    ),
+    "a cluster with a store for each node": (
+        "cache: {redis: 'redis://127.0.0.1'}\ncluster: {listen: '127.0.0.1:1'}",
+        "3:19: cluster.listen: needs a store that all nodes share: store.engine must be cassandra",
+    ),
+    "a cluster in which nobody finds anybody": (
+        "store: {engine: cassandra}\ncluster: {listen: '127.0.0.1:1', secret: 0123456789abcdef}",
+        "3:19: cluster.listen: needs cache.redis, in which nodes find each other, or cluster.seeds",
+    ),
+    "a cluster without a secret": (
+        "store: {engine: cassandra}\ncluster: {listen: '127.0.0.1:1', seeds: ['a:1']}",
+        "3:34: cluster.seeds: need cluster.secret beside them: ",
     ),
     "ciphers that nobody knows": ("tls: {ciphers: NOPE}", "2:16: tls.ciphers: selects no cipher"),
     "a certificate that is not there": (
@@ -133,6 +153,14 @@ OTHER = {
         "plugins: {config: {offlin: {x: 1}}}",
         "2:20: plugins.config.offlin: there is no plugin 'offlin' (did you mean offline?)",
     ),
+    "trunks at an address of another machine": (
+        f"{SHARED}cluster: {{listen: '192.0.2.1:1'}}",
+        "cluster.listen: 192.0.2.1 is no address of this machine",
+    ),
+    "what a single node has no use for": (
+        "cluster: {seeds: ['a:1']}",
+        "2:11: cluster.seeds: is of no use without cluster.listen: this node has no cluster",
+    ),
     "a table of nobody": (
         "store: {engine: cassandra, cassandra: {compaction: {tables: {rosterr: {class: X}}}}}",
         "store.cassandra.compaction.tables.rosterr: there is no table rosterr (did you mean roster?)",
@@ -172,6 +200,34 @@ def test_plugins_at_work_are_left_alone(loaded, tmp_path, monkeypatch, tables, r
     )
     assert len(sys.runs) == runs
     assert sys.modules["xmppd_plugins.counted"] is at_work
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{SHARED}cluster: {{listen: '0.0.0.0:5290'}}",
+        "store: {engine: cassandra}\ncluster: {listen: '[::1]:1', seeds: ['a:1'], secret: 0123456789abcdef}",
+    ],
+)
+def test_a_good_cluster(loaded, text):
+    assert check(loaded(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("cluster", "name"),
+    [
+        ("{}", ""),
+        ("{advertise: 'a:1'}", ""),
+        ("{listen: '10.0.0.1:5290'}", "10.0.0.1:5290"),
+        ("{listen: '[fd00::1]:5290'}", "[fd00::1]:5290"),
+        ("{listen: '0.0.0.0:5290'}", "machine:5290"),
+        ("{listen: '[::]:5290'}", "machine:5290"),
+        ("{listen: '[::]:5290', advertise: 'a.example:5291'}", "a.example:5291"),
+    ],
+)
+def test_what_a_node_is_called(loaded, monkeypatch, cluster, name):
+    monkeypatch.setattr(socket, "gethostname", lambda: "machine")
+    assert node_name(loaded(f"cluster: {cluster}")) == name
 
 
 def test_a_good_one(loaded, tmp_path):

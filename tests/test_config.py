@@ -72,7 +72,10 @@ def test_the_cluster_differs_from_a_single_node_in_its_engines_alone():
     named = read_document(path.read_text(), "cluster.yaml").keys
     assert {("store", "cassandra", key) for key in type(cluster.store.cassandra).model_fields} <= set(named)
     assert {("cache", key) for key in type(cluster.cache).model_fields} <= set(named)
-    same = {"store", "cache", "log"}
+    assert {("cluster", key) for key in type(cluster.cluster).model_fields} <= set(named)
+    assert cluster.cluster.listen == "0.0.0.0:5290"
+    assert cluster.cluster.model_copy(update={"listen": None}) == single.cluster
+    same = {"store", "cache", "cluster", "log"}
     assert cluster.model_dump(exclude=same) == single.model_dump(exclude=same)
     lines = [line for line in path.read_text().splitlines() if re.match(r"[^#]*(:9042|:6379)", line)]
     assert [line.split(":")[0].strip() for line in lines] == ["contact_points", "redis"]
@@ -107,6 +110,7 @@ def test_numbers_may_be_grouped(write):
 
 SCRAMS = (f"SCRAM-SHA-{size}{plus}" for size in (512, 256, 1) for plus in ("-PLUS", ""))
 MECHANISMS = ", ".join((*SCRAMS, "PLAIN"))
+REACHABLE = "must be an address that the other nodes can reach"
 
 MISTAKES = {
     "unknown key": ("server:\n  domain: [a]\n", ["2:3: server.domain: unknown key (did you mean domains?)"]),
@@ -188,6 +192,30 @@ MISTAKES = {
         ["2:9: server.name: tags are not supported (tag:yaml.org,2002:int)"],
     ),
     "list for a key": ("server:\n  ? [a]\n  : b\n", ["2:5: server: a key must be plain text"]),
+    "no port for trunks": (
+        "cluster: {listen: 10.0.0.1}",
+        ["1:19: cluster.listen: must have a port: host:port or [IPv6 address]:port"],
+    ),
+    "any port for trunks": (
+        "cluster: {listen: '10.0.0.1:0'}",
+        ["1:19: cluster.listen: must have a port from 1 to 65535"],
+    ),
+    "no address for trunks": (
+        "cluster: {listen: 'a b:1'}",
+        ["1:19: cluster.listen: must be an IP address or a host name, with a port behind it"],
+    ),
+    "what nobody can dial": (
+        "cluster: {advertise: '[::]:5290', seeds: ['a:1', '0.0.0.0:1']}",
+        [
+            f"1:22: cluster.advertise: {REACHABLE}: :: stands for all there are",
+            f"1:50: cluster.seeds[1]: {REACHABLE}: 0.0.0.0 stands for all there are",
+        ],
+    ),
+    "a seed twice": ("cluster: {seeds: ['a:1', 'a:1']}", ["1:18: cluster.seeds: names a:1 twice"]),
+    "a short secret": (
+        "cluster: {secret: fifteen letters}",
+        ["1:19: cluster.secret: must have 16 or more characters (openssl rand -hex 32 makes some)"],
+    ),
     "merge key": ("log: &a {level: info}\nsessions: {<<: *a}\n", ["2:12: sessions.<<: unknown key"]),
 }
 

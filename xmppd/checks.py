@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from xmppd.admin.commands import BAD_CONFIG
 from xmppd.config import Config
@@ -26,6 +27,7 @@ from xmppd.finding import find_plugin, plugin_modules, put_back
 from xmppd.net.certificates import CIPHERS, CertificateError, KeyPair, server_context
 from xmppd.net.coverage import Doubt, doubts
 from xmppd.rules import key_pairs
+from xmppd.settings import HttpListenerConfig, ListenerConfig, address_of
 from xmppd.text import host_and_port
 from xmppd.validation import did_you_mean
 
@@ -82,23 +84,23 @@ def check_listeners(config: Config) -> Iterator[Finding]:
         message = "names no listener, so nobody could connect (leave the key out for 5222 and 5223)"
         yield Finding(config.problem(("listen", "c2s"), message), is_fatal=True)
     taken: dict[tuple[str, int], KeyPath] = {}
-    for path, address, port in _doors(config):
-        for host in _resolved(address) if port else ():
-            first = next((taken[door] for door in taken if _collide(door, (host, port))), None)
+    for door in _doors(config):
+        for host in _resolved(door.address) if door.port else ():
+            first = next((taken[place] for place in taken if _collide(place, (host, door.port))), None)
             if first is not None:
-                message = f"{host_and_port(host, port)} is taken by {dotted(first)}"
-                yield Finding(config.problem((*path, "port"), message), is_fatal=True)
+                message = f"{host_and_port(host, door.port)} is taken by {dotted(first)}"
+                yield Finding(config.problem(door.port_path, message), is_fatal=True)
                 break
-            taken[host, port] = path
+            taken[host, door.port] = door.path
 
 
 def check_addresses(config: Config) -> Iterator[Finding]:
     """Addresses that are not on this machine, now."""
-    for door, address, _ in _doors(config):
-        path = (*door, "address")
-        hosts = _resolved(address)
+    for door in _doors(config):
+        path = door.address_path
+        hosts = _resolved(door.address)
         if not hosts:
-            message = f"{address} cannot be resolved to an address"
+            message = f"{door.address} cannot be resolved to an address"
             yield Finding(config.problem(path, message))
         for host in hosts:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -112,12 +114,27 @@ def check_addresses(config: Config) -> Iterator[Finding]:
                     yield Finding(config.problem(path, f"{host} {reason}"))
 
 
-def _doors(config: Config) -> Iterator[tuple[KeyPath, str, int]]:
-    """Where each listener stands in the configuration, its address and port."""
-    for index, listener in enumerate(config.listen.c2s):
-        yield ("listen", "c2s", index), listener.address, listener.port
+class _Door(NamedTuple):
+    """A listener: its address and port, and where it and they stand in the configuration."""
+
+    address: str
+    port: int
+    path: KeyPath
+    address_path: KeyPath
+    port_path: KeyPath
+
+
+def _doors(config: Config) -> Iterator[_Door]:
+    listeners: list[tuple[KeyPath, ListenerConfig | HttpListenerConfig]] = [
+        (("listen", "c2s", index), listener) for index, listener in enumerate(config.listen.c2s)
+    ]
     if config.listen.http is not None:
-        yield ("listen", "http"), config.listen.http.address, config.listen.http.port
+        listeners.append((("listen", "http"), config.listen.http))
+    for path, listener in listeners:
+        yield _Door(listener.address, listener.port, path, (*path, "address"), (*path, "port"))
+    if config.cluster.listen is not None:
+        path = ("cluster", "listen")
+        yield _Door(*address_of(config.cluster.listen, 0), path, path, path)
 
 
 def _collide(one: tuple[str, int], other: tuple[str, int]) -> bool:
@@ -283,6 +300,30 @@ def _made(make: Callable[[Config], object], config: Config) -> Iterator[Finding]
         yield from (Finding(problem, is_fatal=True) for problem in error.problems)
 
 
+# other nodes
+
+
+def check_cluster(config: Config) -> Iterator[Finding]:
+    """Nodes that could not find each other, or share nothing."""
+    cluster = config.cluster
+    if cluster.listen is None:
+        for key in ("advertise", "secret", "seeds"):
+            if getattr(cluster, key):
+                message = "is of no use without cluster.listen: this node has no cluster"
+                yield Finding(config.problem(("cluster", key), message, at_key=True))
+        return
+    path = ("cluster", "listen")
+    if config.store.engine == "sqlite":
+        message = "needs a store that all nodes share: store.engine must be cassandra"
+        yield Finding(config.problem(path, message), is_fatal=True)
+    if config.cache.redis is None and not cluster.seeds:
+        message = "needs cache.redis, in which nodes find each other, or cluster.seeds"
+        yield Finding(config.problem(path, message), is_fatal=True)
+    elif config.cache.redis is None and cluster.secret is None:
+        message = "need cluster.secret beside them: without cache.redis nodes have no other in common"
+        yield Finding(config.problem(("cluster", "seeds"), message, at_key=True), is_fatal=True)
+
+
 # plugins
 
 
@@ -311,6 +352,7 @@ MATTER_TO_THE_STORE: tuple[Check, ...] = (check_data_folder, check_engines)
 MATTER_TO_A_SERVER: tuple[Check, ...] = (
     *MATTER_TO_THE_STORE,
     check_listeners,
+    check_cluster,
     check_tls,
     check_plugin_folders,
 )

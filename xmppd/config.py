@@ -18,6 +18,7 @@ from xmppd.errors import ConfigError, Problem
 from xmppd.settings import (
     AuthConfig,
     CacheConfig,
+    ClusterConfig,
     HttpConfig,
     IqsConfig,
     LimitsConfig,
@@ -51,6 +52,7 @@ class Config(Section):
     rosters: RostersConfig = RostersConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()
+    cluster: ClusterConfig = ClusterConfig()
     plugins: PluginsConfig = PluginsConfig()
     log: LogConfig = LogConfig()
     loop: LoopConfig = LoopConfig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from xmppd.net.c2s.service import ServiceRules
 from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
 from xmppd.net.http.routes import HttpRules, Token
 from xmppd.net.wire import WireRules
+from xmppd.settings import EVERYWHERE, address_of
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Mechanism
 from xmppd.stream.scram import ALGORITHMS, scram_mechanisms
+from xmppd.text import host_and_port
 from xmppd.xml.scan import Limits
 
 
@@ -124,6 +127,17 @@ def key_pairs(config: Config) -> tuple[KeyPair, dict[str, KeyPair]]:
     if default is None:
         default = development_certificate(config.server.data_folder, config.server.domains)
     return default, named
+
+
+def node_name(config: Config) -> str:
+    """The name of this node in its cluster, `host:port` of what others connect to; "" without a cluster."""
+    cluster = config.cluster
+    if cluster.listen is None:
+        return ""
+    if cluster.advertise is not None:
+        return cluster.advertise
+    host, port = address_of(cluster.listen, 0)
+    return host_and_port(socket.gethostname() if host in EVERYWHERE else host, port)
 
 
 def plugin_folders(config: Config) -> list[Path]:

@@ -77,6 +77,7 @@ FIXED = (
     "rosters",
     "store",
     "cache",
+    "cluster",
     "loop",
 )
 """What a reload cannot change."""

@@ -154,6 +154,36 @@ def address_of(text: str, port: int) -> tuple[str, int]:
     return bare, int(number) if number else port
 
 
+def _trunk_listener(text: str) -> str:
+    host = _host_of(text)
+    try:
+        _listening(host)
+    except ValueError:
+        raise ValueError("must be an IP address or a host name, with a port behind it") from None
+    return text
+
+
+def _reachable(text: str) -> str:
+    if (host := _host_of(text)) in EVERYWHERE:
+        raise ValueError(
+            f"must be an address that the other nodes can reach: {host} stands for all there are"
+        )
+    return text
+
+
+def _host_of(text: str) -> str:
+    host, port = address_of(text, 0)
+    if not port:
+        raise ValueError("must have a port: host:port or [IPv6 address]:port")
+    return host
+
+
+def _long(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and len(secret.get_secret_value()) < SECRET_LENGTH:
+        raise ValueError(f"must have {SECRET_LENGTH} or more characters (openssl rand -hex 32 makes some)")
+    return secret
+
+
 def _redis_url(text: str) -> str:
     parts = urlsplit(text)
     scheme, _, kind = parts.scheme.partition("+")
@@ -168,6 +198,12 @@ def _redis_url(text: str) -> str:
             raise ValueError(f"must hold host:port, not {host!r}")
     return text
 
+
+EVERYWHERE = frozenset({"0.0.0.0", "::"})
+"""The addresses of a listener at all there are."""
+
+SECRET_LENGTH = 16
+"""Characters that a secret of nodes has at least."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
@@ -443,6 +479,16 @@ class CacheConfig(Section):
     connect_timeout: Annotated[float, Field(gt=0, le=30)] = 1.0
     loads: Size = 32
     memory: Size = 67_108_864
+
+
+class ClusterConfig(Section):
+    """How this node and others find and reach each other. Without `listen` it is the only one."""
+
+    listen: Annotated[str, AfterValidator(_trunk_listener)] | None = None
+    advertise: Annotated[str, AfterValidator(_reachable)] | None = None
+    secret: Annotated[SecretStr | None, AfterValidator(_long)] = None
+    seeds: Annotated[tuple[Annotated[str, AfterValidator(_reachable)], ...], AfterValidator(_unique)] = ()
+    grace: Seconds = 60.0
 
 
 class PluginsConfig(Section):

@@ -191,12 +191,13 @@ async def test_what_needs_a_restart_is_told_until_then(serve):
         {
             "server": {"domains": ["elsewhere.example"], "data_folder": "other", "drain_seconds": 1},
             "listen": {"c2s": [{"port": 0, "tls": "none"}, {"port": 0, "tls": "none"}]},
+            "cluster": {"grace": 5},
         }
     )
     for count in (1, 2):
         await hang_up(server)
         told = (await server.logged("restart-needed", count))[-1]
-        assert told["keys"] == "server.domains,server.data_folder,listen"
+        assert told["keys"] == "server.domains,server.data_folder,listen,cluster"
     assert server.port == port
     await (await server.login("alice")).ping()
     assert not (server.folder / "other").exists()
