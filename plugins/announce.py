@@ -38,7 +38,7 @@ CROWD = 200
 """How many sessions are shown the message of the day before others get their turn."""
 
 SUBJECT, BODY = f"{{{ns.CLIENT}}}subject", f"{{{ns.CLIENT}}}body"
-NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def _account(text: str) -> str:

@@ -103,6 +103,7 @@ MAY_IMPORT = {
     "xmppd.migrating": ("xmppd",),
     "xmppd.offline": ("xmppd",),
     "xmppd.checks": ("xmppd",),
+    "xmppd.encryption": ("xmppd",),
     "xmppd.guide": ("xmppd.config", "xmppd.text"),
     "xmppd.serve": ("xmppd",),
     "xmppd.testing": ("xmppd",),

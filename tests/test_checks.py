@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from xmppd import checks
 from xmppd.checks import check, refuse_fatal
 from xmppd.config import load
+from xmppd.encryption import warn_of_certificates
 from xmppd.errors import ConfigError
 from xmppd.net.certificates import development_certificate
 from xmppd.net.coverage import is_covered
@@ -262,10 +262,10 @@ def test_a_certificate_has_its_time(loaded, tmp_path, days, sentence):
 
 def test_doubts_are_logged_too(loaded, tmp_path, caplog):
     pair = certificate(tmp_path, "a.example")
-    checks.warn_of_certificates(loaded(f"tls: {{certificates: {{localhost: {pair}}}}}"))
+    warn_of_certificates(loaded(f"tls: {{certificates: {{localhost: {pair}}}}}"))
     assert [record.message for record in caplog.records] == ["certificate-doubtful"]
     caplog.clear()
-    checks.warn_of_certificates(loaded(""))
+    warn_of_certificates(loaded(""))
     assert caplog.records == []
 
 

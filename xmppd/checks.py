@@ -5,44 +5,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import logging
+import importlib
 import os
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from xmppd.admin.commands import BAD_CONFIG
 from xmppd.config import Config
 from xmppd.configfile import shipped
 from xmppd.document import KeyPath, dotted
 from xmppd.engines import shared_cache, store_of, tables_of
-from xmppd.errors import CommandError, ConfigError, Problem
+from xmppd.errors import CommandError, ConfigError, Finding, Problem
 from xmppd.finding import find_plugin, plugin_modules, put_back
-from xmppd.net.certificates import CIPHERS, CertificateError, KeyPair, server_context
-from xmppd.net.coverage import Doubt, doubts
-from xmppd.rules import key_pairs
+from xmppd.net.tls import CIPHERS
 from xmppd.settings import HttpListenerConfig, ListenerConfig, address_of
 from xmppd.text import host_and_port
 from xmppd.validation import did_you_mean
 
 SQLITE = b"SQLite format 3\0"
 """How every database begins, but for an empty one."""
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One mistake. `is_fatal`: no server can work with it, whatever the machine is like at the moment."""
-
-    problem: Problem
-    is_fatal: bool = False
 
 
 def check(config: Config) -> list[Problem]:
@@ -65,14 +49,6 @@ def refuse_store(config: Config) -> None:
 def _refuse(config: Config, parts: Sequence[Check]) -> None:
     if found := [finding.problem for part in parts for finding in part(config) if finding.is_fatal]:
         raise ConfigError(found)
-
-
-def warn_of_certificates(config: Config) -> None:
-    """Log each domain whose clients will not believe the certificate that they are shown."""
-    with contextlib.suppress(CommandError):
-        for doubt in _doubts(config):
-            extra = {"domain": doubt.domain, "file": str(doubt.file), "reason": doubt.reason}
-            log.warning("certificate-doubtful", extra=extra)
 
 
 # where clients come in
@@ -166,16 +142,8 @@ def check_tls(config: Config) -> Iterator[Finding]:
             f"selects no cipher (`openssl ciphers '{ciphers}'` shows which; those of TLS 1.3 need no choice)"
         )
         yield Finding(config.problem(("tls", "ciphers"), message), is_fatal=True)
-    for name, pair in config.tls.certificates.items():
-        try:
-            server_context(pair.certificate, pair.key)
-        except CertificateError as error:
-            is_key = str(error).startswith(f"{pair.key}: ")
-            if pair.key == pair.certificate:
-                is_key = "key" in str(error).removeprefix(str(pair.key))
-            part = "key" if is_key else "certificate"
-            problem = config.problem(("tls", "certificates", name, part), str(error))
-            yield Finding(problem, is_fatal=error.exit_code == BAD_CONFIG)
+    if config.tls.certificates:
+        yield from _encryption().check_files(config)
 
 
 def check_certificates(config: Config) -> Iterator[Finding]:
@@ -185,21 +153,13 @@ def check_certificates(config: Config) -> Iterator[Finding]:
             hint = did_you_mean(name, config.server.domains)
             message = f"{name} is not among server.domains{hint}"
             yield Finding(config.problem(("tls", "certificates", name), message, at_key=True))
-    with contextlib.suppress(CertificateError):  # found by `check_tls`
-        for doubt in _doubts(config):
-            path: KeyPath = ("tls", "certificates")
-            if doubt.domain in config.tls.certificates:
-                path = (*path, doubt.domain, "certificate")
-            yield Finding(config.problem(path, f"{doubt.reason} ({doubt.file})"))
+    if config.tls.certificates:
+        yield from _encryption().check_belief(config)
 
 
-def _doubts(config: Config) -> Sequence[Doubt]:
-    """None where the server makes the certificate itself."""
-    if not config.tls.certificates:
-        return ()
-    default, by_domain = key_pairs(config)
-    pairs = {name: KeyPair(*pair) for name, pair in by_domain.items()}
-    return list(doubts(default, pairs, config.server.domains, time.time()))
+def _encryption() -> Any:
+    """What reads certificates, which takes a tenth of a second to load."""
+    return importlib.import_module("xmppd.encryption")
 
 
 # files

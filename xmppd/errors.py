@@ -6,6 +6,7 @@ Conditions are the element names of RFC 6120 (stream errors 4.9.3, SASL failures
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 STANZA_ERROR_TYPES = {
     "bad-request": "modify",
@@ -105,6 +106,15 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
+class Finding(NamedTuple):
+    """A mistake that a machine shows. `is_fatal`: no server can work with it, whatever the machine is like at
+    the moment.
+    """
+
+    problem: Problem
+    is_fatal: bool = False
 
 
 class ConfigError(XmppdError):

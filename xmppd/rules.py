@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from xmppd.core.credentials import MADE
 from xmppd.core.presence import PresenceRules
 from xmppd.hooks import Hooks
 from xmppd.net.c2s.service import ServiceRules
-from xmppd.net.certificates import CIPHERS, Certificates, KeyPair, development_certificate
 from xmppd.net.http.routes import HttpRules, Token
 from xmppd.net.wire import WireRules
 from xmppd.settings import EVERYWHERE, address_of
@@ -109,24 +107,6 @@ def hashes(config: Config) -> tuple[str, ...]:
     """Of which hashes keys are made of a password: the usual ones, and what else is offered."""
     offered = {name.removesuffix("-PLUS") for name in config.auth.mechanisms}
     return tuple(name for mechanism, name in ALGORITHMS.items() if name in MADE or mechanism in offered)
-
-
-def certificates(config: Config) -> Certificates:
-    """The certificates of all domains; CertificateError when one cannot be used."""
-    default, domains = key_pairs(config)
-    version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[config.tls.minimum_version]
-    return Certificates(default, domains, minimum_version=version, ciphers=config.tls.ciphers or CIPHERS)
-
-
-def key_pairs(config: Config) -> tuple[KeyPair, dict[str, KeyPair]]:
-    """The default certificate's files, and those of single domains; the development certificate where none is
-    named.
-    """
-    named = {name: KeyPair(pair.certificate, pair.key) for name, pair in config.tls.certificates.items()}
-    default = named.pop("*", None) or next(iter(named.values()), None)
-    if default is None:
-        default = development_certificate(config.server.data_folder, config.server.domains)
-    return default, named
 
 
 def node_name(config: Config) -> str:

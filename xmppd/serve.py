@@ -28,22 +28,19 @@ from xmppd.admin.socket import AdminSocket
 from xmppd.admin.whereabouts import noted
 from xmppd.allocator import heap
 from xmppd.app import App
-from xmppd.checks import check, refuse_fatal, warn_of_certificates
-from xmppd.config import Config, load
-from xmppd.copying import copy_store
+from xmppd.checks import refuse_fatal
+from xmppd.config import Config
+from xmppd.encryption import certificates, warn_of_certificates
 from xmppd.engines import prepare_folder
 from xmppd.errors import CommandError, ConfigError, XmppdError
 from xmppd.guide import demo_accounts, login_guide
 from xmppd.jobs import log_tasks
-from xmppd.migrating.commands import migrate
 from xmppd.net.c2s.service import SWEEP_SECONDS
 from xmppd.net.c2s.tcp import client_wire
 from xmppd.net.listener import Listener
-from xmppd.offline import offline
 from xmppd.rules import (
     binding_rules,
     brake_rules,
-    certificates,
     http_rules,
     plugin_folders,
     presence_rules,
@@ -55,8 +52,6 @@ from xmppd.text import host_and_port
 
 if TYPE_CHECKING:
     from xmppd.net.http.door import Door
-
-__all__ = ["check", "copy_store", "load", "migrate", "offline", "serve"]
 
 log = logging.getLogger(__name__)
 

@@ -25,10 +25,10 @@ from xmppd import ns
 from xmppd.app import App
 from xmppd.config import Config
 from xmppd.core.sessions import Session
+from xmppd.encryption import certificates
 from xmppd.engines import prepare_folder
 from xmppd.net.c2s.tcp import client_wire
 from xmppd.parts.http import HttpError, HttpResponse
-from xmppd.rules import certificates
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
 

@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from OpenSSL import SSL
 
-from xmppd.net.certificates import Certificates, KeyPair, development_certificate
-from xmppd.net.channel import end_point
+from xmppd.net.certificates import Certificates, KeyPair, development_certificate, end_point
 from xmppd.net.tls import TlsLayer
 
 LABEL = b"EXPORTER-Channel-Binding"

@@ -15,7 +15,7 @@ from xmppd.jid import Jid
 RATE = 100.0
 """Accounts that are looked at in a second unless told: a tenth of what one core does."""
 
-NOT_XML = re.compile("[^ -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOT_XML = re.compile("[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 """What no name may hold: controls, and what XML cannot."""
 
 Contact = Annotated[Jid, "the address of the contact"]

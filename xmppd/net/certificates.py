@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
 import logging
 import os
@@ -14,18 +15,16 @@ from typing import NamedTuple
 
 import idna
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from xmppd.errors import CommandError
-from xmppd.net.channel import DomainContext, KeyLog, end_point
-from xmppd.net.tls import Connection
+from xmppd.net.channel import DomainContext, KeyLog
+from xmppd.net.tls import CIPHERS, Connection
 
 log = logging.getLogger(__name__)
-
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
-"""For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has no others."""
 
 RENEWAL_SECONDS = 7 * 86400
 """A development certificate with less time to live than this is made anew."""
@@ -209,6 +208,23 @@ def read_certificate(path: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificates(path.read_bytes())[0]
     except (OSError, ValueError) as error:
         raise _unusable(path, error) from None
+
+
+def end_point(certificate: x509.Certificate) -> bytes:
+    """The data of tls-server-end-point (RFC 5929 4.1): a hash of the certificate.
+
+    The hash is that of the certificate's signature, but SHA-256 instead of MD5 and SHA-1. For signatures
+    without exactly one hash (Ed25519, Ed448) the RFC defines nothing; SHA-256 is what other servers and
+    clients take.
+    """
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        algorithm = None
+    name = algorithm.name.replace("-", "_") if algorithm else "sha256"
+    if name in ("md5", "sha1"):
+        name = "sha256"
+    return hashlib.new(name, certificate.public_bytes(serialization.Encoding.DER)).digest()
 
 
 def _unusable(path: Path, error: OSError | ValueError) -> CertificateError:

@@ -13,10 +13,6 @@ import os
 import re
 import ssl
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-
 EXPORTER_LABEL = b"EXPORTER-Channel-Binding"
 EXPORTER_LENGTH = 32
 
@@ -111,20 +107,3 @@ def _expand(algorithm: str, secret: bytes, label: bytes, context: bytes, length:
     label = b"tls13 " + label
     info = length.to_bytes(2, "big") + bytes((len(label),)) + label + bytes((len(context),)) + context
     return hmac.digest(secret, info + b"\1", algorithm)[:length]
-
-
-def end_point(certificate: x509.Certificate) -> bytes:
-    """The data of tls-server-end-point (RFC 5929 4.1): a hash of the certificate.
-
-    The hash is that of the certificate's signature, but SHA-256 instead of MD5 and SHA-1. For signatures
-    without exactly one hash (Ed25519, Ed448) the RFC defines nothing; SHA-256 is what other servers and
-    clients take.
-    """
-    try:
-        algorithm = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        algorithm = None
-    name = algorithm.name.replace("-", "_") if algorithm else "sha256"
-    if name in ("md5", "sha1"):
-        name = "sha256"
-    return hashlib.new(name, certificate.public_bytes(serialization.Encoding.DER)).digest()

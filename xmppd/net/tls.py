@@ -11,6 +11,9 @@ import ssl
 
 from xmppd.net.channel import DomainContext, channel_bindings
 
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
+"""For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has no others."""
+
 READ_SIZE = 65536
 
 PIECE = 2048

@@ -12,13 +12,15 @@ import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from xmppd.core.reports import Reports
-from xmppd.net.certificates import Certificates
 from xmppd.net.pace import LONGEST_PAUSE, Tempo
 from xmppd.net.tls import TlsLayer
 from xmppd.stream.link import Carried
+
+if TYPE_CHECKING:
+    from xmppd.net.certificates import Certificates
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,76 @@
+"""What a command loads that no running server answers: what it uses, for loading is most of its time."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from xmppd.__main__ import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+sys.stderr.write(" ".join(sys.modules))
+"""
+
+ELSEWHERE = {
+    "aiohttp",
+    "cassandra",
+    "cryptography",
+    "pymysql",
+    "psycopg",
+    "redis",
+    "uvloop",
+    "xmppd.copying",
+    "xmppd.encryption",
+    "xmppd.migrating",
+    "xmppd.migrate.detect",
+    "xmppd.migrate.formats",
+    "xmppd.net.certificates",
+    "xmppd.net.http.door",
+    "xmppd.serve",
+}
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """The modules that are loaded when a command is done."""
+    config = tmp_path / "xmppd.yaml"
+    config.write_text(f"server: {{data_folder: {tmp_path}/data}}\n")
+
+    def loaded(*words):
+        command = [sys.executable, "-c", PROGRAM, *words, "--config", str(config)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return set(done.stderr.split())
+
+    return loaded
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("user", "list", "--create"), ("store", "migrate", "--create"), ("check-config",)],
+    ids=lambda words: words[0],
+)
+def test_a_command_without_a_server_loads_its_own_part(loaded, words):
+    modules = loaded(*words)
+    assert "xmppd.config" in modules
+    assert ELSEWHERE & modules == set()
+
+
+def test_the_parts_that_are_left_out_are_there_where_they_are_used(loaded):
+    """So that the test above cannot pass because a name in it is out of date."""
+    assert {"xmppd.migrating", "xmppd.migrate.detect", "xmppd.migrate.formats"} <= loaded(
+        "migrate", "formats"
+    )
+
+
+def test_certificates_that_are_named_are_read(loaded, tmp_path):
+    (tmp_path / "xmppd.yaml").write_text(
+        f"server: {{data_folder: {tmp_path}/data}}\n"
+        f"tls: {{certificates: {{localhost: {{certificate: {tmp_path}/a.crt, key: {tmp_path}/a.key}}}}}}\n"
+    )
+    with pytest.raises(AssertionError, match=r"a\.crt: No such file"):
+        loaded("check-config")
