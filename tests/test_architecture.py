@@ -34,6 +34,15 @@ MAY_IMPORT = {
     "xmppd.marks": (),
     "xmppd.hooks": (*BOTTOM, "xmppd.marks", "xmppd.xml", "xmppd.core"),
     "xmppd.core": CORE,
+    "xmppd.cluster": (
+        "xmppd.errors",
+        "xmppd.ns",
+        "xmppd.jid",
+        "xmppd.xml",
+        "xmppd.stream",
+        "xmppd.core",
+        "xmppd.cluster",
+    ),
     "xmppd.timers": (),
     "xmppd.scope": ("xmppd.timers",),
     "xmppd.nodes": (),
@@ -228,8 +237,12 @@ def drivers(module: Module) -> Iterator[str]:
 
 
 def purity(module: Module) -> Iterator[str]:
-    """xml/, stream/ and streams of clients know bytes and events only; the core knows no sockets."""
-    if module.is_in("xmppd.xml", "xmppd.stream", "xmppd.net.c2s"):
+    """xml/, stream/, streams of clients and what nodes tell each other know bytes and events only; the core
+    knows no sockets.
+    """
+    if module.is_in("xmppd.cluster.link"):
+        return
+    if module.is_in("xmppd.xml", "xmppd.stream", "xmppd.net.c2s", "xmppd.cluster"):
         forbidden = frozenset({"asyncio", "socket", "ssl", "threading"})
     elif module.is_in("xmppd.core", "xmppd.hooks"):
         forbidden = frozenset({"socket", "ssl"})
@@ -375,6 +388,10 @@ BAD = [
     (tiers, "plugins.ping", "from xmppd.core.router import Router"),
     (tiers, "plugins.ping", "from plugins.disco import Disco"),
     (tiers, "xmppd.app", "from plugins.disco import Disco"),
+    (tiers, "xmppd.core.router", "from xmppd.cluster.trunk import Trunk"),
+    (tiers, "xmppd.cluster.trunk", "from xmppd.net.wire import Wire"),
+    (tiers, "xmppd.cluster.trunk", "from xmppd.store.table import Table"),
+    (tiers, "xmppd.net.wire", "from xmppd.cluster.trunk import Trunk"),
     (tiers, "xmppd.newcomer", ""),
     (local_imports, "xmppd.app", "def f():\n    import json"),
     (local_imports, "plugins.ping", "class A:\n    async def f(self):\n        from os import path"),
@@ -382,6 +399,8 @@ BAD = [
     (drivers, "xmppd.store.sqlite.store", "from lxml import etree"),
     (purity, "xmppd.stream.rows", "import asyncio"),
     (purity, "xmppd.net.c2s.stream", "import ssl"),
+    (purity, "xmppd.cluster.trunk", "import asyncio"),
+    (purity, "xmppd.cluster.links", "from asyncio import Protocol"),
     (purity, "xmppd.core.router", "from socket import socket"),
     (global_statements, "xmppd.app", "def f():\n    global x\n    x = 1"),
     (module_state, "xmppd.core.router", "sessions = {}"),
@@ -410,6 +429,8 @@ GOOD = [
     (tiers, "xmppd.app", "from xmppd.net import c2s\nfrom xmppd import __version__"),
     (tiers, "xmppd.admin.cli", "from xmppd import __version__"),
     (tiers, "plugins.ping", "from xmppd import hooks, ns\nfrom xmppd.plugin import Plugin"),
+    (tiers, "xmppd.cluster.mesh", "from xmppd.cluster import trunk\nfrom xmppd.core import sessions"),
+    (purity, "xmppd.cluster.link", "import asyncio"),
     (module_state, "xmppd.errors", "TYPES = {'gone': 'cancel'}\n__all__ = ['TYPES']"),
     (namespaces, "plugins.mute", "NS = 'urn:xmppd:mute:0'"),
     (namespaces, "xmppd.core.router", "'''About jabber:client.'''"),

@@ -153,3 +153,11 @@ class StoreConflict(StoreError):
 
 class StoreBug(StoreError):
     """The request itself was wrong (unknown column, bad type, refused schema change)."""
+
+
+class TrunkError(XmppdError):
+    """What came from another node cannot be taken: it is no frame, or one is missing before it."""
+
+
+class TrustLost(TrunkError):
+    """The other node may have given this one up: the connection has to be made anew, and then the trunk goes on."""

@@ -1,0 +1,120 @@
+"""Frames: what is packed is unpacked, what is not known is skipped or refused, and rubbish is refused."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xmppd.cluster import records
+from xmppd.cluster.records import Frame, Record, decode, encode
+from xmppd.errors import TrunkError
+
+EXAMPLES = [
+    records.Place("bob@localhost", "phone", -1, 7, 12),
+    records.Place("bob@localhost", "phone", None, 2**32 - 1, 0),
+    records.Gone("bob@localhost", "phone", 7),
+    records.Snapshot([("bob@localhost", "phone", 5, 7), ("eve@localhost", "\N{SNOWMAN}", None, 8)], True),
+    records.Presence("bob@localhost/phone", b"<presence from='x'", b"><show/>", False, ["eve@localhost"]),
+    records.Directed("bob@localhost/phone", "eve@localhost", b"<presence/>"),
+    records.Probe("bob@localhost/phone", ["eve@localhost"]),
+    records.Shown("bob@localhost/phone", [(b"<presence", b"/>")]),
+    records.Ask("bob@localhost/phone", "eve@localhost/pc"),
+    records.Have("bob@localhost", "phone", 7, (1_700_000_000_000, "one"), 0),
+    records.Message(9, "bob@localhost", "eve@localhost/pc", records.ALL, True, b"<message/>"),
+    records.Iq(9, "bob@localhost/phone", "eve@localhost/pc", b"<iq/>"),
+    records.Late([1, 2]),
+    records.Settled([3]),
+    records.Hint("bob@localhost"),
+    records.Stanza("bob@localhost", True, b"<presence type='subscribed'/>"),
+    records.Show("bob@localhost", "eve@localhost", 4),
+    records.Hide("bob@localhost", "eve@localhost", 5),
+    records.Signal("mute", "set", "{}"),
+    records.Call(3, "session list", "{}"),
+    records.Reply(3, "[]", ""),
+    records.Bye(),
+]
+
+
+def test_there_is_an_example_of_each_record():
+    assert {type(example) for example in EXAMPLES} == set(Record.__args__)
+
+
+def test_a_frame_is_what_was_packed_behind_its_length():
+    frame = Frame(8, 5, [(2, "forbidden")], [3], EXAMPLES)
+    data = encode(frame)
+    assert int.from_bytes(data[:4], "big") == len(data) - 4
+    assert decode(data[4:]) == frame == decode(memoryview(data)[4:])
+
+
+def test_tags_do_not_change():
+    """Nodes of two versions speak with each other."""
+    tags = {type(example).__name__: msgspec.to_builtins(example)[0] for example in EXAMPLES}
+    assert tags == {
+        "Place": 1, "Gone": 2, "Snapshot": 3, "Presence": 4, "Directed": 5, "Probe": 6, "Shown": 7, "Ask": 8,
+        "Have": 9, "Message": 10, "Iq": 11, "Late": 12, "Settled": 13, "Hint": 14, "Stanza": 15, "Show": 16,
+        "Hide": 17, "Signal": 18, "Call": 19, "Reply": 20, "Bye": 21,
+    }  # fmt: skip
+
+
+def packed(*raw_records: object) -> bytes:
+    return msgspec.msgpack.encode([1, 0, [], [], list(raw_records)])
+
+
+def test_optional_records_that_are_not_known_are_skipped():
+    assert decode(packed([1000, "new"], [14, "bob@localhost"], [2000])).records == [
+        records.Hint("bob@localhost")
+    ]
+
+
+def test_more_elements_than_are_known_are_skipped():
+    assert decode(packed([14, "bob@localhost", "new", [1]])).records == [records.Hint("bob@localhost")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        packed()[:-1],
+        packed() + b"\0",
+        packed([999, "new"]),
+        packed([1000], [14, 3]),
+        packed([]),
+        packed("text"),
+        packed(["14", "bob@localhost"]),
+        packed([14]),
+        packed([1, "bob@localhost", "phone", 128, 7, 0]),
+        packed([1, "bob@localhost", "phone", 1, 2**32, 0]),
+        packed([1, "bob@localhost", "", 1, 7, 0]),
+        packed([1, "bob@localhost", "r" * 1024, 1, 7, 0]),
+        packed([10, 1, "bob@localhost", "eve@localhost/pc", 3, False, b""]),
+        msgspec.msgpack.encode([-1, 0, [], [], []]),
+        msgspec.msgpack.encode([1, 0, [], []]),
+        msgspec.msgpack.encode([1, 0, [3], [], []]),
+        b"\x95\x01\x00\x90\x90\x91\x92\x0e\xa2\xff\xfe",
+        b"\x95\x01\x00\x90\x90\xdd\xff\xff\xff\xff",
+        b"\x95\x01\x00\x90\x90" + b"\x91" * 100_000,
+    ],
+)
+def test_anything_else_is_no_frame(data):
+    with pytest.raises(TrunkError):
+        decode(data)
+
+
+@given(st.binary(max_size=200))
+def test_rubbish_is_refused_in_one_way(data):
+    try:
+        frame = decode(data)
+    except TrunkError:
+        return
+    assert decode(encode(frame)[4:]) == frame
+
+
+@given(st.integers(0, 2000), st.integers(0, 255))
+def test_spoilt_frames_are_refused_in_one_way(place, value):
+    data = bytearray(encode(Frame(8, 5, [(2, "forbidden")], [3], EXAMPLES))[4:])
+    data[place % len(data)] = value
+    try:
+        decode(data)
+    except TrunkError:
+        return

@@ -1,0 +1,277 @@
+"""What nodes tell each other: records, and frames of them, packed as MessagePack.
+
+A record is an array whose first element is its tag. Accounts are bare JIDs in their normal form, numbers of
+sessions are counted by the node they are on. A tag from `OPTIONAL` on may be skipped by who does not know it;
+an array may have more elements than are known here. Nobody changes a record that was made.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from xmppd.errors import TrunkError
+
+OPTIONAL: Final = 1000
+"""The first of the tags that may be skipped."""
+
+TOP: Final = 0
+ALL: Final = 1
+FULL: Final = 2
+"""For whom a message is: sessions of the highest priority, all that are available, the one with this full
+JID.
+"""
+
+Count = Annotated[int, Meta(ge=0)]
+Number = Annotated[int, Meta(ge=0, lt=2**32)]
+Priority = Annotated[int, Meta(ge=-128, le=127)] | None
+"""None: bound, and not available."""
+Resource = Annotated[str, Meta(min_length=1, max_length=1023)]
+
+
+class Place(Struct, array_like=True, tag=1, frozen=True, gc=False):
+    """A session was bound, became available or not, or changed its priority. `seen`: the last frame of the
+    receiver that the sender had taken by then.
+    """
+
+    account: str
+    resource: Resource
+    priority: Priority
+    number: Number
+    seen: Count
+
+
+class Gone(Struct, array_like=True, tag=2, frozen=True, gc=False):
+    """A session ended."""
+
+    account: str
+    resource: Resource
+    number: Number
+
+
+class Snapshot(Struct, array_like=True, tag=3, frozen=True, gc=False):
+    """Some of the sessions that are on the sender, as account, resource, priority and number."""
+
+    places: list[tuple[str, Resource, Priority, Number]]
+    is_last: bool
+
+
+class Presence(Struct, array_like=True, tag=4, frozen=True, gc=False):
+    """A broadcast of `sender`, a full JID, for the sessions of these accounts: bytes before and behind their
+    `to`. `is_end`: it is unavailable now.
+    """
+
+    sender: str
+    head: bytes
+    tail: bytes
+    is_end: bool
+    receivers: list[str]
+
+
+class Directed(Struct, array_like=True, tag=5, frozen=True, gc=False):
+    """Presence of `sender` to one address, bare or full (RFC 6121 4.6)."""
+
+    sender: str
+    to: str
+    raw: bytes
+
+
+class Probe(Struct, array_like=True, tag=6, frozen=True, gc=False):
+    """Which sessions of these accounts may `viewer`, a full JID, see? Answered by `Shown`."""
+
+    viewer: str
+    accounts: list[str]
+
+
+class Shown(Struct, array_like=True, tag=7, frozen=True, gc=False):
+    """Presence for one session: bytes before and behind the `to` of `viewer`, a full JID."""
+
+    viewer: str
+    stanzas: list[tuple[bytes, bytes]]
+
+
+class Ask(Struct, array_like=True, tag=8, frozen=True, gc=False):
+    """How is the session `full` shown to `viewer`? Answered by `Shown`."""
+
+    viewer: str
+    full: str
+
+
+class Have(Struct, array_like=True, tag=9, frozen=True, gc=False):
+    """The sender has this full JID, too. `stamp`: when it was bound, in ms of the wall clock, and the name of
+    the node; `knew`: the number of the receiver's session it replaced, or 0.
+    """
+
+    account: str
+    resource: Resource
+    number: Number
+    stamp: tuple[int, str]
+    knew: Number
+
+
+class Message(Struct, array_like=True, tag=10, frozen=True, gc=False):
+    """A message of `sender`, a full JID. `mode` is TOP, ALL or FULL; `id` is the trunk's."""
+
+    id: int
+    to: str
+    sender: str
+    mode: Annotated[int, Meta(ge=TOP, le=FULL)]
+    is_one_of_several: bool
+    raw: bytes
+
+
+class Iq(Struct, array_like=True, tag=11, frozen=True, gc=False):
+    """An iq of `sender`, a full JID, to another; `id` is the trunk's."""
+
+    id: int
+    to: str
+    sender: str
+    raw: bytes
+
+
+class Late(Struct, array_like=True, tag=12, frozen=True, gc=False):
+    """Nobody took what was open with these ids."""
+
+    ids: list[int]
+
+
+class Settled(Struct, array_like=True, tag=13, frozen=True, gc=False):
+    """What was open with these ids was taken, or is stored."""
+
+    ids: list[int]
+
+
+class Hint(Struct, array_like=True, tag=14, frozen=True, gc=False):
+    """Something is stored for an account that has a session on the receiver."""
+
+    account: str
+
+
+class Stanza(Struct, array_like=True, tag=15, frozen=True, gc=False):
+    """A stanza about subscriptions for the available sessions of an account, or those that asked for the
+    roster.
+    """
+
+    account: str
+    is_interested: bool
+    raw: bytes
+
+
+class Show(Struct, array_like=True, tag=16, frozen=True, gc=False):
+    """From this version of its roster on the account is seen by `contact`."""
+
+    account: str
+    contact: str
+    version: Count
+
+
+class Hide(Struct, array_like=True, tag=17, frozen=True, gc=False):
+    """From this version of its roster on the account is no longer seen by `contact`."""
+
+    account: str
+    contact: str
+    version: Count
+
+
+class Signal(Struct, array_like=True, tag=18, frozen=True, gc=False):
+    """What a plugin tells all nodes."""
+
+    plugin: str
+    method: str
+    data: str
+
+
+class Call(Struct, array_like=True, tag=19, frozen=True, gc=False):
+    """A command of an operator; the arguments are JSON. Answered by `Reply`."""
+
+    id: int
+    name: str
+    arguments: str
+
+
+class Reply(Struct, array_like=True, tag=20, frozen=True, gc=False):
+    """What a command gave: JSON, or why there is nothing."""
+
+    id: int
+    result: str
+    error: str
+
+
+class Bye(Struct, array_like=True, tag=21, frozen=True, gc=False):
+    """The sender leaves; nothing comes behind this."""
+
+
+Record = (
+    Place | Gone | Snapshot
+    | Presence | Directed | Probe | Shown | Ask | Have
+    | Message | Iq | Late | Settled | Hint
+    | Stanza | Show | Hide
+    | Signal | Call | Reply | Bye
+)  # fmt: skip
+
+
+class Frame(Struct, array_like=True, frozen=True, gc=False):
+    """What goes out at once. `seq`: its number, 0 for an acknowledgement alone; `ack`: the last frame that
+    was taken from the receiver. `missed`: what nobody took of what is acknowledged, by id, and why; `open`:
+    what is not settled by being acknowledged.
+    """
+
+    seq: Count
+    ack: Count
+    missed: list[tuple[int, str]]
+    open: list[int]
+    records: list[Record]
+
+
+class _Loose(Struct, array_like=True, frozen=True, gc=False):
+    """A frame whose records are looked at one by one."""
+
+    seq: Count
+    ack: Count
+    missed: list[tuple[int, str]]
+    open: list[int]
+    records: list[msgspec.Raw]
+
+
+class _Tagged(Struct, array_like=True, frozen=True, gc=False):
+    """The start of any record."""
+
+    tag: int
+
+
+REFUSALS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Frame).decode
+_decode_loose = msgspec.msgpack.Decoder(_Loose).decode
+_decode_tagged = msgspec.msgpack.Decoder(_Tagged).decode
+_records: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+_decode_record = _records.decode
+
+
+def encode(frame: Frame) -> bytes:
+    """A frame as it is sent: its length in 4 bytes, the highest first, and then the array."""
+    packed = _encode(frame)
+    return len(packed).to_bytes(4, "big") + packed
+
+
+def decode(data: bytes | bytearray | memoryview) -> Frame:
+    """The frame in what came behind a length. TrunkError: it is none, or has a record that must not be
+    skipped.
+    """
+    try:
+        return _decode(data)
+    except REFUSALS:
+        pass  # or it has a record that may be skipped
+    try:
+        return _decode_by_records(data)
+    except REFUSALS as error:
+        raise TrunkError(f"no frame: {error}") from error
+
+
+def _decode_by_records(data: bytes | bytearray | memoryview) -> Frame:
+    frame = _decode_loose(data)
+    records = [_decode_record(raw) for raw in frame.records if _decode_tagged(raw).tag < OPTIONAL]
+    return Frame(frame.seq, frame.ack, frame.missed, frame.open, records)

@@ -1,0 +1,150 @@
+"""Where sessions are on other nodes: all places of the cluster but our own, packed into one bytes object for
+each account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+SEVERAL: Final = 0
+"""In the place of a node's index: several places follow, each with the length of its resource."""
+
+PIECE: Final = 256
+"""Accounts that are looked at before who asks for all places of a node may do something else."""
+
+UNAVAILABLE: Final = 0
+"""In the place of a priority; others have 128 added."""
+
+
+class Place(NamedTuple):
+    """A session on another node. `node`: the index of that in this process, 1 to 255; `number`: of the
+    session, counted by its node; `priority`: None while it is not available.
+    """
+
+    node: int
+    resource: str
+    number: int
+    priority: int | None
+
+
+class Whereabouts:
+    """Account -> its places. Of each node and full JID there is at most one.
+
+    One place is: node (1 byte), priority (1), number (4), resource. Several: `SEVERAL`, then each with the
+    length of the resource (2) before it. A priority of -128 counts as -127.
+    """
+
+    __slots__ = ("_count", "_packed")
+
+    def __init__(self) -> None:
+        self._packed: dict[str, bytes] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many sessions there are."""
+        return self._count
+
+    def __contains__(self, account: object) -> bool:
+        """Whether the account has a session on another node."""
+        return account in self._packed
+
+    def put(self, account: str, place: Place) -> Place | None:
+        """A session is there now; the place of the same node and resource that it takes, if there was one."""
+        places = self.of(account)
+        for index, old in enumerate(places):
+            if old.node == place.node and old.resource == place.resource:
+                self._packed[account] = _pack((*places[:index], place, *places[index + 1 :]))
+                return old
+        self._packed[account] = _pack((*places, place))
+        self._count += 1
+        return None
+
+    def end(self, account: str, node: int, resource: str, number: int) -> bool:
+        """That very session is over; whether it was there. A later one with its resource stays."""
+        places = self.of(account)
+        left = tuple(
+            place
+            for place in places
+            if place.node != node or place.resource != resource or place.number != number
+        )
+        if len(left) == len(places):
+            return False
+        self._count -= 1
+        if left:
+            self._packed[account] = _pack(left)
+        else:
+            del self._packed[account]
+        return True
+
+    def of(self, account: str) -> tuple[Place, ...]:
+        """The places of an account, the oldest first."""
+        packed = self._packed.get(account)
+        return () if packed is None else _unpack(packed)
+
+    def at(self, account: str, resource: str) -> tuple[Place, ...]:
+        """The places of a full JID: more than one while its owner is being found out."""
+        return tuple(place for place in self.of(account) if place.resource == resource)
+
+    def nodes(self, account: str) -> frozenset[int]:
+        """On which nodes the account has sessions."""
+        packed = self._packed.get(account)
+        if packed is None:
+            return frozenset()
+        if packed[0] != SEVERAL:
+            return frozenset((packed[0],))
+        return frozenset(place.node for place in _unpack(packed))
+
+    def places_of(self, node: int) -> Iterator[tuple[str, Place] | None]:
+        """All places of a node that are there now, with their accounts; None when there was nothing among
+        some hundred accounts, so that it can be done in slices. Anything may change meanwhile: a place is
+        given as it is by then, and one that has gone is not.
+        """
+        packed_of = self._packed.get
+        for index, account in enumerate(list(self._packed), 1):
+            packed = packed_of(account)
+            if packed is not None and packed[0] in (node, SEVERAL):
+                for place in _unpack(packed):
+                    if place.node == node:
+                        yield account, place
+            if index % PIECE == 0:
+                yield None
+
+
+def _pack(places: tuple[Place, ...]) -> bytes:
+    if len(places) == 1:
+        place = places[0]
+        return _head(place) + place.resource.encode()
+    parts = [bytes((SEVERAL,))]
+    for place in places:
+        resource = place.resource.encode()
+        parts += (_head(place), len(resource).to_bytes(2, "big"), resource)
+    return b"".join(parts)
+
+
+def _head(place: Place) -> bytes:
+    assert place.node != SEVERAL
+    priority = UNAVAILABLE if place.priority is None else max(1, place.priority + 128)
+    return bytes((place.node, priority)) + place.number.to_bytes(4, "big")
+
+
+def _unpack(packed: bytes) -> tuple[Place, ...]:
+    if packed[0] != SEVERAL:
+        return (_place(packed, 0, packed[6:]),)
+    places = []
+    start = 1
+    while start < len(packed):
+        end = start + 8 + int.from_bytes(packed[start + 6 : start + 8], "big")
+        places.append(_place(packed, start, packed[start + 8 : end]))
+        start = end
+    return tuple(places)
+
+
+def _place(packed: bytes, start: int, resource: bytes) -> Place:
+    priority = packed[start + 1]
+    return Place(
+        packed[start],
+        resource.decode(),
+        int.from_bytes(packed[start + 2 : start + 6], "big"),
+        None if priority == UNAVAILABLE else priority - 128,
+    )
