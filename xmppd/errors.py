@@ -160,4 +160,6 @@ class TrunkError(XmppdError):
 
 
 class TrustLost(TrunkError):
-    """The other node may have given this one up: the connection has to be made anew, and then the trunk goes on."""
+    """The other node may have given this one up: the connection has to be made anew, and then the trunk goes
+    on.
+    """
