@@ -156,10 +156,10 @@ class StoreBug(StoreError):
 
 
 class TrunkError(XmppdError):
-    """What came from another node cannot be taken: it is no frame, or one is missing before it."""
+    """What came from another node cannot be taken: the trunk is at its end."""
 
 
 class TrustLost(TrunkError):
-    """The other node may have given this one up: the connection has to be made anew, and then the trunk goes
-    on.
+    """Nor can what comes after it on this connection: a frame is missing, or the other node may have given
+    this one up. The connection has to be made anew, and the trunk goes on then.
     """

@@ -88,7 +88,7 @@ def test_more_elements_than_are_known_are_skipped():
         packed([1, "bob@localhost", "", 1, 7, 0]),
         packed([1, "bob@localhost", "r" * 1024, 1, 7, 0]),
         packed([10, 1, "bob@localhost", "eve@localhost/pc", 3, False, b""]),
-        msgspec.msgpack.encode([-1, 0, [], [], []]),
+        msgspec.msgpack.encode([1, -1, [], [], []]),
         msgspec.msgpack.encode([1, 0, [], []]),
         msgspec.msgpack.encode([1, 0, [3], [], []]),
         b"\x95\x01\x00\x90\x90\x91\x92\x0e\xa2\xff\xfe",

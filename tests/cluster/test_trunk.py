@@ -90,24 +90,25 @@ def test_a_frame_that_is_known_is_dropped(trunk, clock):
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "error"),
     [
-        frame(2),
-        frame(1, 2),
-        frame(0, 2),
-        frame(0, 0, Bye()),
-        frame(0, 1, missed=((1, ""),)),
-        frame(0, 1, held=(1,)),
-        b"rubbish",
+        (frame(2), TrustLost),
+        (frame(-1, 1), TrustLost),
+        (frame(1, 2), TrunkError),
+        (frame(0, 2), TrunkError),
+        (frame(0, 0, Bye()), TrunkError),
+        (frame(0, 1, missed=((1, ""),)), TrunkError),
+        (frame(0, 1, held=(1,)), TrunkError),
+        (b"rubbish", TrunkError),
     ],
 )
-def test_what_cannot_be_ends_the_trunk_and_changes_nothing(trunk, clock, data):
+def test_what_cannot_be_taken_changes_nothing(trunk, clock, data, error):
     post(trunk, "a")
     trunk.flush()
     clock.now += 1
     with pytest.raises(TrunkError) as caught:
         trunk.take(data)
-    assert not isinstance(caught.value, TrustLost)
+    assert type(caught.value) is error
     assert (trunk.taken, trunk.acked, trunk.heard, list(trunk.unsettled)) == (0, 0, 100.0, ["a"])
 
 
@@ -123,6 +124,8 @@ def test_an_acknowledgement_goes_with_records_or_alone(trunk):
     trunk.send(Bye())
     assert flushed(trunk) == [Frame(1, 2, [], [], [Bye()])]
     assert not trunk.owes_ack
+    trunk.take(frame(3))
+    assert flushed(trunk) == [Frame(-1, 3, [], [], [])], "behind frame 1, which may say what was missed"
 
 
 def test_an_acknowledgement_alone_is_not_acknowledged(trunk):

@@ -213,12 +213,12 @@ Record = (
 
 
 class Frame(Struct, array_like=True, frozen=True, gc=False):
-    """What goes out at once. `seq`: its number, 0 for an acknowledgement alone; `ack`: the last frame that
-    was taken from the receiver. `missed`: what nobody took of what is acknowledged, by id, and why; `open`:
-    what is not settled by being acknowledged.
+    """What goes out at once. `seq`: its number; not above 0: an acknowledgement alone, behind the frame of
+    that number without its sign. `ack`: the last frame that was taken from the receiver. `missed`: what
+    nobody took of what is acknowledged, by id, and why; `open`: what is not settled by being acknowledged.
     """
 
-    seq: Count
+    seq: int
     ack: Count
     missed: list[tuple[int, str]]
     open: list[int]
@@ -228,7 +228,7 @@ class Frame(Struct, array_like=True, frozen=True, gc=False):
 class _Loose(Struct, array_like=True, frozen=True, gc=False):
     """A frame whose records are looked at one by one."""
 
-    seq: Count
+    seq: int
     ack: Count
     missed: list[tuple[int, str]]
     open: list[int]

@@ -192,18 +192,20 @@ class Trunk(Generic[Letter]):
         frame = decode(data)
         if frame.ack > self.sent:
             raise TrunkError(f"frame {frame.ack} acknowledged, {self.sent} sent")
-        if frame.seq:
+        if frame.seq > 0:
             if self._is_known(frame.seq):
                 self.heard = self._clock()
                 return None
             if frame.seq != self.taken + 1:
-                raise TrunkError(f"frame {frame.seq} after {self.taken}")
+                raise TrustLost(f"frame {frame.seq} after {self.taken}")
             self._check_trust(frame)
             self._part()
             self.taken = frame.seq
             self.owes_ack = True
         elif frame.records or frame.missed or frame.open:
             raise TrunkError("an acknowledgement alone says more")
+        elif -frame.seq > self.taken:
+            raise TrustLost(f"an acknowledgement behind frame {-frame.seq} after {self.taken}")
         self.heard = self._clock()
         missed = [(letter, reason) for id, reason in frame.missed for letter in self._end(id)]
         settled, opened = self._acknowledge(frame.ack, frame.open)
@@ -222,7 +224,7 @@ class Trunk(Generic[Letter]):
             self._close_one([], self._last_id)
         elif self.owes_ack and not self._closed:
             self.owes_ack = False
-            return [encode(Frame(0, self.taken, [], [], []))]
+            return [encode(Frame(-self.sent, self.taken, [], [], []))]
         closed = self._closed
         self._closed = []
         self._closed_bytes = 0
