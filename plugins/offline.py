@@ -233,6 +233,11 @@ class Offline(Plugin):
         self.server.spawn(flushing)
         return going_on
 
+    @hooks.messages_kept
+    def flush_more(self, session: Session) -> Awaitable[None] | None:
+        """What another node stored while the session came is delivered now; if this goes on, behind that."""
+        return self.flush(session)
+
     async def _flush(self, session: Session, going_on: asyncio.Future[None]) -> None:
         """Hand everything to the first resource that takes messages; another one that comes meanwhile is
         given what is left, if the first one breaks off. `going_on` is done when this is, or has to wait long
@@ -242,16 +247,16 @@ class Offline(Plugin):
         if queue.lock.locked():
             let_go(going_on)
         else:
-            session.take_messages(False)
+            session.hold_messages()
         self._waiting.add(session)
         async with queue.lock:
             self._waiting.remove(session)
-            session.take_messages(False)
+            session.hold_messages()
             try:
                 async with queue.gate:
                     await self._deliver(session, queue, going_on)
             finally:
-                session.take_messages(True)
+                session.release_messages()
                 let_go(going_on)
 
     async def _deliver(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> None:

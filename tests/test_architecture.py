@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "xmppd.xml",
         "xmppd.stream",
         "xmppd.core",
+        "xmppd.hooks",
         "xmppd.cluster",
     ),
     "xmppd.timers": (),
@@ -236,15 +237,25 @@ def drivers(module: Module) -> Iterator[str]:
             yield f"{found.line}: imports {top}"
 
 
+TRUNKS = (
+    "xmppd.cluster.records",
+    "xmppd.cluster.trunk",
+    "xmppd.cluster.whereabouts",
+    "xmppd.cluster.hello",
+    "xmppd.cluster.member",
+)
+"""What two nodes say to each other, without anybody who waits."""
+
+
 def purity(module: Module) -> Iterator[str]:
-    """xml/, stream/, streams of clients and what nodes tell each other know bytes and events only; the core
-    knows no sockets.
+    """xml/, stream/, streams of clients and the protocol of trunks know bytes and events only; the core and
+    the rest of the cluster but its links know no sockets.
     """
     if module.is_in("xmppd.cluster.link"):
         return
-    if module.is_in("xmppd.xml", "xmppd.stream", "xmppd.net.c2s", "xmppd.cluster"):
+    if module.is_in("xmppd.xml", "xmppd.stream", "xmppd.net.c2s", *TRUNKS):
         forbidden = frozenset({"asyncio", "socket", "ssl", "threading"})
-    elif module.is_in("xmppd.core", "xmppd.hooks"):
+    elif module.is_in("xmppd.core", "xmppd.hooks", "xmppd.cluster"):
         forbidden = frozenset({"socket", "ssl"})
     else:
         return
@@ -400,7 +411,8 @@ BAD = [
     (purity, "xmppd.stream.rows", "import asyncio"),
     (purity, "xmppd.net.c2s.stream", "import ssl"),
     (purity, "xmppd.cluster.trunk", "import asyncio"),
-    (purity, "xmppd.cluster.links", "from asyncio import Protocol"),
+    (purity, "xmppd.cluster.hello", "from asyncio import Protocol"),
+    (purity, "xmppd.cluster.mesh", "import socket"),
     (purity, "xmppd.core.router", "from socket import socket"),
     (global_statements, "xmppd.app", "def f():\n    global x\n    x = 1"),
     (module_state, "xmppd.core.router", "sessions = {}"),

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from xmppd import __version__, jid
 from xmppd.admin.builtin import StoreCommands, UserCommands
@@ -14,6 +15,8 @@ from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.allocator import collect, trim
+from xmppd.cluster.mesh import Mesh
+from xmppd.cluster.nodes import OtherNodes
 from xmppd.config import Config
 from xmppd.core.accounts import Accounts
 from xmppd.core.arrivals import Arrivals
@@ -88,6 +91,8 @@ from xmppd.xml.scan import Engine
 
 log = logging.getLogger(__name__)
 
+CallLater = Callable[[float, Callable[[], None]], Any]
+
 
 class App:
     """One server, assembled and not yet listening. Make it inside a running event loop.
@@ -105,10 +110,13 @@ class App:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
+        self.now = now
+        self.clock = clock
         self.jobs = Jobs()
         self.lasting = Jobs()
         self.timers = Timers(clock)
         self.hooks = Hooks()
+        self.cluster: OtherNodes | None = None
         self.listeners = Listeners(self.jobs.spawn)
         self.routes = Routes(http_rules(config), self.hooks.failed)
         self.commands = Commands()
@@ -152,6 +160,7 @@ class App:
             self.accounts.hold,
         )
         self.services = Services(self.jobs.spawn)
+        self.nodes = Nodes()
         self.presences = Presences(
             self.sessions,
             self.rosters,
@@ -184,11 +193,12 @@ class App:
             from_strangers=config.iqs.from_strangers == "deliver",
         )
         hosts = Hosts(domains, self.services)
+        self.probes = Probes(self.sessions, self.visibility, self.last_seen)
         self.router = Router(
             Intake(self.sessions, hosts),
             self.messages,
             self.presences,
-            Probes(self.sessions, self.visibility, self.last_seen),
+            self.probes,
             self.contacts,
             self.iqs,
             self.services,
@@ -236,7 +246,7 @@ class App:
             name=config.server.name,
             version=__version__,
             contact_addresses=config.server.contact.model_dump(),
-            nodes=Nodes(),
+            nodes=self.nodes,
             scope=lambda: Scope(self.timers, self.lasting.spawn, self.hooks.failed),
         )
         self.loader = Loader(
@@ -321,6 +331,36 @@ class App:
             self.accounts, self.arrivals, self.store, config.server.data_folder.absolute() / "migrations"
         )
         self.commands.add(*commands_of(MigrateCommands(moving)))
+
+    def join(self, name: str, incarnation: int, call_later: CallLater) -> OtherNodes:
+        """Be one of several nodes, by this name; nothing is said to any of them yet."""
+        mesh = Mesh(name, incarnation, self.sessions, self.cork.add, self.clock, call_later)
+        self.cluster = OtherNodes(
+            mesh,
+            sessions=self.sessions,
+            messages=self.messages,
+            presences=self.presences,
+            probes=self.probes,
+            contacts=self.contacts,
+            binding=self.binding,
+            router=self.router,
+            questions=self.questions,
+            elsewhere=self.elsewhere,
+            visibility=self.visibility,
+            spawn=self.jobs.spawn,
+            call_later=call_later,
+            signal=self.nodes.take,
+            hint=self._messages_kept,
+            now=self.now,
+        )
+        self.sessions.cluster = self.cluster
+        self.nodes.others = self.cluster.calls.tell
+        return self.cluster
+
+    def _messages_kept(self, account: str) -> None:
+        live = self.sessions.accounts.get(account)
+        for session in (live.open_to or live.available)[:1] if live is not None else ():
+            self.jobs.spawn(self.hooks.tell_in_order(self.hooks.messages_kept_signal, session))
 
     async def open(self) -> None:
         """Open the store, and load the plugins."""

@@ -112,6 +112,8 @@ session_closed = Hook("session_closed", (SIGNAL,))
 """(session): the session is over; its unavailable presence was sent."""
 session_available = Hook("session_available", (SIGNAL,))
 """(session): initial presence was sent and broadcast, or the priority rose from negative to zero or above."""
+messages_kept = Hook("messages_kept", (SIGNAL,))
+"""(session): another node stored a message for its account, which may have come too late to see it here."""
 message_sent = Hook("message_sent", (POLICY, FILTER, SIGNAL))
 """(session, message): a local client sent a message, before it is routed (SIGNAL: after)."""
 presence_sent = Hook("presence_sent", (POLICY, FILTER, SIGNAL))
@@ -169,6 +171,7 @@ ALL: Final = (
     session_bound,
     session_closed,
     session_available,
+    messages_kept,
     message_sent,
     presence_sent,
     iq_sent,
@@ -208,6 +211,7 @@ class Hooks:
     session_bound_signal: Callables
     session_closed_signal: Callables
     session_available_signal: Callables
+    messages_kept_signal: Callables
     server_message_filter: Callables
     message_for_filter: Callables
     presence_for_filter: Callables

@@ -11,10 +11,13 @@ Signals = Mapping[tuple[str, str], Callable[..., Any]]
 
 
 class Nodes:
-    """A cluster of this one node. What a signal raises is its own matter: it must not reach who told it."""
+    """This node and the others, which `others` tells. What a signal raises is its own matter: it must not
+    reach who told it.
+    """
 
     def __init__(self) -> None:
         self._signals: Signals = {}
+        self.others: Callable[[str, str, str], None] = nobody
 
     def compile(self, signals: Signals) -> None:
         """Replace all signals that can be taken."""
@@ -23,6 +26,7 @@ class Nodes:
     def tell(self, plugin: str, method: str, data: str) -> None:
         """Have a signal done on every node; `data` are its arguments as JSON."""
         self.take(plugin, method, data)
+        self.others(plugin, method, data)
 
     def take(self, plugin: str, method: str, data: str) -> None:
         """Do here what this node or another one told; nothing when the plugin is not at work here."""
@@ -30,3 +34,7 @@ class Nodes:
         if signal is not None:
             arguments, named = json.loads(data)
             signal(*arguments, **named)
+
+
+def nobody(plugin: str, method: str, data: str) -> None:
+    """There are no others."""

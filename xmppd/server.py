@@ -93,22 +93,17 @@ class Server:
         """The session with this full JID, if it is on this node."""
         return self._sessions.by_full.get(full)
 
-    async def locate(self, account: str) -> tuple[Target, ...]:
-        """The available resources of an account wherever they are, those on other nodes brought in."""
-        if (
-            account not in self._sessions.accounts
-            and (locating := self._sessions.locate(account)) is not None
-        ):
-            await locating
+    def locate(self, account: str) -> tuple[Target, ...]:
+        """The available resources of an account wherever they are."""
         live = self._sessions.accounts.get(account)
-        return live.available if live is not None else ()
+        here = live.available if live is not None else ()
+        return (*here, *self._sessions.cluster.targets(account))
 
     def takes_messages(self, account: str) -> bool:
         """Whether a message to the account would be delivered at once: it has an available resource of
         priority >= 0.
         """
-        live = self._sessions.accounts.get(account)
-        return live is not None and bool(live.targets)
+        return self._sessions.takes_messages(account)
 
     def online(self) -> Iterable[Session]:
         """All sessions of this node, as they are now."""

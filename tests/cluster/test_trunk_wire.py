@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xmppd.cluster import trunk as trunks
-from xmppd.cluster.records import Frame, Iq, Late, Record, Show, decode, encode
+from xmppd.cluster.records import Frame, Iq, Late, Record, Signal, decode, encode
 from xmppd.cluster.trunk import LATE, Taken, Trunk
 from xmppd.errors import TrunkError, TrustLost
 
@@ -47,7 +47,7 @@ class Side:
 
     def send(self, size: int) -> None:
         self.sent.append(len(self.sent))
-        self.trunk.send(Show("", str(self.sent[-1]), self.trunk.taken), size)
+        self.trunk.send(Signal("", str(self.sent[-1]), str(self.trunk.taken)), size)
 
     def post(self, size: int) -> None:
         serial = len(self.sent)
@@ -74,8 +74,8 @@ class Side:
         self.fates[serial] = fate
 
     def get(self, record: Record, draw: int) -> None:
-        if isinstance(record, Show):
-            serial, knew = int(record.contact), record.version
+        if isinstance(record, Signal):
+            serial, knew = int(record.method), int(record.data)
         else:
             check(isinstance(record, Iq), f"{record} is for no trunk")
             serial, knew = int(record.to), int(record.sender)

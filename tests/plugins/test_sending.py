@@ -291,8 +291,8 @@ async def test_sessions_by_name_and_resources_wherever_they_are() -> None:
         await world.bind("alice", "silent")
         assert server.session(alice.jid) is alice.session
         assert server.session("alice@localhost/gone") is None
-        assert await server.locate("alice@localhost") == (alice.session,)
-        assert await server.locate("bob@localhost") == ()
+        assert server.locate("alice@localhost") == (alice.session,)
+        assert server.locate("bob@localhost") == ()
 
 
 @pytest.mark.asyncio

@@ -20,8 +20,9 @@ OPTIONAL: Final = 1000
 TOP: Final = 0
 ALL: Final = 1
 FULL: Final = 2
+ANYWAY: Final = 3
 """For whom a message is: sessions of the highest priority, all that are available, the one with this full
-JID.
+JID; the same, though messages that may be kept are held back from it.
 """
 
 Count = Annotated[int, Meta(ge=0)]
@@ -112,12 +113,12 @@ class Have(Struct, array_like=True, tag=9, frozen=True, gc=False):
 
 
 class Message(Struct, array_like=True, tag=10, frozen=True, gc=False):
-    """A message of `sender`, a full JID. `mode` is TOP, ALL or FULL; `id` is the trunk's."""
+    """A message of `sender`, a full JID. `mode` is TOP, ALL, FULL or ANYWAY; `id` is the trunk's."""
 
     id: int
     to: str
     sender: str
-    mode: Annotated[int, Meta(ge=TOP, le=FULL)]
+    mode: Annotated[int, Meta(ge=TOP, le=ANYWAY)]
     is_one_of_several: bool
     raw: bytes
 
@@ -159,19 +160,10 @@ class Stanza(Struct, array_like=True, tag=15, frozen=True, gc=False):
     raw: bytes
 
 
-class Show(Struct, array_like=True, tag=16, frozen=True, gc=False):
-    """From this version of its roster on the account is seen by `contact`."""
+class Roster(Struct, array_like=True, tag=16, frozen=True, gc=False):
+    """The roster of an account that has sessions on the receiver is at this version now."""
 
     account: str
-    contact: str
-    version: Count
-
-
-class Hide(Struct, array_like=True, tag=17, frozen=True, gc=False):
-    """From this version of its roster on the account is no longer seen by `contact`."""
-
-    account: str
-    contact: str
     version: Count
 
 
@@ -207,7 +199,7 @@ Record = (
     Place | Gone | Snapshot
     | Presence | Directed | Probe | Shown | Ask | Have
     | Message | Iq | Late | Settled | Hint
-    | Stanza | Show | Hide
+    | Stanza | Roster
     | Signal | Call | Reply | Bye
 )  # fmt: skip
 

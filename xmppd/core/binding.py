@@ -18,6 +18,8 @@ from xmppd.stream.sasl import Login
 
 log = logging.getLogger(__name__)
 
+REPLACED = "Replaced by a new connection."
+
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 """Runs a coroutine in the background; whoever provides it keeps the task and logs its failure."""
 
@@ -48,15 +50,19 @@ class Binding:
         """A new session; `wanted` may be empty. StanzaError resource-constraint (RFC 6120 7.6.2.1)."""
         account = login.account
         resource = conforming(wanted) or secrets.token_urlsafe(9)
-        held = self._sessions.by_full.get(f"{account}/{resource}")
-        if held is not None:
-            if self.rules.replace:
-                self.end(held, StreamError("conflict", "Replaced by a new connection."))
-            else:
-                resource = f"{resource[:200]}-{secrets.token_urlsafe(6)}"
-        if len(self._sessions.of(account)) >= self.rules.sessions_per_account:
+        full, cluster = f"{account}/{resource}", self._sessions.cluster
+        held = self._sessions.by_full.get(full)
+        is_elsewhere = cluster.has(full)
+        if held is not None and self.rules.replace:
+            self.end(held, StreamError("conflict", REPLACED))
+        elif (held is not None or is_elsewhere) and not self.rules.replace:
+            resource, is_elsewhere = f"{resource[:200]}-{secrets.token_urlsafe(6)}", False
+        count = len(self._sessions.of(account)) + cluster.count(account) - is_elsewhere
+        if count >= self.rules.sessions_per_account:
             raise StanzaError("resource-constraint", "This account has too many sessions.")
-        return self._sessions.add(login, resource, connection, lang)
+        session = self._sessions.add(login, resource, connection, lang)
+        cluster.bound(session)
+        return session
 
     def announce(self, session: Session) -> Awaitable[None] | None:
         """Tell the plugins of a new session; it may have to be waited for."""
@@ -78,6 +84,10 @@ class Binding:
         reason = error.condition if error is not None else "closed"
         log.info("logout", extra={"jid": session.full, "peer": session.login.peer, "reason": reason})
         self._sessions.remove(session)
+        if told is None:
+            self._sessions.cluster.ended(session)
+        else:
+            told.add_done_callback(lambda _: self._sessions.cluster.ended(session))
         connection.close(error)
         if self._hooks.session_closed_signal:
             self._spawn(self._close(session, told))

@@ -65,6 +65,7 @@ class Contacts:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         domains: frozenset[str],
     ) -> None:
+        self._sessions = sessions
         self._live = sessions.accounts
         self._accounts = accounts
         self._rosters = rosters
@@ -236,6 +237,7 @@ class Contacts:
             for session in live.sessions.values():
                 if is_pushed and session.has_roster:
                     session.send(self._push_stanza(session, payload))
+        self._sessions.cluster.roster_changed(account, change.roster.version)
         signals = self._hooks.roster_changed_signal
         if signals and change.old != change.new:
             self._spawn(self._hooks.tell_in_order(signals, account, change))
@@ -311,20 +313,21 @@ class Contacts:
             )
         except NoRoster:
             return False
-        live = self._live.get(contact)
-        if live is not None and outcome.transition.deliver:
-            if kind == "subscribe":
-                for target in live.available:
-                    target.send(data)
-            else:
-                for session in live.sessions.values():
-                    if session.has_roster:
-                        session.send(data)
+        if outcome.transition.deliver:
+            self.deliver_here(contact, data, to_interested=kind != "subscribe")
+            self._sessions.cluster.deliver(contact, data, to_interested=kind != "subscribe")
         self._publish(contact, outcome.change)
         if outcome.transition.reply is not None:
             await self.deliver(contact, account, outcome.transition.reply, by=contact)
             self._presences.show(contact, account)
         return outcome.change.old != outcome.change.new
+
+    def deliver_here(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
+        """Hand a subscription stanza to the account's sessions of this node (RFC 6121 3.1.3, 3.1.6)."""
+        live = self._live.get(account)
+        for session in live.sessions.values() if live is not None else ():
+            if session.has_roster if to_interested else session.presence is not None:
+                session.send(stanza)
 
     async def remove_account(self, account: str) -> None:
         """Delete an account's roster after parting from every contact in it; a repeat goes on where it was

@@ -119,6 +119,7 @@ class Iqs:
         *,
         from_strangers: bool = True,
     ) -> None:
+        self._sessions = sessions
         self._targets = sessions.targets
         self._visibility = visibility
         self.from_strangers = from_strangers
@@ -178,7 +179,7 @@ class Iqs:
 
     def _to_account(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         if to.resource:
-            return self._forward(origin, stanza, to)
+            return self.forward(origin, stanza, to)
         where = OWN if to.bare == origin.account else (Address.ACCOUNT,)
         return self._answer(origin, stanza, to.bare, where)
 
@@ -205,13 +206,17 @@ class Iqs:
 
         return take
 
-    def _forward(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+    def forward(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """To another session; a request that may not be as if it was not there (RFC 6121 8.5.3)."""
         receiver = self._targets.get(to.full)
         if stanza.type in ("result", "error"):
             if receiver is not None:
                 receiver.send(stanza.raw)
+            elif self._sessions.cluster.has(to.full):
+                return self._sessions.cluster.iq(origin, stanza, to)
             return None
+        if receiver is None and self._sessions.cluster.has(to.full):
+            return self._sessions.cluster.iq(origin, stanza, to)
         if stanza.payload in GUARDED and to.bare != origin.account:
             return self._guard(origin, stanza, to)
         if receiver is None or not self._may_reach(receiver, origin):
@@ -248,7 +253,8 @@ class Iqs:
     ) -> Awaitable[None] | None:
         kind = stanza.type
         if kind not in ("get", "set"):
-            self._questions.take(stanza)
+            if not self._questions.take(stanza):
+                self._sessions.cluster.answer(stanza)
             return None
         for address in where:
             handler = self._handlers.get((address, kind, stanza.payload))

@@ -54,7 +54,7 @@ class LastSeen:
     ) -> None:
         self._store = store
         self._hold = hold
-        self._live = sessions.accounts
+        self._sessions = sessions
         self._rosters = rosters
         self._visibility = visibility
         self._spawn = spawn
@@ -164,8 +164,7 @@ class LastSeen:
 
     def _is_due(self, session: Session, contact: str) -> bool:
         """Whether the session still wants to know, and the contact is still away."""
-        live = self._live.get(contact)
-        return session.presence is not None and (live is None or not live.available)
+        return session.presence is not None and not self._sessions.is_available(contact)
 
     async def _load(self, account: str) -> Broadcast:
         return self._learn(account, await self._store.get(LAST_PRESENCE, (account,)))

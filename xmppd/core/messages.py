@@ -10,7 +10,7 @@ from xmppd.core.begun import begun
 from xmppd.core.later import Later, settled
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
-from xmppd.core.sessions import LiveAccount, Sessions
+from xmppd.core.sessions import Sessions
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import KEPT, Drop, Hooks, Outcome
 from xmppd.jid import Jid
@@ -99,7 +99,7 @@ class Messages:
                 return None
             live = self._live.get(to)  # type: ignore[arg-type]
             if live is not None and live.targets and stanza.type in ("chat", None):
-                self._copy(live.targets, stanza.raw)
+                copy(live.targets, stanza.raw)
                 return None
         if not to:  # RFC 6120 10.3.1
             to = origin.account
@@ -116,7 +116,7 @@ class Messages:
             return self._offer(origin, stanza)
         if self._hooks.watches_messages:
             return self._watched(origin, stanza, jid)
-        outcome = self._deliver(stanza, jid)
+        outcome = self._deliver(origin, stanza, jid)
         if isinstance(outcome, Outcome):
             return None
         return outcome if outcome.__class__ is Later else _forget(outcome)
@@ -131,7 +131,7 @@ class Messages:
             if isinstance(kept, Awaitable):
                 return self._watched_later(origin, stanza, to, kept)
             stanza = kept if isinstance(kept, Stanza) else stanza
-            outcome = self._deliver(kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
+            outcome = self._deliver(origin, kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             return self._refused(origin, stanza, to, error)
         if not isinstance(outcome, Outcome):
@@ -145,7 +145,7 @@ class Messages:
         try:
             kept = await filtering
             stanza = kept if isinstance(kept, Stanza) else stanza
-            outcome = self._deliver(kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
+            outcome = self._deliver(origin, kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             waiting = self._refused(origin, stanza, to, error)
         else:
@@ -156,8 +156,7 @@ class Messages:
     async def _told_later(self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Became) -> None:
         hooks = self._hooks
         try:
-            became = outcome if isinstance(outcome, Outcome) else await outcome
-            became = outcome_of(became) if isinstance(became, Drop) else became
+            became = outcome if isinstance(outcome, Outcome) else outcome_of(await outcome)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             waiting = self._refused(origin, stanza, to, error)
         else:
@@ -173,15 +172,30 @@ class Messages:
             raise error
         return _raise_later(waiting, error)
 
-    def _deliver(self, stanza: Stanza, to: Jid) -> Outcome | Became:
-        if to.bare not in self._live and (locating := self._sessions.locate(to.bare)) is not None:
-            return self._deliver_later(stanza, to, locating)
-        return self._act(stanza, to)
-
-    async def _deliver_later(self, stanza: Stanza, to: Jid, locating: Awaitable[None]) -> Outcome | Drop:
-        await locating
-        outcome = self._act(stanza, to)
-        return outcome if isinstance(outcome, Outcome) else await outcome
+    def _deliver(self, origin: Origin, stanza: Stanza, to: Jid) -> Outcome | Became:
+        """Do what the table says."""
+        kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
+        if self._sessions.cluster.concerns(to.bare):
+            return self._sessions.cluster.message(origin, stanza, to, kind)
+        receiver = self._targets.get(to.full) if to.resource else None
+        if receiver is not None:
+            if not receiver.takes_messages and kind in KEEPABLE:
+                return self.keep(to, stanza)
+            receiver.send(stanza.raw)
+            return Outcome.DELIVERED
+        live = self._live.get(to.bare)
+        match action_of(to, kind, is_ready=live is not None and bool(live.targets or kind not in KEEPABLE)):
+            case Action.TOP if live is not None:
+                copy(live.targets, stanza.raw)
+            case Action.ALL if live is not None:
+                copy(tuple(s for s in live.available if s.priority >= 0), stanza.raw)
+            case Action.STORE:
+                return self.keep(to, stanza)
+            case Action.REFUSE:
+                raise unavailable()
+            case _:
+                return Outcome.DROPPED
+        return Outcome.DELIVERED
 
     async def _offer(self, origin: Origin, stanza: Stanza) -> None:
         """Give plugins a message to the server itself; nobody else takes such (RFC 6120 10.5.2)."""
@@ -194,49 +208,24 @@ class Messages:
             stanza = result
         raise unavailable()
 
-    def _act(self, stanza: Stanza, to: Jid) -> Outcome | Became:
-        """Do what the table says."""
-        receiver = self._targets.get(to.full) if to.resource else None
-        live = self._live.get(to.bare)
-        kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
-        if receiver is not None:
-            if not receiver.takes_messages and kind in KEEPABLE:
-                return self._keep(to, stanza)
-            receiver.send(stanza.raw)
-            return Outcome.DELIVERED
-        match self._action(to, live, kind):
-            case Action.TOP if live is not None:
-                self._copy(live.targets, stanza.raw)
-            case Action.ALL if live is not None:
-                self._copy(tuple(s for s in live.available if s.priority >= 0), stanza.raw)
-            case Action.STORE:
-                return self._keep(to, stanza)
-            case Action.REFUSE:
-                raise unavailable()
-            case _:
-                return Outcome.DROPPED
-        return Outcome.DELIVERED
-
-    @staticmethod
-    def _action(jid: Jid, live: LiveAccount | None, kind: str) -> Action:
-        if jid.resource and kind != "chat":
-            return TABLE[Place.RESOURCE, kind]
-        ready = live is not None and (live.targets or kind not in KEEPABLE)
-        return TABLE[Place.READY if ready else Place.ABSENT, kind]
-
-    @staticmethod
-    def _copy(receivers: Sequence[Target], data: bytes) -> None:
-        if len(receivers) > FEW:
-            for receiver in receivers:
-                receiver.send_copy(data)
-        else:
-            for receiver in receivers:
-                receiver.send(data)
-
-    def _keep(self, to: Jid, stanza: Stanza) -> Outcome | Became:
+    def keep(self, to: Jid, stanza: Stanza) -> Outcome | Became:
         """Offer a message for nobody to the plugins that keep such; durable when this is done (XEP-0160)."""
         kept = begun(self._claimed(to, stanza))
+        if self._sessions.cluster and not isinstance(kept, Outcome):
+            return self._kept_later(to.bare, kept)
         return kept if isinstance(kept, Outcome | Later) else settled(kept)
+
+    def _kept_later(self, account: str, kept: Later | Awaitable[Outcome | Later]) -> Became:
+        """The same, whose end the other nodes are told of: somebody may have come there meanwhile."""
+        if kept.__class__ is Later:
+            return Later(self._tell_kept(account, kept))
+        return self._tell_kept(account, settled(kept))
+
+    async def _tell_kept(self, account: str, kept: Became) -> Outcome | Drop:
+        became = outcome_of(await kept)
+        if became is Outcome.KEPT:
+            self._sessions.cluster.kept(account)
+        return became
 
     async def _claimed(self, to: Jid, stanza: Stanza) -> Outcome | Later:
         account = to.bare
@@ -257,11 +246,32 @@ class Messages:
             receiver.send(stanza.raw)
             return Outcome.DELIVERED
         live = self._live.get(account)
-        present = live.targets or [s for s in live.available if s.priority >= 0] if live is not None else ()
-        if not present:
+        present = live.takers or [s for s in live.available if s.priority >= 0] if live is not None else ()
+        if present:
+            copy(present, stanza.raw)
+            return Outcome.DELIVERED
+        if (sending := self._sessions.cluster.unclaimed(stanza, to)) is None:
             raise unavailable()
-        self._copy(present, stanza.raw)
-        return Outcome.DELIVERED
+        return outcome_of(await sending)
+
+
+def action_of(to: Jid, kind: str, *, is_ready: bool) -> Action:
+    """What the table says of a message for a session that is not there, or for an account; `is_ready`: it has
+    somebody who takes such.
+    """
+    if to.resource and kind != "chat":
+        return TABLE[Place.RESOURCE, kind]
+    return TABLE[Place.READY if is_ready else Place.ABSENT, kind]
+
+
+def copy(receivers: Sequence[Target], data: bytes) -> None:
+    """Send each a copy."""
+    if len(receivers) > FEW:
+        for receiver in receivers:
+            receiver.send_copy(data)
+    else:
+        for receiver in receivers:
+            receiver.send(data)
 
 
 async def _forget(outcome: Became) -> None:
@@ -273,9 +283,11 @@ async def _raise_later(waiting: Awaitable[None], error: Exception) -> None:
     raise error
 
 
-def outcome_of(drop: Drop) -> Outcome:
+def outcome_of(became: Outcome | Drop) -> Outcome:
     """What a filter says by ending a stanza."""
-    return Outcome.KEPT if drop is KEPT else Outcome.DROPPED
+    if isinstance(became, Outcome):
+        return became
+    return Outcome.KEPT if became is KEPT else Outcome.DROPPED
 
 
 def unavailable() -> StanzaError:

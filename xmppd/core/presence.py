@@ -60,6 +60,7 @@ class Presences:
     ) -> None:
         self.rules = rules
         self._clock = clock
+        self._sessions = sessions
         self._live = sessions.accounts
         self._targets = sessions.targets
         self._rosters = rosters
@@ -116,10 +117,15 @@ class Presences:
         if is_first and self._rounds.is_due:
             self._rounds.finish(_farewell(session))
         takes_messages = priority >= 0 and (is_first or session.priority < 0)
+        is_shifted = is_first or session.priority != priority
         session.presence = session.broadcast_of(stanza)
         session.priority = priority
         session.live.refresh()
+        if is_shifted:
+            self._sessions.cluster.shifted(session)
         waiting = self._paid(session, self._broadcast(session, session.presence))
+        if is_first and self._sessions.cluster and session.live.roster is not None:
+            self._sessions.cluster.probe(session, session.live.roster.following)
         if is_first and (drawn := session.give(self._initial(session))) is not None:
             shown = patiently(drawn)  # what the client asks next is answered behind it
             waiting = shown if waiting is None else both(waiting, shown)
@@ -171,7 +177,7 @@ class Presences:
         """Who loses sight of the session meanwhile is told of its end there and then. The end itself goes to
         all followers of its moment.
         """
-        live, copies = session.live, 0
+        live, copies, cluster = session.live, 0, self._sessions.cluster
         followers: Sequence[str] = roster.followers if roster is not None else ()
         for start in range(0, len(followers), STEP):
             contacts = followers[start : start + STEP]
@@ -186,7 +192,20 @@ class Presences:
             copies += len(live.available)
             for receiver in live.available:
                 receiver.send_copy(copy)
+            if cluster:
+                copies += self._show_elsewhere(session, presence, live.roster if not is_end else roster)
         self._charge(session, copies)
+        if is_end:
+            cluster.shifted(session)
+
+    def _show_elsewhere(self, session: Session, presence: Broadcast, roster: Roster | None) -> int:
+        """Show a presence to the followers, and the own sessions, of other nodes; how many accounts are
+        there.
+        """
+        contacts = [session.account, *(roster.followers if roster is not None else ())]
+        if self._hooks.sees is not None:
+            contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
+        return self._sessions.cluster.show(session, presence, contacts)
 
     def _copies(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
         """Send a copy to every available resource of some contacts, and to those on hosts of services; how
@@ -234,17 +253,22 @@ class Presences:
                 return
             other = self._live.get(contact)
             if other is None or not other.available:
-                absent.append(contact)
+                if not self._sessions.cluster.is_available(contact):
+                    absent.append(contact)
             elif other.roster is not None and other.roster.is_follower(session.account):
-                for seen in other.available:
-                    if seen.presence is not None and self._visibility.allows(session.account, seen.full):
-                        copy = seen.presence.head + to + seen.presence.tail
-                        yield from self._visibility.filtered(session.account, copy)
+                yield from self._shown_of(other, session)
         for contact, kept in roster.requests:
             if live.roster is roster or is_asked(live.roster, contact):
                 yield subscription_stanza("subscribe", contact, session.account, kept)
         if absent:
             self._ask_elsewhere(session, absent)
+
+    def _shown_of(self, other: LiveAccount, viewer: Session) -> Iterator[bytes]:
+        """The sessions of somebody else as a follower is shown them."""
+        for seen in other.available:
+            if seen.presence is not None and self._visibility.allows(viewer.account, seen.full):
+                copy = seen.presence.head + viewer.live.to_stamp + seen.presence.tail
+                yield from self._visibility.filtered(viewer.account, copy)
 
     def _ask_elsewhere(self, session: Session, absent: Sequence[str]) -> None:
         """Have those who are not here show themselves: services by a probe, accounts by their last words."""
@@ -277,7 +301,7 @@ class Presences:
         session.presence = None
         live.refresh()
         done = self._broadcast(session, unavailable)
-        if not (live.available or session.is_anonymous):
+        if not (self._sessions.is_available(session.account) or session.is_anonymous):
             self._last_seen.remember(session.account, unavailable if status else SILENCE)
         return done
 
@@ -335,22 +359,38 @@ class Presences:
             yield
 
     def _part_from(self, session: Session, unavailable: Broadcast, account: str, address: str) -> None:
-        if not self._tell_service(session, unavailable, address) and self._receivers(account, address):
+        if not self._tell_service(session, unavailable, address) and self._is_there(account, address):
             self._send_to(account, address, unavailable.head + to_stamp(address) + unavailable.tail)
+
+    def _is_there(self, account: str, address: str) -> bool:
+        cluster = self._sessions.cluster
+        is_elsewhere = cluster.has(address) if address != account else cluster.is_available(account)
+        return is_elsewhere or bool(self._receivers(account, address))
 
     def _hears_broadcasts(self, address: str) -> bool:
         """Whether a broadcast to its account reaches all that directed presence to the address did. A service
         knows its addresses one by one: an occupant of a room is not the room.
         """
         receiver = self._targets.get(address)
-        if receiver is None:
-            return "/" not in address or domain_of(address) not in self._services
-        return receiver.presence is not None
+        if receiver is not None:
+            return receiver.presence is not None
+        if self._sessions.cluster.has(address):
+            account = address.partition("/")[0]
+            return any(target.full == address for target in self._sessions.cluster.targets(account))
+        return "/" not in address or domain_of(address) not in self._services
 
     def _send_to(self, account: str, address: str, data: bytes) -> None:
-        for shown in self._visibility.filtered(account, data):
-            for receiver in self._receivers(account, address):
+        self.direct_here(account, address, data)
+        if self._sessions.cluster:
+            self._sessions.cluster.direct(account, address, data)
+
+    def direct_here(self, account: str, address: str, data: bytes) -> bool:
+        """Hand directed presence to the address, bare or full, on this node; whether anybody is there."""
+        receivers = self._receivers(account, address)
+        for shown in self._visibility.filtered(account, data) if receivers else ():
+            for receiver in receivers:
                 receiver.send(shown)
+        return bool(receivers)
 
     def _receivers(self, account: str, address: str) -> Sequence[Target]:
         if address != account:
@@ -408,6 +448,8 @@ class Presences:
                     session.directed.forget(contact, address)
 
     def _copy(self, session: Session, contact: str, presence: Broadcast) -> None:
+        if self._sessions.cluster:
+            self._sessions.cluster.show(session, presence, (contact,))
         to = self._live.get(contact)
         if to is None:
             self._tell_service(session, presence, contact)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from xmppd.core.begun import begun
 from xmppd.core.lastseen import LastSeen
@@ -18,6 +18,7 @@ class Probes:
     """Answers those who ask for somebody's presence."""
 
     def __init__(self, sessions: Sessions, visibility: Visibility, last_seen: LastSeen) -> None:
+        self._sessions = sessions
         self._live = sessions.accounts
         self._visibility = visibility
         self._last_seen = last_seen
@@ -28,13 +29,18 @@ class Probes:
 
     async def _answer(self, origin: Origin, to: Jid) -> None:
         roster = await self._visibility.roster(to.bare)
-        shown = self._shown(origin, to, roster)
-        if shown == []:
+        away: Sequence[bytes] = ()
+        if (seeking := self._sessions.cluster.seek(origin, to)) is not None:
+            away = await seeking
+        shown = self.shown(origin, to, roster)
+        if shown == [] and not away:
             last = await self._last_seen.words(to)
             # It may have come meanwhile, or let this viewer see it no more.
-            shown = self._shown(origin, to, roster)
+            shown = self.shown(origin, to, roster)
             if shown == []:
                 shown = [last.head + to_stamp(origin.account) + last.tail]
+        if away:
+            shown = [*(shown or ()), *away]
         if shown is None:
             unsubscribed = {"type": "unsubscribed", "from": to.bare, "to": origin.account}
             shown = [build.start_tag("presence", unsubscribed) + b"/>"]
@@ -43,7 +49,7 @@ class Probes:
             for seen in (presence,) if is_own else self._visibility.filtered(origin.account, presence):
                 origin.send(seen)
 
-    def _shown(self, origin: Origin, to: Jid, roster: Roster | None) -> list[bytes] | None:
+    def shown(self, origin: Origin, to: Jid, roster: Roster | None) -> list[bytes] | None:
         """What the sender may see of who is there; None where that is nothing at all, not even that nobody
         is.
         """

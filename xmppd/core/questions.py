@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from typing import Protocol
 from xml.etree.ElementTree import Element
@@ -61,15 +62,23 @@ class Question(Host):
 
 
 class Questions:
-    """The open questions of this node. `call_later` has something done after so many seconds."""
+    """The open questions of this node. `call_later` has something done after so many seconds; `mark` is what
+    the ids of the questions of this node begin with, where there are several.
+    """
 
     def __init__(self, call_later: CallLater) -> None:
+        self.mark = ""
         self._call_later = call_later
         self._open: dict[str, Question] = {}
         self._asked: dict[str, set[Question]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def new_id(self) -> str:
+        """The id of an iq that this node asks; `mark` tells which one that is."""
+        token = secrets.token_urlsafe(9)
+        return f"{self.mark}.{token}" if self.mark else token
 
     def begin(self, iq: Stanza, seconds: float) -> Question:
         """One more, whose answer must come from its `to` within so many seconds; StanzaError

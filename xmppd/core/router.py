@@ -106,6 +106,15 @@ class Router:
             return None
         return None if waiting is None else self._finish(origin, stanza, waiting)
 
+    def forward(self, origin: Origin, iq: Stanza) -> Waiting:
+        """Hand an iq of another node's session to one here; its filters were asked there."""
+        try:
+            waiting = self._iqs.forward(origin, iq, address_of(iq))
+        except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
+            self._refuse(origin, iq, error)
+            return None
+        return None if waiting is None else self._finish(origin, iq, waiting)
+
     async def _finish(self, origin: Origin, stanza: Stanza, waiting: Awaitable[None]) -> None:
         try:
             await waiting

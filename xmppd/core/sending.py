@@ -13,7 +13,7 @@ from xmppd.core.origin import Target
 from xmppd.core.questions import Questions
 from xmppd.core.router import Router
 from xmppd.core.services import Guest, Services
-from xmppd.core.sessions import LiveAccount, Sessions
+from xmppd.core.sessions import LiveAccount, Sessions, to_stamp
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
@@ -71,7 +71,10 @@ class Sending:
         copies, end = 0, self._clock() + SLICE_SECONDS
         for account in accounts:
             live = self._sessions.accounts.get(account)
-            if live is not None and (receivers := receivers_of(live, stanza)):
+            if self._sessions.cluster.concerns(account) and (there := self._count(account, stanza)):
+                raw = head + to_stamp(account) + tail
+                copies += await self._by_the_rules(account, stanza, raw, there)
+            elif live is not None and (receivers := receivers_of(live, stanza)):
                 raw = head + live.to_stamp + tail
                 if self._is_watched(stanza.kind):
                     copies += await self._by_the_rules(account, stanza, raw, len(receivers))
@@ -88,7 +91,7 @@ class Sending:
         """Send an iq and wait for its answer: the payload of the result, or StanzaError as the answer tells;
         remote-server-timeout when there is none in time, recipient-unavailable when its receiver goes.
         """
-        attrs = {"type": kind, "id": secrets.token_urlsafe(9), **({"from": sender} if sender else {})}
+        attrs = {"type": kind, "id": self._questions.new_id(), **({"from": sender} if sender else {})}
         iq = self._signed(build.element(IQ, attrs, payload), to)
         question = self._questions.begin(iq, seconds)
         try:
@@ -126,6 +129,16 @@ class Sending:
 
     def _is_watched(self, kind: str) -> bool:
         return self._hooks.watches_messages if kind == "message" else bool(self._hooks.presence_for_filter)
+
+    def _count(self, account: str, stanza: Stanza) -> int:
+        """How many resources of an account take such a stanza, here and on other nodes."""
+        live, there = self._sessions.accounts.get(account), self._sessions.cluster.targets(account)
+        everybody: list[Target] = [*(live.available if live is not None else ()), *there]
+        if stanza.kind == "presence":
+            return len(everybody)
+        top = max((target.priority for target in everybody), default=-1)
+        least = 0 if stanza.type == "headline" else max(top, 0)
+        return sum(target.priority >= least for target in everybody)
 
     async def _by_the_rules(self, account: str, stanza: Stanza, raw: bytes, count: int) -> int:
         """Let plugins have their part in the copies for one account; how many of `count` were not refused."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from xmppd.core.cluster import ONE_NODE, Cluster
 from xmppd.core.directed import Directed
 from xmppd.core.origin import Target
 from xmppd.core.output import (
@@ -26,6 +27,11 @@ from xmppd.stream.sasl import Login
 from xmppd.xml import build
 from xmppd.xml.stanza import LANG, Stanza
 
+FLUSH = 1
+"""Stored messages are handed over: what comes is stored behind them."""
+DETOUR = 2
+"""What was sent to the account's sessions on other nodes is under way: what comes waits for that."""
+
 
 class Broadcast(NamedTuple):
     """A presence serialised once: a receiver's copy is `head`, its ` to='...'`, and `tail`."""
@@ -39,11 +45,12 @@ class Session:
 
     `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
     interested resource, `login` says how its client came in, `directed` who was sent directed presence,
-    `paid_until` is when the copies of its presence so far were allowed, `slots` what plugins keep here.
+    `paid_until` is when the copies of its presence so far were allowed, `number` tells it from others of its
+    name on other nodes, `slots` are what plugins keep here.
     `message_head` and its like are what its stanzas begin with: the start tag with `from` and the stream's
     `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
-    `takes_messages` is False while stored messages are handed over: what comes is stored behind them.
+    `takes_messages` is False while anything is in the way of messages (`hold_messages`).
 
     While it is detached (`detach`, `attach`) and when it is over its `connection` is NOWHERE.
     """
@@ -52,6 +59,7 @@ class Session:
         "__weakref__",
         "_bursts",
         "_cork",
+        "_in_the_way",
         "_is_held",
         "_is_patient",
         "_out",
@@ -66,6 +74,7 @@ class Session:
         "live",
         "login",
         "message_head",
+        "number",
         "paid_until",
         "presence",
         "presence_head",
@@ -98,10 +107,12 @@ class Session:
         self.presence: Broadcast | None = None
         self.priority = 0
         self.paid_until = 0.0
+        self.number = 0
         self.has_roster = False
         self.directed: Directed | None = None
         self.slots: dict[str, Any] | None = None
         self.takes_messages = True
+        self._in_the_way = 0
         self._cork = cork
         self._is_patient = False
         self._bursts: Bursts | None = None
@@ -134,12 +145,25 @@ class Session:
     def _crowded(self) -> None:
         self.connection.close(StreamError("resource-constraint", "Too much came before the session began."))
 
-    def take_messages(self, now: bool) -> None:
-        """Whether messages are sent to it. While they are not, they are kept as if nobody were there
-        (XEP-0160), and what cannot be kept comes all the same.
+    def hold_messages(self, what: int = FLUSH) -> None:
+        """Something is in the way of messages, FLUSH or DETOUR. While it is, they are kept as if nobody were
+        there (XEP-0160), or wait, and what cannot be kept comes all the same.
         """
-        if self.takes_messages is not now:
-            self.takes_messages = now
+        self._in_the_way |= what
+        if self.takes_messages:
+            self.takes_messages = False
+            self.live.refresh()
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether stored messages are handed over."""
+        return bool(self._in_the_way & FLUSH)
+
+    def release_messages(self, what: int = FLUSH) -> None:
+        """It is out of the way; harmless if repeated."""
+        self._in_the_way &= ~what
+        if not self.takes_messages and not self._in_the_way:
+            self.takes_messages = True
             self.live.refresh()
 
     # its wire
@@ -288,18 +312,21 @@ class LiveAccount:
     """A local account with at least one session.
 
     `roster` is loaded by the first roster request or initial presence. `available` are the sessions with
-    presence, `targets` those among them that take messages to the bare JID: the highest priority, not
-    negative. `to_stamp` is ` to='bare JID'` in bytes.
+    presence, `takers` those among them that take messages to the bare JID: the highest priority, not
+    negative. `targets` are the same, unless the account `is_split`: where the other nodes have a say in where
+    its messages go, it has none. `to_stamp` is ` to='bare JID'` in bytes.
     """
 
-    __slots__ = ("account", "available", "roster", "sessions", "targets", "to_stamp")
+    __slots__ = ("account", "available", "is_split", "roster", "sessions", "takers", "targets", "to_stamp")
 
     def __init__(self, account: str) -> None:
         self.account = account
         self.sessions: dict[str, Session] = {}
         self.roster: Roster | None = None
-        self.available: tuple[Target, ...] = ()
-        self.targets: tuple[Target, ...] = ()
+        self.available: tuple[Session, ...] = ()
+        self.takers: tuple[Session, ...] = ()
+        self.targets: tuple[Session, ...] = ()
+        self.is_split = False
         self.to_stamp = to_stamp(account)
 
     def refresh(self) -> None:
@@ -307,12 +334,25 @@ class LiveAccount:
         if len(self.sessions) == 1:
             [only] = self.sessions.values()
             self.available = (only,) if only.presence is not None else ()
-            self.targets = self.available if only.takes_messages and only.priority >= 0 else ()
-            return
-        self.available = tuple(s for s in self.sessions.values() if s.presence is not None)
-        takers = [s for s in self.available if s.takes_messages]
+            self.takers = self.available if only.takes_messages and only.priority >= 0 else ()
+        else:
+            self.available = tuple(s for s in self.sessions.values() if s.presence is not None)
+            takers = [s for s in self.available if s.takes_messages]
+            top = max((s.priority for s in takers), default=-1)
+            self.takers = tuple(s for s in takers if s.priority == top) if top >= 0 else ()
+        self.targets = () if self.is_split else self.takers
+
+    @property
+    def open_to(self) -> tuple[Session, ...]:
+        """What `takers` would be if no message were on a detour."""
+        takers = [s for s in self.available if s.priority >= 0 and not s.is_flushing]
         top = max((s.priority for s in takers), default=-1)
-        self.targets = tuple(s for s in takers if s.priority == top) if top >= 0 else ()
+        return tuple(s for s in takers if s.priority == top)
+
+    def split(self, is_split: bool) -> None:
+        """Whether other nodes have a say in where its messages go."""
+        self.is_split = is_split
+        self.targets = () if is_split else self.takers
 
     def update_roster(self, roster: Roster) -> None:
         """Hold this roster unless a newer one is held."""
@@ -327,18 +367,17 @@ def to_stamp(jid: str) -> bytes:
 
 class Sessions:
     """The sessions of this node by full JID, and what routing looks up: `targets` by full JID, `accounts` by
-    bare JID. `locate` is asked for an account that is in neither, before it counts as absent: where sessions
-    of other nodes are targets too, it may have to bring them in first. `on_removed` is told the full JID of
-    each session that is over. `rounds` does what takes long for many of them.
+    bare JID. `cluster` has those of other nodes. `on_removed` is told the full JID of each session that is
+    over. `rounds` does what takes long for many of them.
     """
 
-    __slots__ = ("_cork", "_now", "accounts", "by_full", "locate", "on_removed", "rounds", "targets")
+    __slots__ = ("_cork", "_now", "accounts", "by_full", "cluster", "on_removed", "rounds", "targets")
 
     def __init__(self, cork: Cork, now: Callable[[], float]) -> None:
         self.by_full: dict[str, Session] = {}
         self.targets: dict[str, Target] = {}
         self.accounts: dict[str, LiveAccount] = {}
-        self.locate: Callable[[str], Awaitable[None] | None] = nowhere_else
+        self.cluster: Cluster = ONE_NODE
         self.on_removed: Callable[[str], None] = nobody_asks
         self.rounds = Rounds(cork.call_soon, cork.clock)
         self._cork = cork
@@ -353,6 +392,8 @@ class Sessions:
         session = Session(live, resource, connection, self._cork, lang, self._now(), login)
         assert session.full not in self.by_full, session.full
         self.by_full[session.full] = self.targets[session.full] = live.sessions[resource] = session
+        if self.cluster:
+            live.split(self.cluster.concerns(account))
         return session
 
     def remove(self, session: Session) -> None:
@@ -376,13 +417,19 @@ class Sessions:
             table.update(left)
 
     def of(self, account: str) -> list[Session]:
-        """The account's sessions."""
+        """The account's sessions on this node."""
         live = self.accounts.get(account)
         return list(live.sessions.values()) if live else []
 
+    def takes_messages(self, account: str) -> bool:
+        """Whether a message to the account would be delivered at once, here or elsewhere (RFC 6121 8.5.2)."""
+        live = self.accounts.get(account)
+        return (live is not None and bool(live.open_to)) or self.cluster.takes_messages(account)
 
-def nowhere_else(account: str) -> None:
-    """One node knows all there is."""
+    def is_available(self, account: str) -> bool:
+        """Whether any resource of the account is, here or elsewhere."""
+        live = self.accounts.get(account)
+        return (live is not None and bool(live.available)) or self.cluster.is_available(account)
 
 
 def nobody_asks(full: str) -> None:

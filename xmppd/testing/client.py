@@ -1,41 +1,24 @@
-"""An in-memory server for tests: our own, and those of plugin authors.
-
-    async with World() as world:
-        alice, bob = await world.login("alice"), await world.login("bob")
-        await alice.send("<message to='bob@localhost' type='chat'><body>hi</body></message>")
-        await bob.expect("<message type='chat' ...><body>hi</body></message>")
-
-Everything is real (streams, SASL, router, SQLite in memory) but sockets and time: connections are joined in
-memory, and time stands still until `world.advance(seconds)`.
-"""
+"""A client on a raw stream, joined to a server in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, XMLPullParser, canonicalize, fromstring, tostring
 
 from xmppd import ns
-from xmppd.app import App
-from xmppd.config import Config
 from xmppd.core.sessions import Session
-from xmppd.encryption import certificates
-from xmppd.engines import prepare_folder
 from xmppd.net.c2s.tcp import client_wire
-from xmppd.parts.http import HttpError, HttpResponse
-from xmppd.store.sqlite.store import SqliteStore
-from xmppd.store.table import Store
+
+if TYPE_CHECKING:
+    from xmppd.app import App
+    from xmppd.testing.world import World
 
 PASSWORD = "secret"
 START = 1_700_000_000.0
-LASTING_SECONDS = 0.02
-"""How long a task of a plugin may do nothing before it counts as one that waits for what comes."""
 STREAM_HEADER = (
     f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' to='{{domain}}' version='1.0'{{more}}>"
 )
@@ -116,8 +99,9 @@ class MemoryTransport(asyncio.Transport):
 class Client:
     """A client on a raw stream. `send` takes XML, `expect` compares whole stanzas, canonically."""
 
-    def __init__(self, world: World, peer: str, *, starttls: bool) -> None:
+    def __init__(self, world: World, app: App, peer: str, *, starttls: bool) -> None:
         self.world = world
+        self.app = app
         self.jid = ""
         self.closed = False
         self.raw = b""
@@ -129,7 +113,7 @@ class Client:
         self.transport.receive = self._receive
         self.transport.lost = self._lost
         self._waiting: deque[bytes] = deque()
-        self._wire = client_wire(world.app.service, world.app.shared, starttls=starttls)
+        self._wire = client_wire(app.service, app.shared, starttls=starttls)
         self.transport.clogged = self._wire.pause_writing
         self._wire.connection_made(self.transport)
 
@@ -141,7 +125,7 @@ class Client:
     @property
     def session(self) -> Session:
         """The server's side of this client."""
-        return self.world.app.sessions.by_full[self.jid]
+        return self.app.sessions.by_full[self.jid]
 
     # sending
 
@@ -269,168 +253,6 @@ class Client:
         address = f" to='{to}'" if to else ""
         await self.send(f"<iq type='{kind}' id='{id}'{address}>{payload}</iq>")
         return await self.receive()
-
-
-class World:
-    """A server with its own time. `accounts` are made with the password "secret"; `settings` change the
-    configuration, after those that all worlds have in `common`.
-    """
-
-    common: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
-
-    @staticmethod
-    def engine(now: Callable[[], float]) -> Store:
-        """The store of a world that was given none."""
-        return SqliteStore(":memory:", now=now)
-
-    def __init__(
-        self,
-        *,
-        accounts: tuple[str, ...] = ("alice", "bob", "carol"),
-        plugins: tuple[str, ...] = (),
-        plugin_folders: tuple[Path, ...] = (),
-        plugin_config: Mapping[str, Mapping[str, Any]] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        store: Store | None = None,
-    ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="xmppd-test-")
-        self._accounts = accounts
-        self._store = store
-        self.clock = Clock()
-        self.clients: list[Client] = []
-        given: dict[str, Any] = {
-            "server": {"data_folder": self._folder.name},
-            "auth": {"plain_without_tls": True, "iterations": 4096},
-            "tls": {"required": False},
-            "limits": {"loop_share": 1.0},  # a rest is in real time
-            "plugins": {"enabled": plugins, "folders": plugin_folders, "config": plugin_config or {}},
-        }
-        for section, values in (*self.common.items(), *(settings or {}).items()):
-            given[section] = {**given.get(section, {}), **values}
-        self.config = Config.model_validate(given)
-        self.app: App
-
-    async def __aenter__(self) -> Self:
-        prepare_folder(self.config)
-        store = self._store or self.engine(self.clock.now)
-        self.app = App(self.config, store=store, now=self.clock.now, clock=self.clock.monotonic)
-        self.app.shared.certificates = certificates(self.config)
-        self.app.accounts.gone_seconds = 0.0  # nobody else is there, whatever the configuration says
-        await self.app.open()
-        for name in self._accounts:
-            await self.app.accounts.create(f"{name}@localhost", PASSWORD)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.app.close()
-        self._folder.cleanup()
-
-    def plugin(self, name: str) -> Any:
-        """A plugin at work, to look at its tables, counters and slots."""
-        return next(loaded.plugin for loaded in self.app.loader.loaded if loaded.name == name)
-
-    async def http(
-        self,
-        method: str,
-        path: str,
-        *,
-        token: str = "",
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-    ) -> HttpResponse:
-        """What the server's own HTTP answers; `token` is one of those of the setting `http.tokens`."""
-
-        async def read(most: int) -> bytes:
-            if len(body) > most:
-                raise HttpError(413)
-            return body
-
-        given = {name.lower(): value for name, value in (headers or {}).items()}
-        if token:
-            given["authorization"] = f"Bearer {token}"
-        response = await self.app.routes.serve(method, path, given, read, "127.0.0.1")
-        await self.settle()
-        return response
-
-    def connect(self, peer: str = "127.0.0.1", *, starttls: bool = True) -> Client:
-        """A client that has said nothing yet."""
-        client = Client(self, peer, starttls=starttls)
-        self.clients.append(client)
-        return client
-
-    async def bind(self, user: str, resource: str = "", lang: str = "") -> Client:
-        """A client with a bound resource that has not sent presence."""
-        client = self.connect()
-        more = f"xml:lang='{lang}'" if lang else ""
-        await client.open(more=more)
-        answer = await client.authenticate(user)
-        assert answer.tag == f"{{{ns.SASL}}}success", tostring(answer)
-        await client.open(more=more)
-        answer = await client.bind(resource or f"{user}-{len(self.clients)}")
-        assert client.jid, tostring(answer)
-        return client
-
-    async def guest(self) -> Client:
-        """A client that logged in by ANONYMOUS (`auth.anonymous` must be on) and has not sent presence."""
-        client = self.connect()
-        await client.open()
-        await client.send(f"<auth xmlns='{ns.SASL}' mechanism='ANONYMOUS'>=</auth>")
-        answer = await client.receive()
-        assert answer.tag == f"{{{ns.SASL}}}success", tostring(answer)
-        await client.open()
-        await client.bind()
-        return client
-
-    async def login(self, user: str, resource: str = "", priority: int = 0) -> Client:
-        """A client that asked for its roster and is available; what it received so far is forgotten."""
-        client = await self.bind(user, resource)
-        await client.send(f"<iq type='get' id='roster'><query xmlns='{ns.ROSTER}'/></iq>")
-        shown = f"<presence><priority>{priority}</priority></presence>" if priority else "<presence/>"
-        await client.send(shown)
-        await client.receive_all()
-        return client
-
-    async def befriend(self, one: Client, other: Client) -> None:
-        """Make two accounts see each other's presence; what their clients receive on the way is forgotten."""
-        await one.send(f"<presence type='subscribe' to='{other.bare}'/>")
-        await other.send(f"<presence type='subscribed' to='{one.bare}'/>")
-        await other.send(f"<presence type='subscribe' to='{one.bare}'/>")
-        await one.send(f"<presence type='subscribed' to='{other.bare}'/>")
-        for client in self.clients:
-            await client.receive_all()
-
-    @property
-    def is_sending(self) -> bool:
-        """Whether something waits for the next turn of the loop to be sent."""
-        return self.app.cork.is_due or self.app.sessions.rounds.is_due
-
-    async def settle(self) -> None:
-        """Let the server work until nothing moves any more."""
-        quiet = 0
-        while quiet < 3:
-            await asyncio.sleep(0)
-            moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending
-            if self.app.jobs:
-                moved = await self.app.jobs.settle() or moved
-            elif self.app.lasting:
-                moved = await self.app.lasting.settle(LASTING_SECONDS) or moved
-            quiet = 0 if moved else quiet + 1
-
-    async def advance(self, seconds: float) -> None:
-        """Let time pass, a second at a time or until the next timer is due, with what the server does in the
-        course of it.
-        """
-        end = self.clock.seconds + seconds
-        while self.clock.seconds < end:
-            due = self.app.timers.due
-            step = min(self.clock.seconds + 1.0, end, end if due is None else max(due, self.clock.seconds))
-            self.clock.seconds = step
-            self.app.service.sweep()
-            while self.app.timers.tick():
-                await self.settle()
-        await self.settle()
 
 
 def canonical(tree: Element) -> str:

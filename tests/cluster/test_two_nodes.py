@@ -1,0 +1,109 @@
+"""Two clients on two nodes are as two on one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from xmppd import ns
+from xmppd.testing import Client, World
+
+pytestmark = pytest.mark.asyncio
+
+CHAT = "<message to='{to}' type='chat'><body>{body}</body></message>"
+
+
+def several(redis_url: str) -> Mapping[str, Any]:
+    """The settings of nodes that hear of each other's changes."""
+    return {"cache": {"redis": redis_url, "prefix": f"test-{uuid4().hex[:12]}"}}
+
+
+async def bodies(client: Client) -> list[str]:
+    """What the messages that came say."""
+    found = [tree.findtext(f"{{{ns.CLIENT}}}body") for tree in await client.receive_all()]
+    return [text for text in found if text is not None]
+
+
+@pytest.mark.parametrize("to", ["bob@localhost", "bob@localhost/far"])
+async def test_a_message_reaches_a_session_on_another_node(redis_url: str, to: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice = await world.login("alice", node=0)
+        bob = await world.login("bob", "far", node=1)
+        await alice.send(CHAT.format(to=to, body="hi"))
+        await bob.expect(f"<message from='{alice.jid}' to='{to}' type='chat'><body>hi</body></message>")
+        await alice.expect_nothing()
+
+
+async def test_the_highest_priority_of_all_nodes_takes_messages(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice = await world.login("alice", node=0)
+        near = await world.login("bob", "near", priority=1, node=0)
+        far = await world.login("bob", "far", priority=2, node=1)
+        await near.receive_all()
+        await far.receive_all()
+        await alice.send(CHAT.format(to="bob@localhost", body="to far"))
+        assert (await bodies(near), await bodies(far)) == ([], ["to far"])
+        await far.send("<presence><priority>1</priority></presence>")
+        await alice.send(CHAT.format(to="bob@localhost", body="to both"))
+        assert (await bodies(near), await bodies(far)) == (["to both"], ["to both"])
+        await far.send("<presence><priority>0</priority></presence>")
+        await alice.send(CHAT.format(to="bob@localhost", body="to near"))
+        assert (await bodies(near), await bodies(far)) == (["to near"], [])
+
+
+async def test_contacts_on_two_nodes_see_each_other_come_and_go(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        await alice.send("<presence><show>away</show></presence>")
+        await bob.expect(f"<presence from='{alice.jid}' to='{bob.bare}'><show>away</show></presence>")
+        other = await world.bind("bob", "two", node=0)
+        await other.send("<presence/>")
+        await bob.expect(f"<presence from='{other.jid}' to='{bob.bare}'/>")
+        shown = {tree.get("from") for tree in await other.receive_all()}
+        assert shown == {alice.jid, bob.jid, other.jid}
+        await alice.receive_all()
+        await bob.drop()
+        for viewer in (alice, other):
+            await viewer.expect(f"<presence from='{bob.jid}' to='{viewer.bare}' type='unavailable'/>")
+
+
+async def test_a_node_that_is_lost_takes_its_sessions_with_it(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        world.cut(0, 1)
+        await world.advance(6)
+        await alice.expect(f"<presence from='{bob.jid}' to='{alice.bare}' type='unavailable'/>")
+        await alice.send(CHAT.format(to=bob.jid, body="gone"))
+        await alice.expect(
+            f"<message from='{bob.jid}' to='{alice.jid}' type='error'>"
+            "<error type='cancel'>"
+            f"<service-unavailable xmlns='{ns.STANZA_ERRORS}'/></error></message>"
+        )
+        world.connect_nodes(0, 1, trunk=2)
+        await alice.expect(f"<presence from='{bob.jid}' to='{alice.bare}'/>")
+
+
+async def test_an_iq_and_its_answer_cross(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await alice.send(f"<iq type='get' id='1' to='{bob.jid}'><query xmlns='{ns.VERSION}'/></iq>")
+        await bob.expect(
+            f"<iq type='get' id='1' from='{alice.jid}' to='{bob.jid}'><query xmlns='{ns.VERSION}'/></iq>"
+        )
+        await bob.send(f"<iq type='result' id='1' to='{alice.jid}'/>")
+        await alice.expect(f"<iq type='result' id='1' from='{bob.jid}' to='{alice.jid}'/>")
+
+
+async def test_a_resource_is_one_over_all_nodes(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        first = await world.login("alice", "game", node=0)
+        second = await world.login("alice", "game", node=1)
+        await first.expect_closed("conflict")
+        assert second.jid == first.jid
+        assert world.cluster(0).mesh.whereabouts.at("alice@localhost", "game")
+        assert not world.cluster(1).mesh.whereabouts.at("alice@localhost", "game")

@@ -1,0 +1,155 @@
+"""Iqs between sessions of two nodes (RFC 6121 8.5.3): the receiver's node says whether its session may be
+reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from xmppd.cluster.member import Member
+from xmppd.cluster.mesh import Mesh
+from xmppd.cluster.records import Iq
+from xmppd.core.later import Later
+from xmppd.core.origin import Host, Origin
+from xmppd.core.questions import Questions
+from xmppd.core.router import Router
+from xmppd.core.sessions import Sessions
+from xmppd.errors import StanzaError
+from xmppd.jid import Jid
+from xmppd.xml import build
+from xmppd.xml.stanza import LANG, Stanza, parse
+
+
+def mark_of(incarnation: int) -> str:
+    """What the ids of the questions of a node begin with."""
+    return f"{incarnation:x}"
+
+
+class Request:
+    """The letter of a request: its sender is answered where nobody else will."""
+
+    __slots__ = ("end",)
+
+    def __init__(self) -> None:
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settled(self) -> None:
+        """A session has it, and answers or does not."""
+        if not self.end.done():
+            self.end.set_result(None)
+
+    def missed(self, error: StanzaError) -> None:
+        """No session has it, or it may not be reached."""
+        if not self.end.done():
+            self.end.set_exception(error)
+
+
+class Result:
+    """The letter of a result or an error: nobody is told of its fate (RFC 6120 8.3.1)."""
+
+    __slots__ = ()
+
+    def settled(self) -> None:
+        """A session has it."""
+
+    def missed(self, error: StanzaError) -> None:
+        """No session has it."""
+
+
+RESULT = Result()
+
+
+class Caller(Host):
+    """A session of another node that sent a request: what answers it goes there."""
+
+    __slots__ = ("_iqs",)
+
+    def __init__(self, iqs: RemoteIqs, full: str, lang: str) -> None:
+        super().__init__(full, lang)
+        self._iqs = iqs
+
+    def send(self, data: bytes) -> None:
+        """Hand over an answer."""
+        self._iqs.send(self.full, data)
+
+
+class RemoteIqs:
+    """Hands iqs to the sessions of other nodes, and takes those for sessions here."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        sessions: Sessions,
+        router: Router,
+        questions: Questions,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._mesh = mesh
+        self._sessions = sessions
+        self._router = router
+        self._questions = questions
+        self._spawn = spawn
+
+    def answer(self, stanza: Stanza) -> None:
+        """See `Cluster.answer`: the id of a question says which node asked."""
+        mark, dot, _ = (stanza.id or "").partition(".")
+        for member in self._mesh.present() if dot else ():
+            if mark_of(member.incarnation) == mark:
+                self._post(member, stanza.to or "", stanza.attrs["from"], stanza.raw, RESULT)
+
+    def has(self, full: str) -> bool:
+        """See `Cluster.has`."""
+        return self._find(full) is not None
+
+    def _find(self, full: str) -> Member | None:
+        account, _, resource = full.partition("/")
+        for place in self._mesh.places(account):
+            if place.resource == resource:
+                return self._mesh.member(place.node)
+        return None
+
+    def route(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """See `Cluster.iq`."""
+        member = self._find(to.full)
+        assert member is not None, to.full
+        if stanza.type in ("result", "error"):
+            self._post(member, to.full, origin.full, stanza.raw, RESULT)
+            return None
+        request = Request()
+        self._post(member, to.full, origin.full, stanza.raw, request)
+        return Later(request.end, len(stanza.raw))
+
+    def send(self, to: str, data: bytes) -> None:
+        """Hand an answer to the session that asked, if it is there still."""
+        session = self._sessions.by_full.get(to)
+        if session is not None:
+            session.send(data)
+        elif (member := self._find(to)) is not None:
+            self._post(member, to, "", data, RESULT)
+
+    def _post(self, member: Member, to: str, sender: str, raw: bytes, letter: Request | Result) -> None:
+        self._mesh.post(member, lambda number: Iq(number, to, sender, raw), len(raw) + 64, letter)
+
+    def take(self, member: Member, record: Iq) -> None:
+        """An iq for a session of this node."""
+        session = self._sessions.by_full.get(record.to)
+        tree = parse(record.raw)
+        is_answer = tree.get("type") in ("result", "error")
+        if session is None and is_answer:
+            self._questions.take(build.stanza_of(tree))
+        elif session is None:
+            member.trunk.miss(record.id, "service-unavailable")
+            self._mesh.due(member)
+        elif is_answer:
+            session.send(record.raw)
+        else:
+            caller = Caller(self, record.sender, tree.get(LANG, ""))
+            waiting = self._router.forward(caller, build.stanza_of(tree))
+            if waiting is not None:
+                self._spawn(_finished(waiting))
+
+
+async def _finished(waiting: Awaitable[None]) -> None:
+    await waiting

@@ -1,0 +1,267 @@
+"""All other nodes: met, heard, and given up; what they say is handed to whoever takes such records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from xmppd.cluster.member import Carrier, Letter, Member, Take
+from xmppd.cluster.records import Record
+from xmppd.cluster.trunk import Trunk
+from xmppd.cluster.whereabouts import Place, Whereabouts
+from xmppd.core.output import Outlet
+from xmppd.core.rounds import Rounds
+from xmppd.core.sessions import Sessions
+from xmppd.errors import StanzaError, TrunkError, TrustLost
+
+log = logging.getLogger(__name__)
+
+ACK_SECONDS: Final = 0.010
+"""How soon what was taken is acknowledged where nothing else is to be said."""
+
+MOST_MEMBERS: Final = 255
+
+
+class Greeting(NamedTuple):
+    """What a connection begins with, when both sides have proved who they are: the name and incarnation of
+    the other node, the trunk that it carries, the last frame of ours that was taken there, and when our HELLO
+    was sent.
+    """
+
+    name: str
+    incarnation: int
+    trunk: int
+    taken: int
+    at: float
+
+
+class Watcher(Protocol):
+    """A part of the cluster that is told who comes and goes."""
+
+    def met(self, member: Member) -> None:
+        """There is a new trunk, on which nothing was said."""
+
+    def joined(self, member: Member) -> None:
+        """All its places are known now."""
+
+    def lost(self, member: Member) -> Iterator[None]:
+        """It is given up: steps, in which its places are still known to the whereabouts."""
+
+
+class Mesh:
+    """The members by name, `whereabouts` with the places of all, and the way to them. `spoken` gives the last
+    frame that was taken on a trunk, so that it may go on. `fate` ends the process: another one has our name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        incarnation: int,
+        sessions: Sessions,
+        add: Callable[[Outlet], None],
+        clock: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.name = name
+        self.incarnation = incarnation
+        self.members: dict[str, Member] = {}
+        self.whereabouts = Whereabouts()
+        self.ack_seconds = ACK_SECONDS
+        self.watchers: Sequence[Watcher] = ()
+        self._takes: Mapping[type[Record], Take] = {}
+        self._by_index: list[Member | None] = [None] * (MOST_MEMBERS + 1)
+        self._sessions = sessions
+        self._rounds: Rounds = sessions.rounds
+        self._add = add
+        self._clock = clock
+        self._call_later = call_later
+        self._losing: set[int] = set()
+        self._dirty: set[Member] = set()
+        self._owing: set[Member] = set()
+
+    def compile(self, takes: Mapping[type[Record], Take], watchers: Sequence[Watcher]) -> None:
+        """Who takes what; each kind of record is taken by one."""
+        self._takes = takes
+        self.watchers = watchers
+
+    # talking
+
+    def member(self, index: int) -> Member:
+        """The member that an index of the whereabouts stands for."""
+        found = self._by_index[index]
+        assert found is not None, index
+        return found
+
+    def present(self) -> Iterable[Member]:
+        """All members that are not given up."""
+        return self.members.values()
+
+    def send(self, member: Member, record: Record, size: int = 64) -> int:
+        """Tell a member something; the number of the frame that it goes with."""
+        self.due(member)
+        return member.trunk.send(record, size)
+
+    def send_all(self, record: Record, size: int = 64) -> None:
+        """Tell all."""
+        for member in self.members.values():
+            self.send(member, record, size)
+
+    def post(self, member: Member, make: Callable[[int], Record], size: int, letter: Letter) -> None:
+        """Tell a member something that comes back to `letter`."""
+        self.due(member)
+        member.trunk.post(make, size, letter)
+
+    def due(self, member: Member) -> None:
+        """Write to it at the end of this turn."""
+        if member not in self._dirty:
+            self._dirty.add(member)
+            self._add(Flushing(member, self._dirty))
+
+    # connections
+
+    def met(self, greeting: Greeting, carrier: Carrier) -> Member:
+        """A node is connected: the trunk goes on, or a new one begins."""
+        member = self.members.get(greeting.name)
+        if member is not None and (member.incarnation, member.trunk.number) != (
+            greeting.incarnation,
+            greeting.trunk,
+        ):
+            self.give_up(member, "it began anew")
+            member = None
+        is_new = member is None
+        if member is None:
+            member = self._welcome(greeting)
+        elif member.carrier is not None:
+            member.carrier.close()
+        frames = member.trunk.resume(greeting.taken, greeting.at)
+        member.carrier = carrier
+        if frames:
+            carrier.write(frames)
+        if is_new:
+            log.info("node-met", extra={"node": member.name})
+            for watcher in self.watchers:
+                watcher.met(member)
+        self.due(member)
+        return member
+
+    def _welcome(self, greeting: Greeting) -> Member:
+        index = next((i for i in range(1, MOST_MEMBERS + 1) if self._by_index[i] is None), 0)
+        if not index:
+            raise TrunkError("there are too many nodes")
+        trunk: Trunk[Letter] = Trunk(self._clock, greeting.trunk)
+        member = Member(greeting.name, greeting.incarnation, index, trunk, self._clock, self._call_later)
+        self.members[member.name] = self._by_index[index] = member
+        return member
+
+    def disconnected(self, member: Member, carrier: Carrier) -> None:
+        """A connection ended; it is dialed again by whoever made it."""
+        if member.carrier is carrier:
+            member.carrier = None
+
+    def received(self, member: Member, carrier: Carrier, frame: bytes) -> None:
+        """A whole frame came, without its length."""
+        if member.is_gone or member.carrier is not carrier:
+            return
+        try:
+            taken = member.trunk.take(frame)
+        except TrustLost:
+            self._cut(member)
+            return
+        except TrunkError as error:
+            self.give_up(member, str(error))
+            return
+        if taken is None:
+            return
+        for letter, reason in taken.missed:
+            letter.missed(StanzaError(reason or "service-unavailable"))
+        for letter in taken.settled:
+            letter.settled()
+        member.acknowledged()
+        takes = self._takes
+        for record in taken.records:
+            try:
+                takes[type(record)](member, record)
+            except Exception:  # a mistake of ours costs one record, and nothing else
+                log.exception("record-failed", extra={"node": member.name, "record": type(record).__name__})
+            if self.members.get(member.name) is not member:  # given up by what it said
+                return
+        if member.trunk.owes_ack and member not in self._owing:
+            self._owing.add(member)
+            self._call_later(self.ack_seconds, lambda: self._acknowledge(member))
+        if member.trunk.is_waiting:
+            self.due(member)
+
+    def _acknowledge(self, member: Member) -> None:
+        self._owing.discard(member)
+        if member.trunk.owes_ack:
+            member.write()
+
+    def _cut(self, member: Member) -> None:
+        """The connection has to be made anew."""
+        carrier, member.carrier = member.carrier, None
+        if carrier is not None:
+            carrier.close()
+
+    # time
+
+    def tick(self) -> None:
+        """Called every 0.5 s: say that we live, and look who does not."""
+        for member in [*self.members.values()]:
+            if member.trunk.look():
+                self.give_up(member, "it is silent")
+            elif member.carrier is not None:
+                member.trunk.beat()
+                member.write()
+
+    def give_up(self, member: Member, why: str) -> None:
+        """A node is gone, or a stranger to us from now on: what it had not taken goes elsewhere, its sessions
+        are at their end.
+        """
+        if member.is_gone:
+            return
+        member.is_gone = True
+        log.warning("node-lost", extra={"node": member.name, "reason": why})
+        self._cut(member)
+        del self.members[member.name]
+        self._owing.discard(member)
+        self._losing.add(member.index)
+        self._rounds.do(f"\nlost {member.index}", self._lose(member), is_short=False)
+
+    def _lose(self, member: Member) -> Iterator[None]:
+        for letter in [*member.trunk.unsettled]:
+            letter.missed(StanzaError("service-unavailable"))
+        yield
+        for watcher in self.watchers:
+            yield from watcher.lost(member)
+        self._losing.discard(member.index)
+        self._by_index[member.index] = None
+
+    # places
+
+    def places(self, account: str) -> tuple[Place, ...]:
+        """Where the account has sessions on other nodes that are there."""
+        places = self.whereabouts.of(account)
+        if self._losing and places:
+            return tuple(place for place in places if place.node not in self._losing)
+        return places
+
+
+class Flushing:
+    """One member that is written to at the end of this turn of the loop."""
+
+    __slots__ = ("_dirty", "full", "member")
+
+    def __init__(self, member: Member, dirty: set[Member]) -> None:
+        self.member = member
+        self.full = member.name
+        self._dirty = dirty
+
+    def flush(self) -> None:
+        """Write to it."""
+        self._dirty.discard(self.member)
+        self.member.flush()
+
+    def draw(self, end: float) -> bool:
+        """It has no bursts."""
+        return False

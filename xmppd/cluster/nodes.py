@@ -1,0 +1,232 @@
+"""The other nodes, put together: the port of the core on one side, the mesh on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xmppd.cluster.calls import Calls
+from xmppd.cluster.iqs import RemoteIqs, mark_of
+from xmppd.cluster.member import Member
+from xmppd.cluster.mesh import Mesh
+from xmppd.cluster.messages import RemoteMessages
+from xmppd.cluster.places import Places
+from xmppd.cluster.presence import RemotePresence
+from xmppd.cluster.records import (
+    Call,
+    Directed,
+    Gone,
+    Have,
+    Hint,
+    Iq,
+    Message,
+    Place,
+    Presence,
+    Probe,
+    Reply,
+    Roster,
+    Shown,
+    Signal,
+    Snapshot,
+    Stanza,
+)
+from xmppd.core.origin import Host, Origin, Target
+from xmppd.jid import Jid
+
+if TYPE_CHECKING:
+    from xmppd.core.binding import Binding
+    from xmppd.core.contacts import Contacts
+    from xmppd.core.elsewhere import Elsewhere
+    from xmppd.core.messages import Messages
+    from xmppd.core.presence import Presences
+    from xmppd.core.probes import Probes
+    from xmppd.core.questions import Questions
+    from xmppd.core.router import Router
+    from xmppd.core.sessions import Sessions
+    from xmppd.core.visibility import Visibility
+
+
+class RemoteSession:
+    """An available session of another node, as who asks where somebody is is told of it."""
+
+    __slots__ = ("full", "node", "presence", "priority", "takes_messages")
+
+    def __init__(self, full: str, node: str, priority: int) -> None:
+        self.full = full
+        self.node = node
+        self.priority = priority
+        self.presence = full
+        self.takes_messages = True
+
+    def send(self, data: bytes) -> None:
+        """What is for it goes the way of its stanza."""
+        raise NotImplementedError(self.full)
+
+    send_copy = send
+
+
+class OtherNodes:
+    """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        *,
+        sessions: Sessions,
+        messages: Messages,
+        presences: Presences,
+        probes: Probes,
+        contacts: Contacts,
+        binding: Binding,
+        router: Router,
+        questions: Questions,
+        elsewhere: Elsewhere,
+        visibility: Visibility,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        call_later: Callable[[float, Callable[[], None]], Any],
+        signal: Callable[[str, str, str], None],
+        hint: Callable[[str], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.mesh = mesh
+        self._sessions = sessions
+        self._contacts = contacts
+        self._elsewhere = elsewhere
+        self._probes = probes
+        self._visibility = visibility
+        self._questions = questions
+        self.messages = RemoteMessages(mesh, sessions, messages.keep, spawn, hint)
+        self.presence = RemotePresence(mesh, sessions, presences, visibility)
+        self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
+        self.calls = Calls(mesh, spawn, call_later, signal)
+        self.places = Places(
+            mesh,
+            sessions,
+            moved=self.messages.moved,
+            came=self._came,
+            went=self._went,
+            end=binding.end,
+            now=now,
+        )
+        self.concerns = self.messages.concerns
+        self.message = self.messages.route
+        self.unclaimed = self.messages.unclaimed
+        self.takes_messages = self.messages.takes
+        self.is_available = self.presence.is_available
+        self.show = self.presence.show
+        self.probe = self.presence.probe
+        self.direct = self.presence.direct
+        self.has = self.iqs.has
+        self.iq = self.iqs.route
+        self.answer = self.iqs.answer
+        questions.mark = mark_of(mesh.incarnation)
+        self.bound = self.places.bound
+        self.shifted = self.places.shifted
+        self.ended = self.places.ended
+        mesh.compile(
+            {
+                Place: self.places.take,
+                Gone: self.places.take_gone,
+                Snapshot: self.places.take_snapshot,
+                Have: self.places.take_have,
+                Presence: self.presence.take,
+                Directed: self.presence.take_directed,
+                Probe: self.presence.take_probe,
+                Shown: self.presence.take_shown,
+                Message: self.messages.take,
+                Hint: self.messages.take_hint,
+                Iq: self.iqs.take,
+                Stanza: self._take_stanza,
+                Roster: self._take_roster,
+                Call: self.calls.take_call,
+                Reply: self.calls.take_reply,
+                Signal: self.calls.take_signal,
+            },
+            (self.presence, self.places, self),
+        )
+        self.calls.serve("seek", self._sought)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def count(self, account: str) -> int:
+        """See `Cluster.count`."""
+        return len(self.mesh.places(account))
+
+    def targets(self, account: str) -> tuple[Target, ...]:
+        """See `Cluster.targets`."""
+        return tuple(
+            RemoteSession(f"{account}/{place.resource}", self.mesh.member(place.node).name, place.priority)
+            for place in self.mesh.places(account)
+            if place.priority is not None
+        )
+
+    def kept(self, account: str) -> None:
+        """See `Cluster.kept`: whoever came meanwhile has it looked for once more."""
+        places = [
+            place for place in self.mesh.places(account) if place.priority is not None and place.priority >= 0
+        ]
+        if places:
+            top = max(places, key=lambda place: place.priority or 0)
+            self.mesh.send(self.mesh.member(top.node), Hint(account))
+
+    # subscriptions
+
+    def deliver(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
+        """See `Cluster.deliver`."""
+        for node in {place.node for place in self.mesh.places(account)}:
+            record = Stanza(account, to_interested, stanza)
+            self.mesh.send(self.mesh.member(node), record, len(stanza) + 64)
+
+    def _take_stanza(self, member: Member, record: Stanza) -> None:
+        self._contacts.deliver_here(record.account, record.raw, to_interested=record.is_interested)
+
+    def roster_changed(self, account: str, version: int) -> None:
+        """See `Cluster.roster_changed`."""
+        for node in {place.node for place in self.mesh.places(account)}:
+            self.mesh.send(self.mesh.member(node), Roster(account, version))
+
+    def _take_roster(self, member: Member, record: Roster) -> None:
+        self._elsewhere.roster_changed(record.account, record.version, "")
+
+    # probes
+
+    def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:
+        """See `Cluster.seek`."""
+        nodes = {place.node for place in self.mesh.places(to.bare)}
+        return self._seek(nodes, origin, to) if nodes else None
+
+    async def _seek(self, nodes: set[int], origin: Origin, to: Jid) -> Sequence[bytes]:
+        asked = [
+            self.calls.ask(self.mesh.member(node), "seek", {"viewer": origin.full, "to": to.full})
+            for node in nodes
+        ]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        return [text.encode() for texts in found if isinstance(texts, list) for text in texts]
+
+    async def _sought(self, arguments: Any) -> list[str]:
+        to = Jid.parse(arguments["to"])
+        roster = await self._visibility.roster(to.bare)
+        shown = self._probes.shown(Host(arguments["viewer"]), to, roster)
+        return [stanza.decode() for stanza in shown or ()]
+
+    # coming and going
+
+    def _came(self, member: Member, record: Place) -> None:
+        self.presence.came(member, record)
+
+    def _went(self, member: Member, full: str) -> None:
+        self._questions.gone(full)
+
+    def met(self, member: Member) -> None:
+        """Nothing is asked of it yet."""
+
+    def joined(self, member: Member) -> None:
+        """Nothing more."""
+
+    def lost(self, member: Member) -> Iterator[None]:
+        """It answers nothing more."""
+        self.calls.lost(member)
+        yield

@@ -1,0 +1,174 @@
+"""The other nodes of this server as routing sees them: who has sessions there, and how they are reached.
+
+The core decides by rosters, tables and hooks, on the node of whoever sends; what is for sessions on other
+nodes it hands over here. One node alone has the `OneNode`, which knows nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from xmppd.core.origin import Origin, Target
+    from xmppd.core.sessions import Broadcast, Session
+    from xmppd.hooks import Drop, Outcome
+    from xmppd.jid import Jid
+    from xmppd.xml.stanza import Stanza
+
+
+class Cluster(Protocol):
+    """The other nodes. Accounts are bare JIDs in normal form. It is true where it may know anybody: what asks
+    for many accounts looks first.
+    """
+
+    def __bool__(self) -> bool: ...
+
+    # who is there
+
+    def concerns(self, account: str) -> bool:
+        """Whether a message to the account is not this node's matter alone: it has sessions elsewhere, or
+        what was sent to them is still under way.
+        """
+
+    def is_available(self, account: str) -> bool:
+        """Whether any session of the account on another node is available."""
+
+    def takes_messages(self, account: str) -> bool:
+        """Whether any of them has a priority that is not negative."""
+
+    def has(self, full: str) -> bool:
+        """Whether a session with this full JID is on another node."""
+
+    def count(self, account: str) -> int:
+        """How many sessions the account has on other nodes."""
+
+    def targets(self, account: str) -> tuple[Target, ...]:
+        """Its available sessions there."""
+
+    # what is told of sessions here
+
+    def bound(self, session: Session) -> None:
+        """A session is new here."""
+
+    def shifted(self, session: Session) -> None:
+        """Whether it is available, or its priority, is another than before."""
+
+    def ended(self, session: Session) -> None:
+        """It is over, and all that it had to say was said."""
+
+    # messages and iqs
+
+    def message(
+        self, origin: Origin, stanza: Stanza, to: Jid, kind: str
+    ) -> Outcome | Awaitable[Outcome | Drop]:
+        """Route a message whose account it `concerns` by RFC 6121 8.5 over all nodes; StanzaError."""
+
+    def unclaimed(self, stanza: Stanza, to: Jid) -> Awaitable[Outcome | Drop] | None:
+        """The same for one that nobody keeps, though nobody took it before; None where there is nobody
+        now.
+        """
+
+    def kept(self, account: str) -> None:
+        """A message was stored for the account."""
+
+    def iq(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """Hand an iq to a session of another node (`has`); StanzaError, or one when it is awaited."""
+
+    def answer(self, stanza: Stanza) -> None:
+        """Hand an iq of type result or error, to a host of ours, to the node that asked."""
+
+    # presence
+
+    def show(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
+        """Show a presence, or its end, to those contacts' sessions there; how many of them have any."""
+
+    def probe(self, session: Session, contacts: Sequence[str]) -> None:
+        """Have contacts that are there show themselves to a session that became available."""
+
+    def direct(self, account: str, address: str, stanza: bytes) -> None:
+        """Hand directed presence to the address, bare or full, where somebody is there."""
+
+    def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:
+        """What sessions on other nodes show of themselves to whoever probes; None where there are none."""
+
+    # contacts
+
+    def deliver(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
+        """Hand a subscription stanza to the account's sessions there: those that asked for the roster, or
+        those that are available.
+        """
+
+    def roster_changed(self, account: str, version: int) -> None:
+        """The account's roster is at this version now, by a change made here."""
+
+
+class OneNode:
+    """There are no other nodes."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return False
+
+    def concerns(self, account: str) -> bool:
+        """Nobody's."""
+        return False
+
+    is_available = takes_messages = has = concerns
+
+    def count(self, account: str) -> int:
+        """None."""
+        return 0
+
+    def targets(self, account: str) -> tuple[Target, ...]:
+        """None."""
+        return ()
+
+    def bound(self, session: Session) -> None:
+        """Nobody is told."""
+
+    shifted = ended = bound
+
+    def message(
+        self, origin: Origin, stanza: Stanza, to: Jid, kind: str
+    ) -> Outcome | Awaitable[Outcome | Drop]:
+        """It concerns nobody's."""
+        raise AssertionError(to.full)
+
+    def unclaimed(self, stanza: Stanza, to: Jid) -> Awaitable[Outcome | Drop] | None:
+        """Nobody is there."""
+        return None
+
+    def kept(self, account: str) -> None:
+        """Nobody is told."""
+
+    def iq(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """It has nobody."""
+        raise AssertionError(to.full)
+
+    def answer(self, stanza: Stanza) -> None:
+        """Nobody asked."""
+
+    def show(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
+        """Nobody is shown it."""
+        return 0
+
+    def probe(self, session: Session, contacts: Sequence[str]) -> None:
+        """Nobody is there."""
+
+    def direct(self, account: str, address: str, stanza: bytes) -> None:
+        """Nobody is there."""
+
+    def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:
+        """Nobody is there."""
+        return None
+
+    def deliver(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
+        """Nobody is there."""
+
+    def roster_changed(self, account: str, version: int) -> None:
+        """Nobody is told."""
+
+
+ONE_NODE = OneNode()

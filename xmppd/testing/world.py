@@ -1,0 +1,269 @@
+"""A server in memory, with its own time."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+from xml.etree.ElementTree import tostring
+
+from xmppd import ns
+from xmppd.app import App
+from xmppd.cluster.mesh import Greeting
+from xmppd.cluster.nodes import OtherNodes
+from xmppd.config import Config
+from xmppd.core.questions import Timer
+from xmppd.encryption import certificates
+from xmppd.engines import prepare_folder
+from xmppd.parts.http import HttpError, HttpResponse
+from xmppd.store.sqlite.store import SqliteStore
+from xmppd.store.table import Store
+from xmppd.testing.client import PASSWORD, Client, Clock
+from xmppd.testing.nodes import Lent, MemoryTrunk, NoTimer
+
+LASTING_SECONDS = 0.02
+"""How long a task of a plugin may do nothing before it counts as one that waits for what comes."""
+
+
+class World:
+    """A server with its own time. `accounts` are made with the password "secret"; `settings` change the
+    configuration, after those that all worlds have in `common`.
+
+    With several `nodes` the server is so many `apps` on one store, and clients connect to them in turn; that
+    they learn of each other's changes takes a cache in Redis (`settings`). `app` is the first.
+    """
+
+    nodes_by_default = 1
+    common: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+    @staticmethod
+    def engine(now: Callable[[], float]) -> Store:
+        """The store of a world that was given none."""
+        return SqliteStore(":memory:", now=now)
+
+    def __init__(
+        self,
+        *,
+        accounts: tuple[str, ...] = ("alice", "bob", "carol"),
+        plugins: tuple[str, ...] = (),
+        plugin_folders: tuple[Path, ...] = (),
+        plugin_config: Mapping[str, Mapping[str, Any]] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        store: Store | None = None,
+        nodes: int | None = None,
+    ) -> None:
+        self._nodes = nodes or self.nodes_by_default
+        self._folder = tempfile.TemporaryDirectory(prefix="xmppd-test-")
+        self._accounts = accounts
+        self._store = store
+        self.clock = Clock()
+        self.clients: list[Client] = []
+        given: dict[str, Any] = {
+            "server": {"data_folder": self._folder.name},
+            "auth": {"plain_without_tls": True, "iterations": 4096},
+            "tls": {"required": False},
+            "limits": {"loop_share": 1.0},  # a rest is in real time
+            "plugins": {"enabled": plugins, "folders": plugin_folders, "config": plugin_config or {}},
+        }
+        for section, values in (*self.common.items(), *(settings or {}).items()):
+            given[section] = {**given.get(section, {}), **values}
+        self.config = Config.model_validate(given)
+        self.apps: list[App] = []
+        self._trunks: dict[tuple[int, int], MemoryTrunk] = {}
+        self._due = 0
+
+    async def __aenter__(self) -> Self:
+        prepare_folder(self.config)
+        store = self._store or self.engine(self.clock.now)
+        for number in range(self._nodes):
+            mine = store if number == 0 else Lent(store)
+            app = App(self.config, store=mine, now=self.clock.now, clock=self.clock.monotonic)
+            app.shared.certificates = certificates(self.config)
+            app.accounts.gone_seconds = 0.0  # no node is out of touch, whatever the configuration says
+            if self._nodes > 1:
+                app.join(f"node{number}:5270", number + 1, self._call_later)
+            self.apps.append(app)
+            await app.open()
+        for one in range(self._nodes):
+            for other in range(one):
+                self.connect_nodes(one, other)
+        for name in self._accounts:
+            await self.app.accounts.create(f"{name}@localhost", PASSWORD)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for app in reversed(self.apps):
+            await app.close()
+        self._folder.cleanup()
+
+    @property
+    def app(self) -> App:
+        """The server, or the first node of it."""
+        return self.apps[0]
+
+    def connect_nodes(self, one: int, other: int, trunk: int = 1) -> None:
+        """Connect two nodes by a trunk of that number: the one they had goes on if it has the same."""
+        ends = []
+        for here, there in ((one, other), (other, one)):
+            cluster = self.apps[here].cluster
+            assert cluster is not None
+            ends.append(MemoryTrunk(cluster, self._soon))
+            self._trunks[here, there] = ends[-1]
+        ends[0].other, ends[1].other = ends[1], ends[0]
+        taken = []
+        for here, there in ((one, other), (other, one)):
+            member = self.cluster(here).mesh.members.get(self.cluster(there).mesh.name)
+            taken.append(member.trunk.taken if member is not None and member.trunk.number == trunk else 0)
+        for end, here, there, count in ((ends[0], one, other, taken[1]), (ends[1], other, one, taken[0])):
+            mesh = self.cluster(there).mesh
+            greeting = Greeting(mesh.name, mesh.incarnation, trunk, count, self.clock.seconds)
+            end.member = self.cluster(here).mesh.met(greeting, end)
+
+    def cut(self, one: int, other: int) -> None:
+        """Break the connection between two nodes."""
+        self._trunks[one, other].close()
+
+    def cluster(self, node: int) -> OtherNodes:
+        """What a node knows of the others."""
+        cluster = self.apps[node].cluster
+        assert cluster is not None, "there is one node only"
+        return cluster
+
+    def _soon(self, do: Callable[[], None]) -> None:
+        self._due += 1
+
+        def done() -> None:
+            self._due -= 1
+            do()
+
+        asyncio.get_running_loop().call_soon(done)
+
+    def _call_later(self, seconds: float, do: Callable[[], None]) -> Timer:
+        """What nodes do in some milliseconds is done at once, and what takes longer in the world's time."""
+        if seconds >= 1.0:
+            return self.app.timers.call_later(seconds, do)
+        self._soon(do)
+        return NoTimer()
+
+    def plugin(self, name: str) -> Any:
+        """A plugin at work, to look at its tables, counters and slots."""
+        return next(loaded.plugin for loaded in self.app.loader.loaded if loaded.name == name)
+
+    async def http(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str = "",
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> HttpResponse:
+        """What the server's own HTTP answers; `token` is one of those of the setting `http.tokens`."""
+
+        async def read(most: int) -> bytes:
+            if len(body) > most:
+                raise HttpError(413)
+            return body
+
+        given = {name.lower(): value for name, value in (headers or {}).items()}
+        if token:
+            given["authorization"] = f"Bearer {token}"
+        response = await self.app.routes.serve(method, path, given, read, "127.0.0.1")
+        await self.settle()
+        return response
+
+    def connect(self, peer: str = "127.0.0.1", *, starttls: bool = True, node: int | None = None) -> Client:
+        """A client that has said nothing yet."""
+        app = self.apps[len(self.clients) % len(self.apps) if node is None else node]
+        client = Client(self, app, peer, starttls=starttls)
+        self.clients.append(client)
+        return client
+
+    async def bind(self, user: str, resource: str = "", lang: str = "", *, node: int | None = None) -> Client:
+        """A client with a bound resource that has not sent presence."""
+        client = self.connect(node=node)
+        more = f"xml:lang='{lang}'" if lang else ""
+        await client.open(more=more)
+        answer = await client.authenticate(user)
+        assert answer.tag == f"{{{ns.SASL}}}success", tostring(answer)
+        await client.open(more=more)
+        answer = await client.bind(resource or f"{user}-{len(self.clients)}")
+        assert client.jid, tostring(answer)
+        return client
+
+    async def guest(self) -> Client:
+        """A client that logged in by ANONYMOUS (`auth.anonymous` must be on) and has not sent presence."""
+        client = self.connect()
+        await client.open()
+        await client.send(f"<auth xmlns='{ns.SASL}' mechanism='ANONYMOUS'>=</auth>")
+        answer = await client.receive()
+        assert answer.tag == f"{{{ns.SASL}}}success", tostring(answer)
+        await client.open()
+        await client.bind()
+        return client
+
+    async def login(
+        self, user: str, resource: str = "", priority: int = 0, *, node: int | None = None
+    ) -> Client:
+        """A client that asked for its roster and is available; what it received so far is forgotten."""
+        client = await self.bind(user, resource, node=node)
+        await client.send(f"<iq type='get' id='roster'><query xmlns='{ns.ROSTER}'/></iq>")
+        shown = f"<presence><priority>{priority}</priority></presence>" if priority else "<presence/>"
+        await client.send(shown)
+        await client.receive_all()
+        return client
+
+    async def befriend(self, one: Client, other: Client) -> None:
+        """Make two accounts see each other's presence; what their clients receive on the way is forgotten."""
+        await one.send(f"<presence type='subscribe' to='{other.bare}'/>")
+        await other.send(f"<presence type='subscribed' to='{one.bare}'/>")
+        await other.send(f"<presence type='subscribe' to='{one.bare}'/>")
+        await one.send(f"<presence type='subscribed' to='{other.bare}'/>")
+        for client in self.clients:
+            await client.receive_all()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something waits for the next turn of the loop to be sent."""
+        return self._due > 0 or any(app.cork.is_due or app.sessions.rounds.is_due for app in self.apps)
+
+    async def settle(self) -> None:
+        """Let the server work until nothing moves any more."""
+        quiet = 0
+        while quiet < 3:
+            await asyncio.sleep(0)
+            moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending
+            for app in self.apps:
+                if app.jobs:
+                    moved = await app.jobs.settle() or moved
+                elif app.lasting:
+                    moved = await app.lasting.settle(LASTING_SECONDS) or moved
+            quiet = 0 if moved else quiet + 1
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, a second at a time or until the next timer is due, with what the server does in the
+        course of it.
+        """
+        end = self.clock.seconds + seconds
+        while self.clock.seconds < end:
+            timers = [due for app in self.apps if (due := app.timers.due) is not None]
+            due = min(timers, default=end)
+            step = min(self.clock.seconds + 1.0, end, max(due, self.clock.seconds))
+            self.clock.seconds = step
+            for app in self.apps:
+                app.service.sweep()
+                if app.cluster is not None:
+                    app.cluster.mesh.tick()
+            await self._tick()
+        await self.settle()
+
+    async def _tick(self) -> None:
+        while sum(app.timers.tick() for app in self.apps):
+            await self.settle()
+        if self._nodes > 1:
+            await self.settle()
