@@ -141,6 +141,22 @@ class Fence:
         )
         return self._own(table, found)
 
+    async def scan_many(
+        self,
+        table: Table,
+        partitions: Sequence[Value],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+    ) -> list[list[Row]]:
+        """Rows of some partitions."""
+        marked = [f"{self._mark}{key}" for key in partitions]
+        found = await self._store.scan_many(self._inner(table), marked, start=start, end=end)
+        for rows in found:
+            for row in rows:
+                self._stripped(table, row)
+        return found
+
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
         """Rows of every partition within the fence."""
         rows: list[Row] = []
@@ -154,6 +170,13 @@ class Fence:
     async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
         """Write columns of one row."""
         await self._store.put(self._inner(table), self._marked_row(table, row), ttl=ttl)
+
+    async def put_many(
+        self, table: Table, rows: Sequence[Mapping[str, Value]], *, ttl: float | None = None
+    ) -> None:
+        """Write columns of different rows."""
+        marked = [self._marked_row(table, row) for row in rows]
+        await self._store.put_many(self._inner(table), marked, ttl=ttl)
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row or one partition."""

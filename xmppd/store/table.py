@@ -148,6 +148,21 @@ class Store(Protocol):
     async def get_static(self, table: Table, partition: Key) -> Row | None:
         """The static columns of one partition; None when none of them has a value."""
 
+    async def scan_many(
+        self,
+        table: Table,
+        partitions: Sequence[Value],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+    ) -> list[list[Row]]:
+        """All rows between `start` and `end` of some partitions whose key is one column, in the order of
+        these keys, each as `scan` gives it.
+
+        Cheaper than as many calls of `scan`. The partitions may be of different moments; StoreBug for other
+        tables. Ask for no more than there is memory for.
+        """
+
     async def scan(
         self,
         table: Table,
@@ -171,6 +186,15 @@ class Store(Protocol):
 
     async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
         """Write the given columns of one row (an upsert: the other columns keep their values)."""
+
+    async def put_many(
+        self, table: Table, rows: Sequence[Mapping[str, Value]], *, ttl: float | None = None
+    ) -> None:
+        """Write columns of different rows, of any partitions, each as `put` does.
+
+        Cheaper than as many calls of `put`, and no more atomic: after an error, StoreUnavailable too, some of
+        the rows may have been written. StoreBug for one row twice.
+        """
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row by its whole key, or a partition, static columns too, by the partition key alone."""

@@ -145,6 +145,15 @@ class Shape:
             raise StoreBug(f"table {self.table.name}: {wrong}")
         return tuple([check(value) for check, value in zip(self._key_checks, partition, strict=False)])
 
+    def partitions(self, values: Sequence[Value]) -> list[Key]:
+        """Whole partition keys, of one value each."""
+        if len(self.table.partition) != 1:
+            raise StoreBug(
+                f"table {self.table.name}: a partition key is {self.table.partition}, not one value"
+            )
+        check = self._key_checks[0]
+        return [(check(value),) for value in values]
+
     def prefix(self, prefix: Key) -> Key:
         """The values of some first clustering columns."""
         checks = self._cluster_checks

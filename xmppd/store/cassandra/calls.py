@@ -20,6 +20,9 @@ LONGEST_TTL = 20 * 365 * 86400
 KEYS = 50
 """How many rows are asked for at once: the node that is asked gathers them from all that have some."""
 
+SCANS = 10
+"""Of how many partitions all rows are asked for at once."""
+
 Statement = tuple[str, Sequence[Value | list[Value]]]
 """CQL text and the values of its parameters, some of them lists."""
 
@@ -120,6 +123,19 @@ class OpenTable:
         """Write columns of one row."""
         columns = self._checked((), row)
         return Write([self.insert(columns, self._seconds(ttl))])
+
+    def put_many(self, rows: Sequence[Mapping[str, Value]], ttl: float | None) -> list[list[Statement]]:
+        """Write columns of different rows: the statements of each partition."""
+        seconds = self._seconds(ttl)
+        by_partition: dict[Key, list[Statement]] = {}
+        keys: list[Key] = []
+        for row in rows:
+            columns = self._checked((), row)
+            keys.append(tuple([columns[column] for column in self.cql.key]))
+            statements = by_partition.setdefault(keys[-1][: self._first_cluster], [])
+            statements.append(self.insert(columns, seconds))
+        self.shape.distinct(keys)
+        return list(by_partition.values())
 
     def put_if(
         self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, ttl: float | None
@@ -283,6 +299,25 @@ class OpenTable:
         shape = tuple((bound.operator, len(bound.values)) for bound in found.bounds)
         text = self.cql.select_range(shape, found.ascending if reverse else None, limit is not None)
         return Scan((text, values), limit, found.kind)
+
+    def scan_many(
+        self, partitions: Sequence[Value], bounds: tuple[Key | None, Key | None]
+    ) -> list[Statement]:
+        """What to ask for rows of some partitions whose key is one column."""
+        keys = [key for (key,) in self.shape.partitions(partitions)]
+        found = range_of(self.shape, bounds, False, None)
+        ends = [value for bound in found.bounds for value in bound.values]
+        shape = tuple((bound.operator, len(bound.values)) for bound in found.bounds)
+        text = self.cql.select_ranges(shape)
+        return [(text, (keys[start : start + SCANS], *ends)) for start in range(0, len(keys), SCANS)]
+
+    def by_partition(self, partitions: Sequence[Value], found: Sequence[Found]) -> list[list[Row]]:
+        """The rows that belong to each of the partitions, whose key is the first column."""
+        column = self.cql.key[0]
+        rows: dict[Value, list[Row]] = {}
+        for row in self.rows(found):
+            rows.setdefault(row[column], []).append(row)
+        return [rows.get(key, []) for key in partitions]
 
     def page(self, scan: Scan, found: Sequence[Found]) -> Page:
         """The rows of a scan."""

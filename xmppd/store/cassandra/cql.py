@@ -74,6 +74,7 @@ class CqlTable:
         self.delete_if = lru_cache(64)(self._delete_if)
         self.update_static = lru_cache(64)(self._update_static)
         self.select_range = lru_cache(64)(self._select_range)
+        self.select_ranges = lru_cache(16)(self._select_ranges)
         self.select_all = lru_cache(16)(self._select_all)
         self.delete_through = lru_cache(8)(self._delete_through)
         self.dump_range = lru_cache(16)(self._dump_range)
@@ -99,8 +100,8 @@ class CqlTable:
         """Give up the memory of texts that can be made again."""
         for texts in (
             self.insert, self.insert_new, self.update_if, self.update_static, self.select_range,
-            self.select_all, self.look_row, self.look_static, self.dump_range, self.dump_all,
-            self.delete_through, self.delete_if,
+            self.select_ranges, self.select_all, self.look_row, self.look_static, self.dump_range,
+            self.dump_all, self.delete_through, self.delete_if,
         ):  # fmt: skip
             texts.cache_clear()
 
@@ -153,6 +154,11 @@ class CqlTable:
             f"SELECT {quoted(self.columns)} FROM {self.name} WHERE {' AND '.join(where)}{order}"
             f"{' LIMIT ?' if limited else ''}"
         )
+
+    def _select_ranges(self, shape: Shape) -> str:
+        """The same of some partitions, which are in the order of the table's each."""
+        where = " AND ".join([f"{quoted(self.partition)} IN ?", *self._bounds(shape)])
+        return f"SELECT {quoted(self.columns)} FROM {self.name} WHERE {where}"
 
     def _select_all(self, after: bool) -> str:
         """Rows of all partitions, or of those whose token is behind that of a partition."""

@@ -15,7 +15,7 @@ from typing import Any
 from xmppd.errors import StoreUnavailable
 from xmppd.store._opened import OpenTables
 from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
-from xmppd.store.cassandra.dump import TableDump
+from xmppd.store.cassandra.dump import TableDump, batches
 from xmppd.store.cassandra.link import Link
 from xmppd.store.cassandra.options import CassandraOptions
 from xmppd.store.cassandra.schema import Schema
@@ -169,6 +169,21 @@ class CassandraStore:
         self._stats.reads += 1
         return opened.page(scan, await self._link.read(scan.statement))
 
+    async def scan_many(
+        self,
+        table: Table,
+        partitions: Sequence[Value],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+    ) -> list[list[Row]]:
+        """Rows of some partitions in a range."""
+        opened = self._tables.of(table)
+        statements = opened.scan_many(partitions, (start, end))
+        self._stats.reads += len(statements)
+        pieces = await asyncio.gather(*map(self._link.read, statements))
+        return opened.by_partition(partitions, [row for piece in pieces for row in piece])
+
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
         """Rows of every partition, in the order of their tokens."""
         opened = self._tables.of(table)
@@ -195,6 +210,14 @@ class CassandraStore:
         write = self._tables.of(table).put(row, ttl)
         self._stats.writes += 1
         await self._link.write(write.statements)
+
+    async def put_many(
+        self, table: Table, rows: Sequence[Mapping[str, Value]], *, ttl: float | None = None
+    ) -> None:
+        """Write columns of different rows, those of several partitions in one request."""
+        together = list(batches(self._tables.of(table).put_many(rows, ttl)))
+        self._stats.writes += len(together)
+        await asyncio.gather(*map(self._link.write, together))
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row or one partition."""

@@ -107,6 +107,12 @@ class OpenTable:
         life = check_ttl(self.declaration, ttl)
         return Write((self._rows.put(given, values, None if life is None else now + life, now),))
 
+    def put_many(self, rows: Sequence[Mapping[str, Value]], ttl: float | None, now: float) -> Write:
+        """Write columns of different rows."""
+        put = [self._put((), row, ttl, now) for row in rows]
+        self.shape.distinct([key for _, key in put])
+        return Write([statement for statement, _ in put])
+
     def put_if(
         self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, ttl: float | None, now: float
     ) -> Write:
@@ -209,6 +215,10 @@ class OpenTable:
     def keys(self, values: Sequence[Value]) -> list[Value]:
         """Keys of one column, checked."""
         return [key for (key,) in self.shape.keys(values)]
+
+    def partitions(self, values: Sequence[Value]) -> list[Key]:
+        """Partition keys of one column, checked."""
+        return self.shape.partitions(values)
 
     def partition(self, partition: Key) -> Key:
         """A partition key, checked; StoreBug for a table without static columns too."""

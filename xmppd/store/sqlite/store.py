@@ -135,6 +135,20 @@ class SqliteStore:
         scan = opened.scan(partition, (start, end), limit, reverse, page, now)
         return self._read(partial(opened.page, scan=scan, now=now))
 
+    async def scan_many(
+        self,
+        table: Table,
+        partitions: Sequence[Value],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+    ) -> list[list[Row]]:
+        """Rows of some partitions in a range."""
+        opened, now = self._tables.of(table), self._now()
+        keys = opened.partitions(partitions)
+        scans = [opened.scan(key, (start, end), None, False, None, now) for key in keys]
+        return [self._read(partial(opened.page, scan=scan, now=now)).rows for scan in scans]
+
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
         """Rows of every partition."""
         opened, now = self._tables.of(table), self._now()
@@ -143,6 +157,13 @@ class SqliteStore:
     async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
         """Write columns of one row."""
         await self._write(self._tables.of(table).put(row, ttl, self._now()))
+
+    async def put_many(
+        self, table: Table, rows: Sequence[Mapping[str, Value]], *, ttl: float | None = None
+    ) -> None:
+        """Write columns of different rows, here in one transaction."""
+        if rows:
+            await self._write(self._tables.of(table).put_many(rows, ttl, self._now()))
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row or one partition."""
