@@ -10,7 +10,7 @@ from typing import Any
 from xmppd import __version__
 from xmppd.config import Config
 from xmppd.core import accounts as account_tables
-from xmppd.core.arrivals import ARRIVALS
+from xmppd.core.arrival import ARRIVALS
 from xmppd.core.blocks import BLOCKS
 from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.core.roster.rosters import ROSTER

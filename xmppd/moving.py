@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from xmppd.core.accounts import ACCOUNT, Accounts, AccountUnknown
-from xmppd.core.arrivals import ARRIVALS, Arrival, Arrivals, Conflict, Outcome, Terms
+from xmppd.core.arrival import ARRIVALS, Arrival, Conflict, Outcome, Terms
+from xmppd.core.arrivals import Arrivals
 from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
 from xmppd.store.table import Row, Store
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds to wait, each time the store fails for an account, before it is asked again."""
+
+AGAIN = (AccountUnknown, StoreUnavailable, StoreTimeout)
+"""What an account is taken again after; it came or went while it was looked at, or the store failed."""
+
+TOGETHER = 16
+"""Accounts that are looked up, and marked, by one request each."""
 
 NAMES = 1000
 PAGE = 20
@@ -50,35 +57,52 @@ class MigrateOffice:
         """
         terms = Terms(run, conflict, live, dry, shadows)
         outcomes: list[dict[str, Any]] = []
-        running: deque[asyncio.Task[Outcome]] = deque()
-        names: deque[str] = deque()
+        running: deque[asyncio.Task[list[Outcome]]] = deque()
+        names: deque[set[str]] = deque()
+        size = min(TOGETHER, under_way)
         try:
-            async for arrival in arrivals_in(file):
-                while len(running) >= under_way or arrival.account in names:
-                    outcomes.append(row_of(await running.popleft()))
+            async for group in groups_of(arrivals_in(file), size):
+                these = {arrival.account for arrival in group}
+                while len(running) >= under_way // size or any(map(these.intersection, names)):
+                    outcomes += map(row_of, await running.popleft())
                     names.popleft()
-                running.append(asyncio.create_task(self._take(arrival, terms)))
-                names.append(arrival.account)
+                running.append(asyncio.create_task(self._take(group, terms)))
+                names.append(these)
             while running:
-                outcomes.append(row_of(await running.popleft()))
+                outcomes += map(row_of, await running.popleft())
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         return outcomes
 
-    async def _take(self, arrival: Arrival, terms: Terms) -> Outcome:
-        for pause in PAUSES:
-            try:
-                return await self._arrivals.take(arrival, terms)
-            except AccountUnknown:  # it came or went while it was looked at
-                await asyncio.sleep(0)
-            except (StoreUnavailable, StoreTimeout):
-                await asyncio.sleep(pause)
+    async def _take(self, arrivals: Sequence[Arrival], terms: Terms) -> list[Outcome]:
         try:
-            return await self._arrivals.take(arrival, terms)
-        except AccountUnknown:
+            found = await self._arrivals.take_all(arrivals, terms)
+        except AGAIN as error:
+            found = [error] * len(arrivals)
+        again = (self._outcome(arrival, terms, it) for arrival, it in zip(arrivals, found, strict=True))
+        return await asyncio.gather(*again)
+
+    async def _outcome(self, arrival: Arrival, terms: Terms, found: Outcome | BaseException) -> Outcome:
+        """What became of an account in the end: one that failed is taken again, after a while if it was the
+        store.
+        """
+        for pause in PAUSES:
+            if isinstance(found, Outcome):
+                return found
+            if not isinstance(found, AGAIN):
+                raise found
+            await asyncio.sleep(0 if isinstance(found, AccountUnknown) else pause)
+            try:
+                found = await self._arrivals.take(arrival, terms)
+            except AGAIN as error:
+                found = error
+        if isinstance(found, AccountUnknown):
             return Outcome(arrival.account, "failed", why="somebody else makes and removes it all the while")
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     async def give(
         self, after: bytes | None, names: Sequence[str]
@@ -154,6 +178,18 @@ class MigrateOffice:
                 yield row
             if (page := found.next) is None:
                 return
+
+
+async def groups_of(arrivals: AsyncIterator[Arrival], size: int) -> AsyncIterator[list[Arrival]]:
+    """They, so many at a time, and those of one name never in one group."""
+    group: dict[str, Arrival] = {}
+    async for arrival in arrivals:
+        if len(group) == size or arrival.account in group:
+            yield [*group.values()]
+            group.clear()
+        group[arrival.account] = arrival
+    if group:
+        yield [*group.values()]
 
 
 async def arrivals_in(file: Path) -> AsyncIterator[Arrival]:

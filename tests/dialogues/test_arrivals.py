@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from xmppd import ns
-from xmppd.core.accounts import ACCOUNT, derive
-from xmppd.core.arrivals import ARRIVALS, Arrival, Terms
+from xmppd.core.accounts import ACCOUNT, AccountUnknown, derive
+from xmppd.core.arrival import ARRIVALS, Arrival, Outcome, Terms
 from xmppd.core.digest import digest
 from xmppd.core.roster.item import ROSTER as TABLE
 from xmppd.core.roster.item import RosterItem, value_of
 from xmppd.core.roster.subscription import State
-from xmppd.errors import CommandError, StoreUnavailable
+from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
 from xmppd.migrate.merge import item_of
 from xmppd.moving import line_of
 from xmppd.testing import World
@@ -175,8 +175,9 @@ class Cut(Exception):
 @pytest.mark.asyncio
 @pytest.mark.parametrize("conflict", ["keep", "merge", "replace"])
 @pytest.mark.parametrize("cut", range(12))
+@pytest.mark.parametrize("together", [False, True])
 async def test_a_run_that_was_cut_is_finished_by_its_repeat(
-    conflict: Any, cut: int, monkeypatch: pytest.MonkeyPatch
+    conflict: Any, cut: int, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms = Terms("run1", conflict)
     async with World(plugins=PLUGINS) as world:
@@ -188,7 +189,7 @@ async def test_a_run_that_was_cut_is_finished_by_its_repeat(
         left = cut
         store = world.app.store
         with monkeypatch.context() as patch:
-            for name in ("put", "batch", "put_if"):
+            for name in ("put", "put_many", "batch", "put_if"):
                 real = getattr(store, name)
 
                 async def maybe(*given: Any, real: Any = real, **more: Any) -> Any:
@@ -200,7 +201,9 @@ async def test_a_run_that_was_cut_is_finished_by_its_repeat(
 
                 patch.setattr(store, name, maybe)
             try:
-                for one in wanted:
+                if together:
+                    await world.app.arrivals.take_all(wanted, terms)
+                for one in [] if together else wanted:
                     await world.app.arrivals.take(one, terms)
             except (Cut, StoreUnavailable):
                 pass
@@ -220,6 +223,82 @@ async def test_a_run_that_was_cut_is_finished_by_its_repeat(
                 "roster": [*EVERYTHING["roster"], *roster(item(BOB, State.TO))],
                 "vcard": there.parts["vcard"],
             }
+
+
+@pytest.mark.asyncio
+async def test_many_are_taken_as_each_for_itself() -> None:
+    new = [f"new{number}@localhost" for number in range(3)]
+    async with World(plugins=PLUGINS) as world:
+        await world.app.arrivals.take(arrival(**EVERYTHING), Terms("run0"))
+        keyless = replace(arrival("other@localhost", roster=[]), credentials={})
+        wanted = [arrival(new[0], **EVERYTHING), arrival(ALICE), keyless, arrival(**EVERYTHING)]
+        wanted += [arrival(name, roster=roster(item(name.replace("new", "x")))) for name in new[1:]]
+        found = await world.app.arrivals.take_all(wanted, RUN)
+        outcomes = [(it.account, it.done) for it in found if isinstance(it, Outcome)]
+        states = ["made", "kept", "failed", "kept", "made", "made"]
+        assert outcomes == [(it.account, state) for it, state in zip(wanted, states, strict=True)]
+        assert await everything(world, new[0]) == EVERYTHING
+        for name in new[1:]:
+            assert await held(world, name, name.replace("new", "x")) is not None
+        again = await world.app.arrivals.take_all(wanted, RUN)
+        assert [it.done for it in again if isinstance(it, Outcome)] == states
+        marks = [(row["account"], row["state"]) for row in (await world.app.store.scan_all(ARRIVALS)).rows]
+        assert sorted(marks) == [(DORA, "done"), *((name, "done") for name in new)]
+
+
+@pytest.mark.asyncio
+async def test_who_takes_the_name_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    emil = "emil@localhost"
+    async with World(plugins=PLUGINS) as world:
+        real = world.app.rosters.lay
+
+        async def lay(account: str, *given: Any, **more: Any) -> int:
+            version = await real(account, *given, **more)
+            if account == DORA:
+                await world.app.accounts.create(DORA, "mine")
+                await world.app.rosters.change(DORA, BOB, lambda old: item(BOB, State.NONE))
+            return version
+
+        wanted = [arrival(**EVERYTHING), arrival(emil, **EVERYTHING)]
+        with monkeypatch.context() as patch:
+            patch.setattr(world.app.rosters, "lay", lay)
+            found = await world.app.arrivals.take_all(wanted, RUN)
+        assert isinstance(found[0], AccountUnknown)
+        assert isinstance(found[1], Outcome)
+        assert await everything(world, DORA) == {"roster": roster(item(BOB, State.NONE))}
+        assert await everything(world, emil) == EVERYTHING
+        assert (await world.app.arrivals.take(wanted[0], RUN)).done == "kept"
+        assert await undone(world, RUN.run) == [(DORA, "kept"), (emil, "removed")]
+        assert await everything(world, DORA) == {"roster": roster(item(BOB, State.NONE))}
+
+
+@pytest.mark.asyncio
+async def test_an_account_that_was_made_later_than_it_was_waited_for_is_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with World(plugins=PLUGINS) as world:
+        store = world.app.store
+        real, rows = store.put_if, []
+
+        async def late(table: Any, row: Any, expect: Any) -> bool:
+            rows.append((table, row, expect))
+            raise StoreTimeout("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "put_if", late)
+            with pytest.raises(StoreTimeout):
+                await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        lay = world.app.rosters.rewrite
+
+        async def slow(account: str, *given: Any, **more: Any) -> Any:
+            await real(*rows[0])
+            return await lay(account, *given, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.app.rosters, "rewrite", slow)
+            assert (await world.app.arrivals.take(arrival(**EVERYTHING), RUN)).done == "made"
+        assert await everything(world, DORA) == EVERYTHING
+        assert await undone(world, RUN.run) == [(DORA, "removed")]
 
 
 async def undone(world: World, run: str) -> list[tuple[str, str]]:

@@ -252,26 +252,26 @@ class Accounts:
     async def _make(self, account: str, credentials: Row) -> None:
         if await self._gone.has(account):
             raise NameGone(account)
-        if await self._insert(account, credentials, self._now(), disabled=False) is None:
+        if not await self._insert(account, credentials, new_number(), self._now(), disabled=False):
             raise AccountExists(account)
         await _tell(self.on_created, account)
 
     async def adopt(
-        self, account: str, credentials: Row, *, created: float | None, disabled: bool
-    ) -> int | None:
+        self, account: str, credentials: Row, number: int, *, created: float | None, disabled: bool
+    ) -> bool:
         """Make an account with the credential columns of one that another server had, made there at `created`
-        if that is known; nobody is told. The number of this change; None where there is one of that name, or
-        its name is not free yet.
+        if that is known; nobody is told. `number` marks this change. False where there is one of that name,
+        or its name is not free yet.
         """
         if await self._gone.has(account):
-            return None
-        return await self._insert(
-            account, credentials, self._now() if created is None else created, disabled=disabled
-        )
+            return False
+        made = self._now() if created is None else created
+        return await self._insert(account, credentials, number, made, disabled=disabled)
 
-    async def _insert(self, account: str, credentials: Row, created: float, *, disabled: bool) -> int | None:
-        """Write a row where there is none; the number of this change, None where there is one."""
-        number = new_number()
+    async def _insert(
+        self, account: str, credentials: Row, number: int, created: float, *, disabled: bool
+    ) -> bool:
+        """Write a row where there is none; whether there was none."""
         row: Row = {
             "account": account,
             "created": created,
@@ -281,7 +281,7 @@ class Accounts:
             **credentials,
         }
         try:
-            return number if await self._store.put_if(ACCOUNT, row, None) else None
+            return await self._store.put_if(ACCOUNT, row, None)
         finally:
             self._drop(account)
             self._publish(account)

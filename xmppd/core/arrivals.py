@@ -7,43 +7,42 @@ kill left half done is told from one that was there, and finished by whoever rep
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from xmppd.core.accounts import ACCOUNT, Accounts, AccountUnknown
+from xmppd.core.arrival import (
+    ARRIVALS,
+    BLOCKS,
+    DISABLED,
+    KEYS,
+    ROSTER,
+    Arrival,
+    Outcome,
+    Terms,
+    begun,
+    done,
+    has_keys,
+    is_begun,
+    is_repeat,
+    keyless,
+    kinds_of,
+    standing,
+    standing_columns,
+    standing_of,
+)
 from xmppd.core.blocks import Blocks
 from xmppd.core.contacts import Contacts
 from xmppd.core.digest import digest
+from xmppd.core.gone import new_number
 from xmppd.core.roster.item import RosterItem, item_from, value_of
 from xmppd.core.roster.rewriting import EditAll, Packed, Rewrite
 from xmppd.core.roster.rosters import Rosters
-from xmppd.store.table import Row, Store, Table
+from xmppd.errors import StoreError
+from xmppd.store.table import Row, Store
 
-ARRIVALS = Table(
-    "arrivals",
-    partition=("account",),
-    columns={
-        "run": "text",
-        "state": "text",
-        "is_new": "bool",
-        "hashes": "text",
-        "before": "text",
-        "stands": "text",
-        "version": "int",
-        "changed": "int",
-        "at": "timestamp",
-    },
-)
-"""`state` is begun, done or undone. `hashes` has one for each kind of what was given, `before` what stood
-there, `version` and `changed` are those of roster and account afterwards: by them it is seen what came later.
-`stands` has a hash of what else stood there then, by kind, and by column of the account.
-"""
-
-Conflict = Literal["keep", "replace", "merge"]
-ROSTER, KEYS, BLOCKS, DISABLED = "roster", "keys", "blocks", "disabled"
 UNWATCHED = ("last",)
 """Kinds that are others after each session: that they are so is nothing to speak of."""
 
@@ -58,48 +57,6 @@ class Belonging(Protocol):
 
     @property
     def take(self) -> Callable[[str, Any], Awaitable[None]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a run goes about accounts that are here already: they are kept as they are, replaced in all that
-    the source has, or merged. `live`: sessions are told of their roster's changes. `dry`: nothing is written.
-    `shadows`: the run reads its source again and again, and is told of what was changed here meanwhile.
-    """
-
-    run: str
-    conflict: Conflict = "keep"
-    live: bool = False
-    dry: bool = False
-    shadows: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One account as it is to stand here. `credentials` are columns of its row, `parts` its belongings by
-    kind as JSON has them, `hashes` one for each of these kinds and for `keys`.
-    """
-
-    account: str
-    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
-    disabled: bool = False
-    created: float | None = None
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    hashes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of it: made, changed, unchanged, kept (it was here), or failed; in which kinds, and why.
-    `ours` are the kinds that had been changed here since they were last brought, for who `shadows`.
-    """
-
-    account: str
-    done: str
-    kinds: tuple[str, ...] = ()
-    why: str = ""
-    notes: tuple[str, ...] = ()
-    ours: tuple[str, ...] = ()
 
 
 class Arrivals:
@@ -129,20 +86,44 @@ class Arrivals:
     # taking
 
     async def take(self, arrival: Arrival, terms: Terms) -> Outcome:
-        """Take one account over. StoreError: do it again."""
+        """Take one account over. StoreError, AccountUnknown (it came or went meanwhile): do it again."""
+        [outcome] = await self.take_all([arrival], terms)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    async def take_all(self, arrivals: Sequence[Arrival], terms: Terms) -> list[Outcome | BaseException]:
+        """Take some accounts of different names over at once: what `take` returns or raises for each. They
+        are looked up together, and those that are new are marked together. StoreError: none was looked at.
+        """
+        names = [arrival.account for arrival in arrivals]
+        rows, marks = await asyncio.gather(
+            self._store.get_many(ACCOUNT, names), self._store.get_many(ARRIVALS, names)
+        )
+        found = list(zip(arrivals, rows, marks, strict=True))
+        fresh = [it for it, row, mark in found if row is None and mark is None and not terms.dry]
+        rest = [
+            (it, row, mark) for it, row, mark in found if row is not None or mark is not None or terms.dry
+        ]
+        taken = asyncio.gather(*(self._take(*it, terms) for it in rest), return_exceptions=True)
+        made, others = await asyncio.gather(self._make_all(fresh, terms), taken)
+        accounts = [arrival.account for arrival in fresh] + [arrival.account for arrival, _, _ in rest]
+        outcomes = dict(zip(accounts, [*made, *others], strict=True))
+        return [outcomes[name] for name in names]
+
+    async def _take(self, arrival: Arrival, row: Row | None, mark: Row | None, terms: Terms) -> Outcome:
+        """Take one account over of which this was found."""
         account = arrival.account
-        row = await self._store.get(ACCOUNT, (account,))
-        mark = await self._store.get(ARRIVALS, (account,))
         if row is not None and row["leaving"]:
             return Outcome(account, "failed", why="it is being removed")
         if mark is not None and row is not None and not terms.shadows and is_repeat(arrival, mark, terms):
             return Outcome(account, "made" if mark["is_new"] else "changed", kinds_of(arrival, mark))
-        is_ours = mark is not None and mark["run"] == terms.run and mark["state"] == "begun"
+        is_ours = mark is not None and is_begun(row, mark, terms)
         is_new = row is None or (is_ours and mark is not None and bool(mark["is_new"]))
         if not is_new and not is_ours and terms.conflict == "keep":
             return Outcome(account, "kept", why="it is here already")
-        if row is None and arrival.hashes.get(KEYS) and not arrival.credentials:
-            return Outcome(account, "failed", why="it was removed here, and comes without its keys this time")
+        if row is None and not has_keys(arrival):
+            return keyless(arrival)
         kinds = [*arrival.parts] if is_new else self._changed(arrival, mark, terms)
         ours: tuple[str, ...] = ()
         if terms.shadows and row is not None and not is_new:
@@ -151,16 +132,20 @@ class Arrivals:
         if not is_new and not kinds and not columns:
             return Outcome(account, "unchanged", ours=ours)
         done = "made" if is_new else "changed"
-        notes = tuple(f"not kept here: {kind}" for kind in kinds if not self._can_take(kind))
-        kinds = [kind for kind in kinds if self._can_take(kind)]
+        kinds, notes = self._kinds(kinds)
         outcome = Outcome(account, done, (*kinds, *columns), notes=notes, ours=ours)
         if terms.dry:
             return outcome
         if row is None or is_new:
-            await self._make(arrival, terms, kinds, row, is_fresh=mark is None and row is None)
+            await self._make_again(arrival, terms, kinds, row, mark)
         else:
             await self._change(arrival, terms, kinds, columns, row, mark)
         return outcome
+
+    def _kinds(self, kinds: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+        """Those that can be taken, and a note for each of the others."""
+        notes = tuple(f"not kept here: {kind}" for kind in kinds if not self._can_take(kind))
+        return [kind for kind in kinds if self._can_take(kind)], notes
 
     def _can_take(self, kind: str) -> bool:
         return kind in (ROSTER, BLOCKS) or kind in self._belongings()
@@ -191,14 +176,59 @@ class Arrivals:
                 found.append(DISABLED)
         return tuple(found)
 
-    async def _make(
-        self, arrival: Arrival, terms: Terms, kinds: Sequence[str], row: Row | None, *, is_fresh: bool
+    async def _make_all(self, arrivals: Sequence[Arrival], terms: Terms) -> list[Outcome | BaseException]:
+        """Accounts of which nothing is here, not even of an attempt that was cut short."""
+        outcomes: dict[str, Outcome | BaseException] = {}
+        wanted: list[tuple[Arrival, list[str], int]] = []
+        for arrival in arrivals:
+            kinds, notes = self._kinds([*arrival.parts])
+            outcomes[arrival.account] = Outcome(arrival.account, "made", tuple(kinds), notes=notes)
+            if has_keys(arrival):
+                wanted.append((arrival, kinds, new_number()))
+            else:
+                outcomes[arrival.account] = keyless(arrival)
+        now = self._now()
+        try:
+            marks = [begun(it, terms, now, changed=number, is_new=True) for it, _, number in wanted]
+            await self._store.put_many(ARRIVALS, marks)
+            making = (self._make(it, terms, kinds, number) for it, kinds, number in wanted)
+            made = await asyncio.gather(*making, return_exceptions=True)
+            for (arrival, _, _), mark in zip(wanted, made, strict=True):
+                if isinstance(mark, BaseException):
+                    outcomes[arrival.account] = mark
+            await self._store.put_many(ARRIVALS, [it for it in made if not isinstance(it, BaseException)])
+        except StoreError as error:
+            outcomes |= {arrival.account: error for arrival, _, _ in wanted}
+        return [outcomes[arrival.account] for arrival in arrivals]
+
+    async def _make_again(
+        self, arrival: Arrival, terms: Terms, kinds: Sequence[str], row: Row | None, mark: Row | None
     ) -> None:
-        """All it has before the account itself: from then on somebody may log in. `is_fresh`: nothing can be
-        there of an attempt that was cut short.
+        """An account of which there is something of an attempt that was cut short, or of another run. It is
+        made by the number that was told first, for the store may do yet what that attempt asked of it.
+        """
+        is_begun_here = mark is not None and is_begun(row, mark, terms) and bool(mark["is_new"])
+        number = (mark["changed"] if mark is not None and is_begun_here else 0) or new_number()
+        if row is not None:
+            number = row["changed"]
+        await self._store.put(ARRIVALS, begun(arrival, terms, self._now(), changed=number, is_new=True))
+        made = await self._make(arrival, terms, kinds, number, is_fresh=False, is_there=row is not None)
+        await self._store.put(ARRIVALS, made)
+
+    async def _make(
+        self,
+        arrival: Arrival,
+        terms: Terms,
+        kinds: Sequence[str],
+        number: int,
+        *,
+        is_fresh: bool = True,
+        is_there: bool = False,
+    ) -> Row:
+        """All it has before the account itself: from then on somebody may log in. The mark to leave. Unless
+        `is_fresh` there may be something of an earlier attempt, and the account, too, if it `is_there`.
         """
         account = arrival.account
-        await self._begin(arrival, terms, before={}, is_new=True)
         version = 0
         for kind in kinds:
             if kind == ROSTER and is_fresh:
@@ -208,17 +238,34 @@ class Arrivals:
                 version = (await self._rewrite(account, given(arrival), terms)).version
             else:
                 await self._put(account, kind, arrival.parts[kind])
-        if row is not None:
-            changed = row["changed"]
-        else:
-            changed = await self._accounts.adopt(
-                account, dict(arrival.credentials), created=arrival.created, disabled=arrival.disabled
-            )
-        if changed is None:  # somebody was quicker: what stands is looked at again by who repeats this
-            raise AccountUnknown(account)
+        if not is_there:
+            await self._adopt(arrival, kinds, number)
         stands = {kind: standing(kind, arrival.parts[kind]) for kind in kinds if kind != ROSTER}
-        stands |= standing_columns(arrival, (KEYS, DISABLED))
-        await self._end(arrival, version, changed, stands)
+        return done(arrival, version, number, stands | standing_columns(arrival, (KEYS, DISABLED)))
+
+    async def _adopt(self, arrival: Arrival, kinds: Sequence[str], number: int) -> None:
+        """The account itself. Where somebody was quicker, what was written before is not theirs: it is taken
+        back, and AccountUnknown says to look again.
+        """
+        account, keys = arrival.account, dict(arrival.credentials)
+        if await self._accounts.adopt(
+            account, keys, number, created=arrival.created, disabled=arrival.disabled
+        ):
+            return
+        row = await self._store.get(ACCOUNT, (account,))
+        if row is not None and row["changed"] == number:
+            return  # an attempt before this one did it, later than it was waited for
+        items = dict(arrival.parts.get(ROSTER, ()))
+
+        def without(old: Packed) -> Packed:
+            return {contact: value for contact, value in old.items() if items.get(contact) != value}
+
+        for kind in kinds:
+            if kind == ROSTER:
+                await self._rosters.rewrite(account, without, by="migrate", what="undo")
+            else:
+                await self._put(account, kind, None)
+        raise AccountUnknown(account)
 
     async def _change(
         self,
@@ -239,7 +286,8 @@ class Arrivals:
             if not exists:
                 raise AccountUnknown(account)
             before = {**await self._before(account, kinds, columns, row), **earlier}
-            await self._begin(arrival, terms, before=before, version=version, changed=changed, stands=stands)
+            found = begun(arrival, terms, self._now(), before, version, changed, stands)
+            await self._store.put(ARRIVALS, found)
             for kind in kinds:
                 if kind == ROSTER:
                     version = (await self._rewrite(account, self._edit(arrival, terms), terms)).version
@@ -254,11 +302,11 @@ class Arrivals:
             stands = {name: value for name, value in stands.items() if not name.startswith("scram_")}
         if DISABLED in columns:
             await (self._accounts.disable if arrival.disabled else self._accounts.enable)(account)
-            found = await self._store.get(ACCOUNT, (account,))
-            changed = found["changed"] if found is not None else changed
+            now = await self._store.get(ACCOUNT, (account,))
+            changed = now["changed"] if now is not None else changed
         is_new = is_same_run and mark is not None and mark["state"] == "done" and bool(mark["is_new"])
         stands |= standing_columns(arrival, columns)
-        await self._end(arrival, version, changed, stands, is_new=is_new)
+        await self._store.put(ARRIVALS, done(arrival, version, changed, stands, is_new=is_new))
 
     def _edit(self, arrival: Arrival, terms: Terms) -> EditAll:
         if terms.conflict == "replace":
@@ -285,47 +333,6 @@ class Arrivals:
         if DISABLED in columns:
             before[DISABLED] = bool(row["disabled"])
         return before
-
-    async def _begin(
-        self,
-        arrival: Arrival,
-        terms: Terms,
-        *,
-        before: Mapping[str, Any],
-        is_new: bool = False,
-        version: int = 0,
-        changed: int = 0,
-        stands: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        mark: Row = {
-            "account": arrival.account,
-            "run": terms.run,
-            "state": "begun",
-            "is_new": is_new,
-            "hashes": "{}",
-            "before": json.dumps(before, ensure_ascii=False) if before else "",
-            "stands": json.dumps(dict(stands)),
-            "version": version,
-            "changed": changed,
-            "at": self._now(),
-        }
-        await self._store.put(ARRIVALS, mark)
-
-    async def _end(
-        self,
-        arrival: Arrival,
-        version: int,
-        changed: int,
-        stands: Mapping[str, str],
-        *,
-        is_new: bool = False,
-    ) -> None:
-        hashes = json.dumps(dict(arrival.hashes), separators=(",", ":"))
-        mark: Row = {"account": arrival.account, "state": "done", "hashes": hashes}
-        if is_new:
-            mark["is_new"] = True
-        stood = json.dumps({name: value for name, value in stands.items() if value}, separators=(",", ":"))
-        await self._store.put(ARRIVALS, {**mark, "version": version, "changed": changed, "stands": stood})
 
     async def _rewrite(self, account: str, edit: EditAll, terms: Terms) -> Rewrite:
         rewrite = await self._rosters.rewrite(account, edit, by=by(terms), what="import")
@@ -467,45 +474,6 @@ def given(arrival: Arrival) -> EditAll:
     """Makes a roster of what arrives, and of nothing else."""
     items = dict(arrival.parts.get(ROSTER, ()))
     return lambda old: items
-
-
-def standing(kind: str, value: Any) -> str:
-    """A hash of what an account has of a kind, "" for nothing; messages without their moments, which they may
-    be given here.
-    """
-    if not value:
-        return ""
-    return digest([stanza for stanza, _ in value] if kind == "offline" else value)
-
-
-def standing_columns(arrival: Arrival, which: Sequence[str]) -> dict[str, str]:
-    """The same of the columns that were written."""
-    found: dict[str, str] = {}
-    if KEYS in which:
-        columns = ((name, value) for name, value in arrival.credentials.items() if value)
-        found |= {name: digest(value) for name, value in columns if name.startswith("scram_")}
-    if DISABLED in which:
-        found[DISABLED] = digest(arrival.disabled)
-    return found
-
-
-def standing_of(mark: Row | None) -> dict[str, str]:
-    """What stood there when a run had done an account, as far as it was brought."""
-    if mark is None or mark["state"] == "undone":
-        return {}
-    found: dict[str, str] = json.loads(mark["stands"] or "{}")
-    return found
-
-
-def is_repeat(arrival: Arrival, mark: Row, terms: Terms) -> bool:
-    """Whether this very run brought this very account already."""
-    is_done = mark["run"] == terms.run and mark["state"] == "done"
-    return is_done and bool(json.loads(mark["hashes"] or "{}") == dict(arrival.hashes))
-
-
-def kinds_of(arrival: Arrival, mark: Row) -> tuple[str, ...]:
-    """The kinds that the run wrote then."""
-    return tuple(arrival.parts) if mark["is_new"] else tuple(json.loads(mark["before"] or "{}"))
 
 
 def joined(old: Any, new: Any) -> Any:

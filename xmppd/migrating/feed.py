@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-from xmppd.core.arrivals import Arrival
+from xmppd.core.arrival import Arrival
 from xmppd.core.credentials import MADE, NO_KEYS, BadKeys, columns_of, derive
 from xmppd.core.digest import digest
 from xmppd.errors import CommandError, XmppdError
