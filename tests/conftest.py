@@ -58,25 +58,36 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where all run on Cassandra, leave out what runs on an engine of its own choice in any case."""
-    if stores.ON_CASSANDRA:
-        elsewhere = [item for item in items if item.get_closest_marker("own_engine")]
+    """Where all run on Cassandra, leave out what runs on an engine of its own choice in any case; where all
+    run on several nodes, what is about one.
+    """
+    left_out = [
+        mark for mark, is_on in (("own_engine", stores.ON_CASSANDRA), ("one_node", stores.NODES > 1)) if is_on
+    ]
+    if left_out:
+        elsewhere = {item for item in items for mark in left_out if item.get_closest_marker(mark)}
         items[:] = [item for item in items if item not in elsewhere]
-        config.hook.pytest_deselected(items=elsewhere)
+        config.hook.pytest_deselected(items=[*elsewhere])
 
 
 @pytest.fixture(scope="session", autouse=True)
 def the_switch(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With `XMPPD_TEST_STORE=cassandra`: engines for all tests, and every world on them."""
-    if not stores.ON_CASSANDRA:
+    """With `XMPPD_TEST_STORE=cassandra` engines for all tests, and every world on them; with
+    `XMPPD_TEST_NODES=2` every world on two nodes.
+    """
+    if not stores.ON_CASSANDRA and stores.NODES == 1:
         yield
         return
-    nodes: list[tuple[str, int]] = request.getfixturevalue("cassandra_nodes")
-    os.environ["XMPPD_TEST_CASSANDRA"] = ",".join(f"{host}:{port}" for host, port in nodes)
     os.environ["XMPPD_TEST_REDIS"] = request.getfixturevalue("redis_url")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(World, "engine", staticmethod(lambda now: stores.new_store(now=now)))
+        patch.setattr(World, "nodes_by_default", stores.NODES)
         patch.setattr(World, "common", property(lambda world: stores.cache_settings()))
+        if not stores.ON_CASSANDRA:
+            yield
+            return
+        nodes: list[tuple[str, int]] = request.getfixturevalue("cassandra_nodes")
+        os.environ["XMPPD_TEST_CASSANDRA"] = ",".join(f"{host}:{port}" for host, port in nodes)
+        patch.setattr(World, "engine", staticmethod(lambda now: stores.new_store(now=now)))
         yield
     stores.drop_keyspaces(stores.SHARED)
 

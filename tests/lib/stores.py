@@ -1,4 +1,5 @@
-"""What tests of the server run on: SQLite, or by `XMPPD_TEST_STORE=cassandra` Cassandra and Redis.
+"""What tests of the server run on: SQLite, or by `XMPPD_TEST_STORE=cassandra` Cassandra and Redis; and on how
+many nodes, which tell each other of changes by Redis: one, or `XMPPD_TEST_NODES`.
 
 All tests share one Cassandra. Those in one process get a `Fence` each, since to make tables takes a tenth of
 a second; a server of its own process gets a keyspace.
@@ -24,6 +25,9 @@ from xmppd.store.table import Delete, Key, Page, Put, Row, Store, Table, Value
 
 ON_CASSANDRA = os.environ.get("XMPPD_TEST_STORE", "sqlite") == "cassandra"
 """Whether the switch is on. `XMPPD_TEST_CASSANDRA` and `XMPPD_TEST_REDIS` then say where the engines are."""
+
+NODES = int(os.environ.get("XMPPD_TEST_NODES", "1"))
+"""How many nodes a world has. With several, `XMPPD_TEST_REDIS` says where their cache is."""
 
 SHARED = f"xmppd_shared_{uuid.uuid4().hex[:12]}"
 """The keyspace of all fences of this run."""
@@ -59,7 +63,7 @@ def engine_settings() -> dict[str, dict[str, Any]]:
 
 def cache_settings() -> dict[str, dict[str, Any]]:
     """What the configuration says of the cache: a prefix that nobody else has."""
-    if not ON_CASSANDRA:
+    if not ON_CASSANDRA and NODES == 1:
         return {}
     return {"cache": {"redis": os.environ["XMPPD_TEST_REDIS"], "prefix": f"test-{uuid.uuid4().hex[:12]}"}}
 

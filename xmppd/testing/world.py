@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -23,6 +24,9 @@ from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
 from xmppd.testing.client import PASSWORD, Client, Clock
 from xmppd.testing.nodes import Lent, MemoryTrunk, NoTimer
+
+HEARD_SECONDS = 10.0
+"""How long nodes may take until they hear each other by their cache."""
 
 LASTING_SECONDS = 0.02
 """How long a task of a plugin may do nothing before it counts as one that waits for what comes."""
@@ -74,6 +78,7 @@ class World:
         self.apps: list[App] = []
         self._trunks: dict[tuple[int, int], MemoryTrunk] = {}
         self._due = 0
+        self._asked = 0
 
     async def __aenter__(self) -> Self:
         prepare_folder(self.config)
@@ -90,8 +95,11 @@ class World:
         for one in range(self._nodes):
             for other in range(one):
                 self.connect_nodes(one, other)
+        if self._nodes > 1:
+            await self._hear_each_other()
         for name in self._accounts:
             await self.app.accounts.create(f"{name}@localhost", PASSWORD)
+        await self.settle()
         return self
 
     async def __aexit__(
@@ -150,9 +158,13 @@ class World:
         self._soon(do)
         return NoTimer()
 
-    def plugin(self, name: str) -> Any:
+    def plugin(self, name: str, node: int = 0) -> Any:
         """A plugin at work, to look at its tables, counters and slots."""
-        return next(loaded.plugin for loaded in self.app.loader.loaded if loaded.name == name)
+        return next(loaded.plugin for loaded in self.apps[node].loader.loaded if loaded.name == name)
+
+    def plugins(self, name: str) -> list[Any]:
+        """A plugin as it is at work on each node."""
+        return [self.plugin(name, node) for node in range(len(self.apps))]
 
     async def http(
         self,
@@ -238,12 +250,32 @@ class World:
         while quiet < 3:
             await asyncio.sleep(0)
             moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending
+            moved = await self._tell_each_other() or moved
             for app in self.apps:
                 if app.jobs:
                     moved = await app.jobs.settle() or moved
                 elif app.lasting:
                     moved = await app.lasting.settle(LASTING_SECONDS) or moved
             quiet = 0 if moved else quiet + 1
+
+    async def _hear_each_other(self) -> None:
+        """Wait until each node hears what the others say by their cache."""
+        end = time.monotonic() + HEARD_SECONDS
+        while not all(app.cache is None or app.cache.is_heard for app in self.apps):
+            assert time.monotonic() < end, "the nodes do not hear each other"
+            await asyncio.sleep(0.001)
+
+    async def _tell_each_other(self) -> bool:
+        """Have what nodes say by their cache heard; whether anything was said."""
+        caches = [app.cache for app in self.apps if app.cache is not None] if self._nodes > 1 else []
+        if sum(cache.asked for cache in caches) == self._asked:
+            return False
+        for cache in caches:
+            await cache.said_all()
+        for cache in caches:
+            await cache.heard_all()
+        self._asked = sum(cache.asked for cache in caches)
+        return True
 
     async def advance(self, seconds: float) -> None:
         """Let time pass, a second at a time or until the next timer is due, with what the server does in the

@@ -112,6 +112,16 @@ class SharedCache(Protocol):
     def publish_account(self, account: str) -> None:
         """Have other nodes forget what they know about the account itself, its password for one."""
 
+    @property
+    def asked(self) -> int:
+        """How often the cache was asked for anything."""
+
+    async def said_all(self) -> None:
+        """Done when others can hear all that was said here."""
+
+    async def heard_all(self) -> None:
+        """Done when all that was said by then was taken here."""
+
     async def open(self, listener: Listener) -> None:
         """Connect, and tell `listener` from now on what other nodes do; an engine that is away comes
         later.

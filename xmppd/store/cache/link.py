@@ -38,12 +38,13 @@ class Link:
     """The way to one Redis. While `is_up` is false no call is tried.
 
     `on_failure` is told the reason when a batch fails; it decides on `is_up`. `timeout` is in seconds, for
-    each batch. `seconds` and `calls` sum up what successful calls took.
+    each batch. `seconds` and `calls` sum up what successful calls took; `asked` counts all.
     """
 
     def __init__(self, timeout: float, on_failure: Callable[[BaseException], None]) -> None:
         self.is_up = False
         self.client: Client = None
+        self.asked = 0
         self.calls = 0
         self.seconds = 0.0
         self._timeout = timeout
@@ -56,6 +57,7 @@ class Link:
         if not self.is_up or len(self._queue) >= QUEUE:
             raise LinkDown
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.asked += 1
         self._queue.append((time.perf_counter(), command, future))
         self._wake.set()
         return future

@@ -107,6 +107,8 @@ class RedisCache:
         self._listener: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_heard = False
+        self._pubsub: Any = None
+        self._awaited: dict[bytes, asyncio.Future[None]] = {}
         self._number = 0
 
     async def open(self, listener: Listener) -> None:
@@ -151,6 +153,26 @@ class RedisCache:
             "calls": link.calls,
             "mean_microseconds": int(link.seconds / link.calls * 1e6) if link.calls else 0,
         }
+
+    # what others may have heard
+
+    @property
+    def asked(self) -> int:
+        """How often Redis was asked for anything."""
+        return self._link.asked
+
+    async def said_all(self) -> None:
+        """Done when Redis has every notice that was given so far, if it can be asked at all."""
+        with contextlib.suppress(LinkDown):
+            await self._link.call("PING")
+
+    async def heard_all(self) -> None:
+        """Done when every notice was taken that Redis has by now, if it is heard at all."""
+        if self._pubsub is not None:
+            token = self._token().encode()
+            answered = self._awaited[token] = asyncio.get_running_loop().create_future()
+            await self._pubsub.ping(token)
+            await answered
 
     # the port
 
@@ -421,6 +443,7 @@ class RedisCache:
         pubsub = client.pubsub()
         try:
             await within(self._patience, pubsub.subscribe(self._channel))
+            self._pubsub = pubsub
             last = asked = time.monotonic()
             while True:
                 message = await pubsub.get_message(timeout=PING_SECONDS / 4)
@@ -436,6 +459,10 @@ class RedisCache:
                     self._tell("tick")
                     self._take_unreadable()
         finally:
+            self._pubsub = None
+            for answered in self._awaited.values():
+                answered.cancel()
+            self._awaited.clear()
             with contextlib.suppress(*FAILURES):
                 await pubsub.aclose()
                 await client.aclose()
@@ -445,6 +472,8 @@ class RedisCache:
             self._is_heard = True
             log.info("cache-channel-open")
             self._tell("back")
+        elif message["type"] == "pong" and (answered := self._awaited.pop(message["data"], None)) is not None:
+            answered.set_result(None)
         elif message["type"] == "message":
             try:
                 notice = parse(message["data"])
