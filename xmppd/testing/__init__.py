@@ -11,13 +11,23 @@ memory, and time stands still until `world.advance(seconds)`.
 
 from __future__ import annotations
 
-from xmppd.testing.client import PASSWORD, START, Client, Clock, MemoryTransport, canonical, refusal
+from xmppd.testing.client import (
+    PASSWORD,
+    START,
+    STREAM_HEADER,
+    Client,
+    Clock,
+    MemoryTransport,
+    canonical,
+    refusal,
+)
 from xmppd.testing.nodes import MemoryTrunk
 from xmppd.testing.world import World
 
 __all__ = [
     "PASSWORD",
     "START",
+    "STREAM_HEADER",
     "Client",
     "Clock",
     "MemoryTransport",
