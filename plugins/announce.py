@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from xml.etree.ElementTree import Element
 
-from pydantic import AfterValidator
-
 from xmppd import hooks, ns
 from xmppd.plugin import (
     CommandError,
@@ -51,7 +49,7 @@ def _account(text: str) -> str:
 class AnnounceConfig(PluginConfig):
     """`admins`: the accounts whose messages to `<domain>/announce/...` are announced."""
 
-    admins: frozenset[Annotated[str, AfterValidator(_account)]] = frozenset()
+    admins: frozenset[Annotated[str, _account]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
-from pydantic import NonNegativeInt
-
 from xmppd import hooks, ns
 from xmppd.plugin import (
     Counter,
     Delete,
     Later,
+    NonNegativeInt,
     Plugin,
     PluginConfig,
     Session,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import PositiveInt
-
 from xmppd import hooks, ns
 from xmppd.plugin import (
     ACCOUNT,
@@ -13,6 +11,7 @@ from xmppd.plugin import (
     Element,
     Plugin,
     PluginConfig,
+    PositiveInt,
     Put,
     Request,
     Session,

@@ -9,8 +9,6 @@ import contextlib
 import logging
 from collections import OrderedDict, deque
 
-from pydantic import PositiveFloat, PositiveInt
-
 from xmppd import ns
 from xmppd.plugin import (
     LOGIN,
@@ -28,6 +26,8 @@ from xmppd.plugin import (
     Phase,
     Plugin,
     PluginConfig,
+    PositiveFloat,
+    PositiveInt,
     Request,
     Session,
     StanzaError,

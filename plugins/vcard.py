@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
-
 from xmppd import hooks, ns
 from xmppd.plugin import (
     ACCOUNT,
     SERVER,
     Plugin,
     PluginConfig,
+    PositiveInt,
     Request,
     Session,
     StanzaError,

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from xmppd.admin.cli import BUILT_IN
 from xmppd.admin.commands import Description, descriptions_of
@@ -14,6 +13,7 @@ from xmppd.configfile import shipped
 from xmppd.engines import TABLES
 from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import find_plugin
+from xmppd.section import Section, fields_of, values_of
 from xmppd.store.table import Table
 from xmppd.store.transfer import COPIES
 
@@ -31,11 +31,7 @@ PATH = re.compile(r"(?:xmppd|plugins|tests|scripts|config|docs|\.ci)/[\w./-]*[\w
 KEY = re.compile(r"([a-z]+)\.([a-z_]+)(?:\.[a-z_]+)*")
 EVENT = re.compile(r"\blog\.(?:debug|info|warning|error|exception)\(\s*\"([a-z]+(?:-[a-z]+)*)\"")
 
-SECTIONS: dict[str, type[BaseModel]] = {
-    name: info.annotation
-    for name, info in Config.model_fields.items()
-    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-}
+SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in values_of(Config()).items()}
 FILE_ENDINGS = frozenset({"py", "yaml", "md", "sqlite", "sock", "prof", "crt", "key"})
 
 
@@ -107,7 +103,7 @@ def unknown_commands(text: str, known: set[str]) -> Iterator[str]:
 def unknown_keys(text: str) -> Iterator[str]:
     for span in SPAN.findall(text):
         key = KEY.fullmatch(span)
-        if key and key[1] in SECTIONS and key[2] not in {*SECTIONS[key[1]].model_fields, *FILE_ENDINGS}:
+        if key and key[1] in SECTIONS and key[2] not in {*fields_of(SECTIONS[key[1]]), *FILE_ENDINGS}:
             yield f"{span}: there is no such key"
 
 

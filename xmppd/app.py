@@ -83,6 +83,7 @@ from xmppd.rules import (
     wire_rules,
 )
 from xmppd.scope import Scope
+from xmppd.section import values_of
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
 from xmppd.stream.rows import Rows
@@ -245,7 +246,7 @@ class App:
             domains=domains,
             name=config.server.name,
             version=__version__,
-            contact_addresses=config.server.contact.model_dump(),
+            contact_addresses=values_of(config.server.contact),
             nodes=self.nodes,
             scope=lambda: Scope(self.timers, self.lasting.spawn, self.hooks.failed),
         )

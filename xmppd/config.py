@@ -3,18 +3,15 @@
 `config/xmppd.yaml` explains all keys; `xmppd.settings` holds their types and defaults.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, PrivateAttr
-
 from xmppd.configfile import SOCKET_NAME, read
 from xmppd.document import Document, KeyPath
 from xmppd.errors import ConfigError, Problem
+from xmppd.section import Section
 from xmppd.settings import (
     AuthConfig,
     CacheConfig,
@@ -27,7 +24,6 @@ from xmppd.settings import (
     LoopConfig,
     PluginsConfig,
     RostersConfig,
-    Section,
     ServerConfig,
     SessionsConfig,
     StoreConfig,
@@ -35,7 +31,7 @@ from xmppd.settings import (
 )
 from xmppd.validation import validated
 
-Model = TypeVar("Model", bound=BaseModel)
+Made = TypeVar("Made", bound=Section)
 
 
 class Config(Section):
@@ -57,7 +53,7 @@ class Config(Section):
     log: LogConfig = LogConfig()
     loop: LoopConfig = LoopConfig()
 
-    _document: Document = PrivateAttr(default_factory=lambda: Document("built-in defaults"))
+    _document = Document("built-in defaults")
 
     @property
     def source(self) -> Path:
@@ -74,10 +70,10 @@ class Config(Section):
         """The unix socket through which commands reach the running server."""
         return self.server.data_folder / SOCKET_NAME
 
-    def plugin(self, name: str, model: type[Model]) -> Model:
-        """`plugins.config.<name>`, validated by the plugin's own model; ConfigError with every mistake."""
+    def plugin(self, name: str, section: type[Made]) -> Made:
+        """`plugins.config.<name>` as the plugin's own section; ConfigError with every mistake."""
         raw = self.plugins.config.get(name, {})
-        return validated(model, dict(raw), self._document, ("plugins", "config", name))
+        return validated(section, dict(raw), self._document, ("plugins", "config", name))
 
     def problem(self, path: KeyPath, message: str, *, at_key: bool = False) -> Problem:
         """A mistake found elsewhere (an unknown plugin, say), with the place of `path` in the file."""
@@ -88,8 +84,17 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     """The file at `path`, else the one `find` finds, with the overrides in `environ`; or ConfigError."""
     document = read(path, environ)
     _drop_empty_sections(document.data)
+    return _made(document)
+
+
+def made_of(data: Mapping[str, Any]) -> Config:
+    """Plain data, as it would be read from a file; ConfigError."""
+    return _made(Document("plain data", data))
+
+
+def _made(document: Document) -> Config:
     config = validated(Config, document.data, document, ())
-    config._document = document
+    vars(config)["_document"] = document
     return config
 
 

@@ -16,6 +16,7 @@ from xmppd.admin.progress import ProgressBar
 from xmppd.config import Config
 from xmppd.engines import prepare_folder, store_of, tables_of
 from xmppd.errors import CommandError
+from xmppd.section import changed
 from xmppd.store.comparison import Comparison, Findings
 from xmppd.store.table import Store, Table
 from xmppd.store.transfer import COPIES, COPY, Transfer
@@ -36,7 +37,7 @@ def copy_store(source: Config, target: Config, *, compare: bool, allow_running: 
     if not allow_running:
         refuse_running(source, "source")
         refuse_running(target, "target")
-    logs.configure(target.log.model_copy(update={"level": "warning"}))
+    logs.configure(changed(target.log, level="warning"))
     prepare_folder(target)
     return asyncio.run(_copy(source, target, compare=compare))
 

@@ -59,7 +59,7 @@ def cassandra_options(config: CassandraConfig) -> dict[str, Any]:
         "local_dc": config.local_dc,
         "replication": config.replication,
         "username": config.username,
-        "password": None if config.password is None else config.password.get_secret_value(),
+        "password": None if config.password is None else config.password.value,
         "tls": tls is not None,
         "tls_ca": ca,
         "tls_certificate": certificate,

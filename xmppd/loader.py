@@ -8,20 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from xmppd.admin.commands import Command, Commands, clashes, commands_of
 from xmppd.claims import Claims
 from xmppd.config import Config
 from xmppd.core.iqs import Handler, HandlerKey, Iqs
-from xmppd.errors import CommandError
+from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import Source, plugin_modules, put_back, source_of
 from xmppd.hooks import Hooks
 from xmppd.parts.disco import declared_by
 from xmppd.parts.nodes import signals_of
 from xmppd.parts.services import hosts_of
 from xmppd.parts.timers import begin_timers, timed_methods_of
-from xmppd.plugin import Plugin, handlers_of
+from xmppd.plugin import Plugin, PluginConfig, handlers_of
 from xmppd.server import Server
 from xmppd.validation import did_you_mean
 
@@ -35,7 +33,7 @@ class Loaded:
     name: str
     plugin: Plugin
     source: Source
-    settings: BaseModel
+    settings: PluginConfig
     commands: tuple[Command, ...]
 
     @property
@@ -143,11 +141,13 @@ class Loader:
     def _make(self, name: str, source: Source, config: Config) -> Loaded:
         """Import the plugin's file again and bind its class to the server."""
         plugin_class = source.load()
-        settings = config.plugin(name, plugin_class.Config)
         try:
+            settings = config.plugin(name, plugin_class.Config)
             plugin = plugin_class(name, self._server, settings)
             timed_methods_of(plugin)
             return Loaded(name, plugin, source, settings, tuple(commands_of(plugin, name)))
+        except ConfigError:
+            raise
         except Exception as error:
             raise CommandError(f"{source.origin}: {type(error).__name__}: {error}") from error
 

@@ -19,6 +19,7 @@ from xmppd.config import Config
 from xmppd.engines import TABLES, prepare_folder, store_of, tables_of
 from xmppd.errors import CommandError, ConfigError
 from xmppd.offices import StoreOffice
+from xmppd.section import changed
 from xmppd.store.table import Store
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def offline(config: Config, *, store_only: bool = False, create: bool = False) -
     told to `create` it.
     """
     refuse_store(config)
-    logs.configure(config.log.model_copy(update={"level": "warning"}))
+    logs.configure(changed(config.log, level="warning"))
     with asyncio.Runner() as runner, contextlib.ExitStack() as undo:
         parts = with_store(config, create=create) if store_only else open_offline(config, create=create)
         yield Offline(_entered(parts, runner, undo).commands, runner.run)
@@ -134,9 +135,9 @@ async def load_what_works(app: App, config: Config) -> None:
     """Load the plugins that can be loaded, one more each time; say which cannot."""
     working: list[str] = []
     for name in config.plugins.enabled:
-        plugins = config.plugins.model_copy(update={"enabled": (*working, name)})
+        plugins = changed(config.plugins, enabled=(*working, name))
         try:
-            await app.loader.load(config.model_copy(update={"plugins": plugins}))
+            await app.loader.load(changed(config, plugins=plugins))
             working.append(name)
         except (ConfigError, CommandError) as error:
             log.warning("plugin-not-loaded", extra={"plugin": name, "problem": str(error)})

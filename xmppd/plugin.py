@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 from xml.etree.ElementTree import Element
 
-from pydantic import BaseModel, ConfigDict
-
 from xmppd.admin.commands import command
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
@@ -42,6 +40,18 @@ from xmppd.parts.services import service
 from xmppd.parts.slots import Kept, SessionSlot
 from xmppd.parts.tables import Table
 from xmppd.parts.timers import after, every
+from xmppd.section import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretText,
+    Section,
+    at_least,
+    at_most,
+    matching,
+    more_than,
+)
 from xmppd.server import Server
 from xmppd.store import table as port
 from xmppd.store.table import Delete, Put, Value
@@ -88,15 +98,21 @@ __all__ = [
     "Login",
     "Mechanism",
     "Negotiable",
+    "NonNegativeFloat",
+    "NonNegativeInt",
     "Origin",
     "Phase",
     "Plugin",
     "PluginConfig",
+    "PositiveFloat",
+    "PositiveInt",
     "Put",
     "Request",
     "RosterChange",
     "RosterItem",
     "SaslError",
+    "SecretText",
+    "Section",
     "Session",
     "SessionSlot",
     "Stanza",
@@ -108,6 +124,8 @@ __all__ = [
     "Value",
     "XmppdError",
     "after",
+    "at_least",
+    "at_most",
     "begun",
     "cluster_signal",
     "command",
@@ -123,6 +141,8 @@ __all__ = [
     "iq_set",
     "iq_set_of",
     "listener",
+    "matching",
+    "more_than",
     "negotiates",
     "network_of",
     "offers",
@@ -154,10 +174,8 @@ class Answers:
     key: HandlerKey
 
 
-class PluginConfig(BaseModel):
-    """The root of a plugin's configuration: frozen, and strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+class PluginConfig(Section):
+    """The root of a plugin's configuration."""
 
 
 def iq_get(payload: str, *at: Address) -> Callable[[Method], Method]:
@@ -190,7 +208,7 @@ class Plugin:
     namespaces of its iq handlers: of the server's domains, or of each kind of address.
     """
 
-    Config: ClassVar[type[BaseModel]] = PluginConfig
+    Config: ClassVar[type[PluginConfig]] = PluginConfig
     features: ClassVar[ByAddress[str]] = ()
     identities: ClassVar[ByAddress[DiscoIdentity]] = ()
 

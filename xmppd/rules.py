@@ -77,7 +77,7 @@ def service_rules(config: Config) -> ServiceRules:
 def http_rules(config: Config) -> HttpRules:
     """Who may call by HTTP, and how much that may cost."""
     tokens = tuple(
-        Token(token.name, bytes.fromhex(token.sha256.get_secret_value().strip()), frozenset(token.scopes))
+        Token(token.name, bytes.fromhex(token.sha256.value.strip()), frozenset(token.scopes))
         for token in config.http.tokens
     )
     return HttpRules(tokens, config.http.body_bytes, config.http.seconds)

@@ -47,6 +47,7 @@ from xmppd.rules import (
     service_rules,
     wire_rules,
 )
+from xmppd.section import changed
 from xmppd.settings import HttpListenerConfig, ListenerConfig
 from xmppd.text import host_and_port
 
@@ -403,11 +404,11 @@ def with_kept(wanted: Config, now: Config) -> tuple[Config, list[str]]:
         old, new = getattr(now, section), getattr(wanted, section)
         if key and getattr(old, key) != getattr(new, key):
             kept.append(path)
-            mixed = new.model_copy(update={key: getattr(old, key)})
-            wanted = wanted.model_copy(update={section: mixed})
+            mixed = changed(new, **{key: getattr(old, key)})
+            wanted = changed(wanted, **{section: mixed})
         elif not key and old != new:
             kept.append(path)
-            wanted = wanted.model_copy(update={section: old})
+            wanted = changed(wanted, **{section: old})
     return wanted, kept
 
 

@@ -3,36 +3,37 @@
 Every key has a default, so an empty file is a working configuration. Times are seconds, sizes are bytes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-)
-from pydantic_core import PydanticCustomError
-
 from xmppd.configfile import DATA_FOLDER
-from xmppd.errors import JidError
 from xmppd.jid import Jid
+from xmppd.section import (
+    Beside,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Parsed,
+    PositiveFloat,
+    PositiveInt,
+    SecretText,
+    Section,
+    at_least,
+    at_most,
+    matching,
+    more_than,
+    not_below,
+    some,
+    unique,
+)
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0)]
-ALWAYS = Field(validate_default=True)
-"""For what is compared with another key, which may be given when this one is not."""
+Port = Annotated[int, at_least(0), at_most(65535)]
+Count = NonNegativeInt
+Size = PositiveInt
+Seconds = NonNegativeFloat
 
 Mechanism = Literal[
     "SCRAM-SHA-512-PLUS",
@@ -63,38 +64,6 @@ def _domain_or_any(text: str) -> str:
     return text if text == "*" else _domain(text)
 
 
-def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    # Unlike a minimal length this says nothing when the only value was refused already.
-    if not values:
-        raise ValueError("must not be empty")
-    return values
-
-
-def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ValueError(f"names {value} twice")
-    return values
-
-
-def _number_as_text(value: object) -> object:
-    # An unquoted 1.2 is a number to YAML.
-    return str(value) if isinstance(value, float) else value
-
-
-BELOW = "below_other"
-"""The kind of the error that compares a key with another one, which may be the wrong one of the two."""
-
-
-def _not_below(other: str) -> Any:
-    def check(value: int, info: ValidationInfo) -> int:
-        if value < info.data.get(other, value):
-            raise PydanticCustomError(BELOW, "must not be smaller than {other}", {"other": other})
-        return value
-
-    return AfterValidator(check)
-
-
 def _listening(text: str) -> str:
     """The address of a listener: an IPv6 address may be in brackets."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
@@ -119,21 +88,6 @@ def _not_here(path: Path) -> Path:
     if path == Path():
         raise ValueError("must be the name of a folder")
     return path
-
-
-def _distinct(certificates: object) -> object:
-    """Two spellings of one domain would be one key, and one of the certificates would be lost in silence."""
-    if not isinstance(certificates, dict):
-        return certificates
-    seen: dict[str, str] = {}
-    for name in certificates:
-        try:
-            first = seen.setdefault(_domain_or_any(name), name)
-        except (JidError, ValueError):
-            continue  # said by the key itself
-        if first != name:
-            raise ValueError(f"names one domain twice: {first} and {name}")
-    return certificates
 
 
 def _host_and_port(text: str) -> str:
@@ -178,8 +132,8 @@ def _host_of(text: str) -> str:
     return host
 
 
-def _long(secret: SecretStr | None) -> SecretStr | None:
-    if secret is not None and len(secret.get_secret_value()) < SECRET_LENGTH:
+def _long(secret: SecretText | None) -> SecretText | None:
+    if secret is not None and len(secret.value) < SECRET_LENGTH:
         raise ValueError(f"must have {SECRET_LENGTH} or more characters (openssl rand -hex 32 makes some)")
     return secret
 
@@ -207,18 +161,13 @@ SECRET_LENGTH = 16
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-Domain = Annotated[str, AfterValidator(_domain)]
-File = Annotated[Path, AfterValidator(_file)]
-ListenAddress = Annotated[str, Field(min_length=1), AfterValidator(_listening)]
-ContactAddress = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$")]
+Network = Annotated[IPv4Network | IPv6Network, Parsed(ip_network)]
+RedisUrl = Annotated[str, _redis_url]
+Domain = Annotated[str, _domain]
+File = Annotated[Path, _file]
+ListenAddress = Annotated[str, some, _listening]
+ContactAddress = Annotated[str, matching(r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$")]
 """A URI: mailto:, xmpp: or https:."""
-
-
-class Section(BaseModel):
-    """The root of all sections: frozen, and strict about keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class ContactConfig(Section):
@@ -236,10 +185,10 @@ class ContactConfig(Section):
 class ServerConfig(Section):
     """Who this server is, and where it keeps its files."""
 
-    domains: Annotated[tuple[Domain, ...], AfterValidator(_some), AfterValidator(_unique)] = ("localhost",)
-    data_folder: Annotated[File, AfterValidator(_not_here)] = DATA_FOLDER
-    name: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f\ufffe\uffff]*$")] = "xmppd"
-    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")] = "en"
+    domains: Annotated[tuple[Domain, ...], some, unique] = ("localhost",)
+    data_folder: Annotated[File, _not_here] = DATA_FOLDER
+    name: Annotated[str, matching(r"^[^\x00-\x1f\x7f\ufffe\uffff]*$")] = "xmppd"
+    language: Annotated[str, matching(r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")] = "en"
     contact: ContactConfig = ContactConfig()
     drain_seconds: Seconds = 10.0
 
@@ -267,11 +216,11 @@ class ListenConfig(Section):
         ListenerConfig(port=5223, tls="direct"),
     )
     http: HttpListenerConfig | None = None
-    backlog: Annotated[int, Field(ge=1, le=65_535)] = 1024
+    backlog: Annotated[int, at_least(1), at_most(65_535)] = 1024
 
 
-def _sha256(secret: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", secret.get_secret_value().strip()):
+def _sha256(secret: SecretText) -> SecretText:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", secret.value.strip()):
         raise ValueError("must be the 64 hexadecimal digits of a SHA-256")
     return secret
 
@@ -279,14 +228,14 @@ def _sha256(secret: SecretStr) -> SecretStr:
 class HttpTokenConfig(Section):
     """Who may call by HTTP: the SHA-256 of a bearer token, and the scopes it has ("*": all)."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,64}$")]
-    sha256: Annotated[SecretStr, AfterValidator(_sha256)]
-    scopes: tuple[Annotated[str, Field(pattern=r"^([a-z0-9_.:-]+|\*)$")], ...]
+    name: Annotated[str, matching(r"^[A-Za-z0-9_.@-]{1,64}$")]
+    sha256: Annotated[SecretText, _sha256]
+    scopes: tuple[Annotated[str, matching(r"^([a-z0-9_.:-]+|\*)$")], ...]
 
 
 def _different(tokens: tuple[HttpTokenConfig, ...]) -> tuple[HttpTokenConfig, ...]:
-    _unique(tuple(token.name for token in tokens))
-    if len({token.sha256.get_secret_value().strip().lower() for token in tokens}) < len(tokens):
+    unique(tuple(token.name for token in tokens))
+    if len({token.sha256.value.strip().lower() for token in tokens}) < len(tokens):
         raise ValueError("has one token twice")
     return tokens
 
@@ -294,10 +243,10 @@ def _different(tokens: tuple[HttpTokenConfig, ...]) -> tuple[HttpTokenConfig, ..
 class HttpConfig(Section):
     """Bounds of the server's own HTTP, and who may call."""
 
-    tokens: Annotated[tuple[HttpTokenConfig, ...], AfterValidator(_different)] = ()
+    tokens: Annotated[tuple[HttpTokenConfig, ...], _different] = ()
     connections: Size = 256
     body_bytes: Size = 1_048_576
-    seconds: Annotated[float, Field(gt=0)] = 30.0
+    seconds: PositiveFloat = 30.0
 
 
 class CertificateConfig(Section):
@@ -311,11 +260,9 @@ class TlsConfig(Section):
     """Encryption of client connections. Without certificates the server makes one for development."""
 
     required: bool = True
-    certificates: Annotated[
-        Mapping[Annotated[str, AfterValidator(_domain_or_any)], CertificateConfig], BeforeValidator(_distinct)
-    ] = {}
-    minimum_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_number_as_text)] = "1.2"
-    ciphers: Annotated[str, Field(min_length=1)] | None = None
+    certificates: Mapping[Annotated[str, _domain_or_any], CertificateConfig] = {}
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    ciphers: Annotated[str, some] | None = None
 
 
 class BrakeConfig(Section):
@@ -323,15 +270,15 @@ class BrakeConfig(Section):
 
     failures_per_account: Count = 3
     failures_per_address: Count = 20
-    longest_seconds: Annotated[float, Field(gt=0, le=20)] = 10.0
-    forget_seconds: Annotated[float, Field(gt=0)] = 900.0
-    exempt: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+    longest_seconds: Annotated[float, more_than(0), at_most(20)] = 10.0
+    forget_seconds: PositiveFloat = 900.0
+    exempt: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
 class AuthConfig(Section):
     """How clients log in."""
 
-    mechanisms: Annotated[tuple[Mechanism, ...], AfterValidator(_some), AfterValidator(_unique)] = (
+    mechanisms: Annotated[tuple[Mechanism, ...], some, unique] = (
         "SCRAM-SHA-256-PLUS",
         "SCRAM-SHA-256",
         "SCRAM-SHA-1-PLUS",
@@ -340,9 +287,9 @@ class AuthConfig(Section):
     )
     plain_without_tls: bool = False
     anonymous: bool = False
-    iterations: Annotated[int, Field(ge=4096, le=10_000_000)] = 10_000
-    attempts: Annotated[int, Field(ge=1)] = 5
-    login_seconds: Annotated[float, Field(gt=0)] = 30.0
+    iterations: Annotated[int, at_least(4096), at_most(10_000_000)] = 10_000
+    attempts: Size = 5
+    login_seconds: PositiveFloat = 30.0
     end_sessions_on_password_change: bool = True
     expiry_grace: Seconds = 30.0
     brake: BrakeConfig = BrakeConfig()
@@ -351,11 +298,11 @@ class AuthConfig(Section):
 class LimitsConfig(Section):
     """Bounds on what one client may cost; 0 means no limit where `config/xmppd.yaml` says so."""
 
-    stanza_bytes_before_login: Annotated[int, Field(ge=10_000)] = 10_000
-    stanza_bytes: Annotated[int, Field(ge=10_000), _not_below("stanza_bytes_before_login"), ALWAYS] = 262_144
-    header_bytes: Annotated[int, Field(ge=512)] = 4_096
-    depth: Annotated[int, Field(ge=8)] = 64
-    attributes: Annotated[int, Field(ge=8)] = 64
+    stanza_bytes_before_login: Annotated[int, at_least(10_000)] = 10_000
+    stanza_bytes: Annotated[int, at_least(10_000), not_below("stanza_bytes_before_login")] = 262_144
+    header_bytes: Annotated[int, at_least(512)] = 4_096
+    depth: Annotated[int, at_least(8)] = 64
+    attributes: Annotated[int, at_least(8)] = 64
     connections: Count = 0
     connections_before_login: Count = 1_000
     connections_before_login_per_address: Count = 0
@@ -363,15 +310,15 @@ class LimitsConfig(Section):
     roster_items: Size = 1_000
     roster_bytes: Size = 262_144
     roster_groups_per_item: Count = 10
-    name_bytes: Annotated[int, Field(ge=1)] = 1_023
-    presence_bytes: Annotated[int, Field(ge=1_024)] = 16_384
+    name_bytes: Size = 1_023
+    presence_bytes: Annotated[int, at_least(1_024)] = 16_384
     write_buffer_soft: Size = 131_072
-    write_buffer_hard: Annotated[Size, _not_below("write_buffer_soft"), ALWAYS] = 4_194_304
-    unsent_bytes: Annotated[Size, _not_below("write_buffer_hard"), ALWAYS] = 268_435_456
-    loop_share: Annotated[float, Field(ge=0.01, le=1)] = 0.25
-    stanza_rate: Annotated[float, Field(ge=0)] = 0.0
+    write_buffer_hard: Annotated[Size, not_below("write_buffer_soft")] = 4_194_304
+    unsent_bytes: Annotated[Size, not_below("write_buffer_hard")] = 268_435_456
+    loop_share: Annotated[float, at_least(0.01), at_most(1)] = 0.25
+    stanza_rate: NonNegativeFloat = 0.0
     stanza_burst: Size = 100
-    presence_copy_rate: Annotated[float, Field(ge=0)] = 5_000.0
+    presence_copy_rate: NonNegativeFloat = 5_000.0
     presence_copy_burst: Size = 10_000
 
 
@@ -381,7 +328,7 @@ class SessionsConfig(Section):
     conflict: Literal["replace", "rename"] = "replace"
     whitespace_after: Seconds = 60.0
     ping_after: Seconds = 180.0
-    ping_timeout: Annotated[float, Field(gt=0)] = 60.0
+    ping_timeout: PositiveFloat = 60.0
 
 
 class IqsConfig(Section):
@@ -393,7 +340,7 @@ class IqsConfig(Section):
 class RostersConfig(Section):
     """Contact lists; the bounds of one are in `limits`."""
 
-    log_days: Annotated[float, Field(ge=0, le=3650)] = 90.0
+    log_days: Annotated[float, at_least(0), at_most(3650)] = 90.0
 
 
 def _with_class(options: Mapping[str, str]) -> Mapping[str, str]:
@@ -402,20 +349,20 @@ def _with_class(options: Mapping[str, str]) -> Mapping[str, str]:
     return options
 
 
-Compaction = Annotated[Mapping[str, str], AfterValidator(_with_class)]
+Compaction = Annotated[Mapping[str, str], _with_class]
 """Options of a compaction strategy as CQL has them, `class` among them."""
 
 
-def _with_user(password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    if password and info.data.get("username", "") is None:
+def _with_user(password: SecretText | None, before: Mapping[str, Any]) -> SecretText | None:
+    if password and before.get("username", "") is None:
         raise ValueError("needs the username it belongs to")
-    if password is None and info.data.get("username") is not None:
+    if password is None and before.get("username") is not None:
         raise ValueError("is missing beside username")
     return password
 
 
-def _with_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
-    if key is not None and info.data.get("certificate") is None:
+def _with_certificate(key: Path | None, before: Mapping[str, Any]) -> Path | None:
+    if key is not None and before.get("certificate") is None:
         raise ValueError("needs the certificate it belongs to")
     return key
 
@@ -425,7 +372,7 @@ class CassandraTlsConfig(Section):
 
     ca: File | None = None
     certificate: File | None = None
-    key: Annotated[File | None, AfterValidator(_with_certificate)] = None
+    key: Annotated[File | None, Beside(_with_certificate)] = None
     check_host_name: bool = True
 
 
@@ -442,20 +389,16 @@ class CompactionConfig(Section):
 class CassandraConfig(Section):
     """A cluster of Cassandra. `replication` is data centre -> copies, for a keyspace that is to be made."""
 
-    contact_points: Annotated[
-        tuple[Annotated[str, AfterValidator(_host_and_port)], ...],
-        AfterValidator(_some),
-        AfterValidator(_unique),
-    ] = ("127.0.0.1:9042",)
-    keyspace: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}$")] = "xmppd"
-    local_dc: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "datacenter1"
-    replication: Mapping[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Size] = {}
+    contact_points: Annotated[tuple[Annotated[str, _host_and_port], ...], some, unique] = ("127.0.0.1:9042",)
+    keyspace: Annotated[str, matching(r"^[a-z][a-z0-9_]{0,47}$")] = "xmppd"
+    local_dc: Annotated[str, matching(r"^[A-Za-z0-9_-]+$")] = "datacenter1"
+    replication: Mapping[Annotated[str, matching(r"^[A-Za-z0-9_-]+$")], Size] = {}
     username: str | None = None
-    password: Annotated[SecretStr | None, AfterValidator(_with_user), ALWAYS] = None
+    password: Annotated[SecretText | None, Beside(_with_user)] = None
     tls: CassandraTlsConfig | None = None
-    connect_timeout: Annotated[float, Field(gt=0)] = 5.0
-    request_timeout: Annotated[float, Field(gt=0)] = 5.0
-    in_flight: Annotated[int, Field(ge=1, le=16384)] = 512
+    connect_timeout: PositiveFloat = 5.0
+    request_timeout: PositiveFloat = 5.0
+    in_flight: Annotated[int, at_least(1), at_most(16384)] = 512
     waiting: Count = 4096
     compaction: CompactionConfig = CompactionConfig()
     migrate: Literal["auto", "check"] = "auto"
@@ -473,10 +416,10 @@ class CacheConfig(Section):
     """The cache that all nodes share. Without `redis` there is none, and one node only."""
 
     redis: RedisUrl | None = None
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "xmppd"
-    ttl: Annotated[float, Field(ge=10)] = 3_600.0
-    timeout: Annotated[float, Field(gt=0, le=5)] = 0.1
-    connect_timeout: Annotated[float, Field(gt=0, le=30)] = 1.0
+    prefix: Annotated[str, matching(r"^[A-Za-z0-9_.:-]{1,64}$")] = "xmppd"
+    ttl: Annotated[float, at_least(10)] = 3_600.0
+    timeout: Annotated[float, more_than(0), at_most(5)] = 0.1
+    connect_timeout: Annotated[float, more_than(0), at_most(30)] = 1.0
     loads: Size = 32
     memory: Size = 67_108_864
 
@@ -484,10 +427,10 @@ class CacheConfig(Section):
 class ClusterConfig(Section):
     """How this node and others find and reach each other. Without `listen` it is the only one."""
 
-    listen: Annotated[str, AfterValidator(_trunk_listener)] | None = None
-    advertise: Annotated[str, AfterValidator(_reachable)] | None = None
-    secret: Annotated[SecretStr | None, AfterValidator(_long)] = None
-    seeds: Annotated[tuple[Annotated[str, AfterValidator(_reachable)], ...], AfterValidator(_unique)] = ()
+    listen: Annotated[str, _trunk_listener] | None = None
+    advertise: Annotated[str, _reachable] | None = None
+    secret: Annotated[SecretText | None, _long] = None
+    seeds: Annotated[tuple[Annotated[str, _reachable], ...], unique] = ()
     grace: Seconds = 60.0
 
 
@@ -495,7 +438,7 @@ class PluginsConfig(Section):
     """What is loaded, from where, and what each plugin was told; plugins check their own keys of `config`."""
 
     folders: tuple[File, ...] = ()
-    enabled: Annotated[tuple[str, ...], AfterValidator(_unique)] = (
+    enabled: Annotated[tuple[str, ...], unique] = (
         "disco",
         "ping",
         "version",
@@ -508,7 +451,7 @@ class PluginsConfig(Section):
         "register",
     )
     config: Mapping[str, Mapping[str, Any]] = {}
-    hosts: Mapping[str, Annotated[str, AfterValidator(_label)]] = {}
+    hosts: Mapping[str, Annotated[str, _label]] = {}
 
 
 class LogConfig(Section):

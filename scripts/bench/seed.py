@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from xmppd.config import Config
+from xmppd.config import made_of
 from xmppd.core.accounts import ACCOUNT, TABLES, derive
 from xmppd.core.roster.item import ROSTER, RosterItem, row_of
 from xmppd.engines import store_of
@@ -65,7 +65,7 @@ async def seed(data: Path, domain: str, count: int, rings: str) -> None:
     """Write everything into the store that `scripts/bench/start` uses for this folder."""
     engines = data / "engines.yaml"
     chosen = yaml.safe_load(engines.read_text()) or {} if engines.exists() else {}
-    store = store_of(Config.model_validate({"server": {"data_folder": data}, **chosen}))
+    store = store_of(made_of({"server": {"data_folder": str(data)}, **chosen}))
     await store.open([*TABLES, ROSTER])
     try:
         await write(accounts(store, domain, count))

@@ -10,6 +10,7 @@ import pytest
 
 from xmppd import ns
 from xmppd.errors import CommandError
+from xmppd.section import changed
 from xmppd.testing import PASSWORD, Client, World
 
 GATE = '''
@@ -342,7 +343,7 @@ async def test_a_stanza_that_waits_for_a_plugin_survives_its_end(tmp_path: Path)
     async with World(plugins=("swap",), plugin_folders=(tmp_path,)) as world:
         alice, bob = await world.login("alice"), await world.login("bob")
         alice.write(f"<message to='{bob.jid}' id='1'><body>x</body></message>")
-        await world.app.loader.load(world.config.model_copy(update={"plugins": type(world.config.plugins)()}))
+        await world.app.loader.load(changed(world.config, plugins=type(world.config.plugins)()))
         alice.write(f"<message to='{bob.jid}' id='2'><body>x</body></message>")
         assert [s.get("id") for s in await bob.receive_all()] == ["1", "2"]
 

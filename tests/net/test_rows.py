@@ -7,6 +7,7 @@ import pytest
 
 from xmppd import ns
 from xmppd.errors import CommandError, StreamError
+from xmppd.section import changed
 from xmppd.stream.rows import ANY_IQ, Phase, Rows, iq_set_of, negotiates, offers
 from xmppd.testing import World
 from xmppd.xml.stanza import Stanza
@@ -84,7 +85,7 @@ async def test_a_plugin_brings_a_mechanism_features_and_elements_and_is_reloaded
         assert features.find("{urn:example:two}csi") is not None
         assert features.find("{urn:example:one}csi") is None
 
-        await world.app.loader.load(world.config.model_copy(update={"plugins": World().config.plugins}))
+        await world.app.loader.load(changed(world.config, plugins=World().config.plugins))
         await alice.send("<inactive xmlns='urn:example'/>")
         await alice.expect_closed("unsupported-stanza-type")
 

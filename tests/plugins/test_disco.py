@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from xmppd import ns
+from xmppd.section import changed
 from xmppd.testing import Client, World, refusal
 
 INFO = f"<query xmlns='{ns.DISCO_INFO}'/>"
@@ -268,6 +269,6 @@ async def test_plugins_declare_nodes_and_items(tmp_path: Path) -> None:
         for query, to in ((INFO, "localhost"), (ITEMS, "alice@localhost"), (INFO, "shelf.localhost")):
             asked = query.replace("/>", " node='nobody'/>")
             assert refusal(await alice.ask("get", asked, to=to)) == "cancel item-not-found"
-        none = world.config.plugins.model_copy(update={"enabled": ("disco",)})
-        await world.app.loader.load(world.config.model_copy(update={"plugins": none}))
+        none = changed(world.config.plugins, enabled=("disco",))
+        await world.app.loader.load(changed(world.config, plugins=none))
         assert await listed(alice, "localhost") == []

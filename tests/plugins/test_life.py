@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from xmppd.errors import CommandError
+from xmppd.section import changed
 from xmppd.testing import World
 
 ROOMS = '''
@@ -52,8 +53,8 @@ def world_with(folder: Path, *plugins: str, **more: Any) -> World:
 
 async def load(world: World, **plugins: Any) -> list[str]:
     """Load with the configuration changed so."""
-    changed = world.config.plugins.model_copy(update=plugins)
-    return await world.app.loader.load(world.config.model_copy(update={"plugins": changed}))
+    fresh = changed(world.config.plugins, **plugins)
+    return await world.app.loader.load(changed(world.config, plugins=fresh))
 
 
 # loaded anew

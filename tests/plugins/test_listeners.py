@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from xmppd.errors import CommandError
+from xmppd.section import changed
 from xmppd.testing import World
 
 GREETER = '''"""Says what it is to whoever connects, and counts seconds."""
@@ -89,8 +90,8 @@ async def test_a_port_is_closed_when_its_plugin_goes_for_good(tmp_path: Path) ->
     async with world_with(tmp_path, GREETER % ("x", "x")) as world:
         await world.app.listeners.open(100)
         port = world.app.listeners.ports["greeter.greeting"]
-        plugins = world.config.plugins.model_copy(update={"enabled": ()})
-        await world.app.loader.load(world.config.model_copy(update={"plugins": plugins}))
+        plugins = changed(world.config.plugins, enabled=())
+        await world.app.loader.load(changed(world.config, plugins=plugins))
         assert world.app.listeners.ports == {}
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
@@ -117,9 +118,9 @@ async def test_a_port_that_is_taken_refuses_the_plugin_and_leaves_the_old_one(tm
             await world.app.listeners.open(100)
             before = world.app.listeners.ports
             config = {"greeter": {"port": taken.getsockname()[1]}}
-            plugins = world.config.plugins.model_copy(update={"config": config})
+            plugins = changed(world.config.plugins, config=config)
             with pytest.raises(CommandError, match=r"greeter.greeting cannot listen on 127.0.0.1:"):
-                await world.app.loader.load(world.config.model_copy(update={"plugins": plugins}))
+                await world.app.loader.load(changed(world.config, plugins=plugins))
             assert world.app.listeners.ports == before
             assert await greeted(world) == b"old"
 
@@ -131,8 +132,8 @@ async def test_a_port_that_moves_is_open_at_the_new_place_only(tmp_path: Path) -
     async with world_with(tmp_path, GREETER % ("x", "x")) as world:
         await world.app.listeners.open(100)
         before = world.app.listeners.ports["greeter.greeting"]
-        plugins = world.config.plugins.model_copy(update={"config": {"greeter": {"port": port}}})
-        await world.app.loader.load(world.config.model_copy(update={"plugins": plugins}))
+        plugins = changed(world.config.plugins, config={"greeter": {"port": port}})
+        await world.app.loader.load(changed(world.config, plugins=plugins))
         assert world.app.listeners.ports == {"greeter.greeting": port}
         assert await greeted(world) == b"x"
         with pytest.raises(ConnectionRefusedError):

@@ -13,6 +13,7 @@ import pytest
 from xmppd import config, ns
 from xmppd.config import Config
 from xmppd.errors import CommandError, ConfigError, StoreBug
+from xmppd.section import changed
 from xmppd.testing import World, refusal
 
 GREET = '''
@@ -241,9 +242,9 @@ async def test_all_or_nothing(folder: Path) -> None:
     async with greeted(folder, "ping") as world:
         (folder / "greet.py").write_text(GREET.replace("VERSION 1", "VERSION 2"))
         (folder / "broken.py").write_text("1 / 0")
-        more = world.config.plugins.model_copy(update={"enabled": ("greet", "broken")})
+        more = changed(world.config.plugins, enabled=("greet", "broken"))
         with pytest.raises(CommandError, match=re.escape(str(folder / "broken.py"))):
-            await world.app.loader.load(world.config.model_copy(update={"plugins": more}))
+            await world.app.loader.load(changed(world.config, plugins=more))
         assert await answer(world) == "VERSION 1 hello 1"
         assert [loaded.name for loaded in world.app.loader.loaded] == ["greet", "ping"]
 
@@ -252,8 +253,8 @@ async def test_all_or_nothing(folder: Path) -> None:
 async def test_what_is_no_longer_configured_is_unloaded(folder: Path) -> None:
     async with greeted(folder, "ping") as world:
         alice = await world.login("alice")
-        less = world.config.plugins.model_copy(update={"enabled": ("ping",)})
-        assert await world.app.loader.load(world.config.model_copy(update={"plugins": less})) == []
+        less = changed(world.config.plugins, enabled=("ping",))
+        assert await world.app.loader.load(changed(world.config, plugins=less)) == []
         assert refusal(await alice.ask("get", ASK, to="localhost")) == "cancel service-unavailable"
         with pytest.raises(CommandError, match="no command"):
             await world.app.commands.call("greet hello", {})
@@ -298,7 +299,7 @@ async def test_an_unknown_name_is_told_with_its_place_and_a_guess(tmp_path: Path
     [
         ("max_byte: 5", "6:7: plugins.config.vcard.max_byte: unknown key (did you mean max_bytes?)"),
         ("max_bytes: many", "6:18: plugins.config.vcard.max_bytes: must be a whole number"),
-        ("max_bytes: 0", "6:18: plugins.config.vcard.max_bytes: must be more than 0"),
+        ("max_bytes: 0", "6:18: plugins.config.vcard.max_bytes: must be at least 1"),
     ],
 )
 async def test_a_mistake_in_a_plugin_s_settings_is_told_with_its_place(
@@ -309,3 +310,17 @@ async def test_a_mistake_in_a_plugin_s_settings_is_told_with_its_place(
         with pytest.raises(ConfigError) as caught:
             await world.app.loader.load(written(tmp_path, text))
         assert [str(found) for found in caught.value.problems] == [f"{tmp_path}/xmppd.yaml:{problem}"]
+
+
+@pytest.mark.asyncio
+async def test_a_setting_that_no_file_can_hold_is_told_of_its_plugin(folder: Path, tmp_path: Path) -> None:
+    (folder / "odd.py").write_text(
+        "from xmppd.plugin import Plugin, PluginConfig\n\n"
+        "class OddConfig(PluginConfig):\n    key: int | str = 1\n\n"
+        "class Odd(Plugin):\n    Config = OddConfig\n"
+    )
+    text = f"plugins: {{folders: [{folder}], enabled: [odd], config: {{odd: {{key: 2}}}}}}\n"
+    async with World(plugins=("ping",), plugin_folders=(folder,)) as world:
+        with pytest.raises(CommandError, match=r"odd\.py: TypeError: a configuration cannot hold int \| str"):
+            await world.app.loader.load(written(tmp_path, text))
+        assert [loaded.name for loaded in world.app.loader.loaded] == ["ping"]

@@ -9,6 +9,7 @@ from xmppd import ns
 from xmppd.errors import CommandError
 from xmppd.hooks import Outcome
 from xmppd.plugin import element
+from xmppd.section import changed
 from xmppd.testing import World, refusal
 
 WATCH = '''
@@ -228,8 +229,8 @@ async def test_nobody_pays_for_hooks_that_nobody_uses(folder: Path) -> None:
         hooks = world.app.hooks
         assert hooks.watches_messages
         assert not hooks.iq_for_filter
-        none: Any = world.config.plugins.model_copy(update={"enabled": ()})
-        await world.app.loader.load(world.config.model_copy(update={"plugins": none}))
+        none: Any = changed(world.config.plugins, enabled=())
+        await world.app.loader.load(changed(world.config, plugins=none))
         assert not hooks.watches_messages
 
 

@@ -142,5 +142,5 @@ def test_all_keys_are_taken(tmp_path):
     )
     from_file = load(file, {}).store.cassandra
     assert from_file.password is not None
-    assert from_file.password.get_secret_value() == "hidden"
+    assert from_file.password.value == "hidden"
     assert "hidden" not in repr(from_file)

@@ -15,7 +15,7 @@ from xmppd import ns
 from xmppd.app import App
 from xmppd.cluster.mesh import Greeting
 from xmppd.cluster.nodes import OtherNodes
-from xmppd.config import Config
+from xmppd.config import made_of
 from xmppd.core.questions import Timer
 from xmppd.encryption import certificates
 from xmppd.engines import prepare_folder
@@ -70,11 +70,15 @@ class World:
             "auth": {"plain_without_tls": True, "iterations": 4096},
             "tls": {"required": False},
             "limits": {"loop_share": 1.0},  # a rest is in real time
-            "plugins": {"enabled": plugins, "folders": plugin_folders, "config": plugin_config or {}},
+            "plugins": {
+                "enabled": list(plugins),
+                "folders": list(map(str, plugin_folders)),
+                "config": dict(plugin_config or {}),
+            },
         }
         for section, values in (*self.common.items(), *(settings or {}).items()):
             given[section] = {**given.get(section, {}), **values}
-        self.config = Config.model_validate(given)
+        self.config = made_of(given)
         self.apps: list[App] = []
         self._trunks: dict[tuple[int, int], MemoryTrunk] = {}
         self._due = 0
