@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xmppd import __version__, jid
 from xmppd.admin.builtin import StoreCommands, UserCommands
@@ -15,8 +16,6 @@ from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.allocator import collect, trim
-from xmppd.cluster.mesh import Mesh
-from xmppd.cluster.nodes import OtherNodes
 from xmppd.config import Config
 from xmppd.core.accounts import Accounts
 from xmppd.core.arrivals import Arrivals
@@ -89,6 +88,9 @@ from xmppd.store.table import Store, Table
 from xmppd.stream.rows import Rows
 from xmppd.timers import Timers
 from xmppd.xml.scan import Engine
+
+if TYPE_CHECKING:
+    from xmppd.cluster.nodes import OtherNodes
 
 log = logging.getLogger(__name__)
 
@@ -335,8 +337,11 @@ class App:
 
     def join(self, name: str, incarnation: int, call_later: CallLater) -> OtherNodes:
         """Be one of several nodes, by this name; nothing is said to any of them yet."""
-        mesh = Mesh(name, incarnation, self.sessions, self.cork.add, self.clock, call_later)
-        self.cluster = OtherNodes(
+        # Loaded where there are several: it takes as long as a tenth of all else.
+        nodes = importlib.import_module("xmppd.cluster.nodes")
+        meshes = importlib.import_module("xmppd.cluster.mesh")
+        mesh = meshes.Mesh(name, incarnation, self.sessions, self.cork.add, self.clock, call_later)
+        cluster: OtherNodes = nodes.OtherNodes(
             mesh,
             sessions=self.sessions,
             messages=self.messages,
@@ -354,9 +359,9 @@ class App:
             hint=self._messages_kept,
             now=self.now,
         )
-        self.sessions.cluster = self.cluster
-        self.nodes.others = self.cluster.calls.tell
-        return self.cluster
+        self.cluster = self.sessions.cluster = cluster
+        self.nodes.others = cluster.calls.tell
+        return cluster
 
     def _messages_kept(self, account: str) -> None:
         live = self.sessions.accounts.get(account)

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "psycopg",
     "redis",
     "uvloop",
+    "xmppd.cluster",
     "xmppd.copying",
     "xmppd.encryption",
     "xmppd.migrating",
