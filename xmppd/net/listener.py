@@ -74,6 +74,10 @@ class Listener:
             self.close()
             raise
 
+    def adopt(self, listening: socket.socket) -> None:
+        """The first half with a socket that listens already, and does not block."""
+        self._sockets.append(listening)
+
     def begin(self) -> None:
         """Take connections from now on; harmless if repeated."""
         loop = asyncio.get_running_loop()
