@@ -96,14 +96,14 @@ class Whereabouts:
         return frozenset(place.node for place in _unpack(packed))
 
     def places_of(self, node: int) -> Iterator[tuple[str, Place] | None]:
-        """All places of a node that are there now, with their accounts; None when there was nothing among
-        some hundred accounts, so that it can be done in slices. Anything may change meanwhile: a place is
-        given as it is by then, and one that has gone is not.
+        """All places of a node, with their accounts; None now and then, so that it can be done in slices (but
+        for the first step, which lists all accounts). Anything may change meanwhile: of the accounts that are
+        there at first, places are given as they are when it is the account's turn.
         """
         packed_of = self._packed.get
         for index, account in enumerate(list(self._packed), 1):
             packed = packed_of(account)
-            if packed is not None and packed[0] in (node, SEVERAL):
+            if packed is not None and (packed[0] == node or (packed[0] == SEVERAL and node in packed)):
                 for place in _unpack(packed):
                     if place.node == node:
                         yield account, place
