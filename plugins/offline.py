@@ -252,13 +252,25 @@ class Offline(Plugin):
             self._waiting.remove(session)
             session.hold_messages()
             try:
-                async with queue.gate:
-                    await self._deliver(session, queue, going_on)
+                if not await self._is_empty(session.account, queue):
+                    asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
+                    async with self.server.lock(f"flush:{session.account}"), queue.gate:
+                        await self._deliver(session, queue)
             finally:
-                session.release_messages()
+                if session not in self._waiting:  # else it is to look again before anything else comes
+                    session.release_messages()
                 let_go(going_on)
 
-    async def _deliver(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> None:
+    async def _is_empty(self, account: str, queue: Queue) -> bool:
+        """Whether nothing is kept."""
+        async with queue.gate:
+            await queue.quiet()
+            if (await self.queue.scan(account, limit=1)).rows:
+                return False
+            queue.empty()
+            return True
+
+    async def _deliver(self, session: Session, queue: Queue) -> None:
         """Give the client page after page, as it reads. What others send to it meanwhile is stored, and so
         comes after that (RFC 6120 10.1). Nothing is sent twice: where the clocks of an engine's nodes differ,
         a deletion may have no effect, and what is left by it comes again at the next login.
@@ -271,7 +283,7 @@ class Offline(Plugin):
                 break
             reading = session.give([row["stanza"] for row in page.rows])
             if reading is not None:
-                await self._read(queue, reading, going_on)
+                await self._read(queue, reading)
             ids = [row["id"] for row in page.rows]
             if not await self._delete(session, queue, ids):
                 return
@@ -283,9 +295,8 @@ class Offline(Plugin):
         if (start is None and not page.rows) or not (await self.queue.scan(session.account, limit=1)).rows:
             queue.empty()
 
-    async def _read(self, queue: Queue, reading: Awaitable[None], going_on: asyncio.Future[None]) -> None:
+    async def _read(self, queue: Queue, reading: Awaitable[None]) -> None:
         """Wait until a client has read; others may write, and it may itself when it takes long."""
-        asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
         queue.gate.release()
         try:
             await reading

@@ -6,7 +6,8 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -251,6 +252,7 @@ class App:
             contact_addresses=values_of(config.server.contact),
             nodes=self.nodes,
             scope=lambda: Scope(self.timers, self.lasting.spawn, self.hooks.failed),
+            lock=self.cache.lock if self.cache is not None else unlocked,
         )
         self.loader = Loader(
             plugin_folders(config),
@@ -365,8 +367,12 @@ class App:
 
     def _messages_kept(self, account: str) -> None:
         live = self.sessions.accounts.get(account)
-        for session in (live.open_to or live.available)[:1] if live is not None else ():
-            self.jobs.spawn(self.hooks.tell_in_order(self.hooks.messages_kept_signal, session))
+        willing = [session for session in live.available if session.priority >= 0] if live is not None else ()
+        if willing:
+            session = max(willing, key=lambda session: session.priority)
+            told = self.hooks.tell(self.hooks.messages_kept_signal, session)  # it holds what comes behind
+            if told is not None:
+                self.jobs.spawn(finished(told))
 
     async def open(self) -> None:
         """Open the store, and load the plugins."""
@@ -438,3 +444,14 @@ class App:
 
     async def _account_removed(self, account: str) -> None:
         await self.hooks.tell_all(self.hooks.account_removed_signal, account)
+
+
+@asynccontextmanager
+async def unlocked(name: str) -> AsyncIterator[None]:
+    """There is no other node."""
+    yield
+
+
+async def finished(waiting: Awaitable[None]) -> None:
+    """Wait for something."""
+    await waiting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
 
@@ -58,6 +59,7 @@ class Server:
         contact_addresses: Mapping[str, tuple[str, ...]],
         nodes: Nodes,
         scope: Callable[[], Scope],
+        lock: Callable[[str], AbstractAsyncContextManager[None]],
     ) -> None:
         self.store = store
         self.accounts = accounts
@@ -71,6 +73,7 @@ class Server:
         self.started = now()
         self.nodes = nodes
         self.scope = scope
+        self._lock = lock
         self.metrics: dict[str, Metric] = {}
         self._visibility = visibility
         self._presences = presences
@@ -121,6 +124,12 @@ class Server:
         return await self._visibility.may_see(viewer, account)
 
     # what can be done
+
+    def lock(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Be the only one of all nodes that does what has this name: `async with`, which waits. Where there
+        is no shared cache, or while it cannot be asked, nobody is kept out.
+        """
+        return self._lock(name)
 
     async def send(self, stanza: Element) -> None:
         """Send a stanza of any kind by the rules for all others; StanzaError when it is refused.

@@ -13,7 +13,7 @@ from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Iq
 from xmppd.core.later import Later
 from xmppd.core.origin import Host, Origin
-from xmppd.core.questions import Questions
+from xmppd.core.questions import Question, Questions
 from xmppd.core.router import Router
 from xmppd.core.sessions import Sessions
 from xmppd.errors import StanzaError
@@ -28,11 +28,14 @@ def mark_of(incarnation: int) -> str:
 
 
 class Request:
-    """The letter of a request: its sender is answered where nobody else will."""
+    """The letter of a request: its sender is answered where nobody else will. The server learns of what it
+    asks itself (`is_question`) that whom it asked has gone.
+    """
 
-    __slots__ = ("end",)
+    __slots__ = ("_is_question", "end")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_question: bool) -> None:
+        self._is_question = is_question
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settled(self) -> None:
@@ -43,7 +46,7 @@ class Request:
     def missed(self, error: StanzaError) -> None:
         """No session has it, or it may not be reached."""
         if not self.end.done():
-            self.end.set_exception(error)
+            self.end.set_exception(StanzaError("recipient-unavailable") if self._is_question else error)
 
 
 class Result:
@@ -117,7 +120,7 @@ class RemoteIqs:
         if stanza.type in ("result", "error"):
             self._post(member, to.full, origin.full, stanza.raw, RESULT)
             return None
-        request = Request()
+        request = Request(is_question=isinstance(origin, Question))
         self._post(member, to.full, origin.full, stanza.raw, request)
         return Later(request.end, len(stanza.raw))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from xmppd.cluster.trunk import Trunk
@@ -32,13 +33,49 @@ class Letter(Protocol):
         """Nobody takes it: the other node says so, or is given up."""
 
 
+class Marks:
+    """Names, each until the other node has acknowledged the frame with that number."""
+
+    __slots__ = ("_frames", "_order")
+
+    def __init__(self) -> None:
+        self._frames: dict[str, int] = {}
+        self._order: deque[tuple[int, str]] = deque()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._frames
+
+    def put(self, name: str, frame: int) -> None:
+        """Mark a name until then; frames come in their order."""
+        self._frames[name] = frame
+        self._order.append((frame, name))
+
+    def drop(self, name: str) -> None:
+        """It is marked no more; harmless if it was not."""
+        self._frames.pop(name, None)
+
+    def acknowledged(self, frame: int) -> None:
+        """Forget what waited for frames up to this one."""
+        order, frames = self._order, self._frames
+        while order and order[0][0] <= frame:
+            until, name = order.popleft()
+            if frames.get(name) == until:
+                del frames[name]
+
+    def behind(self, frame: int) -> Iterable[str]:
+        """The names that wait for a frame behind this one."""
+        return [name for name, until in self._frames.items() if until > frame]
+
+
 class Member:
     """A node from when it is met until it is given up.
 
     `index` stands for it in the whereabouts. `carrier` is None while there is no connection. `is_joined`: all
-    its places are known. `young` are the sessions of this node whose availability it has not acknowledged
-    yet, each with the number of the frame that tells of it. `missing` are accounts of which a message of its
-    was missed, each with the number of the frame that says so.
+    its places are known here; `is_told`: all of ours were sent there. `young` are the sessions of this node
+    whose availability it has not acknowledged yet, `fresh` those among them that became available since it
+    was met; `missing` are accounts of which a message of its was missed, until it has heard of that.
+    `directed` are the sessions there that sent directed presence here, each with the addresses that it went
+    to.
     """
 
     __slots__ = (
@@ -47,11 +84,14 @@ class Member:
         "_flushed",
         "_is_due",
         "carrier",
+        "directed",
+        "fresh",
         "full",
         "incarnation",
         "index",
         "is_gone",
         "is_joined",
+        "is_told",
         "missing",
         "name",
         "trunk",
@@ -73,9 +113,12 @@ class Member:
         self.trunk = trunk
         self.carrier: Carrier | None = None
         self.is_joined = False
+        self.is_told = False
         self.is_gone = False
-        self.young: dict[str, int] = {}
-        self.missing: dict[str, int] = {}
+        self.young = Marks()
+        self.fresh = Marks()
+        self.missing = Marks()
+        self.directed: dict[str, set[str]] = {}
         self._clock = clock
         self._call_later = call_later
         self._flushed = float("-inf")
@@ -104,10 +147,8 @@ class Member:
 
     def acknowledged(self) -> None:
         """It took frames: forget what waited for that."""
-        acked = self.trunk.acked
-        for waiting in (self.young, self.missing):
-            for key in [key for key, frame in waiting.items() if frame <= acked]:
-                del waiting[key]
+        for marks in (self.young, self.fresh, self.missing):
+            marks.acknowledged(self.trunk.acked)
 
     def __repr__(self) -> str:
         return f"<Member {self.name}>"

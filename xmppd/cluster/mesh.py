@@ -13,7 +13,7 @@ from xmppd.cluster.whereabouts import Place, Whereabouts
 from xmppd.core.output import Outlet
 from xmppd.core.rounds import Rounds
 from xmppd.core.sessions import Sessions
-from xmppd.errors import StanzaError, TrunkError, TrustLost
+from xmppd.errors import STANZA_ERROR_TYPES, StanzaError, TrunkError, TrustLost
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,9 @@ ACK_SECONDS: Final = 0.010
 """How soon what was taken is acknowledged where nothing else is to be said."""
 
 MOST_MEMBERS: Final = 255
+
+STEP: Final = 64
+"""Letters that come back before others have their turn."""
 
 
 class Greeting(NamedTuple):
@@ -43,7 +46,7 @@ class Watcher(Protocol):
         """There is a new trunk, on which nothing was said."""
 
     def joined(self, member: Member) -> None:
-        """All its places are known now."""
+        """All its places are known now, and all of ours were sent."""
 
     def lost(self, member: Member) -> Iterator[None]:
         """It is given up: steps, in which its places are still known to the whereabouts."""
@@ -74,7 +77,7 @@ class Mesh:
         self._sessions = sessions
         self._rounds: Rounds = sessions.rounds
         self._add = add
-        self._clock = clock
+        self.clock = clock
         self._call_later = call_later
         self._losing: set[int] = set()
         self._dirty: set[Member] = set()
@@ -149,8 +152,8 @@ class Mesh:
         index = next((i for i in range(1, MOST_MEMBERS + 1) if self._by_index[i] is None), 0)
         if not index:
             raise TrunkError("there are too many nodes")
-        trunk: Trunk[Letter] = Trunk(self._clock, greeting.trunk)
-        member = Member(greeting.name, greeting.incarnation, index, trunk, self._clock, self._call_later)
+        trunk: Trunk[Letter] = Trunk(self.clock, greeting.trunk)
+        member = Member(greeting.name, greeting.incarnation, index, trunk, self.clock, self._call_later)
         self.members[member.name] = self._by_index[index] = member
         return member
 
@@ -174,7 +177,7 @@ class Mesh:
         if taken is None:
             return
         for letter, reason in taken.missed:
-            letter.missed(StanzaError(reason or "service-unavailable"))
+            letter.missed(StanzaError(reason if reason in STANZA_ERROR_TYPES else "service-unavailable"))
         for letter in taken.settled:
             letter.settled()
         member.acknowledged()
@@ -229,13 +232,19 @@ class Mesh:
         self._rounds.do(f"\nlost {member.index}", self._lose(member), is_short=False)
 
     def _lose(self, member: Member) -> Iterator[None]:
-        for letter in [*member.trunk.unsettled]:
+        for number, letter in enumerate([*member.trunk.unsettled]):
             letter.missed(StanzaError("service-unavailable"))
-        yield
+            if number % STEP == STEP - 1:
+                yield
         for watcher in self.watchers:
             yield from watcher.lost(member)
         self._losing.discard(member.index)
         self._by_index[member.index] = None
+
+    @property
+    def is_losing(self) -> bool:
+        """Whether any node is being given up: some of what it had not taken may not have come back yet."""
+        return bool(self._losing)
 
     # places
 

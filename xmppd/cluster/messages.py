@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
-from xmppd.cluster.records import ALL, ANYWAY, FULL, TOP, Hint, Message
+from xmppd.cluster.records import ALL, ANYWAY, FULL, TOP, Message
 from xmppd.core.later import Later
-from xmppd.core.messages import KEEPABLE, MESSAGE_TYPES, Action, action_of, copy, outcome_of, unavailable
+from xmppd.core.messages import (
+    KEEPABLE,
+    MESSAGE_TYPES,
+    Action,
+    Otherwise,
+    action_of,
+    copy,
+    outcome_of,
+    unavailable,
+)
 from xmppd.core.origin import Origin
 from xmppd.core.sessions import DETOUR, Session, Sessions
 from xmppd.errors import StanzaError
@@ -27,6 +36,9 @@ from xmppd.xml.stanza import Stanza
 TRIES: Final = 3
 """How often a message is sent before it is stored, though somebody seems to be there."""
 
+FLUSHING: Final = "resource-constraint"
+"""Why a message is missed that has to be stored behind those that its receiver is just being given."""
+
 WAITING_EACH: Final = 1000
 WAITING_ALL: Final = 10_000
 """Messages of one account, and of all, that wait for others that are under way; beyond them senders wait."""
@@ -36,10 +48,23 @@ Became = Awaitable[Outcome | Drop]
 
 class Parcel:
     """One message on its way to one account. `left`: copies that are neither settled nor missed; `end` is
-    done when it is known what became of it.
+    done when it is known what became of it. `is_due`: it has to be stored, whoever is there; `is_unkept`:
+    that was tried, and nobody keeps it; `is_back`: it was not stored, and is to be looked at again.
     """
 
-    __slots__ = ("end", "kind", "left", "number", "stanza", "to", "tries", "was_taken")
+    __slots__ = (
+        "end",
+        "is_back",
+        "is_due",
+        "is_unkept",
+        "kind",
+        "left",
+        "number",
+        "stanza",
+        "to",
+        "tries",
+        "was_taken",
+    )
 
     def __init__(self, stanza: Stanza, to: Jid, kind: str, number: int) -> None:
         self.stanza = stanza
@@ -49,6 +74,9 @@ class Parcel:
         self.left = 0
         self.tries = 0
         self.was_taken = False
+        self.is_due = False
+        self.is_unkept = False
+        self.is_back = False
         self.end: asyncio.Future[Outcome | Drop] | None = None
 
     def later(self) -> Later:
@@ -83,21 +111,34 @@ class Copy:
 
     def missed(self, error: StanzaError) -> None:
         """No session has it."""
+        if error.condition == FLUSHING:
+            self.parcel.is_due = True
         self._messages.missed(self.parcel)
 
 
 class UnderWay:
     """What was sent to one account's sessions on other nodes. While it `is_detour`, new messages wait in
-    `waiting` until all `count` copies are settled or missed; what was missed goes before them.
+    `waiting` until all `count` copies are settled or missed; what was missed goes before them. While
+    something `is_kept_by_force` nobody counts as there.
     """
 
-    __slots__ = ("count", "idle", "is_detour", "is_draining", "missed", "must_wait", "waiting")
+    __slots__ = (
+        "count",
+        "idle",
+        "is_detour",
+        "is_draining",
+        "is_kept_by_force",
+        "missed",
+        "must_wait",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.count = 0
         self.is_detour = False
         self.is_draining = False
         self.must_wait = False
+        self.is_kept_by_force = False
         self.missed: list[Parcel] = []
         self.waiting: deque[Parcel] = deque()
         self.idle: asyncio.Future[None] | None = None
@@ -109,24 +150,26 @@ class UnderWay:
 
 
 class RemoteMessages:
-    """`keep` stores or refuses a message for nobody."""
+    """`keep` stores or refuses a message for nobody; its third argument is given one that nobody keeps."""
 
     def __init__(
         self,
         mesh: Mesh,
         sessions: Sessions,
-        keep: Callable[[Jid, Stanza], Outcome | Became],
+        keep: Callable[[Jid, Stanza, Otherwise], Outcome | Became],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
-        hint: Callable[[str], None],
     ) -> None:
         self._mesh = mesh
         self._sessions = sessions
         self._keep = keep
         self._spawn = spawn
-        self._hint = hint
         self._under_way: dict[str, UnderWay] = {}
         self._waiting = 0
         self._numbers = 0
+
+    def __len__(self) -> int:
+        """Of how many accounts something is under way."""
+        return len(self._under_way)
 
     # the sender's node
 
@@ -138,7 +181,17 @@ class RemoteMessages:
         """See `Cluster.message`."""
         self._numbers += 1
         parcel = Parcel(stanza, to, kind, self._numbers)
-        under_way = self._under_way.get(to.bare)
+        outcome = self._enter(parcel)
+        if parcel.is_back or not (isinstance(outcome, Outcome) or outcome.__class__ is Later):
+            return self._until(parcel, outcome)
+        return outcome
+
+    def _enter(self, parcel: Parcel) -> Outcome | Became:
+        """Take a detour, or act at once."""
+        account = parcel.to.bare
+        under_way = self._under_way.get(account)
+        if under_way is not None and under_way.count and self._mesh.is_losing:
+            self._detour(account, under_way)  # what is lost has not come back yet
         if under_way is None or not under_way.is_detour:
             return self._act(parcel)
         under_way.waiting.append(parcel)
@@ -148,33 +201,50 @@ class RemoteMessages:
             return later.rest  # its sender waits
         return later
 
+    async def _until(self, parcel: Parcel, outcome: Outcome | Became) -> Outcome:
+        """What becomes of a message in the end, though somebody comes whenever it is to be stored."""
+        while True:
+            became = outcome if isinstance(outcome, Outcome) else outcome_of(await outcome)
+            if not parcel.is_back:
+                return became
+            parcel.is_back = False
+            outcome = self._enter(parcel)
+
     def unclaimed(self, stanza: Stanza, to: Jid) -> Became | None:
-        """See `Cluster.unclaimed`: behind what is under way, for nobody has it who had to come before."""
+        """See `Cluster.unclaimed`."""
         if not self.takes(to.bare):
             return None
-        self._numbers += 1
         kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
-        outcome = self._act(Parcel(stanza, to, kind, self._numbers))
-        return _done(outcome) if isinstance(outcome, Outcome) else outcome
+        self._numbers += 1
+        parcel = Parcel(stanza, to, kind, self._numbers)
+        return self._until(parcel, self._enter(parcel))
 
     def takes(self, account: str) -> bool:
         """Whether a session of another node takes messages."""
+        under_way = self._under_way.get(account)
+        return self._is_there(account) and (under_way is None or not under_way.is_kept_by_force)
+
+    def _is_there(self, account: str) -> bool:
         return any(place.priority is not None and place.priority >= 0 for place in self._mesh.places(account))
 
     def _act(self, parcel: Parcel) -> Outcome | Became:
         """Give it to whoever is there, on any node; store or refuse it where nobody is."""
         to, kind = parcel.to, parcel.kind
-        places = self._mesh.places(to.bare)
+        is_due = (parcel.is_due or parcel.tries >= TRIES) and not parcel.is_unkept and kind in KEEPABLE
+        places = self._mesh.places(to.bare) if not is_due else ()
         if to.resource:
             session = self._sessions.by_full.get(to.full)
             if session is not None:
                 return self._give(parcel, session)
             held = [place for place in places if place.resource == to.resource]
             if held:
-                self._post(parcel, held[-1].node, FULL if kind in KEEPABLE else ANYWAY)
+                is_patient = kind in KEEPABLE and not parcel.is_unkept
+                self._post(parcel, held[-1].node, FULL if is_patient else ANYWAY)
                 return parcel.later()
         live = self._sessions.accounts.get(to.bare)
         takers = live.open_to if live is not None else ()
+        if is_due and not takers:
+            return self._store(parcel, by_force=True)
         priorities = [
             place.priority for place in places if place.priority is not None and place.priority >= 0
         ]
@@ -184,21 +254,21 @@ class RemoteMessages:
                 top = max([*priorities, *(taker.priority for taker in takers[:1])])
                 nodes = {place.node for place in places if place.priority == top}
                 here = takers if takers and takers[0].priority == top else ()
-                return self._send(parcel, here, nodes, TOP)
+                return self._send(parcel, here, nodes, ANYWAY if parcel.is_unkept else TOP)
             case Action.ALL:
                 nodes = {place.node for place in places if place.priority is not None and place.priority >= 0}
                 available = live.available if live is not None else ()
                 return self._send(parcel, tuple(s for s in available if s.priority >= 0), nodes, ALL)
-            case Action.STORE:
-                return self._keep(to, parcel.stanza)
-            case Action.REFUSE:
+            case Action.STORE if not parcel.is_unkept:
+                return self._store(parcel, by_force=False)
+            case Action.STORE | Action.REFUSE:
                 raise unavailable()
             case Action.IGNORE:
                 return Outcome.DROPPED
 
     def _give(self, parcel: Parcel, session: Session) -> Outcome | Became:
-        if session.is_flushing and parcel.kind in KEEPABLE:
-            return self._keep(parcel.to, parcel.stanza)
+        if session.is_flushing and parcel.kind in KEEPABLE and not parcel.is_unkept:
+            return self._store(parcel, by_force=False)
         session.send(parcel.stanza.raw)
         return Outcome.DELIVERED
 
@@ -214,11 +284,7 @@ class RemoteMessages:
         return parcel.later()
 
     def _post(self, parcel: Parcel, node: int, mode: int, *, is_one_of_several: bool = False) -> None:
-        account = parcel.to.bare
-        under_way = self._under_way.get(account)
-        if under_way is None:
-            under_way = self._under_way[account] = UnderWay()
-        under_way.count += 1
+        self._begun(parcel.to.bare)
         parcel.left += 1
         raw, to, sender = parcel.stanza.raw, parcel.to.full, parcel.stanza.attrs.get("from", "")
 
@@ -234,20 +300,31 @@ class RemoteMessages:
 
     def missed(self, parcel: Parcel) -> None:
         """Nobody took a copy: whoever is there now is found when all that is under way has come back."""
-        under_way = self._under_way[parcel.to.bare]
-        self._detour(parcel.to.bare, under_way)
+        self._detour(parcel.to.bare, self._under_way[parcel.to.bare])
         self._ended(parcel)
 
     def _ended(self, parcel: Parcel) -> None:
-        account = parcel.to.bare
-        under_way = self._under_way[account]
         parcel.left -= 1
-        under_way.count -= 1
         if not parcel.left:
             if parcel.was_taken:
                 parcel.became(Outcome.DELIVERED)
             else:
-                under_way.missed.append(parcel)
+                self._under_way[parcel.to.bare].missed.append(parcel)
+        self._done(parcel.to.bare)
+
+    # what is under way
+
+    def _begun(self, account: str) -> UnderWay:
+        under_way = self._under_way.get(account)
+        if under_way is None:
+            under_way = self._under_way[account] = UnderWay()
+            self._split(account)
+        under_way.count += 1
+        return under_way
+
+    def _done(self, account: str) -> None:
+        under_way = self._under_way[account]
+        under_way.count -= 1
         if under_way.count:
             return
         if under_way.idle is not None:
@@ -267,6 +344,39 @@ class RemoteMessages:
         live = self._sessions.accounts.get(account)
         if live is not None:
             live.split(self.concerns(account))
+
+    # the store
+
+    def _store(self, parcel: Parcel, *, by_force: bool) -> Outcome | Became:
+        """Have it kept; `by_force`: though somebody is there, who does not take it."""
+
+        def come_back(stanza: Stanza, to: Jid) -> Outcome | None:
+            if not self._is_there(to.bare):
+                return None
+            parcel.is_unkept = by_force
+            parcel.is_back = True
+            return Outcome.DROPPED
+
+        if not by_force:
+            return self._keep(parcel.to, parcel.stanza, come_back)
+        under_way = self._under_way[parcel.to.bare]
+        under_way.is_kept_by_force = True
+        try:
+            outcome = self._keep(parcel.to, parcel.stanza, come_back)
+        except BaseException:
+            under_way.is_kept_by_force = False
+            raise
+        if isinstance(outcome, Outcome):
+            under_way.is_kept_by_force = False
+            return outcome
+        return self._forced(under_way, outcome)
+
+    @staticmethod
+    async def _forced(under_way: UnderWay, outcome: Became) -> Outcome | Drop:
+        try:
+            return await outcome
+        finally:
+            under_way.is_kept_by_force = False
 
     # detours
 
@@ -311,41 +421,51 @@ class RemoteMessages:
     async def _again(self, parcel: Parcel) -> None:
         """What it needs of the store is done before anything behind it."""
         try:
-            outcome = self._keep(parcel.to, parcel.stanza) if parcel.tries >= TRIES else self._act(parcel)
-            if isinstance(outcome, Outcome):
-                parcel.became(outcome)
-            elif not parcel.left:
-                parcel.became(outcome_of(await outcome))
+            while True:
+                outcome = self._act(parcel)
+                if not isinstance(outcome, Outcome):
+                    if parcel.left:
+                        return  # it is on its way, and comes back here if it is missed
+                    outcome = outcome_of(await outcome)
+                if not parcel.is_back:
+                    parcel.became(outcome)
+                    return
+                parcel.is_back = False
         except Exception as error:  # noqa: BLE001 - its sender is told
             parcel.failed(error)
 
     # the receiver's node
 
     def take(self, member: Member, record: Message) -> None:
-        """Give a message to those who take it now; nobody: it is missed."""
+        """Give a message to those who take it now; nobody: it is missed, and so is what follows for this
+        account until the sender's node knows.
+        """
         account, _, resource = record.to.partition("/")
-        if account not in member.missing:
-            if resource and record.mode in (FULL, ANYWAY):
-                session = self._sessions.by_full.get(record.to)
-                if session is not None and (record.mode == ANYWAY or not session.is_flushing):
-                    session.send(record.raw)
-                    return
-            elif (live := self._sessions.accounts.get(account)) is not None:
-                takers = live.open_to
-                if record.mode == ALL:
-                    takers = tuple(s for s in live.available if s.priority >= 0)
-                if takers:
-                    copy(takers, record.raw)
-                    return
-        member.missing[account] = member.trunk.miss(record.id, "")
+        receivers = self._receivers(account, resource, record)
+        if receivers and account not in member.missing:
+            copy(receivers, record.raw)
+            return
+        reason = FLUSHING if not receivers and self._flushes(account, resource) else ""
+        member.missing.put(account, member.trunk.miss(record.id, reason))
         self._mesh.due(member)
 
-    # what is stored
+    def _receivers(self, account: str, resource: str, record: Message) -> Sequence[Session]:
+        if resource and record.mode in (FULL, ANYWAY):
+            session = self._sessions.by_full.get(record.to)
+            is_open = session is not None and (record.mode == ANYWAY or not session.is_flushing)
+            return (session,) if session is not None and is_open else ()
+        live = self._sessions.accounts.get(account)
+        if live is None:
+            return ()
+        if record.mode == TOP:
+            return live.open_to
+        willing = tuple(s for s in live.available if s.priority >= 0)
+        return (live.open_to or willing) if record.mode == ANYWAY else willing
 
-    def take_hint(self, member: Member, record: Hint) -> None:
-        """Something was stored for an account that is here."""
-        self._hint(record.account)
-
-
-async def _done(outcome: Outcome) -> Outcome:
-    return outcome
+    def _flushes(self, account: str, resource: str) -> bool:
+        """Whether there would be a receiver if he were not just given what was stored."""
+        if resource:
+            session = self._sessions.by_full.get(f"{account}/{resource}")
+            return session is not None and session.is_flushing
+        live = self._sessions.accounts.get(account)
+        return live is not None and any(s.is_flushing and s.priority >= 0 for s in live.available)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xmppd.cluster.calls import Calls
+from xmppd.cluster.hints import Hints
 from xmppd.cluster.iqs import RemoteIqs, mark_of
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
@@ -15,6 +16,7 @@ from xmppd.cluster.messages import RemoteMessages
 from xmppd.cluster.places import Places
 from xmppd.cluster.presence import RemotePresence
 from xmppd.cluster.records import (
+    Ask,
     Call,
     Directed,
     Gone,
@@ -97,7 +99,8 @@ class OtherNodes:
         self._probes = probes
         self._visibility = visibility
         self._questions = questions
-        self.messages = RemoteMessages(mesh, sessions, messages.keep, spawn, hint)
+        self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
+        self.messages = RemoteMessages(mesh, sessions, messages.keep, spawn)
         self.presence = RemotePresence(mesh, sessions, presences, visibility)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)
@@ -105,7 +108,8 @@ class OtherNodes:
             mesh,
             sessions,
             moved=self.messages.moved,
-            came=self._came,
+            came=self.presence.came,
+            is_open=self.hints.is_open,
             went=self._went,
             end=binding.end,
             now=now,
@@ -113,10 +117,13 @@ class OtherNodes:
         self.concerns = self.messages.concerns
         self.message = self.messages.route
         self.unclaimed = self.messages.unclaimed
+        self.kept = self.hints.kept
         self.takes_messages = self.messages.takes
         self.is_available = self.presence.is_available
         self.show = self.presence.show
         self.probe = self.presence.probe
+        self.is_elsewhere = self.presence.is_elsewhere
+        self.show_other = self.presence.show_other
         self.direct = self.presence.direct
         self.has = self.iqs.has
         self.iq = self.iqs.route
@@ -135,8 +142,9 @@ class OtherNodes:
                 Directed: self.presence.take_directed,
                 Probe: self.presence.take_probe,
                 Shown: self.presence.take_shown,
+                Ask: self.presence.take_ask,
                 Message: self.messages.take,
-                Hint: self.messages.take_hint,
+                Hint: self.hints.take,
                 Iq: self.iqs.take,
                 Stanza: self._take_stanza,
                 Roster: self._take_roster,
@@ -144,7 +152,7 @@ class OtherNodes:
                 Reply: self.calls.take_reply,
                 Signal: self.calls.take_signal,
             },
-            (self.presence, self.places, self),
+            (self.presence, self.hints, self.places, self),
         )
         self.calls.serve("seek", self._sought)
 
@@ -162,15 +170,6 @@ class OtherNodes:
             for place in self.mesh.places(account)
             if place.priority is not None
         )
-
-    def kept(self, account: str) -> None:
-        """See `Cluster.kept`: whoever came meanwhile has it looked for once more."""
-        places = [
-            place for place in self.mesh.places(account) if place.priority is not None and place.priority >= 0
-        ]
-        if places:
-            top = max(places, key=lambda place: place.priority or 0)
-            self.mesh.send(self.mesh.member(top.node), Hint(account))
 
     # subscriptions
 
@@ -214,10 +213,8 @@ class OtherNodes:
 
     # coming and going
 
-    def _came(self, member: Member, record: Place) -> None:
-        self.presence.came(member, record)
-
     def _went(self, member: Member, full: str) -> None:
+        self.presence.went(member, full)
         self._questions.gone(full)
 
     def met(self, member: Member) -> None:

@@ -23,9 +23,24 @@ PIECE: Final = 1000
 """Places in one record of a snapshot."""
 
 
+class Own:
+    """What this node knows of a session of its own. `stamp`: when it was bound, in ms of the wall clock;
+    `is_told`: the others were told that it is available; `knew`: numbers of sessions of its full JID on other
+    nodes that it came after.
+    """
+
+    __slots__ = ("is_told", "knew", "stamp")
+
+    def __init__(self, stamp: int) -> None:
+        self.stamp = stamp
+        self.is_told = False
+        self.knew: dict[Member, int] = {}
+
+
 class Places:
     """`moved` is told of each account with a place that is another one than before, `came` of each that
-    became available elsewhere, `went` of the full JID of each that ended. `end` ends a session here.
+    became available elsewhere, `is_open` of each that takes messages there; `went` of the full JID of each
+    that ended. `end` ends a session here.
     """
 
     def __init__(
@@ -35,6 +50,7 @@ class Places:
         *,
         moved: Callable[[str], None],
         came: Callable[[Member, PlaceRecord], None],
+        is_open: Callable[[Member, str], None],
         went: Callable[[Member, str], None],
         end: Callable[[Session, StreamError | None], None],
         now: Callable[[], float] = time.time,
@@ -43,12 +59,12 @@ class Places:
         self._sessions = sessions
         self._moved = moved
         self._came = came
+        self._is_open = is_open
         self._went = went
         self._end = end
         self._now = now
         self._numbers = 0
-        self._told: set[str] = set()
-        self._stamps: dict[str, int] = {}
+        self._own: dict[int, Own] = {}
 
     # of this node
 
@@ -56,46 +72,54 @@ class Places:
         """See `Cluster.bound`."""
         self._numbers += 1
         session.number = self._numbers
-        self._stamps[session.full] = int(self._now() * 1000)
+        own = self._own[session.number] = Own(int(self._now() * 1000))
         for member in self._mesh.present():
             self._tell(member, session, None)
-        for place in self._mesh.whereabouts.at(session.account, session.resource):
-            self._have(self._mesh.member(place.node), session, knew=place.number)
+        for place in self._mesh.places(session.account):
+            if place.resource == session.resource:
+                member = self._mesh.member(place.node)
+                own.knew[member] = place.number
+                self._have(member, session)
         self._moved(session.account)
 
     def shifted(self, session: Session) -> None:
         """See `Cluster.shifted`."""
+        own = self._own[session.number]
         is_available = session.presence is not None and not session.is_over
-        is_first = is_available and session.full not in self._told
         for member in self._mesh.present():
             frame = self._tell(member, session, session.priority if is_available else None)
-            if is_first:
-                member.young[session.full] = frame
+            if is_available and not own.is_told:
+                member.young.put(session.full, frame)
+                member.fresh.put(session.full, frame)
             elif not is_available:
-                member.young.pop(session.full, None)
-        (self._told.add if is_available else self._told.discard)(session.full)
+                self._forget(member, session)
+        own.is_told = is_available
         self._moved(session.account)
 
     def ended(self, session: Session) -> None:
         """See `Cluster.ended`."""
-        is_last = session.full not in self._sessions.by_full  # else there is a new one of that name
-        if is_last:
-            self._told.discard(session.full)
-            self._stamps.pop(session.full, None)
+        del self._own[session.number]
         for member in self._mesh.present():
-            if is_last:
-                member.young.pop(session.full, None)
-            self._mesh.send(
-                member, Gone(session.account, session.resource, session.number), len(session.full) + 16
-            )
+            self._forget(member, session)
+            gone = Gone(session.account, session.resource, session.number)
+            self._mesh.send(member, gone, len(session.full) + 16)
         self._moved(session.account)
+
+    def _forget(self, member: Member, session: Session) -> None:
+        """It is not available; a new session with its full JID may be."""
+        current = self._sessions.by_full.get(session.full)
+        if current is None or current is session:
+            member.young.drop(session.full)
+            member.fresh.drop(session.full)
 
     def _tell(self, member: Member, session: Session, priority: int | None) -> int:
         record = PlaceRecord(session.account, session.resource, priority, session.number, member.trunk.taken)
         return self._mesh.send(member, record, len(session.full) + 24)
 
-    def _have(self, member: Member, session: Session, *, knew: int) -> None:
-        stamp = self._stamps.get(session.full, 0), self._mesh.name
+    def _have(self, member: Member, session: Session) -> None:
+        own = self._own[session.number]
+        stamp = own.stamp, self._mesh.name
+        knew = own.knew.get(member, 0)
         record = Have(session.account, session.resource, session.number, stamp, knew)
         self._mesh.send(member, record, len(session.full) + 48)
 
@@ -103,17 +127,27 @@ class Places:
 
     def take(self, member: Member, record: PlaceRecord) -> None:
         """A session there is new, or another than before."""
+        old = next(
+            (p for p in self._mesh.whereabouts.at(record.account, record.resource) if p.node == member.index),
+            None,
+        )
+        if old is not None and old.number > record.number:
+            return  # of one that has a successor
         place = Place(member.index, record.resource, record.number, record.priority)
-        old = self._mesh.whereabouts.put(record.account, place)
+        self._mesh.whereabouts.put(record.account, place)
         self._moved(record.account)
-        if record.priority is not None and (
-            old is None or old.priority is None or old.number != record.number
-        ):
-            self._came(member, record)
-        if old is None or old.number != record.number:
+        is_new = old is None or old.number != record.number
+        if is_new and old is not None:
+            self._went(member, f"{record.account}/{record.resource}")
+        if record.priority is not None:
+            if is_new or old is None or old.priority is None:
+                self._came(member, record)
+            if record.priority >= 0:
+                self._is_open(member, record.account)
+        if is_new:
             held = self._sessions.by_full.get(f"{record.account}/{record.resource}")
             if held is not None:
-                self._have(member, held, knew=0)
+                self._have(member, held)
 
     def take_gone(self, member: Member, record: Gone) -> None:
         """A session there ended."""
@@ -122,35 +156,31 @@ class Places:
             self._went(member, f"{record.account}/{record.resource}")
 
     def take_have(self, member: Member, record: Have) -> None:
-        """A full JID is there and here: the one that was known to the other's bind ends, else the one that
-        was bound first (RFC 6120 7.7.2.2).
+        """A full JID is there and here: the one that the other came after ends, or else the one that was
+        bound first by the clocks of both (RFC 6120 7.7.2.2).
         """
-        full = f"{record.account}/{record.resource}"
-        session = self._sessions.by_full.get(full)
+        session = self._sessions.by_full.get(f"{record.account}/{record.resource}")
         if session is None:
             return
-        if record.knew == session.number:
-            self._end(session, StreamError("conflict", REPLACED))
-            return
-        [*theirs] = [
-            p for p in self._mesh.whereabouts.at(record.account, record.resource) if p.node == member.index
-        ]
-        if not theirs or theirs[0].number != record.number:
-            return  # it has gone meanwhile
-        mine = self._stamps.get(full, 0), self._mesh.name
-        if mine < record.stamp:
+        own = self._own[session.number]
+        is_later = own.knew.get(member) == record.number
+        if record.knew == session.number or (
+            not is_later and (own.stamp, self._mesh.name) < tuple(record.stamp)
+        ):
             self._end(session, StreamError("conflict", REPLACED))
         else:
-            self._have(member, session, knew=0)
+            own.knew[member] = record.number
+            self._have(member, session)
 
     def take_snapshot(self, member: Member, record: Snapshot) -> None:
-        """Some of its sessions, or the last of them."""
+        """Some of its sessions, or the last of them. What it had taken of us by then is what its frame
+        acknowledged.
+        """
         for account, resource, priority, number in record.places:
-            self.take(member, PlaceRecord(account, resource, priority, number, member.trunk.sent))
+            self.take(member, PlaceRecord(account, resource, priority, number, member.trunk.acked))
         if record.is_last and not member.is_joined:
             member.is_joined = True
-            for watcher in self._mesh.watchers:
-                watcher.joined(member)
+            self._look_at(member)
 
     # meeting and losing
 
@@ -160,16 +190,12 @@ class Places:
         self._sessions.rounds.do(f"\nsnapshot {member.index}", steps, is_short=False)
 
     def _snapshots(self, member: Member) -> Iterator[None]:
-        piece: list[tuple[str, str, int | None, int]] = []
+        piece: list[Session] = []
         for full in [*self._sessions.by_full]:
             session = self._sessions.by_full.get(full)
             if session is None:
                 continue
-            is_available = session.presence is not None
-            priority = session.priority if is_available else None
-            piece.append((session.account, session.resource, priority, session.number))
-            if is_available:
-                member.young[full] = member.trunk.queued + 1
+            piece.append(session)
             if len(piece) >= PIECE:
                 self._send_piece(member, piece, is_last=False)
                 piece = []
@@ -177,20 +203,30 @@ class Places:
             if member.is_gone:
                 return
         self._send_piece(member, piece, is_last=True)
+        member.is_told = True
+        self._look_at(member)
 
-    def _send_piece(
-        self, member: Member, piece: list[tuple[str, str, int | None, int]], *, is_last: bool
-    ) -> None:
-        frame = self._mesh.send(member, Snapshot(piece, is_last), 64 * len(piece) + 16)
-        for account, resource, priority, _ in piece:
-            if priority is not None:
-                member.young[f"{account}/{resource}"] = frame
+    def _send_piece(self, member: Member, piece: list[Session], *, is_last: bool) -> None:
+        places = [
+            (s.account, s.resource, s.priority if s.presence is not None else None, s.number) for s in piece
+        ]
+        frame = self._mesh.send(member, Snapshot(places, is_last), 64 * len(piece) + 16)
+        for session in piece:
+            if session.presence is not None:
+                member.young.put(session.full, frame)
+
+    def _look_at(self, member: Member) -> None:
+        if member.is_joined and member.is_told:
+            for watcher in self._mesh.watchers:
+                watcher.joined(member)
 
     def joined(self, member: Member) -> None:
         """Nothing more."""
 
     def lost(self, member: Member) -> Iterator[None]:
         """Forget its places, one after the other."""
+        for own in [*self._own.values()]:
+            own.knew.pop(member, None)
         for found in self._mesh.whereabouts.places_of(member.index):
             if found is not None:
                 account, place = found

@@ -4,14 +4,14 @@ nothing is remembered of who subscribes to whom but in the rosters of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
-from xmppd.cluster.records import Directed, Place, Presence, Probe, Shown
+from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown
 from xmppd.core.presence import UNAVAILABLE, Presences
-from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions
+from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions, to_stamp
 from xmppd.core.visibility import Visibility
 from xmppd.xml import build
 
@@ -26,13 +26,20 @@ DIRECTED: Final = 100_000
 
 
 class RemotePresence:
-    """What the sessions of this node show those of others, and are shown by them."""
+    """What the sessions of this node show those of others, and are shown by them.
+
+    While two sessions have one full JID, the end of one is not shown to who may know the other: each viewer
+    asks for that. `_asked` are the questions that are open: viewer and full JID, and the nodes that were
+    asked so far, the last one of which has not answered.
+    """
 
     def __init__(self, mesh: Mesh, sessions: Sessions, presences: Presences, visibility: Visibility) -> None:
         self._mesh = mesh
         self._sessions = sessions
         self._presences = presences
         self._visibility = visibility
+        self._asked: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._directed = 0
 
     def is_available(self, account: str) -> bool:
         """See `Cluster.is_available`."""
@@ -65,21 +72,22 @@ class RemotePresence:
                     asked[place.node].append(contact)
         for node, accounts in asked.items():
             if accounts:
-                self._ask(self._mesh.member(node), session, accounts)
+                self._probe(self._mesh.member(node), session, accounts)
 
-    def _ask(self, member: Member, session: Session, accounts: list[str]) -> None:
+    def _probe(self, member: Member, session: Session, accounts: list[str]) -> None:
         self._mesh.send(member, Probe(session.full, accounts), sum(map(len, accounts)) + 64)
 
-    def direct(self, account: str, address: str, stanza: bytes) -> None:
+    def direct(self, sender: str, address: str, stanza: bytes, *, is_end: bool) -> None:
         """See `Cluster.direct`."""
-        _, _, resource = address.partition("/")
+        account, _, resource = address.partition("/")
         nodes = {
             place.node
             for place in self._mesh.places(account)
             if (place.resource == resource if resource else place.priority is not None)
         }
         for node in nodes:
-            self._mesh.send(self._mesh.member(node), Directed("", address, stanza), len(stanza) + 64)
+            record = Directed(sender, address, stanza, is_end)
+            self._mesh.send(self._mesh.member(node), record, len(stanza) + len(sender) + 64)
 
     # what sessions here are shown
 
@@ -87,8 +95,6 @@ class RemotePresence:
         """A broadcast for the sessions of some accounts; those that the sender's node does not know of yet
         are shown it otherwise (`Shown`).
         """
-        if record.is_end and self._is_elsewhere(member, record.sender):
-            return
         if len(record.receivers) <= STEP:
             for account in record.receivers:
                 self._show(member, record, account)
@@ -105,59 +111,148 @@ class RemotePresence:
         live = self._sessions.accounts.get(account)
         if live is None or not live.available:
             return
-        young = member.young
-        for shown in self._visibility.filtered(account, record.head + live.to_stamp + record.tail):
-            for session in live.available:
-                if session.full not in young:
+        viewers = [s for s in live.available if s.full not in member.young and s.full != record.sender]
+        if record.is_end:
+            viewers = [s for s in viewers if not self._show_other(s, record.sender, (member.index,))]
+        if viewers:
+            for shown in self._visibility.filtered(account, record.head + live.to_stamp + record.tail):
+                for session in viewers:
                     session.send_copy(shown)
 
-    def _is_elsewhere(self, member: Member, full: str) -> bool:
-        """Whether another session with this full JID is here or on another node: what is shown of it now is
-        that.
-        """
-        if full in self._sessions.by_full:
-            return True
+    # two sessions with one full JID
+
+    def is_elsewhere(self, full: str) -> bool:
+        """See `Cluster.is_elsewhere`."""
         account, _, resource = full.partition("/")
-        return any(place.node != member.index for place in self._mesh.whereabouts.at(account, resource))
+        return any(
+            place.resource == resource and place.priority is not None for place in self._mesh.places(account)
+        )
+
+    def show_other(self, full: str, accounts: Iterable[str]) -> None:
+        """See `Cluster.show_other`."""
+        for account in accounts:
+            live = self._sessions.accounts.get(account)
+            if live is not None:
+                self._end(live.available, full, ())
+
+    def _end(self, viewers: Iterable[Session], full: str, asked: tuple[int, ...]) -> None:
+        """A session ended that these may have been shown, on a node that was asked."""
+        for viewer in viewers:
+            if viewer.full != full and not self._show_other(viewer, full, asked):
+                self._send(viewer, build.start_tag("presence", {"from": full, "type": "unavailable"}), b"/>")
+
+    def _show_other(self, viewer: Session, full: str, asked: tuple[int, ...]) -> bool:
+        """Show a viewer what another session of that name says, at once or when its node answers; whether
+        there may be one, on this node or one that was not asked.
+        """
+        account, _, resource = full.partition("/")
+        here = self._sessions.by_full.get(full)
+        if here is not None and here.presence is not None and self._may_see(viewer.account, here):
+            self._send(viewer, here.presence.head, here.presence.tail)
+            return True
+        for place in self._mesh.places(account):
+            if place.resource == resource and place.priority is not None and place.node not in asked:
+                self._asked[viewer.full, full] = (*asked, place.node)
+                self._mesh.send(self._mesh.member(place.node), Ask(viewer.full, full), len(full) + 64)
+                return True
+        return False
+
+    def _send(self, viewer: Session, head: bytes, tail: bytes) -> None:
+        for shown in self._visibility.filtered(viewer.account, head + viewer.live.to_stamp + tail):
+            viewer.send_copy(shown)
+
+    def take_ask(self, member: Member, record: Ask) -> None:
+        """How a session of this node is shown to one there."""
+        session = self._sessions.by_full.get(record.full)
+        viewer = record.viewer.partition("/")[0]
+        head = tail = b""
+        if session is not None and session.presence is not None and self._may_see(viewer, session):
+            head, tail = session.presence
+        self._mesh.send(member, Shown(record.viewer, [(record.full, head, tail)]), len(head) + len(tail) + 96)
+
+    # probes
 
     def take_probe(self, member: Member, record: Probe) -> None:
         """Show a session there what it may see of these accounts."""
         viewer = record.viewer.partition("/")[0]
-        stanzas: list[tuple[bytes, bytes]] = []
+        stanzas: list[tuple[str, bytes, bytes]] = []
         size = 0
         for account in record.accounts:
             live = self._sessions.accounts.get(account)
-            if live is None or not self._may_see(viewer, live):
-                continue
-            for seen in live.available:
-                if seen.presence is None or not self._visibility.allows(viewer, seen.full):
+            for seen in live.available if live is not None else ():
+                if seen.presence is None or not self._may_see(viewer, seen):
                     continue
-                stanzas.append((seen.presence.head, seen.presence.tail))
-                size += len(seen.presence.head) + len(seen.presence.tail)
+                stanzas.append((seen.full, *seen.presence))
+                size += len(seen.full) + len(seen.presence.head) + len(seen.presence.tail)
                 if size > SHOWN_BYTES:
                     self._mesh.send(member, Shown(record.viewer, stanzas), size)
                     stanzas, size = [], 0
         if stanzas:
             self._mesh.send(member, Shown(record.viewer, stanzas), size)
 
-    @staticmethod
-    def _may_see(viewer: str, live: LiveAccount) -> bool:
-        return viewer == live.account or (live.roster is not None and live.roster.is_follower(viewer))
+    def _may_see(self, viewer: str, session: Session) -> bool:
+        roster = session.live.roster
+        may_see = viewer == session.account or (roster is not None and roster.is_follower(viewer))
+        return may_see and self._visibility.allows(viewer, session.full)
 
     def take_shown(self, member: Member, record: Shown) -> None:
-        """Presence for one session of this node."""
-        session = self._sessions.by_full.get(record.viewer)
-        if session is None or session.presence is None:
-            return
-        stamp = session.live.to_stamp
-        for head, tail in record.stanzas:
-            for shown in self._visibility.filtered(session.account, head + stamp + tail):
-                session.send_copy(shown)
+        """Presence for one session of this node, of several there; or that there is nothing to be seen of
+        one, where that was asked.
+        """
+        viewer = self._sessions.by_full.get(record.viewer)
+        is_due = viewer is not None and viewer.presence is not None and record.viewer not in member.young
+        for full, head, tail in record.stanzas:
+            asked = self._asked.get((record.viewer, full), ())
+            is_answer = asked[-1:] == (member.index,)
+            if is_answer:
+                del self._asked[record.viewer, full]
+            if viewer is None or not is_due or full == record.viewer:
+                continue
+            if head:
+                self._send(viewer, head, tail)
+            elif is_answer:
+                self._end((viewer,), full, asked)
+
+    # directed presence
 
     def take_directed(self, member: Member, record: Directed) -> None:
-        """Directed presence for one address."""
+        """Directed presence for one address; who was sent it is told when its sender's node is lost."""
         account = record.to.partition("/")[0]
-        self._presences.direct_here(account, record.to, record.raw)
+        is_there = self._presences.direct_here(account, record.to, record.raw)
+        if not record.sender:
+            return
+        shown = member.directed.get(record.sender)
+        if record.is_end:
+            if shown is not None and record.to in shown:
+                shown.remove(record.to)
+                self._directed -= 1
+                if not shown:
+                    del member.directed[record.sender]
+        elif is_there and self._directed < DIRECTED and self._is_from(member, record.sender):
+            if shown is None:
+                shown = member.directed[record.sender] = set()
+            self._directed += record.to not in shown
+            shown.add(record.to)
+
+    def _is_from(self, member: Member, full: str) -> bool:
+        account, _, resource = full.partition("/")
+        return any(place.node == member.index for place in self._mesh.whereabouts.at(account, resource))
+
+    def _tell_end(self, member: Member, full: str, shown: set[str]) -> None:
+        """Those that a session sent directed presence see it end, unless they saw its broadcasts."""
+        if self.is_elsewhere(full) or full in self._sessions.by_full:
+            return
+        sender = full.partition("/")[0]
+        head = build.start_tag("presence", {"from": full, "type": "unavailable"})
+        for address in shown:
+            account = address.partition("/")[0]
+            live = self._sessions.accounts.get(account)
+            if live is not None and not (live.available and self._follows(live, sender)):
+                self._presences.direct_here(account, address, head + to_stamp(address) + b"/>")
+
+    @staticmethod
+    def _follows(live: LiveAccount, account: str) -> bool:
+        return account == live.account or (live.roster is not None and account in live.roster.following)
 
     # coming and going
 
@@ -166,19 +261,23 @@ class RemotePresence:
         are shown to it now, if it may see them: neither could ask for the other.
         """
         full = f"{record.account}/{record.resource}"
-        for name, frame in member.young.items():
+        for name in member.fresh.behind(record.seen):
             session = self._sessions.by_full.get(name)
-            if frame <= record.seen or session is None or session.presence is None:
+            if session is None or session.presence is None or name == full:
                 continue
-            if self._may_see(record.account, session.live) and self._visibility.allows(record.account, name):
-                shown = [(session.presence.head, session.presence.tail)]
-                self._mesh.send(member, Shown(full, shown), len(shown[0][0]) + len(shown[0][1]) + 64)
+            if self._may_see(record.account, session):
+                head, tail = session.presence
+                self._mesh.send(member, Shown(full, [(name, head, tail)]), len(head) + len(tail) + 96)
+
+    def went(self, member: Member, full: str) -> None:
+        """A session there has ended, and has said so to whom it sent directed presence."""
+        self._directed -= len(member.directed.pop(full, ()))
 
     def met(self, member: Member) -> None:
         """Its places come first."""
 
     def joined(self, member: Member) -> None:
-        """All its places are known: have them show themselves to who is here."""
+        """All its places are known here, and ours there: have them show themselves to who is here."""
         self._sessions.rounds.do(f"\nprobes {member.index}", self._probing(member), is_short=False)
 
     def _probing(self, member: Member) -> Iterator[None]:
@@ -190,30 +289,33 @@ class RemotePresence:
             wanted = (session.account, *(roster.following if roster is not None else ()))
             here = [account for account in wanted if member.index in self._mesh.whereabouts.nodes(account)]
             if here:
-                self._ask(member, session, here)
+                self._probe(member, session, here)
             yield
 
     def lost(self, member: Member) -> Iterator[None]:
-        """Its sessions are at their end: show that to all who saw them."""
+        """Its sessions are at their end: show that to all who saw them, and what others of that name say."""
         gone: dict[str, list[str]] = {}
         for found in self._mesh.whereabouts.places_of(member.index):
             if found is not None and found[1].priority is not None:
                 account, place = found
-                full = f"{account}/{place.resource}"
-                if not self._is_elsewhere(member, full):
-                    gone.setdefault(account, []).append(full)
+                gone.setdefault(account, []).append(f"{account}/{place.resource}")
             yield
+        for (name, full), asked in [*self._asked.items()]:
+            if asked[-1] == member.index and self._asked.pop((name, full), None) is not None:
+                viewer = self._sessions.by_full.get(name)
+                if viewer is not None and viewer.presence is not None:
+                    self._end((viewer,), full, asked)
+            yield
+        for full, shown in member.directed.items():
+            self._directed -= len(shown)
+            self._tell_end(member, full, shown)
+            yield
+        member.directed = {}
         for name in [*self._sessions.accounts] if gone else ():
             live = self._sessions.accounts.get(name)
             if live is None or not live.available:
                 continue
             for contact in (name, *(live.roster.following if live.roster is not None else ())):
                 for full in gone.get(contact, ()):
-                    self._show_end(live, full)
+                    self._end(live.available, full, (member.index,))
             yield
-
-    def _show_end(self, live: LiveAccount, full: str) -> None:
-        head = build.start_tag("presence", {"from": full, "type": "unavailable"})
-        for shown in self._visibility.filtered(live.account, head + live.to_stamp + b"/>"):
-            for session in live.available:
-                session.send_copy(shown)

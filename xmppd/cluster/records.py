@@ -22,7 +22,7 @@ ALL: Final = 1
 FULL: Final = 2
 ANYWAY: Final = 3
 """For whom a message is: sessions of the highest priority, all that are available, the one with this full
-JID; the same, though messages that may be kept are held back from it.
+JID; whichever is addressed, though messages that may be kept are held back from it.
 """
 
 Count = Annotated[int, Meta(ge=0)]
@@ -72,11 +72,14 @@ class Presence(Struct, array_like=True, tag=4, frozen=True, gc=False):
 
 
 class Directed(Struct, array_like=True, tag=5, frozen=True, gc=False):
-    """Presence of `sender` to one address, bare or full (RFC 6121 4.6)."""
+    """Presence to one address, bare or full (RFC 6121 4.6). `sender` is the full JID of whose availability or
+    `is_end` it tells, "" where it tells of neither.
+    """
 
     sender: str
     to: str
     raw: bytes
+    is_end: bool
 
 
 class Probe(Struct, array_like=True, tag=6, frozen=True, gc=False):
@@ -87,10 +90,12 @@ class Probe(Struct, array_like=True, tag=6, frozen=True, gc=False):
 
 
 class Shown(Struct, array_like=True, tag=7, frozen=True, gc=False):
-    """Presence for one session: bytes before and behind the `to` of `viewer`, a full JID."""
+    """Presence for one session, each with the full JID that it is of: bytes before and behind the `to` of
+    `viewer`, a full JID. Both are empty where there is nothing to be seen.
+    """
 
     viewer: str
-    stanzas: list[tuple[bytes, bytes]]
+    stanzas: list[tuple[str, bytes, bytes]]
 
 
 class Ask(Struct, array_like=True, tag=8, frozen=True, gc=False):

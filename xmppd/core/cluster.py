@@ -6,7 +6,7 @@ nodes it hands over here. One node alone has the `OneNode`, which knows nobody.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -86,8 +86,20 @@ class Cluster(Protocol):
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """Have contacts that are there show themselves to a session that became available."""
 
-    def direct(self, account: str, address: str, stanza: bytes) -> None:
-        """Hand directed presence to the address, bare or full, where somebody is there."""
+    def is_elsewhere(self, full: str) -> bool:
+        """Whether an available session with this full JID is on another node, as for a moment there may be
+        two.
+        """
+
+    def show_other(self, full: str, accounts: Iterable[str]) -> None:
+        """A session here has ended that these accounts' sessions here may have been shown: show them the
+        other one instead, or the end where there is none after all.
+        """
+
+    def direct(self, sender: str, address: str, stanza: bytes, *, is_end: bool) -> None:
+        """Hand directed presence to the address, bare or full, where somebody is there. `sender` is the full
+        JID of whose availability or end it tells, "" where it tells of neither.
+        """
 
     def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:
         """What sessions on other nodes show of themselves to whoever probes; None where there are none."""
@@ -115,7 +127,7 @@ class OneNode:
         """Nobody's."""
         return False
 
-    is_available = takes_messages = has = concerns
+    is_available = takes_messages = has = is_elsewhere = concerns
 
     def count(self, account: str) -> int:
         """None."""
@@ -157,7 +169,10 @@ class OneNode:
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """Nobody is there."""
 
-    def direct(self, account: str, address: str, stanza: bytes) -> None:
+    def show_other(self, full: str, accounts: Iterable[str]) -> None:
+        """Nobody is there."""
+
+    def direct(self, sender: str, address: str, stanza: bytes, *, is_end: bool) -> None:
         """Nobody is there."""
 
     def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:

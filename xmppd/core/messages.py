@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 
 from xmppd.core.accounts import Accounts
@@ -66,6 +66,9 @@ MESSAGE_TYPES = frozenset(("normal", "chat", "groupchat", "headline", "error"))
 
 
 Became = Awaitable[Outcome | Drop]
+
+Otherwise = Callable[[Stanza, Jid], Became | Outcome | None]
+"""Takes a message that nobody keeps; None where nobody is there either."""
 
 
 class Messages:
@@ -208,26 +211,28 @@ class Messages:
             stanza = result
         raise unavailable()
 
-    def keep(self, to: Jid, stanza: Stanza) -> Outcome | Became:
-        """Offer a message for nobody to the plugins that keep such; durable when this is done (XEP-0160)."""
-        kept = begun(self._claimed(to, stanza))
-        if self._sessions.cluster and not isinstance(kept, Outcome):
-            return self._kept_later(to.bare, kept)
-        return kept if isinstance(kept, Outcome | Later) else settled(kept)
+    def keep(self, to: Jid, stanza: Stanza, otherwise: Otherwise | None = None) -> Outcome | Became:
+        """Offer a message for nobody to the plugins that keep such; durable when this is done (XEP-0160).
+        `otherwise` takes one that nobody keeps, for whoever is on other nodes.
+        """
+        cluster = self._sessions.cluster
+        kept = begun(self._claimed(to, stanza, otherwise or cluster.unclaimed))
+        if isinstance(kept, Outcome):
+            if kept is Outcome.KEPT:
+                cluster.kept(to.bare)
+            return kept
+        if cluster:
+            return self._kept_at_last(to.bare, kept)
+        return kept if isinstance(kept, Later) else settled(kept)
 
-    def _kept_later(self, account: str, kept: Later | Awaitable[Outcome | Later]) -> Became:
-        """The same, whose end the other nodes are told of: somebody may have come there meanwhile."""
-        if kept.__class__ is Later:
-            return Later(self._tell_kept(account, kept))
-        return self._tell_kept(account, settled(kept))
-
-    async def _tell_kept(self, account: str, kept: Became) -> Outcome | Drop:
-        became = outcome_of(await kept)
+    async def _kept_at_last(self, account: str, kept: Later | Awaitable[Outcome | Later]) -> Outcome:
+        """Its sender waits: what he sends next must not come before it to who comes meanwhile."""
+        became = outcome_of(await settled(kept))
         if became is Outcome.KEPT:
             self._sessions.cluster.kept(account)
         return became
 
-    async def _claimed(self, to: Jid, stanza: Stanza) -> Outcome | Later:
+    async def _claimed(self, to: Jid, stanza: Stanza, otherwise: Otherwise) -> Outcome | Later:
         account = to.bare
         exists = self._accounts.exists(account)
         if not (exists if isinstance(exists, bool) else await exists):
@@ -250,9 +255,9 @@ class Messages:
         if present:
             copy(present, stanza.raw)
             return Outcome.DELIVERED
-        if (sending := self._sessions.cluster.unclaimed(stanza, to)) is None:
+        if (sending := otherwise(stanza, to)) is None:
             raise unavailable()
-        return outcome_of(await sending)
+        return sending if isinstance(sending, Outcome) else outcome_of(await sending)
 
 
 def action_of(to: Jid, kind: str, *, is_ready: bool) -> Action:

@@ -185,18 +185,29 @@ class Presences:
                 break  # it is over, and its end comes next
             if not is_end and live.roster is not roster and live.roster is not None:
                 contacts = [contact for contact in contacts if live.roster.is_follower(contact)]
-            copies += self._copies(session, presence, contacts)
+            if is_end and cluster.is_elsewhere(session.full):
+                cluster.show_other(session.full, contacts)
+            else:
+                copies += self._copies(session, presence, contacts)
             yield
         else:
-            copy = presence.head + live.to_stamp + presence.tail
-            copies += len(live.available)
-            for receiver in live.available:
-                receiver.send_copy(copy)
+            copies += self._copies_to_itself(session, presence, is_end=is_end)
             if cluster:
                 copies += self._show_elsewhere(session, presence, live.roster if not is_end else roster)
         self._charge(session, copies)
         if is_end:
             cluster.shifted(session)
+
+    def _copies_to_itself(self, session: Session, presence: Broadcast, *, is_end: bool) -> int:
+        """Send a copy to every available resource of the session's own account; how many these were."""
+        live, cluster = session.live, self._sessions.cluster
+        if is_end and cluster.is_elsewhere(session.full):
+            cluster.show_other(session.full, (session.account,))
+            return 0
+        copy = presence.head + live.to_stamp + presence.tail
+        for receiver in live.available:
+            receiver.send_copy(copy)
+        return len(live.available)
 
     def _show_elsewhere(self, session: Session, presence: Broadcast, roster: Roster | None) -> int:
         """Show a presence to the followers, and the own sessions, of other nodes; how many accounts are
@@ -320,7 +331,11 @@ class Presences:
 
     def direct(self, stanza: Stanza, to: Jid) -> None:
         """Presence for one entity of ours (RFC 6121 4.6)."""
-        self._send_to(to.bare, to.full, stanza.raw)
+        self.direct_here(to.bare, to.full, stanza.raw)
+        cluster, kind = self._sessions.cluster, stanza.type
+        if cluster:
+            sender = stanza.attrs["from"] if kind in (None, "unavailable") else ""
+            cluster.direct(sender, to.full, stanza.raw, is_end=kind is not None)
 
     def note_directed(self, session: Session, stanza: Stanza, to: Jid) -> bool:
         """Keep in mind who was sent directed presence: it learns when the session becomes unavailable.
@@ -360,7 +375,9 @@ class Presences:
 
     def _part_from(self, session: Session, unavailable: Broadcast, account: str, address: str) -> None:
         if not self._tell_service(session, unavailable, address) and self._is_there(account, address):
-            self._send_to(account, address, unavailable.head + to_stamp(address) + unavailable.tail)
+            data = unavailable.head + to_stamp(address) + unavailable.tail
+            self.direct_here(account, address, data)
+            self._sessions.cluster.direct(session.full, address, data, is_end=True)
 
     def _is_there(self, account: str, address: str) -> bool:
         cluster = self._sessions.cluster
@@ -378,11 +395,6 @@ class Presences:
             account = address.partition("/")[0]
             return any(target.full == address for target in self._sessions.cluster.targets(account))
         return "/" not in address or domain_of(address) not in self._services
-
-    def _send_to(self, account: str, address: str, data: bytes) -> None:
-        self.direct_here(account, address, data)
-        if self._sessions.cluster:
-            self._sessions.cluster.direct(account, address, data)
 
     def direct_here(self, account: str, address: str, data: bytes) -> bool:
         """Hand directed presence to the address, bare or full, on this node; whether anybody is there."""

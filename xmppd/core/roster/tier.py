@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from xmppd.core.roster.cache import Roster
@@ -121,6 +122,9 @@ class SharedCache(Protocol):
 
     async def heard_all(self) -> None:
         """Done when all that was said by then was taken here."""
+
+    def lock(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Be the only one of all nodes that does what has this name; without the cache nobody is kept out."""
 
     async def open(self, listener: Listener) -> None:
         """Connect, and tell `listener` from now on what other nodes do; an engine that is away comes

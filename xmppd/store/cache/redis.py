@@ -24,6 +24,7 @@ from xmppd.store._turns import within
 from xmppd.store.cache import scripts
 from xmppd.store.cache.debts import Debts
 from xmppd.store.cache.link import BATCH, FAILURES, Command, Link, LinkDown
+from xmppd.store.cache.locks import Locks
 from xmppd.store.cache.notices import Notice, Unreadable, parse
 from xmppd.store.cache.url import Place
 
@@ -100,6 +101,7 @@ class RedisCache:
         self._ttl = ttl
         self._patience = max(connect_timeout, timeout)
         self._link = Link(timeout, self._failed)
+        self.lock = Locks(self._link, prefix).hold
         self._writes: dict[str, set[Write]] = {}
         self._debts = Debts(MARK_SECONDS, time.monotonic)
         self._owing = asyncio.Event()

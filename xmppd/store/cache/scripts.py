@@ -1,8 +1,8 @@
 """What runs inside of Redis: each script is one step of the protocol in docs/design/011-roster-cache.md.
 
-All take the same three keys, which live in one slot: the value, the lease (the right to set the value: a
-reader's, or that of the writer who began last) and the marks (a sorted set: each write under way by its
-token, scored with the time, in milliseconds by the server's clock, at which it no longer counts).
+Those for rosters take the same three keys, which live in one slot: the value, the lease (the right to set
+the value: a reader's, or that of the writer who began last) and the marks (a sorted set: each write under way
+by its token, scored with the time, in milliseconds by the server's clock, at which it no longer counts).
 
 A full Redis refuses what needs memory at the first such command of a script, unless something was deleted
 before; so marks are set behind a DEL, and the rest is tried by `pcall`. Effects are replicated, not scripts
@@ -105,3 +105,19 @@ return 0
 """ARGV: token, version (0: nothing was written, -1: unknown), value or "", milliseconds it lives, channel,
 notice. 1 if this was the last and only write under way: then the roster is the newest one.
 """
+
+RENEW = _script(
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+)
+"""Of a lock, with one key. ARGV: token, milliseconds it stands. 1 if it is held by this token."""
+
+RELEASE = _script(
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+"""
+)
+"""The same. ARGV: token. 1 if it was held by this token."""

@@ -1,0 +1,169 @@
+"""The rules of nodes, stanza by stanza: two sessions with one full JID, what is stored for somebody who comes
+meanwhile, and who is told that a node is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+from xml.etree.ElementTree import Element
+
+import pytest
+
+from xmppd import ns
+from xmppd.errors import StanzaError
+from xmppd.testing import Client, World
+
+pytestmark = pytest.mark.asyncio
+
+CHAT = "<message to='{to}' type='chat'><body>{body}</body></message>"
+
+
+def several(redis_url: str) -> Mapping[str, Any]:
+    """The settings of nodes that hear of each other's changes."""
+    return {"cache": {"redis": redis_url, "prefix": f"test-{uuid4().hex[:12]}"}}
+
+
+async def bodies(client: Client) -> list[str]:
+    """What the messages that came say."""
+    found = [tree.findtext(f"{{{ns.CLIENT}}}body") for tree in await client.receive_all()]
+    return [text for text in found if text is not None]
+
+
+async def test_who_sees_two_of_one_name_is_shown_the_other_when_one_ends(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", "game", node=1)
+        await world.befriend(alice, bob)
+        world.cut(1, 2)
+        await world.advance(6)
+        other = await world.bind("bob", "game", node=2)
+        await other.send("<presence><show>dnd</show></presence>")
+        await alice.expect(f"<presence from='{other.jid}' to='{alice.bare}'><show>dnd</show></presence>")
+        await bob.drop()
+        await alice.expect(f"<presence from='{other.jid}' to='{alice.bare}'><show>dnd</show></presence>")
+        await alice.expect_nothing()
+        await other.drop()
+        await alice.expect(f"<presence from='{other.jid}' to='{alice.bare}' type='unavailable'/>")
+
+
+async def test_one_of_two_of_one_name_ends_when_nodes_meet_and_nobody_sees_it_go(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, carol = await world.login("alice", node=0), await world.login("carol", node=1)
+        bob = await world.login("bob", "game", node=0)
+        await world.befriend(alice, bob)
+        await world.befriend(carol, bob)
+        world.cut(0, 1)
+        await world.advance(6)
+        other = await world.bind("bob", "game", node=1)
+        await other.send("<presence><show>dnd</show></presence>")
+        for client in (alice, carol):
+            await client.receive_all()
+        world.connect_nodes(0, 1, trunk=2)
+        await bob.expect_closed("conflict")
+        shown = [tree for tree in await alice.receive_all() if tree.get("from") == other.jid]
+        assert [tree.get("type") for tree in shown] == [None] * len(shown)
+        assert shown[-1].findtext(f"{{{ns.CLIENT}}}show") == "dnd"
+        assert all(tree.get("type") is None for tree in await carol.receive_all())
+        assert not other.closed
+
+
+async def test_what_was_stored_comes_when_nodes_meet_again(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2, plugins=("offline",)) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        world.cut(0, 1)
+        await world.advance(6)
+        for body in ("one", "two"):
+            await alice.send(CHAT.format(to=bob.bare, body=body))
+        assert await bodies(bob) == []
+        world.connect_nodes(0, 1, trunk=2)
+        await alice.send(CHAT.format(to=bob.bare, body="three"))
+        assert await bodies(bob) == ["one", "two", "three"]
+
+
+async def test_of_two_that_come_at_once_one_is_given_what_was_stored(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2, plugins=("offline",)) as world:
+        alice = await world.login("alice", node=0)
+        stored = [f"message {number}" for number in range(250)]
+        for body in stored:
+            await alice.send(CHAT.format(to="bob@localhost", body=body))
+        one, two = await world.bind("bob", node=0), await world.bind("bob", node=1)
+        one.write("<presence/>")
+        two.write("<presence/>")
+        await world.settle()
+        found = sorted([await bodies(one), await bodies(two)])
+        assert found == [[], stored]
+
+
+async def test_what_comes_while_stored_messages_are_read_comes_behind_them(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2, plugins=("offline",)) as world:
+        alice = await world.login("alice", node=0)
+        stored = [f"message {number} {'x' * 2000}" for number in range(250)]
+        for body in stored:
+            await alice.send(CHAT.format(to="bob@localhost", body=body))
+        bob = await world.bind("bob", node=1)
+        bob.stop_reading()
+        await bob.send("<presence/>")
+        for body in ("last", "very last"):
+            await alice.send(CHAT.format(to="bob@localhost", body=body))
+        await bob.read_on()
+        assert await bodies(bob) == [*stored, "last", "very last"]
+        await alice.expect_nothing()
+
+
+async def test_directed_presence_ends_with_the_node_of_its_sender(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, carol = await world.login("alice", node=0), await world.login("carol", node=1)
+        bob = await world.login("bob", node=0)
+        for sender in (alice, bob):
+            await sender.send(f"<presence to='{carol.jid}'/>")
+            await carol.expect(f"<presence from='{sender.jid}' to='{carol.jid}'/>")
+        await bob.send(f"<presence to='{carol.jid}' type='unavailable'/>")
+        await carol.expect(f"<presence from='{bob.jid}' to='{carol.jid}' type='unavailable'/>")
+        world.cut(0, 1)
+        await world.advance(6)
+        await carol.expect(f"<presence from='{alice.jid}' to='{carol.jid}' type='unavailable'/>")
+        await carol.expect_nothing()
+
+
+async def test_directed_presence_ends_once_and_is_forgotten(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, carol = await world.login("alice", node=0), await world.login("carol", node=1)
+        await alice.send(f"<presence to='{carol.bare}'/>")
+        await carol.expect(f"<presence from='{alice.jid}' to='{carol.bare}'/>")
+        [member] = world.cluster(1).mesh.members.values()
+        assert member.directed == {alice.jid: {carol.bare}}
+        await alice.drop()
+        await carol.expect(f"<presence from='{alice.jid}' to='{carol.bare}' type='unavailable'/>")
+        assert member.directed == {}
+        world.cut(0, 1)
+        await world.advance(6)
+        await carol.expect_nothing()
+
+
+@pytest.mark.parametrize("ends", ["session", "node"])
+async def test_a_question_ends_with_whom_it_was_put_to(redis_url: str, ends: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        bob = await world.login("bob", node=1)
+        asked = asyncio.ensure_future(world.app.server.ask(bob.jid, Element(f"{{{ns.VERSION}}}query")))
+        await world.settle()
+        assert (await bob.receive()).get("type") == "get"
+        if ends == "session":
+            await bob.drop()
+        else:
+            world.cut(0, 1)
+            await world.advance(6)
+        with pytest.raises(StanzaError, match="recipient-unavailable"):
+            await asked
+
+
+async def test_a_question_that_was_not_taken_ends_with_the_node(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        bob = await world.login("bob", node=1)
+        world.cut(0, 1)
+        asked = asyncio.ensure_future(world.app.server.ask(bob.jid, Element(f"{{{ns.VERSION}}}query")))
+        await world.advance(6)
+        with pytest.raises(StanzaError, match="recipient-unavailable"):
+            await asked
+        await bob.expect_nothing()

@@ -1,0 +1,58 @@
+"""Locks that all nodes share: a key with a token, which lives for some seconds and is renewed."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from xmppd.store.cache.link import FAILURES, Link, LinkDown
+from xmppd.store.cache.scripts import RELEASE, RENEW
+
+LIFE_MS = 10_000
+"""How long a lock stands that nobody renews: its holder has ended."""
+
+RENEW_SECONDS = 3.0
+LOOK_SECONDS = (0.02, 0.5)
+"""How soon it is looked again whether a lock is free, at first and at most."""
+
+
+class Locks:
+    """The locks of one Redis, each by the name of what is to be done alone. They keep nobody from working:
+    without Redis everybody goes on.
+    """
+
+    def __init__(self, link: Link, prefix: str) -> None:
+        self._link = link
+        self._prefix = prefix
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[None]:
+        """Hold a lock, as soon as it is free."""
+        key, token = f"{self._prefix}:{name}", secrets.token_hex(8)
+        renewing = await self._renewed(key, token)
+        try:
+            yield
+        finally:
+            if renewing is not None:
+                renewing.cancel()
+                with suppress(LinkDown):
+                    self._link.run(RELEASE, (key,), token)
+
+    async def _renewed(self, key: str, token: str) -> asyncio.Task[None] | None:
+        """Take a lock, and see that it stands; None where Redis cannot be asked."""
+        pause, longest = LOOK_SECONDS
+        try:
+            while not await self._link.call("SET", key, token, "NX", "PX", LIFE_MS):
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+        except LinkDown:
+            return None
+        return asyncio.get_running_loop().create_task(self._renew(key, token))
+
+    async def _renew(self, key: str, token: str) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            with suppress(*FAILURES):
+                await self._link.send([("EVALSHA", RENEW, 1, key, token, LIFE_MS)], RENEW_SECONDS)
