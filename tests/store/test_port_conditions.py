@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from xmppd.errors import StoreBug
 from xmppd.store.table import Delete, Put, Row, Store, Table
 
 pytestmark = pytest.mark.asyncio
@@ -89,6 +90,41 @@ async def test_a_batch_does_all_of_its_writes(opened):
     assert (await store.scan(ITEMS, ("a",))).rows == [
         item("b", name="new", rank=1), item("d", name="d", rank=1), item("e"),
     ]  # fmt: skip
+
+
+async def test_rows_of_a_batch_may_have_different_columns_and_lives(opened):
+    store = await opened(ITEMS)
+    writes = [
+        Put({"contact": "b", "name": "Zo\u00eb", "rank": 1}),
+        Put({"name": "\U0001f40d", "contact": "c"}),
+        Put({"contact": "d", "name": None, "rank": 2}),
+        Put({"contact": "e", "name": "e", "rank": None}, ttl=3600),
+        Put({"contact": "f", "hidden": True}),
+        Put({"contact": "g", "hidden": False}),
+    ]
+    await store.batch(ITEMS, ("a",), writes)
+    assert (await store.scan(ITEMS, ("a",))).rows == [
+        item("b", name="Zo\u00eb", rank=1), item("c", name="\U0001f40d"), item("d", rank=2),
+        item("e", name="e"), item("f", hidden=True), item("g", hidden=False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", ["\udc80", b"x", 5])
+@pytest.mark.parametrize("place", [0, 1])
+async def test_one_wrong_value_among_rows_of_a_batch_refuses_it(opened, wrong, place):
+    store = await opened(ITEMS)
+    writes = [Put({"contact": c, "name": "name"}) for c in "bc"]
+    writes.insert(place, Put({"contact": "d", "name": wrong}))
+    with pytest.raises(StoreBug, match="items, column name"):
+        await store.batch(ITEMS, ("a",), writes)
+    assert await contacts(store) == []
+
+
+async def test_a_batch_of_a_table_without_a_clustering_key_has_one_row(opened):
+    store = await opened(PROFILE)
+    with pytest.raises(StoreBug, match="twice"):
+        await store.batch(PROFILE, ("a",), [Put({"age": 1}), Put({"age": 2})])
+    assert await store.get(PROFILE, ("a",)) is None
 
 
 @pytest.mark.parametrize("table", [PAIRS, FALLING], ids=["ascending", "descending"])

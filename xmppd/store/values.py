@@ -7,6 +7,7 @@ returned here.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import re
@@ -122,6 +123,9 @@ class Shape:
         self.table = table
         self.plain = tuple(column for column in table.columns if column not in table.key)
         self._checks = {column: self._check(column) for column in (*table.key, *self.plain, *table.static)}
+        self._texts = frozenset(
+            name for name in self._checks if table.type_of(name) == "text" and table.partition != (name,)
+        )
         self._key_checks = tuple(self._checks[column] for column in table.key)
         self._cluster_checks = tuple(self._checks[column] for column in table.cluster)
 
@@ -175,6 +179,15 @@ class Shape:
             if part not in columns:
                 raise StoreBug(f"table {self.table.name}: the row lacks {part}, a part of its key")
         return tuple(self._checks[self._known(column, (*key, *self.plain))] for column in columns)
+
+    def column(self, column: str, values: Sequence[Value]) -> Sequence[Value]:
+        """The values of one column in many rows; texts, the most usual, are looked at together."""
+        if column in self._texts and set(map(type, values)) == {str}:
+            with contextlib.suppress(UnicodeEncodeError):  # it is told below which one it is
+                "".join(values).encode()  # type: ignore[arg-type]
+                return values
+        check = self._checks[column]
+        return [check(value) for value in values]
 
     def plain_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """What a condition expects in plain columns."""

@@ -53,6 +53,8 @@ class Rewrite(NamedTuple):
     @property
     def differences(self) -> list[Put | Delete]:
         """What is to be written, by contact."""
+        if not self.old:
+            return [Put({"part": ITEM, "name": it, "value": self.new[it]}) for it in sorted(self.new)]
         writes: list[Put | Delete] = []
         for contact in sorted(self.old.keys() | self.new.keys()):
             value = self.new.get(contact)

@@ -120,8 +120,13 @@ class SqlTable:
         self, columns: tuple[str, ...], values: Sequence[Value], expires: float | None, now: float
     ) -> Statement:
         """Write columns of one row, and its end; the others keep their values unless the row has expired."""
+        text, after = self.puts(columns, expires, now)
+        return text, (*values, *after)
+
+    def puts(self, columns: tuple[str, ...], expires: float | None, now: float) -> Statement:
+        """The text that writes these columns of any row, and the values that come after theirs."""
         text, asks_now = self._upsert(columns)
-        return text, (*values, expires, now) if asks_now else (*values, expires)
+        return text, (expires, now) if asks_now else (expires,)
 
     def _upsert_text(self, columns: tuple[str, ...]) -> tuple[str, bool]:
         """The text, and whether its last parameter is the time."""

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import NamedTuple
 
 from xmppd.errors import StoreBug
@@ -38,17 +38,32 @@ class Condition:
 
 
 class Write:
-    """A job of the writer: statements to do if a condition holds; returns whether it held."""
+    """A job of the writer: what to do if a condition holds; returns whether it held. `rows` are many values
+    for one text each, which SQLite is handed at once.
+    """
 
-    __slots__ = ("condition", "statements")
+    __slots__ = ("condition", "rows", "statements")
 
-    def __init__(self, statements: Sequence[Statement], condition: Condition | None = None) -> None:
+    def __init__(
+        self,
+        statements: Sequence[Statement],
+        condition: Condition | None = None,
+        rows: Sequence[tuple[str, Sequence[Key]]] = (),
+    ) -> None:
         self.statements = statements
         self.condition = condition
+        self.rows = rows
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do, whatever stands there."""
+        return not self.statements and not self.rows and self.condition is None
 
     def __call__(self, cursor: sqlite3.Cursor) -> bool:
         if self.condition is not None and not self.condition.holds(cursor):
             return False
+        for text, rows in self.rows:
+            cursor.executemany(text, rows)
         for text, values in self.statements:
             cursor.execute(text, values)
         return True
@@ -104,20 +119,19 @@ class OpenTable:
         given = tuple(row)
         checks = self._checks(given, self._rows.key)
         values = [check(row[column]) for column, check in zip(given, checks, strict=True)]
-        life = check_ttl(self.declaration, ttl)
-        return Write((self._rows.put(given, values, None if life is None else now + life, now),))
+        return Write((self._rows.put(given, values, self._end(ttl, now), now),))
 
     def put_many(self, rows: Sequence[Mapping[str, Value]], ttl: float | None, now: float) -> Write:
         """Write columns of different rows."""
-        put = [self._put((), row, ttl, now) for row in rows]
-        self.shape.distinct([key for _, key in put])
-        return Write([statement for statement, _ in put])
+        written, touched = self._puts((), [(row, ttl) for row in rows], now)
+        self.shape.distinct(touched)
+        return Write((), rows=written)
 
     def put_if(
         self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, ttl: float | None, now: float
     ) -> Write:
         """Write columns of one row if it is absent, or holds what is expected."""
-        statement, key = self._put((), row, ttl, now)
+        statement, key = self._put(row, ttl, now)
         if expect is None:
             return Write((statement,), Condition((self._rows.select(self._rows.key), (*key, now)), None))
         expected = self.shape.plain_values(expect)
@@ -148,40 +162,64 @@ class OpenTable:
     ) -> Write:
         """Write rows and static columns of one partition, if the static columns hold what is expected."""
         partition = self.shape.partition(partition)
+        puts = [(write.row, write.ttl) for write in writes if isinstance(write, Put)]
+        rows, touched = self._puts(partition, puts, now)
         statements: list[Statement] = []
-        touched: list[Key] = []
         ranges: list[Key] = []
         for write in writes:
-            if isinstance(write, Put):
-                statement, key = self._put(partition, write.row, write.ttl, now)
-                touched.append(key[len(partition) :])
-            else:
-                statement = self._delete(partition, write)
+            if isinstance(write, Delete):
+                statements.append(self._delete(partition, write))
                 (ranges if write.through else touched).append(write.cluster)
-            statements.append(statement)
         self.shape.distinct(touched, ranges)
         if static:
             statements.append(self._put_static(partition, self.shape.static_values(static), ttl, now))
-        return Write(statements, None if expect is None else self._static_condition(partition, expect, now))
+        condition = None if expect is None else self._static_condition(partition, expect, now)
+        return Write(statements, condition, rows)
 
     def purge(self, cursor: sqlite3.Cursor, now: float, limit: int) -> int:
         """Delete some rows that have expired; how many."""
         return sum(cursor.execute(part.purge, (now, limit)).rowcount for part in self.layout.tables)
 
-    def _put(
-        self, partition: Key, row: Mapping[str, Value], ttl: float | None, now: float
-    ) -> tuple[Statement, Key]:
-        """The statement that writes a row, and the row's key. A `partition` given is not in the row."""
-        table = self.declaration
+    def _put(self, row: Mapping[str, Value], ttl: float | None, now: float) -> tuple[Statement, Key]:
+        """The statement that writes a row, and the row's key."""
         given = tuple(row)
-        checks = self._checks(given, self._rows.key[len(partition) :])
+        checks = self._checks(given, self._rows.key)
         checked = {column: check(row[column]) for column, check in zip(given, checks, strict=True)}
-        if partition:
-            checked = {**dict(zip(table.partition, partition, strict=True)), **checked}
-        life = check_ttl(table, ttl)
-        expires = None if life is None else now + life
-        statement = self._rows.put(tuple(checked), tuple(checked.values()), expires, now)
+        statement = self._rows.put(given, tuple(checked.values()), self._end(ttl, now), now)
         return statement, tuple(checked[column] for column in self._rows.key)
+
+    def _puts(
+        self, partition: Key, puts: Sequence[tuple[Mapping[str, Value], float | None]], now: float
+    ) -> tuple[list[tuple[str, list[Key]]], list[Key]]:
+        """What writes rows, each with its life, and their keys: those that have the same columns together. A
+        `partition` given is not in them. A roster that is made has a thousand rows, so they are checked
+        column by column.
+        """
+        alike: dict[tuple[tuple[str, ...], float | None], list[Mapping[str, Value]]] = {}
+        for row, ttl in puts:
+            alike.setdefault((tuple(row), ttl), []).append(row)
+        key = self._rows.key[len(partition) :]
+        written: list[tuple[str, list[Key]]] = []
+        touched: list[Key] = []
+        for (columns, ttl), rows in alike.items():
+            self._checks(columns, key)
+            given = zip(*[row.values() for row in rows], strict=True)
+            checked = {
+                column: self.shape.column(column, values)
+                for column, values in zip(columns, given, strict=True)
+            }
+            parts = [checked[column] for column in key]
+            touched += zip(*parts, strict=True) if parts else [()] * len(rows)
+            text, after = self._rows.puts(
+                (*self.declaration.key[: len(partition)], *columns), self._end(ttl, now), now
+            )
+            first, last = ([repeat(value, len(rows)) for value in values] for values in (partition, after))
+            written.append((text, list(zip(*first, *checked.values(), *last, strict=True))))
+        return written, touched
+
+    def _end(self, ttl: float | None, now: float) -> float | None:
+        life = check_ttl(self.declaration, ttl)
+        return None if life is None else now + life
 
     def _delete(self, partition: Key, write: Delete) -> Statement:
         if write.through:
@@ -195,10 +233,8 @@ class OpenTable:
         self, partition: Key, values: Mapping[str, Value], ttl: float | None, now: float
     ) -> Statement:
         assert self._static is not None
-        table = self.declaration
-        life = check_ttl(table, ttl)
-        expires = None if life is None else now + life
-        return self._static.put((*table.partition, *values), (*partition, *values.values()), expires, now)
+        columns = (*self.declaration.partition, *values)
+        return self._static.put(columns, (*partition, *values.values()), self._end(ttl, now), now)
 
     def _static_condition(self, partition: Key, expect: Mapping[str, Value], now: float) -> Condition:
         expected = self.shape.static_values(expect)

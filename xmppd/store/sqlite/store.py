@@ -196,7 +196,7 @@ class SqliteStore:
     ) -> bool:
         """Apply writes of one partition atomically; whether they were applied."""
         write = self._tables.of(table).batch(partition, writes, static, expect, ttl, self._now())
-        if not write.statements and write.condition is None:
+        if write.is_empty:
             return True
         return await self._write(write)
 
