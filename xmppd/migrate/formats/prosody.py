@@ -26,7 +26,8 @@ from xmppd.migrate.prosody.stores import (
     lost_store,
     shown,
 )
-from xmppd.migrate.record import Account, Losses, Unreadable
+from xmppd.migrate.prosody.usual import usual_contacts
+from xmppd.migrate.record import Account, Contact, Losses, Unreadable
 from xmppd.migrate.source import Options, SourceError
 
 TABLE, LIST = ".dat", ".list"
@@ -72,14 +73,16 @@ class _Folder:
     name: str
     present: frozenset[str]
 
+    def usual_contacts(self) -> list[Contact] | None:
+        place = self._place("roster", TABLE)
+        return None if place is None else usual_contacts(_read(place))
+
     def table(self, store: str) -> Table | None:
         place = self._place(store, TABLE)
         if place is None:
             return None
-        with _opened(place) as file:
-            data = _read(file, place)
         try:
-            return table_of(data)
+            return table_of(_read(place))
         except LuaError as error:
             raise _broken(error, place) from None
 
@@ -116,9 +119,10 @@ def _opened(place: Path) -> BinaryIO:
     return os.fdopen(number, "rb")
 
 
-def _read(file: BinaryIO, place: Path) -> bytes:
+def _read(place: Path) -> bytes:
     try:
-        return file.read(LONGEST_TABLE + 1)
+        with _opened(place) as file:
+            return file.read(LONGEST_TABLE + 1)
     except OSError as error:
         raise BrokenStore(f"cannot be read: {error.strerror}", str(place)) from None
 

@@ -25,7 +25,7 @@ from xmppd.migrate.prosody.stores import (
     shown,
 )
 from xmppd.migrate.prosody.values import BadValue, value_of
-from xmppd.migrate.record import Account, Losses, Unreadable
+from xmppd.migrate.record import Account, Contact, Losses, Unreadable
 from xmppd.migrate.source import LONGEST_VALUE, Options, SourceError
 from xmppd.migrate.sql.text import database, tables_of
 
@@ -99,6 +99,9 @@ class _Stored:
     ) -> None:
         self._name, self._where, self._losses = name, where, losses
         self._keyed, self._archived = keyed, archived
+
+    def usual_contacts(self) -> list[Contact] | None:
+        return None
 
     def table(self, store: str) -> Table | None:
         rows = self._of(self._keyed, store)

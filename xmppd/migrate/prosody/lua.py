@@ -150,6 +150,16 @@ def items_of(file: BinaryIO) -> Iterator[Table]:
             text, at, is_whole = text[at:] + more.decode("latin-1"), 0, not more
 
 
+def unescaped(raw: str) -> str | None:
+    """The text that a string means, given without its quotation marks and read as UTF-8; None where it has an
+    escape that is not known.
+    """
+    try:
+        return _unescaped(raw if raw.isascii() else raw.encode().decode("latin-1"), 0)
+    except _Fault:
+        return None
+
+
 def _item(text: str, at: int) -> tuple[Table, int] | None:
     """The item that begins here, and where the next one does; None at the end."""
     head = _ITEM.match(text, at)

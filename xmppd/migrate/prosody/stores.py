@@ -46,6 +46,9 @@ TABLES: Final = frozenset(
 LISTS: Final = frozenset(("offline", *VCARD_STORES))
 """Stores that are archives, and are read."""
 
+PENDING: Final = "pending"
+"""Under this key requests wait, in the metadata or, in old files, beside the contacts."""
+
 SUBSCRIPTIONS: Final[dict[str, Subscription]] = {name: name for name in get_args(Subscription)}
 
 
@@ -68,6 +71,9 @@ class BrokenStore(Exception):
 
 class Stores(Protocol):
     """All that one account has stored."""
+
+    def usual_contacts(self) -> list[Contact] | None:
+        """Its roster, where that can be had without its table, which means the same. BrokenStore."""
 
     def table(self, store: str) -> Table | None:
         """What one of TABLES has; None for nothing. BrokenStore."""
@@ -114,14 +120,20 @@ def account_of(local: str, domain: str, where: str, stores: Stores, losses: Loss
         return Unreadable(shown(account.name), "the name is not UTF-8", where)
     try:
         _credentials(account, stores.table("accounts"), losses)
-        roster = stores.table("roster")
-        if roster is not None:
-            account.roster = contacts_of(roster, account.name, losses)
+        account.roster = _roster(account, stores, losses)
         account.blocks = _blocked(stores.table("blocklist"), account.name, losses)
     except BrokenStore as broken:
         return Unreadable(account.name, broken.why, broken.where)
     _rest(account, stores, losses)
     return account
+
+
+def _roster(account: Account, stores: Stores, losses: Losses) -> list[Contact]:
+    usual = stores.usual_contacts()
+    if usual is not None:
+        return usual
+    table = stores.table("roster")
+    return [] if table is None else contacts_of(table, account.name, losses)
 
 
 def _rest(account: Account, stores: Stores, losses: Losses) -> None:
@@ -172,7 +184,7 @@ def contacts_of(roster: Table, account: str, losses: Losses) -> list[Contact]:
         if not (isinstance(jid, str) and isinstance(item, dict) and (jid.isascii() or is_text(jid))):
             losses.add("unreadable-contact", account, shown(str(jid)))
             continue
-        if jid == "pending" and not isinstance(item.get("subscription"), str):
+        if jid == PENDING and not isinstance(item.get("subscription"), str):
             continue
         if item.get("persist") is False:
             losses.add("group-file-contact", account, jid)
@@ -218,12 +230,12 @@ def _groups(groups: Value, account: str, jid: str, losses: Losses) -> list[str]:
 
 def _pending(roster: Table, account: str, losses: Losses) -> Table:
     """The requests that wait: beside the contacts in old files, in the metadata since then."""
-    metadata, old = roster.get(Flag.FALSE), roster.get("pending")
+    metadata, old = roster.get(Flag.FALSE), roster.get(PENDING)
     pending: Table = {}
     if isinstance(old, dict) and not isinstance(old.get("subscription"), str):
         pending.update(old)
     if isinstance(metadata, dict):
-        new = metadata.get("pending", {})
+        new = metadata.get(PENDING, {})
         if isinstance(new, dict):
             pending.update(new)
         else:
