@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from xmppd.core.digest import digest
-from xmppd.core.roster.item import RosterItem
+from xmppd.core.roster.item import RosterItem, item_from
 from xmppd.core.roster.subscription import State
 from xmppd.migrate.addresses import AddressMap, read_map
 from xmppd.migrate.fragments import element_of
@@ -24,7 +26,61 @@ def prepared(source: Account, addresses: AddressMap | None = None, **limits: Any
 
 
 def item(found: Prepared, contact: str) -> RosterItem:
-    return {it.contact: it for it in found.items}[contact]
+    return item_from(contact, found.roster[contact])
+
+
+class Careful(Preparer):
+    """Looks at each contact as if it were an odd one."""
+
+    def _usual(self, contact: Contact, account: str) -> tuple[str, str] | None:
+        return None
+
+
+odd_texts = st.sampled_from(
+    ["", "Anna", "Zo\xeb", "\u540d", "a\x1fb", "a\tb", "\udc80", "\x7f", "x" * 255, "y" * 300]
+)
+addresses_of_contacts = """
+    bob@old.example BOB@old.example carol@Old.example bob@old.example/x old.example a@b@c @x bob@
+    anna@old.example
+    dan@x.example dan@here.example old.example/r x@old.example/a@b
+    eve@old.example eve@here.example a'b@x.example
+""".split()
+contacts = st.builds(
+    Contact,
+    st.sampled_from([*addresses_of_contacts, "", "l" * 256 + "@x.example", "i\u2665@x.example"]),
+    st.sampled_from(["none", "to", "from", "both"]),
+    st.booleans(),
+    st.sampled_from([False, False, True]),
+    st.booleans(),
+    st.none() | odd_texts,
+    st.lists(odd_texts, max_size=4),
+    st.none(),
+    st.sampled_from([True, True, False]),
+)
+maps = st.sampled_from(
+    [
+        AddressMap(),
+        AddressMap({"x.example": "here.example", "c": "a@b"}),
+        AddressMap({"x.example": "x.example/r"}, {"bob@old.example": "bobby@old.example"}),
+    ]
+)
+
+
+@given(
+    st.lists(contacts, max_size=8),
+    maps,
+    st.sampled_from(["keep", "cut"]),
+    st.integers(1, 4),
+    st.integers(1, 3),
+)
+def test_usual_contacts_are_what_a_closer_look_makes_of_them(
+    found: list[Contact], addresses: AddressMap, over: Any, groups: int, items: int
+) -> None:
+    limits = Limits(over, items=items, groups=groups, requests=1)
+    source = account(*found)
+    one, other = (kind(addresses, limits).prepare(source) for kind in (Preparer, Careful))
+    assert one == other
+    assert list(one.roster) == sorted(one.roster)
 
 
 def kinds(found: Prepared) -> list[str]:
@@ -56,7 +112,7 @@ def test_a_map_gives_such_an_account_another_name() -> None:
     found = prepared(Account("i♥chess", "old.example"), addresses)
     assert found.account == "ichess@new.example"
     friend = prepared(account(Contact("i♥chess@old.example", "both")), addresses)
-    assert [it.contact for it in friend.items] == ["ichess@new.example"]
+    assert list(friend.roster) == ["ichess@new.example"]
 
 
 def test_contacts_that_cannot_be_are_left_out_and_noted() -> None:
@@ -67,13 +123,13 @@ def test_contacts_that_cannot_be_are_left_out_and_noted() -> None:
             Contact("bob@old.example/phone", "both"),
         )
     )
-    assert [it.contact for it in found.items] == ["bob@old.example"]
+    assert list(found.roster) == ["bob@old.example"]
     assert kinds(found) == ["contact-refused", "contact-is-oneself", "contact-without-resource"]
 
 
 def test_escapes_are_part_of_a_name() -> None:
     found = prepared(account(Contact("o\\27hara@old.example", "to"), Contact("a%40b@gw.example", "to")))
-    assert [it.contact for it in found.items] == ["a%40b@gw.example", "o\\27hara@old.example"]
+    assert list(found.roster) == ["a%40b@gw.example", "o\\27hara@old.example"]
 
 
 def test_two_rows_of_one_contact_become_one() -> None:
@@ -111,7 +167,7 @@ def test_a_request_for_what_is_granted_does_not_count() -> None:
 
 def test_a_contact_that_says_nothing_is_left_out() -> None:
     found = prepared(account(Contact("bob@old.example", listed=False)))
-    assert found.items == []
+    assert found.roster == {}
     assert kinds(found) == ["empty-item"]
 
 
@@ -147,8 +203,8 @@ def test_of_too_many_contacts_friends_stay() -> None:
     contacts = [Contact(f"c{number}@x.example", "none") for number in range(5)]
     contacts += [Contact("friend@x.example", "both"), Contact("seen@x.example", "from")]
     found = prepared(account(*contacts), over="cut", items=3)
-    assert [it.contact for it in found.items] == ["c0@x.example", "friend@x.example", "seen@x.example"]
-    assert len(prepared(account(*contacts), items=3).items) == 7
+    assert list(found.roster) == ["c0@x.example", "friend@x.example", "seen@x.example"]
+    assert len(prepared(account(*contacts), items=3).roster) == 7
 
 
 def test_of_too_many_messages_the_newest_stay() -> None:

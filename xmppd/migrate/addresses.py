@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from xmppd.errors import JidError
 from xmppd.jid import Jid
 from xmppd.migrate.source import SourceError
+
+MOST_DOMAINS: Final = 1000
+"""Domains that are remembered."""
+
+_PLAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,38 @@ class AddressMap:
         if not jid.local or jid.resource:
             raise JidError(f"{found}, to which it is mapped, is not the name of an account")
         return jid
+
+
+class PlainAddresses:
+    """Bare addresses here of those that need not be parsed: whose name is of letters that stay what they are,
+    at a domain that was parsed before.
+    """
+
+    def __init__(self, addresses: AddressMap) -> None:
+        self._addresses = addresses
+        self._domains: dict[str, str] = {}
+
+    def here(self, address: str) -> str | None:
+        """The bare address; None where it has to be parsed."""
+        local, _, domain = address.partition("@")
+        found = self._domains.get(domain)
+        if found is None:
+            found = self._domain(domain)
+        if not found or not _PLAIN.fullmatch(local) or address in self._addresses.accounts:
+            return None
+        return address if found == domain else f"{local}@{found}"
+
+    def _domain(self, domain: str) -> str:
+        """What a domain of the source is here, "" where it is none."""
+        try:
+            jid = Jid.parse(self._addresses.domains.get(domain, domain))
+        except JidError:
+            here = ""
+        else:
+            here = "" if jid.local or jid.resource else jid.domain
+        if len(self._domains) < MOST_DOMAINS:
+            self._domains[domain] = here
+        return here
 
 
 def read_map(path: Path) -> AddressMap:

@@ -12,11 +12,11 @@ from typing import Any, Literal
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
-from xmppd.core.roster.item import RosterItem, value_of
+from xmppd.core.roster.item import RosterItem, is_hidden, item_from, plain_value, value_of
 from xmppd.core.roster.subscription import State
 from xmppd.errors import JidError
 from xmppd.jid import Jid
-from xmppd.migrate.addresses import AddressMap
+from xmppd.migrate.addresses import AddressMap, PlainAddresses
 from xmppd.migrate.merge import item_of, merged
 from xmppd.migrate.record import Account, Contact, Keys, Offline
 from xmppd.xml.build import delay, insert_child, serialize
@@ -66,8 +66,9 @@ class Refused(Exception):
 class Prepared:
     """An account as it is to stand here. `name` is what the source calls it, `account` its bare JID here.
 
-    `items` are by contact. `vcard`, the values of `private` and the messages are bytes as the plugins keep
-    them; `offline` has each message with its moment (None: not known), in order.
+    `roster` has packed items (`value_of`) by contact, in order. `vcard`, the values of `private` and the
+    messages are bytes as the plugins keep them; `offline` has each message with its moment (None: not known),
+    in order.
     """
 
     account: str
@@ -78,7 +79,7 @@ class Prepared:
     disabled: bool = False
     created: float | None = None
     last: float | None = None
-    items: list[RosterItem] = field(default_factory=list)
+    roster: dict[str, str] = field(default_factory=dict)
     vcard: bytes | None = None
     private: dict[str, bytes] = field(default_factory=dict)
     offline: list[tuple[bytes, float | None]] = field(default_factory=list)
@@ -96,6 +97,7 @@ class Preparer:
         domains: Collection[str] = (),
     ) -> None:
         self._addresses = addresses
+        self._plain = PlainAddresses(addresses)
         self._limits = limits
         self._domains = domains
         self._short = limits.name_bytes // 4  # letters that are not too many, whatever they are
@@ -125,18 +127,43 @@ class Preparer:
     # rosters
 
     def _roster(self, contacts: Iterable[Contact], found: Prepared) -> None:
-        items: dict[str, RosterItem] = {}
+        roster: dict[str, str] = {}
+        account = found.account
         for contact in contacts:
-            item = self._item(contact, found)
-            if item is None:
-                continue
-            before = items.get(item.contact)
+            packed = self._usual(contact, account)
+            if packed is None:
+                item = self._item(contact, found)
+                if item is None:
+                    continue
+                packed = item.contact, value_of(item)
+            jid, value = packed
+            before = roster.get(jid)
             if before is not None:
-                found.notes.append(Note("contacts-merged", f"{contact.jid}: into {item.contact}"))
-                item = merged(before, item)
-            items[item.contact] = item
-        shown = self._bounded_items([items[contact] for contact in sorted(items)], found)
-        found.items = shown
+                found.notes.append(Note("contacts-merged", f"{contact.jid}: into {jid}"))
+                value = value_of(merged(item_from(jid, before), item_from(jid, value)))
+            roster[jid] = value
+        found.roster = self._bounded(roster, found)
+
+    def _usual(self, contact: Contact, account: str) -> tuple[str, str] | None:
+        """A contact's address and its item, packed, if it is as nearly all are: no request waits, and nothing
+        is to be changed or noted. None: `_item` has to look at it.
+        """
+        if contact.pending or not contact.listed:
+            return None
+        jid = self._plain.here(contact.jid)
+        if jid is None or jid == account:
+            return None
+        name, groups = contact.name or "", contact.groups
+        if groups:
+            if len(groups) > 1:
+                groups = sorted(set(groups))
+            texts = "".join(groups)
+            is_usual = len(groups) <= self._limits.groups and "" not in groups
+            if not is_usual or len(texts) > self._short or not texts.isprintable():
+                return None
+        if len(name) > self._short or not name.isprintable():
+            return None
+        return jid, plain_value(contact.subscription, contact.ask, contact.approved, name, groups)
 
     def _item(self, contact: Contact, found: Prepared) -> RosterItem | None:
         jid = self._contact(contact.jid, found)
@@ -207,8 +234,20 @@ class Preparer:
             return sorted(distinct)[: self._limits.groups]
         return distinct
 
+    def _bounded(self, roster: dict[str, str], found: Prepared) -> dict[str, str]:
+        """A roster in order. Of too many items, those who see each other stay before those who only are seen,
+        or see, or ask.
+        """
+        asked = self._limits.requests
+        if len(roster) > asked:
+            asked = sum(is_hidden(value) for value in roster.values())
+        if len(roster) > self._limits.items or asked > self._limits.requests:
+            items = [item_from(contact, roster[contact]) for contact in sorted(roster)]
+            kept = {item.contact for item in self._bounded_items(items, found)}
+            roster = {contact: value for contact, value in roster.items() if contact in kept}
+        return {contact: roster[contact] for contact in sorted(roster)}
+
     def _bounded_items(self, items: list[RosterItem], found: Prepared) -> list[RosterItem]:
-        """Of too many, those who see each other stay before those who only are seen, or see, or ask."""
         limits = self._limits
         shown = [item for item in items if not item.hidden]
         if len(shown) > limits.items and self._is_over("too-many-contacts", str(len(shown)), found):
@@ -216,7 +255,7 @@ class Preparer:
         asked = [item for item in items if item.hidden]
         if len(asked) > limits.requests and self._is_over("too-many-requests", str(len(asked)), found):
             asked = asked[: limits.requests]
-        return sorted((*shown, *asked), key=lambda item: item.contact)
+        return [*shown, *asked]
 
     def _is_over(self, kind: str, detail: str, found: Prepared) -> bool:
         """Something is beyond a limit: whether it is to be cut; Refused if that is what is wanted."""
@@ -305,8 +344,8 @@ def parts_of(prepared: Prepared) -> dict[str, Any]:
     same account each time, so they can be compared and hashed.
     """
     parts: dict[str, Any] = {}
-    if prepared.items:
-        parts["roster"] = [[item.contact, value_of(item)] for item in prepared.items]
+    if prepared.roster:
+        parts["roster"] = list(prepared.roster.items())
     if prepared.vcard is not None:
         parts["vcard"] = prepared.vcard.decode()
     if prepared.private:

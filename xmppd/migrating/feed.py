@@ -303,8 +303,8 @@ def prepared_line(
     row: dict[str, Any] = {"name": found.name, "account": found.account}
     if mark and key_hash:
         row["mark"] = mark
-    if found.items:
-        row["contacts"] = len(found.items)
+    if found.roster:
+        row["contacts"] = len(found.roster)
     if found.notes:
         row["notes"] = [[note.kind, note.detail] for note in found.notes]
     arrival = Arrival(found.account, credentials, found.disabled, found.created, parts, hashes)

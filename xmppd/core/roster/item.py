@@ -6,9 +6,10 @@ static `version` that every change moves on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import get_args
 
 from xmppd.core.roster.subscription import Kind, State, Subscription
 from xmppd.errors import StoreBug
@@ -113,6 +114,13 @@ def value_of(item: RosterItem) -> str:
     return value
 
 
+def plain_value(
+    subscription: Subscription, ask: bool, approved: bool, name: str, groups: Sequence[str]
+) -> str:
+    """What `value_of` makes of an item without a request, whose texts hold no separator."""
+    return SEPARATOR.join((_PLAIN_WORDS[subscription, ask, approved], name, "", *groups))
+
+
 def item_from(contact: str, value: str) -> RosterItem:
     """The item that `value_of` packed."""
     words, name, request, *groups = value.split(SEPARATOR)
@@ -130,6 +138,11 @@ def item_from(contact: str, value: str) -> RosterItem:
     )
 
 
+def is_hidden(value: str) -> bool:
+    """Whether a packed item is nothing but a request."""
+    return flags_of(value.partition(SEPARATOR)[0])[2]
+
+
 def flags_of(words: str) -> tuple[State, bool, bool]:
     """State, approved and hidden, of the first field of a packed item; StoreBug for words nobody wrote."""
     flags = _FLAGS.get(words)
@@ -143,6 +156,16 @@ def _words_of(state: State) -> str:
 
 
 _WORDS: Mapping[State, str] = MappingProxyType({state: _words_of(state) for state in State})
+
+_PLAIN_WORDS: Mapping[tuple[Subscription, bool, bool], str] = MappingProxyType(
+    {
+        (subscription, ask, approved): _WORDS[State.of(subscription, ask, False)]
+        + (" approved" if approved else "")
+        for subscription in get_args(Subscription)
+        for ask in (False, True)
+        for approved in (False, True)
+    }
+)
 
 _FLAGS: Mapping[str, tuple[State, bool, bool]] = MappingProxyType(
     {
