@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from xmppd.core.accounts import ACCOUNT, Accounts, AccountUnknown
 from xmppd.core.arrival import ARRIVALS, Arrival, Conflict, Outcome, Terms
 from xmppd.core.arrivals import Arrivals
@@ -215,17 +217,25 @@ def arrival_of(row: Mapping[str, Any]) -> Arrival:
     )
 
 
-def line_of(arrival: Arrival) -> str:
-    """An account as a line of JSON."""
+def line_of(arrival: Arrival) -> bytes:
+    """An account as a line of JSON without its end; a part may be JSON already (`Raw`)."""
     row = {
         "account": arrival.account,
-        "credentials": dict(arrival.credentials),
+        "credentials": arrival.credentials,
         "disabled": arrival.disabled,
         "created": arrival.created,
-        "parts": dict(arrival.parts),
-        "hashes": dict(arrival.hashes),
+        "parts": arrival.parts,
+        "hashes": arrival.hashes,
     }
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return msgspec.json.encode(row)
+    except UnicodeEncodeError:  # half a surrogate pair, in a password perhaps
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_loaded)
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _loaded(raw: Any) -> Any:
+    return json.loads(bytes(raw))
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:

@@ -391,7 +391,7 @@ async def test_an_import_is_not_undone_contact_by_contact() -> None:
 async def test_two_that_are_one_account_here_do_not_mix(conflict: str, tmp_path: Path) -> None:
     one, other = arrival(roster=roster(item(ALICE))), arrival(password="x", roster=roster(item(BOB)))
     file = tmp_path / "accounts.jsonl"
-    file.write_text(f"{line_of(one)}\n{line_of(other)}\n")
+    file.write_bytes(line_of(one) + b"\n" + line_of(other) + b"\n")
     async with World() as world:
         given = {"file": str(file), "run": "run1", "conflict": conflict}
         outcomes = await world.app.commands.call("migrate apply", given)

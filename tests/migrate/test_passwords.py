@@ -5,10 +5,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
+from hypothesis import given
+
+from xmppd.core.arrival import Arrival
+from xmppd.core.digest import digest
 from xmppd.migrate.prepare import Preparer
 from xmppd.migrate.record import Account
-from xmppd.migrating.feed import Passwords, Wanted, prepared_line
+from xmppd.migrating.feed import Passwords, Wanted, encoded, prepared_line
 from xmppd.migrating.shadowing import Marks
+from xmppd.moving import arrival_of, line_of
 
 
 def line(account: Account, wanted: Wanted) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -53,3 +59,24 @@ def test_without_a_memory_nothing_is_remembered() -> None:
     assert found["credentials"]
     assert "keys" not in found["hashes"]
     assert "mark" not in row
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.dictionaries(texts, texts, max_size=4))
+def test_a_roster_has_the_hash_of_its_value(roster: dict[str, str]) -> None:
+    pairs = [list(item) for item in roster.items()]
+    parts, hashes = encoded({"roster": list(roster.items()), "last": 1e16, "private": {"b": "1", "a": "2"}})
+    assert hashes == {"roster": digest(pairs), "last": digest(1e16), "private": digest({"a": "2", "b": "1"})}
+    assert arrival_of(json.loads(line_of(Arrival("a@x", parts=parts, hashes=hashes)))).parts == {
+        "roster": pairs, "last": 1e16, "private": {"b": "1", "a": "2"}
+    }  # fmt: skip
+
+
+def test_a_password_may_be_no_text() -> None:
+    roster, _ = encoded({"roster": [("b@x", "both\x1f\x1f")]})
+    arrival = Arrival("a@x", {"password": "\udcff\u00e9"}, parts=roster)
+    found = arrival_of(json.loads(line_of(arrival)))
+    assert found.credentials == {"password": "\udcff\u00e9"}
+    assert found.parts == {"roster": [["b@x", "both\x1f\x1f"]]}

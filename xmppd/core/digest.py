@@ -10,4 +10,9 @@ from typing import Any
 def digest(value: Any) -> str:
     """A short hash of what JSON can hold: 80 bits in hexadecimal digits."""
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+    return digest_of(data.encode("utf-8", "surrogatepass"))
+
+
+def digest_of(data: bytes) -> str:
+    """The same of a value that is JSON already, without blanks and with sorted keys."""
+    return hashlib.blake2b(data, digest_size=10).hexdigest()

@@ -14,15 +14,17 @@ import shutil
 import signal
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from xmppd.core.arrival import Arrival
 from xmppd.core.credentials import MADE, NO_KEYS, BadKeys, columns_of, derive
-from xmppd.core.digest import digest
+from xmppd.core.digest import digest, digest_of
 from xmppd.errors import CommandError, XmppdError
 from xmppd.migrate.addresses import AddressMap, read_map
 from xmppd.migrate.detect import open_source
@@ -253,7 +255,7 @@ def _batches(
     passwords: Passwords,
     folder: Path,
 ) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    lines: list[str] = []
+    lines: list[bytes] = []
     rows: list[dict[str, Any]] = []
     size = number = 0
     for account in accounts:
@@ -270,21 +272,21 @@ def _batches(
         yield written(folder, number + 1, lines, wanted.owner), rows
 
 
-def written(folder: Path, number: int, lines: Sequence[str], owner: int) -> Path:
+def written(folder: Path, number: int, lines: Sequence[bytes], owner: int) -> Path:
     """A file of accounts that arrive, for its owner's eyes (-1: who writes it)."""
     path = folder / f"{number:08}.jsonl"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.writelines(line.encode("utf-8", "backslashreplace") + b"\n" for line in lines)
+        file.write(b"\n".join([*lines, b""]))
         os.fchown(file.fileno(), owner, -1)
     return path
 
 
 def prepared_line(
     account: Account | Unreadable, wanted: Wanted, preparer: Preparer, passwords: Passwords
-) -> tuple[str, dict[str, Any]]:
-    """An account as it arrives ("" if it cannot), and its line of the report."""
+) -> tuple[bytes, dict[str, Any]]:
+    """An account as it arrives (b"" if it cannot), and its line of the report."""
     if isinstance(account, Unreadable):
-        return "", {"name": account.name, "done": "unreadable", "why": account.why, "where": account.where}
+        return b"", {"name": account.name, "done": "unreadable", "why": account.why, "where": account.where}
     try:
         found = preparer.prepare(account)
         mark = passwords.mark(found)
@@ -295,9 +297,8 @@ def prepared_line(
             credentials, key_hash = credentials_of(found, wanted)
             key_hash = mark if mark and credentials else key_hash
     except Refused as error:
-        return "", {"name": account.name, "done": "refused", "why": str(error), "where": account.where}
-    parts = parts_of(found)
-    hashes = {kind: digest(value) for kind, value in parts.items()}
+        return b"", {"name": account.name, "done": "refused", "why": str(error), "where": account.where}
+    parts, hashes = encoded(parts_of(found))
     if key_hash:
         hashes["keys"] = key_hash
     row: dict[str, Any] = {"name": found.name, "account": found.account}
@@ -309,6 +310,20 @@ def prepared_line(
         row["notes"] = [[note.kind, note.detail] for note in found.notes]
     arrival = Arrival(found.account, credentials, found.disabled, found.created, parts, hashes)
     return line_of(arrival), row
+
+
+def encoded(parts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The parts of an account with a roster that is JSON already, and a hash of each (`digest`): the roster
+    is nearly all that most accounts have, and made JSON once.
+    """
+    found, hashes = dict(parts), {}
+    for kind, value in parts.items():
+        if kind == "roster":
+            found[kind] = msgspec.Raw(msgspec.json.encode(value))
+            hashes[kind] = digest_of(found[kind])
+        else:
+            hashes[kind] = digest(value)
+    return found, hashes
 
 
 def credentials_of(found: Prepared, wanted: Wanted) -> tuple[dict[str, Any], str]:
