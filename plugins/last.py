@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xmppd import hooks, ns
 from xmppd.plugin import (
     ACCOUNT,
@@ -66,11 +68,11 @@ class Last(Plugin):
         finally:
             self._leaving.pop(account, None)
 
-    @gives("last")
-    async def give(self, account: str) -> float | None:
-        """When it logged out last, in seconds since the epoch."""
-        row = await self.logouts.get(account)
-        return None if row is None else row["at"]
+    @gives("last", many=True)
+    async def give(self, accounts: Sequence[str]) -> list[float | None]:
+        """When each logged out last, in seconds since the epoch."""
+        rows = await self.logouts.get_many(accounts)
+        return [None if row is None else row["at"] for row in rows]
 
     @takes("last")
     async def take(self, account: str, at: float | None) -> None:

@@ -325,11 +325,14 @@ class Offline(Plugin):
 
     # moving
 
-    @gives("offline")
-    async def give(self, account: str) -> list[list[str | float]] | None:
-        """The messages that wait, each with the moment in which it was taken in, oldest first."""
-        rows = (await self.queue.scan(account)).rows
-        return [[row["stanza"].decode(), int(row["id"][:16], 16) / 1_000_000] for row in rows] or None
+    @gives("offline", many=True)
+    async def give(self, accounts: Sequence[str]) -> list[list[list[str | float]] | None]:
+        """The messages that wait for each, with the moment in which each was taken in, oldest first."""
+        found = await self.queue.scan_many(accounts)
+        return [
+            [[row["stanza"].decode(), int(row["id"][:16], 16) / 1_000_000] for row in rows] or None
+            for rows in found
+        ]
 
     @takes("offline")
     async def take(self, account: str, messages: Sequence[tuple[str, float | None]] | None) -> None:

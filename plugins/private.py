@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
@@ -73,10 +73,11 @@ class Private(Plugin):
     async def _load(self, account: str) -> dict[str, bytes]:
         return {row["name"]: row["value"] for row in (await self.elements.scan(account)).rows}
 
-    @gives("private")
-    async def give(self, account: str) -> dict[str, str] | None:
-        """All elements as text, by the Clark name of their root."""
-        return {name: value.decode() for name, value in (await self._load(account)).items()} or None
+    @gives("private", many=True)
+    async def give(self, accounts: Sequence[str]) -> list[dict[str, str] | None]:
+        """All elements of each as text, by the Clark name of their root."""
+        found = await self.elements.scan_many(accounts)
+        return [{row["name"]: row["value"].decode() for row in rows} or None for rows in found]
 
     @takes("private")
     async def take(self, account: str, elements: Mapping[str, str] | None) -> None:

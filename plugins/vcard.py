@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xmppd import hooks, ns
 from xmppd.plugin import (
     ACCOUNT,
@@ -62,11 +64,11 @@ class VCard(Plugin):
             else:
                 await self.cards.put({"account": account, "card": card})
 
-    @gives("vcard")
-    async def give(self, account: str) -> str | None:
-        """The vCard as text."""
-        row = await self.cards.get(account)
-        return None if row is None else row["card"].decode()
+    @gives("vcard", many=True)
+    async def give(self, accounts: Sequence[str]) -> list[str | None]:
+        """The vCard of each as text."""
+        rows = await self.cards.get_many(accounts)
+        return [None if row is None else row["card"].decode() for row in rows]
 
     @takes("vcard")
     async def take(self, account: str, card: str | None) -> None:

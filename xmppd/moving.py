@@ -116,8 +116,12 @@ class MigrateOffice:
         else:
             page = await self._store.scan_all(ACCOUNT, limit=PAGE, page=after)
             rows, token = page.rows, page.next
-        given = [self._given(row) for row in rows if not row["leaving"]]
-        return list(await asyncio.gather(*given)), token
+        rows = [row for row in rows if not row["leaving"]]
+        found = [row["account"] for row in rows]
+        marks, given = await asyncio.gather(
+            self._store.get_many(ARRIVALS, found), self._arrivals.give_many(found)
+        )
+        return [await self._given(*it) for it in zip(rows, marks, given, strict=True)], token
 
     async def names(self, after: bytes | None) -> tuple[list[str], bytes | None]:
         """The names of some accounts, and the token of those that follow."""
@@ -129,29 +133,22 @@ class MigrateOffice:
         roster.
         """
         rows = await self._store.get_many(ACCOUNT, names)
-        found = {}
-        for row in rows:
-            if row is not None and not row["leaving"]:
-                found[row["account"]] = await self._state(row)
-        return found
+        here = [row for row in rows if row is not None and not row["leaving"]]
+        versions = await asyncio.gather(*(self._arrivals.version(row["account"]) for row in here))
+        return {row["account"]: state_of(row, it) for row, it in zip(here, versions, strict=True)}
 
-    async def _state(self, row: Row) -> str:
-        return f"{row['changed']} {await self._arrivals.version(row['account'])}"
-
-    async def _given(self, row: Row) -> dict[str, Any]:
-        account = row["account"]
-        mark = await self._store.get(ARRIVALS, (account,))
-        parts = await self._arrivals.give_all(account)
-        ours = await self._arrivals.changed_here(row, mark, parts)
+    async def _given(self, row: Row, mark: Row | None, known: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        version, parts = known
+        ours = await self._arrivals.changed_here(row, mark, known)
         return {
-            "account": account,
+            "account": row["account"],
             "created": row["created"],
             "disabled": bool(row["disabled"]),
             "credentials": {
                 name: row[name] for name in ACCOUNT.columns if name.startswith("scram_") and row[name]
             },
             "parts": parts,
-            "state": await self._state(row),
+            "state": state_of(row, version),
             "run": mark["run"] if mark is not None else None,
             "ours": list(ours) if ours is not None else None,
         }
@@ -180,6 +177,11 @@ class MigrateOffice:
                 yield row
             if (page := found.next) is None:
                 return
+
+
+def state_of(row: Row, version: int) -> str:
+    """What is another one after each change of an account's keys or roster."""
+    return f"{row['changed']} {version}"
 
 
 async def groups_of(arrivals: AsyncIterator[Arrival], size: int) -> AsyncIterator[list[Arrival]]:

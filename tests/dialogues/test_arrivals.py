@@ -1,6 +1,6 @@
 """Accounts that come from another server into one that runs: what they bring, and that nobody is told."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from xmppd.core.roster.item import RosterItem, value_of
 from xmppd.core.roster.subscription import State
 from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
 from xmppd.migrate.merge import item_of
-from xmppd.moving import line_of
+from xmppd.moving import MigrateOffice, line_of
+from xmppd.parts.belongings import belongings_of, gives, takes
+from xmppd.store.table import Row
 from xmppd.testing import World
 
 PLUGINS = ("vcard", "private", "offline", "last")
@@ -299,6 +301,63 @@ async def test_an_account_that_was_made_later_than_it_was_waited_for_is_ours(
             assert (await world.app.arrivals.take(arrival(**EVERYTHING), RUN)).done == "made"
         assert await everything(world, DORA) == EVERYTHING
         assert await undone(world, RUN.run) == [(DORA, "removed")]
+
+
+class Keeper:
+    """A plugin that keeps things of two kinds."""
+
+    name = "keeper"
+
+    @gives("one")
+    async def one(self, account: str) -> str | None:
+        return account.upper() if account != BOB else None
+
+    @gives("many", many=True)
+    async def many(self, accounts: Sequence[str]) -> list[int]:
+        return [len(accounts)] * len(accounts)
+
+    @takes("one")
+    @takes("many")
+    async def take(self, account: str, value: Any) -> None: ...
+
+
+@pytest.mark.asyncio
+async def test_what_plugins_keep_is_asked_for_one_account_or_for_many() -> None:
+    kinds = belongings_of([Keeper()])
+    assert await kinds["one"].give_all([ALICE, BOB]) == [ALICE.upper(), None]
+    assert await kinds["many"].give_all([ALICE, BOB]) == [2, 2]
+
+
+@pytest.mark.asyncio
+async def test_accounts_are_given_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(plugins=PLUGINS) as world:
+        office = MigrateOffice(world.app.accounts, world.app.arrivals, world.app.store, Path())
+        await world.app.arrivals.take(arrival(**EVERYTHING), RUN)
+        asked = ["nobody@localhost", DORA, ALICE]
+        given, _ = await office.give(None, asked)
+        assert {row["account"]: row["parts"] for row in given} == {DORA: EVERYTHING, ALICE: {}}
+        assert [(row["run"], row["ours"]) for row in given] == [(RUN.run, []), (None, None)]
+        assert await office.states(asked) == {row["account"]: row["state"] for row in given}
+        await world.app.rosters.change(DORA, BOB, lambda old: item(BOB))
+        both = {**EVERYTHING, "roster": [*EVERYTHING["roster"], *roster(item(BOB))]}
+        real = world.app.store.scan_many
+
+        async def torn(*asked: Any, **more: Any) -> list[list[Row]]:
+            found = await real(*asked, **more)
+            for rows in found:
+                for row in rows[:-1]:
+                    row.update({"version": 1, "value": "old"} if "version" in row else {})
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.app.store, "scan_many", torn)
+            [(version, parts)] = await world.app.arrivals.give_many([DORA])
+        assert parts == both
+        assert version == await world.app.rosters.version(DORA)
+        [row] = (await office.give(None, [DORA]))[0]
+        assert (row["parts"], row["ours"]) == (both, ["roster"])
+        assert row["state"] not in {it["state"] for it in given}
+        assert await office.states([DORA]) == {DORA: row["state"]}
 
 
 async def undone(world: World, run: str) -> list[tuple[str, str]]:

@@ -53,7 +53,7 @@ class Belonging(Protocol):
     """What some plugin keeps for accounts."""
 
     @property
-    def give(self) -> Callable[[str], Awaitable[Any]]: ...
+    def give_all(self) -> Callable[[Sequence[str]], Awaitable[Sequence[Any]]]: ...
 
     @property
     def take(self) -> Callable[[str, Any], Awaitable[None]]: ...
@@ -354,31 +354,48 @@ class Arrivals:
 
     async def give(self, account: str, kind: str) -> Any:
         """What the account has of a kind, in the form in which it would arrive; None for nothing."""
-        if kind == ROSTER:
-            return [list(item) for item in (await self._rosters.packed(account)).items()] or None
-        if kind == BLOCKS:
-            return await self._blocks.of(account) or None
-        belonging = self._belongings().get(kind)
-        return await belonging.give(account) if belonging is not None else None
+        [value] = await self._give(kind, [account])
+        return value
 
     async def give_all(self, account: str) -> dict[str, Any]:
         """Everything it has, by kind."""
-        found = {kind: await self.give(account, kind) for kind in (ROSTER, BLOCKS, *self._belongings())}
-        return {kind: value for kind, value in found.items() if value is not None}
+        [(_, parts)] = await self.give_many([account])
+        return parts
+
+    async def give_many(self, accounts: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+        """The roster's version of each of some accounts, and everything it has, by kind."""
+        kinds = (BLOCKS, *self._belongings())
+        rosters, *others = await asyncio.gather(
+            self._rosters.packed(accounts), *(self._give(kind, accounts) for kind in kinds)
+        )
+        found = []
+        for (version, roster), *values in zip(rosters, *others, strict=True):
+            parts = {ROSTER: listed(roster), **dict(zip(kinds, values, strict=True))}
+            found.append((version, {kind: it for kind, it in parts.items() if it is not None}))
+        return found
+
+    async def _give(self, kind: str, accounts: Sequence[str]) -> Sequence[Any]:
+        if kind == ROSTER:
+            return [listed(roster) for _, roster in await self._rosters.packed(accounts)]
+        if kind == BLOCKS:
+            return [addresses or None for addresses in await self._blocks.of_many(accounts)]
+        belonging = self._belongings().get(kind)
+        return await belonging.give_all(accounts) if belonging is not None else [None] * len(accounts)
 
     # what came later
 
     async def changed_here(
-        self, row: Row, mark: Row | None, parts: Mapping[str, Any] | None = None
+        self, row: Row, mark: Row | None, known: tuple[int, Mapping[str, Any]] | None = None
     ) -> tuple[str, ...] | None:
         """The kinds in which an account is another one than a run left it; None where none brought it. `row`
-        is the account's, `mark` its row of `ARRIVALS`; with `parts` its belongings need not be read.
+        is the account's, `mark` its row of `ARRIVALS`; what `give_many` gave of it need not be read.
         """
         if mark is None or mark["state"] != "done":
             return None
         account, stands = row["account"], standing_of(mark)
         found: list[str] = []
-        if await self._rosters.version(account) > (mark["version"] or 0):
+        version, parts = known or (await self._rosters.version(account), None)
+        if version > (mark["version"] or 0):
             found.append(ROSTER)
         columns = [column for column in ACCOUNT.columns if column.startswith("scram_")]
         written = [column for column in columns if column in stands]
@@ -463,6 +480,11 @@ class Arrivals:
     async def forget(self, account: str) -> None:
         """The account is gone."""
         await self._store.delete(ARRIVALS, (account,))
+
+
+def listed(roster: Packed) -> list[list[str]] | None:
+    """A roster as JSON has it; None for an empty one."""
+    return [list(item) for item in roster.items()] or None
 
 
 def by(terms: Terms) -> str:

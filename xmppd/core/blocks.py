@@ -17,7 +17,13 @@ class Blocks:
 
     async def of(self, account: str) -> list[str]:
         """The addresses, sorted."""
-        return [row["address"] for row in (await self._store.scan(BLOCKS, (account,))).rows]
+        [addresses] = await self.of_many([account])
+        return addresses
+
+    async def of_many(self, accounts: Sequence[str]) -> list[list[str]]:
+        """The addresses that each has blocked, sorted."""
+        found = await self._store.scan_many(BLOCKS, accounts)
+        return [[row["address"] for row in rows] for rows in found]
 
     async def replace(self, account: str, addresses: Sequence[str], since: float) -> None:
         """Block these and nobody else; `since` is for those that are new."""

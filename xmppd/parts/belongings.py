@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +13,7 @@ from xmppd.marks import mark, marked
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 Give = Callable[[str], Awaitable[Any]]
+GiveAll = Callable[[Sequence[str]], Awaitable[Sequence[Any]]]
 Take = Callable[[str, Any], Awaitable[None]]
 
 
@@ -19,6 +22,7 @@ class Gives:
     """What `gives` says of a method."""
 
     kind: str
+    many: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,12 @@ class Takes:
     kind: str
 
 
-def gives(kind: str) -> Callable[[Method], Method]:
+def gives(kind: str, *, many: bool = False) -> Callable[[Method], Method]:
     """Marks the method that says what the plugin keeps for an account, as data that JSON can hold; None for
-    nothing. It takes the account and is `async`.
+    nothing. It takes the account and is `async`. With `many` it takes some accounts, and returns a list with
+    what it keeps for each: a store answers that for less.
     """
-    return lambda method: mark(method, Gives(kind))
+    return lambda method: mark(method, Gives(kind, many))
 
 
 def takes(kind: str) -> Callable[[Method], Method]:
@@ -48,7 +53,7 @@ class Belonging:
     """One kind of belongings; `plugin` keeps them."""
 
     plugin: str
-    give: Give
+    give_all: GiveAll
     take: Take
 
 
@@ -56,8 +61,15 @@ def belongings_of(plugins: Iterable[Any]) -> dict[str, Belonging]:
     """All kinds that some plugins can give and take; of two plugins with one kind the first has it."""
     found: dict[str, Belonging] = {}
     for plugin in plugins:
-        giving = {it.kind: method for method, it in marked(plugin, Gives)}
+        giving: dict[str, GiveAll] = {
+            it.kind: method if it.many else functools.partial(_one_by_one, method)
+            for method, it in marked(plugin, Gives)
+        }
         for method, it in marked(plugin, Takes):
             if it.kind in giving:
                 found.setdefault(it.kind, Belonging(plugin.name, giving[it.kind], method))
     return found
+
+
+async def _one_by_one(give: Give, accounts: Sequence[str]) -> Sequence[Any]:
+    return await asyncio.gather(*map(give, accounts))

@@ -49,6 +49,16 @@ class Table(Part):
         """One row by its whole key."""
         return await self._store.get(self.declaration, key)
 
+    async def get_many(self, partitions: Sequence[Value]) -> list[Row | None]:
+        """The rows of some keys of one column, for less than one by one; see `Store.get_many`."""
+        return await self._store.get_many(self.declaration, partitions)
+
+    async def scan_many(
+        self, partitions: Sequence[Value], *, start: port.Key | None = None, end: port.Key | None = None
+    ) -> list[list[Row]]:
+        """All rows of some partitions, for less than one by one; see `Store.scan_many`."""
+        return await self._store.scan_many(self.declaration, partitions, start=start, end=end)
+
     async def get_static(self, *partition: Value) -> Row | None:
         """The static columns of one partition."""
         return await self._store.get_static(self.declaration, partition)

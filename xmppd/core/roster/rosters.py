@@ -182,9 +182,16 @@ class Rosters:
             found += map(item_of, rows)
         return found
 
-    async def packed(self, account: str) -> dict[str, str]:
-        """The same as they are packed (`value_of`), by contact."""
-        return {row["name"]: row["value"] for row in await self._rows(account)}
+    async def packed(self, accounts: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+        """The version of each of some rosters, and its items as they are packed (`value_of`), by contact."""
+        found = await self._store.scan_many(ROSTER, accounts, start=(ITEM,), end=(ITEM,))
+        return await asyncio.gather(*map(self._packed, accounts, found))
+
+    async def _packed(self, account: str, rows: Sequence[Row]) -> tuple[int, dict[str, str]]:
+        if rows and rows[0]["version"] != rows[-1]["version"]:  # it was changed meanwhile
+            rows = await self._rows(account)
+        version = rows[0]["version"] if rows else await self.version(account)
+        return version or 0, {row["name"]: row["value"] for row in rows}
 
     async def log(self, account: str, *, after: int = 0, limit: int | None = None) -> list[LogEntry]:
         """The log's entries of versions above `after`, oldest first; the first `limit` of them."""
@@ -299,8 +306,7 @@ class Rosters:
     async def version(self, account: str) -> int:
         """The version that stands in the store; 0: nothing was ever written."""
         static = await self._store.get_static(ROSTER, (account,))
-        version: int = (static["version"] if static is not None else None) or 0
-        return version
+        return int(static["version"] or 0) if static is not None else 0
 
     # changing
 
@@ -337,9 +343,7 @@ class Rosters:
         entry = LogEntry(0, 0, 0.0, by, what, "", None, None, is_whole=False)
         async with self._lock(account):
             for _ in range(_ATTEMPTS):
-                rows = await self._rows(account)
-                version = (rows[0]["version"] or 0) if rows else await self.version(account)
-                old = {row["name"]: row["value"] for row in rows}
+                version, old = await self._packed(account, await self._rows(account))
                 rewrite = Rewrite(old, edit(old), version)
                 put = functools.partial(self._put, account)
                 made = await rewrite.write(put, entry, self._now, self._log_seconds)
