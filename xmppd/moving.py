@@ -24,7 +24,9 @@ AGAIN = (AccountUnknown, StoreUnavailable, StoreTimeout)
 """What an account is taken again after; it came or went while it was looked at, or the store failed."""
 
 TOGETHER = 16
-"""Accounts that are looked up, and marked, by one request each."""
+"""The most accounts that are looked up, and marked, together. Several such groups are under way: while one
+waits for the store, another is worked on.
+"""
 
 NAMES = 1000
 PAGE = 20
@@ -61,7 +63,7 @@ class MigrateOffice:
         outcomes: list[dict[str, Any]] = []
         running: deque[asyncio.Task[list[Outcome]]] = deque()
         names: deque[set[str]] = deque()
-        size = min(TOGETHER, under_way)
+        size = max(1, min(TOGETHER, under_way // 4))
         try:
             async for group in groups_of(arrivals_in(file), size):
                 these = {arrival.account for arrival in group}

@@ -10,7 +10,7 @@ from xmppd.admin.commands import USAGE, Description, Kind, Parameter, command
 from xmppd.admin.pages import page, text_of, token_of
 from xmppd.errors import CommandError
 
-UNDER_WAY = 16
+UNDER_WAY = 64
 """Accounts that are written at once unless told."""
 
 Conflict = Literal["keep", "replace", "merge"]
@@ -180,7 +180,7 @@ IMPORT = Description(
         _option("dry_run", "bool", "do everything but write"),
         _option("resume", "str", "go on with this run, by its name"),
         _option("rate", "float", "accounts a second; 0 (default): as fast as it goes"),
-        _option("workers", "int", "accounts that are written at once (16)"),
+        _option("workers", "int", "accounts that are written at once (64)"),
         _option("report", "str", "a folder for the report, instead of one in the data folder"),
     ),
     offline=True,
@@ -221,7 +221,7 @@ SHADOW = Description(
         *READING,
         _option("live", "bool", "tell sessions of their rosters' changes"),
         _option("rate", "float", "accounts a second; 0 (default): as fast as it goes"),
-        _option("workers", "int", "accounts that are written at once (16)"),
+        _option("workers", "int", "accounts that are written at once (64)"),
     ),
     offline=True,
 )

@@ -12,7 +12,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from xmppd.admin.commands import FAILED, USAGE
-from xmppd.admin.migration import CONFLICTS, EXPORT, FORMATS, IMPORT, REHEARSE, SHADOW, SWITCH, VERIFY
+from xmppd.admin.migration import (
+    CONFLICTS,
+    EXPORT,
+    FORMATS,
+    IMPORT,
+    REHEARSE,
+    SHADOW,
+    SWITCH,
+    UNDER_WAY,
+    VERIFY,
+)
 from xmppd.config import Config
 from xmppd.errors import CommandError
 from xmppd.migrate.detect import LOOKS
@@ -148,7 +158,7 @@ def plan_of(asked: Mapping[str, Any], config: Config) -> Plan:
         live=asked.get("live", False),
         dry_run=asked.get("dry_run", False),
         rate=rate,
-        workers=asked.get("workers", 16),
+        workers=asked.get("workers", UNDER_WAY),
     )
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO, cast
 
+from xmppd.admin.migration import UNDER_WAY
 from xmppd.admin.progress import ProgressBar
 from xmppd.config import Config
 from xmppd.errors import CommandError
@@ -36,7 +37,7 @@ class Plan:
     live: bool = False
     dry_run: bool = False
     rate: float = 0.0
-    workers: int = 16
+    workers: int = UNDER_WAY
 
 
 class Import:
