@@ -28,7 +28,12 @@ MAY_IMPORT = {
     "xmppd.jid": ("xmppd.errors", "xmppd.precis"),
     "xmppd.store.table": ("xmppd.errors",),
     "xmppd.store": ("xmppd.errors", "xmppd.store"),
-    "xmppd.store.cache": ("xmppd.errors", "xmppd.store", "xmppd.core.roster.tier"),
+    "xmppd.store.cache": (
+        "xmppd.errors",
+        "xmppd.store",
+        "xmppd.core.roster.tier",
+        "xmppd.cluster.registry",
+    ),
     "xmppd.xml": (*BOTTOM, "xmppd.xml"),
     "xmppd.stream": (*BOTTOM, "xmppd.marks", "xmppd.xml", "xmppd.stream"),
     "xmppd.marks": (),

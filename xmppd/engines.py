@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xmppd import __version__
 from xmppd.config import Config
@@ -21,6 +21,9 @@ from xmppd.rules import plugin_folders
 from xmppd.settings import CassandraConfig, address_of
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store, Table
+
+if TYPE_CHECKING:
+    from xmppd.cluster.registry import NodeList
 
 TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS)
 
@@ -99,6 +102,12 @@ def shared_cache(config: Config) -> SharedCache | None:
     except ValueError as error:
         raise ConfigError([config.problem(("cache", "redis"), f"cannot be used: {error}")]) from None
     return made
+
+
+def node_list(cache: SharedCache | None) -> NodeList | None:
+    """Where nodes find each other: the Redis of the cache, if there is one."""
+    nodes: NodeList | None = getattr(cache, "nodes", None)
+    return nodes
 
 
 def tables_of(*configs: Config) -> list[Table]:

@@ -163,3 +163,7 @@ class TrustLost(TrunkError):
     """Nor can what comes after it on this connection: a frame is missing, or the other node may have given
     this one up. The connection has to be made anew, and the trunk goes on then.
     """
+
+
+class NodesUnavailable(XmppdError):
+    """The list of nodes cannot be read now, or this node cannot be put on it."""

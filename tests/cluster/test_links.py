@@ -5,38 +5,13 @@ import asyncio
 import pytest
 import pytest_asyncio
 from memorynet import MemoryNetwork
-from meshes import NotingMesh
+from meshes import NotingMesh, Time
 
 from xmppd.cluster.connection import STRANGERS
 from xmppd.cluster.framing import framed
 from xmppd.cluster.link import REDIAL_SECONDS
 from xmppd.cluster.link import Dialer as Dialing
 from xmppd.errors import TrunkError
-
-
-class Time:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self):
-        self.now = 0.0
-        self._alarms = []
-
-    def __call__(self):
-        return self.now
-
-    async def sleep(self, seconds):
-        """Wait until so much time has passed."""
-        alarm = asyncio.get_running_loop().create_future()
-        self._alarms.append((self.now + seconds, alarm))
-        await alarm
-
-    def advance(self, seconds):
-        """Let time pass."""
-        self.now += seconds
-        for end, alarm in self._alarms:
-            if end <= self.now + 1e-9 and not alarm.done():
-                alarm.set_result(None)
-        self._alarms = [(end, alarm) for end, alarm in self._alarms if not alarm.done()]
 
 
 class Net:

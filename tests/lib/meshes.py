@@ -1,9 +1,36 @@
-"""A mesh that keeps trunks by name and notes what it is told, for tests of what is below it."""
+"""A mesh that keeps trunks by name and notes what it is told, for tests of what is below it; and its time."""
+
+import asyncio
 
 from xmppd.cluster.connection import Links
 from xmppd.cluster.hello import Hello
 
 SECRET = b"the secret of all nodes"
+
+
+class Time:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+        self._alarms = []
+
+    def __call__(self):
+        return self.now
+
+    async def sleep(self, seconds):
+        """Wait until so much time has passed."""
+        alarm = asyncio.get_running_loop().create_future()
+        self._alarms.append((self.now + seconds, alarm))
+        await alarm
+
+    def advance(self, seconds):
+        """Let time pass."""
+        self.now += seconds
+        for end, alarm in self._alarms:
+            if end <= self.now + 1e-9 and not alarm.done():
+                alarm.set_result(None)
+        self._alarms = [(end, alarm) for end, alarm in self._alarms if not alarm.done()]
 
 
 class NotingMesh:

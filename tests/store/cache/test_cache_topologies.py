@@ -8,6 +8,7 @@ import pytest
 from redis import Redis
 
 from tests.store.cache.conftest import RedisServer, free_port
+from xmppd.cluster.registry import Entry
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
 
@@ -102,6 +103,9 @@ async def test_a_cluster(make_nodes, cluster):
         node.rosters.forget_all()
     rosters = await asyncio.gather(*(nodes[0].load(f"user{number}@x") for number in range(10)))
     assert [roster.size for roster in rosters] == [3] * 10
+    for number, node in enumerate(nodes):
+        listing = await node.cache.nodes.beat(Entry(f"n{number}:1", 1, ()), b"%d" % number, is_first=True)
+        assert [it.name for it in listing.others] == ["n0:1"][:number] and listing.secret == b"0"
     assert sum(node.stats.errors + node.stats.timeouts for node in nodes) == 0
 
 

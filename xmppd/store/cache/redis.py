@@ -25,6 +25,7 @@ from xmppd.store.cache import scripts
 from xmppd.store.cache.debts import Debts
 from xmppd.store.cache.link import BATCH, FAILURES, Command, Link, LinkDown
 from xmppd.store.cache.locks import Locks
+from xmppd.store.cache.nodes import RedisNodes
 from xmppd.store.cache.notices import Notice, Unreadable, parse
 from xmppd.store.cache.url import Place
 
@@ -137,6 +138,11 @@ class RedisCache:
                 log.warning("cache-not-told", extra={"left_out": len(self._debts)})
         if self._link.client is not None:
             await self._link.client.aclose()
+
+    @property
+    def nodes(self) -> RedisNodes:
+        """The list of nodes in the same Redis, by the same connections."""
+        return RedisNodes(self._link, self._prefix)
 
     @property
     def is_heard(self) -> bool:

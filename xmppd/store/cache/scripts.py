@@ -1,4 +1,5 @@
-"""What runs inside of Redis: each script is one step of the protocol in docs/design/011-roster-cache.md.
+"""What runs inside of Redis: each script is one step of the protocol in docs/design/011-roster-cache.md, or
+of the list of nodes (`xmppd/store/cache/nodes.py`).
 
 Those for rosters take the same three keys, which live in one slot: the value, the lease (the right to set
 the value: a reader's, or that of the writer who began last) and the marks (a sorted set: each write under way
@@ -121,3 +122,60 @@ return redis.call('DEL', KEYS[1])
 """
 )
 """The same. ARGV: token. 1 if it was held by this token."""
+
+LISTED, TAKEN, FULL = 1, 0, -1
+
+BEAT = _script(
+    f"""
+{_NOW}
+local name, incarnation, entry, is_first = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local others, is_taken = {{}}, false
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local is_read, found = pcall(cjson.decode, all[i + 1])
+  is_read = is_read and type(found) == 'table' and type(found.beat) == 'number'
+    and type(found.incarnation) == 'string'
+  local age = is_read and math.abs(now - found.beat)
+  if not is_read or age > tonumber(ARGV[6]) then
+    redis.call('HDEL', KEYS[1], all[i])
+  elseif all[i] ~= name then
+    others[#others + 1] = all[i]
+    others[#others + 1] = all[i + 1]
+  elseif age < tonumber(ARGV[5]) and found.incarnation ~= incarnation then
+    is_taken = is_first or found.incarnation > incarnation
+  end
+end
+local state = {TAKEN}
+if not is_taken then
+  local beat = string.format('{{"beat":%.0f,', now)
+  local set = redis.pcall('HSET', KEYS[1], name, beat .. string.sub(entry, 2))
+  state = type(set) == 'number' and {LISTED} or {FULL}
+end
+return {{now, state, others}}
+"""
+)
+"""KEYS: the hash of nodes. ARGV: name, incarnation (texts that compare as the numbers do), entry (an object
+of JSON with the incarnation in it), 1 for a node that begins, milliseconds that a beat counts and that an
+entry is kept. The time; `LISTED`, `TAKEN` (another incarnation has the name) or `FULL`; name and entry of
+each other node. A clock that was set back, as that of a replica that took over may be, makes beats old or
+new by so much.
+"""
+
+LEAVE = _script(
+    """
+local entry = redis.call('HGET', KEYS[1], ARGV[1])
+if not entry then return 0 end
+local is_read, found = pcall(cjson.decode, entry)
+if is_read and type(found) == 'table' and found.incarnation ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+)
+"""KEYS: the hash of nodes. ARGV: name, incarnation. Whose entry it is by now is left there."""
+
+SHARE = _script(
+    """
+redis.pcall('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+"""
+)
+"""KEYS: the secret. ARGV: the one to be put there if there is none. The one that is there, if any."""
