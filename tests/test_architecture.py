@@ -123,6 +123,7 @@ MAY_IMPORT = {
     "xmppd.encryption": ("xmppd",),
     "xmppd.guide": ("xmppd.config", "xmppd.text"),
     "xmppd.serve": ("xmppd",),
+    "xmppd.joining": ("xmppd",),
     "xmppd.testing": ("xmppd",),
     "xmppd.__main__": ("xmppd",),
     "plugins": ("xmppd.plugin", "xmppd.hooks", "xmppd.ns"),

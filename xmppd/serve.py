@@ -52,6 +52,7 @@ from xmppd.settings import HttpListenerConfig, ListenerConfig
 from xmppd.text import host_and_port
 
 if TYPE_CHECKING:
+    from xmppd.joining import Joining
     from xmppd.net.http.door import Door
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ class Process:
         self._started = time.monotonic()
         self._listeners: list[Listener] = []
         self._door: Door | None = None
+        self._joining: Joining | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._watcher: asyncio.TimerHandle | None = None
         self._changing = asyncio.Lock()
@@ -146,7 +148,11 @@ class Process:
         async with self._changing:
             await self._socket.start()
             self._note.enter_context(noted(self._config.source, self._config.socket_path))
+            if self._config.cluster.listen is not None:
+                self._joining = importlib.import_module("xmppd.joining").Joining(self.app, self._terminate)
             await self.app.open()
+            if self._joining is not None:
+                await self._joining.start()
             for config in self._config.listen.c2s:
                 await self._listen(config)
             await self._listen_http()
@@ -249,6 +255,8 @@ class Process:
         if self._door is not None:
             self._door.shut()
         await self.unless(self._leave_now, self._clients_to_go(), drain_seconds)
+        if self._joining is not None:
+            await self._joining.leave()
         for timer in (self._sweeper, self._watcher):
             if timer is not None:
                 timer.cancel()

@@ -107,3 +107,12 @@ async def test_a_resource_is_one_over_all_nodes(redis_url: str) -> None:
         assert second.jid == first.jid
         assert world.cluster(0).mesh.whereabouts.at("alice@localhost", "game")
         assert not world.cluster(1).mesh.whereabouts.at("alice@localhost", "game")
+
+
+async def test_a_node_that_says_farewell_is_gone_at_once(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        world.cluster(1).mesh.bid_farewell()
+        await alice.expect(f"<presence from='{bob.jid}' to='{alice.bare}' type='unavailable'/>")
+        assert not world.cluster(0).mesh.members

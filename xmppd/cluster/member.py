@@ -145,6 +145,11 @@ class Member:
         """It has no bursts."""
         return False
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it took all that it was told."""
+        return self.carrier is None or (self.trunk.acked == self.trunk.sent and not self.trunk.is_waiting)
+
     def acknowledged(self) -> None:
         """It took frames: forget what waited for that."""
         for marks in (self.young, self.fresh, self.missing):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from xmppd.cluster.member import Carrier, Letter, Member, Take
-from xmppd.cluster.records import Record
+from xmppd.cluster.records import Bye, Record
 from xmppd.cluster.trunk import Trunk
 from xmppd.cluster.whereabouts import Place, Whereabouts
 from xmppd.core.output import Outlet
@@ -26,14 +26,15 @@ STEP: Final = 64
 """Letters that come back before others have their turn."""
 
 
-class Greeting(NamedTuple):
-    """What a connection begins with, when both sides have proved who they are: the name and incarnation of
-    the other node, the trunk that it carries, the last frame of ours that was taken there, and when our HELLO
-    was sent.
+class Met(NamedTuple):
+    """What a connection begins with, when both sides have proved who they are: name, incarnation and version
+    of the program of the other node, the trunk that it carries, the last frame of ours that was taken there,
+    and when our HELLO was sent.
     """
 
     name: str
     incarnation: int
+    version: str
     trunk: int
     taken: int
     at: float
@@ -123,21 +124,21 @@ class Mesh:
 
     # connections
 
-    def met(self, greeting: Greeting, carrier: Carrier) -> Member:
+    def met(self, met: Met, carrier: Carrier) -> Member:
         """A node is connected: the trunk goes on, or a new one begins."""
-        member = self.members.get(greeting.name)
+        member = self.members.get(met.name)
         if member is not None and (member.incarnation, member.trunk.number) != (
-            greeting.incarnation,
-            greeting.trunk,
+            met.incarnation,
+            met.trunk,
         ):
             self.give_up(member, "it began anew")
             member = None
         is_new = member is None
         if member is None:
-            member = self._welcome(greeting)
+            member = self._welcome(met)
         elif member.carrier is not None:
             member.carrier.close()
-        frames = member.trunk.resume(greeting.taken, greeting.at)
+        frames = member.trunk.resume(met.taken, met.at)
         member.carrier = carrier
         if frames:
             carrier.write(frames)
@@ -148,12 +149,12 @@ class Mesh:
         self.due(member)
         return member
 
-    def _welcome(self, greeting: Greeting) -> Member:
+    def _welcome(self, met: Met) -> Member:
         index = next((i for i in range(1, MOST_MEMBERS + 1) if self._by_index[i] is None), 0)
         if not index:
             raise TrunkError("there are too many nodes")
-        trunk: Trunk[Letter] = Trunk(self.clock, greeting.trunk)
-        member = Member(greeting.name, greeting.incarnation, index, trunk, self.clock, self._call_later)
+        trunk: Trunk[Letter] = Trunk(self.clock, met.trunk)
+        member = Member(met.name, met.incarnation, index, trunk, self.clock, self._call_later)
         self.members[member.name] = self._by_index[index] = member
         return member
 
@@ -216,6 +217,16 @@ class Mesh:
             elif member.carrier is not None:
                 member.trunk.beat()
                 member.write()
+
+    def bid_farewell(self) -> None:
+        """Tell all that nothing more comes."""
+        for member in self.members.values():
+            self.send(member, Bye())
+            member.write()
+
+    def take_bye(self, member: Member, record: Bye) -> None:
+        """It goes, and told all before."""
+        self.give_up(member, "it leaves")
 
     def give_up(self, member: Member, why: str) -> None:
         """A node is gone, or a stranger to us from now on: what it had not taken goes elsewhere, its sessions

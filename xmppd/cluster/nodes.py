@@ -17,6 +17,7 @@ from xmppd.cluster.places import Places
 from xmppd.cluster.presence import RemotePresence
 from xmppd.cluster.records import (
     Ask,
+    Bye,
     Call,
     Directed,
     Gone,
@@ -151,6 +152,7 @@ class OtherNodes:
                 Call: self.calls.take_call,
                 Reply: self.calls.take_reply,
                 Signal: self.calls.take_signal,
+                Bye: mesh.take_bye,
             },
             (self.presence, self.hints, self.places, self),
         )

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import tostring
 
 from xmppd import ns
 from xmppd.app import App
-from xmppd.cluster.mesh import Greeting
+from xmppd.cluster.mesh import Met
 from xmppd.cluster.nodes import OtherNodes
 from xmppd.config import made_of
 from xmppd.core.questions import Timer
@@ -133,8 +133,8 @@ class World:
             taken.append(member.trunk.taken if member is not None and member.trunk.number == trunk else 0)
         for end, here, there, count in ((ends[0], one, other, taken[1]), (ends[1], other, one, taken[0])):
             mesh = self.cluster(there).mesh
-            greeting = Greeting(mesh.name, mesh.incarnation, trunk, count, self.clock.seconds)
-            end.member = self.cluster(here).mesh.met(greeting, end)
+            met = Met(mesh.name, mesh.incarnation, "", trunk, count, self.clock.seconds)
+            end.member = self.cluster(here).mesh.met(met, end)
 
     def cut(self, one: int, other: int) -> None:
         """Break the connection between two nodes."""

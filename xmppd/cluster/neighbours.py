@@ -1,0 +1,94 @@
+"""Between connections and the mesh: who is greeted, as whom, and what becomes of a trunk when its connection
+ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from xmppd.cluster.connection import Connection, Dialing
+from xmppd.cluster.hello import Greeting, Hello
+from xmppd.cluster.member import Member
+from xmppd.cluster.mesh import Mesh, Met
+
+log = logging.getLogger(__name__)
+
+REFUSED_SECONDS: Final = 1.0
+"""A node whose machine answers, and on whose port nobody listens, is given up after so long: its process has
+ended.
+"""
+
+
+class Neighbours:
+    """Implements `xmppd.cluster.connection.Neighbours`. `addresses` are where this node is reached; `usurped`
+    is called when a younger node has our name.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        addresses: tuple[str, ...],
+        version: str,
+        clock: Callable[[], float],
+        usurped: Callable[[], None],
+    ) -> None:
+        self.dialing: Dialing
+        self._mesh = mesh
+        self._addresses = addresses
+        self._version = version
+        self._clock = clock
+        self._usurped = usurped
+        self._members: dict[Connection, Member] = {}
+        self._refused_since: dict[str, float] = {}
+
+    def hello_of(self, name: str) -> Hello:
+        """What to say to the node of that name: the trunk we have with it, and how far we took it."""
+        member = self._mesh.members.get(name)
+        trunk, taken = (0, 0) if member is None else (member.trunk.number, member.trunk.taken)
+        return Hello(
+            name=self._mesh.name,
+            incarnation=self._mesh.incarnation,
+            trunk=trunk,
+            taken=taken,
+            addresses=self._addresses,
+            version=self._version,
+        )
+
+    def met(self, peer: Hello) -> None:
+        """A node that knows the secret is there: it is one of us from now on."""
+        if peer.name != self._mesh.name:
+            self.dialing.want(peer.name, peer.addresses)
+        elif peer.incarnation > self._mesh.incarnation:
+            self._usurped()
+
+    def connected(self, greeting: Greeting, connection: Connection) -> None:
+        """There is a connection: the trunk goes on, or a new one begins."""
+        peer = greeting.peer
+        self._refused_since.pop(peer.name, None)
+        taken = peer.taken if greeting.is_resumed else 0
+        met = Met(peer.name, peer.incarnation, peer.version, greeting.trunk, taken, greeting.said)
+        self._members[connection] = self._mesh.met(met, connection)
+
+    def received(self, connection: Connection, frame: bytes) -> None:
+        """A frame came."""
+        member = self._members.get(connection)
+        if member is not None:
+            self._mesh.received(member, connection, frame)
+
+    def disconnected(self, connection: Connection, reason: str) -> None:
+        """A connection is over; it is dialed again."""
+        member = self._members.pop(connection, None)
+        if member is not None:
+            self._mesh.disconnected(member, connection)
+
+    def failed(self, name: str, reason: str, *, is_refused: bool) -> None:
+        """It could not be reached again. Where nobody listens any more, its process has ended."""
+        if not is_refused:
+            self._refused_since.pop(name, None)
+            return
+        since = self._refused_since.setdefault(name, self._clock())
+        member = self._mesh.members.get(name)
+        if member is not None and member.carrier is None and self._clock() - since >= REFUSED_SECONDS:
+            self._mesh.give_up(member, "nobody listens there")

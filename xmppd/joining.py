@@ -1,0 +1,154 @@
+"""One server process among others: it listens for trunks, finds the other nodes, and goes again without a
+gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from xmppd import __version__
+from xmppd.app import App
+from xmppd.cluster.connection import Links
+from xmppd.cluster.link import Dialer, SocketCarrier
+from xmppd.cluster.neighbours import Neighbours
+from xmppd.cluster.registry import Entry, Registry, new_incarnation
+from xmppd.engines import node_list
+from xmppd.errors import CommandError
+from xmppd.net.listener import Listener
+from xmppd.rules import node_name
+from xmppd.settings import address_of
+from xmppd.text import host_and_port
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 0.5
+"""How often it is said to all that this node lives, and looked whether they do."""
+
+JOIN_SECONDS: Final = 5.0
+"""How long clients wait at the start until all places of the others are known."""
+
+SETTLE_SECONDS: Final = 2.0
+"""How long what was said last may take to be acknowledged at the end."""
+
+
+class Joining:
+    """`stop` ends the process: another node has this one's name. `state` is what the others read of this one
+    in the list of nodes.
+    """
+
+    def __init__(
+        self, app: App, stop: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        config = app.config.cluster
+        assert config.listen is not None
+        self.state = "up"
+        self._app = app
+        self._stop = stop
+        self._backlog = app.config.listen.backlog
+        self._listen = address_of(config.listen, 0)
+        self.name = node_name(app.config)
+        self.cluster = app.join(self.name, new_incarnation(app.now()), loop.call_later)
+        mesh = self.cluster.mesh
+        self._neighbours = Neighbours(mesh, (self.name,), __version__, clock, stop)
+        self._links = Links(self._neighbours, clock)
+        self._listener = Listener(lambda: SocketCarrier(self._links.accepted), app.jobs.spawn)
+        self._dialer = Dialer(self.name, self._links, self._neighbours, clock)
+        self._neighbours.dialing = self._dialer
+        secret = config.secret.value.encode() if config.secret is not None else b""
+        self._registry = Registry(
+            self._entry,
+            node_list(app.cache),
+            self,
+            self._dialer.knock,
+            clock,
+            asyncio.sleep,
+            secret=secret,
+            seeds=config.seeds,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ticker: asyncio.TimerHandle | None = None
+        self._expected: set[str] = set()
+
+    async def start(self) -> None:
+        """Be one of them; when this is done clients may come. CommandError when the name is taken, or the
+        address.
+        """
+        host, port = self._listen
+        try:
+            await self._listener.open(host, port, self._backlog)
+        except OSError as error:
+            where, why = host_and_port(host, port), error.strerror or error
+            raise CommandError(f"cannot listen on {where} for other nodes: {why}") from None
+        await self._registry.enter()
+        spawn = asyncio.get_running_loop().create_task
+        self._tasks = [spawn(self._registry.beats()), spawn(self._registry.search())]
+        self._tick()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_joined(), JOIN_SECONDS)
+
+    async def _all_joined(self) -> None:
+        while not all(self._is_joined(name) for name in self._expected):  # noqa: ASYNC110 - by their own trunks
+            await asyncio.sleep(0.02)
+
+    def _is_joined(self, name: str) -> bool:
+        member = self.cluster.mesh.members.get(name)
+        return member is not None and member.is_joined
+
+    async def leave(self) -> None:
+        """All has been said: wait until the others have it, then go."""
+        self.state = "leaving"
+        mesh = self.cluster.mesh
+        deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        for member in [*mesh.present()]:
+            member.write()
+        while not all(member.is_settled for member in mesh.present()):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.01)
+        mesh.bid_farewell()
+        await asyncio.sleep(0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self._registry.leave()
+        await self._dialer.close()
+        self._listener.close()
+        self._links.close()
+
+    def _tick(self) -> None:
+        self._ticker = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+        self.cluster.mesh.tick()
+
+    def _entry(self) -> Entry:
+        mesh = self.cluster.mesh
+        return Entry(mesh.name, mesh.incarnation, (self.name,), self.state, __version__)
+
+    # what the list of nodes says
+
+    def listed(self, entries: Sequence[Entry]) -> None:
+        """Have a trunk with each of them."""
+        names = {entry.name for entry in entries}
+        if not self._tasks:
+            self._expected = names
+        for entry in entries:
+            self._dialer.want(entry.name, entry.addresses)
+
+    def trusted(self, secrets: Sequence[bytes]) -> None:
+        """By which secrets nodes know each other."""
+        self._links.secrets = tuple(secrets)
+
+    def is_connected(self, name: str) -> bool:
+        """Whether there is a connection with it."""
+        return self._links.of(name) is not None
+
+    def superseded(self) -> None:
+        """Another node has this one's name."""
+        self._stop()
