@@ -15,12 +15,13 @@ from fuzzing.sasl import exchanges
 
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
-from xmppd.core.messages import Messages
+from xmppd.core.messages import Action, action_of
 from xmppd.core.presence import Presences
 from xmppd.core.probes import Probes
 from xmppd.core.router import Router
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
+from xmppd.jid import Jid
 from xmppd.stream import plain, scram
 from xmppd.stream.sasl import Authenticator
 from xmppd.xml import build
@@ -119,8 +120,8 @@ TAKE = Intake.take
 BREAKAGES: dict[str, tuple[Any, str, Any, set[str]]] = {
     "claimed senders": (Intake, "take", believe_the_sender, {"delivery"}),
     "presence to everybody": (Presences, "_broadcast", broadcast_to_all, {"delivery"}),
-    "requests to everybody": (Iqs, "_forward", None, {"delivery"}),
-    "probes answered to all": (Probes, "_shown", None, {"delivery"}),
+    "requests to everybody": (Iqs, "forward", None, {"delivery"}),
+    "probes answered to all": (Probes, "shown", None, {"delivery"}),
     "no end of directed presence": (
         Presences,
         "_withdraw_directed",
@@ -142,7 +143,7 @@ BREAKAGES: dict[str, tuple[Any, str, Any, set[str]]] = {
         {"error", "delivery", "missing"},
     ),
     "text without escapes": (build, "escape_attribute", lambda value: value, {"output", "delivery", "login"}),
-    "everybody a target": (Messages, "_action", None, {"delivery", "missing"}),
+    "everybody a target": ("xmppd.core.messages", "action_of", None, {"delivery", "missing"}),
 }
 
 
@@ -159,15 +160,14 @@ def probe_for_all(self: Probes, origin: Any, to: Any, roster: Any) -> list[bytes
     return self._broadcasts(origin.account, to, live) if live is not None else []
 
 
-def act_as_headline(jid: Any, live: Any, kind: str) -> Any:
-    return ACTION(jid, live, "headline" if kind == "groupchat" else kind)
+def act_as_headline(to: Jid, kind: str, *, is_ready: bool) -> Action:
+    return action_of(to, "headline" if kind == "groupchat" else kind, is_ready=is_ready)
 
 
-ACTION = Messages._action
 REPLACED: dict[str, Callable[..., Any]] = {
     "requests to everybody": forward_to_all,
     "probes answered to all": probe_for_all,
-    "everybody a target": staticmethod(act_as_headline),
+    "everybody a target": act_as_headline,
 }
 
 
