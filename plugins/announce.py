@@ -27,6 +27,7 @@ from xmppd.plugin import (
     StanzaError,
     Table,
     begun,
+    cluster_signal,
     command,
     element,
     serialize,
@@ -128,9 +129,9 @@ class Announce(Plugin):
     # what is done
 
     async def _announce(self, subject: str, body: str) -> int:
-        accounts: dict[str, dict[str, None]] = {domain: {} for domain in self.server.domains}
-        for session in self._listeners():
-            accounts[session.account.rpartition("@")[2]][session.account] = None
+        accounts: dict[str, list[str]] = {}
+        for account in self.server.connected():
+            accounts.setdefault(account.rpartition("@")[2], []).append(account)
         copies = 0
         for domain, listeners in accounts.items():
             copies += await self.server.send_many(listeners, headline(domain, subject, body))
@@ -138,17 +139,30 @@ class Announce(Plugin):
 
     async def _set_motd(self, subject: str, body: str) -> None:
         await self._update_motd(subject, body)
-        for crowd in crowds(self._listeners()):
-            await asyncio.gather(*map(self.remind, crowd))
+        self.show.tell()
 
     async def _update_motd(self, subject: str, body: str) -> None:
         id = secrets.token_hex(8)
         await self.motds.put({"name": "motd", "id": id, "subject": subject, "body": body})
-        self._motd = self._notice(id, subject, body)
+        self.take_up.tell(id, subject, body)
 
     async def _delete_motd(self, subject: str, body: str) -> None:
-        self._motd = None
+        self.take_up.tell("", "", "")
         await self.motds.delete("motd")
+
+    @cluster_signal
+    def take_up(self, id: str, subject: str, body: str) -> None:
+        """The message of the day is another one now, or there is none (`id` is empty)."""
+        self._motd = self._notice(id, subject, body) if id else None
+
+    @cluster_signal
+    def show(self) -> None:
+        """Show it to everybody who is on this node."""
+        self.server.spawn(self._show())
+
+    async def _show(self) -> None:
+        for crowd in crowds(self._listeners()):
+            await asyncio.gather(*map(self._remind, crowd))
 
     @hooks.session_available
     def remind(self, session: Session) -> Awaitable[None] | None:

@@ -77,5 +77,4 @@ class Disco(Plugin):
     @disco_items(ACCOUNT)
     def resources(self, request: Request) -> list[DiscoItem]:
         """Those that are available."""
-        sessions = self.server.sessions(request.target)
-        return [DiscoItem(session.full) for session in sessions if session.presence is not None]
+        return [DiscoItem(target.full) for target in self.server.locate(request.target)]

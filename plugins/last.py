@@ -42,7 +42,7 @@ class Last(Plugin):
         account = request.target
         if not await self.server.may_see(request.origin.account, account):
             raise StanzaError("forbidden")
-        if self.server.sessions(account):
+        if self.server.is_connected(account):
             return self._answer(self.now())
         if account in self._leaving:
             return self._answer(self._leaving[account])
@@ -56,7 +56,9 @@ class Last(Plugin):
 
     @hooks.session_closed
     async def note(self, session: Session) -> None:
-        """Anonymous accounts, and one whose removal closed this session, leave nothing behind."""
+        """Anonymous accounts, and one whose removal closed this session, leave nothing behind. Each node
+        keeps when it lost the last one it had: that counts while no node has any.
+        """
         account, at = session.account, self.now()
         if session.is_anonymous or self.server.sessions(account):
             return

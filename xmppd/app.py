@@ -355,6 +355,7 @@ class App:
             questions=self.questions,
             elsewhere=self.elsewhere,
             visibility=self.visibility,
+            last_seen=self.last_seen,
             spawn=self.jobs.spawn,
             call_later=call_later,
             signal=self.nodes.take,

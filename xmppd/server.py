@@ -112,6 +112,14 @@ class Server:
         """All sessions of this node, as they are now."""
         return tuple(self._sessions.by_full.values())
 
+    def is_connected(self, account: str) -> bool:
+        """Whether the account has a session on whatever node, available or not."""
+        return account in self._sessions.accounts or self._sessions.cluster.count(account) > 0
+
+    def connected(self) -> set[str]:
+        """All accounts that have a session on whatever node, available or not."""
+        return {*self._sessions.accounts, *self._sessions.cluster.accounts()}
+
     async def account_exists(self, account: str) -> bool:
         """Whether there is such an account."""
         exists = self.accounts.exists(account)

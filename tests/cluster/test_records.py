@@ -27,6 +27,7 @@ EXAMPLES = [
     records.Hint("bob@localhost"),
     records.Stanza("bob@localhost", True, b"<presence type='subscribed'/>"),
     records.Roster("bob@localhost", 4),
+    records.Words("bob@localhost"),
     records.Signal("mute", "set", "{}"),
     records.Call(3, "session list", "{}"),
     records.Reply(3, "[]", ""),
@@ -51,7 +52,7 @@ def test_tags_do_not_change():
     assert tags == {
         "Place": 1, "Gone": 2, "Snapshot": 3, "Presence": 4, "Directed": 5, "Probe": 6, "Shown": 7, "Ask": 8,
         "Have": 9, "Message": 10, "Iq": 11, "Late": 12, "Settled": 13, "Hint": 14, "Stanza": 15, "Roster": 16,
-        "Signal": 18, "Call": 19, "Reply": 20, "Bye": 21,
+        "Words": 17, "Signal": 18, "Call": 19, "Reply": 20, "Bye": 21,
     }  # fmt: skip
 
 

@@ -234,6 +234,7 @@ async def test_without_a_limit_on_copies_nobody_waits() -> None:
         assert alice.transport.is_reading()
 
 
+@pytest.mark.one_node("time jumps while presence is on its way, and nodes trust each other for 3 s only")
 @pytest.mark.asyncio
 async def test_the_rate_of_copies_is_kept_by_presence_that_makes_more_than_a_second_allows(
     monkeypatch: pytest.MonkeyPatch,

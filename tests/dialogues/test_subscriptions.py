@@ -88,7 +88,10 @@ async def test_pre_approval_shows_presence_at_once() -> None:  # 3.4.2, 3.1.5
         alice, bob = await world.login("alice"), await world.login("bob")
         await bob.send("<presence type='subscribed' to='alice@localhost'/>")
         await alice.send("<presence type='subscribe' to='bob@localhost'/>")
-        assert presences(await alice.receive_all()) == [("subscribed", "bob@localhost"), (None, bob.jid)]
+        shown = presences(await alice.receive_all())
+        if len(world.apps) > 1:  # bob shows himself from his node, and alice's says that he granted it
+            shown.sort(key=str)
+        assert shown == [("subscribed", "bob@localhost"), (None, bob.jid)]
         await bob.receive_all()
         assert (await item(bob))["subscription"] == "from"
 

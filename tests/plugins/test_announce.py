@@ -54,6 +54,7 @@ async def test_what_is_for_one_goes_before_an_announcement_to_many(monkeypatch: 
         urgent: list[str] = []
         monkeypatch.setattr(Session, "send", lambda session, data: urgent.append(session.full))
         assert await world.app.commands.call("announce send", {"text": "tea"}) == {"sent": 2}
+        await world.settle()
         assert urgent == []
         for client in (alice, bob):
             await client.expect(notice("tea", client.bare))

@@ -33,6 +33,11 @@ async def chat(client: Client, to: str, *texts: str) -> None:
         await client.send(f"<message to='{to}' type='chat'><body>{text}</body></message>")
 
 
+def total(world: World, counter: str) -> int:
+    """What all nodes have counted."""
+    return sum(getattr(offline, counter).value for offline in world.plugins("offline"))
+
+
 async def become_available(client: Client, priority: int = 0) -> None:
     await client.send(f"<presence><priority>{priority}</priority></presence>")
 
@@ -95,7 +100,7 @@ async def test_many_messages_of_one_moment_keep_their_order_over_several_pages()
         bob = await world.bind("bob")
         await become_available(bob)
         assert await bodies(bob) == sent
-        assert world.plugin("offline").delivered.value == 250
+        assert total(world, "delivered") == 250
         assert [row async for row in world.plugin("offline").queue.everything()] == []
         assert store.longest == 100
 
@@ -298,7 +303,7 @@ async def test_nothing_is_kept_for_an_account_that_does_not_exist() -> None:
         alice = await world.login("alice")
         await chat(alice, "nobody@localhost", "x")
         assert refusal(await alice.receive()) == "cancel service-unavailable"
-        assert world.plugin("offline").stored.value == 0
+        assert total(world, "stored") == 0
 
 
 @pytest.mark.asyncio
@@ -335,7 +340,7 @@ async def test_the_number_of_messages_is_bounded_and_the_rest_refused() -> None:
         await alice.expect_nothing()
         await chat(alice, "bob@localhost", "6")
         assert refusal(await alice.receive()) == "cancel service-unavailable"
-        assert world.plugin("offline").refused.value == 2
+        assert total(world, "refused") == 2
 
 
 @pytest.mark.asyncio
@@ -350,6 +355,9 @@ async def test_their_size_is_bounded() -> None:
         await alice.expect_nothing()
 
 
+@pytest.mark.one_node(
+    "nodes that write to one queue at once do not see each other's, so each keeps to the bound"
+)
 @pytest.mark.asyncio
 async def test_senders_at_once_do_not_get_past_the_bound(store: Store) -> None:
     async with World(
@@ -377,7 +385,7 @@ async def test_a_receiver_who_came_or_went_for_good_meanwhile_has_nothing_kept(a
         message = stanza_of(element(f"{{{ns.CLIENT}}}message", {"from": "alice@localhost/x"}))
         kept = world.plugin("offline").keep(account, message)
         assert (await kept if inspect.isawaitable(kept) else kept) is message
-        assert world.plugin("offline").stored.value == 0
+        assert total(world, "stored") == 0
 
 
 CLAIMS = '''
@@ -399,7 +407,7 @@ async def test_another_plugin_may_take_a_message_first(tmp_path: Path) -> None:
         alice = await world.login("alice")
         await chat(alice, "bob@localhost", "x")
         await alice.expect_nothing()
-        assert world.plugin("offline").stored.value == 0
+        assert total(world, "stored") == 0
 
 
 @pytest.mark.asyncio

@@ -443,7 +443,7 @@ class RemoteMessages:
         account, _, resource = record.to.partition("/")
         receivers = self._receivers(account, resource, record)
         if receivers and account not in member.missing:
-            copy(receivers, record.raw)
+            copy(receivers, record.raw, is_patient=record.mode == ALL)
             return
         reason = FLUSHING if not receivers and self._flushes(account, resource) else ""
         member.missing.put(account, member.trunk.miss(record.id, reason))

@@ -34,6 +34,7 @@ from xmppd.cluster.records import (
     Signal,
     Snapshot,
     Stanza,
+    Words,
 )
 from xmppd.core.origin import Host, Origin, Target
 from xmppd.jid import Jid
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from xmppd.core.binding import Binding
     from xmppd.core.contacts import Contacts
     from xmppd.core.elsewhere import Elsewhere
+    from xmppd.core.lastseen import LastSeen
     from xmppd.core.messages import Messages
     from xmppd.core.presence import Presences
     from xmppd.core.probes import Probes
@@ -87,6 +89,7 @@ class OtherNodes:
         questions: Questions,
         elsewhere: Elsewhere,
         visibility: Visibility,
+        last_seen: LastSeen,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         call_later: Callable[[float, Callable[[], None]], Any],
         signal: Callable[[str, str, str], None],
@@ -97,6 +100,7 @@ class OtherNodes:
         self._sessions = sessions
         self._contacts = contacts
         self._elsewhere = elsewhere
+        self._last_seen = last_seen
         self._probes = probes
         self._visibility = visibility
         self._questions = questions
@@ -149,6 +153,7 @@ class OtherNodes:
                 Iq: self.iqs.take,
                 Stanza: self._take_stanza,
                 Roster: self._take_roster,
+                Words: self._take_words,
                 Call: self.calls.take_call,
                 Reply: self.calls.take_reply,
                 Signal: self.calls.take_signal,
@@ -164,6 +169,10 @@ class OtherNodes:
     def count(self, account: str) -> int:
         """See `Cluster.count`."""
         return len(self.mesh.places(account))
+
+    def accounts(self) -> Sequence[str]:
+        """See `Cluster.accounts`."""
+        return self.mesh.whereabouts.accounts()
 
     def targets(self, account: str) -> tuple[Target, ...]:
         """See `Cluster.targets`."""
@@ -191,6 +200,13 @@ class OtherNodes:
 
     def _take_roster(self, member: Member, record: Roster) -> None:
         self._elsewhere.roster_changed(record.account, record.version, "")
+
+    def parted(self, account: str) -> None:
+        """See `Cluster.parted`."""
+        self.mesh.send_all(Words(account), len(account) + 16)
+
+    def _take_words(self, member: Member, record: Words) -> None:
+        self._last_seen.overtaken(record.account)
 
     # probes
 
@@ -220,7 +236,8 @@ class OtherNodes:
         self._questions.gone(full)
 
     def met(self, member: Member) -> None:
-        """Nothing is asked of it yet."""
+        """What was said there so far is not known here."""
+        self._last_seen.overtaken()
 
     def joined(self, member: Member) -> None:
         """Nothing more."""

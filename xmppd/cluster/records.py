@@ -172,6 +172,12 @@ class Roster(Struct, array_like=True, tag=16, frozen=True, gc=False):
     version: Count
 
 
+class Words(Struct, array_like=True, tag=17, frozen=True, gc=False):
+    """What the account said when it left is stored now, or that it said nothing."""
+
+    account: str
+
+
 class Signal(Struct, array_like=True, tag=18, frozen=True, gc=False):
     """What a plugin tells all nodes."""
 
@@ -204,7 +210,7 @@ Record = (
     Place | Gone | Snapshot
     | Presence | Directed | Probe | Shown | Ask | Have
     | Message | Iq | Late | Settled | Hint
-    | Stanza | Roster
+    | Stanza | Roster | Words
     | Signal | Call | Reply | Bye
 )  # fmt: skip
 

@@ -49,6 +49,10 @@ class Whereabouts:
         """Whether the account has a session on another node."""
         return account in self._packed
 
+    def accounts(self) -> list[str]:
+        """All that have sessions on other nodes."""
+        return [*self._packed]
+
     def put(self, account: str, place: Place) -> Place | None:
         """A session is there now; the place of the same node and resource that it takes, if there was one."""
         places = self.of(account)

@@ -43,6 +43,9 @@ class Cluster(Protocol):
     def count(self, account: str) -> int:
         """How many sessions the account has on other nodes."""
 
+    def accounts(self) -> Sequence[str]:
+        """All that have sessions there."""
+
     def targets(self, account: str) -> tuple[Target, ...]:
         """Its available sessions there."""
 
@@ -104,6 +107,9 @@ class Cluster(Protocol):
     def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:
         """What sessions on other nodes show of themselves to whoever probes; None where there are none."""
 
+    def parted(self, account: str) -> None:
+        """The last words of the account are others now than before, by what was said here."""
+
     # contacts
 
     def deliver(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
@@ -132,6 +138,10 @@ class OneNode:
     def count(self, account: str) -> int:
         """None."""
         return 0
+
+    def accounts(self) -> Sequence[str]:
+        """None."""
+        return ()
 
     def targets(self, account: str) -> tuple[Target, ...]:
         """None."""
@@ -178,6 +188,9 @@ class OneNode:
     def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:
         """Nobody is there."""
         return None
+
+    def parted(self, account: str) -> None:
+        """Nobody is told."""
 
     def deliver(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
         """Nobody is there."""

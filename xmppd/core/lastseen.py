@@ -61,6 +61,7 @@ class LastSeen:
         self._now = now
         self._known: Lru[str, Broadcast] = Lru(CACHE_ENTRIES)
         self._writing: dict[str, int] = {}
+        self._drops = 0
         self._rooms = asyncio.Semaphore(ROSTERS_AT_ONCE)
 
     @property
@@ -94,6 +95,7 @@ class LastSeen:
                     await self._store.delete(LAST_PRESENCE, (account,))
                 else:
                     await self._store.put(LAST_PRESENCE, row)
+            self._sessions.cluster.parted(account)
         finally:
             left = self._writing.pop(account) - 1
             if left:
@@ -102,6 +104,16 @@ class LastSeen:
     def release(self) -> None:
         """Give up the memory of what can be read again: all but what is still being written."""
         self._known.retain(self._writing)
+
+    def overtaken(self, account: str = "") -> None:
+        """The account, or any, may have said something else on another node: what is stored counts, unless
+        that is being written here.
+        """
+        self._drops += 1
+        if not account:
+            self.release()
+        elif account not in self._writing:
+            self._known.drop(account)
 
     def show(self, session: Session, contacts: Sequence[str]) -> None:
         """Send a session the last words of those contacts who are away and let its account see them."""
@@ -139,8 +151,10 @@ class LastSeen:
     async def _words(self, accounts: Sequence[str]) -> dict[str, Broadcast]:
         known = {account: self._known.get(account) for account in accounts}
         if unknown := [account for account, last in known.items() if last is None]:
+            drops = self._drops
             rows = await self._store.get_many(LAST_PRESENCE, unknown)
-            known.update(zip(unknown, map(self._learn, unknown, rows), strict=True))
+            learnt = [self._learn(account, row, drops) for account, row in zip(unknown, rows, strict=True)]
+            known.update(zip(unknown, learnt, strict=True))
         return {account: last for account, last in known.items() if last is not None}
 
     async def _roster(self, account: str) -> Roster:
@@ -167,13 +181,16 @@ class LastSeen:
         return session.presence is not None and not self._sessions.is_available(contact)
 
     async def _load(self, account: str) -> Broadcast:
-        return self._learn(account, await self._store.get(LAST_PRESENCE, (account,)))
+        drops = self._drops
+        return self._learn(account, await self._store.get(LAST_PRESENCE, (account,)), drops)
 
-    def _learn(self, account: str, row: Row | None) -> Broadcast:
+    def _learn(self, account: str, row: Row | None, drops: int) -> Broadcast:
+        """What a row says that was asked for after so many drops: it may be older than the last ones."""
         last = self._known.get(account)  # said while the store was asked
         if last is None:
             last = SILENCE if row is None else Broadcast(row["head"], row["tail"])
-            self._known.put(account, last)
+            if drops == self._drops:
+                self._known.put(account, last)
         return last
 
 

@@ -269,9 +269,9 @@ def action_of(to: Jid, kind: str, *, is_ready: bool) -> Action:
     return TABLE[Place.READY if is_ready else Place.ABSENT, kind]
 
 
-def copy(receivers: Sequence[Target], data: bytes) -> None:
-    """Send each a copy."""
-    if len(receivers) > FEW:
+def copy(receivers: Sequence[Target], data: bytes, *, is_patient: bool = False) -> None:
+    """Send each a copy. What is for one may overtake it if there are more than a few, or it `is_patient`."""
+    if is_patient or len(receivers) > FEW:
         for receiver in receivers:
             receiver.send_copy(data)
     else:

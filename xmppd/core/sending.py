@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
@@ -22,6 +23,9 @@ from xmppd.xml.stanza import Stanza
 
 SLICE_SECONDS = 0.0003
 """How long copies for many are handed out in one turn of the loop."""
+
+AWAY = 100
+"""How many accounts with sessions on other nodes are sent to side by side."""
 
 IQ = f"{{{ns.CLIENT}}}iq"
 KINDS = frozenset((f"{{{ns.CLIENT}}}message", f"{{{ns.CLIENT}}}presence", IQ))
@@ -69,11 +73,14 @@ class Sending:
         attrs = {name: value for name, value in stanza.attrs.items() if name != "to"}
         head, tail = build.start_tag(stanza.kind, attrs), stanza.raw[stanza.tail :]
         copies, end = 0, self._clock() + SLICE_SECONDS
+        away: list[Coroutine[Any, Any, int]] = []  # each takes a way to another node and back
         for account in accounts:
             live = self._sessions.accounts.get(account)
             if self._sessions.cluster.concerns(account) and (there := self._count(account, stanza)):
                 raw = head + to_stamp(account) + tail
-                copies += await self._by_the_rules(account, stanza, raw, there)
+                away.append(self._by_the_rules(account, stanza, raw, there))
+                if len(away) >= AWAY:
+                    copies, away = copies + sum(await asyncio.gather(*away)), []
             elif live is not None and (receivers := receivers_of(live, stanza)):
                 raw = head + live.to_stamp + tail
                 if self._is_watched(stanza.kind):
@@ -83,7 +90,7 @@ class Sending:
             if self._clock() > end:
                 await asyncio.sleep(0)
                 end = self._clock() + SLICE_SECONDS
-        return copies
+        return copies + sum(await asyncio.gather(*away))
 
     async def ask(
         self, to: str, payload: Element, *, kind: str, sender: str, seconds: float

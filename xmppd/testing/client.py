@@ -131,6 +131,7 @@ class Client:
 
     async def send(self, xml: str | bytes) -> None:
         """Send bytes as they are, and let the server work until it is quiet."""
+        await self.world.tell_each_other()
         self.write(xml)
         await self.world.settle()
 
@@ -208,10 +209,20 @@ class Client:
     async def expect(self, xml: str) -> Element:
         """The next element must be this one; attributes with the value `*` must be there with any value."""
         found = await self.receive()
-        wanted = fromstring(f"<x xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}'>{xml}</x>")[0]
-        _fill_in(wanted, found)
-        assert canonical(found) == canonical(wanted), f"received {tostring(found).decode()}"
+        assert _is_it(found, xml), f"received {tostring(found).decode()}"
         return found
+
+    async def expect_each(self, *stanzas: str) -> None:
+        """The next elements must be these: in this order where there is one node, else in any, for then
+        they take different ways.
+        """
+        left = [*stanzas]
+        while left:
+            found = await self.receive()
+            due = left if len(self.world.apps) > 1 else left[:1]
+            fitting = [xml for xml in due if _is_it(found, xml)]
+            assert fitting, f"received {tostring(found).decode()}"
+            left.remove(fitting[0])
 
     async def expect_nothing(self) -> None:
         """Nothing may have been received."""
@@ -271,6 +282,12 @@ def refusal(answer: Element) -> str:
     assert error is not None, tostring(answer).decode()
     assert error[0].tag.startswith(f"{{{ns.STANZA_ERRORS}}}"), tostring(answer).decode()
     return f"{error.get('type')} {error[0].tag.rpartition('}')[2]}"
+
+
+def _is_it(found: Element, xml: str) -> bool:
+    wanted = fromstring(f"<x xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}'>{xml}</x>")[0]
+    _fill_in(wanted, found)
+    return canonical(found) == canonical(wanted)
 
 
 def _fill_in(wanted: Element, found: Element) -> None:

@@ -254,7 +254,7 @@ class World:
         while quiet < 3:
             await asyncio.sleep(0)
             moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending
-            moved = await self._tell_each_other() or moved
+            moved = await self.tell_each_other() or moved
             for app in self.apps:
                 if app.jobs:
                     moved = await app.jobs.settle() or moved
@@ -269,7 +269,7 @@ class World:
             assert time.monotonic() < end, "the nodes do not hear each other"
             await asyncio.sleep(0.001)
 
-    async def _tell_each_other(self) -> bool:
+    async def tell_each_other(self) -> bool:
         """Have what nodes say by their cache heard; whether anything was said."""
         caches = [app.cache for app in self.apps if app.cache is not None] if self._nodes > 1 else []
         if sum(cache.asked for cache in caches) == self._asked:
