@@ -260,8 +260,9 @@ async def test_it_can_be_removed() -> None:
 async def test_it_survives_a_restart_and_so_does_who_has_seen_it(tmp_path: Path) -> None:
     path = tmp_path / "xmppd.sqlite"
     async with World(plugins=("announce",), store=new_store(path)) as world:
-        await world.login("alice")
+        alice = await world.login("alice")
         await world.app.commands.call("announce motd", {"text": "x"})
+        assert await bodies(alice) == ["x"]
     async with World(plugins=("announce",), store=new_store(path), accounts=()) as world:
         assert await bodies(await shown(world, "alice")) == []
         assert await bodies(await shown(world, "bob")) == ["x"]
