@@ -6,6 +6,7 @@ Every rule is a function from one module to its breaches, and has a snippet belo
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -191,7 +192,10 @@ def _targets(node: ast.Import | ast.ImportFrom, module: str) -> list[str]:
     return [f"{package}.{alias.name}" for alias in node.names]
 
 
-def _imports(module: Module) -> Iterator[Import]:
+@cache
+def _imports(module: Module) -> list[Import]:
+    """What a module imports; it is asked for by many rules."""
+
     def walk(node: ast.AST, *, types: bool, function: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import | ast.ImportFrom):
@@ -200,7 +204,7 @@ def _imports(module: Module) -> Iterator[Import]:
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from walk(child, types=types or _is_type_checking(child), function=function or inside)
 
-    yield from walk(module.tree, types=False, function=False)
+    return list(walk(module.tree, types=False, function=False))
 
 
 def _place(name: str) -> str | None:
@@ -460,7 +464,9 @@ GOOD = [
 ]  # fmt: skip
 
 
+@cache
 def _source() -> list[Module]:
+    """All modules, parsed once for all rules."""
     files = [*ROOT.glob("xmppd/**/*.py"), *ROOT.glob("plugins/**/*.py")]
     modules = []
     for file in sorted(files):
