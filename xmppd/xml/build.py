@@ -14,6 +14,8 @@ from xmppd import ns
 from xmppd.errors import SaslError, StanzaError, StreamError
 from xmppd.xml.stanza import LANG, Stanza, clark, unclark
 
+_PLAIN = bytes(byte if byte >= 0x20 and byte not in b"&<>'" else 0x80 for byte in range(256))
+"""Changes each byte that has to be escaped, or may not be there; a look by it costs half of `isprintable`."""
 _LEGAL = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*+")
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _REPLACEMENT = "\ufffd"
@@ -21,6 +23,8 @@ _REPLACEMENT = "\ufffd"
 
 def escape_text(text: str) -> str:
     """Character data, escaped; a character that XML 1.0 has no place for becomes U+FFFD."""
+    if text.isascii() and (data := text.encode()).translate(_PLAIN) == data:
+        return text
     if text.isprintable():  # then it is legal, and has no white space but blanks
         return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _legal(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
@@ -28,6 +32,8 @@ def escape_text(text: str) -> str:
 
 def escape_attribute(value: str) -> str:
     """An attribute's value, escaped like text, for single quotes; white space survives normalisation."""
+    if value.isascii() and (data := value.encode()).translate(_PLAIN) == data:
+        return value
     text = escape_text(value).replace("'", "&apos;")
     return text if text.isprintable() else text.replace("\n", "&#10;").replace("\t", "&#9;")
 
