@@ -230,13 +230,13 @@ class Presences:
             contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
         for contact in contacts:
             other = accounts.get(contact)
-            if other is not None and other.available:
+            if other is not None and (receivers := other.available):
                 copy = head + other.to_stamp + tail
                 if filters and not (copy := self._hooks.shown(contact, copy)):
                     continue
-                copies += len(other.available)
-                for receiver in other.available:
+                for receiver in receivers:
                     receiver.send_copy(copy)
+                    copies += 1
             elif own and not contact.endswith(own):
                 copies += self._tell_service(session, presence, contact)
         return copies

@@ -268,7 +268,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def write_all(self, elements: Sequence[bytes]) -> None:
         """Send several pieces as one."""
-        self.write(elements[0] if len(elements) == 1 else b"".join(elements))
+        self.write(b"".join(elements))
 
     def nudge(self) -> None:
         """White space between stanzas."""
