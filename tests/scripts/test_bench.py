@@ -1,6 +1,7 @@
 """The two scripts a benchmark calls: seeded accounts log in without TLS, and find their rosters."""
 
 import base64
+import json
 import os
 import signal
 import socket
@@ -89,3 +90,16 @@ def test_accounts_can_be_registered(port: int) -> None:
     )
     assert b"result" in answer
     Client(port).log_in("new", "secret")
+
+
+def test_the_generator_counts_units_between_two_calls_of_its_hook(port: int, tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\necho $1 >>{tmp_path}/moments\n")
+    hook.chmod(0o700)
+    arguments = f"chat --n 4 --window 2 --count 30 --port {port} --hook {hook}"
+    done = subprocess.run(
+        [SCRIPTS / "loadgen", *arguments.split()], stdout=subprocess.PIPE, timeout=60, check=True
+    )
+    found = json.loads(done.stdout)
+    assert (found["count"], found["sent"], found["lost"]) == (30, 30, 0)
+    assert (tmp_path / "moments").read_text().split() == ["begin", "end"]
