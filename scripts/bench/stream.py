@@ -142,8 +142,13 @@ class Stream(asyncio.Protocol):
         self.write(HEADER)
         await self.until(b"</stream:features")
 
-    async def log_in(self, user: str, password: str) -> None:
-        """PLAIN, and a resource; Refused when the password is wrong."""
+    def take_rest(self) -> bytes:
+        """What came, and was asked for by nobody."""
+        rest, self._seen = self._seen, b""
+        return rest
+
+    async def log_in(self, user: str, password: str, resource: str = "") -> None:
+        """PLAIN, and a resource, the server's choice if none; Refused when the password is wrong."""
         await self.open()
         plain = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
         self.write(f"<auth xmlns='{SASL}' mechanism='PLAIN'>{plain}</auth>")
@@ -152,7 +157,8 @@ class Stream(asyncio.Protocol):
             condition = (await self.until(b"</failure")).partition(b"/>")[0].decode().strip("<>")
             raise Refused(condition, "wait" if condition == "temporary-auth-failure" else "auth")
         await self.open()
-        bound = await self.ask("set", f"<bind xmlns='{BIND}'/>")
+        wish = f"<resource>{resource}</resource>" if resource else ""
+        bound = await self.ask("set", f"<bind xmlns='{BIND}'>{wish}</bind>")
         self.jid = bound.rpartition(b"<jid>")[2].partition(b"<")[0].decode()
 
     async def leave(self) -> None:

@@ -1,0 +1,110 @@
+"""Nodes are killed, frozen and cut off under load: the short form of `scripts/bench/nemesis`, and what its
+judge finds wrong.
+"""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.own_engine
+
+BENCH = Path(__file__).parents[2] / "scripts" / "bench"
+
+
+@pytest.mark.timeout(200)
+def test_nodes_are_hurt_and_no_promise_is_broken(cassandra_nodes, redis_url, free_ports):
+    """What was acknowledged arrives, once and in order; everybody sees who is there, and is there once."""
+    environ = {
+        **os.environ,
+        "XMPPD_TEST_CASSANDRA": ",".join(f"{host}:{port}" for host, port in cassandra_nodes),
+        "XMPPD_TEST_REDIS": redis_url,
+    }
+    command = [BENCH / "nemesis", "--faults", "kill,stop,cut", "--seconds", "0", "--rate", "50"]
+    command += ["--port", str(free_ports(12)[0])]
+    done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=190)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stdout
+    assert "faults: {'kill': 1, 'freeze': 1, 'cut': 1}" in done.stdout
+    acknowledged = re.search(r"acknowledged (\d+)", done.stdout)
+    assert acknowledged is not None
+    assert int(acknowledged[1]) > 100
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """What `judge` says of messages 1 to 4 from alice to bob, each acknowledged half a second after it was
+    sent, when these arrived, as (at, connection, number); connection 0 is with node 0 and 1 with node 1.
+    """
+    monkeypatch.syspath_prepend(str(BENCH))
+    promises = importlib.import_module("promises")
+
+    def judged(*arrivals, faults=(), **changes):
+        sent = [promises.Sent(f"m{n}", "alice", "bob", n, float(n), n + 0.5) for n in (1, 2, 3, 4)]
+        for message in sent:
+            for name, value in changes.get(message.id, {}).items():
+                setattr(message, name, value)
+        lives = [promises.Life("bob", 0, 0.0), promises.Life("bob", 1, 5.0)]
+        for at, connection, number in arrivals:
+            lives[connection].arrived.append((at, f"m{number}"))
+        return promises.judge(sent, lives, [promises.Fault(*fault) for fault in faults])
+
+    yield judged
+    sys.modules.pop("promises", None)
+
+
+def test_all_that_was_sent_arrived(judged):
+    verdict = judged((1, 0, 1), (2, 0, 2), (6, 1, 3), (6, 1, 4))
+    assert verdict.wrong == []
+    assert verdict.counts == {"sent": 4, "acknowledged": 4}
+
+
+def test_one_is_lost(judged):
+    assert judged((1, 0, 1), (2, 0, 2), (3, 0, 3)).wrong == ["lost: m4, sent at 4.00, acknowledged at 4.50"]
+
+
+@pytest.mark.parametrize("change", [{"acked": None}, {"error": "service-unavailable"}])
+def test_what_was_not_acknowledged_or_came_back_may_be_lost(judged, change):
+    assert judged((1, 0, 1), (2, 0, 2), (3, 0, 3), m4=change).wrong == []
+
+
+@pytest.mark.parametrize(("node", "at", "is_wrong"), [(0, 4.6, False), (0, 9.0, True), (1, 4.6, True)])
+def test_what_was_in_the_memory_of_the_node_of_its_receiver_is_counted_apart(judged, node, at, is_wrong):
+    verdict = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), faults=[("kill", (node,), at, at + 10)])
+    assert bool(verdict.wrong) is is_wrong
+    assert verdict.counts["acknowledged, gone with its receiver's node"] == (not is_wrong)
+
+
+def test_one_came_twice(judged):
+    (wrong,) = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (3, 0, 3), (4, 0, 4)).wrong
+    assert wrong.startswith("twice on one connection: m3")
+    (wrong,) = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 0, 4), (6, 1, 4)).wrong
+    assert wrong.startswith("twice: m4")
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_wrong"),
+    [(("kill", (0,), 4.2, 15.0), False), (("term", (0,), 4.2, 15.0), True), (("kill", (0,), 1.0, 3.5), True)],
+)
+def test_a_copy_that_came_again_because_a_node_was_lost_is_counted_apart(judged, fault, is_wrong):
+    verdict = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 0, 4), (6, 1, 4), faults=[fault])
+    assert bool(verdict.wrong) is is_wrong
+    assert verdict.counts["twice by a kill"] == (not is_wrong)
+
+
+def test_the_order_of_one_sender_is_kept(judged):
+    wrong = judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4)).wrong
+    assert wrong == ["reordered: bob on node 0 was given m2 after m3"]
+    assert judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4), m2={"acked": None}).wrong == []
+
+
+def test_what_nobody_sent_and_what_is_for_others(judged):
+    assert judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 0, 4), (5, 0, 9)).wrong == [
+        "bob was given m9, which nobody sent"
+    ]
+    wrong = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 0, 4), m4={"receiver": "carol"}).wrong
+    assert wrong == ["bob was given m4, which is not for him"]
