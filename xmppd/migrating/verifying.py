@@ -171,7 +171,9 @@ def compared(arrival: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Dif
         yield {"what": "keys"}
     if arrival["disabled"] != row["disabled"]:
         yield {"what": "disabled", "source": arrival["disabled"], "here": row["disabled"]}
-    yield from compared_rosters(*(dict(it["parts"].get("roster", ())) for it in (arrival, row)))
+    source, here = (it["parts"].get("roster", ()) for it in (arrival, row))
+    if source != here:
+        yield from compared_rosters(dict(source), dict(here))
     for kind in PARTS:
         source, here = arrival["parts"].get(kind), row["parts"].get(kind)
         if kind == "offline":
