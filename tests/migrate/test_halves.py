@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import permutations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from xmppd.core.roster.item import value_of
+from xmppd.core.roster.repair import problem_of
 from xmppd.core.roster.subscription import State
 from xmppd.migrate.merge import item_of
 from xmppd.migrating.halves import BOTH, HERE, SOURCE, Halves, compare
@@ -85,3 +90,39 @@ def test_many_are_no_matter(halves: Halves) -> None:
         halves.add(name, roster(*friends), BOTH)
     halves.add(ANNA, roster((names[5], State.TO)), SOURCE)
     assert compared(halves, {"x.example"})[:2] == (1, 0)
+
+
+names = st.sampled_from([ANNA, BOB, CARL, "dora@z.example"])
+rosters = st.dictionaries(names, st.dictionaries(names, st.sampled_from(State), max_size=3), max_size=4).map(
+    lambda found: {name: {it: found[name][it] for it in found[name] if it != name} for name in found}
+)
+
+
+@given(rosters, rosters)
+def test_each_subscription_is_looked_at_by_itself(
+    source: dict[str, dict[str, State]], here: dict[str, dict[str, State]]
+) -> None:
+    with TemporaryDirectory() as folder, closing(Halves(Path(folder) / "halves", DOMAINS)) as halves:
+        for account in source.keys() | here.keys():
+            one, other = (it.get(account, {}) for it in (source, here))
+            if one == other:
+                halves.add(account, roster(*one.items()), BOTH)
+            else:
+                halves.add(account, roster(*one.items()), SOURCE)
+                halves.add(account, roster(*other.items()), HERE)
+        one_sided, others, told = [0, 0], 0, list[tuple[Any, ...]]()
+        for asker, granter in permutations([ANNA, BOB, CARL], 2):
+            problems = []
+            for number, it in enumerate((source, here)):
+                asks = it.get(asker, {}).get(granter, State.NONE).is_following
+                grants = it.get(granter, {}).get(asker, State.NONE).is_followed
+                problems.append(problem_of("to" if asks else "", "from" if grants else "") or None)
+                one_sided[number] += asks != grants
+            if problems[0] != problems[1]:
+                others += 1
+                told.append((asker, granter, *problems))
+        found: list[dict[str, Any]] = []
+        counts = compare(halves, DOMAINS, found.append)
+        assert [counts["one-sided in the source"], counts["one-sided here"]] == one_sided
+        assert counts["one-sided in only one"] == others
+        assert sorted((it["account"], it["of"], it["source"], it["here"]) for it in found) == sorted(told)

@@ -20,62 +20,58 @@ from xmppd.core.roster.repair import problem_of
 SOURCE: Final = 1
 HERE: Final = 4
 """Where a roster is; together: it is the same in both. These are the bits of an asker's half, the double of
-them those of a granter's.
+them those of a granter's. Of two accounts, what the first asks of the second is in the lower four bits and
+what the second asks of the first in the upper.
 """
 BOTH: Final = SOURCE | HERE
+_UPPER: Final = 16
 
 _INSERT = "insert into halves values (?, ?, ?, ?, ?)"
-_SIDES = " | ".join(f"max(bits & {bit})" for bit in (1, 2, 4, 8))
+_SIDES = " | ".join(f"max(bits & {1 << bit})" for bit in range(8))
 _WHERE = "from halves where place in ({})"
 _COUNT = (
     f"select sides, count(*) from (select {_SIDES} as sides {_WHERE} group by pair) "
-    "where (sides & 5) != ((sides >> 1) & 5) group by sides"
+    "where (sides & 85) != ((sides >> 1) & 85) group by sides"
 )
 _OTHERS = (
-    f"select max(asker) as who, max(granter) as whom, {_SIDES} as sides {_WHERE} group by pair "
-    "having (sides & 5) != ((sides >> 1) & 5) and (sides & 3) != ((sides >> 2) & 3) order by who, whom"
+    f"select max(first), max(second), {_SIDES} as sides {_WHERE} group by pair "
+    "having (sides & 85) != ((sides >> 1) & 85) and (sides & 51) != ((sides >> 2) & 51) order by 1, 2"
 )
 
 
 class Halves:
     """The halves of a source and of what stands here, of contacts at these `domains`. `file` is scratch.
 
-    A subscription is known by a hash of its two, and has a `place`: the domains of both. Names are kept only
-    with halves that are not the same in source and here, for whatever is told has one of these.
+    Two accounts are known by a hash of both names, in order, and have a `place`: their domains. Their names
+    are kept only with what is not the same in source and here, for whatever is told has some of that.
     """
 
     def __init__(self, file: Path, domains: Collection[str]) -> None:
         self._domains = frozenset(domains)
         self._places: dict[tuple[str, str], int] = {}
-        self._states: dict[str, tuple[bool, bool]] = {}
+        self._bits: dict[tuple[str, int, bool], int] = {}
         self._database = sqlite3.connect(file, isolation_level=None)
         for pragma in ("journal_mode = off", "synchronous = off", "temp_store = file"):
             self._database.execute(f"pragma {pragma}")
-        self._database.execute(
-            "create table halves (pair int, place int, bits int, asker text, granter text)"
-        )
+        self._database.execute("create table halves (pair int, place int, bits int, first text, second text)")
         self._database.execute("begin")
 
     def add(self, account: str, roster: Sequence[Sequence[str]], where: int) -> None:
         """A roster as it is packed, in `SOURCE`, `HERE`, or the same in `BOTH`."""
         rows: list[tuple[int, int, int, str | None, str | None]] = []
-        places, states, is_same = self._places_of(account), self._states, where == BOTH
+        places, known, is_same = self._places_of(account), self._bits, where == BOTH
         for contact, value in roster:
             place = places.get(contact.rpartition("@")[2])
             if place is None:
                 continue
-            words = value.partition(SEPARATOR)[0]
-            state = states.get(words)
-            if state is None:
-                found, _, _ = flags_of(words)
-                state = states[words] = found.is_following, found.is_followed
-            follows, is_followed = state
-            if follows:
-                names = (None, None) if is_same else (account, contact)
-                rows.append((hash((account, contact)), place, where, *names))
-            if is_followed:
-                names = (None, None) if is_same else (contact, account)
-                rows.append((hash((contact, account)), place, where * 2, *names))
+            is_first = account < contact
+            kind = value.partition(SEPARATOR)[0], where, is_first
+            bits = known.get(kind)
+            if bits is None:
+                bits = known[kind] = bits_of(*kind)
+            if bits:
+                names = (account, contact) if is_first else (contact, account)
+                rows.append((hash(names), place, bits, *((None, None) if is_same else names)))
         self._database.executemany(_INSERT, rows)
 
     def _places_of(self, account: str) -> dict[str, int]:
@@ -88,12 +84,16 @@ class Halves:
         here, by what is wrong in the one and in the other ("" for nothing).
         """
         for sides, count in self._ask(_COUNT, domains):
-            yield count, wrong(sides, SOURCE), wrong(sides, HERE)
+            for some in (sides, sides // _UPPER):
+                yield count, wrong(some, SOURCE), wrong(some, HERE)
 
     def others(self, domains: Collection[str]) -> Iterator[tuple[str, str, str, str]]:
         """Asker, granter, and what is wrong in the source and here, of those in which the two differ."""
-        for asker, granter, sides in self._ask(_OTHERS, domains):
-            yield asker, granter, wrong(sides, SOURCE), wrong(sides, HERE)
+        for first, second, sides in self._ask(_OTHERS, domains):
+            for asker, granter, some in ((first, second, sides), (second, first, sides // _UPPER)):
+                source, here = wrong(some, SOURCE), wrong(some, HERE)
+                if source != here:
+                    yield asker, granter, source, here
 
     def _ask(self, query: str, domains: Collection[str]) -> Iterator[Any]:
         within = frozenset(domains)
@@ -103,6 +103,13 @@ class Halves:
     def close(self) -> None:
         """Done."""
         self._database.close()
+
+
+def bits_of(words: str, where: int, is_first: bool) -> int:
+    """The bits of an item that begins with these words, of an account that is the first of the two or not."""
+    state, _, _ = flags_of(words)
+    asks, grants = (1, 2 * _UPPER) if is_first else (_UPPER, 2)
+    return where * (asks * state.is_following + grants * state.is_followed)
 
 
 def wrong(sides: int, where: int) -> str:
