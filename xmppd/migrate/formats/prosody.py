@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import unquote_to_bytes
@@ -42,6 +43,7 @@ def encoded(name: str) -> str:
     return _escape(_ENCODED, name)
 
 
+@lru_cache(64)
 def store_encoded(name: str) -> str:
     """How Prosody writes the name of a store."""
     return _escape(_STORE_ENCODED, name)
@@ -69,7 +71,7 @@ class _Host:
 class _Folder:
     """The stores of one account: `name` is that of its files, without what says their kind."""
 
-    folder: Path
+    folder: str
     name: str
     present: frozenset[str]
 
@@ -97,37 +99,37 @@ class _Folder:
             except LuaError as error:
                 raise _broken(error, place) from None
             except OSError as error:
-                raise BrokenStore(f"cannot be read: {error.strerror}", str(place)) from None
+                raise BrokenStore(f"cannot be read: {error.strerror}", place) from None
 
-    def _place(self, store: str, ending: str) -> Path | None:
+    def _place(self, store: str, ending: str) -> str | None:
         folder = store_encoded(store)
         if folder not in self.present:
             return None
-        place = self.folder / folder / (self.name + ending)
-        return place if place.exists() else None
+        place = f"{self.folder}/{folder}/{self.name}{ending}"
+        return place if os.path.exists(place) else None  # noqa: PTH110 - seven for each account
 
 
-def _opened(place: Path) -> BinaryIO:
+def _opened(place: str) -> BinaryIO:
     """A regular file: a pipe of this name would be waited for."""
     try:
         number = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise BrokenStore(f"cannot be opened: {error.strerror}", str(place)) from None
+        raise BrokenStore(f"cannot be opened: {error.strerror}", place) from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise BrokenStore("not a file", str(place))
+        raise BrokenStore("not a file", place)
     return os.fdopen(number, "rb")
 
 
-def _read(place: Path) -> bytes:
+def _read(place: str) -> bytes:
     try:
         with _opened(place) as file:
             return file.read(LONGEST_TABLE + 1)
     except OSError as error:
-        raise BrokenStore(f"cannot be read: {error.strerror}", str(place)) from None
+        raise BrokenStore(f"cannot be read: {error.strerror}", place) from None
 
 
-def _broken(error: LuaError, place: Path) -> BrokenStore:
+def _broken(error: LuaError, place: str) -> BrokenStore:
     return BrokenStore(error.why, f"{place}:{error.line} (byte {error.byte})")
 
 
@@ -154,8 +156,9 @@ class ProsodyReader:
         present = frozenset(name for name, _ in _folders(host.folder))
         names = self._names(host)
         for local, name in names.items():
-            where = str(host.folder / ACCOUNTS / (name + TABLE))
-            yield account_of(local, host.domain, where, _Folder(host.folder, name, present), self._losses)
+            where = f"{host.folder}/{ACCOUNTS}/{name}{TABLE}"
+            stores = _Folder(str(host.folder), name, present)
+            yield account_of(local, host.domain, where, stores, self._losses)
         for store, folder in _folders(host.folder):
             self._count(decoded(store), folder, host, names)
         for name in sorted(_names_in(host.folder)):

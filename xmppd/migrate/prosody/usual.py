@@ -7,6 +7,7 @@ What has another form (a request that waits, a key that is seldom there, another
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from xmppd.migrate.prosody.lua import unescaped
@@ -41,37 +42,37 @@ def usual_contacts(data: bytes) -> list[Contact] | None:
         return None
     if not (text.startswith(_BEGIN) and text.endswith(_END)):
         return None
-    at, end = len(_BEGIN), len(text) - len(_END)
+    at, end, has_escapes = len(_BEGIN), len(text) - len(_END), "\\" in text
     match = _CONTACT.match
     found: dict[str, Contact] = {}
     while at < end:
         item = match(text, at)
-        if item is not None:
-            contact = _contact(item)
-            if contact is None:
-                return None
-            found[contact.jid] = contact
-        else:
+        if item is None:
             item = _METADATA.match(text, at)
             if item is None:
                 return None
+            at = item.end()
+            continue
         at = item.end()
+        jid, name, subscription, ask, groups = item.groups()
+        names: list[str] = []
+        if groups not in _NO_GROUPS:
+            names = groups[len(_BEFORE_GROUPS) : -len(_BEHIND_GROUPS)].split(_BETWEEN_GROUPS)
+        if has_escapes and "\\" in item[0]:
+            texts = _texts((jid, name or "", *names))
+            if texts is None:
+                return None
+            jid, written, *names = texts
+            name = None if name is None else written
+        if len(names) > 1:
+            names = list(dict.fromkeys(names))
+        state = SUBSCRIPTIONS[subscription or "none"]
+        found[jid] = Contact(jid, state, ask is not None, False, False, name, names)
     return None if at != end or PENDING in found else list(found.values())
 
 
-def _contact(item: re.Match[str]) -> Contact | None:
-    """One contact; None where its texts are none."""
-    jid, name, subscription, ask, groups = item.groups()
-    names: list[str] = []
-    if groups not in _NO_GROUPS:
-        names = groups[len(_BEFORE_GROUPS) : -len(_BEHIND_GROUPS)].split(_BETWEEN_GROUPS)
-    if "\\" in item[0]:
-        texts = [unescaped(text) for text in (jid, name or "", *names)]
-        whole = [text for text in texts if text is not None]
-        if len(whole) < len(texts) or not is_text("".join(whole)):
-            return None
-        jid, written, *names = whole
-        name = None if name is None else written
-    if len(names) > 1:
-        names = list(dict.fromkeys(names))
-    return Contact(jid, SUBSCRIPTIONS[subscription or "none"], ask is not None, False, False, name, names)
+def _texts(written: Sequence[str]) -> list[str] | None:
+    """What strings mean; None where one of them is no text."""
+    texts = [unescaped(text) for text in written]
+    whole = [text for text in texts if text is not None]
+    return whole if len(whole) == len(texts) and is_text("".join(whole)) else None
