@@ -204,14 +204,18 @@ async def arrivals_in(file: Path) -> AsyncIterator[Arrival]:
     try:
         with file.open("rb") as lines:
             for line in lines:
-                load = (
-                    json.loads(line)
-                    if len(line) < LARGE
-                    else await loop.run_in_executor(None, json.loads, line)
-                )
-                yield arrival_of(load)
+                row = loaded(line) if len(line) < LARGE else await loop.run_in_executor(None, loaded, line)
+                yield arrival_of(row)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CommandError(f"{file} is no file of accounts that arrive: {error!r}") from None
+
+
+def loaded(line: bytes) -> Any:
+    """A line that `line_of` wrote, as JSON; ValueError."""
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError:  # half a surrogate pair, in a password perhaps
+        return json.loads(line)
 
 
 def arrival_of(row: Mapping[str, Any]) -> Arrival:

@@ -14,7 +14,7 @@ from xmppd.migrate.prepare import Preparer
 from xmppd.migrate.record import Account
 from xmppd.migrating.feed import Passwords, Wanted, encoded, prepared_line
 from xmppd.migrating.shadowing import Marks
-from xmppd.moving import arrival_of, line_of
+from xmppd.moving import arrival_of, line_of, loaded
 
 
 def line(account: Account, wanted: Wanted) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -69,7 +69,7 @@ def test_a_roster_has_the_hash_of_its_value(roster: dict[str, str]) -> None:
     pairs = [list(item) for item in roster.items()]
     parts, hashes = encoded({"roster": list(roster.items()), "last": 1e16, "private": {"b": "1", "a": "2"}})
     assert hashes == {"roster": digest(pairs), "last": digest(1e16), "private": digest({"a": "2", "b": "1"})}
-    assert arrival_of(json.loads(line_of(Arrival("a@x", parts=parts, hashes=hashes)))).parts == {
+    assert arrival_of(loaded(line_of(Arrival("a@x", parts=parts, hashes=hashes)))).parts == {
         "roster": pairs, "last": 1e16, "private": {"b": "1", "a": "2"}
     }  # fmt: skip
 
@@ -77,6 +77,6 @@ def test_a_roster_has_the_hash_of_its_value(roster: dict[str, str]) -> None:
 def test_a_password_may_be_no_text() -> None:
     roster, _ = encoded({"roster": [("b@x", "both\x1f\x1f")]})
     arrival = Arrival("a@x", {"password": "\udcff\u00e9"}, parts=roster)
-    found = arrival_of(json.loads(line_of(arrival)))
+    found = arrival_of(loaded(line_of(arrival)))
     assert found.credentials == {"password": "\udcff\u00e9"}
     assert found.parts == {"roster": [["b@x", "both\x1f\x1f"]]}

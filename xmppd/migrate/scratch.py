@@ -24,7 +24,7 @@ PRAGMAS: Final = (
     "pragma journal_mode = off",
     "pragma synchronous = off",
     "pragma locking_mode = exclusive",
-    "pragma cache_size = -65536",
+    "pragma cache_size = -16384",
 )
 
 

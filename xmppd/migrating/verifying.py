@@ -27,6 +27,7 @@ from xmppd.migrate.record import Keys
 from xmppd.migrating.feed import Batch, Feed, Wanted
 from xmppd.migrating.given import Door, keys_of, names_here, of_names, pieces
 from xmppd.migrating.halves import BOTH, HERE, SOURCE, Halves, compare
+from xmppd.moving import loaded
 from xmppd.stream.forms import scram_form
 from xmppd.stream.scram import BadPassword, derive_keys
 
@@ -100,7 +101,7 @@ class Verification:
                 self.counts[row["done"]] += 1
                 self._tell({"account": row["name"], "what": row["done"], "why": row.get("why", "")})
         with batch.file.open("rb") as lines:
-            arrivals = [json.loads(line) for line in lines]
+            arrivals = [loaded(line) for line in lines]
         for arrival in arrivals:
             self.names.add(hash(arrival["account"]))
             self.domains.add(arrival["account"].rpartition("@")[2])
@@ -111,8 +112,8 @@ class Verification:
         hashes = {
             arrival["account"]: digest([arrival["hashes"], arrival["disabled"]]) for arrival in arrivals
         }
-        states = {} if self._full else states_of(self._door, names)
         known = self._verified.marks(names) if not self._full else {}
+        states = states_of(self._door, [name for name in names if name in known])
         rest = []
         for arrival in arrivals:
             name = arrival["account"]

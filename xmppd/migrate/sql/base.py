@@ -54,7 +54,7 @@ def fresh(scratch: Path, name: str = "") -> Dump:
         dump.execute("PRAGMA locking_mode=EXCLUSIVE")
         dump.execute("PRAGMA journal_mode=OFF")
         dump.execute("PRAGMA synchronous=OFF")
-        dump.execute("PRAGMA cache_size=-65536")
+        dump.execute("PRAGMA cache_size=-16384")
         dump.execute("BEGIN")
         if name:
             place.replace(scratch / name)

@@ -8,6 +8,7 @@ import codecs
 import re
 import sqlite3
 from collections.abc import Sequence
+from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from xmppd.migrate.sql.garbled import LOST, MOJIBAKE, ODD, garbled, mended
 from xmppd.migrate.sql.rows import Rows, Write
 from xmppd.migrate.sql.scan import MNESIA, QUALIFIED, Dialect, Scan, Value, names_of
 
+TAB = "\t"
 BATCH = 4096
 """Rows that are written at once."""
 
@@ -277,14 +279,14 @@ class Loader:
         pick = itemgetter(*places) if len(places) > 1 else (lambda fields: tuple(fields[at] for at in places))
         scan.at = match.end()
         for first, lines in scan.copied():
-            rows = []
-            for number, line in enumerate(lines):
-                fields = line.split("\t")
-                if len(fields) != width:
-                    why = f"a row of {table} has {len(fields)} columns and not {width}"
-                    at = first + sum(map(len, lines[:number])) + number
-                    raise scan.error(why, at)
-                rows.append(pick(fields) if "\\" not in line else tuple(map(_copied, pick(fields))))
+            if set(map(str.count, lines, repeat(TAB))) != {width - 1}:
+                number, line = next(it for it in enumerate(lines) if it[1].count(TAB) != width - 1)
+                why = f"a row of {table} has {line.count(TAB) + 1} columns and not {width}"
+                raise scan.error(why, first + sum(map(len, lines[:number])) + number)
+            rows = [
+                pick(line.split(TAB)) if "\\" not in line else tuple(map(_copied, pick(line.split(TAB))))
+                for line in lines
+            ]
             write(rows, scan.is_odd)
 
 
