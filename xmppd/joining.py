@@ -111,16 +111,17 @@ class Joining:
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(0.01)
+        # Who takes the farewell cuts the connection, and none must begin after that.
+        self._listener.close()
+        await self._dialer.close()
+        self._links.shut()
         mesh.bid_farewell()
-        await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._ticker is not None:
             self._ticker.cancel()
         await self._registry.leave()
-        await self._dialer.close()
-        self._listener.close()
         self._links.close()
 
     def _tick(self) -> None:
@@ -139,7 +140,7 @@ class Joining:
         if not self._tasks:
             self._expected = names
         for entry in entries:
-            self._dialer.want(entry.name, entry.addresses)
+            self._neighbours.want(entry.name, entry.incarnation, entry.addresses)
 
     def trusted(self, secrets: Sequence[bytes]) -> None:
         """By which secrets nodes know each other."""

@@ -204,6 +204,7 @@ class Links:
         self._reports = Reports(clock)
         self._by_name: dict[str, Connection] = {}
         self._strangers: dict[Connection, None] = {}
+        self._is_shut = False
 
     def of(self, name: str) -> Connection | None:
         """The connection with the node of this name."""
@@ -224,6 +225,12 @@ class Links:
             next(iter(self._strangers)).close(SLOW)
         self._strangers[connection] = None
         return connection
+
+    def shut(self) -> None:
+        """Greet nobody any more; who has greeted stays."""
+        self._is_shut = True
+        for connection in [*self._strangers]:
+            connection.close()
 
     def close(self) -> None:
         """End all connections."""
@@ -251,6 +258,9 @@ class Links:
     def _enter(self, connection: Connection, greeting: Greeting) -> None:
         name = greeting.peer.name
         own = self._neighbours.hello_of(name)
+        if self._is_shut:
+            connection.close(STOPPED)
+            return
         if (own.incarnation, own.trunk) != (greeting.own.incarnation, greeting.own.trunk):
             connection.close(CHANGED)
             return

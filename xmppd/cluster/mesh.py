@@ -73,6 +73,7 @@ class Mesh:
         self.whereabouts = Whereabouts()
         self.ack_seconds = ACK_SECONDS
         self.watchers: Sequence[Watcher] = ()
+        self.on_left: Callable[[Member], None] = nobody_asks
         self._takes: Mapping[type[Record], Take] = {}
         self._by_index: list[Member | None] = [None] * (MOST_MEMBERS + 1)
         self._sessions = sessions
@@ -226,7 +227,9 @@ class Mesh:
 
     def take_bye(self, member: Member, record: Bye) -> None:
         """It goes, and told all before."""
-        self.give_up(member, "it leaves")
+        log.info("node-left", extra={"node": member.name})
+        self.on_left(member)  # first: whoever dials must not begin anew with it
+        self._end(member)
 
     def give_up(self, member: Member, why: str) -> None:
         """A node is gone, or a stranger to us from now on: what it had not taken goes elsewhere, its sessions
@@ -234,8 +237,11 @@ class Mesh:
         """
         if member.is_gone:
             return
-        member.is_gone = True
         log.warning("node-lost", extra={"node": member.name, "reason": why})
+        self._end(member)
+
+    def _end(self, member: Member) -> None:
+        member.is_gone = True
         self._cut(member)
         del self.members[member.name]
         self._owing.discard(member)
@@ -265,6 +271,10 @@ class Mesh:
         if self._losing and places:
             return tuple(place for place in places if place.node not in self._losing)
         return places
+
+
+def nobody_asks(member: Member) -> None:
+    """Nobody wants to know."""
 
 
 class Flushing:

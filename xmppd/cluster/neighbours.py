@@ -5,7 +5,7 @@ ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from xmppd.cluster.connection import Connection, Dialing
@@ -42,6 +42,19 @@ class Neighbours:
         self._usurped = usurped
         self._members: dict[Connection, Member] = {}
         self._refused_since: dict[str, float] = {}
+        self._left: dict[str, int] = {}
+        mesh.on_left = self._has_left
+
+    def want(self, name: str, incarnation: int, addresses: Sequence[str]) -> None:
+        """Have a connection with a node that is said to be there, unless it told that it leaves."""
+        if self._left.get(name) != incarnation:
+            self._left.pop(name, None)
+            self.dialing.want(name, addresses)
+
+    def _has_left(self, member: Member) -> None:
+        self._left[member.name] = member.incarnation
+        self._refused_since.pop(member.name, None)
+        self.dialing.forget(member.name)
 
     def hello_of(self, name: str) -> Hello:
         """What to say to the node of that name: the trunk we have with it, and how far we took it."""
@@ -59,7 +72,7 @@ class Neighbours:
     def met(self, peer: Hello) -> None:
         """A node that knows the secret is there: it is one of us from now on."""
         if peer.name != self._mesh.name:
-            self.dialing.want(peer.name, peer.addresses)
+            self.want(peer.name, peer.incarnation, peer.addresses)
         elif peer.incarnation > self._mesh.incarnation:
             self._usurped()
 
