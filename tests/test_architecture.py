@@ -114,6 +114,7 @@ MAY_IMPORT = {
     ),
     "xmppd.app": ("xmppd",),
     "xmppd.engines": ("xmppd",),
+    "xmppd.everywhere": ("xmppd.errors", "xmppd.cluster"),
     "xmppd.offices": ("xmppd",),
     "xmppd.rules": ("xmppd",),
     "xmppd.copying": ("xmppd",),

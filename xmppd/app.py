@@ -16,6 +16,7 @@ from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.rosters import RosterCommands
+from xmppd.admin.sessions import SessionCommands
 from xmppd.allocator import collect, trim
 from xmppd.config import Config
 from xmppd.core.accounts import Accounts
@@ -49,6 +50,7 @@ from xmppd.core.services import Hosts, Services
 from xmppd.core.sessions import Sessions
 from xmppd.core.visibility import Visibility
 from xmppd.engines import TABLES, shared_cache, store_of
+from xmppd.everywhere import Everywhere
 from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
 from xmppd.loader import Loader
@@ -66,7 +68,7 @@ from xmppd.net.listeners import Listeners
 from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared
 from xmppd.nodes import Nodes
-from xmppd.offices import AccountOffice, StoreOffice
+from xmppd.offices import AccountOffice, SessionOffice, StoreOffice
 from xmppd.parts.belongings import Belonging, belongings_of
 from xmppd.parts.http import routes_of
 from xmppd.parts.listeners import claims_of
@@ -165,6 +167,7 @@ class App:
         )
         self.services = Services(self.jobs.spawn)
         self.nodes = Nodes()
+        self.everywhere = Everywhere()
         self.presences = Presences(
             self.sessions,
             self.rosters,
@@ -328,6 +331,8 @@ class App:
         self.logins.unbound = self.service.unbound
         users = AccountOffice(self.accounts, self.server)
         self.commands.add(*commands_of(UserCommands(users, config.server.domains)))
+        visits = SessionOffice(self.sessions, self.binding.end, self.everywhere)
+        self.commands.add(*commands_of(SessionCommands(visits)))
         repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
         office = RosterOffice(self.rosters, self.contacts, self.accounts, repairs)
         self.commands.add(*commands_of(RosterCommands(office)))
@@ -364,6 +369,7 @@ class App:
         )
         self.cluster = self.sessions.cluster = cluster
         self.nodes.others = cluster.calls.tell
+        self.everywhere.join(cluster)
         return cluster
 
     def _messages_kept(self, account: str) -> None:

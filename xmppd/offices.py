@@ -1,10 +1,16 @@
-"""Accounts and the store as commands of operators want them."""
+"""Accounts, sessions and the store as commands of operators want them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.sessions import Session, Sessions
+from xmppd.errors import StreamError
+from xmppd.everywhere import Everywhere
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
 
@@ -21,6 +27,53 @@ class AccountOffice:
         self.info = accounts.info
         self.list = accounts.list
         self.remove = server.remove_account
+
+
+class SessionOffice:
+    """Sessions of this node and of all others as `session` commands want them."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        end: Callable[[Session, StreamError | None], None],
+        everywhere: Everywhere,
+    ) -> None:
+        self._sessions = sessions
+        self._end = end
+        self._everywhere = everywhere
+        everywhere.serve("session list", self._list_here)
+        everywhere.serve("session kick", self._kick_here)
+
+    async def every(self, account: str, most: int) -> list[Mapping[str, Any]]:
+        """A row for each session of an account ("": of all), at most so many of each node."""
+        return await self._everywhere.rows("session list", {"account": account, "most": most}, account)
+
+    async def kick(self, account: str, resource: str) -> list[Mapping[str, Any]]:
+        """End a session, or with resource "" all of the account; a row for each that was ended."""
+        arguments = {"account": account, "resource": resource}
+        return await self._everywhere.rows("session kick", arguments, account)
+
+    async def _list_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        account = arguments["account"]
+        sessions = self._sessions.of(account) if account else self._sessions.by_full.values()
+        return [_row(session) for session in itertools.islice(sessions, arguments["most"])]
+
+    async def _kick_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        account, resource = arguments["account"], arguments["resource"]
+        found = [one for one in self._sessions.of(account) if resource in ("", one.resource)]
+        for session in found:
+            self._end(session, StreamError("policy-violation", "An operator ended this session."))
+        return [{"ended": session.full} for session in found]
+
+
+def _row(session: Session) -> Mapping[str, Any]:
+    since = datetime.fromtimestamp(session.since, UTC).isoformat(timespec="seconds")
+    return {
+        "session": session.full,
+        "priority": None if session.presence is None else session.priority,
+        "address": session.login.peer,
+        "since": since.replace("+00:00", "Z"),
+    }
 
 
 class StoreOffice:

@@ -136,6 +136,7 @@ class Process:
         self.app = App(config)
         self.app.shared.certificates = certificates(config)
         self.app.commands.add(*commands_of(ServerCommands(self)))
+        self.app.everywhere.serve("plugin reload", self._plugins_reloaded)
         self._socket = AdminSocket(config.socket_path, self.app.commands)
         self._note = contextlib.ExitStack()
 
@@ -402,6 +403,13 @@ class Process:
             if name:
                 return await self.app.loader.reload(name, self._config)
             return await self.app.loader.load(self._config)
+
+    async def reload_plugins_everywhere(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """The same on all nodes."""
+        return await self.app.everywhere.rows("plugin reload", {"name": name})
+
+    async def _plugins_reloaded(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return [{"reloaded": [*await self.reload_plugin(arguments["name"])]}]
 
 
 def with_kept(wanted: Config, now: Config) -> tuple[Config, list[str]]:

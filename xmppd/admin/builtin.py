@@ -77,6 +77,9 @@ class Server(Protocol):
         of those loaded.
         """
 
+    async def reload_plugins_everywhere(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """The same on all nodes; a row for each."""
+
 
 Account = Annotated[Jid, "its address, such as alice@localhost"]
 
@@ -317,6 +320,12 @@ class ServerCommands:
         return [dict(row) for row in self.server.plugins()]
 
     @command("Load plugins again while sessions stay connected", name="plugin reload")
-    async def plugin_reload(self, name: Annotated[str, "only this one"] = "") -> dict[str, Any]:
+    async def plugin_reload(
+        self,
+        name: Annotated[str, "only this one"] = "",
+        all: Annotated[bool, "on all nodes"] = False,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
         """Those that have changed, or one in any case."""
+        if all:
+            return [dict(row) for row in await self.server.reload_plugins_everywhere(name)]
         return {"reloaded": list(await self.server.reload_plugin(name))}

@@ -43,6 +43,7 @@ from xmppd.admin.pages import Pages
 from xmppd.admin.parser import Parser, add_common, build_parser
 from xmppd.admin.render import render
 from xmppd.admin.rosters import RosterCommands
+from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.status import status_text
 from xmppd.admin.whereabouts import find_server
 from xmppd.configfile import read
@@ -83,6 +84,7 @@ BUILT_IN = (
     CHECK_CONFIG,
     COPY_STORE,
     *descriptions_of(ServerCommands),
+    *descriptions_of(SessionCommands),
     *descriptions_of(UserCommands),
     *descriptions_of(RosterCommands),
     *STORE_COMMANDS,

@@ -1,0 +1,94 @@
+"""Commands reach the session on whatever node it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from xmppd.errors import CommandError
+from xmppd.testing import World
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(name="settings")
+def shared_settings(redis_url: str) -> Mapping[str, Any]:
+    return {"cache": {"redis": redis_url, "prefix": "test-commands"}}
+
+
+async def call(world: World, name: str, node: int = 0, **arguments: Any) -> Any:
+    """What a node answers its operator; the world goes on meanwhile."""
+    return await world.apps[node].commands.call(name, arguments)
+
+
+async def test_sessions_are_listed_with_their_nodes(settings: Mapping[str, Any]) -> None:
+    async with World(settings=settings, nodes=2) as world:
+        await world.login("alice", "near", node=0)
+        await world.bind("alice", "far", node=1)
+        await world.login("bob", "far", priority=5, node=1)
+        rows = await call(world, "session list")
+        assert {(row["node"], row["session"], row["priority"]) for row in rows} == {
+            ("node0:5270", "alice@localhost/near", 0),
+            ("node1:5270", "alice@localhost/far", None),
+            ("node1:5270", "bob@localhost/far", 5),
+        }
+        rows = await call(world, "session list", account="bob@localhost")
+        assert [(row["node"], row["session"]) for row in rows] == [("node1:5270", "bob@localhost/far")]
+        rows = await call(world, "session list", most=1)
+        assert sorted(row["node"] for row in rows) == ["node0:5270", "node1:5270"]
+        with pytest.raises(CommandError, match="most must be"):
+            await call(world, "session list", most=0)
+
+
+async def test_one_node_names_none() -> None:
+    async with World(nodes=1) as world:
+        await world.login("alice", "here")
+        [row] = await call(world, "session list")
+        assert row["session"] == "alice@localhost/here"
+        assert "node" not in row
+        assert await call(world, "session kick", address="alice@localhost") == [{"ended": row["session"]}]
+
+
+async def test_a_session_is_ended_wherever_it_is(settings: Mapping[str, Any]) -> None:
+    async with World(settings=settings, nodes=2) as world:
+        near = await world.login("alice", "near", node=0)
+        far = await world.login("alice", "far", node=1)
+        await near.receive_all()
+        ended = await call(world, "session kick", address="alice@localhost/far")
+        assert ended == [{"node": "node1:5270", "ended": far.jid}]
+        await far.expect_closed("policy-violation")
+        await near.expect(f"<presence from='{far.jid}' to='alice@localhost' type='unavailable'/>")
+        with pytest.raises(CommandError, match="not logged in"):
+            await call(world, "session kick", address="alice@localhost/far")
+        assert [row["ended"] for row in await call(world, "session kick", 1, address="alice@localhost")] == [
+            near.jid
+        ]
+        with pytest.raises(CommandError, match="not the address of an account"):
+            await call(world, "session kick", address="localhost")
+
+
+async def test_a_disabled_account_ends_on_all_nodes(settings: Mapping[str, Any]) -> None:
+    async with World(settings=settings, nodes=2) as world:
+        far = await world.login("alice", node=1)
+        await call(world, "user disable", account="alice@localhost")
+        await world.settle()
+        await far.expect_closed("not-authorized")
+
+
+async def test_who_does_not_answer_is_named(settings: Mapping[str, Any]) -> None:
+    async with World(settings=settings, nodes=2) as world:
+        await world.login("alice", node=0)
+        far = world.apps[1].everywhere
+
+        async def refuse(arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+            raise CommandError("not today")
+
+        far.serve("session list", refuse)
+        rows = await call(world, "session list")
+        assert rows[0]["node"] == "node0:5270"
+        assert rows[1] == {"node": "node1:5270", "problem": "not today"}
+        world.cut(0, 1)
+        await world.advance(6)
+        assert [row["node"] for row in await call(world, "session list")] == ["node0:5270"]

@@ -1,0 +1,52 @@
+"""A node that says that it leaves is let go at once, and nobody dials it until it is there anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from xmppd.cluster.neighbours import Neighbours
+from xmppd.testing import World
+
+pytestmark = pytest.mark.asyncio
+
+
+class Dialing:
+    """Whom a node wants to be connected with."""
+
+    def __init__(self) -> None:
+        self.wanted: dict[str, Sequence[str]] = {}
+
+    def want(self, name: str, addresses: Sequence[str]) -> None:
+        self.wanted[name] = addresses
+
+    def forget(self, name: str) -> None:
+        self.wanted.pop(name, None)
+
+
+@pytest.fixture(name="settings")
+def shared_settings(redis_url: str) -> Mapping[str, Any]:
+    return {"cache": {"redis": redis_url, "prefix": f"test-{uuid4().hex[:12]}"}}
+
+
+async def test_who_leaves_is_not_dialed_before_it_begins_anew(settings: Mapping[str, Any]) -> None:
+    async with World(settings=settings, nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        mesh, leaving = world.cluster(0).mesh, world.cluster(1).mesh
+        neighbours = Neighbours(mesh, (), "", world.clock.monotonic, lambda: None)
+        neighbours.dialing = dialing = Dialing()
+        neighbours.want(leaving.name, leaving.incarnation, ("there",))
+        assert dialing.wanted == {leaving.name: ("there",)}
+
+        leaving.bid_farewell()
+        await alice.expect(f"<presence from='{bob.jid}' to='{alice.bare}' type='unavailable'/>")
+        assert not mesh.members
+        assert dialing.wanted == {}
+        neighbours.want(leaving.name, leaving.incarnation, ("there",))
+        assert dialing.wanted == {}, "the list may say for a while that it is there"
+        neighbours.want(leaving.name, leaving.incarnation + 1, ("there",))
+        assert dialing.wanted == {leaving.name: ("there",)}
