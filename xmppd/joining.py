@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from xmppd import __version__
 from xmppd.app import App
@@ -31,6 +32,9 @@ TICK_SECONDS: Final = 0.5
 
 JOIN_SECONDS: Final = 5.0
 """How long clients wait at the start until all places of the others are known."""
+
+LOAD_TICKS: Final = 10
+"""Over so many ticks load is counted."""
 
 SETTLE_SECONDS: Final = 2.0
 """How long what was said last may take to be acknowledged at the end."""
@@ -74,6 +78,9 @@ class Joining:
         self._tasks: list[asyncio.Task[None]] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._expected: set[str] = set()
+        self._listed: Sequence[Entry] = ()
+        self._clock = clock
+        self._used = deque([(clock(), time.process_time())], LOAD_TICKS)
 
     async def start(self) -> None:
         """Be one of them; when this is done clients may come. CommandError when the name is taken, or the
@@ -99,6 +106,35 @@ class Joining:
     def _is_joined(self, name: str) -> bool:
         member = self.cluster.mesh.members.get(name)
         return member is not None and member.is_joined
+
+    # for operators
+
+    @property
+    def load(self) -> float:
+        """The share of one processor that this process used lately."""
+        began, before = self._used[0]
+        seconds = self._clock() - began
+        return round((time.process_time() - before) / seconds, 2) if seconds > 0 else 0.0
+
+    def described(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Rows of nodes with how long each trunk takes; and one for each node of the list that has none."""
+        members = self.cluster.mesh.members
+        found = []
+        for row in rows:
+            member = members.get(row["node"])
+            found.append(row if member is None else {**row, "lag_ms": round(member.trunk.lag * 1000, 2)})
+        known = {row["node"] for row in rows}
+        lost = [
+            entry.name
+            for entry in self._listed
+            if entry.name not in known and not self._neighbours.has_left(entry.name, entry.incarnation)
+        ]
+        return [*found, *({"node": name, "problem": f"{self.name} is not connected to it"} for name in lost)]
+
+    async def drain(self) -> None:
+        """Tell the others that no more clients should come here."""
+        self.state = "draining"
+        await self._registry.tell()
 
     async def leave(self) -> None:
         """All has been said: wait until the others have it, then go."""
@@ -126,6 +162,7 @@ class Joining:
 
     def _tick(self) -> None:
         self._ticker = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+        self._used.append((self._clock(), time.process_time()))
         self.cluster.mesh.tick()
 
     def _entry(self) -> Entry:
@@ -136,6 +173,7 @@ class Joining:
 
     def listed(self, entries: Sequence[Entry]) -> None:
         """Have a trunk with each of them."""
+        self._listed = entries
         names = {entry.name for entry in entries}
         if not self._tasks:
             self._expected = names

@@ -24,6 +24,7 @@ from xmppd import __version__, systemd
 from xmppd import log as logs
 from xmppd.admin.builtin import ServerCommands
 from xmppd.admin.commands import commands_of
+from xmppd.admin.nodes import PACE, NodeCommands
 from xmppd.admin.socket import AdminSocket
 from xmppd.admin.whereabouts import noted
 from xmppd.allocator import heap
@@ -87,6 +88,9 @@ COLLECTIONS = (700, 10, 200)
 come, and finds next to nothing: so it comes a twentieth as often as by default.
 """
 
+RESTART = 75
+"""The exit code of a node that is to be started again (EX_TEMPFAIL)."""
+
 LAST_SECONDS = 1.0
 """What the end of a server may take at least, when clients took all of the drain time."""
 
@@ -113,7 +117,7 @@ async def _serve(config: Config, load: Callable[[], Config], *, guide: bool) -> 
             await process.stopping.wait()
     finally:
         await process.stop()
-    return 0
+    return process.exit_code
 
 
 class Process:
@@ -132,11 +136,16 @@ class Process:
         self._changing = asyncio.Lock()
         self._is_up = False
         self._leave_now = asyncio.Event()
+        self._pace = 0
+        self.exit_code = 0
         self.stopping = asyncio.Event()
         self.app = App(config)
         self.app.shared.certificates = certificates(config)
         self.app.commands.add(*commands_of(ServerCommands(self)))
+        self.app.commands.add(*commands_of(NodeCommands(self)))
         self.app.everywhere.serve("plugin reload", self._plugins_reloaded)
+        self.app.everywhere.serve("node", self._node)
+        self.app.everywhere.serve("drain", self._drain)
         self._socket = AdminSocket(config.socket_path, self.app.commands)
         self._note = contextlib.ExitStack()
 
@@ -243,19 +252,21 @@ class Process:
     async def stop(self) -> None:
         """Stop accepting, send clients away, finish what was begun; a second signal cuts the waiting short.
 
-        What the store accepted is written in any case.
+        What the store accepted is written in any case. A node among others ends its sessions at a pace, and
+        stays there for those that look whether it is ready until they are gone.
         """
-        drain_seconds = self._config.server.drain_seconds
+        pace, drain_seconds = self._how_to_drain()
         deadline = time.monotonic() + drain_seconds
+        self.app.routes.is_ready = False
         if self._is_up:
             systemd.notify("STOPPING=1")
             log.info("stopping", extra={"sessions": len(self.app.sessions.by_full)})
         for listener in self._listeners:
             listener.close()
         self.app.listeners.close()
-        if self._door is not None:
+        if self._door is not None and self._joining is None:
             self._door.shut()
-        await self.unless(self._leave_now, self._clients_to_go(), drain_seconds)
+        await self.unless(self._leave_now, self._clients_to_go(pace), drain_seconds)
         if self._joining is not None:
             await self._joining.leave()
         for timer in (self._sweeper, self._watcher):
@@ -281,8 +292,20 @@ class Process:
         self.app.accounts.close()
         await self.app.store.close()
 
-    async def _clients_to_go(self) -> None:
-        await self.app.service.shut_down()
+    def _how_to_drain(self) -> tuple[float, float]:
+        """How many sessions are ended in a second (0: all at once), and how long that may take."""
+        seconds = self._config.server.drain_seconds
+        count = len(self.app.sessions.by_full)
+        if self._joining is None:
+            return 0, seconds
+        if self._pace:
+            return self._pace, seconds + count / self._pace
+        return max(PACE, 2 * count / max(seconds, LAST_SECONDS)), seconds
+
+    async def _clients_to_go(self, pace: float) -> None:
+        if self._joining is not None and self._is_up:
+            await self._joining.drain()
+        await self.app.service.shut_down(pace)
         while self.app.service.connections:  # noqa: ASYNC110 - they tell nobody of their end
             await asyncio.sleep(0.02)
 
@@ -354,6 +377,34 @@ class Process:
         if kept:
             log.warning("restart-needed", extra={"keys": kept})
         log.info("reloaded", extra={"file": str(config.source)})
+
+    # nodes
+
+    async def nodes(self) -> list[Mapping[str, Any]]:
+        """A row for each node."""
+        rows = await self.app.everywhere.rows("node", {})
+        return rows if self._joining is None else self._joining.described(rows)
+
+    async def drain(self, node: str, pace: int, *, restart: bool) -> list[Mapping[str, Any]]:
+        """Have a node end its sessions, and itself."""
+        rows = await self.app.everywhere.ask(node, "drain", {"pace": pace, "restart": restart})
+        return [{"node": node, **row} if node else row for row in rows]
+
+    async def _node(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        joining = self._joining
+        row = {
+            "version": __version__,
+            "state": "up" if joining is None else joining.state,
+            "age_seconds": round(time.monotonic() - self._started, 1),
+            "sessions": len(self.app.sessions.by_full),
+        }
+        return [row if joining is None else {**row, "load": joining.load}]
+
+    async def _drain(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        self._pace = arguments["pace"]
+        self.exit_code = RESTART if arguments["restart"] else 0
+        self.stopping.set()
+        return [{"sessions": len(self.app.sessions.by_full)}]
 
     # commands
 

@@ -11,11 +11,12 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, XMLPullParser
 
+import pytest
 import pytest_asyncio
 import stores
 from tokens import Tokens
@@ -318,7 +319,7 @@ class Server:
             while not condition():  # noqa: ASYNC110 - nobody tells us
                 await asyncio.sleep(0.01)
 
-    def command(self, name: str, **arguments: Any) -> Any:
+    def command(self, name: str, /, **arguments: Any) -> Any:
         """Run a command in the running server."""
         return request(self.data / "xmppd.sock", name, arguments, seconds=SECONDS)
 
@@ -367,21 +368,37 @@ class Server:
 MakeServer = Callable[..., Awaitable[Server]]
 
 
-@pytest_asyncio.fixture
-async def prepared(tmp_path: Path) -> AsyncIterator[Callable[..., Server]]:
-    """Makes servers that are not started; settings are given by section."""
+@contextlib.contextmanager
+def making(parent: Path) -> Iterator[Callable[..., Server]]:
+    """Makes servers that are not started, and leaves nothing of them."""
     made: list[Server] = []
 
     def make(**settings: Any) -> Server:
-        folder = tmp_path / f"server-{len(made)}"
+        folder = parent / f"server-{len(made)}"
         folder.mkdir()
         made.append(Server(folder, settings))
         return made[-1]
 
-    yield make
-    for server in made:
-        server.close()
-        print(server.log[-5000:])  # shown when the test failed
+    try:
+        yield make
+    finally:
+        for server in made:
+            server.close()
+            print(server.log[-5000:])  # shown when the test failed
+
+
+@pytest_asyncio.fixture
+async def prepared(tmp_path: Path) -> AsyncIterator[Callable[..., Server]]:
+    """Makes servers that are not started; settings are given by section."""
+    with making(tmp_path) as make:
+        yield make
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Callable[..., Server]]:
+    """The same for all tests of a module."""
+    with making(tmp_path_factory.mktemp("servers")) as make:
+        yield make
 
 
 @pytest_asyncio.fixture

@@ -39,6 +39,7 @@ from xmppd.admin.commands import (
 )
 from xmppd.admin.migration import LOCAL as MIGRATIONS
 from xmppd.admin.migration import MigrateCommands
+from xmppd.admin.nodes import NodeCommands
 from xmppd.admin.pages import Pages
 from xmppd.admin.parser import Parser, add_common, build_parser
 from xmppd.admin.render import render
@@ -85,6 +86,7 @@ BUILT_IN = (
     COPY_STORE,
     *descriptions_of(ServerCommands),
     *descriptions_of(SessionCommands),
+    *descriptions_of(NodeCommands),
     *descriptions_of(UserCommands),
     *descriptions_of(RosterCommands),
     *STORE_COMMANDS,

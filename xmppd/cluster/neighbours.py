@@ -47,9 +47,13 @@ class Neighbours:
 
     def want(self, name: str, incarnation: int, addresses: Sequence[str]) -> None:
         """Have a connection with a node that is said to be there, unless it told that it leaves."""
-        if self._left.get(name) != incarnation:
+        if not self.has_left(name, incarnation):
             self._left.pop(name, None)
             self.dialing.want(name, addresses)
+
+    def has_left(self, name: str, incarnation: int) -> bool:
+        """Whether this life of a node is over, whatever the list says."""
+        return self._left.get(name) == incarnation
 
     def _has_left(self, member: Member) -> None:
         self._left[member.name] = member.incarnation

@@ -141,6 +141,10 @@ class Registry:
                 log.error("node-superseded", extra={"node": self._own().name})
                 self._directory.superseded()
 
+    async def tell(self) -> None:
+        """Say now how this node is, and not only at the next beat."""
+        await self._beat(is_first=False)
+
     async def search(self) -> None:
         """Look for nodes at the seeds while the list is away, for ever."""
         is_told = False

@@ -86,7 +86,8 @@ class Trunk(Generic[Letter]):
 
     `number` is the trunk's, the same on both sides. `sent`: the last frame that was closed; `queued`: the
     frame in which the last record is or will be; `acked`: the last frame that the other side took, as far as
-    is known here; `taken`: the last one of its frames that was taken here; `heard`: when the last frame came.
+    is known here; `taken`: the last one of its frames that was taken here; `heard`: when the last frame came;
+    `lag`: how long the last frame that was acknowledged was not.
     `size`: bytes of unacknowledged frames and open letters. `owes_ack`: something was taken since the last
     acknowledgement.
     """
@@ -100,6 +101,7 @@ class Trunk(Generic[Letter]):
         self.size = 0
         self.owes_ack = False
         self.heard = clock()
+        self.lag = 0.0
         self._clock = clock
         self._trusted_since = float("-inf")
         self._connected_since = self.heard
@@ -342,6 +344,7 @@ class Trunk(Generic[Letter]):
         for _ in range(ack - self.acked):
             sent = self._window.popleft()
             self._trusted_since = max(self._trusted_since, sent.at)
+            self.lag = self.heard - sent.at
             self.size -= len(sent.data)
             for id in range(self._acked_id + 1, sent.last_id + 1):
                 posted = self._letters.get(id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -28,6 +29,9 @@ SWEEP_SECONDS = 1.0
 
 LINGER_SECONDS = 3.0
 """How long a closed stream waits for the peer to hang up before the connection is cut."""
+
+STEP_SECONDS = 0.1
+"""How often some sessions are ended where not all are at once."""
 
 PATIENCE_SECONDS = 5.0
 """How long a login may take while others wait for its place."""
@@ -182,10 +186,23 @@ class Service:
         self.connections = set(self.connections)
         self._strangers = dict(self._strangers)
 
-    async def shut_down(self) -> None:
-        """Send every client away with system-shutdown, newcomers too (RFC 6120 4.9.3.22)."""
+    async def shut_down(self, pace: float = 0.0) -> None:
+        """Send every client away with system-shutdown, newcomers too (RFC 6120 4.9.3.22). Sessions that are
+        there end `pace` a second, 0: all at once.
+        """
         self.draining = True
+        if pace:
+            await self._end_sessions(pace)
         await self._each(lambda connection: connection.fail(StreamError("system-shutdown")))
+
+    async def _end_sessions(self, pace: float) -> None:
+        bound = [connection for connection in self.connections if connection.session is not None]
+        step = max(1, int(pace * STEP_SECONDS))
+        for start in range(0, len(bound), step):
+            if start:
+                await asyncio.sleep(step / pace)
+            for connection in bound[start : start + step]:
+                connection.fail(StreamError("system-shutdown"))
 
     async def cut_off(self) -> None:
         """Drop whoever is still there."""

@@ -84,24 +84,40 @@ class Node:
 
 
 class Routes:
-    """All routes of one server. `failed` is told what a handler raised that it should not have."""
+    """All routes of one server, with /livez and /readyz, which need no token. `failed` is told what a handler
+    raised that it should not have. While it is not `is_ready`, no more clients should be sent here.
+    """
 
     def __init__(self, rules: HttpRules, failed: Callable[[Callable[..., Any], Exception], None]) -> None:
         self.rules = rules
         self.served = 0
         self.refused = 0
+        self.is_ready = True
         self._failed = failed
         self._root = Node()
+        self._own = (
+            (Route("GET", "/livez", ""), self._livez),
+            (Route("GET", "/readyz", ""), self._readyz),
+        )
+        self.compile(())
 
     def compile(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
         """Replace all routes; requests under way are finished by those they found."""
         root = Node()
-        for route, handler in routes:
+        for route, handler in (*routes, *self._own):
             node = root
             for segment in route.segments:
                 node = node.below(segment)
             node.routes[route.method] = (route, handler)
         self._root = root
+
+    def _livez(self, request: HttpRequest) -> HttpResponse:
+        """The loop turns."""
+        return HttpResponse(body=b"ok\n")
+
+    def _readyz(self, request: HttpRequest) -> HttpResponse:
+        """Whether clients should be sent here."""
+        return HttpResponse(body=b"ready\n") if self.is_ready else HttpResponse(503, b"draining\n")
 
     async def serve(
         self,

@@ -1,0 +1,132 @@
+"""Several server processes on one Cassandra and one Redis are one server, and each may go."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from cassandra.cluster import Cluster
+from ports import free_ports
+
+from xmppd.errors import CommandError
+
+pytestmark = [pytest.mark.own_engine, pytest.mark.asyncio(loop_scope="module")]
+
+NO_TLS = {"port": 0, "tls": "none"}
+
+
+@pytest.fixture(scope="module", name="engines")
+def shared_engines(cassandra_nodes: list[tuple[str, int]], redis_url: str) -> Any:
+    name = f"xmppd_test_{uuid.uuid4().hex[:12]}"
+    points = [f"{host}:{port}" for host, port in cassandra_nodes]
+    yield {
+        "store": {"engine": "cassandra", "cassandra": {"contact_points": points, "keyspace": name}},
+        "cache": {"redis": redis_url, "prefix": name},
+    }
+    with Cluster(cassandra_nodes, connect_timeout=20) as cluster:
+        cluster.connect().execute(f"DROP KEYSPACE IF EXISTS {name}", timeout=60)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="pair")
+async def running_pair(servers: Callable[..., Any], engines: Mapping[str, Any]) -> AsyncIterator[list[Any]]:
+    """Two nodes that know each other, with the accounts alice, bob and carol."""
+    pair = []
+    for port in free_ports(2):
+        settings = {"cluster": {"listen": f"127.0.0.1:{port}"}, "log": {"format": "json"}}
+        pair.append(servers(**engines, **settings))
+    await pair[0].start()  # it makes the tables
+    await pair[1].start()
+    pair[0].add("alice", "bob", "carol")
+    yield pair
+
+
+def name(server: Any) -> str:
+    """What a node is called."""
+    return str(server.settings["cluster"]["listen"])
+
+
+async def ask(server: Any, command: str, /, **arguments: Any) -> Any:
+    """Run a command, while the clients of this test read on."""
+    return await asyncio.to_thread(server.command, command, **arguments)
+
+
+async def both_know(pair: list[Any]) -> None:
+    """Wait until each has a trunk with the other."""
+    async with asyncio.timeout(20):
+        while [len(await ask(server, "node list")) for server in pair] != [2, 2]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def test_commands_reach_all_nodes(pair: list[Any]) -> None:
+    one, two = pair
+    await both_know(pair)
+    alice, bob = await one.login("alice"), await two.login("bob")
+    await alice.send(f"<message to='{bob.jid}' type='chat'><body>over</body></message>")
+    assert (await bob.receive("message")).findtext("{jabber:client}body") == "over"
+    rows = await ask(one, "session list")
+    assert {(row["node"], row["session"]) for row in rows} == {(name(one), alice.jid), (name(two), bob.jid)}
+
+    nodes = {row["node"]: row for row in await ask(one, "node list")}
+    assert set(nodes) == {name(one), name(two)}
+    assert [nodes[name(server)]["sessions"] for server in pair] == [1, 1]
+    assert {row["state"] for row in nodes.values()} == {"up"}
+    assert nodes[name(two)]["lag_ms"] > 0
+
+    reloaded = await ask(one, "plugin reload", name="ping", all=True)
+    assert reloaded == [{"node": name(server), "reloaded": ["ping"]} for server in pair]
+    problems = await ask(one, "plugin reload", name="nope", all=True)
+    assert [("nope" in row["problem"]) for row in problems] == [True, True]
+
+    assert await ask(one, "session kick", address=bob.jid) == [{"node": name(two), "ended": bob.jid}]
+    assert await bob.end() == "policy-violation"
+    carol = await two.login("carol")
+    await ask(one, "user disable", account="carol@localhost")
+    assert await carol.end() == "not-authorized"
+    alice.hang_up()
+
+
+async def test_a_node_that_stops_is_let_go_at_once(pair: list[Any]) -> None:
+    one, two = pair
+    await both_know(pair)
+    before = len(one.records("trunk-connected"))
+    left = len(one.records("node-left"))
+    two.signal(signal.SIGTERM)
+    assert await two.ended() == 0
+    await one.logged("node-left", left + 1)
+    await asyncio.sleep(0.5)  # longer than it takes to dial
+    assert len(one.records("trunk-connected")) == before, "it was met again on its way out"
+    assert not one.records("node-lost")
+    assert not one.records("node-unreachable")
+    await two.start()
+    await both_know(pair)
+
+
+async def test_a_node_drains_at_a_pace(pair: list[Any]) -> None:
+    one, two = pair
+    await both_know(pair)
+    left = len(one.records("node-left"))
+    stopped = len(two.records("stopping"))
+    clients = [await two.login("alice") for _ in range(3)]
+    with pytest.raises(CommandError, match="no node nowhere"):
+        await ask(one, "node drain", node="nowhere")
+    assert await ask(one, "node drain", node=name(two), pace=2) == [{"node": name(two), "sessions": 3}]
+    await two.logged("stopping", stopped + 1)
+    await asyncio.sleep(0.1)
+    with pytest.raises(ConnectionRefusedError):
+        await two.connect()
+    states = {row["node"]: row["state"] for row in await ask(one, "node list")}
+    assert states == {name(one): "up", name(two): "draining"}
+    assert sum(row["node"] == name(two) for row in await ask(one, "session list")) > 0
+    for client in clients:
+        assert await client.end() == "system-shutdown"
+        client.hang_up()
+    assert await two.ended() == 0
+    await one.logged("node-left", left + 1)
+    assert [row["node"] for row in await ask(one, "node list")] == [name(one)]
+    await two.start()
+    await both_know(pair)
