@@ -96,9 +96,9 @@ class Turns:
         work()
 
 
-def breathe() -> Awaitable[None]:
-    """Done when everybody else on the loop has had a turn."""
-    return asyncio.sleep(0)
+def breathe(seconds: float = 0.0) -> Awaitable[None]:
+    """Done when everybody else on the loop has had a turn, or for so long."""
+    return asyncio.sleep(seconds)
 
 
 class Slice:

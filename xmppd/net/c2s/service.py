@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -200,7 +199,7 @@ class Service:
         step = max(1, int(pace * STEP_SECONDS))
         for start in range(0, len(bound), step):
             if start:
-                await asyncio.sleep(step / pace)
+                await breathe(step / pace)
             for connection in bound[start : start + step]:
                 connection.fail(StreamError("system-shutdown"))
 
