@@ -33,6 +33,7 @@ from xmppd.plugin import (
     StanzaError,
     StoreError,
     Table,
+    cluster_signal,
     element,
     iq_get,
     iq_set,
@@ -107,12 +108,14 @@ class Register(Plugin):
         if not username or not password:
             raise StanzaError("not-acceptable", "Give a name and a password.")
         address, now = network_of(request.peer), self.now()
-        self._attempts.spend(address, now)
+        self._attempts.check(address, now)
+        self.spent.tell("attempt", address)
         try:
             account = Jid.of(username, request.domain).bare
             if account in self._leaving or await self.server.account_exists(account):
                 raise AccountExists(account)
-            self._accounts.spend(address, now)
+            self._accounts.check(address, now)
+            self.spent.tell("account", address)
             await self.server.accounts.create(account, password)
         except AccountExists:
             raise StanzaError("conflict", "This name is taken.") from None
@@ -127,6 +130,12 @@ class Register(Plugin):
             raise StanzaError("service-unavailable", "Accounts are not made in-band here.")
         if not is_domain(request.stanza.to, request.domain):
             raise StanzaError("not-allowed", "Register with the domain that you are connected to.")
+
+    @cluster_signal
+    def spent(self, what: str, address: str) -> None:
+        """An address tried, or made an account, on one of the nodes: it counts on all."""
+        window = self._attempts if what == "attempt" else self._accounts
+        window.add(address, self.now())
 
     # when logged in
 
@@ -209,15 +218,21 @@ class Window:
         self._addresses = addresses
         self._moments: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def spend(self, address: str, now: float) -> None:
-        """Count one more; StanzaError resource-constraint when it is one too many."""
-        moments = self._moments.setdefault(address, deque())
+    def check(self, address: str, now: float) -> None:
+        """StanzaError resource-constraint when one more were too many."""
+        moments = self._moments.get(address)
+        if moments is None:
+            return
         self._moments.move_to_end(address)
         while moments and not now - self._seconds < moments[0] <= now:  # later ones: the clock was set back
             moments.popleft()
         if len(moments) >= self._limit:
             raise StanzaError("resource-constraint", "Too many registrations from your address; try later.")
-        moments.append(now)
+
+    def add(self, address: str, now: float) -> None:
+        """Count one more."""
+        self._moments.setdefault(address, deque(maxlen=self._limit)).append(now)
+        self._moments.move_to_end(address)
         if len(self._moments) > self._addresses:
             self._moments.popitem(last=False)
 

@@ -199,11 +199,13 @@ class Server:
         self._expiry.watch(session)
 
     def show_presence(self, account: str, viewer: str) -> None:
-        """Let a follower see the account's sessions: what `sees` forbade it allows now."""
+        """Let a follower see the account's sessions on this node: what `sees` forbade it allows now."""
         self._presences.show(account, viewer)
 
     def hide_presence(self, account: str, viewer: str) -> None:
-        """Let a follower see the account's sessions end: what `sees` still allows it is about to forbid."""
+        """Let a follower see the account's sessions on this node end: what `sees` still allows it is about to
+        forbid.
+        """
         self._presences.hide(account, viewer)
 
     def end_session(self, session: Session, condition: str, text: str = "") -> None:

@@ -25,6 +25,7 @@ def test_networks(peer: str, network: str) -> None:
     assert network_of(peer) == network
 
 
+@pytest.mark.one_node("each process counts its own connections")
 @pytest.mark.asyncio
 async def test_connections_of_one_network_are_counted_together() -> None:
     async with World(settings={"limits": {"connections_before_login_per_address": 2}}) as world:

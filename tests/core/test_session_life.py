@@ -190,9 +190,9 @@ async def test_others_notice_nothing_until_a_detached_session_is_over() -> None:
         await world.settle()
         assert [s.partition(b"<body>")[2][:1] for s in wire.stanzas] == [b"x", b"y"]
         session.detach(never)
-        world.app.binding.end(session)
+        bob.app.binding.end(session)
         await alice.expect(f"<presence type='unavailable' from='{bob.jid}' to='alice@localhost'/>")
-        world.app.binding.end(session)
+        bob.app.binding.end(session)
         await alice.expect_nothing()
 
 

@@ -47,6 +47,7 @@ async def read_slowly(client: Client) -> list[str]:
     return [f"{s.get('from')} {s.get('type') or ''}".strip() for s in received]
 
 
+@pytest.mark.one_node("what other nodes show comes as they answer, and not as the client reads")
 @pytest.mark.asyncio
 async def test_a_slow_reader_with_talkative_contacts_is_not_cut_off_at_login() -> None:
     async with World(accounts=("alice", *crowd(12)), settings={"limits": LIMITS}) as world:
@@ -58,6 +59,7 @@ async def test_a_slow_reader_with_talkative_contacts_is_not_cut_off_at_login() -
         assert shown == [alice.jid, *sorted(friend.jid for friend in friends)]
 
 
+@pytest.mark.one_node("what other nodes show comes as they answer, and not as the client reads")
 @pytest.mark.asyncio
 async def test_what_is_shown_is_how_things_stand_when_it_is_read() -> None:
     async with World(accounts=("alice", *crowd(12)), settings={"limits": LIMITS}) as world:
@@ -126,6 +128,7 @@ async def test_last_words_wait_for_a_slow_reader() -> None:
         assert sorted(shown) == sorted([alice.jid, *(f"{it.jid} unavailable" for it in away), back.jid])
 
 
+@pytest.mark.one_node("what other nodes show comes as they answer, and not as the client reads")
 @pytest.mark.asyncio
 async def test_who_leaves_in_the_middle_leaves_nothing_behind() -> None:
     async with World(accounts=("alice", *crowd(12)), settings={"limits": LIMITS}) as world:
@@ -178,6 +181,7 @@ async def test_a_presence_that_is_too_long_is_refused(to: str) -> None:
         assert all(stanza.get("type") != "error" for stanza in await alice.receive_all())
 
 
+@pytest.mark.one_node("each process has its own memory")
 @pytest.mark.asyncio
 async def test_all_together_are_bounded_and_the_greediest_goes_first() -> None:
     limits = {**LIMITS, "write_buffer_hard": 200_000, "unsent_bytes": 200_000}
@@ -262,6 +266,7 @@ async def test_an_end_in_the_middle_of_a_broadcast_comes_last_and_before_the_nex
         world.app.binding.end(session)
         assert world.app.sessions.rounds.is_due
         again = world.app.sessions.add(session.login, session.resource, alice._wire.stream, "")
+        world.app.sessions.cluster.bound(again)
         again.live.roster = session.live.roster
         world.app.sessions.rounds.finish("nobody")
         waiting = world.app.presences.update(again, stanza_of(element(f"{{{ns.CLIENT}}}presence", {})))

@@ -138,7 +138,7 @@ async def test_a_new_password_from_within_spares_who_asked() -> None:
         asking, other, half = await world.login("alice"), await world.login("alice"), await logged_in(world)
         payload = f"<query xmlns='{ns.REGISTER}'><username>alice</username><password>new</password></query>"
         await asking.send(f"<iq type='set' id='new'>{payload}</iq>")
-        assert [answer.get("type") for answer in await asking.receive_all()][-1] == "result"
+        assert "result" in [answer.get("type") for answer in await asking.receive_all()]
         await other.expect_closed("reset")
         await half.expect_closed("reset")
         assert world.app.sessions.of(ALICE) == [asking.session]

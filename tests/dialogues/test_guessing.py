@@ -16,6 +16,8 @@ from xmppd.log import configure
 from xmppd.settings import LogConfig
 from xmppd.testing import World
 
+pytestmark = pytest.mark.one_node("each node slows down whom it saw guess")
+
 FILTER = Path(__file__).parents[2] / "config" / "fail2ban" / "xmppd.conf"
 GUESSER, OWNER = "203.0.113.9", "198.51.100.7"
 

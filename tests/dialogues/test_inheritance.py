@@ -126,6 +126,7 @@ async def left(world: World) -> list[Row]:
     return rows
 
 
+@pytest.mark.one_node("what another node wrote meanwhile is deleted some seconds later: test_late_removals")
 @pytest.mark.parametrize("writer", WRITERS, ids=[writer.__name__ for writer in WRITERS])
 async def test_what_is_written_while_the_account_goes(
     monkeypatch: pytest.MonkeyPatch, writer: Writer

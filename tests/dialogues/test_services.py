@@ -144,7 +144,7 @@ async def test_what_it_returns_answers_an_iq(folder: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_the_configuration_gives_it_another_label(folder: Path) -> None:
-    plugins = {"enabled": ("mirror",), "folders": (folder,), "hosts": {"mirror": "glass"}}
+    plugins = {"enabled": ("mirror",), "folders": (str(folder),), "hosts": {"mirror": "glass"}}
     async with World(settings={"plugins": plugins}) as world:
         alice = await world.login("alice")
         await alice.send("<message to='glass.localhost'/>")
@@ -163,8 +163,10 @@ async def test_two_services_of_one_name_do_not_load(folder: Path) -> None:
 
 def seen_by(world: World) -> list[tuple[str | None, str, str]]:
     """What presences the service was given, of what type, from whom and for whom; they are forgotten."""
-    seen: list[tuple[str | None, str, str]] = world.plugin("watch").seen
-    world.plugin("watch").seen = []
+    seen: list[tuple[str | None, str, str]] = []
+    for watch in world.plugins("watch"):
+        seen += watch.seen
+        watch.seen = []
     return seen
 
 

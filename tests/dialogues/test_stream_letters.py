@@ -107,6 +107,7 @@ async def test_the_domain_is_the_same_in_capitals() -> None:
         assert client.jid == "alice@localhost/r"
 
 
+@pytest.mark.one_node("each process counts its own connections")
 @pytest.mark.asyncio
 async def test_one_network_of_ipv6_is_one_address() -> None:
     settings = {"limits": {"connections_before_login_per_address": 2}}
@@ -144,6 +145,7 @@ async def test_who_is_refused_takes_nobodys_place() -> None:
         assert not world.app.service._refused
 
 
+@pytest.mark.one_node("each process counts its own connections")
 @pytest.mark.asyncio
 async def test_who_is_refused_ends_no_login_that_is_late() -> None:
     settings = {"limits": {"connections_before_login": 2, "connections_before_login_per_address": 1}}
@@ -169,6 +171,7 @@ async def test_an_error_before_the_second_header_is_in_a_stream() -> None:
         await client.expect_closed("host-unknown")
 
 
+@pytest.mark.one_node("one process is shut down")
 @pytest.mark.asyncio
 async def test_a_shutdown_sends_all_away_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"limits": {"sessions_per_account": 400}}

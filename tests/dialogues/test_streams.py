@@ -374,6 +374,7 @@ async def test_stanzas_before_a_mistake_are_delivered() -> None:
         assert (await bob.receive()).findtext("{jabber:client}body") == "x"
 
 
+@pytest.mark.one_node("one process is shut down")
 @pytest.mark.asyncio
 async def test_the_server_sends_everybody_away_at_shutdown() -> None:
     async with World() as world:
@@ -438,6 +439,7 @@ async def test_who_goes_on_reading_what_is_unsent_is_not_silent() -> None:
         assert bob.closed
 
 
+@pytest.mark.one_node("each process counts its own connections")
 @pytest.mark.asyncio
 async def test_too_many_strangers_are_turned_away() -> None:
     async with World(settings={"limits": {"connections_before_login": 2}}) as world:

@@ -16,6 +16,10 @@ from xmppd.errors import CommandError, ConfigError, StoreBug
 from xmppd.section import changed
 from xmppd.testing import World, refusal
 
+pytestmark = pytest.mark.one_node(
+    "each node loads its own plugins, and two in one process share their modules"
+)
+
 GREET = '''
 from xmppd import hooks
 from xmppd.plugin import (Counter, Plugin, PluginConfig, SessionSlot, Table, command, element, iq_get)

@@ -28,6 +28,7 @@ class SharedStore(SqliteStore):
         return await super().batch(table, partition, writes, **how)
 
 
+@pytest.mark.one_node("has the other node made up; with a real one a hint brings the message at once")
 @pytest.mark.asyncio
 async def test_what_another_node_stores_meanwhile_is_not_deleted() -> None:
     async with World(plugins=("offline",), store=SharedStore(":memory:")) as world:
@@ -52,6 +53,7 @@ class LateStore(SqliteStore):
         return await super().batch(table, partition, writes, **how)
 
 
+@pytest.mark.one_node("a hint has what a delete left looked for once more")
 @pytest.mark.asyncio
 @pytest.mark.parametrize("count", [1, 100, 101, 250])
 async def test_what_a_delete_leaves_comes_once_in_each_session(count: int) -> None:
@@ -77,6 +79,7 @@ async def test_what_a_delete_leaves_comes_once_in_each_session(count: int) -> No
         assert await bodies(last) == sent
 
 
+@pytest.mark.one_node("is about two servers as it is")
 @pytest.mark.asyncio
 async def test_nodes_that_share_a_store_overwrite_nothing_and_keep_the_bound_each(store: Store) -> None:
     config = {"offline": {"max_messages": 5}}
@@ -222,6 +225,7 @@ async def one_slow_reader_of_two(world: World, sent: list[str]) -> tuple[Client,
     return alice, bob, other
 
 
+@pytest.mark.one_node("lets so many turns of one loop pass")
 @pytest.mark.asyncio
 async def test_who_reads_slowly_is_not_cut_off_by_what_waited_nor_by_what_comes() -> None:
     async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
@@ -254,6 +258,7 @@ async def test_who_reads_slowly_is_not_cut_off_by_what_waited_nor_by_what_comes(
         assert await bodies(bob) == ["live again"]
 
 
+@pytest.mark.one_node("lets so many turns of one loop pass")
 @pytest.mark.asyncio
 async def test_what_is_not_kept_comes_at_once_to_who_is_given_stored_messages() -> None:
     async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
@@ -276,6 +281,7 @@ async def test_what_is_not_kept_comes_at_once_to_who_is_given_stored_messages() 
         await alice.expect_nothing()
 
 
+@pytest.mark.one_node("lets so many turns of one loop pass")
 @pytest.mark.asyncio
 async def test_what_a_slow_reader_did_not_take_is_given_to_another_resource() -> None:
     async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
@@ -292,6 +298,7 @@ async def test_what_a_slow_reader_did_not_take_is_given_to_another_resource() ->
         assert sorted(await bodies(other)) == sorted(["live", *sent])
 
 
+@pytest.mark.one_node("lets so many turns of one loop pass")
 @pytest.mark.asyncio
 async def test_who_reads_slowly_holds_up_no_other_resource() -> None:
     async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
@@ -343,6 +350,7 @@ async def test_who_reads_slowly_is_heard_all_the_same(monkeypatch: pytest.Monkey
         assert bob.raw.count(b"</body>") < 60
 
 
+@pytest.mark.one_node("lets so many turns of one loop pass")
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["chat", "normal"])
 async def test_what_is_for_a_slow_reader_goes_to_no_other_resource(kind: str) -> None:
@@ -374,6 +382,7 @@ class StuckStore(SqliteStore):
         return await super().scan(table, *args, **how)
 
 
+@pytest.mark.one_node("lets so many turns of one loop pass")
 @pytest.mark.own_engine
 @pytest.mark.asyncio
 async def test_nothing_piles_up_while_the_store_is_slow() -> None:

@@ -306,7 +306,7 @@ async def test_a_presence_for_somebody_is_filtered_with_its_language(tmp_path: P
         alice, bob = await world.login("alice"), await world.login("bob")
         await alice.send(f"<presence to='{bob.jid}' xml:lang='cs'/>")
         await bob.expect(f"<presence to='{bob.jid}' xml:lang='cs' from='{alice.jid}'/>")
-        assert world.plugin("veil").languages[-1] == "cs"
+        assert "cs" in [veil.languages[-1:] for veil in world.plugins("veil")][-1]
 
 
 @pytest.mark.asyncio

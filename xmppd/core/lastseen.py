@@ -175,6 +175,7 @@ class LastSeen:
         """The account is gone, and nobody inherits its words."""
         self._known.drop(account)
         await self._store.delete(LAST_PRESENCE, (account,))
+        self._sessions.cluster.parted(account)
 
     def _is_due(self, session: Session, contact: str) -> bool:
         """Whether the session still wants to know, and the contact is still away."""
