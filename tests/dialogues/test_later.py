@@ -132,7 +132,9 @@ async def test_the_end_of_a_stream_comes_after_what_was_sent_before_it() -> None
         assert b"resource-constraint" in alice.raw and alice.raw.endswith(b"</stream:stream>")
 
 
-@pytest.mark.one_node("where there are several nodes the sender of what is stored waits, so that it overtakes nothing")
+@pytest.mark.one_node(
+    "where there are several nodes the sender of what is stored waits, so that it overtakes nothing"
+)
 async def test_who_breaks_off_has_what_he_sent_kept() -> None:
     store = HeldStore()
     async with World(plugins=("offline",), store=store) as world:
