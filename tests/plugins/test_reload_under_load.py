@@ -101,6 +101,7 @@ async def call(world: World, heard: list[int], over: asyncio.Event) -> None:
         await asyncio.sleep(0.001)
 
 
+@pytest.mark.one_node("each node loads its own plugins, and two in one process share their modules")
 @pytest.mark.asyncio
 async def test_nothing_is_lost_and_nobody_notices(tmp_path: Path, store: Store) -> None:
     file = tmp_path / "busy.py"
