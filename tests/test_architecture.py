@@ -126,6 +126,7 @@ MAY_IMPORT = {
     "xmppd.guide": ("xmppd.config", "xmppd.text"),
     "xmppd.serve": ("xmppd",),
     "xmppd.joining": ("xmppd",),
+    "xmppd.workers": ("xmppd",),
     "xmppd.testing": ("xmppd",),
     "xmppd.__main__": ("xmppd",),
     "plugins": ("xmppd.plugin", "xmppd.hooks", "xmppd.ns"),

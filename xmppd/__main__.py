@@ -15,6 +15,7 @@ PLACES = {
     "copy_store": "xmppd.copying",
     "migrate": "xmppd.migrating.commands",
     "serve": "xmppd.serve",
+    "supervise": "xmppd.workers",
 }
 """What the command line needs of the server's own code -> the module that has it."""
 

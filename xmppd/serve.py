@@ -166,7 +166,8 @@ class Process:
             for config in self._config.listen.c2s:
                 await self._listen(config)
             await self._listen_http()
-            await self.app.listeners.open(self._config.listen.backlog)
+            listen = self._config.listen
+            await self.app.listeners.open(listen.backlog, reuse_port=listen.reuse_port)
         self._sweep()
         self._watch_certificates()
         gc.collect()
@@ -220,9 +221,9 @@ class Process:
         self._door = door
 
     async def _open(self, door: Listener | Door, config: ListenerConfig | HttpListenerConfig) -> None:
-        where = host_and_port(config.address, config.port)
+        where, listen = host_and_port(config.address, config.port), self._config.listen
         try:
-            await door.open(config.address, config.port, self._config.listen.backlog)
+            await door.open(config.address, config.port, listen.backlog, reuse_port=listen.reuse_port)
         except PermissionError:
             raise CommandError(f"no right to listen on {where}", 77) from None
         except OSError as error:

@@ -217,6 +217,7 @@ class ListenConfig(Section):
     )
     http: HttpListenerConfig | None = None
     backlog: Annotated[int, at_least(1), at_most(65_535)] = 1024
+    reuse_port: bool = False
 
 
 def _sha256(secret: SecretText) -> SecretText:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -130,3 +131,44 @@ async def test_a_node_drains_at_a_pace(pair: list[Any]) -> None:
     assert [row["node"] for row in await ask(one, "node list")] == [name(one)]
     await two.start()
     await both_know(pair)
+
+
+async def test_workers_are_nodes_behind_one_port(
+    servers: Callable[..., Any], engines: Mapping[str, Any]
+) -> None:
+    [port] = free_ports(1)
+    trunks = free_ports(2)
+    server = servers(
+        **engines,
+        listen={"c2s": [{"port": port, "tls": "none"}]},
+        cluster={"listen": f"127.0.0.1:{trunks[0]}"},
+        log={"format": "json"},
+    )
+    await server.start("serve", "--workers", "2")
+    assert server.port == port
+    first, second = (f"127.0.0.1:{trunk}" for trunk in trunks)
+
+    async def states() -> list[tuple[str, str]]:
+        rows = await ask(server, "node list")
+        return sorted((row["node"], row.get("state", "")) for row in rows)
+
+    assert await states() == [(first, "up"), (second, "up")]
+    pids = {record["worker"]: record["pid"] for record in server.records("worker-started")}
+    os.kill(pids[0], signal.SIGKILL)
+    [died] = await server.logged("worker-died")
+    assert (died["worker"], died["code"], died["seconds"]) == (0, -9, 0.5)
+    rows = await ask(server, "node list")
+    assert rows[0]["node"] == second, "commands go to the one that lives"
+    await server.logged("worker-started", 3)
+    async with asyncio.timeout(20):
+        while await states() != [(first, "up"), (second, "up")]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+    await ask(server, "node drain", node=second, restart=True)
+    assert [record["worker"] for record in await server.logged("worker-restarts")] == [1]
+    await server.logged("worker-started", 4)
+    assert len(server.records("worker-died")) == 1
+    await server.stop()
+    assert not server.records("worker-left")
+    assert [record["event"] for record in server.records()][-1] == "workers-stopped"
+    assert not (server.data / "xmppd.sock").is_symlink()

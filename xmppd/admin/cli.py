@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -28,6 +29,7 @@ from xmppd.admin.commands import (
     BAD_CONFIG,
     FAILED,
     NO_PERMISSION,
+    UNAVAILABLE,
     USAGE,
     Commands,
     Description,
@@ -43,6 +45,7 @@ from xmppd.admin.nodes import NodeCommands
 from xmppd.admin.pages import Pages
 from xmppd.admin.parser import Parser, add_common, build_parser
 from xmppd.admin.render import render
+from xmppd.admin.rolling import RESTART, Rolling
 from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.status import status_text
@@ -59,7 +62,10 @@ INTERRUPTED = 130
 SERVE = Description(
     "serve",
     "Run the server",
-    (Parameter("guide", "bool", "say how to log in (on a terminal: yes)", required=False, option=True),),
+    (
+        Parameter("guide", "bool", "say how to log in (on a terminal: yes)", required=False, option=True),
+        Parameter("workers", "int", "as so many nodes behind one port", required=False, option=True),
+    ),
 )
 CHECK_CONFIG = Description("check-config", "List every mistake in the configuration")
 COPY_STORE = Description(
@@ -84,6 +90,7 @@ BUILT_IN = (
     SERVE,
     CHECK_CONFIG,
     COPY_STORE,
+    RESTART,
     *descriptions_of(ServerCommands),
     *descriptions_of(SessionCommands),
     *descriptions_of(NodeCommands),
@@ -121,6 +128,9 @@ class App(Protocol):
         """Run the server until told to stop; `load` reads the configuration, again on SIGHUP; `guide`: say
         how to log in. Exit code.
         """
+
+    def supervise(self, load: Callable[[], Config], count: int) -> int:
+        """Run so many servers as one, until told to stop. Exit code."""
 
     def offline(self, config: Config, *, store_only: bool, create: bool) -> AbstractContextManager[Door]:
         """Open the store and what stands on it, without listening; with `store_only` the commands about its
@@ -190,12 +200,16 @@ def _run(argv: Sequence[str], app: App) -> int:
     given = _parse(argv)
     about: Description = given.about
     if about is SERVE:
-        guide = _openly(about, given).get("guide", sys.stderr.isatty())
-        return app.serve(functools.partial(app.load, given.config), guide=guide)
+        wanted, load = _openly(about, given), functools.partial(app.load, given.config)
+        if "workers" in wanted:
+            return app.supervise(load, wanted["workers"])
+        return app.serve(load, guide=wanted.get("guide", sys.stderr.isatty()))
     if about is CHECK_CONFIG:
         return _check_config(given, app)
     if about is COPY_STORE:
         return _copy_store(given, app)
+    if about is RESTART:
+        return _restart(given)
     if about in MIGRATIONS:
         return _migrate(given, app)
     with _reach(given, app) as door:
@@ -276,6 +290,27 @@ def _copy_store(given: argparse.Namespace, app: App) -> int:
     source, target = (app.load(Path(arguments[name])) for name in ("from", "to"))
     compare, allow_running = (arguments.get(name) is True for name in ("compare", "allow_running"))
     _show(app.copy_store(source, target, compare=compare, allow_running=allow_running), given)
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _restart(given: argparse.Namespace) -> int:
+    wanted = {parameter.name: parameter.default for parameter in RESTART.parameters} | _openly(RESTART, given)
+    if not wanted["rolling"] or wanted["pace"] < 1:
+        raise CommandError("only --rolling, at a pace of 1 or more, is known", USAGE)
+
+    def call(name: str, arguments: Mapping[str, Any]) -> Any:
+        server = _find_server(given.config)
+        if server is None:
+            raise CommandError("no server is running here", UNAVAILABLE)
+        return request(server, name, arguments)
+
+    rolling = Rolling(call, _say, time.monotonic, time.sleep)
+    _show(rolling.run(wanted["pace"], wanted["wait"]), given)
     return 0
 
 

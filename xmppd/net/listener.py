@@ -58,18 +58,20 @@ class Listener:
         port: int = self._sockets[0].getsockname()[1]
         return port
 
-    async def open(self, address: str, port: int, backlog: int) -> None:
-        """Listen at all that the address stands for; OSError, and then nothing is open."""
-        await self.bind(address, port, backlog)
+    async def open(self, address: str, port: int, backlog: int, *, reuse_port: bool = False) -> None:
+        """Listen at all that the address stands for, with `reuse_port` beside other processes; OSError, and
+        then nothing is open.
+        """
+        await self.bind(address, port, backlog, reuse_port=reuse_port)
         self.begin()
 
-    async def bind(self, address: str, port: int, backlog: int) -> None:
+    async def bind(self, address: str, port: int, backlog: int, *, reuse_port: bool = False) -> None:
         """The first half: newcomers are left to the kernel until `begin`."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
             for family, *_, place in dict.fromkeys(found):
-                self._sockets.append(bound(family, place, backlog))
+                self._sockets.append(bound(family, place, backlog, reuse_port=reuse_port))
         except OSError:
             self.close()
             raise
@@ -155,13 +157,15 @@ def descriptor_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def bound(family: int, place: Any, backlog: int) -> socket.socket:
+def bound(family: int, place: Any, backlog: int, *, reuse_port: bool = False) -> socket.socket:
     """A listening socket that does not block; OSError."""
     # Accepted sockets inherit the protocol's number, by which asyncio knows whom to give TCP_NODELAY.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setblocking(False)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # "::" beside 0.0.0.0
         listening.bind(place)

@@ -22,6 +22,7 @@ class Listeners:
         self._claims: dict[Place, Claim] = {}
         self._listeners: dict[Place, Listener] = {}
         self._backlog = 0
+        self._reuse_port = False
         self._is_open = False
 
     @property
@@ -29,9 +30,9 @@ class Listeners:
         """The ports in use, by name."""
         return {name: listener.port for (name, _, _), listener in self._listeners.items()}
 
-    async def open(self, backlog: int) -> None:
-        """Listen at what is claimed; CommandError."""
-        self._is_open, self._backlog = True, backlog
+    async def open(self, backlog: int, *, reuse_port: bool = False) -> None:
+        """Listen at what is claimed, with `reuse_port` beside other processes; CommandError."""
+        self._is_open, self._backlog, self._reuse_port = True, backlog, reuse_port
         claims = list(self._claims.values())
         await self.prepare(claims)
         self.claim(claims)
@@ -51,7 +52,7 @@ class Listeners:
 
     async def _bind(self, listener: Listener, claim: Claim) -> None:
         try:
-            await listener.bind(claim.address, claim.port, self._backlog)
+            await listener.bind(claim.address, claim.port, self._backlog, reuse_port=self._reuse_port)
         except OSError as error:
             where = host_and_port(claim.address, claim.port)
             raise CommandError(f"{claim.name} cannot listen on {where}: {error.strerror or error}") from None

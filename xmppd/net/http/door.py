@@ -100,9 +100,9 @@ class Door:
         """How many there are."""
         return len(self._visitors.connections)
 
-    async def open(self, address: str, port: int, backlog: int) -> None:
-        """Listen; OSError."""
-        await self._listener.open(address, port, backlog)
+    async def open(self, address: str, port: int, backlog: int, *, reuse_port: bool = False) -> None:
+        """Listen, with `reuse_port` beside other processes; OSError."""
+        await self._listener.open(address, port, backlog, reuse_port=reuse_port)
 
     def shut(self) -> None:
         """Take nobody in any more; who is there is served on."""
