@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from xmppd.checks import check, refuse_fatal
+from xmppd.checks import check, check_compaction, refuse_fatal
 from xmppd.config import load
 from xmppd.encryption import warn_of_certificates
 from xmppd.errors import ConfigError
@@ -192,12 +192,13 @@ def test_plugins_at_work_are_left_alone(loaded, tmp_path, monkeypatch, tables, r
     (tmp_path / "counted.py").write_text(COUNTED)
     monkeypatch.setattr(sys, "runs", [], raising=False)
     monkeypatch.setitem(sys.modules, "xmppd_plugins.counted", at_work := ModuleType("xmppd_plugins.counted"))
-    refuse_fatal(
-        loaded(
-            f"store: {{engine: cassandra, cassandra: {{compaction: {{tables: {tables}}}}}}}\n"
-            "plugins: {enabled: [counted], folders: [HERE]}\n"
-        )
+    config = loaded(
+        f"store: {{engine: cassandra, cassandra: {{compaction: {{tables: {tables}}}}}}}\n"
+        "plugins: {enabled: [counted], folders: [HERE]}\n"
     )
+    refuse_fatal(config)
+    assert sys.runs == [], "what would not keep a server from working is not looked for"
+    assert list(check_compaction(config)) == []
     assert len(sys.runs) == runs
     assert sys.modules["xmppd_plugins.counted"] is at_work
 

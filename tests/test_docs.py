@@ -10,12 +10,12 @@ from xmppd.admin.cli import BUILT_IN
 from xmppd.admin.commands import Description, descriptions_of
 from xmppd.config import Config
 from xmppd.configfile import shipped
-from xmppd.engines import TABLES
 from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import find_plugin
 from xmppd.section import Section, fields_of, values_of
 from xmppd.store.table import Table
 from xmppd.store.transfer import COPIES
+from xmppd.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

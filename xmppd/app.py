@@ -49,7 +49,7 @@ from xmppd.core.sending import Sending
 from xmppd.core.services import Hosts, Services
 from xmppd.core.sessions import Sessions
 from xmppd.core.visibility import Visibility
-from xmppd.engines import TABLES, shared_cache, store_of
+from xmppd.engines import shared_cache, store_of
 from xmppd.everywhere import Everywhere
 from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
@@ -89,6 +89,7 @@ from xmppd.section import values_of
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
 from xmppd.stream.rows import Rows
+from xmppd.tables import TABLES
 from xmppd.timers import Timers
 from xmppd.xml.scan import Engine
 
@@ -334,7 +335,7 @@ class App:
         visits = SessionOffice(self.sessions, self.binding.end, self.everywhere)
         self.commands.add(*commands_of(SessionCommands(visits)))
         repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
-        office = RosterOffice(self.rosters, self.contacts, self.accounts, repairs)
+        office = RosterOffice(self.rosters, self.accounts, self.contacts, repairs)
         self.commands.add(*commands_of(RosterCommands(office)))
         self.commands.add(*commands_of(StoreCommands(StoreOffice(self.store, self.tables))))
         moving = MigrateOffice(

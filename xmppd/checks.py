@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from xmppd.config import Config
 from xmppd.configfile import shipped
 from xmppd.document import KeyPath, dotted
-from xmppd.engines import shared_cache, store_of, tables_of
 from xmppd.errors import CommandError, ConfigError, Finding, Problem
 from xmppd.finding import find_plugin, plugin_modules, put_back
+from xmppd.fundaments import MATTER_TO_THE_STORE, Check, refuse
 from xmppd.net.tls import CIPHERS
 from xmppd.settings import HttpListenerConfig, ListenerConfig, address_of
 from xmppd.text import host_and_port
@@ -31,24 +29,21 @@ SQLITE = b"SQLite format 3\0"
 
 def check(config: Config) -> list[Problem]:
     """Every mistake, in the order of the file."""
-    parts = (*MATTER_TO_A_SERVER, check_addresses, check_certificates, check_database, check_plugins)
+    parts = (
+        *MATTER_TO_A_SERVER,
+        check_compaction,
+        check_addresses,
+        check_certificates,
+        check_database,
+        check_plugins,
+    )
     found = [finding.problem for part in parts for finding in part(config)]
     return sorted(dict.fromkeys(found), key=lambda problem: (problem.file, problem.line, problem.column))
 
 
 def refuse_fatal(config: Config) -> None:
     """ConfigError with every mistake that keeps a server from working."""
-    _refuse(config, MATTER_TO_A_SERVER)
-
-
-def refuse_store(config: Config) -> None:
-    """ConfigError with every mistake that keeps a command from working on the store."""
-    _refuse(config, MATTER_TO_THE_STORE)
-
-
-def _refuse(config: Config, parts: Sequence[Check]) -> None:
-    if found := [finding.problem for part in parts for finding in part(config) if finding.is_fatal]:
-        raise ConfigError(found)
+    refuse(config, MATTER_TO_A_SERVER)
 
 
 # where clients come in
@@ -173,16 +168,6 @@ def check_plugin_folders(config: Config) -> Iterator[Finding]:
             yield Finding(config.problem(("plugins", "folders", index), message), is_fatal=True)
 
 
-def check_data_folder(config: Config) -> Iterator[Finding]:
-    """A folder that cannot be made, or not be written to."""
-    path = ("server", "data_folder")
-    obstacle = obstacle_to(config.server.data_folder)
-    if obstacle is not None:
-        message = f"cannot be made: {obstacle.filename}: {obstacle.strerror}"
-        is_mistake = not isinstance(obstacle, PermissionError)
-        yield Finding(config.problem(path, message), is_fatal=is_mistake)
-
-
 def check_database(config: Config) -> Iterator[Finding]:
     """A file that is no database, or cannot be one."""
     if config.store.engine == "sqlite" and (reason := _no_database(config)):
@@ -206,42 +191,18 @@ def _no_database(config: Config) -> str:
     return "" if head in (b"", SQLITE) else f"{file} is no SQLite database"
 
 
-def obstacle_to(folder: Path) -> OSError | None:
-    """Why a folder that may not be there yet cannot be made, or cannot be written to."""
-    for place in (folder, *folder.absolute().parents):
-        try:
-            if place.is_dir():
-                if os.access(place, os.W_OK | os.X_OK):
-                    return None
-                return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
-            place.lstat()
-            return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            return error
-    return None
-
-
 # engines
 
 
-def check_engines(config: Config) -> Iterator[Finding]:
-    """Drivers that are not installed, files and options that they cannot use."""
-    if config.store.engine == "cassandra":
-        yield from _made(store_of, config)
-        yield from _check_compaction(config)
-    if config.cache.redis is not None:
-        yield from _made(shared_cache, config)
-
-
-def _check_compaction(config: Config) -> Iterator[Finding]:
+def check_compaction(config: Config) -> Iterator[Finding]:
     """Options for tables that nobody declares."""
-    if not config.store.cassandra.compaction.tables:
+    if config.store.engine != "cassandra" or not config.store.cassandra.compaction.tables:
         return  # and no plugin's file is run for nothing
     at_work = plugin_modules()
     try:
-        known = [table.name for table in tables_of(config)]
+        # Seldom needed, and much stands behind it.
+        tables = importlib.import_module("xmppd.tables")
+        known = [table.name for table in tables.tables_of(config)]
     except (ConfigError, CommandError):
         return  # of a plugin, found by `check_plugins`
     finally:
@@ -251,13 +212,6 @@ def _check_compaction(config: Config) -> Iterator[Finding]:
             path = ("store", "cassandra", "compaction", "tables", name)
             message = f"there is no table {name}{did_you_mean(name, known)}"
             yield Finding(config.problem(path, message, at_key=True))
-
-
-def _made(make: Callable[[Config], object], config: Config) -> Iterator[Finding]:
-    try:
-        make(config)
-    except ConfigError as error:
-        yield from (Finding(problem, is_fatal=True) for problem in error.problems)
 
 
 # other nodes
@@ -306,9 +260,6 @@ def check_plugins(config: Config) -> Iterator[Finding]:
             yield Finding(config.problem(("plugins", "config", name), message, at_key=True))
 
 
-Check = Callable[[Config], Iterator[Finding]]
-
-MATTER_TO_THE_STORE: tuple[Check, ...] = (check_data_folder, check_engines)
 MATTER_TO_A_SERVER: tuple[Check, ...] = (
     *MATTER_TO_THE_STORE,
     check_listeners,

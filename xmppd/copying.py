@@ -14,12 +14,13 @@ from xmppd import log as logs
 from xmppd.admin.client import NoServer, request
 from xmppd.admin.progress import ProgressBar
 from xmppd.config import Config
-from xmppd.engines import prepare_folder, store_of, tables_of
+from xmppd.engines import prepare_folder, store_of
 from xmppd.errors import CommandError
 from xmppd.section import changed
 from xmppd.store.comparison import Comparison, Findings
 from xmppd.store.table import Store, Table
 from xmppd.store.transfer import COPIES, COPY, Transfer
+from xmppd.tables import tables_of
 
 PATIENCE = 5.0
 """Seconds to wait for a server's answer."""

@@ -1,31 +1,23 @@
-"""The store and the cache that a configuration names, and the tables they hold."""
+"""The store and the cache that a configuration names."""
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xmppd import __version__
+from xmppd.admin.commands import UNAVAILABLE
 from xmppd.config import Config
-from xmppd.core import accounts as account_tables
-from xmppd.core.arrival import ARRIVALS
-from xmppd.core.blocks import BLOCKS
-from xmppd.core.lastseen import LAST_PRESENCE
-from xmppd.core.roster.rosters import ROSTER
-from xmppd.core.roster.tier import SharedCache
 from xmppd.errors import CommandError, ConfigError
-from xmppd.finding import find_plugin
-from xmppd.rules import plugin_folders
 from xmppd.settings import CassandraConfig, address_of
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store, Table
 
 if TYPE_CHECKING:
     from xmppd.cluster.registry import NodeList
-
-TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS)
+    from xmppd.core.roster.tier import SharedCache
 
 
 def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:
@@ -110,20 +102,6 @@ def node_list(cache: SharedCache | None) -> NodeList | None:
     return nodes
 
 
-def tables_of(*configs: Config) -> list[Table]:
-    """The tables of the core, and of all plugins that any of the configurations loads; ConfigError,
-    CommandError.
-    """
-    found = {table.name: table for table in TABLES}
-    for config in configs:
-        for name in config.plugins.enabled:
-            plugin_class, _ = find_plugin(name, plugin_folders(config), config)
-            for table in plugin_class.tables(name):
-                if found.setdefault(table.name, table) != table:
-                    raise CommandError(f"the configurations have different plugins named {name!r}")
-    return list(found.values())
-
-
 def prepare_folder(config: Config) -> None:
     """Make the data folder, readable by its owner only; ConfigError where none can be."""
     try:
@@ -133,3 +111,22 @@ def prepare_folder(config: Config) -> None:
     except OSError as error:
         message = f"cannot be made: {error.filename}: {error.strerror}"
         raise ConfigError([config.problem(("server", "data_folder"), message)]) from None
+
+
+async def prepare_store(config: Config, store: Store, tables: Sequence[Table], *, create: bool) -> None:
+    """Make the data folder for a store that is there, or may be made; else CommandError."""
+    if create:
+        prepare_folder(config)
+        return
+    if config.store.engine == "sqlite":
+        is_there, what = config.store_path.exists(), f"database at {config.store_path.absolute()}"
+    else:
+        is_there = not any(thing.startswith("keyspace ") for thing in await store.missing(tables))
+        what = f"keyspace {config.store.cassandra.keyspace} on Cassandra"
+    if not is_there:
+        raise CommandError(
+            f"there is no {what} ({config.source.absolute()}), and no server of this configuration runs: "
+            "--create makes an empty one",
+            UNAVAILABLE,
+        )
+    prepare_folder(config)

@@ -153,13 +153,13 @@ class App:
     load = staticmethod(load)
 
     @contextlib.contextmanager
-    def offline(self, config, *, store_only, create):
+    def offline(self, config, *, needs, create):
         if self.failure:
             raise self.failure
-        self.opened += not store_only
+        self.opened += needs != "tables"
         users = UserCommands(self.accounts, config.server.domains)
         with asyncio.Runner() as runner:
-            parts = StoreCommands(self.store) if store_only else users
+            parts = StoreCommands(self.store) if needs == "tables" else users
             yield Offline(Commands(commands_of(parts)), runner.run)
 
     def check(self, config):

@@ -53,7 +53,7 @@ class App:
     load = staticmethod(load)
 
     @contextlib.contextmanager
-    def offline(self, config, *, store_only, create):
+    def offline(self, config, *, needs, create):
         self.opened += 1
         with asyncio.Runner() as runner:
             yield Offline(Commands(commands_of(RosterCommands(self.rosters))), runner.run)

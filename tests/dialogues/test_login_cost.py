@@ -19,10 +19,10 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.core.roster.item import row_of
 from xmppd.core.roster.rosters import ROSTER, RosterItem
-from xmppd.engines import TABLES
 from xmppd.settings import PluginsConfig
 from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 from xmppd.store.table import Put
+from xmppd.tables import TABLES
 from xmppd.testing import PASSWORD, STREAM_HEADER, Client, World
 
 SIZES = (50, 200)

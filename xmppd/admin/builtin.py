@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from xmppd.admin.commands import USAGE, Secret, command
 from xmppd.errors import CommandError
@@ -13,6 +13,12 @@ from xmppd.jid import Jid
 
 MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "SCRAM-SHA-512")
 """Those that clients can choose, and that accounts need keys for."""
+
+LOOKS = frozenset({"user list", "user show", "roster show", "roster log"})
+"""They change nothing, and look at nothing but accounts and rosters."""
+
+Needs = Literal["tables", "records", "server"]
+"""What a command needs where no server runs: the tables as such, what is in them, or all that a server is."""
 
 
 class AccountInfo(Protocol):

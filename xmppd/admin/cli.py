@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xmppd.admin.builtin import ServerCommands, StoreCommands, UserCommands
+from xmppd.admin.builtin import LOOKS, Needs, ServerCommands, StoreCommands, UserCommands
 from xmppd.admin.client import NoServer, request
 from xmppd.admin.commands import (
     BAD_CONFIG,
@@ -132,9 +132,9 @@ class App(Protocol):
     def supervise(self, load: Callable[[], Config], count: int) -> int:
         """Run so many servers as one, until told to stop. Exit code."""
 
-    def offline(self, config: Config, *, store_only: bool, create: bool) -> AbstractContextManager[Door]:
-        """Open the store and what stands on it, without listening; with `store_only` the commands about its
-        tables, without opening it. CommandError when it is not there and may not be made by `create`.
+    def offline(self, config: Config, *, needs: Needs, create: bool) -> AbstractContextManager[Door]:
+        """The parts of a server that a command needs, on the store, without listening. CommandError when that
+        is not there and may not be made by `create`.
         """
 
     def copy_store(
@@ -224,7 +224,13 @@ def _reach(given: argparse.Namespace, app: App) -> Reach:
     config = app.load(given.config)
     if not given.about.offline:
         raise NoServer(config.socket_path)
-    return app.offline(config, store_only=given.about in STORE_COMMANDS, create=given.create)
+    return app.offline(config, needs=_needs(given.about), create=given.create)
+
+
+def _needs(about: Description) -> Needs:
+    if about in STORE_COMMANDS:
+        return "tables"
+    return "records" if about.name in LOOKS else "server"
 
 
 def _find_server(path: Path | None) -> Path | None:

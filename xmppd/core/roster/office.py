@@ -1,19 +1,17 @@
-"""Rosters as an operator sees and changes them: plain data; what is done reaches sessions and contacts."""
+"""Rosters as an operator changes them, in plain data: what is done reaches sessions and contacts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
-from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
 from xmppd.core.roster.repair import Fault, RosterRepair
-from xmppd.core.roster.rosters import LogEntry, RosterItem, Rosters
+from xmppd.core.roster.rosters import RosterItem
 from xmppd.core.roster.undo import RosterUndo
+from xmppd.core.roster.view import RosterView, describe
 from xmppd.errors import CommandError, StanzaError
 
 BY = "admin"
@@ -29,30 +27,11 @@ COUNT_LIMIT = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class RosterOffice:
-    """What `roster` commands need, on the parts of one server."""
+class RosterOffice(RosterView):
+    """What all `roster` commands need, on the parts of one server."""
 
-    rosters: Rosters
     contacts: Contacts
-    accounts: Accounts
     repairs: RosterRepair
-
-    async def show(self, account: str) -> Sequence[Mapping[str, Any]]:
-        """The items of a roster, requests that wait included."""
-        await self._check(account)
-        return [_row_of(item) for item in await self.rosters.items(account)]
-
-    async def log(self, account: str, contact: str, limit: int) -> Sequence[Mapping[str, Any]]:
-        """The newest changes of a roster, oldest first; with `contact` those of its item."""
-        await self._check(account)
-        lines: list[Mapping[str, Any]] = []
-        async with aclosing(self.rosters.log_backwards(account)) as entries:
-            async for entry in entries:
-                if contact in ("", entry.contact):
-                    lines.insert(0, _line_of(entry))
-                if len(lines) == limit:
-                    break
-        return lines
 
     async def add(
         self, account: str, contact: str, name: str | None, groups: Sequence[str] | None
@@ -60,7 +39,7 @@ class RosterOffice:
         """Put a contact into a roster, or give it another name and other groups; what is None stays. What was
         done: added, changed or unchanged.
         """
-        await self._check(account)
+        await self.check(account)
         self.rosters.check_names(name or "", groups or ())
 
         def edit(item: RosterItem | None) -> RosterItem:
@@ -79,7 +58,7 @@ class RosterOffice:
 
     async def remove(self, account: str, contact: str) -> None:
         """Take a contact out of a roster, with all subscriptions."""
-        await self._check(account)
+        await self.check(account)
         try:
             await self.contacts.remove_item(account, contact, BY)
         except StanzaError as error:
@@ -89,7 +68,7 @@ class RosterOffice:
 
     async def undo(self, account: str, version: int) -> Mapping[str, Any]:
         """Put an item back as it was before that version; how it stands now."""
-        await self._check(account)
+        await self.check(account)
         contact = await RosterUndo(self.rosters, self.contacts, self.accounts).undo(account, version, BY)
         item = await self.rosters.get_item(account, contact)
         return {"account": account, "contact": contact, "item": describe(item)}
@@ -107,7 +86,7 @@ class RosterOffice:
 
     async def repair_one(self, account: str, *, mend: bool) -> Sequence[Mapping[str, Any]]:
         """Find, and mend, the faults between an account and its contacts."""
-        await self._check(account)
+        await self.check(account)
         return await self._repair(account, every=False, mend=mend)
 
     async def repair_some(
@@ -138,43 +117,3 @@ class RosterOffice:
                 done = f"no: {error}"
         row = {"account": fault.account, "contact": fault.contact, "problem": fault.problem}
         return {**row, "remedy": fault.remedy.value, "mended": done}
-
-    async def _check(self, account: str) -> None:
-        exists = self.accounts.exists(account)
-        if not (await exists if isinstance(exists, Awaitable) else exists):
-            raise AccountUnknown(account)
-
-
-def describe(item: RosterItem | None) -> str:
-    """An item in a few words; "" for none."""
-    if item is None:
-        return ""
-    flags = (("ask", item.ask), ("pending", item.pending_in), ("approved", item.approved))
-    words = [item.subscription, *(word for word, is_set in flags if is_set)]
-    words += [repr(item.name)] if item.name else []
-    return " ".join([*words, f"[{', '.join(item.groups)}]"] if item.groups else words)
-
-
-def _row_of(item: RosterItem) -> dict[str, Any]:
-    return {
-        "contact": item.contact,
-        "subscription": item.subscription,
-        "ask": item.ask,
-        "pending": item.pending_in,
-        "approved": item.approved,
-        "name": item.name,
-        "groups": list(item.groups),
-    }
-
-
-def _line_of(entry: LogEntry) -> dict[str, Any]:
-    at = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {
-        "version": entry.version,
-        "at": at,
-        "by": entry.by,
-        "what": entry.what,
-        "contact": entry.contact,
-        "before": describe(entry.old) if entry.is_whole else "(not kept)",
-        "after": describe(entry.new) if entry.is_whole else "(not kept)",
-    }
