@@ -1,6 +1,7 @@
 """A running server is found from any folder, and another one is not taken for it."""
 
 import contextlib
+import errno
 import socket
 from pathlib import Path
 
@@ -99,3 +100,19 @@ def test_where_no_note_can_be_written_there_is_none(written, tmp_path):
     (tmp_path / "file").write_text("")
     with whereabouts.noted(written, tmp_path / "xmppd.sock", {"HOME": str(tmp_path / "file")}):
         pass
+
+
+def test_a_stuck_server_of_another_configuration_is_no_matter(serve, environ, written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, listener = serve("other", tmp_path / "other.yaml")
+    listener.listen(0)
+    with contextlib.ExitStack() as undo:
+        outcome = 0
+        while not outcome:
+            waiting = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            waiting.setblocking(False)
+            outcome = waiting.connect_ex(str(path))
+        assert outcome == errno.EAGAIN
+        assert find(environ, written) is None
+        mine, _ = serve("mine", written)
+        assert find(environ, written) == mine

@@ -67,8 +67,10 @@ def find_server(
         return path
     own = str(Path(document.file).absolute())
     is_free = not is_named and not environ.get(FILE_VARIABLE) and Path(document.file) == defaults()
-    alive = [note for note in _notes(environ) if is_alive(Path(note.socket))]
-    found = [note for note in alive if note.config == own] or (alive if is_free else [])
+    # Nobody else is asked: how a server of another configuration does is no matter of this one.
+    notes = [note for note in _notes(environ) if is_free or note.config == own]
+    alive = [note for note in notes if is_alive(Path(note.socket))]
+    found = [note for note in alive if note.config == own] or alive
     if len(found) > 1:
         places = "".join(f"\n  {note.config}, in {Path(note.socket).parent}" for note in found)
         raise CommandError(f"several servers are running: name one by --config, or go to its folder{places}")
