@@ -16,6 +16,7 @@ from xmppd.core.roster.repair import problem_of
 from xmppd.core.roster.subscription import State
 from xmppd.migrate.merge import item_of
 from xmppd.migrating.halves import BOTH, HERE, SOURCE, Halves, compare
+from xmppd.migrating.verifying import Names
 
 DOMAINS = {"x.example", "y.example"}
 ANNA, BOB, CARL = "anna@x.example", "bob@y.example", "carl@x.example"
@@ -126,3 +127,10 @@ def test_each_subscription_is_looked_at_by_itself(
         assert [counts["one-sided in the source"], counts["one-sided here"]] == one_sided
         assert counts["one-sided in only one"] == others
         assert sorted((it["account"], it["of"], it["source"], it["here"]) for it in found) == sorted(told)
+
+
+def test_names_that_were_not_there_are_found(tmp_path: Path) -> None:
+    with Names(tmp_path) as names:
+        names.add([ANNA, BOB])
+        names.add([BOB])
+        assert names.missing([ANNA, CARL, BOB, "dora@x.example"]) == [CARL, "dora@x.example"]

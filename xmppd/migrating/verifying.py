@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from xmppd.core.digest import digest
 from xmppd.core.roster.item import item_from
 from xmppd.core.roster.rewriting import Packed
 from xmppd.migrate.record import Keys
+from xmppd.migrate.scratch import Scratch
 from xmppd.migrating.feed import Batch, Feed, Wanted
 from xmppd.migrating.given import Door, keys_of, names_here, of_names, pieces
 from xmppd.migrating.halves import BOTH, HERE, SOURCE, Halves, compare
@@ -72,6 +73,25 @@ class Verified:
         self._database.close()
 
 
+class Names(Scratch):
+    """Accounts that were there, as hashes, in a file: they may be millions."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "create table name (hash integer primary key)")
+
+    def add(self, names: Iterable[str]) -> None:
+        """These are there."""
+        self.write("insert or ignore into name values (?)", ((hash(name),) for name in names))
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of some names that were not."""
+        return [name for name in names if not self._has(name)]
+
+    def _has(self, name: str) -> bool:
+        found = self.run("select 1 from name where hash = ?", (hash(name),)).fetchone()
+        return found is not None
+
+
 class Verification:
     """One comparison. `found` is told of each difference."""
 
@@ -81,6 +101,7 @@ class Verification:
         verified: Verified,
         found: Callable[[Difference], None],
         halves: Halves,
+        names: Names,
         *,
         full: bool,
     ) -> None:
@@ -88,9 +109,9 @@ class Verification:
         self._verified = verified
         self._found = found
         self._halves = halves
+        self._names = names
         self._full = full
         self.counts: Counter[str] = Counter()
-        self.names: set[int] = set()
         self.domains: set[str] = set()
 
     def compare(self, batch: Batch) -> None:
@@ -102,9 +123,9 @@ class Verification:
                 self._tell({"account": row["name"], "what": row["done"], "why": row.get("why", "")})
         with batch.file.open("rb") as lines:
             arrivals = [loaded(line) for line in lines]
-        for arrival in arrivals:
-            self.names.add(hash(arrival["account"]))
-            self.domains.add(arrival["account"].rpartition("@")[2])
+        names = [arrival["account"] for arrival in arrivals]
+        self._names.add(names)
+        self.domains.update(name.rpartition("@")[2] for name in names)
         self._compare(arrivals)
 
     def _compare(self, arrivals: Sequence[Mapping[str, Any]]) -> None:
@@ -142,12 +163,9 @@ class Verification:
 
     def look_for_more(self) -> None:
         """What is here on the source's domains, and not in the source."""
-        more = (
-            name
-            for name in names_here(self._door)
-            if name.rpartition("@")[2] in self.domains and hash(name) not in self.names
-        )
-        while some := list(islice(more, MORE)):
+        here = (name for name in names_here(self._door) if name.rpartition("@")[2] in self.domains)
+        while names := list(islice(here, MORE)):
+            some = self._names.missing(names)
             given = of_names(self._door, some)
             for name in some:
                 self.counts["only here"] += 1
@@ -271,7 +289,8 @@ def run(
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         feed = stack.enter_context(closing(Feed(wanted, scratch)))
         halves = stack.enter_context(closing(Halves(scratch / "halves.sqlite", wanted.domains)))
-        verification = Verification(door, verified, found, halves, full=full)
+        names = stack.enter_context(closing(Names(scratch)))
+        verification = Verification(door, verified, found, halves, names, full=full)
         for number, batch in enumerate(feed):
             if number == 0:
                 bar.begin("comparing", feed.total)
