@@ -37,6 +37,19 @@ async def test_a_full_jid_is_delivered_to_a_session_without_presence() -> None:
 
 
 @pytest.mark.asyncio
+async def test_the_priority_of_the_last_presence_counts() -> None:
+    async with World() as world:
+        alice = await world.login("alice")
+        low, top = await world.login("bob", "low", priority=1), await world.login("bob", "top", priority=7)
+        await low.send("<presence><priority>9</priority></presence>")
+        for bob in (low, top):
+            await bob.receive_all()
+        await alice.send(body("chat", "bob@localhost"))
+        await low.expect(body("chat", "bob@localhost", alice.jid))
+        await top.expect_nothing()
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["", "normal", "chat", "nonsense"])
 async def test_the_account_gets_it_at_its_highest_priority(kind: str) -> None:
     async with World() as world:

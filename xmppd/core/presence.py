@@ -120,8 +120,8 @@ class Presences:
         is_shifted = is_first or session.priority != priority
         session.presence = session.broadcast_of(stanza)
         session.priority = priority
-        session.live.refresh()
         if is_shifted:
+            session.live.refresh()
             self._sessions.cluster.shifted(session)
         waiting = self._paid(session, self._broadcast(session, session.presence))
         if is_first and self._sessions.cluster and session.live.roster is not None:
