@@ -250,7 +250,11 @@ class Server:
             )
 
     async def start(
-        self, *arguments: str, descriptors: int = 0, environ: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        descriptors: int = 0,
+        environ: Mapping[str, str] | None = None,
+        seconds: float = SECONDS,
     ) -> None:
         """Start the server and wait until it says that it is ready."""
 
@@ -261,11 +265,11 @@ class Server:
             while self._manager.recv(4096):
                 pass  # what an earlier process said
         self.spawn(*arguments, environ=environ, prepare=prepare if descriptors else None)
-        ready = await self.notified()
+        ready = await self.notified(seconds)
         assert ready.startswith("READY=1\n"), ready
         self.port = int(ready.rpartition(":")[2])
 
-    async def notified(self) -> str:
+    async def notified(self, seconds: float = SECONDS) -> str:
         """The next datagram to the service manager; AssertionError when the server ends without one."""
         said: list[bytes] = []
 
@@ -275,7 +279,7 @@ class Server:
             assert said or self.process.poll() is None, self.log
             return bool(said)
 
-        await self.until(look)
+        await self.until(look, seconds)
         return said[0].decode()
 
     def signal(self, number: signal.Signals) -> None:
@@ -313,9 +317,9 @@ class Server:
         await self.until(lambda: len(self.records(event)) >= count)
         return self.records(event)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
         """Wait for something that another process does."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - nobody tells us
                 await asyncio.sleep(0.01)
 

@@ -139,12 +139,13 @@ async def test_workers_are_nodes_behind_one_port(
     [port] = free_ports(1)
     trunks = free_ports(2)
     server = servers(
-        **engines,
+        store=engines["store"],
+        cache={**engines["cache"], "prefix": f"{engines['cache']['prefix']}_workers"},
         listen={"c2s": [{"port": port, "tls": "none"}]},
         cluster={"listen": f"127.0.0.1:{trunks[0]}"},
         log={"format": "json"},
     )
-    await server.start("serve", "--workers", "2")
+    await server.start("serve", "--workers", "2", seconds=60)
     assert server.port == port
     first, second = (f"127.0.0.1:{trunk}" for trunk in trunks)
 
