@@ -117,7 +117,7 @@ class Worker:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(number)
 
-    async def live(self) -> None:
+    async def live(self, stopping: asyncio.Event) -> None:
         """One life, from its start to its end; `code` is its exit code."""
         command = [sys.executable, "-m", "xmppd", "--config", str(self._config.source), "serve", "--no-guide"]
         self.process = await asyncio.create_subprocess_exec(
@@ -128,6 +128,8 @@ class Worker:
             preexec_fn=_end_with_parent,
         )
         log.info("worker-started", extra={"worker": self.place, "pid": self.process.pid})
+        if stopping.is_set():  # meanwhile
+            self.send(signal.SIGTERM)
         self.code = await self.process.wait()
         self.is_ready = False
 
@@ -181,14 +183,12 @@ class Parent:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
             began = time.monotonic()
-            was_ready = False
-            await worker.live()
-            was_ready = worker.status != ""
+            await worker.live(self._stopping)
             self._point()
             if self._stopping.is_set():
                 return
             facts = {"worker": worker.place, "code": worker.code}
-            if worker.code == 0 or (worker.code == BAD_CONFIG and not was_ready):
+            if worker.code == 0 or (worker.code == BAD_CONFIG and not worker.status):
                 log.warning("worker-left", extra=facts)
                 return
             if worker.code == RESTART:

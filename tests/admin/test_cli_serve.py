@@ -20,6 +20,11 @@ class TestServe:
         assert run("--config", str(other), "serve")[0] == 0
         assert [served.source for served in app.served] == [config, other, other]
 
+    def test_with_workers(self, run, app, config):
+        assert run("serve", "--workers", "3")[0] == 75
+        [(served, count)] = app.served
+        assert (served.source, count) == (config, 3)
+
     def test_a_bad_configuration(self, run, config):
         config.write_text("auth: {attempts: x}\nlgo: {}\n")
         exit_code, out, err = run("serve")
