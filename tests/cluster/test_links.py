@@ -109,6 +109,21 @@ async def test_a_lost_connection_is_made_again_at_once(net):
 
 
 @pytest.mark.asyncio
+async def test_who_is_about_to_leave_greets_nobody(net):
+    a, b, c = net.node("a"), net.node("b"), net.node("c")
+    a.dialer.want("b", ["b"])
+    await net.settle(1.0)
+    b.links.shut()
+    c.dialer.want("b", ["b"])
+    b.dialer.want("c", ["c"])
+    await net.settle(1.0)
+    assert b.told("connected", "disconnected") == [("connected", "a")], "who has greeted stays"
+    b.connections["a"].close()
+    await net.settle(1.0)
+    assert b.told("connected", "resumed") == [("connected", "a")]
+
+
+@pytest.mark.asyncio
 async def test_but_not_more_often_than_every_fifth_of_a_second(net):
     a, b = net.node("a"), net.node("b")
     b.raises = TrunkError("not you")

@@ -76,6 +76,17 @@ def test_letters_are_settled_with_the_frame_they_are_in(trunk):
     assert trunk.take(frame(0, 2)).settled == ["b"]
 
 
+def test_it_is_known_how_long_the_last_frame_was_under_way(trunk, clock):
+    for _ in range(2):
+        trunk.send(Hint("a"))
+        trunk.flush()
+        clock.now += 0.25
+    trunk.take(frame(1, 1))
+    assert trunk.lag == 0.5
+    trunk.take(frame(2, 2))
+    assert trunk.lag == 0.25
+
+
 def test_records_are_taken_in_order(trunk):
     assert trunk.take(frame(1, 0, Hint("a"), Bye())).records == [Hint("a"), Bye()]
     assert trunk.take(frame(2, 0, Hint("b"))).records == [Hint("b")]
