@@ -138,9 +138,14 @@ class Run:
             client.is_away = False
         await self.right("end", time.monotonic())
         await asyncio.sleep(2)
+        again = time.monotonic()
+        for client in self.crew.clients.values():
+            client.leave(politely=True)
+        await self.right("everybody's next login", time.monotonic())
+        await asyncio.sleep(2)
         for task in self._tasks:
             task.cancel()
-        verdict = judge(self.crew.sent.values(), self.crew.lives, self.faults)
+        verdict = judge(self.crew.sent.values(), self.crew.lives, self.faults, again)
         self.wrong += verdict.wrong
         self.say(
             "messages: " + ", ".join(f"{what} {count}" for what, count in sorted(verdict.counts.items()))

@@ -35,6 +35,10 @@ class Life:
     ended: float = float("inf")
     arrived: list[tuple[float, str]] = field(default_factory=list)
     """When which message came."""
+    early: set[str] = field(default_factory=set)
+    """What came while the client was not available yet: such is for its full JID, and does not wait for what
+    was stored, which comes when it is.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,12 @@ class Verdict:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def judge(sent: Iterable[Sent], lives: Sequence[Life], faults: Sequence[Fault]) -> Verdict:
-    """Hold what arrived against what was acknowledged. Arrivals are told by id."""
+def judge(
+    sent: Iterable[Sent], lives: Sequence[Life], faults: Sequence[Fault], again: float = float("inf")
+) -> Verdict:
+    """Hold what arrived against what was acknowledged. Arrivals are told by id. What came only because
+    everybody logged in once more at `again` is counted apart.
+    """
     verdict = Verdict()
     by_id = {message.id: message for message in sent}
     copies: dict[str, list[tuple[float, Life]]] = defaultdict(list)
@@ -74,7 +82,7 @@ def judge(sent: Iterable[Sent], lives: Sequence[Life], faults: Sequence[Fault]) 
     for found in copies.values():
         found.sort(key=lambda arrival: arrival[0])
     for message in by_id.values():
-        _judge_one(message, copies.get(message.id, []), lives, faults, verdict)
+        _judge_one(message, copies.get(message.id, []), lives, faults, verdict, again)
     for life in lives:
         _judge_order(life, by_id, copies, verdict)
     return verdict
@@ -86,6 +94,7 @@ def _judge_one(
     lives: Sequence[Life],
     faults: Sequence[Fault],
     verdict: Verdict,
+    again: float,
 ) -> None:
     verdict.counts["sent"] += 1
     if message.error:
@@ -94,6 +103,8 @@ def _judge_one(
         verdict.counts["unknown, arrived" if copies else "unknown, not arrived"] += 1
     else:
         verdict.counts["acknowledged"] += 1
+        if copies and copies[0][0] >= again:
+            verdict.counts["only at the next login"] += 1
         if not copies:
             _judge_lost(message, message.acked, lives, faults, verdict)
     if len(copies) > 1:
@@ -135,14 +146,20 @@ def _judge_order(
 ) -> None:
     """Of what was acknowledged to one sender; what came elsewhere before is left out."""
     last: dict[str, Sent] = {}
+    came = {id: at for at, id in reversed(life.arrived)}
     for _, id in life.arrived:
         message = by_id.get(id)
         if message is None or message.acked is None or message.error or copies[id][0][1] is not life:
             continue
+        if id in life.early:
+            verdict.counts["to who was not available yet"] += 1
+            continue
         before = last.get(message.sender)
         if before is not None and before.number > message.number:
-            verdict.wrong.append(
-                f"reordered: {life.who} on node {life.node} was given {id} after {before.id}"
+            times = ", ".join(
+                f"{m.id} sent at {m.at:.2f}, came at {came[m.id]:.2f}" for m in (message, before)
             )
+            who = f"{life.who} on node {life.node} since {life.began:.2f}"
+            verdict.wrong.append(f"reordered: {who} was given {id} after {before.id}: {times}")
         else:
             last[message.sender] = message

@@ -79,6 +79,8 @@ class Line(Stream):
             self.client.crew.sent[id].error = condition[1].decode() if condition else "without a condition"
         else:
             self.life.arrived.append((now, id))
+            if self.client.full not in self.view:  # its own presence has not come back
+                self.life.early.add(id)
 
     def _take_presence(self, attributes: dict[str, str], now: float) -> None:
         sender = attributes.get("from", "")

@@ -43,15 +43,15 @@ def judged(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     promises = importlib.import_module("promises")
 
-    def judged(*arrivals, faults=(), **changes):
+    def judged(*arrivals, faults=(), early=(), again=100.0, **changes):
         sent = [promises.Sent(f"m{n}", "alice", "bob", n, float(n), n + 0.5) for n in (1, 2, 3, 4)]
         for message in sent:
             for name, value in changes.get(message.id, {}).items():
                 setattr(message, name, value)
-        lives = [promises.Life("bob", 0, 0.0), promises.Life("bob", 1, 5.0)]
+        lives = [promises.Life("bob", 0, 0.0, early={*early}), promises.Life("bob", 1, 5.0)]
         for at, connection, number in arrivals:
             lives[connection].arrived.append((at, f"m{number}"))
-        return promises.judge(sent, lives, [promises.Fault(*fault) for fault in faults])
+        return promises.judge(sent, lives, [promises.Fault(*fault) for fault in faults], again)
 
     yield judged
     sys.modules.pop("promises", None)
@@ -79,6 +79,12 @@ def test_what_was_in_the_memory_of_the_node_of_its_receiver_is_counted_apart(jud
     assert verdict.counts["acknowledged, gone with its receiver's node"] == (not is_wrong)
 
 
+def test_what_came_only_when_everybody_logged_in_again_is_counted_apart(judged):
+    verdict = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (30, 1, 4), again=20.0)
+    assert verdict.wrong == []
+    assert verdict.counts["only at the next login"] == 1
+
+
 def test_one_came_twice(judged):
     (wrong,) = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (3, 0, 3), (4, 0, 4)).wrong
     assert wrong.startswith("twice on one connection: m3")
@@ -97,9 +103,17 @@ def test_a_copy_that_came_again_because_a_node_was_lost_is_counted_apart(judged,
 
 
 def test_the_order_of_one_sender_is_kept(judged):
-    wrong = judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4)).wrong
-    assert wrong == ["reordered: bob on node 0 was given m2 after m3"]
+    (wrong,) = judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4)).wrong
+    assert wrong.startswith(
+        "reordered: bob on node 0 since 0.00 was given m2 after m3: m2 sent at 2.00, came"
+    )
     assert judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4), m2={"acked": None}).wrong == []
+
+
+def test_who_is_bound_and_not_available_is_given_what_is_for_his_full_jid_before_what_was_stored(judged):
+    verdict = judged((1, 0, 3), (2, 0, 1), (3, 0, 2), (4, 0, 4), early=["m3"])
+    assert verdict.wrong == []
+    assert verdict.counts["to who was not available yet"] == 1
 
 
 def test_what_nobody_sent_and_what_is_for_others(judged):
