@@ -234,7 +234,11 @@ class Offline(Plugin):
 
     @hooks.messages_kept
     def flush_more(self, session: Session) -> Awaitable[None] | None:
-        """What another node stored while the session came is delivered now; if this goes on, behind that."""
+        """What another node stored while the session came, or somebody else did not take after all, is
+        delivered now, before what comes; if this goes on, behind that.
+        """
+        if session in self._waiting:
+            session.hold_messages()
         return self.flush(session)
 
     async def _flush(self, session: Session, going_on: asyncio.Future[None]) -> None:
@@ -248,18 +252,23 @@ class Offline(Plugin):
         else:
             session.hold_messages()
         self._waiting.add(session)
+        is_done = True
         async with queue.lock:
             self._waiting.remove(session)
             session.hold_messages()
             try:
                 if not await self._is_empty(session.account, queue):
+                    is_done = False
+                if not is_done and takes_messages(session):
                     asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
                     async with self.server.lock(f"flush:{session.account}"), queue.gate:
-                        await self._deliver(session, queue)
+                        is_done = await self._deliver(session, queue)
             finally:
                 if session not in self._waiting:  # else it is to look again before anything else comes
                     session.release_messages()
                 let_go(going_on)
+        if not is_done:
+            self.server.messages_left(session.account)
 
     async def _is_empty(self, account: str, queue: Queue) -> bool:
         """Whether nothing is kept."""
@@ -270,10 +279,11 @@ class Offline(Plugin):
             queue.empty()
             return True
 
-    async def _deliver(self, session: Session, queue: Queue) -> None:
+    async def _deliver(self, session: Session, queue: Queue) -> bool:
         """Give the client page after page, as it reads. What others send to it meanwhile is stored, and so
         comes after that (RFC 6120 10.1). Nothing is sent twice: where the clocks of an engine's nodes differ,
-        a deletion may have no effect, and what is left by it comes again at the next login.
+        a deletion may have no effect, and what is left by it comes again at the next login. Whether that was
+        all: else the client takes no more.
         """
         start = None
         while takes_messages(session):
@@ -281,19 +291,22 @@ class Offline(Plugin):
             page = await self.queue.scan(session.account, start=start, limit=PAGE)
             if not page.rows:
                 break
+            if not takes_messages(session):
+                return False
             reading = session.give([row["stanza"] for row in page.rows])
             if reading is not None:
                 await self._read(queue, reading)
             ids = [row["id"] for row in page.rows]
             if not await self._delete(session, queue, ids):
-                return
+                return False
             if page.next is None and reading is None:
                 break
             start = (f"{ids[-1]}!",)  # nothing is between
         else:
-            return
+            return False
         if (start is None and not page.rows) or not (await self.queue.scan(session.account, limit=1)).rows:
             queue.empty()
+        return True
 
     async def _read(self, queue: Queue, reading: Awaitable[None]) -> None:
         """Wait until a client has read; others may write, and it may itself when it takes long."""

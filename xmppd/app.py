@@ -256,6 +256,7 @@ class App:
             contact_addresses=values_of(config.server.contact),
             nodes=self.nodes,
             scope=lambda: Scope(self.timers, self.lasting.spawn, self.hooks.failed),
+            left=self._messages_left,
             lock=self.cache.lock if self.cache is not None else unlocked,
         )
         self.loader = Loader(
@@ -372,6 +373,9 @@ class App:
         self.nodes.others = cluster.calls.tell
         self.everywhere.join(cluster)
         return cluster
+
+    def _messages_left(self, account: str) -> None:
+        (self._messages_kept if self.cluster is None else self.cluster.kept)(account)
 
     def _messages_kept(self, account: str) -> None:
         live = self.sessions.accounts.get(account)

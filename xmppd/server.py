@@ -59,6 +59,7 @@ class Server:
         contact_addresses: Mapping[str, tuple[str, ...]],
         nodes: Nodes,
         scope: Callable[[], Scope],
+        left: Callable[[str], None],
         lock: Callable[[str], AbstractAsyncContextManager[None]],
     ) -> None:
         self.store = store
@@ -74,6 +75,7 @@ class Server:
         self.nodes = nodes
         self.scope = scope
         self._lock = lock
+        self._left = left
         self.metrics: dict[str, Metric] = {}
         self._visibility = visibility
         self._presences = presences
@@ -132,6 +134,12 @@ class Server:
         return await self._visibility.may_see(viewer, account)
 
     # what can be done
+
+    def messages_left(self, account: str) -> None:
+        """Messages are kept for an account which may have sessions that take them: have the hook
+        `messages_kept` told of the first of them, on whatever node it is.
+        """
+        self._left(account)
 
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
         """Be the only one of all nodes that does what has this name: `async with`, which waits. Where there

@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element
 import pytest
 
 from xmppd import ns
+from xmppd.cluster import trunk
 from xmppd.errors import StanzaError
 from xmppd.testing import Client, World
 
@@ -167,3 +168,28 @@ async def test_a_question_that_was_not_taken_ends_with_the_node(redis_url: str) 
         with pytest.raises(StanzaError, match="recipient-unavailable"):
             await asked
         await bob.expect_nothing()
+
+
+async def test_who_sends_to_a_full_trunk_is_not_read_from(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trunk, "UNSENT_BYTES", 5000)
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        carol = await world.login("carol", node=0)
+        await world.befriend(bob, carol)
+        world.cut(0, 1)
+        sent = [f"{number} {'x' * 1000}" for number in range(40)]
+        await alice.send("".join(CHAT.format(to=bob.bare, body=body) for body in sent))
+        [member] = world.cluster(0).mesh.members.values()
+        assert 4 <= len([*member.trunk.unsettled]) <= 6
+        await carol.send("".join(f"<presence><status>{n}</status></presence>" for n in range(20)))
+        assert len(await carol.receive_all()) < 5
+        world.connect_nodes(0, 1)
+        received = await bob.receive_all()
+        bodies = [tree.findtext(f"{{{ns.CLIENT}}}body") for tree in received if tree.tag.endswith("message")]
+        statuses = [
+            tree.findtext(f"{{{ns.CLIENT}}}status") for tree in received if tree.tag.endswith("presence")
+        ]
+        assert bodies == sent
+        assert statuses == [str(number) for number in range(20)]

@@ -4,7 +4,7 @@ there it is looked for once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from xmppd.cluster.member import Member
@@ -95,16 +95,16 @@ class Hints:
     def lost(self, member: Member) -> Iterator[None]:
         """Its last hints are lost, too."""
         since = self._now() - YOUNG_SECONDS
-        young: set[str] = set()
+        young: dict[str, None] = {}
         for number, session in enumerate([*self._sessions.by_full.values()]):
             if session.since > since:
-                young.add(session.account)
+                young[session.account] = None
             if number % 64 == 63:
                 yield
         if young:
             self._call_later(LOOK_SECONDS, lambda: self._look_again(young))
 
-    def _look_again(self, accounts: set[str]) -> None:
+    def _look_again(self, accounts: Iterable[str]) -> None:
         for account in accounts:
             live = self._sessions.accounts.get(account)
             if live is not None and any(s.priority >= 0 for s in live.available):

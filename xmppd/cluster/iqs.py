@@ -122,7 +122,7 @@ class RemoteIqs:
             return None
         request = Request(is_question=isinstance(origin, Question))
         self._post(member, to.full, origin.full, stanza.raw, request)
-        return Later(request.end, len(stanza.raw))
+        return request.end if member.trunk.is_full else Later(request.end, len(stanza.raw))
 
     def send(self, to: str, data: bytes) -> None:
         """Hand an answer to the session that asked, if it is there still."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -82,6 +83,7 @@ class Mesh:
         self.clock = clock
         self._call_later = call_later
         self._losing: set[int] = set()
+        self._room: asyncio.Future[None] | None = None
         self._dirty: set[Member] = set()
         self._owing: set[Member] = set()
 
@@ -122,6 +124,23 @@ class Mesh:
         if member not in self._dirty:
             self._dirty.add(member)
             self._add(Flushing(member, self._dirty))
+
+    def room(self) -> asyncio.Future[None] | None:
+        """What to wait for before more is sent: that no trunk is full. None where none is."""
+        if not self._is_full():
+            return None
+        if self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+        return self._room
+
+    def _is_full(self) -> bool:
+        return any(member.trunk.is_full for member in self.members.values())
+
+    def _look_for_room(self) -> None:
+        if self._room is not None and not self._is_full():
+            room, self._room = self._room, None
+            if not room.done():
+                room.set_result(None)
 
     # connections
 
@@ -183,6 +202,7 @@ class Mesh:
         for letter in taken.settled:
             letter.settled()
         member.acknowledged()
+        self._look_for_room()
         takes = self._takes
         for record in taken.records:
             try:
@@ -244,6 +264,7 @@ class Mesh:
         member.is_gone = True
         self._cut(member)
         del self.members[member.name]
+        self._look_for_room()
         self._owing.discard(member)
         self._losing.add(member.index)
         self._rounds.do(f"\nlost {member.index}", self._lose(member), is_short=False)

@@ -49,13 +49,15 @@ Became = Awaitable[Outcome | Drop]
 class Parcel:
     """One message on its way to one account. `left`: copies that are neither settled nor missed; `end` is
     done when it is known what became of it. `is_due`: it has to be stored, whoever is there; `is_unkept`:
-    that was tried, and nobody keeps it; `is_back`: it was not stored, and is to be looked at again.
+    that was tried, and nobody keeps it; `is_back`: it was not stored, and is to be looked at again;
+    `is_slow`: too much is on its way where it goes, so its sender has to wait for it.
     """
 
     __slots__ = (
         "end",
         "is_back",
         "is_due",
+        "is_slow",
         "is_unkept",
         "kind",
         "left",
@@ -75,9 +77,21 @@ class Parcel:
         self.tries = 0
         self.was_taken = False
         self.is_due = False
+        self.is_slow = False
         self.is_unkept = False
         self.is_back = False
         self.end: asyncio.Future[Outcome | Drop] | None = None
+
+    @property
+    def sender(self) -> str:
+        """Its `from`."""
+        return self.stanza.attrs.get("from", "")
+
+    @property
+    def is_tired(self) -> bool:
+        """Whether it is to be stored, though somebody seems to be there."""
+        is_due = self.is_due or self.tries >= TRIES
+        return is_due and not self.is_unkept and self.kind in KEEPABLE
 
     def later(self) -> Later:
         """What its sender need not wait for before he is read on."""
@@ -119,10 +133,13 @@ class Copy:
 class UnderWay:
     """What was sent to one account's sessions on other nodes. While it `is_detour`, new messages wait in
     `waiting` until all `count` copies are settled or missed; what was missed goes before them. While
-    something `is_kept_by_force` nobody counts as there.
+    something `is_kept_by_force` nobody counts as there. `takers` are those that took messages here
+    when the first of these was sent; `addressed`: by sender, how many of his messages are among these, and to
+    which address of the account, bare or full.
     """
 
     __slots__ = (
+        "addressed",
         "count",
         "idle",
         "is_detour",
@@ -130,6 +147,7 @@ class UnderWay:
         "is_kept_by_force",
         "missed",
         "must_wait",
+        "takers",
         "waiting",
     )
 
@@ -139,9 +157,27 @@ class UnderWay:
         self.is_draining = False
         self.must_wait = False
         self.is_kept_by_force = False
+        self.takers: tuple[Session, ...] = ()
+        self.addressed: dict[str, tuple[int, str]] = {}
         self.missed: list[Parcel] = []
         self.waiting: deque[Parcel] = deque()
         self.idle: asyncio.Future[None] | None = None
+
+    def add(self, parcel: Parcel) -> None:
+        """The first copy of one is sent."""
+        count, _ = self.addressed.get(parcel.sender, (0, ""))
+        self.addressed[parcel.sender] = count + 1, parcel.to.full
+
+    def drop(self, parcel: Parcel) -> None:
+        """All copies have come back."""
+        count, to = self.addressed.pop(parcel.sender)
+        if count > 1:
+            self.addressed[parcel.sender] = count - 1, to
+
+    def is_ahead(self, parcel: Parcel) -> bool:
+        """Whether something by this sender is under way that takes another way."""
+        _, to = self.addressed.get(parcel.sender, (0, parcel.to.full))
+        return to != parcel.to.full
 
     def becomes_idle(self) -> asyncio.Future[None]:
         """Done when nothing is under way."""
@@ -190,10 +226,13 @@ class RemoteMessages:
         """Take a detour, or act at once."""
         account = parcel.to.bare
         under_way = self._under_way.get(account)
-        if under_way is not None and under_way.count and self._mesh.is_losing:
-            self._detour(account, under_way)  # what is lost has not come back yet
+        if under_way is not None and under_way.count:
+            is_moved = under_way.takers != self._takers(account)
+            if is_moved or self._mesh.is_losing or under_way.is_ahead(parcel):
+                self._detour(account, under_way)  # some may have to be sent again, and that comes first
         if under_way is None or not under_way.is_detour:
-            return self._act(parcel)
+            outcome = self._act(parcel)
+            return parcel.later().rest if parcel.left and parcel.is_slow else outcome
         under_way.waiting.append(parcel)
         self._waiting += 1
         later = parcel.later()
@@ -230,8 +269,7 @@ class RemoteMessages:
     def _act(self, parcel: Parcel) -> Outcome | Became:
         """Give it to whoever is there, on any node; store or refuse it where nobody is."""
         to, kind = parcel.to, parcel.kind
-        is_due = (parcel.is_due or parcel.tries >= TRIES) and not parcel.is_unkept and kind in KEEPABLE
-        places = self._mesh.places(to.bare) if not is_due else ()
+        places = self._mesh.places(to.bare) if not parcel.is_tired else ()
         if to.resource:
             session = self._sessions.by_full.get(to.full)
             if session is not None:
@@ -242,8 +280,8 @@ class RemoteMessages:
                 self._post(parcel, held[-1].node, FULL if is_patient else ANYWAY)
                 return parcel.later()
         live = self._sessions.accounts.get(to.bare)
-        takers = live.open_to if live is not None else ()
-        if is_due and not takers:
+        takers = self._takers(to.bare)
+        if parcel.is_tired and not takers:
             return self._store(parcel, by_force=True)
         priorities = [
             place.priority for place in places if place.priority is not None and place.priority >= 0
@@ -284,14 +322,18 @@ class RemoteMessages:
         return parcel.later()
 
     def _post(self, parcel: Parcel, node: int, mode: int, *, is_one_of_several: bool = False) -> None:
-        self._begun(parcel.to.bare)
+        under_way = self._begun(parcel.to.bare)
+        if not parcel.left:
+            under_way.add(parcel)
         parcel.left += 1
-        raw, to, sender = parcel.stanza.raw, parcel.to.full, parcel.stanza.attrs.get("from", "")
+        raw, to, sender = parcel.stanza.raw, parcel.to.full, parcel.sender
 
         def message(number: int) -> Message:
             return Message(number, to, sender, mode, is_one_of_several, raw)
 
-        self._mesh.post(self._mesh.member(node), message, len(raw) + 96, Copy(self, parcel))
+        member = self._mesh.member(node)
+        self._mesh.post(member, message, len(raw) + 96, Copy(self, parcel))
+        parcel.is_slow = parcel.is_slow or member.trunk.is_full
 
     def settled(self, parcel: Parcel) -> None:
         """A copy was taken."""
@@ -306,10 +348,12 @@ class RemoteMessages:
     def _ended(self, parcel: Parcel) -> None:
         parcel.left -= 1
         if not parcel.left:
+            under_way = self._under_way[parcel.to.bare]
+            under_way.drop(parcel)
             if parcel.was_taken:
                 parcel.became(Outcome.DELIVERED)
             else:
-                self._under_way[parcel.to.bare].missed.append(parcel)
+                under_way.missed.append(parcel)
         self._done(parcel.to.bare)
 
     # what is under way
@@ -319,6 +363,8 @@ class RemoteMessages:
         if under_way is None:
             under_way = self._under_way[account] = UnderWay()
             self._split(account)
+        if not under_way.count:
+            under_way.takers = self._takers(account)
         under_way.count += 1
         return under_way
 
@@ -335,6 +381,10 @@ class RemoteMessages:
             self._spawn(self._drain(account, under_way))
         elif not under_way.is_detour:
             self._over(account)
+
+    def _takers(self, account: str) -> tuple[Session, ...]:
+        live = self._sessions.accounts.get(account)
+        return live.open_to if live is not None else ()
 
     def _over(self, account: str) -> None:
         del self._under_way[account]
@@ -404,12 +454,15 @@ class RemoteMessages:
                     continue
                 under_way.must_wait = False
                 continue
+            parcel = min(under_way.missed, key=_number) if under_way.missed else under_way.waiting[0]
+            if under_way.count and (parcel.is_tired or under_way.is_ahead(parcel)):
+                under_way.must_wait = True  # it goes another way than what was just sent before it
+                continue
             if under_way.missed:
-                parcel = min(under_way.missed, key=lambda parcel: parcel.number)
                 under_way.missed.remove(parcel)
                 parcel.tries += 1
             else:
-                parcel = under_way.waiting.popleft()
+                under_way.waiting.popleft()
                 self._waiting -= 1
             await self._again(parcel)
         under_way.is_detour = under_way.is_draining = False
@@ -469,3 +522,7 @@ class RemoteMessages:
             return session is not None and session.is_flushing
         live = self._sessions.accounts.get(account)
         return live is not None and any(s.is_flushing and s.priority >= 0 for s in live.available)
+
+
+def _number(parcel: Parcel) -> int:
+    return parcel.number

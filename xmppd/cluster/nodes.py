@@ -116,9 +116,11 @@ class OtherNodes:
             came=self.presence.came,
             is_open=self.hints.is_open,
             went=self._went,
+            left=self.presence.left,
             end=binding.end,
             now=now,
         )
+        self.room = mesh.room
         self.concerns = self.messages.concerns
         self.message = self.messages.route
         self.unclaimed = self.messages.unclaimed

@@ -40,7 +40,7 @@ class Own:
 class Places:
     """`moved` is told of each account with a place that is another one than before, `came` of each that
     became available elsewhere, `is_open` of each that takes messages there; `went` of the full JID of each
-    that ended. `end` ends a session here.
+    that ended. `left` is told of each session here that is not available any more; `end` ends one.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Places:
         came: Callable[[Member, PlaceRecord], None],
         is_open: Callable[[Member, str], None],
         went: Callable[[Member, str], None],
+        left: Callable[[Session], None],
         end: Callable[[Session, StreamError | None], None],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -61,6 +62,7 @@ class Places:
         self._came = came
         self._is_open = is_open
         self._went = went
+        self._left = left
         self._end = end
         self._now = now
         self._numbers = 0
@@ -94,6 +96,8 @@ class Places:
             elif not is_available:
                 self._forget(member, session)
         own.is_told = is_available
+        if not is_available:
+            self._left(session)
         self._moved(session.account)
 
     def ended(self, session: Session) -> None:

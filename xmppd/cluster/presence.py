@@ -25,12 +25,16 @@ DIRECTED: Final = 100_000
 """Pairs of sender and address that are remembered of directed presence from other nodes."""
 
 
+Asked = tuple[tuple[int, int], ...]
+"""Sessions that have one full JID, as node and number."""
+
+
 class RemotePresence:
     """What the sessions of this node show those of others, and are shown by them.
 
     While two sessions have one full JID, the end of one is not shown to who may know the other: each viewer
-    asks for that. `_asked` are the questions that are open: viewer and full JID, and the nodes that were
-    asked so far, the last one of which has not answered.
+    asks for that. `_asked` are the questions that are open: by viewer and full JID, the sessions that
+    were asked for so far, the last one by a question that is not answered.
     """
 
     def __init__(self, mesh: Mesh, sessions: Sessions, presences: Presences, visibility: Visibility) -> None:
@@ -38,7 +42,7 @@ class RemotePresence:
         self._sessions = sessions
         self._presences = presences
         self._visibility = visibility
-        self._asked: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._asked: dict[Session, dict[str, Asked]] = {}
         self._directed = 0
 
     def is_available(self, account: str) -> bool:
@@ -113,7 +117,11 @@ class RemotePresence:
             return
         viewers = [s for s in live.available if s.full not in member.young and s.full != record.sender]
         if record.is_end:
-            viewers = [s for s in viewers if not self._show_other(s, record.sender, (member.index,))]
+            ended = self._asked_of(member, record.sender)
+            viewers = [s for s in viewers if not self._show_other(s, record.sender, ended)]
+        elif self._asked:
+            for viewer in viewers:
+                self._answered(viewer, record.sender)
         if viewers:
             for shown in self._visibility.filtered(account, record.head + live.to_stamp + record.tail):
                 for session in viewers:
@@ -135,15 +143,21 @@ class RemotePresence:
             if live is not None:
                 self._end(live.available, full, ())
 
-    def _end(self, viewers: Iterable[Session], full: str, asked: tuple[int, ...]) -> None:
-        """A session ended that these may have been shown, on a node that was asked."""
+    def _asked_of(self, member: Member, full: str) -> Asked:
+        """The session of a node that need not be asked for."""
+        account, _, resource = full.partition("/")
+        places = self._mesh.whereabouts.at(account, resource)
+        return tuple((place.node, place.number) for place in places if place.node == member.index)
+
+    def _end(self, viewers: Iterable[Session], full: str, asked: Asked) -> None:
+        """A session ended that these may have been shown, and some were asked for in its place."""
         for viewer in viewers:
             if viewer.full != full and not self._show_other(viewer, full, asked):
                 self._send(viewer, build.start_tag("presence", {"from": full, "type": "unavailable"}), b"/>")
 
-    def _show_other(self, viewer: Session, full: str, asked: tuple[int, ...]) -> bool:
+    def _show_other(self, viewer: Session, full: str, asked: Asked) -> bool:
         """Show a viewer what another session of that name says, at once or when its node answers; whether
-        there may be one, on this node or one that was not asked.
+        there may be one, on this node or one that was not asked for.
         """
         account, _, resource = full.partition("/")
         here = self._sessions.by_full.get(full)
@@ -151,8 +165,9 @@ class RemotePresence:
             self._send(viewer, here.presence.head, here.presence.tail)
             return True
         for place in self._mesh.places(account):
-            if place.resource == resource and place.priority is not None and place.node not in asked:
-                self._asked[viewer.full, full] = (*asked, place.node)
+            one = place.node, place.number
+            if place.resource == resource and place.priority is not None and one not in asked:
+                self._asked.setdefault(viewer, {})[full] = (*asked, one)
                 self._mesh.send(self._mesh.member(place.node), Ask(viewer.full, full), len(full) + 64)
                 return True
         return False
@@ -200,18 +215,27 @@ class RemotePresence:
         one, where that was asked.
         """
         viewer = self._sessions.by_full.get(record.viewer)
-        is_due = viewer is not None and viewer.presence is not None and record.viewer not in member.young
+        if viewer is None or viewer.presence is None or record.viewer in member.young:
+            return
         for full, head, tail in record.stanzas:
-            asked = self._asked.get((record.viewer, full), ())
-            is_answer = asked[-1:] == (member.index,)
-            if is_answer:
-                del self._asked[record.viewer, full]
-            if viewer is None or not is_due or full == record.viewer:
-                continue
+            asked = self._asked.get(viewer, {}).get(full, ())
             if head:
-                self._send(viewer, head, tail)
-            elif is_answer:
+                self._answered(viewer, full)
+                if full != record.viewer:
+                    self._send(viewer, head, tail)
+            elif asked and asked[-1][0] == member.index:
+                self._answered(viewer, full)
                 self._end((viewer,), full, asked)
+
+    def _answered(self, viewer: Session, full: str) -> None:
+        """Whatever was asked, it is known now. Harmless where nothing was."""
+        asked = self._asked.get(viewer)
+        if asked is not None and asked.pop(full, None) is not None and not asked:
+            del self._asked[viewer]
+
+    def left(self, session: Session) -> None:
+        """A session here is not available any more: nothing is shown to it."""
+        self._asked.pop(session, None)
 
     # directed presence
 
@@ -294,16 +318,17 @@ class RemotePresence:
 
     def lost(self, member: Member) -> Iterator[None]:
         """Its sessions are at their end: show that to all who saw them, and what others of that name say."""
-        gone: dict[str, list[str]] = {}
+        gone: dict[str, list[tuple[str, Asked]]] = {}
         for found in self._mesh.whereabouts.places_of(member.index):
             if found is not None and found[1].priority is not None:
                 account, place = found
-                gone.setdefault(account, []).append(f"{account}/{place.resource}")
+                ended = f"{account}/{place.resource}", ((place.node, place.number),)
+                gone.setdefault(account, []).append(ended)
             yield
-        for (name, full), asked in [*self._asked.items()]:
-            if asked[-1] == member.index and self._asked.pop((name, full), None) is not None:
-                viewer = self._sessions.by_full.get(name)
-                if viewer is not None and viewer.presence is not None:
+        for viewer in [*self._asked]:
+            for full, asked in [*self._asked.get(viewer, {}).items()]:
+                if asked[-1][0] == member.index:
+                    self._answered(viewer, full)
                     self._end((viewer,), full, asked)
             yield
         for full, shown in member.directed.items():
@@ -316,6 +341,6 @@ class RemotePresence:
             if live is None or not live.available:
                 continue
             for contact in (name, *(live.roster.following if live.roster is not None else ())):
-                for full in gone.get(contact, ()):
-                    self._end(live.available, full, (member.index,))
+                for full, asked in gone.get(contact, ()):
+                    self._end(live.available, full, asked)
             yield

@@ -49,6 +49,11 @@ class Cluster(Protocol):
     def targets(self, account: str) -> tuple[Target, ...]:
         """Its available sessions there."""
 
+    def room(self) -> Awaitable[None] | None:
+        """What who sends to many waits for before he is read on: room on the way to the other nodes. None
+        where there is.
+        """
+
     # what is told of sessions here
 
     def bound(self, session: Session) -> None:
@@ -146,6 +151,10 @@ class OneNode:
     def targets(self, account: str) -> tuple[Target, ...]:
         """None."""
         return ()
+
+    def room(self) -> Awaitable[None] | None:
+        """There is."""
+        return None
 
     def bound(self, session: Session) -> None:
         """Nobody is told."""

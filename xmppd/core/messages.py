@@ -251,13 +251,15 @@ class Messages:
             receiver.send(stanza.raw)
             return Outcome.DELIVERED
         live = self._live.get(account)
-        present = live.takers or [s for s in live.available if s.priority >= 0] if live is not None else ()
-        if present:
-            copy(present, stanza.raw)
-            return Outcome.DELIVERED
-        if (sending := otherwise(stanza, to)) is None:
+        present = live.takers if live is not None else ()
+        if not present:
+            if (sending := otherwise(stanza, to)) is not None:
+                return sending if isinstance(sending, Outcome) else outcome_of(await sending)
+            present = tuple(s for s in live.available if s.priority >= 0) if live is not None else ()
+        if not present:
             raise unavailable()
-        return sending if isinstance(sending, Outcome) else outcome_of(await sending)
+        copy(present, stanza.raw)
+        return Outcome.DELIVERED
 
 
 def action_of(to: Jid, kind: str, *, is_ready: bool) -> Action:

@@ -149,7 +149,7 @@ class Presences:
             return self._paid_later(session, done)
         early = session.paid_until - self._clock() if self.rules.copy_rate else 0.0
         if early <= 0:
-            return None
+            return self._sessions.cluster.room()
         if early > LONGEST_WAIT:
             self._indebted.add(session)
         return pause(min(early, LONGEST_WAIT))
@@ -329,13 +329,14 @@ class Presences:
 
     # directed presence
 
-    def direct(self, stanza: Stanza, to: Jid) -> None:
-        """Presence for one entity of ours (RFC 6121 4.6)."""
+    def direct(self, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """Presence for one entity of ours (RFC 6121 4.6); what its sender waits for."""
         self.direct_here(to.bare, to.full, stanza.raw)
         cluster, kind = self._sessions.cluster, stanza.type
         if cluster:
             sender = stanza.attrs["from"] if kind in (None, "unavailable") else ""
             cluster.direct(sender, to.full, stanza.raw, is_end=kind is not None)
+        return cluster.room()
 
     def note_directed(self, session: Session, stanza: Stanza, to: Jid) -> bool:
         """Keep in mind who was sent directed presence: it learns when the session becomes unavailable.

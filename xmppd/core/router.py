@@ -182,8 +182,7 @@ class Router:
             return None
         if not is_ours:
             return self._services.take(origin, stanza, to)
-        self._presences.direct(stanza, to)
-        return None
+        return self._presences.direct(stanza, to)
 
     # hooks
 
