@@ -14,6 +14,7 @@ LIFE_MS = 10_000
 """How long a lock stands that nobody renews: its holder has ended."""
 
 RENEW_SECONDS = 3.0
+RELEASE_SECONDS = 1.0
 LOOK_SECONDS = (0.02, 0.5)
 """How soon it is looked again whether a lock is free, at first and at most."""
 
@@ -26,6 +27,7 @@ class Locks:
     def __init__(self, link: Link, prefix: str) -> None:
         self._link = link
         self._prefix = prefix
+        self._releasing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
@@ -37,19 +39,39 @@ class Locks:
         finally:
             if renewing is not None:
                 renewing.cancel()
-                with suppress(LinkDown):
-                    self._link.run(RELEASE, (key,), token)
+                self._give_back(key, token)
 
     async def _renewed(self, key: str, token: str) -> asyncio.Task[None] | None:
         """Take a lock, and see that it stands; None where Redis cannot be asked."""
         pause, longest = LOOK_SECONDS
+        is_unsure = False
         try:
-            while not await self._link.call("SET", key, token, "NX", "PX", LIFE_MS):
+            while True:
+                asking = self._link.call("SET", key, token, "NX", "PX", LIFE_MS)
+                is_unsure = True  # until there is an answer it may be held by us, or not
+                if await asking:
+                    return asyncio.get_running_loop().create_task(self._renew(key, token))
+                is_unsure = False
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, longest)
         except LinkDown:
+            if is_unsure:
+                self._give_back(key, token)
             return None
-        return asyncio.get_running_loop().create_task(self._renew(key, token))
+
+    def _give_back(self, key: str, token: str) -> None:
+        """See that a lock does not stand any longer, which others wait for."""
+        task = asyncio.get_running_loop().create_task(self._release(key, token))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release(self, key: str, token: str) -> None:
+        """By the time that this gives up the lock has ended by itself."""
+        for _ in range(LIFE_MS // 1000):
+            with suppress(*FAILURES):
+                await self._link.send([("EVALSHA", RELEASE, 1, key, token)], RELEASE_SECONDS)
+                return
+            await asyncio.sleep(1.0)
 
     async def _renew(self, key: str, token: str) -> None:
         while True:

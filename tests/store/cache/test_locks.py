@@ -1,0 +1,86 @@
+"""Locks that nodes share, when answers of Redis are lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from xmppd.store.cache.link import Command, Link, LinkDown
+from xmppd.store.cache.locks import Locks
+
+pytestmark = pytest.mark.asyncio
+
+
+class LossyLink(Link):
+    """A real Redis whose answers can be lost on their way."""
+
+    def __init__(self, client: Redis) -> None:
+        super().__init__(1.0, lambda error: None)
+        self.client = client
+        self.is_up = True
+        self.loses_answers = False
+        self.failing_sends = 0
+
+    def call(self, *command: Any) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(self._call(command))
+
+    async def _call(self, command: Command) -> Any:
+        [answer] = await self.send([command], 1.0)
+        if self.loses_answers:
+            raise LinkDown
+        return answer
+
+    async def send(self, commands: Sequence[Command], limit: float) -> list[Any]:
+        if self.failing_sends:
+            self.failing_sends -= 1
+            raise TimeoutError
+        return await super().send(commands, limit)
+
+
+@pytest_asyncio.fixture
+async def link(redis_url: str) -> AsyncIterator[LossyLink]:
+    client = Redis.from_url(redis_url)
+    yield LossyLink(client)
+    await client.aclose()
+
+
+async def free_within(link: LossyLink, key: str, seconds: float) -> bool:
+    for _ in range(int(seconds / 0.05)):
+        if not await link.client.exists(key):
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+async def test_two_take_turns(link: LossyLink) -> None:
+    locks, done = Locks(link, uuid4().hex), []
+
+    async def work(number: int) -> None:
+        async with locks.hold("queue"):
+            done.append(number)
+            await asyncio.sleep(0.05)
+            done.append(number)
+
+    await asyncio.gather(work(1), work(2))
+    assert done in ([1, 1, 2, 2], [2, 2, 1, 1])
+
+
+async def test_a_lock_that_was_taken_without_an_answer_is_given_back(link: LossyLink) -> None:
+    prefix = uuid4().hex
+    link.loses_answers = True
+    async with Locks(link, prefix).hold("queue"):
+        pass
+    assert await free_within(link, f"{prefix}:queue", 3.0)
+
+
+async def test_giving_back_is_tried_again(link: LossyLink) -> None:
+    prefix = uuid4().hex
+    async with Locks(link, prefix).hold("queue"):
+        link.failing_sends = 1
+    assert await free_within(link, f"{prefix}:queue", 4.0)
