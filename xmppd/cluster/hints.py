@@ -64,7 +64,7 @@ class Hints:
             del self._stored[account]
 
     def _tell(self, account: str) -> None:
-        """The node of the session that would take messages, if there is any."""
+        """The session that would take messages, or its node, if there is any."""
         live = self._sessions.accounts.get(account)
         here = [s.priority for s in live.available if s.priority >= 0] if live is not None else ()
         best, index = max(here, default=-1), 0
@@ -83,8 +83,15 @@ class Hints:
             self._mesh.send(member, Hint(account), len(account) + 16)
 
     def take(self, member: Member, record: Hint) -> None:
-        """Something was stored for an account that is here."""
-        self._look(record.account)
+        """Something was stored for an account that is here, or was: then whoever is elsewhere is told."""
+        if self._is_here(record.account):
+            self._look(record.account)
+        else:
+            self._tell(record.account)
+
+    def _is_here(self, account: str) -> bool:
+        live = self._sessions.accounts.get(account)
+        return live is not None and any(s.priority >= 0 for s in live.available)
 
     def met(self, member: Member) -> None:
         """Its places tell for whom hints are due."""
@@ -106,6 +113,5 @@ class Hints:
 
     def _look_again(self, accounts: Iterable[str]) -> None:
         for account in accounts:
-            live = self._sessions.accounts.get(account)
-            if live is not None and any(s.priority >= 0 for s in live.available):
+            if self._is_here(account):
                 self._look(account)
