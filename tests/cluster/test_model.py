@@ -18,17 +18,19 @@ FOUND = {
 
 MISSED_AT = {
     "R1": (7, "slow"),
-    "R2": (124, ""),
+    "R2": (55, "kill"),
     "R3": (0, ""),
     "R4": (1, ""),
     "R5": (65, ""),
     "R6": (82, "slow"),
     "R7": (2, ""),
-    "R8": (661, ""),
+    "R8": (1003, "slow"),
     "HAVE": (0, ""),
-    "lock": (2, ""),
+    "lock": (3, ""),
 }
-"""The first seed in which it shows that a rule is switched off, and with what faults."""
+"""A seed in which it shows that a rule is switched off, and with what faults. Where a change of the server has led to
+other schedules, it takes as long as it takes to find another one.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,6 @@ def test_what_was_wrong_once(run: nodesmodel.Run, faults: str, seed: int) -> Non
 
 @pytest.mark.parametrize("rule", MISSED_AT)
 def test_each_rule_is_missed(run: nodesmodel.Run, rule: str) -> None:
-    seed, faults = MISSED_AT[rule]
-    assert not run.wrong(seed, faults)
-    assert run.wrong(seed, faults, rule)
+    first, faults = MISSED_AT[rule]
+    found = next(seed for seed in (first, *range(1000)) if run.wrong(seed, faults, rule))
+    assert not run.wrong(found, faults)
