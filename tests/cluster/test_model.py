@@ -28,8 +28,8 @@ MISSED_AT = {
     "HAVE": (0, ""),
     "lock": (3, ""),
 }
-"""A seed in which it shows that a rule is switched off, and with what faults. Where a change of the server has led to
-other schedules, it takes as long as it takes to find another one.
+"""A seed in which it shows that a rule is switched off, and with what faults. Where a change of the server has
+led to other schedules, another one is looked for.
 """
 
 
