@@ -28,8 +28,8 @@ MISSED_AT = {
     "HAVE": (0, ""),
     "lock": (3, ""),
 }
-"""A seed in which it shows that a rule is switched off, and with what faults. Where a change of the server has
-led to other schedules, another one is looked for.
+"""A seed in which it shows that a rule is switched off, and with what faults. When a change of the server led
+to other schedules, another one is looked for.
 """
 
 
