@@ -432,7 +432,6 @@ class ClusterConfig(Section):
     advertise: Annotated[str, _reachable] | None = None
     secret: Annotated[SecretText | None, _long] = None
     seeds: Annotated[tuple[Annotated[str, _reachable], ...], unique] = ()
-    grace: Seconds = 60.0
 
 
 class PluginsConfig(Section):

@@ -191,7 +191,7 @@ async def test_what_needs_a_restart_is_told_until_then(serve):
         {
             "server": {"domains": ["elsewhere.example"], "data_folder": "other", "drain_seconds": 1},
             "listen": {"c2s": [{"port": 0, "tls": "none"}, {"port": 0, "tls": "none"}]},
-            "cluster": {"grace": 5},
+            "cluster": {"seeds": ["127.0.0.1:5299"]},
         }
     )
     for count in (1, 2):
