@@ -123,6 +123,7 @@ MAY_IMPORT = {
     "xmppd.offices": ("xmppd",),
     "xmppd.rules": ("xmppd",),
     "xmppd.copying": ("xmppd",),
+    "xmppd.arriving": ("xmppd.core.arrival", "xmppd.errors"),
     "xmppd.moving": ("xmppd",),
     "xmppd.migrating": ("xmppd",),
     "xmppd.offline": ("xmppd",),

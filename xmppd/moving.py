@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import importlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from xmppd.core.accounts import ACCOUNT, Accounts, AccountUnknown
 from xmppd.core.arrival import ARRIVALS, Arrival, Conflict, Outcome, Terms
 from xmppd.core.arrivals import Arrivals
-from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
+from xmppd.errors import StoreTimeout, StoreUnavailable
 from xmppd.store.table import Row, Store
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -31,9 +29,6 @@ waits for the store, another is worked on.
 NAMES = 1000
 PAGE = 20
 """Names that one call gives, and accounts that one gives or takes back."""
-
-LARGE = 65_536
-"""Bytes of a line that is parsed by a thread."""
 
 
 class MigrateOffice:
@@ -59,13 +54,15 @@ class MigrateOffice:
         """Take the accounts of a file of `Arrival` as JSON Lines, so many at a time, by these `Terms`; what
         became of each, in their order. Two that are one account here come one after the other.
         """
+        # The JSON that it reads takes a tenth of a command to load; only what moves accounts needs it.
+        arriving = importlib.import_module("xmppd.arriving")
         terms = Terms(run, conflict, live, dry, shadows)
         outcomes: list[dict[str, Any]] = []
         running: deque[asyncio.Task[list[Outcome]]] = deque()
         names: deque[set[str]] = deque()
         size = max(1, min(TOGETHER, under_way // 4))
         try:
-            async for group in groups_of(arrivals_in(file), size):
+            async for group in groups_of(arriving.arrivals_in(file), size):
                 these = {arrival.account for arrival in group}
                 while len(running) >= under_way // size or any(map(these.intersection, names)):
                     outcomes += map(row_of, await running.popleft())
@@ -196,54 +193,6 @@ async def groups_of(arrivals: AsyncIterator[Arrival], size: int) -> AsyncIterato
         group[arrival.account] = arrival
     if group:
         yield [*group.values()]
-
-
-async def arrivals_in(file: Path) -> AsyncIterator[Arrival]:
-    """The accounts of a file; CommandError for one that is none of ours."""
-    loop = asyncio.get_running_loop()
-    try:
-        with file.open("rb") as lines:
-            for line in lines:
-                row = loaded(line) if len(line) < LARGE else await loop.run_in_executor(None, loaded, line)
-                yield arrival_of(row)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CommandError(f"{file} is no file of accounts that arrive: {error!r}") from None
-
-
-def loaded(line: bytes) -> Any:
-    """A line that `line_of` wrote, as JSON; ValueError."""
-    try:
-        return msgspec.json.decode(line)
-    except msgspec.DecodeError:  # half a surrogate pair, in a password perhaps
-        return json.loads(line)
-
-
-def arrival_of(row: Mapping[str, Any]) -> Arrival:
-    """An account as `line_of` wrote it."""
-    return Arrival(
-        row["account"], row["credentials"], row["disabled"], row["created"], row["parts"], row["hashes"]
-    )
-
-
-def line_of(arrival: Arrival) -> bytes:
-    """An account as a line of JSON without its end; a part may be JSON already (`Raw`)."""
-    row = {
-        "account": arrival.account,
-        "credentials": arrival.credentials,
-        "disabled": arrival.disabled,
-        "created": arrival.created,
-        "parts": arrival.parts,
-        "hashes": arrival.hashes,
-    }
-    try:
-        return msgspec.json.encode(row)
-    except UnicodeEncodeError:  # half a surrogate pair, in a password perhaps
-        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_loaded)
-        return text.encode("utf-8", "backslashreplace")
-
-
-def _loaded(raw: Any) -> Any:
-    return json.loads(bytes(raw))
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:

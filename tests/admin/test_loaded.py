@@ -89,6 +89,10 @@ def test_the_parts_that_are_left_out_are_there_where_they_are_used(loaded):
     assert SERVER | {"xmppd.app"} <= server
 
 
+def test_who_moves_no_accounts_does_not_load_what_reads_files_of_them(loaded):
+    assert "msgspec" not in loaded("user", "add", "alice@localhost", "--generate", "--create")
+
+
 def test_certificates_that_are_named_are_read(loaded, tmp_path):
     (tmp_path / "xmppd.yaml").write_text(
         f"server: {{data_folder: {tmp_path}/data}}\n"

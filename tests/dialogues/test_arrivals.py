@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from xmppd import ns
+from xmppd.arriving import line_of
 from xmppd.core.accounts import ACCOUNT, AccountUnknown, derive
 from xmppd.core.arrival import ARRIVALS, Arrival, Outcome, Terms
 from xmppd.core.digest import digest
@@ -16,7 +17,7 @@ from xmppd.core.roster.item import RosterItem, value_of
 from xmppd.core.roster.subscription import State
 from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
 from xmppd.migrate.merge import item_of
-from xmppd.moving import MigrateOffice, line_of
+from xmppd.moving import MigrateOffice
 from xmppd.parts.belongings import belongings_of, gives, takes
 from xmppd.store.table import Row
 from xmppd.testing import World

@@ -8,13 +8,13 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 
+from xmppd.arriving import arrival_of, line_of, loaded
 from xmppd.core.arrival import Arrival
 from xmppd.core.digest import digest
 from xmppd.migrate.prepare import Preparer
 from xmppd.migrate.record import Account
 from xmppd.migrating.feed import Passwords, Wanted, encoded, prepared_line
 from xmppd.migrating.shadowing import Marks
-from xmppd.moving import arrival_of, line_of, loaded
 
 
 def line(account: Account, wanted: Wanted) -> tuple[dict[str, Any], dict[str, Any]]:

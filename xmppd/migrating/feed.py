@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
+from xmppd.arriving import line_of
 from xmppd.core.arrival import Arrival
 from xmppd.core.credentials import MADE, NO_KEYS, BadKeys, columns_of, derive
 from xmppd.core.digest import digest, digest_of
@@ -33,7 +34,6 @@ from xmppd.migrate.prepare import Limits, Note, Prepared, Preparer, Refused, par
 from xmppd.migrate.record import Account, Losses, Unreadable
 from xmppd.migrate.source import Options, TableFormat
 from xmppd.migrate.sql.live import copied, is_url, merged
-from xmppd.moving import line_of
 from xmppd.stream.scram import BadPassword
 
 MOST_ACCOUNTS = 250

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from xmppd.admin.commands import FAILED
 from xmppd.admin.progress import ProgressBar
+from xmppd.arriving import loaded
 from xmppd.core.accounts import ACCOUNT
 from xmppd.core.credentials import keys_in
 from xmppd.core.digest import digest
@@ -28,7 +29,6 @@ from xmppd.migrate.scratch import Scratch
 from xmppd.migrating.feed import Batch, Feed, Wanted
 from xmppd.migrating.given import Door, keys_of, names_here, of_names, pieces
 from xmppd.migrating.halves import BOTH, HERE, SOURCE, Halves, compare
-from xmppd.moving import loaded
 from xmppd.stream.forms import scram_form
 from xmppd.stream.scram import BadPassword, derive_keys
 
