@@ -126,7 +126,7 @@ class Model:
         ends[0].end, ends[1].end = ends[1], ends[0]
         for end, count in zip(ends, reversed(taken), strict=True):
             end.node.carriers[end.other.name] = end
-            met = Met(end.other.name, end.other.mesh.incarnation, "", number, count, since)
+            met = Met(end.other.name, end.other.mesh.incarnation, number, count, since)
             end.member = end.node.mesh.met(met, end)
 
     def broken(self, carrier: Carrier) -> None:

@@ -28,14 +28,13 @@ STEP: Final = 64
 
 
 class Met(NamedTuple):
-    """What a connection begins with, when both sides have proved who they are: name, incarnation and version
-    of the program of the other node, the trunk that it carries, the last frame of ours that was taken there,
+    """What a connection begins with, when both sides have proved who they are: name and incarnation of the
+    other node, the trunk that it carries, the last frame of ours that was taken there,
     and when our HELLO was sent.
     """
 
     name: str
     incarnation: int
-    version: str
     trunk: int
     taken: int
     at: float
@@ -55,8 +54,8 @@ class Watcher(Protocol):
 
 
 class Mesh:
-    """The members by name, `whereabouts` with the places of all, and the way to them. `spoken` gives the last
-    frame that was taken on a trunk, so that it may go on. `fate` ends the process: another one has our name.
+    """The members by name, `whereabouts` with the places of all, and the way to them. `add` has somebody
+    written to at the end of this turn; `on_left` is told of who said farewell.
     """
 
     def __init__(
@@ -72,7 +71,6 @@ class Mesh:
         self.incarnation = incarnation
         self.members: dict[str, Member] = {}
         self.whereabouts = Whereabouts()
-        self.ack_seconds = ACK_SECONDS
         self.watchers: Sequence[Watcher] = ()
         self.on_left: Callable[[Member], None] = nobody_asks
         self._takes: Mapping[type[Record], Take] = {}
@@ -213,7 +211,7 @@ class Mesh:
                 return
         if member.trunk.owes_ack and member not in self._owing:
             self._owing.add(member)
-            self._call_later(self.ack_seconds, lambda: self._acknowledge(member))
+            self._call_later(ACK_SECONDS, lambda: self._acknowledge(member))
         if member.trunk.is_waiting:
             self.due(member)
 

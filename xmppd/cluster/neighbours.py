@@ -85,7 +85,7 @@ class Neighbours:
         peer = greeting.peer
         self._refused_since.pop(peer.name, None)
         taken = peer.taken if greeting.is_resumed else 0
-        met = Met(peer.name, peer.incarnation, peer.version, greeting.trunk, taken, greeting.said)
+        met = Met(peer.name, peer.incarnation, greeting.trunk, taken, greeting.said)
         self._members[connection] = self._mesh.met(met, connection)
 
     def received(self, connection: Connection, frame: bytes) -> None:

@@ -133,7 +133,7 @@ class World:
             taken.append(member.trunk.taken if member is not None and member.trunk.number == trunk else 0)
         for end, here, there, count in ((ends[0], one, other, taken[1]), (ends[1], other, one, taken[0])):
             mesh = self.cluster(there).mesh
-            met = Met(mesh.name, mesh.incarnation, "", trunk, count, self.clock.seconds)
+            met = Met(mesh.name, mesh.incarnation, trunk, count, self.clock.seconds)
             end.member = self.cluster(here).mesh.met(met, end)
 
     def cut(self, one: int, other: int) -> None:
