@@ -5,32 +5,17 @@ meanwhile, and who is told that a node is lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
-from uuid import uuid4
 from xml.etree.ElementTree import Element
 
 import pytest
+from several import CHAT, bodies, several
 
 from xmppd import ns
 from xmppd.cluster import trunk
 from xmppd.errors import StanzaError
-from xmppd.testing import Client, World
+from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
-
-CHAT = "<message to='{to}' type='chat'><body>{body}</body></message>"
-
-
-def several(redis_url: str) -> Mapping[str, Any]:
-    """The settings of nodes that hear of each other's changes."""
-    return {"cache": {"redis": redis_url, "prefix": f"test-{uuid4().hex[:12]}"}}
-
-
-async def bodies(client: Client) -> list[str]:
-    """What the messages that came say."""
-    found = [tree.findtext(f"{{{ns.CLIENT}}}body") for tree in await client.receive_all()]
-    return [text for text in found if text is not None]
 
 
 async def test_who_sees_two_of_one_name_is_shown_the_other_when_one_ends(redis_url: str) -> None:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-from uuid import uuid4
-
 import pytest
+from several import several
 
 from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
-
-
-def several(redis_url: str) -> Mapping[str, Any]:
-    """The settings of nodes that hear of each other's changes."""
-    return {"cache": {"redis": redis_url, "prefix": f"test-{uuid4().hex[:12]}"}}
 
 
 @pytest.mark.parametrize("words", ["<status>bye</status>", ""])

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-from uuid import uuid4
-
 import pytest
+from several import CHAT, bodies, several
 
 from xmppd import ns
-from xmppd.testing import Client, World
+from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
-
-CHAT = "<message to='{to}' type='chat'><body>{body}</body></message>"
-
-
-def several(redis_url: str) -> Mapping[str, Any]:
-    """The settings of nodes that hear of each other's changes."""
-    return {"cache": {"redis": redis_url, "prefix": f"test-{uuid4().hex[:12]}"}}
-
-
-async def bodies(client: Client) -> list[str]:
-    """What the messages that came say."""
-    found = [tree.findtext(f"{{{ns.CLIENT}}}body") for tree in await client.receive_all()]
-    return [text for text in found if text is not None]
 
 
 @pytest.mark.parametrize("to", ["bob@localhost", "bob@localhost/far"])
