@@ -235,3 +235,44 @@ def test_a_database_is_a_source_like_any_other(postgresql: str, tmp_path: Path) 
     kept = (tmp_path / "data" / "migrations" / done["run"] / "run.json").read_text()
     assert "hidden" not in kept
     assert "/imported" in kept
+
+
+def test_a_running_database_is_shadowed(postgresql: str, tmp_path: Path) -> None:
+    databases.psql(postgresql, "shadowed", EJABBERD / "postgresql-new-schema-sha512/sql/pg_dump.sql")
+    url = f"{postgresql}/shadowed"
+    config = tmp_path / "x.yaml"
+    config.write_text(
+        f"server: {{domains: [chat.example, games.example], data_folder: {tmp_path / 'data'}}}\n"
+    )
+
+    def run(*words: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "xmppd", "migrate", *words, "--config", str(config), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.stdout, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def one_round() -> dict[str, int]:
+        told = run("shadow", url, "--once", "--create")["last round"]
+        return {word: told.get(word, 0) for word in ("accounts", "made", "changed", "unchanged", "refused")}
+
+    nothing = {"accounts": 60, "made": 0, "changed": 0, "unchanged": 0, "refused": 1}
+    assert one_round() == {**nothing, "made": 59}
+    assert one_round() == {**nothing, "unchanged": 59}
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT username, server_host, jid FROM rosterusers WHERE server_host = 'chat.example'"
+            " AND subscription = 'B' ORDER BY username, jid LIMIT 1"
+        ).fetchone()
+        assert found is not None
+        connection.execute(
+            "UPDATE rosterusers SET nick = 'seen by the shadow'"
+            " WHERE username = %s AND server_host = %s AND jid = %s",
+            found,
+        )
+    assert one_round() == {**nothing, "changed": 1, "unchanged": 58}
+    target = tmp_path / "after.jsonl"
+    run("export", str(target))
+    with target.open(encoding="utf-8") as lines:
+        rows = {row["account"]: row for row in map(json.loads, lines)}
+    names = {item["jid"]: item.get("name") for item in rows[f"{found[0]}@{found[1]}"]["roster"]}
+    assert names[found[2]] == "seen by the shadow"
