@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 BOTTOM = ("xmppd.errors", "xmppd.ns", "xmppd.precis", "xmppd.saslprep", "xmppd.jid", "xmppd.store.table")
 VERSION = "xmppd.__version__"
 CORE = (*BOTTOM, "xmppd.xml", "xmppd.stream", "xmppd.hooks", "xmppd.core")
-RUNNING = ("xmppd.marks", "xmppd.timers", "xmppd.scope", "xmppd.nodes", "xmppd.parts")
+RUNNING = ("xmppd.marks", "xmppd.timers", "xmppd.duties", "xmppd.scope", "xmppd.nodes", "xmppd.parts")
 """What plugins run on, below their class."""
 
 MAY_IMPORT = {
@@ -51,7 +51,8 @@ MAY_IMPORT = {
         "xmppd.cluster",
     ),
     "xmppd.timers": (),
-    "xmppd.scope": ("xmppd.timers",),
+    "xmppd.duties": (),
+    "xmppd.scope": ("xmppd.duties", "xmppd.timers"),
     "xmppd.nodes": (),
     "xmppd.server": (*CORE, *RUNNING),
     "xmppd.parts": (*CORE, *RUNNING, "xmppd.server"),

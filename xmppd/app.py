@@ -49,7 +49,8 @@ from xmppd.core.sending import Sending
 from xmppd.core.services import Hosts, Services
 from xmppd.core.sessions import Sessions
 from xmppd.core.visibility import Visibility
-from xmppd.engines import shared_cache, store_of
+from xmppd.duties import Duties
+from xmppd.engines import shared_cache, shared_duties, store_of
 from xmppd.everywhere import Everywhere
 from xmppd.hooks import Hooks
 from xmppd.jobs import Jobs
@@ -129,6 +130,7 @@ class App:
         self.commands = Commands()
         self.store = store if store is not None else store_of(config, now)
         self.cache = shared_cache(config)
+        self.duties = Duties(shared_duties(self.cache))
         self.accounts = Accounts(
             self.store,
             iterations=config.auth.iterations,
@@ -255,7 +257,7 @@ class App:
             version=__version__,
             contact_addresses=values_of(config.server.contact),
             nodes=self.nodes,
-            scope=lambda: Scope(self.timers, self.lasting.spawn, self.hooks.failed),
+            scope=lambda: Scope(self.timers, self.lasting.spawn, self.hooks.failed, self.duties),
             left=self._messages_left,
             lock=self.cache.lock if self.cache is not None else unlocked,
         )
@@ -371,6 +373,7 @@ class App:
         )
         self.cluster = self.sessions.cluster = cluster
         self.nodes.others = cluster.calls.tell
+        self.duties.is_first = mesh.is_first
         self.everywhere.join(cluster)
         return cluster
 

@@ -18,6 +18,7 @@ from xmppd.store.table import Store, Table
 if TYPE_CHECKING:
     from xmppd.cluster.registry import NodeList
     from xmppd.core.roster.tier import SharedCache
+    from xmppd.duties import SharedDuties
 
 
 def store_of(config: Config, now: Callable[[], float] = time.time) -> Store:
@@ -100,6 +101,12 @@ def node_list(cache: SharedCache | None) -> NodeList | None:
     """Where nodes find each other: the Redis of the cache, if there is one."""
     nodes: NodeList | None = getattr(cache, "nodes", None)
     return nodes
+
+
+def shared_duties(cache: SharedCache | None) -> SharedDuties | None:
+    """Where nodes agree on who does what one of them does: the same Redis."""
+    duties: SharedDuties | None = getattr(cache, "duties", None)
+    return duties
 
 
 def prepare_folder(config: Config) -> None:

@@ -174,7 +174,7 @@ class Loader:
         for old in gone:
             old.plugin.scope.stop_timers()
         for new in fresh:
-            begin_timers(new.plugin, new.plugin.scope)
+            begin_timers(new.plugin, new.name, new.plugin.scope)
         await self._stop(gone)
         self._forget_metrics(after)
 

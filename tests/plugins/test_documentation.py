@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 11
+    assert GUIDE.count("```python") == len(EXAMPLES) == 12
 
 
 def test_the_guide_tells_all_that_there_is() -> None:
@@ -116,3 +116,7 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
         assert world.plugin("active").idle[alice.session] and not world.plugin("active").idle[bob.session]
         await world.advance(310)
         assert world.plugin("duel").duels == {}
+        for player, points in (("alice", 3), ("bob", 5)):
+            await world.plugin("league").points.put({"player": player, "points": points})
+        await world.advance(3600)
+        assert [league.table for league in world.plugins("league")] == [["bob", "alice"]] * len(world.apps)

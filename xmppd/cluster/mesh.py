@@ -102,6 +102,10 @@ class Mesh:
         """All members that are not given up."""
         return self.members.values()
 
+    def is_first(self) -> bool:
+        """Whether this node has the smallest name of all that are connected."""
+        return all(self.name < name for name, member in self.members.items() if member.carrier is not None)
+
     def send(self, member: Member, record: Record, size: int = 64) -> int:
         """Tell a member something; the number of the frame that it goes with."""
         self.due(member)

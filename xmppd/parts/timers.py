@@ -16,10 +16,11 @@ Seconds = float | Callable[[Any], float]
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One use of the clock on a method."""
+    """One use of the clock on a method; `once`: on one node of all."""
 
     seconds: Seconds
     again: bool
+    once: bool = False
 
     def of(self, plugin: Any) -> float:
         """How many seconds for this instance; ValueError unless there are some."""
@@ -29,11 +30,11 @@ class Timed:
         return seconds
 
 
-def every(seconds: Seconds) -> Callable[[Method], Method]:
+def every(seconds: Seconds, *, once: bool = False) -> Callable[[Method], Method]:
     """Marks a method, plain or async, that is called again and again while the plugin is at work, first after
-    so many seconds. It is never called while its last call goes on.
+    so many seconds. It is never called while its last call goes on. With `once` by one node of all each time.
     """
-    return lambda method: mark(method, Timed(seconds, again=True))
+    return lambda method: mark(method, Timed(seconds, again=True, once=once))
 
 
 def after(seconds: Seconds) -> Callable[[Method], Method]:
@@ -41,15 +42,17 @@ def after(seconds: Seconds) -> Callable[[Method], Method]:
     return lambda method: mark(method, Timed(seconds, again=False))
 
 
-def timed_methods_of(plugin: object) -> list[tuple[float, bool, Callable[..., Any]]]:
-    """Seconds, whether again and again, and the bound method, of each that is marked; ValueError."""
-    return [(timed.of(plugin), timed.again, method) for method, timed in marked(plugin, Timed)]
+def timed_methods_of(plugin: object) -> list[tuple[float, Timed, Callable[..., Any]]]:
+    """Seconds, how it is marked, and the bound method, of each that is; ValueError."""
+    return [(timed.of(plugin), timed, method) for method, timed in marked(plugin, Timed)]
 
 
-def begin_timers(plugin: object, scope: Scope) -> None:
-    """Start the clock for all of them."""
-    for seconds, again, method in timed_methods_of(plugin):
-        if again:
+def begin_timers(plugin: object, name: str, scope: Scope) -> None:
+    """Start the clock for all of them; `name` is that of the plugin."""
+    for seconds, timed, method in timed_methods_of(plugin):
+        if timed.once:
+            scope.repeat_once(seconds, f"{name}:{method.__name__}", method)
+        elif timed.again:
             scope.repeat(seconds, method)
         else:
             scope.call_later(seconds, method)

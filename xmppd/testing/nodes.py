@@ -9,12 +9,38 @@ from xmppd.cluster.member import Member
 from xmppd.cluster.nodes import OtherNodes
 from xmppd.store.table import Store
 
+WORK_SECONDS = 10.0
+"""How long a duty is that of a node that took it and was not heard of since."""
+
 
 class NoTimer:
     """Of something that is done in any case."""
 
     def cancel(self) -> None:
         """It cannot be."""
+
+
+class MemoryDuties:
+    """One node's use of what all nodes of a world agree on, by the world's clock; `free_at` is that."""
+
+    def __init__(self, free_at: dict[str, float], clock: Callable[[], float]) -> None:
+        self._free_at = free_at
+        self._clock = clock
+        self._said: dict[str, float] = {}
+
+    async def take(self, name: str, seconds: float) -> float | None:
+        """See `xmppd.duties.SharedDuties.take`."""
+        now = self._clock()
+        left = self._free_at.get(name, now) - now
+        if left > 0:
+            return left
+        self._said[name] = now + seconds
+        self._free_at[name] = now + max(seconds, WORK_SECONDS)
+        return 0.0
+
+    def done(self, name: str) -> None:
+        """See `xmppd.duties.SharedDuties.done`."""
+        self._free_at[name] = self._said.pop(name)
 
 
 class Lent:

@@ -23,7 +23,7 @@ from xmppd.parts.http import HttpError, HttpResponse
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
 from xmppd.testing.client import PASSWORD, Client, Clock
-from xmppd.testing.nodes import Lent, MemoryTrunk, NoTimer
+from xmppd.testing.nodes import Lent, MemoryDuties, MemoryTrunk, NoTimer
 
 HEARD_SECONDS = 10.0
 """How long nodes may take until they hear each other by their cache."""
@@ -87,11 +87,14 @@ class World:
     async def __aenter__(self) -> Self:
         prepare_folder(self.config)
         store = self._store or self.engine(self.clock.now)
+        duties: dict[str, float] = {}
         for number in range(self._nodes):
             mine = store if number == 0 else Lent(store)
             app = App(self.config, store=mine, now=self.clock.now, clock=self.clock.monotonic)
             app.shared.certificates = certificates(self.config)
             app.accounts.gone_seconds = 0.0  # no node is out of touch, whatever the configuration says
+            if app.duties.shared is not None:
+                app.duties.shared = MemoryDuties(duties, self.clock.monotonic)
             if self._nodes > 1:
                 app.join(f"node{number}:5270", number + 1, self._call_later)
             self.apps.append(app)

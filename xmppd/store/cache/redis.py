@@ -23,6 +23,7 @@ from xmppd.core.roster.tier import Answer, Listener, Write
 from xmppd.store._turns import within
 from xmppd.store.cache import scripts
 from xmppd.store.cache.debts import Debts
+from xmppd.store.cache.duties import RedisDuties
 from xmppd.store.cache.link import BATCH, FAILURES, Command, Link, LinkDown
 from xmppd.store.cache.locks import Locks
 from xmppd.store.cache.nodes import RedisNodes
@@ -103,6 +104,7 @@ class RedisCache:
         self._patience = max(connect_timeout, timeout)
         self._link = Link(timeout, self._failed)
         self.lock = Locks(self._link, prefix).hold
+        self.duties = RedisDuties(self._link, prefix)
         self._writes: dict[str, set[Write]] = {}
         self._debts = Debts(MARK_SECONDS, time.monotonic)
         self._owing = asyncio.Event()

@@ -123,6 +123,18 @@ return redis.call('DEL', KEYS[1])
 )
 """The same. ARGV: token. 1 if it was held by this token."""
 
+TAKE = _script(
+    """
+local left = redis.call('PTTL', KEYS[1])
+if left > 0 then return left end
+local set = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return set.ok and 0 or -1
+"""
+)
+"""Of a duty, with one key. ARGV: token, milliseconds it lives. 0 if it was set, the milliseconds that another
+one still lives, -1 if Redis is full.
+"""
+
 LISTED, TAKEN, FULL = 1, 0, -1
 
 BEAT = _script(
