@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from enum import Enum
 from weakref import WeakValueDictionary
 
 from xmppd import hooks, ns
@@ -16,6 +17,7 @@ from xmppd.plugin import (
     Plugin,
     PluginConfig,
     Session,
+    SessionSlot,
     Stanza,
     StanzaError,
     Table,
@@ -31,7 +33,11 @@ PAGE = 100
 SETTLED_SECONDS = 60.0
 """How far the clocks of two nodes may be apart, with the time that a write takes."""
 PATIENCE_SECONDS = 5.0
-"""How long what a client sends after its presence waits for the client to read what was kept for it."""
+"""How long a client that reads slowly what was kept for it keeps others waiting: what it sends after its
+presence, and other resources of its account.
+"""
+REMEMBERED = 1000
+"""How many messages of those that a session was given are remembered until they are seen to be deleted."""
 COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
 Kept = Stanza | hooks.Drop | Later
@@ -90,6 +96,46 @@ class Queue:
             self.settled = None
 
 
+class Turn(Enum):
+    """How it ended that a session was given what is stored."""
+
+    DONE = "nothing is left for it"
+    OVER = "others may go on; it comes again when it has read what it drew"
+    LEFT = "it takes no more"
+
+
+class Given:
+    """The ids of what a session was given from the store, until it is seen that they are not there any more:
+    where the clocks of an engine's nodes differ, a delete may have no effect. `reading` is done when it has
+    read all that it drew of its last page.
+    """
+
+    __slots__ = ("_page", "ids", "reading")
+
+    def __init__(self) -> None:
+        self.ids: dict[str, None] = {}
+        self.reading: asyncio.Future[None] | None = None
+        self._page = 0
+
+    def draw(self, rows: Sequence[Mapping[str, Value]]) -> Iterator[bytes]:
+        """The messages of a page that are new to it, one by one as its client reads, until the `stop`."""
+        self._page += 1
+        page = self._page
+        for row in rows:
+            if self._page != page:
+                break
+            if row["id"] not in self.ids:
+                self.ids[row["id"]] = None
+                if len(self.ids) > REMEMBERED:
+                    del self.ids[next(iter(self.ids))]
+                yield row["stanza"]
+
+    def stop(self, reading: asyncio.Future[None]) -> None:
+        """It is not given what it did not draw by now."""
+        self._page += 1
+        self.reading = reading
+
+
 class Offline(Plugin):
     """One partition for each account, one row for each message, written once and deleted when delivered.
 
@@ -99,8 +145,9 @@ class Offline(Plugin):
 
     Storing goes on side by side, but takes turns with flushing. So one of two resources that become available
     at once is given everything; and a message is either stored before a flush, or finds its receiver online.
-    While a flush goes on its receiver takes no other messages: they are stored behind those that wait, so
-    order holds, nothing piles up in memory, and a client that reads slowly holds up nobody.
+    While a flush goes on no resource that came takes other messages: they are stored behind those that wait,
+    so order holds and nothing piles up in memory. Resources take turns, so that a client that reads slowly
+    does not hold up the others for long.
     """
 
     Config = OfflineConfig
@@ -111,6 +158,7 @@ class Offline(Plugin):
         columns={"stanza": "blob", "messages": "int", "bytes": "int"},
         heap=True,
     )
+    given = SessionSlot(factory=Given)
     stored = Counter("Messages kept for an account that was offline.")
     delivered = Counter("Kept messages that were delivered.")
     refused = Counter("Messages refused because the queue of their receiver was full.")
@@ -120,7 +168,7 @@ class Offline(Plugin):
         self._node = secrets.token_hex(4)
         self._queues: WeakValueDictionary[str, Queue] = WeakValueDictionary()
         self._counted: dict[str, Queue] = {}
-        self._waiting: set[Session] = set()  # for another one's flush, or for their own last one
+        self._flushing: dict[Session, bool] = {}  # whether they look (again)
 
     # keeping
 
@@ -218,13 +266,20 @@ class Offline(Plugin):
     # delivering
 
     @hooks.session_available
+    @hooks.messages_kept
     def flush(self, session: Session) -> Awaitable[None] | None:
-        """Nearly all who log in have nothing waiting, and so nothing to wait for. For the others a task of
+        """Give a session that takes messages what is stored, before what comes now. `messages_kept`: another
+        node stored something while it came, or somebody else did not take it after all.
+
+        Nearly all who log in have nothing waiting, and so nothing to wait for. For the others a task of
         the server does it, which a reload of this plugin does not end: the answer to their next stanza comes
         after all that was kept, unless they read too slowly for that.
         """
-        if session.is_anonymous or session in self._waiting:
+        if session.is_anonymous:
             return None  # nothing is ever kept for an account that is made up
+        if session in self._flushing:
+            self._flushing[session] = True
+            return None
         going_on: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         flushing = begun(self._flush(session, going_on))
         if flushing is None:
@@ -232,43 +287,41 @@ class Offline(Plugin):
         self.server.spawn(flushing)
         return going_on
 
-    @hooks.messages_kept
-    def flush_more(self, session: Session) -> Awaitable[None] | None:
-        """What another node stored while the session came, or somebody else did not take after all, is
-        delivered now, before what comes; if this goes on, behind that.
-        """
-        if session in self._waiting:
-            session.hold_messages()
-        return self.flush(session)
-
     async def _flush(self, session: Session, going_on: asyncio.Future[None]) -> None:
-        """Hand everything to the first resource that takes messages; another one that comes meanwhile is
-        given what is left, if the first one breaks off. `going_on` is done when this is, or has to wait long
-        for somebody who reads.
+        """Have it take turns with other resources of its account until nothing is left for it. All are
+        held meanwhile, so none of them is given something newer than what it may be given yet. `going_on` is
+        done when this is, or has to wait for others, or long for somebody who reads.
         """
-        queue = self._queue(session.account)
-        if queue.lock.locked():
+        queue, turn = self._queue(session.account), Turn.DONE
+        self._flushing[session] = True
+        session.hold_messages()
+        try:
+            while self._flushing[session]:
+                if queue.lock.locked():
+                    let_go(going_on)
+                async with queue.lock:
+                    self._flushing[session] = False
+                    turn = await self._take_turn(session, queue, going_on)
+                if turn is Turn.OVER:
+                    self._flushing[session] = True
+                    let_go(going_on)
+                    if (reading := self.given[session].reading) is not None:
+                        await reading
+        finally:
+            del self._flushing[session]
+            session.release_messages()
             let_go(going_on)
-        else:
-            session.hold_messages()
-        self._waiting.add(session)
-        is_done = True
-        async with queue.lock:
-            self._waiting.remove(session)
-            session.hold_messages()
-            try:
-                if not await self._is_empty(session.account, queue):
-                    is_done = False
-                if not is_done and takes_messages(session):
-                    asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
-                    async with self.server.lock(f"flush:{session.account}"), queue.gate:
-                        is_done = await self._deliver(session, queue)
-            finally:
-                if session not in self._waiting:  # else it is to look again before anything else comes
-                    session.release_messages()
-                let_go(going_on)
-        if not is_done:
+        if turn is Turn.LEFT:
             self.server.messages_left(session.account)
+
+    async def _take_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
+        if await self._is_empty(session.account, queue):
+            return Turn.DONE
+        if not takes_messages(session):
+            return Turn.LEFT
+        asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
+        async with self.server.lock(f"flush:{session.account}"), queue.gate:
+            return await self._deliver(session, queue)
 
     async def _is_empty(self, account: str, queue: Queue) -> bool:
         """Whether nothing is kept."""
@@ -279,59 +332,85 @@ class Offline(Plugin):
             queue.empty()
             return True
 
-    async def _deliver(self, session: Session, queue: Queue) -> bool:
+    async def _deliver(self, session: Session, queue: Queue) -> Turn:
         """Give the client page after page, as it reads. What others send to it meanwhile is stored, and so
-        comes after that (RFC 6120 10.1). Nothing is sent twice: where the clocks of an engine's nodes differ,
-        a deletion may have no effect, and what is left by it comes again at the next login. Whether that was
-        all: else the client takes no more.
+        comes after that (RFC 6120 10.1). If that takes long, others have their turn: what it did not draw is
+        theirs, and what it drew and did not read comes to them as well, for it may have gone without a word.
+        It is itself given nothing twice: what a delete without effect left comes again at the next login.
         """
-        start = None
+        loop, given = asyncio.get_running_loop(), self.given[session]
+        until = loop.time() + PATIENCE_SECONDS
+        start, is_all_his = None, True
         while takes_messages(session):
             await queue.quiet()
             page = await self.queue.scan(session.account, start=start, limit=PAGE)
             if not page.rows:
                 break
             if not takes_messages(session):
-                return False
-            reading = session.give([row["stanza"] for row in page.rows])
-            if reading is not None:
-                await self._read(queue, reading)
-            ids = [row["id"] for row in page.rows]
-            if not await self._delete(session, queue, ids):
-                return False
+                return Turn.LEFT
+            rows = self._his(session, page.rows)
+            is_all_his = is_all_his and len(rows) == len(page.rows)
+            reading = session.give(given.draw(rows))
+            if reading is not None and not await self._read(queue, reading, until - loop.time()):
+                given.stop(reading)
+                return Turn.OVER
+            if not await self._delete(session, queue, [row["id"] for row in rows], is_all=is_all_his):
+                return Turn.LEFT
             if page.next is None and reading is None:
                 break
-            start = (f"{ids[-1]}!",)  # nothing is between
+            if loop.time() > until:
+                return Turn.OVER
+            start = (f"{page.rows[-1]['id']}!",)  # nothing is between
         else:
-            return False
+            return Turn.LEFT
         if (start is None and not page.rows) or not (await self.queue.scan(session.account, limit=1)).rows:
             queue.empty()
-        return True
+            given.ids.clear()
+        return Turn.DONE
 
-    async def _read(self, queue: Queue, reading: Awaitable[None]) -> None:
-        """Wait until a client has read; others may write, and it may itself when it takes long."""
+    def _his(self, session: Session, rows: Sequence[Mapping[str, Value]]) -> Sequence[Mapping[str, Value]]:
+        """Those of some messages that are for no other resource that waits for its turn (RFC 6121
+        8.5.3.1).
+        """
+        others = {
+            other.full
+            for other in self.server.sessions(session.account)
+            if other is not session and other in self._flushing
+        }
+        return [row for row in rows if address(row["stanza"]) not in others] if others else rows
+
+    async def _read(self, queue: Queue, reading: asyncio.Future[None], seconds: float) -> bool:
+        """Wait until a client has read, and not longer than so many seconds; others may write meanwhile, and
+        it may itself when it takes long. Whether it has read.
+        """
         queue.gate.release()
         try:
-            await reading
+            await asyncio.wait((reading,), timeout=max(seconds, 0.0))
         finally:
             await queue.gate.acquire()
+        return reading.done()
 
-    async def _delete(self, session: Session, queue: Queue, ids: Sequence[str]) -> bool:
-        """Delete what was written, unless the receiver has gone: better twice than never."""
+    async def _delete(self, session: Session, queue: Queue, ids: Sequence[str], *, is_all: bool) -> bool:
+        """Delete what was written, unless the receiver has gone: better twice than never. `is_all`: nothing
+        else is stored before the last of them.
+        """
         await asyncio.sleep(0)  # a broken connection shows in the next turn of the loop
         if not takes_messages(session):
             return False
-        await queue.quiet()
-        queue.put = None
-        await self.queue.batch(session.account, writes=self._removal(ids))
-        self.delivered.inc(len(ids))
+        if ids:
+            await queue.quiet()
+            queue.put = None
+            await self.queue.batch(session.account, writes=self._removal(ids, is_all=is_all))
+            self.delivered.inc(len(ids))
         return True
 
-    def _removal(self, ids: Sequence[str]) -> list[Delete]:
+    def _removal(self, ids: Sequence[str], *, is_all: bool) -> list[Delete]:
         """The deletes of the first messages of a queue: all through one of them at once, for on some engines
         each delete of a single row makes later reads slower. Another node may still add to the last moments
         before now, so from those only what was delivered is deleted.
         """
+        if not is_all:
+            return [Delete((number,)) for number in ids]
         settled = f"{max(int((self.now() - SETTLED_SECONDS) * 1_000_000), 0):016x}"
         end = min(ids[-1], settled)
         return [Delete((end,), through=True), *(Delete((number,)) for number in ids if number > end)]
@@ -397,6 +476,11 @@ def let_go(waiting: asyncio.Future[None]) -> None:
     """Nobody waits for this any more; harmless if repeated."""
     if not waiting.done():
         waiting.set_result(None)
+
+
+def address(stanza: bytes) -> str | None:
+    """Whom a stored message is for."""
+    return Stanza("message", {}, stanza).xml.get("to")
 
 
 def takes_messages(session: Session) -> bool:

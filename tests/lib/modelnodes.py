@@ -294,6 +294,7 @@ class Server:
         self.spawn = node.spawn
         self.lock = node.lock
         self.takes_messages = node.sessions.takes_messages
+        self.sessions = node.sessions.of
         self.messages_left = node.others.kept
 
     def scope(self) -> None:
@@ -425,16 +426,13 @@ HASTE_SECONDS = 0.05
 class Hasty(OFFLINE.Offline):  # type: ignore[name-defined, misc]
     """Lets messages through before it looks again for what was stored during a flush."""
 
-    async def _flush(self, session: Session, going_on: asyncio.Future[None]) -> None:
-        lock = self._queue(session.account).lock
-        if lock.locked():
-            async with lock:
-                """What goes on is done."""
+    async def _take_turn(self, session: Session, queue: Any, going_on: asyncio.Future[None]) -> Any:
+        turn = await super()._take_turn(session, queue, going_on)
+        if self._flushing[session]:
+            session.release_messages()
             await asyncio.sleep(HASTE_SECONDS)
-        if session in self._waiting:
-            OFFLINE.let_go(going_on)
-        else:
-            await super()._flush(session, going_on)
+            session.hold_messages()
+        return turn
 
 
 class Carrier:

@@ -53,7 +53,6 @@ class LateStore(SqliteStore):
         return await super().batch(table, partition, writes, **how)
 
 
-@pytest.mark.one_node("a hint has what a delete left looked for once more")
 @pytest.mark.asyncio
 @pytest.mark.parametrize("count", [1, 100, 101, 250])
 async def test_what_a_delete_leaves_comes_once_in_each_session(count: int) -> None:
@@ -65,6 +64,9 @@ async def test_what_a_delete_leaves_comes_once_in_each_session(count: int) -> No
         await chat(alice, "bob@localhost", *sent)
         await become_available(bob)
         assert await bodies(bob) == sent
+        world.app.server.messages_left("bob@localhost")
+        await world.settle()
+        assert await bodies(bob) == [], "it is looked for what is stored, and this was given"
         store.behind = 0
         await bob.drop()
         await chat(alice, "bob@localhost", "one too many")
@@ -292,10 +294,79 @@ async def test_what_a_slow_reader_did_not_take_is_given_to_another_resource() ->
         alice.write("<message to='bob@localhost' type='chat'><body>live</body></message>")
         for _ in range(30):
             await asyncio.sleep(0)
-        assert b"live" in other.raw, "who waits for the other one takes what comes"
+        assert b"live" not in other.raw, "it is newer than what waits, and may be from the same sender"
         bob.transport.close()
         await world.settle()
-        assert sorted(await bodies(other)) == sorted(["live", *sent])
+        assert await bodies(other) == [*sent, "live"]
+
+
+@pytest.mark.one_node("lets so many turns of one loop pass")
+@pytest.mark.asyncio
+async def test_who_reads_slowly_keeps_no_other_resource_waiting_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        module = sys.modules[type(world.plugin("offline")).__module__]
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
+        sent = [f"{number} {'x' * 3000}" for number in range(150)]
+        alice, bob, other = await one_slow_reader_of_two(world, sent)
+        alice.write("<message to='bob@localhost' type='chat'><body>stored</body></message>")
+        alice.write(f"<message to='{bob.jid}' type='chat'><body>for him</body></message>")
+        async with asyncio.timeout(10):
+            while b"stored" not in other.raw:
+                alice.pump()
+                other.pump()
+                await asyncio.sleep(0.01)
+        assert await bodies(other) == [*sent, "stored"]
+        alice.write("<message to='bob@localhost' type='chat'><body>live</body></message>")
+        for _ in range(30):
+            await asyncio.sleep(0)
+        assert await bodies(other) == ["live"]
+        async with asyncio.timeout(30):
+            while b"for him" not in bob.raw:
+                await read_a_little(bob)
+        told = await bodies(bob)
+        assert told == [*sent[: len(told) - 1], "for him"], "he goes on with what is his"
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
+        await chat(world.clients[0], bob.jid, "live again")
+        await read_a_little(bob)
+        assert await bodies(bob) == ["live again"] and not await bodies(other)
+
+
+@pytest.mark.one_node("lets so many turns of one loop pass")
+@pytest.mark.asyncio
+async def test_who_reads_slowly_and_alone_is_given_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        module = sys.modules[type(world.plugin("offline")).__module__]
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        sent = [f"{number} {'x' * 3000}" for number in range(250)]
+        await chat(alice, "bob@localhost", *sent)
+        bob.stop_reading()
+        bob.write("<presence/>")
+        async with asyncio.timeout(30):
+            while bob.raw.count(b"</body>") < len(sent):
+                await read_a_little(bob)
+        assert await bodies(bob) == sent
+        bob.transport.stalled = False
+        await world.settle()
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
+
+
+@pytest.mark.one_node("lets so many turns of one loop pass")
+@pytest.mark.asyncio
+async def test_what_is_for_who_waits_for_his_turn_goes_to_no_other_resource() -> None:
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        sent = [f"{number} {'x' * 3000}" for number in range(30)]
+        alice, bob, other = await one_slow_reader_of_two(world, sent)
+        alice.write(f"<message to='{other.jid}' type='chat'><body>for the other</body></message>")
+        async with asyncio.timeout(30):
+            while b"for the other" not in other.raw or bob.raw.count(b"</body>") < len(sent):
+                alice.pump()
+                other.pump()
+                await read_a_little(bob)
+        assert await bodies(bob) == sent and await bodies(other) == ["for the other"]
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
 
 
 @pytest.mark.one_node("lets so many turns of one loop pass")
