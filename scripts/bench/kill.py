@@ -26,7 +26,7 @@ from xmppd.errors import CommandError
 ACTORS = 5
 """Of each kind."""
 LATE = {"cache-lost", "cache-channel-lost"}
-"""What a server says of a cache that answers late, as on a machine that does other things. It goes on without."""
+"""What a server says of a cache that answers late, as on a busy machine. It goes on without."""
 CONTACTS = 15
 REGISTER = "jabber:iq:register"
 
