@@ -365,6 +365,7 @@ class App:
             elsewhere=self.elsewhere,
             visibility=self.visibility,
             last_seen=self.last_seen,
+            brake=self.logins.brake,
             spawn=self.jobs.spawn,
             call_later=call_later,
             signal=self.nodes.take,

@@ -15,7 +15,9 @@ LAST_SECONDS: Final = 1.0
 """How long tasks that were cancelled may take to end."""
 
 LEAD_SECONDS: Final = 0.5
-"""How long before others the node may go on that did last what one of all does; a tenth of the pause at most."""
+"""How long before others the node may go on that did last what one of all does; a tenth of the pause where
+that is less.
+"""
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 Failed = Callable[[Callable[..., Any], Exception], None]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from xmppd.cluster import records
 from xmppd.cluster.records import Frame, Record, decode, encode
+from xmppd.core.brake import Counted
 from xmppd.errors import TrunkError
 
 EXAMPLES = [
@@ -32,6 +33,7 @@ EXAMPLES = [
     records.Call(3, "session list", "{}"),
     records.Reply(3, "[]", ""),
     records.Bye(),
+    records.Guesses([Counted("192.0.2.7", "bob@localhost", True, 3, 1.5)]),
 ]
 
 
@@ -52,7 +54,7 @@ def test_tags_do_not_change():
     assert tags == {
         "Place": 1, "Gone": 2, "Snapshot": 3, "Presence": 4, "Directed": 5, "Probe": 6, "Shown": 7, "Ask": 8,
         "Have": 9, "Message": 10, "Iq": 11, "Late": 12, "Settled": 13, "Hint": 14, "Stanza": 15, "Roster": 16,
-        "Words": 17, "Signal": 18, "Call": 19, "Reply": 20, "Bye": 21,
+        "Words": 17, "Signal": 18, "Call": 19, "Reply": 20, "Bye": 21, "Guesses": 1000,
     }  # fmt: skip
 
 

@@ -4,6 +4,8 @@ import itertools
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xmppd.core import brake as module
 from xmppd.core.brake import Brake, BrakeRules
@@ -170,3 +172,115 @@ def test_what_was_no_guess_is_forgiven_to_the_network_alone() -> None:
     for account in ("a", "b"):
         brake.failed("203.0.113.9", account)
     assert brake.wait("203.0.113.9", "x") == 0.0
+
+
+# several nodes
+
+STEPS = st.tuples(
+    st.sampled_from(["fail", "fail", "log in", "forgive", "wait", "wait long"]),
+    st.integers(0, 2),
+    st.sampled_from(["192.0.2.1", "198.51.100.7"]),
+    st.sampled_from([ALICE, BOB]),
+)
+
+
+def tell_all(brakes: list[Brake]) -> None:
+    for brake in brakes:
+        news = brake.take_news()
+        for other in brakes:
+            if other is not brake:
+                other.heard(news)
+
+
+def told(rules: BrakeRules, clock: Clock) -> Brake:
+    """The brake of one of several nodes."""
+    brake = Brake(rules, clock)
+    brake.on_news = lambda: None
+    return brake
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_brakes_that_tell_each_other_are_as_one(steps: list[tuple[str, int, str, str]]) -> None:
+    clock, rules = Clock(), BrakeRules(per_account=2, per_network=5, forget=60.0)
+    one, brakes = Brake(rules, clock), [told(rules, clock) for _ in range(3)]
+    at = 0
+    for kind, node, peer, account in steps:
+        if node != at or kind.startswith("wait"):
+            tell_all(brakes)
+        at, results = node, []
+        for brake in (one, brakes[node]):
+            if kind == "fail":
+                results.append(fail(brake, peer, account))
+            elif kind == "log in":
+                results.append(brake.wait(peer, account))
+                brake.succeeded(peer, account)
+            elif kind == "forgive":
+                brake.forgive(peer, 1)
+        assert results[:1] == results[1:]
+        clock.now += {"wait": 3.0, "wait long": 61.0}.get(kind, 0.0)
+    tell_all(brakes)
+    assert [len(brake) for brake in brakes] == [len(one)] * 3 or any(
+        kind == "wait long" for kind, *_ in steps
+    )
+
+
+def test_what_nobody_asks_for_is_not_gathered(clock: Clock) -> None:
+    brake = Brake(BrakeRules(), clock)
+    fail(brake, "192.0.2.1")
+    assert brake.take_news() == []
+
+
+def test_what_is_gathered_is_bounded_and_asked_for_once(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NEWS", 4)
+    brake, other, asked = told(BrakeRules(), clock), told(BrakeRules(), clock), []
+    brake.on_news = lambda: asked.append(1)
+    for number in range(10):
+        fail(brake, f"192.0.2.{number}")
+    news = brake.take_news()
+    assert (len(news), len(asked), len(brake)) == (4, 1, 20)
+    other.heard(news)
+    assert (len(other), other.take_news()) == (4, []), "what was heard is not told again"
+    fail(brake, "192.0.2.1")
+    assert (len(brake.take_news()), len(asked)) == (2, 2)
+
+
+def test_a_login_is_told_whatever_else_there_is(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NEWS", 2)
+    brake, other = told(BrakeRules(), clock), told(BrakeRules(), clock)
+    fail(brake, "192.0.2.1")
+    tell_all([brake, other])
+    fail(brake, "198.51.100.7")
+    brake.succeeded("192.0.2.1", ALICE)
+    tell_all([brake, other])
+    assert len(other) == len(brake) == 3
+
+
+def test_answers_that_nodes_give_at_once_are_so_many_answers(clock: Clock) -> None:
+    one, other = brakes = [told(BrakeRules(per_account=1), clock) for _ in range(2)]
+    for _ in range(5):
+        one.failed("192.0.2.1", ALICE)
+    tell_all(brakes)
+    assert (one.wait("192.0.2.1", ALICE), other.wait("192.0.2.1", ALICE)) == (0.0, 0.0)
+    tell_all(brakes)
+    assert one.wait("192.0.2.1", ALICE) == 16.0
+
+
+def test_what_was_counted_before_it_is_told_is_summed_up(clock: Clock) -> None:
+    one, other = brakes = [told(BrakeRules(), clock) for _ in range(2)]
+    waits = [fail(one, "192.0.2.1") for _ in range(6)]
+    tell_all(brakes)
+    assert waits == [0.0, 0.0, 0.0, 0.0, 1.0, 3.0]
+    assert other.wait("192.0.2.1", ALICE) == 7.0
+
+
+def test_who_fails_again_after_a_login_begins_anew(clock: Clock) -> None:
+    one, other = brakes = [told(BrakeRules(), clock) for _ in range(2)]
+    for _ in range(4):
+        fail(one, "192.0.2.1")
+    tell_all(brakes)
+    one.succeeded("192.0.2.1", ALICE)
+    fail(one, "192.0.2.1")
+    tell_all(brakes)
+    assert [fail(other, "192.0.2.1") for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]

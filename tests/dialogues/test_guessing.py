@@ -1,5 +1,6 @@
 """Guessing passwords over streams, and what operators and fail2ban read of it."""
 
+import asyncio
 import base64
 import configparser
 import io
@@ -10,33 +11,47 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from several import several
 
 from xmppd import ns
 from xmppd.log import configure
 from xmppd.settings import LogConfig
 from xmppd.testing import World
 
-pytestmark = pytest.mark.one_node("each node slows down whom it saw guess")
-
 FILTER = Path(__file__).parents[2] / "config" / "fail2ban" / "xmppd.conf"
 GUESSER, OWNER = "203.0.113.9", "198.51.100.7"
 
 
 class Pauses(list[float]):
-    """What a world waits, which takes no time."""
+    """What a world waits, which takes no time; its nodes hear of each other meanwhile."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
-        world.app.logins.pause = self.pause
-        self._clock = world.clock
+        self._world = world
+        for app in world.apps:
+            app.logins.pause = self.pause
 
     async def pause(self, seconds: float) -> None:
         self.append(seconds)
-        self._clock.seconds += seconds
+        end = self._world.clock.seconds + seconds
+        while self._world.clock.seconds < end:
+            self._world.clock.seconds = min(self._world.clock.seconds + 1, end)
+            for app in self._world.apps:
+                if app.cluster is not None:
+                    app.cluster.mesh.tick()
+            for _ in range(4):  # there and back
+                await asyncio.sleep(0)
 
 
-async def attempt(world: World, peer: str, user: str = "alice", password: str = "wrong") -> str:
-    client = world.connect(peer)
+def counts(world: World, event: str) -> int:
+    """How often all nodes counted it."""
+    return sum(app.reports.counts[event] for app in world.apps)
+
+
+async def attempt(
+    world: World, peer: str, user: str = "alice", password: str = "wrong", node: int | None = None
+) -> str:
+    client = world.connect(peer, node=node)
     await client.open()
     answer = await client.authenticate(user, password)
     name = answer.tag.rpartition("}")[2] if len(answer) == 0 else answer[0].tag.rpartition("}")[2]
@@ -58,8 +73,41 @@ async def test_a_guesser_is_slowed_down_over_his_connections_and_the_owner_is_no
         del pauses[:]
         assert await attempt(world, GUESSER, password="secret") == "success"
         assert pauses == []
-        assert world.app.reports.counts["login-failed"] == 9
-        assert world.app.reports.counts["login-delayed"] == 6
+        assert counts(world, "login-failed") == 9
+        assert counts(world, "login-delayed") == 6
+
+
+@pytest.mark.asyncio
+async def test_who_guesses_on_one_node_is_slowed_down_on_all_and_the_owner_on_none(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        pauses = Pauses(world)
+        for _ in range(4):
+            assert await attempt(world, GUESSER, node=0) == "not-authorized"
+        assert pauses == []
+        assert await attempt(world, GUESSER, node=1) == "not-authorized"
+        assert await attempt(world, GUESSER, node=2) == "not-authorized"
+        assert pauses == [1.0, 2.0]
+        assert await attempt(world, OWNER, password="secret", node=1) == "success"
+        assert pauses == [1.0, 2.0]
+        assert await attempt(world, GUESSER, password="secret", node=1) == "success"
+        assert pauses == [1.0, 2.0, 4.0]
+        for node in range(3):
+            assert await attempt(world, GUESSER, node=node) == "not-authorized"
+        assert pauses == [1.0, 2.0, 4.0], "it is forgotten on all of them"
+
+
+@pytest.mark.asyncio
+async def test_what_was_counted_is_told_when_nodes_are_connected_again(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        pauses = Pauses(world)
+        world.cut(0, 1)
+        for _ in range(4):
+            await attempt(world, GUESSER, node=0)
+        assert world.apps[1].logins.brake.wait(GUESSER, "alice@localhost") == 0.0
+        world.connect_nodes(0, 1)
+        await world.settle()
+        await attempt(world, GUESSER, node=1)
+        assert pauses == [1.0]
 
 
 @pytest.mark.asyncio
@@ -180,7 +228,7 @@ async def test_one_try_too_many_is_found_too(lines: Any, format: str) -> None:
         for _ in range(2):
             await client.send(f"<auth xmlns='{ns.SASL}' mechanism='SCRAM-SHA-1'>!</auth>")
         assert failures(stream.getvalue()) == [GUESSER]
-        assert world.app.reports.counts["stream-refused"] == 1
+        assert counts(world, "stream-refused") == 1
 
 
 @pytest.mark.asyncio
@@ -233,7 +281,7 @@ async def test_a_refusal_before_any_proof_is_told_and_is_no_guess(
     async with World(settings={"auth": {"plain_without_tls": False}}) as world:
         pauses, stream = Pauses(world), lines(format)
         for _ in range(25):
-            client = world.connect(GUESSER)
+            client = world.connect(GUESSER, node=0)
             await client.open()
             await client.send(said)
             await client.drop()
@@ -241,8 +289,8 @@ async def test_a_refusal_before_any_proof_is_told_and_is_no_guess(
         told = [line for line in text.splitlines() if "login-refused" in line]
         assert len(told) == 20, "so many lines a minute"
         assert all(GUESSER in line and reason in line for line in told)
-        assert world.app.reports.counts["login-refused"] == 25
-        assert world.app.reports.counts["login-failed"] == 0
+        assert counts(world, "login-refused") == 25
+        assert counts(world, "login-failed") == 0
         assert not re.search("secret|c2VjcmV0|AGFsaWNl", text, re.IGNORECASE)
         assert failures(text) == pauses == []
 
@@ -282,8 +330,8 @@ async def test_what_else_operators_are_told(caplog: pytest.LogCaptureFixture) ->
     caplog.set_level("INFO")
     settings = {"limits": {"connections_before_login_per_address": 1}}
     async with World(settings=settings) as world:
-        world.connect(GUESSER)
-        world.connect(GUESSER)
+        world.connect(GUESSER, node=0)
+        world.connect(GUESSER, node=0)
         first = await world.bind("alice", "phone")
         second = await world.bind("alice", "phone")
         await first.expect_closed("conflict")

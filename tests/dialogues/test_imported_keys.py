@@ -137,7 +137,8 @@ async def failures_of(world: World, name: str, times: int) -> list[float]:
         waited.append(seconds)
         world.clock.seconds += seconds
 
-    world.app.logins.pause = pause
+    for app in world.apps:
+        app.logins.pause = pause
     for _ in range(times):
         client = world.connect(PEER)
         await client.open()
@@ -146,7 +147,6 @@ async def failures_of(world: World, name: str, times: int) -> list[float]:
     return waited
 
 
-@pytest.mark.one_node("each node slows down whom it saw guess")
 @pytest.mark.parametrize("name", ["alice", "bob", "carol", "nobody"])
 async def test_who_lacks_keys_is_slowed_down_like_everybody(name: str) -> None:
     async with World() as world:
@@ -176,22 +176,21 @@ async def test_a_network_of_clients_that_try_sha_256_first_is_not_slowed_down() 
         assert sum(app.reports.counts["login-without-keys"] for app in world.apps) == 30
 
 
-@pytest.mark.one_node("each node slows down whom it saw guess")
 async def test_the_owner_of_an_account_buys_no_guesses_at_others() -> None:
     async with World() as world:
         await arrive(world, "sha1")
-        brake = world.app.logins.brake
         for number in range(10):
             client = world.connect(PEER)
             await client.open()
             assert not await scram(client, "SCRAM-SHA-256", "bob", f"guess{number}")
             assert not await scram(client, "SCRAM-SHA-1", "alice", "wrong")
             assert not await scram(client, "SCRAM-SHA-256", "alice")
-            world.app.logins.pause = no_time
+            client.app.logins.pause = no_time
             assert await scram(client, "SCRAM-SHA-1")
             await client.drop()
-        counts = {key[1]: entry.count for key, entry in brake._entries.items()}
-        assert counts == {"": 20, "bob@localhost": 10}
+        for app in world.apps:
+            counts = {key[1]: entry.count for key, entry in app.logins.brake._entries.items()}
+            assert counts == {"": 20, "bob@localhost": 10}
 
 
 async def no_time(seconds: float) -> None:

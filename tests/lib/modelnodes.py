@@ -22,6 +22,7 @@ from xmppd.cluster.mesh import Mesh, Met
 from xmppd.cluster.nodes import OtherNodes
 from xmppd.cluster.records import Have
 from xmppd.core.binding import Binding, BindingRules
+from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.later import Later
 from xmppd.core.messages import Messages
 from xmppd.core.output import Cork
@@ -348,6 +349,7 @@ class Node:
             elsewhere=nothing,
             visibility=visibility,
             last_seen=last_seen,
+            brake=Brake(BrakeRules(), loop.time),
             spawn=self.spawn,
             call_later=loop.call_later,
             signal=nothing,

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xmppd.cluster.calls import Calls
+from xmppd.cluster.guesses import SharedBrake
 from xmppd.cluster.hints import Hints
 from xmppd.cluster.iqs import RemoteIqs, mark_of
 from xmppd.cluster.member import Member
@@ -21,6 +22,7 @@ from xmppd.cluster.records import (
     Call,
     Directed,
     Gone,
+    Guesses,
     Have,
     Hint,
     Iq,
@@ -41,6 +43,7 @@ from xmppd.jid import Jid
 
 if TYPE_CHECKING:
     from xmppd.core.binding import Binding
+    from xmppd.core.brake import Brake
     from xmppd.core.contacts import Contacts
     from xmppd.core.elsewhere import Elsewhere
     from xmppd.core.lastseen import LastSeen
@@ -90,6 +93,7 @@ class OtherNodes:
         elsewhere: Elsewhere,
         visibility: Visibility,
         last_seen: LastSeen,
+        brake: Brake,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         call_later: Callable[[float, Callable[[], None]], Any],
         signal: Callable[[str, str, str], None],
@@ -109,6 +113,7 @@ class OtherNodes:
         self.presence = RemotePresence(mesh, sessions, presences, visibility)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)
+        self.brake = SharedBrake(mesh, brake, call_later)
         self.places = Places(
             mesh,
             sessions,
@@ -159,6 +164,7 @@ class OtherNodes:
                 Call: self.calls.take_call,
                 Reply: self.calls.take_reply,
                 Signal: self.calls.take_signal,
+                Guesses: self.brake.take,
                 Bye: mesh.take_bye,
             },
             (self.presence, self.hints, self.places, self),

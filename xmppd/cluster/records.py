@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from xmppd.core.brake import Counted
 from xmppd.errors import TrunkError
 
 OPTIONAL: Final = 1000
@@ -206,12 +207,19 @@ class Bye(Struct, array_like=True, tag=21, frozen=True, gc=False):
     """The sender leaves; nothing comes behind this."""
 
 
+class Guesses(Struct, array_like=True, tag=OPTIONAL, frozen=True, gc=False):
+    """What was counted of who guesses passwords."""
+
+    counted: list[Counted]
+
+
 Record = (
     Place | Gone | Snapshot
     | Presence | Directed | Probe | Shown | Ask | Have
     | Message | Iq | Late | Settled | Hint
     | Stanza | Roster | Words
     | Signal | Call | Reply | Bye
+    | Guesses
 )  # fmt: skip
 
 
