@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def the_switch(request: pytest.FixtureRequest) -> Iterator[None]:
     """With `XMPPD_TEST_STORE=cassandra` engines for all tests, and every world on them; with
-    `XMPPD_TEST_NODES=2` every world on two nodes.
+    `XMPPD_TEST_NODES=2` every world on two nodes, joined by Redis with `XMPPD_TEST_CARRIER=redis`.
     """
     if not stores.ON_CASSANDRA and stores.NODES == 1:
         yield
@@ -81,6 +81,7 @@ def the_switch(request: pytest.FixtureRequest) -> Iterator[None]:
     os.environ["XMPPD_TEST_REDIS"] = request.getfixturevalue("redis_url")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(World, "nodes_by_default", stores.NODES)
+        patch.setattr(World, "carrier", stores.CARRIER)
         patch.setattr(World, "common", property(lambda world: stores.cache_settings()))
         if not stores.ON_CASSANDRA:
             yield

@@ -133,6 +133,13 @@ MAY_IMPORT = {
     "xmppd.guide": ("xmppd.config", "xmppd.text"),
     "xmppd.serve": ("xmppd",),
     "xmppd.joining": ("xmppd",),
+    "xmppd.carriers": (
+        "xmppd.errors",
+        "xmppd.cluster",
+        "xmppd.net.listener",
+        "xmppd.settings",
+        "xmppd.text",
+    ),
     "xmppd.workers": ("xmppd",),
     "xmppd.testing": ("xmppd",),
     "xmppd.__main__": ("xmppd",),

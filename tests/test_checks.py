@@ -43,6 +43,7 @@ def certificate(folder, *domains, now=time.time):
 
 
 SHARED = "store: {engine: cassandra}\ncache: {redis: 'redis://127.0.0.1'}\n"
+UNSHARED = "listen: '127.0.0.1:1', seeds: ['a:1'], secret: 0123456789abcdef"
 
 FATAL = {
     "no listener": ("listen: {c2s: []}", "2:15: listen.c2s: names no listener"),
@@ -77,6 +78,10 @@ FATAL = {
     "a cluster without a secret": (
         "store: {engine: cassandra}\ncluster: {listen: '127.0.0.1:1', seeds: ['a:1']}",
         "3:34: cluster.seeds: need cluster.secret beside them: ",
+    ),
+    "a carrier that is not there": (
+        f"store: {{engine: cassandra}}\ncluster: {{{UNSHARED}, carrier: redis}}",
+        "cluster.carrier: needs cache.redis, which is to carry what nodes tell each other",
     ),
     "ciphers that nobody knows": ("tls: {ciphers: NOPE}", "2:16: tls.ciphers: selects no cipher"),
     "a certificate that is not there": (
@@ -157,6 +162,10 @@ OTHER = {
         f"{SHARED}cluster: {{listen: '192.0.2.1:1'}}",
         "cluster.listen: 192.0.2.1 is no address of this machine",
     ),
+    "seeds that nothing leads to": (
+        f"{SHARED}cluster: {{listen: '127.0.0.1:1', carrier: redis, seeds: ['a:1']}}",
+        "cluster.seeds: are of no use with cluster.carrier: redis",
+    ),
     "what a single node has no use for": (
         "cluster: {seeds: ['a:1']}",
         "2:11: cluster.seeds: is of no use without cluster.listen: this node has no cluster",
@@ -207,6 +216,7 @@ def test_plugins_at_work_are_left_alone(loaded, tmp_path, monkeypatch, tables, r
     "text",
     [
         f"{SHARED}cluster: {{listen: '0.0.0.0:5290'}}",
+        f"{SHARED}cluster: {{listen: '192.0.2.1:5223', carrier: redis}}",
         "store: {engine: cassandra}\ncluster: {listen: '[::1]:1', seeds: ['a:1'], secret: 0123456789abcdef}",
     ],
 )

@@ -103,7 +103,7 @@ def _doors(config: Config) -> Iterator[_Door]:
         listeners.append((("listen", "http"), config.listen.http))
     for path, listener in listeners:
         yield _Door(listener.address, listener.port, path, (*path, "address"), (*path, "port"))
-    if config.cluster.listen is not None:
+    if config.cluster.listen is not None and config.cluster.carrier == "direct":
         path = ("cluster", "listen")
         yield _Door(*address_of(config.cluster.listen, 0), path, path, path)
 
@@ -236,6 +236,12 @@ def check_cluster(config: Config) -> Iterator[Finding]:
     elif config.cache.redis is None and cluster.secret is None:
         message = "need cluster.secret beside them: without cache.redis nodes have no other in common"
         yield Finding(config.problem(("cluster", "seeds"), message, at_key=True), is_fatal=True)
+    if cluster.carrier == "redis" and config.cache.redis is None:
+        message = "needs cache.redis, which is to carry what nodes tell each other"
+        yield Finding(config.problem(("cluster", "carrier"), message), is_fatal=True)
+    elif cluster.carrier == "redis" and cluster.seeds:
+        message = "are of no use with cluster.carrier: redis, since nobody is reached while Redis is away"
+        yield Finding(config.problem(("cluster", "seeds"), message, at_key=True))
 
 
 # plugins

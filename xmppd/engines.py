@@ -16,6 +16,7 @@ from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store, Table
 
 if TYPE_CHECKING:
+    from xmppd.cluster.lines import Bus
     from xmppd.cluster.registry import NodeList
     from xmppd.core.roster.tier import SharedCache
     from xmppd.duties import SharedDuties
@@ -107,6 +108,12 @@ def shared_duties(cache: SharedCache | None) -> SharedDuties | None:
     """Where nodes agree on who does what one of them does: the same Redis."""
     duties: SharedDuties | None = getattr(cache, "duties", None)
     return duties
+
+
+def trunk_bus(cache: SharedCache | None) -> Bus:
+    """What carries trunks where nodes do not reach each other: the Redis of the cache."""
+    bus: Bus = getattr(cache, "bus")()  # noqa: B009 - it is the cache in Redis that has one
+    return bus
 
 
 def prepare_folder(config: Config) -> None:

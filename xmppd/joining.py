@@ -14,16 +14,13 @@ from typing import Any, Final
 
 from xmppd import __version__
 from xmppd.app import App
+from xmppd.carriers import Direct, OnBus, Way
 from xmppd.cluster.connection import Links
-from xmppd.cluster.link import Dialer, SocketCarrier
+from xmppd.cluster.link import Dialer
 from xmppd.cluster.neighbours import Neighbours
 from xmppd.cluster.registry import Entry, Registry, new_incarnation
-from xmppd.engines import node_list
-from xmppd.errors import CommandError
-from xmppd.net.listener import Listener
+from xmppd.engines import node_list, trunk_bus
 from xmppd.rules import node_name
-from xmppd.settings import address_of
-from xmppd.text import host_and_port
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +51,19 @@ class Joining:
         self.state = "up"
         self._app = app
         self._stop = stop
-        self._backlog = app.config.listen.backlog
-        self._listen = address_of(config.listen, 0)
         self.name = node_name(app.config)
         self.cluster = app.join(self.name, new_incarnation(app.now()), loop.call_later)
         mesh = self.cluster.mesh
-        self._neighbours = Neighbours(mesh, (self.name,), __version__, clock, stop)
+        self._neighbours = Neighbours(mesh, __version__, clock, stop)
         self._links = Links(self._neighbours, clock)
-        self._listener = Listener(lambda: SocketCarrier(self._links.accepted), app.jobs.spawn)
-        self._dialer = Dialer(self.name, self._links, self._neighbours, clock)
+        self._way: Way
+        if config.carrier == "redis":
+            self._way = OnBus(self.name, mesh.incarnation, trunk_bus(app.cache), self._links)
+        else:
+            backlog = app.config.listen.backlog
+            self._way = Direct(self.name, config.listen, backlog, self._links, app.jobs.spawn)
+        self._neighbours.addresses = self._way.addresses
+        self._dialer = Dialer(self.name, self._links, self._neighbours, clock, connect=self._way.connect)
         self._neighbours.dialing = self._dialer
         secret = config.secret.value.encode() if config.secret is not None else b""
         self._registry = Registry(
@@ -86,12 +87,7 @@ class Joining:
         """Be one of them; when this is done clients may come. CommandError when the name is taken, or the
         address.
         """
-        host, port = self._listen
-        try:
-            await self._listener.open(host, port, self._backlog)
-        except OSError as error:
-            where, why = host_and_port(host, port), error.strerror or error
-            raise CommandError(f"cannot listen on {where} for other nodes: {why}") from None
+        await self._way.open()
         await self._registry.enter()
         spawn = asyncio.get_running_loop().create_task
         self._tasks = [spawn(self._registry.beats()), spawn(self._registry.search())]
@@ -148,7 +144,7 @@ class Joining:
                 break
             await asyncio.sleep(0.01)
         # Who takes the farewell cuts the connection, and none must begin after that.
-        self._listener.close()
+        self._way.shut()
         await self._dialer.close()
         self._links.shut()
         mesh.bid_farewell()
@@ -159,15 +155,17 @@ class Joining:
             self._ticker.cancel()
         await self._registry.leave()
         self._links.close()
+        await self._way.close()
 
     def _tick(self) -> None:
         self._ticker = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
         self._used.append((self._clock(), time.process_time()))
         self.cluster.mesh.tick()
+        self._way.tick()
 
     def _entry(self) -> Entry:
         mesh = self.cluster.mesh
-        return Entry(mesh.name, mesh.incarnation, (self.name,), self.state, __version__)
+        return Entry(mesh.name, mesh.incarnation, self._way.addresses, self.state, __version__)
 
     # what the list of nodes says
 

@@ -432,6 +432,7 @@ class ClusterConfig(Section):
     advertise: Annotated[str, _reachable] | None = None
     secret: Annotated[SecretText | None, _long] = None
     seeds: Annotated[tuple[Annotated[str, _reachable], ...], unique] = ()
+    carrier: Literal["direct", "redis"] = "direct"
 
 
 class PluginsConfig(Section):

@@ -37,7 +37,7 @@ async def test_who_leaves_is_not_dialed_before_it_begins_anew(settings: Mapping[
         alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
         await world.befriend(alice, bob)
         mesh, leaving = world.cluster(0).mesh, world.cluster(1).mesh
-        neighbours = Neighbours(mesh, (), "", world.clock.monotonic, lambda: None)
+        neighbours = Neighbours(mesh, "", world.clock.monotonic, lambda: None)
         neighbours.dialing = dialing = Dialing()
         neighbours.want(leaving.name, leaving.incarnation, ("there",))
         assert dialing.wanted == {leaving.name: ("there",)}

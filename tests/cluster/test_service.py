@@ -7,7 +7,7 @@ from several import several
 
 from xmppd.testing import World
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("each_carrier")]
 
 
 @pytest.mark.parametrize("words", ["<status>bye</status>", ""])

@@ -8,7 +8,7 @@ from several import CHAT, bodies, several
 from xmppd import ns
 from xmppd.testing import World
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("each_carrier")]
 
 
 @pytest.mark.parametrize("to", ["bob@localhost", "bob@localhost/far"])

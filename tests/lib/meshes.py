@@ -24,6 +24,13 @@ class Time:
         self._alarms.append((self.now + seconds, alarm))
         await alarm
 
+    def call_later(self, seconds, do):
+        """Have something done when so much time has passed."""
+        alarm = asyncio.get_running_loop().create_future()
+        self._alarms.append((self.now + seconds, alarm))
+        alarm.add_done_callback(lambda done: None if done.cancelled() else do())
+        return alarm
+
     def advance(self, seconds):
         """Let time pass."""
         self.now += seconds

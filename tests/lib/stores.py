@@ -29,6 +29,9 @@ ON_CASSANDRA = os.environ.get("XMPPD_TEST_STORE", "sqlite") == "cassandra"
 NODES = int(os.environ.get("XMPPD_TEST_NODES", "1"))
 """How many nodes a world has. With several, `XMPPD_TEST_REDIS` says where their cache is."""
 
+CARRIER = os.environ.get("XMPPD_TEST_CARRIER", "direct")
+"""By what these nodes are joined: in memory, or by `XMPPD_TEST_CARRIER=redis` by way of that Redis."""
+
 SHARED = f"xmppd_shared_{uuid.uuid4().hex[:12]}"
 """The keyspace of all fences of this run."""
 

@@ -14,6 +14,7 @@ import pytest_asyncio
 from cassandra.cluster import Cluster
 from ports import free_ports
 
+from engines import Engines
 from xmppd.errors import CommandError
 
 pytestmark = [pytest.mark.own_engine, pytest.mark.asyncio(loop_scope="module")]
@@ -131,6 +132,86 @@ async def test_a_node_drains_at_a_pace(pair: list[Any]) -> None:
     assert [row["node"] for row in await ask(one, "node list")] == [name(one)]
     await two.start()
     await both_know(pair)
+
+
+async def test_nodes_that_reach_redis_alone(
+    servers: Callable[..., Any], engines: Mapping[str, Any], own_redis: Engines
+) -> None:
+    """By `cluster.carrier: redis`: killed, left without Redis for a moment and for long, and stopped."""
+    [first, second] = free_ports(2)
+    pair = [
+        servers(
+            store=engines["store"],
+            cache={"redis": own_redis.redis_url, "prefix": "carried"},
+            cluster={"listen": f"192.0.2.1:{port}", "carrier": "redis"},  # nobody can listen there
+            log={"format": "json"},
+        )
+        for port in (first, second)
+    ]
+    one, two = pair
+    await one.start()
+    await two.start()
+    one.add("dora", "emil")
+    await both_know(pair)
+    dora, emil = await one.login("dora"), await two.login("emil")
+    for asking, other in ((dora, "emil"), (emil, "dora")):
+        await asking.send(f"<presence type='subscribe' to='{other}@localhost'/>")
+        await asking.ping()
+    for granting, other in ((emil, "dora"), (dora, "emil")):
+        await granting.send(f"<presence type='subscribed' to='{other}@localhost'/>")
+        await granting.ping()
+    await shown(dora, emil.jid, is_there=True)
+
+    async def say(*texts: str) -> None:
+        for text in texts:
+            await dora.send(f"<message to='emil@localhost' type='chat'><body>{text}</body></message>")
+        await dora.ping()  # all of them were taken or stored
+
+    async def hear(client: Any, *texts: str) -> None:
+        found: list[str | None] = []
+        while not set(texts) <= set(found):
+            found.append((await client.receive("message")).findtext("{jabber:client}body"))
+        assert [*dict.fromkeys(text for text in found if text in texts)] == [*texts]
+
+    await say("1", "2")
+    await hear(emil, "1", "2")
+
+    own_redis.kill("redis")
+    saying = asyncio.ensure_future(say("3", "4"))
+    own_redis.start()
+    await saying
+    await hear(emil, "3", "4")
+    await both_know(pair)
+
+    own_redis.kill("redis")
+    lost = [len(server.records("node-lost")) for server in pair]
+    for server, count in zip(pair, lost, strict=True):
+        await server.logged("node-lost", count + 1)
+    await say("5")
+    own_redis.start()
+    await hear(emil, "5")
+    await both_know(pair)
+    await say("6")
+    await hear(emil, "6")
+
+    await two.kill()
+    await shown(dora, emil.jid, is_there=False)
+    await two.start()
+    await both_know(pair)
+    emil = await two.login("emil")
+    await shown(dora, emil.jid, is_there=True)
+    left = len(one.records("node-left"))
+    await two.stop()
+    await one.logged("node-left", left + 1)
+    await one.stop()
+
+
+async def shown(viewer: Any, jid: str, *, is_there: bool) -> None:
+    """Wait until a client is told that a session is there, or is not."""
+    while True:
+        tree = await viewer.receive("presence")
+        if tree.get("from") == jid and (tree.get("type") is None) == is_there:
+            return
 
 
 async def test_workers_are_nodes_behind_one_port(

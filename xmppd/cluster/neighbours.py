@@ -29,14 +29,13 @@ class Neighbours:
     def __init__(
         self,
         mesh: Mesh,
-        addresses: tuple[str, ...],
         version: str,
         clock: Callable[[], float],
         usurped: Callable[[], None],
     ) -> None:
         self.dialing: Dialing
+        self.addresses: tuple[str, ...] = ()
         self._mesh = mesh
-        self._addresses = addresses
         self._version = version
         self._clock = clock
         self._usurped = usurped
@@ -69,7 +68,7 @@ class Neighbours:
             incarnation=self._mesh.incarnation,
             trunk=trunk,
             taken=taken,
-            addresses=self._addresses,
+            addresses=self.addresses,
             version=self._version,
         )
 

@@ -1,10 +1,13 @@
-"""Several nodes in one process, joined in memory."""
+"""Several nodes in one process, joined in memory or by a bus."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
+from xmppd.cluster.connection import Connection
+from xmppd.cluster.framing import Frames
+from xmppd.cluster.lines import Lines
 from xmppd.cluster.member import Member
 from xmppd.cluster.nodes import OtherNodes
 from xmppd.store.table import Store
@@ -85,3 +88,48 @@ class MemoryTrunk:
             if end._is_open:
                 end._is_open = False
                 end._mesh.disconnected(end.member, end)
+                end._closed()
+
+    def _closed(self) -> None:
+        """This end is."""
+
+
+class BusTrunk(MemoryTrunk):
+    """The same over a bus, by a line with the number `id` to a node `peer` that has it, too."""
+
+    def __init__(
+        self,
+        cluster: OtherNodes,
+        later: Callable[[Callable[[], None]], object],
+        lines: Lines,
+        peer: OtherNodes,
+        id: int,
+    ) -> None:
+        super().__init__(cluster, later)
+        self._frames = Frames()
+        connection = cast("Connection", self)
+        self._line = lines.line(peer.mesh.name, id, peer.mesh.incarnation, lambda carrier: connection)
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Send whole frames."""
+        if self._is_open:
+            self._line.write(frames)
+
+    def _closed(self) -> None:
+        self._line.close()
+
+    # as a line sees it
+
+    def begin(self) -> None:
+        """Both sides know each other."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        self.take(self._frames.feed(data))
+
+    def ended(self, reason: str) -> None:
+        """The line is over."""
+        self.close()
+
+    def overdue(self) -> None:
+        """There was no greeting."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -13,17 +14,19 @@ from xml.etree.ElementTree import tostring
 
 from xmppd import ns
 from xmppd.app import App
+from xmppd.cluster.connection import Carrier, Connection
+from xmppd.cluster.lines import Bus, Lines
 from xmppd.cluster.mesh import Met
 from xmppd.cluster.nodes import OtherNodes
 from xmppd.config import made_of
 from xmppd.core.questions import Timer
 from xmppd.encryption import certificates
-from xmppd.engines import prepare_folder
+from xmppd.engines import prepare_folder, trunk_bus
 from xmppd.parts.http import HttpError, HttpResponse
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
 from xmppd.testing.client import PASSWORD, Client, Clock
-from xmppd.testing.nodes import Lent, MemoryDuties, MemoryTrunk, NoTimer
+from xmppd.testing.nodes import BusTrunk, Lent, MemoryDuties, MemoryTrunk, NoTimer
 
 HEARD_SECONDS = 10.0
 """How long nodes may take until they hear each other by their cache."""
@@ -38,9 +41,11 @@ class World:
 
     With several `nodes` the server is so many `apps` on one store, and clients connect to them in turn; that
     they learn of each other's changes takes a cache in Redis (`settings`). `app` is the first.
+    With the `carrier` "redis" all that they say to each other goes by way of that Redis.
     """
 
     nodes_by_default = 1
+    carrier = "direct"
     common: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     @staticmethod
@@ -81,8 +86,12 @@ class World:
         self.config = made_of(given)
         self.apps: list[App] = []
         self._trunks: dict[tuple[int, int], MemoryTrunk] = {}
+        self._buses: list[Bus] = []
+        self._lines: list[Lines] = []
+        self._line_ids = itertools.count(1)
         self._due = 0
         self._asked = 0
+        self._said = 0
 
     async def __aenter__(self) -> Self:
         prepare_folder(self.config)
@@ -99,6 +108,8 @@ class World:
                 app.join(f"node{number}:5270", number + 1, self._call_later)
             self.apps.append(app)
             await app.open()
+            if self._nodes > 1 and self.carrier == "redis":
+                await self._open_bus(app)
         for one in range(self._nodes):
             for other in range(one):
                 self.connect_nodes(one, other)
@@ -112,6 +123,8 @@ class World:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for bus in self._buses:
+            await bus.close()
         for app in reversed(self.apps):
             await app.close()
         self._folder.cleanup()
@@ -121,13 +134,28 @@ class World:
         """The server, or the first node of it."""
         return self.apps[0]
 
+    async def _open_bus(self, app: App) -> None:
+        bus = trunk_bus(app.cache)
+        assert app.cluster is not None
+        mesh = app.cluster.mesh
+        lines = Lines(
+            mesh.name, mesh.incarnation, bus.publish, _nobody, self._call_later, self.clock.monotonic
+        )
+        await bus.open(mesh.name, lines.received, lines.turned)
+        assert lines.is_up, "Redis is not there"
+        self._buses.append(bus)
+        self._lines.append(lines)
+
     def connect_nodes(self, one: int, other: int, trunk: int = 1) -> None:
         """Connect two nodes by a trunk of that number: the one they had goes on if it has the same."""
-        ends = []
+        ends: list[MemoryTrunk] = []
+        line = next(self._line_ids)
         for here, there in ((one, other), (other, one)):
-            cluster = self.apps[here].cluster
-            assert cluster is not None
-            ends.append(MemoryTrunk(cluster, self._soon))
+            cluster = self.cluster(here)
+            if self._lines:
+                ends.append(BusTrunk(cluster, self._soon, self._lines[here], self.cluster(there), line))
+            else:
+                ends.append(MemoryTrunk(cluster, self._soon))
             self._trunks[here, there] = ends[-1]
         ends[0].other, ends[1].other = ends[1], ends[0]
         taken = []
@@ -258,6 +286,7 @@ class World:
             await asyncio.sleep(0)
             moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending
             moved = await self.tell_each_other() or moved
+            moved = await self._carry() or moved
             for app in self.apps:
                 if app.jobs:
                     moved = await app.jobs.settle() or moved
@@ -284,6 +313,17 @@ class World:
         self._asked = sum(cache.asked for cache in caches)
         return True
 
+    async def _carry(self) -> bool:
+        """Have what nodes said by their bus heard; whether anything was said."""
+        said = sum(bus.said for bus in self._buses)
+        if said == self._said:
+            return False
+        self._said = said
+        for _ in ("Redis has it", "they have it"):
+            for bus in self._buses:
+                await bus.echo()
+        return True
+
     async def advance(self, seconds: float) -> None:
         """Let time pass, a second at a time or until the next timer is due, with what the server does in the
         course of it.
@@ -306,3 +346,8 @@ class World:
             await self.settle()
         if self._nodes > 1:
             await self.settle()
+
+
+def _nobody(carrier: Carrier) -> Connection:
+    """All lines are made by the world."""
+    raise AssertionError

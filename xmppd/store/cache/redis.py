@@ -22,6 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from xmppd.core.roster.tier import Answer, Listener, Write
 from xmppd.store._turns import within
 from xmppd.store.cache import scripts
+from xmppd.store.cache.bus import RedisBus
 from xmppd.store.cache.debts import Debts
 from xmppd.store.cache.duties import RedisDuties
 from xmppd.store.cache.link import BATCH, FAILURES, Command, Link, LinkDown
@@ -145,6 +146,10 @@ class RedisCache:
     def nodes(self) -> RedisNodes:
         """The list of nodes in the same Redis, by the same connections."""
         return RedisNodes(self._link, self._prefix)
+
+    def bus(self) -> RedisBus:
+        """A bus by the same Redis, with connections of its own."""
+        return RedisBus(self._place, self._prefix, self._patience)
 
     @property
     def is_heard(self) -> bool:
