@@ -370,6 +370,7 @@ class App:
             call_later=call_later,
             signal=self.nodes.take,
             hint=self._messages_kept,
+            grace=self.config.cluster.grace,
             now=self.now,
         )
         self.cluster = self.sessions.cluster = cluster

@@ -433,6 +433,7 @@ class ClusterConfig(Section):
     secret: Annotated[SecretText | None, _long] = None
     seeds: Annotated[tuple[Annotated[str, _reachable], ...], unique] = ()
     carrier: Literal["direct", "redis"] = "direct"
+    grace: Seconds = 60.0
 
 
 class PluginsConfig(Section):

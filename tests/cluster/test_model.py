@@ -27,6 +27,8 @@ MISSED_AT = {
     "R8": (1003, "slow"),
     "HAVE": (0, ""),
     "lock": (3, ""),
+    "grace": (2, "drain"),
+    "end of grace": (2, "drain"),
 }
 """A seed in which it shows that a rule is switched off, and with what faults. When a change of the server led
 to other schedules, another one is looked for.

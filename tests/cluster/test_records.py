@@ -16,7 +16,9 @@ EXAMPLES = [
     records.Gone("bob@localhost", "phone", 7),
     records.Snapshot([("bob@localhost", "phone", 5, 7), ("eve@localhost", "\N{SNOWMAN}", None, 8)], True),
     records.Presence("bob@localhost/phone", b"<presence from='x'", b"><show/>", False, ["eve@localhost"]),
+    records.Presence("bob@localhost/phone", b"<presence", b"/>", True, ["eve@localhost"], True),
     records.Directed("bob@localhost/phone", "eve@localhost", b"<presence/>", False),
+    records.Directed("bob@localhost/phone", "eve@localhost", b"<presence/>", True, True),
     records.Probe("bob@localhost/phone", ["eve@localhost"]),
     records.Shown("bob@localhost/phone", [("carol@localhost/x", b"<presence", b"/>")]),
     records.Ask("bob@localhost/phone", "eve@localhost/pc"),
@@ -70,6 +72,13 @@ def test_optional_records_that_are_not_known_are_skipped():
 
 def test_more_elements_than_are_known_are_skipped():
     assert decode(packed([14, "bob@localhost", "new", [1]])).records == [records.Hint("bob@localhost")]
+
+
+def test_what_nodes_of_the_version_before_leave_out_is_false():
+    shown = packed(
+        [4, "bob@localhost/phone", b"", b"", True, []], [5, "bob@localhost/phone", "eve", b"", True]
+    )
+    assert [record.is_moved for record in decode(shown).records] == [False, False]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from xmppd.cluster.member import Marks, Member
 from xmppd.cluster.mesh import Mesh, Met
 from xmppd.cluster.nodes import OtherNodes
 from xmppd.cluster.records import Have
-from xmppd.core.binding import Binding, BindingRules
+from xmppd.core.binding import SHUTDOWN, Binding, BindingRules
 from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.later import Later
 from xmppd.core.messages import Messages
@@ -42,6 +42,9 @@ TICK_SECONDS = 0.5
 LOCK_SECONDS = 10.0
 """How long a lock stands whose node has died."""
 
+GRACE_SECONDS = 4.0
+"""How long sessions are expected elsewhere whose node was drained."""
+
 
 class World(Protocol):
     """What nodes and clients know of the world they are in."""
@@ -58,6 +61,9 @@ class World(Protocol):
     def delivered(self, client: Client, number: int, *, was_stored: bool) -> None: ...
     def handled(self, client: Client, number: int) -> None: ...
     def broken(self, carrier: Carrier) -> None: ...
+    def came(self, full: str) -> None: ...
+    def ended(self, full: str, *, is_moved: bool) -> None: ...
+    def seen_to_go(self, viewer: Client, full: str) -> None: ...
 
 
 def plugin_module() -> ModuleType:
@@ -135,6 +141,8 @@ class Wire:
 
     def close(self, error: StreamError | None) -> None:
         """Its session is over."""
+        is_moved = error is not None and error.condition == SHUTDOWN
+        self._client.world.ended(self._client.session.full, is_moved=is_moved)
         self._client.leave()
 
 
@@ -185,7 +193,8 @@ class Client:
             full = sender[1].decode()
             status = STATUS.search(data)
             if b" type='unavailable'" in data:
-                self.view.pop(full, None)
+                if self.view.pop(full, None) is not None:
+                    self.world.seen_to_go(self, full)
             elif status is not None:
                 self.view[full] = status[1].decode()
 
@@ -199,6 +208,10 @@ class Client:
             self.leave()
         session = self.session
         self.status = status
+        if not status:
+            self.world.ended(session.full, is_moved=False)
+        elif session.presence is None:
+            self.world.came(session.full)
         if status:
             raw = (
                 session.presence_head
@@ -315,6 +328,7 @@ class Node:
         self.world = world
         self.name = name
         self.is_dead = False
+        self.is_leaving = False
         self.carriers: dict[str, Carrier] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._off = off
@@ -354,6 +368,7 @@ class Node:
             call_later=loop.call_later,
             signal=nothing,
             hint=self._messages_kept,
+            grace=GRACE_SECONDS,
             now=self.now,
         )
         self.sessions.cluster = self.others
@@ -501,6 +516,9 @@ def switch_off(node: Node, off: frozenset[str]) -> None:
         others.places._moved = others.messages._split
     if "R7" in off:
         others.places._is_open = lambda *_: None
+    others.has_grace = "grace" not in off
+    if "end of grace" in off:
+        others.presence.grace._over = lambda _: None
     if "HAVE" in off:
         others.places._have = lambda *_: None  # type: ignore[method-assign]
         takes[Have] = lambda *_: None

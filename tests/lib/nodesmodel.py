@@ -1,5 +1,5 @@
-"""Nodes on random schedules under a virtual clock: what they make of logins, moves, presence, messages, kills
-and cuts is compared with what it should be when all is quiet (docs/design/018-cluster.md).
+"""Nodes on random schedules under a virtual clock: what they make of logins, moves, presence, messages,
+kills, cuts and drains is compared with what it should be when all is quiet (docs/design/018-cluster.md).
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
-from modelnodes import DOMAIN, NUMBER, Carrier, Client, Node, Sent, Shelf
+from modelnodes import DOMAIN, GRACE_SECONDS, NUMBER, Carrier, Client, Node, Sent, Shelf
 from virtualtime import VirtualLoop
 
 from xmppd.cluster import member
 from xmppd.cluster.member import CLOSE_SECONDS
 from xmppd.cluster.mesh import Met
+from xmppd.core.binding import SHUTDOWN
 from xmppd.core.roster.rosters import Roster
+from xmppd.errors import StreamError
 
-RULES = ("R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "HAVE", "lock")
+RULES = ("R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "HAVE", "lock", "grace", "end of grace")
 """What can be switched off, to see that it is missed."""
 
-FAULTS = ("", "slow", "kill", "cut", "kill,cut")
+FAULTS = ("", "slow", "kill", "cut", "kill,cut", "drain", "kill,cut,drain")
 """What goes wrong in a run; slow nodes write some time after they have something to say."""
 
 SLOW_SECONDS = 0.05
@@ -36,9 +38,21 @@ UNSURE_SECONDS = 0.5
 DEAD_SECONDS = (5.0, 8.0)
 """How long a node that was killed is away."""
 
+LEFT_SECONDS = (0.1, 3.0)
+"""How long one that left is away."""
+
+FAREWELL_SECONDS = 2.5
+"""How long what was said last is under way at most."""
+
+BACK_SECONDS = (0.05, 1.5)
+"""When a client comes back whose node was drained."""
+
+LATE_SECONDS = 5.0
+"""For how long it may be seen what happened before a session was moved."""
+
 
 class Model:
-    """The world of one run. `faults` are some of "kill" and "cut", `off` some of RULES."""
+    """The world of one run. `faults` are some of "kill", "cut" and "drain", `off` some of RULES."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, seed: int, faults: frozenset[str], off: frozenset[str]
@@ -69,6 +83,9 @@ class Model:
         self.acked: set[int] = set()
         self.log: list[tuple[Client, int, bool, float]] = []
         self.failures: list[str] = []
+        self._came: list[tuple[float, str]] = []
+        self._ended: list[tuple[float, str]] = []
+        self._moved: list[tuple[float, str]] = []
         self._incarnations = 0
         self._trunks = 0
         self._numbers = 0
@@ -95,7 +112,7 @@ class Model:
 
     def _dial(self, one: Node, other: Node) -> None:
         """Connect two nodes, unless something is in the way; then later."""
-        if one.is_dead or other.is_dead:
+        if one.is_dead or other.is_dead or one.is_leaving or other.is_leaving:
             return
         apart = self._apart.get(frozenset((one.name, other.name)), 0.0)
         if apart > self.loop.time():
@@ -107,7 +124,7 @@ class Model:
         self.loop.call_later(self.random.uniform(0.001, 0.02), self._met, one, other, self.loop.time())
 
     def _met(self, one: Node, other: Node, since: float) -> None:
-        if one.is_dead or other.is_dead:
+        if one.is_dead or other.is_dead or one.is_leaving or other.is_leaving:
             return
         carrier = one.carriers.get(other.name)
         if carrier is not None and carrier.is_open and carrier.other is other:
@@ -148,6 +165,33 @@ class Model:
         node.kill()
         self.loop.call_later(self.random.uniform(*DEAD_SECONDS), self.join, node.name)
 
+    def drain(self) -> None:
+        """A node is told to stop, and comes back as another."""
+        node = self.nodes.pop(self.random.choice([*self.nodes]))
+        node.spawn(self._leave(node))
+
+    async def _leave(self, node: Node) -> None:
+        for client in [client for client in self.clients if client.node is node]:
+            if not client.is_over:
+                node.binding.end(client.session, StreamError(SHUTDOWN))
+                if self.random.random() < 0.7:
+                    self.loop.call_later(self.random.uniform(*BACK_SECONDS), self._come_back, client)
+                await asyncio.sleep(self.random.choice((0.0, 0.01, 0.3)))
+        await asyncio.sleep(FAREWELL_SECONDS)
+        node.is_leaving = True
+        node.mesh.bid_farewell()
+        await asyncio.sleep(FAREWELL_SECONDS)
+        self.loop.call_later(self.random.uniform(*LEFT_SECONDS), self.join, node.name)
+        node.kill()
+
+    def _come_back(self, client: Client) -> None:
+        session = client.session
+        node = self.nodes[self.random.choice([*self.nodes])]
+        again = Client(self, node, session.account.partition("@")[0], session.resource)
+        self.clients.append(again)
+        if self.random.random() < 0.95:
+            again.show(self._status(), session.priority)
+
     def cut(self) -> None:
         """Two nodes do not reach each other for a while, shorter or longer than they trust each other."""
         one, other = self.random.sample([*self.nodes.values()], 2)
@@ -177,7 +221,7 @@ class Model:
         elif chance < 0.6:
             client = rnd.choice(clients)
             client.show(self._status(), rnd.choice((client.session.priority, 0, 5, -1)))
-        elif chance < 0.97 or not self.faults & {"kill", "cut"}:
+        elif chance < 0.97 or not self.faults & {"kill", "cut", "drain"}:
             client = rnd.choice(clients)
             self._numbers += 1
             to = f"{rnd.choice(self.accounts)}@{DOMAIN}"
@@ -185,6 +229,9 @@ class Model:
                 to += f"/{rnd.choice('xy')}"
             self.sent[self._numbers] = Sent(client, self._numbers, to)
             client.send(self._numbers)
+        elif "drain" in self.faults and (chance < 0.98 or not self.faults & {"kill", "cut"}):
+            if len(self.nodes) == 3:
+                self.drain()
         elif "kill" in self.faults and chance < 0.985 and len(self.nodes) == 3:
             self.kill()
         elif "cut" in self.faults:
@@ -203,6 +250,28 @@ class Model:
         if not client.node.is_dead:
             self.acked.add(number)
 
+    def came(self, full: str) -> None:
+        """A session becomes available."""
+        self._came.append((self.loop.time(), full))
+
+    def ended(self, full: str, *, is_moved: bool) -> None:
+        """A session ends or becomes unavailable."""
+        (self._moved if is_moved else self._ended).append((self.loop.time(), full))
+
+    def seen_to_go(self, viewer: Client, full: str) -> None:
+        """A client is shown that a session is not available any more: not one that is still expected, unless
+        another of its account has come instead.
+        """
+        now, account = self.loop.time(), full.partition("/")[0]
+        moved = max((at for at, name in self._moved if name == full), default=-1e9)
+        if now >= moved + GRACE_SECONDS or self.faults & {"kill", "cut"}:
+            return
+        since = moved - LATE_SECONDS
+        has_ended = any(at >= since and name == full for at, name in self._ended)
+        came = {name for at, name in self._came if at >= since and name.startswith(f"{account}/")}
+        if not has_ended and not came - {full}:
+            self.failures.append(f"{viewer.session.full} on {viewer.node.name} sees {full} go")
+
     # the run
 
     async def run(self) -> list[str]:
@@ -212,7 +281,7 @@ class Model:
             await asyncio.sleep(self.random.expovariate(1 / self.random.choice((0.003, 0.05, 0.5))))
             self.act()
         apart = max(self._apart.values(), default=0.0) - self.loop.time()
-        away = DEAD_SECONDS[1] if len(self.nodes) < 3 else 0.0
+        away = (12.0 if "drain" in self.faults else DEAD_SECONDS[1]) if len(self.nodes) < 3 else 0.0
         await asyncio.sleep(max(apart, away, 0.0))
         await asyncio.sleep(QUIET_SECONDS)
         return [*self._wrong()]
@@ -243,8 +312,9 @@ class Model:
                     found.add((f"{account}/{place.resource}", at, place.priority))
             if found != wanted:
                 yield f"places of {node.name}: {sorted(found ^ wanted, key=str)}"
-            left = len(node.others.messages), len(node.others.presence._asked)
-            if left != (0, 0):
+            presence = node.others.presence
+            left = len(node.others.messages), len(presence._asked), len(presence.grace)
+            if any(left):
                 yield f"left on {node.name}: {left}"
 
     def _wrong_views(self, there: list[Client]) -> Iterator[str]:

@@ -106,13 +106,14 @@ class Client:
         self.write(f"<auth xmlns='{ns.SASL}' mechanism='PLAIN'>{initial}</auth>")
         return await self.receive()
 
-    async def login(self, user: str, *, presence: bool = True) -> None:
+    async def login(self, user: str, *, presence: bool = True, resource: str = "") -> None:
         """Bind a resource, and be available."""
         await self.open()
         answer = await self.authenticate(user)
         assert answer.tag == f"{{{ns.SASL}}}success", answer.tag
         await self.open()
-        bound = await self.ask("set", f"<bind xmlns='{ns.BIND}'/>")
+        wanted = f"<resource>{resource}</resource>" if resource else ""
+        bound = await self.ask("set", f"<bind xmlns='{ns.BIND}'>{wanted}</bind>")
         self.jid = bound.findtext(f"{{{ns.BIND}}}bind/{{{ns.BIND}}}jid") or ""
         if presence:
             self.write("<presence/>")
@@ -339,10 +340,12 @@ class Server:
         self._clients.append(client)
         return client
 
-    async def login(self, user: str, *, presence: bool = True, receive_buffer: int = 0) -> Client:
+    async def login(
+        self, user: str, *, presence: bool = True, resource: str = "", receive_buffer: int = 0
+    ) -> Client:
         """A client with a session."""
         client = await self.connect(receive_buffer=receive_buffer)
-        await client.login(user, presence=presence)
+        await client.login(user, presence=presence, resource=resource)
         return client
 
     def cpu_seconds(self) -> float:

@@ -16,6 +16,7 @@ from ports import free_ports
 
 from engines import Engines
 from xmppd.errors import CommandError
+from xmppd.serve import RESTART
 
 pytestmark = [pytest.mark.own_engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -212,6 +213,42 @@ async def shown(viewer: Any, jid: str, *, is_there: bool) -> None:
         tree = await viewer.receive("presence")
         if tree.get("from") == jid and (tree.get("type") is None) == is_there:
             return
+
+
+async def test_contacts_do_not_see_who_changes_nodes_in_a_rolling_restart(pair: list[Any]) -> None:
+    await both_know(pair)
+    bob, watchers = await pair[0].login("bob", resource="game"), [await one.login("alice") for one in pair]
+    watchers[0].write("<presence type='subscribe' to='bob@localhost'/>")
+    await watchers[0].ping()
+    bob.write("<presence type='subscribed' to='alice@localhost'/><presence><status>first</status></presence>")
+    for watcher in watchers:
+        while (await shown_of(watcher, bob.jid)) != ("", "first"):
+            """It is shown what came before, too."""
+    for number, (leaving, staying) in enumerate([pair, pair[::-1]]):
+        left = len(staying.records("node-left"))
+        await ask(staying, "node drain", node=name(leaving), restart=True)
+        assert await bob.end() == "system-shutdown"
+        bob.hang_up()
+        bob = await staying.login("bob", resource="game", presence=False)
+        bob.write(f"<presence><status>{number}</status></presence>")
+        assert await leaving.ended() == RESTART
+        await staying.logged("node-left", left + 1)
+        watcher = watchers[1 - number]
+        assert await shown_of(watcher, bob.jid) == ("", str(number))
+        await leaving.start()
+        await both_know(pair)
+        watchers[number].hang_up()
+        watchers[number] = await leaving.login("alice")
+        assert await shown_of(watchers[number], bob.jid) == ("", str(number))
+    for client in (bob, *watchers):
+        client.hang_up()
+
+
+async def shown_of(client: Any, full: str) -> tuple[str, str]:
+    """The type and status of the next presence of a session that a client is shown."""
+    while (tree := await client.receive("presence")).get("from") != full:
+        """It is about somebody else."""
+    return tree.get("type") or "", tree.findtext("{jabber:client}status") or ""
 
 
 async def test_workers_are_nodes_behind_one_port(

@@ -76,7 +76,9 @@ class RemoteSession:
 
 
 class OtherNodes:
-    """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here."""
+    """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here;
+    `grace`: how many seconds a session is expected on another node when its own stops.
+    """
 
     def __init__(
         self,
@@ -98,8 +100,10 @@ class OtherNodes:
         call_later: Callable[[float, Callable[[], None]], Any],
         signal: Callable[[str, str, str], None],
         hint: Callable[[str], None],
+        grace: float,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self.has_grace = grace > 0
         self.mesh = mesh
         self._sessions = sessions
         self._contacts = contacts
@@ -110,7 +114,7 @@ class OtherNodes:
         self._questions = questions
         self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
         self.messages = RemoteMessages(mesh, sessions, messages.keep, spawn)
-        self.presence = RemotePresence(mesh, sessions, presences, visibility)
+        self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)
         self.brake = SharedBrake(mesh, brake, call_later)
@@ -121,6 +125,7 @@ class OtherNodes:
             came=self.presence.came,
             is_open=self.hints.is_open,
             went=self._went,
+            appeared=self.presence.grace.came,
             left=self.presence.left,
             end=binding.end,
             now=now,
@@ -136,6 +141,8 @@ class OtherNodes:
         self.probe = self.presence.probe
         self.is_elsewhere = self.presence.is_elsewhere
         self.show_other = self.presence.show_other
+        self.withhold = self.presence.withhold
+        self.withhold_directed = self.presence.withhold_directed
         self.direct = self.presence.direct
         self.has = self.iqs.has
         self.iq = self.iqs.route

@@ -40,7 +40,8 @@ class Own:
 class Places:
     """`moved` is told of each account with a place that is another one than before, `came` of each that
     became available elsewhere, `is_open` of each that takes messages there; `went` of the full JID of each
-    that ended. `left` is told of each session here that is not available any more; `end` ends one.
+    that ended, `appeared` of that of each that became available here. `left` is told of each session here
+    that is not available any more; `end` ends one.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Places:
         came: Callable[[Member, PlaceRecord], None],
         is_open: Callable[[Member, str], None],
         went: Callable[[Member, str], None],
+        appeared: Callable[[str], None],
         left: Callable[[Session], None],
         end: Callable[[Session, StreamError | None], None],
         now: Callable[[], float] = time.time,
@@ -62,6 +64,7 @@ class Places:
         self._came = came
         self._is_open = is_open
         self._went = went
+        self._appeared = appeared
         self._left = left
         self._end = end
         self._now = now
@@ -95,9 +98,11 @@ class Places:
                 member.fresh.put(session.full, frame)
             elif not is_available:
                 self._forget(member, session)
-        own.is_told = is_available
         if not is_available:
             self._left(session)
+        elif not own.is_told:
+            self._appeared(session.full)
+        own.is_told = is_available
         self._moved(session.account)
 
     def ended(self, session: Session) -> None:

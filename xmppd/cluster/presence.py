@@ -4,14 +4,15 @@ nothing is remembered of who subscribes to whom but in the rosters of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from xmppd.cluster.grace import Grace
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown
 from xmppd.core.presence import UNAVAILABLE, Presences
-from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions, to_stamp
+from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
 from xmppd.core.visibility import Visibility
 from xmppd.xml import build
 
@@ -35,9 +36,20 @@ class RemotePresence:
     While two sessions have one full JID, the end of one is not shown to who may know the other: each viewer
     asks for that. `_asked` are the questions that are open: by viewer and full JID, the sessions that
     were asked for so far, the last one by a question that is not answered.
+
+    `grace`: how many seconds a session is expected elsewhere when its node stops.
     """
 
-    def __init__(self, mesh: Mesh, sessions: Sessions, presences: Presences, visibility: Visibility) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        sessions: Sessions,
+        presences: Presences,
+        visibility: Visibility,
+        call_later: Callable[[float, Callable[[], None]], object],
+        grace: float,
+    ) -> None:
+        self.grace = Grace(grace, mesh.clock, call_later, self._did_not_come)
         self._mesh = mesh
         self._sessions = sessions
         self._presences = presences
@@ -61,10 +73,14 @@ class RemotePresence:
             for node in nodes:
                 receivers.setdefault(node, []).append(contact)
         is_end = presence.head.endswith(UNAVAILABLE) or session.presence is None
+        is_moved = isinstance(presence, Moved)
         for node, accounts in receivers.items():
-            record = Presence(session.full, presence.head, presence.tail, is_end, accounts)
+            record = Presence(session.full, presence.head, presence.tail, is_end, accounts, is_moved)
             size = len(presence.head) + len(presence.tail) + sum(map(len, accounts)) + 64
             self._mesh.send(self._mesh.member(node), record, size)
+        if self.grace and not is_end and self.grace.is_about(session.full):
+            for contact in contacts:
+                self._came_back(session.full, contact)
         return shown
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
@@ -81,8 +97,12 @@ class RemotePresence:
     def _probe(self, member: Member, session: Session, accounts: list[str]) -> None:
         self._mesh.send(member, Probe(session.full, accounts), sum(map(len, accounts)) + 64)
 
-    def direct(self, sender: str, address: str, stanza: bytes, *, is_end: bool) -> None:
+    def direct(
+        self, sender: str, address: str, stanza: bytes, *, is_end: bool, is_moved: bool = False
+    ) -> None:
         """See `Cluster.direct`."""
+        if self.grace and not is_moved:
+            self.grace.forget(sender, address, is_directed=True)
         account, _, resource = address.partition("/")
         nodes = {
             place.node
@@ -90,7 +110,7 @@ class RemotePresence:
             if (place.resource == resource if resource else place.priority is not None)
         }
         for node in nodes:
-            record = Directed(sender, address, stanza, is_end)
+            record = Directed(sender, address, stanza, is_end, is_moved)
             self._mesh.send(self._mesh.member(node), record, len(stanza) + len(sender) + 64)
 
     # what sessions here are shown
@@ -119,6 +139,9 @@ class RemotePresence:
         if record.is_end:
             ended = self._asked_of(member, record.sender)
             viewers = [s for s in viewers if not self._show_other(s, record.sender, ended)]
+            if viewers and record.is_moved and self.grace.hold(record.sender, live.account):
+                return
+            self.grace.forget(record.sender, account)
         elif self._asked:
             for viewer in viewers:
                 self._answered(viewer, record.sender)
@@ -126,6 +149,45 @@ class RemotePresence:
             for shown in self._visibility.filtered(account, record.head + live.to_stamp + record.tail):
                 for session in viewers:
                     session.send_copy(shown)
+        if self.grace and not record.is_end:
+            self._came_back(record.sender, account)
+
+    # sessions whose node was told to stop
+
+    def withhold(self, full: str, accounts: Iterable[str]) -> None:
+        """See `Cluster.withhold`."""
+        for account in accounts:
+            live = self._sessions.accounts.get(account)
+            if live is not None and live.available and not self.grace.hold(full, live.account):
+                self._end(live.available, full, ())
+
+    def withhold_directed(self, full: str, address: str) -> bool:
+        """See `Cluster.withhold_directed`."""
+        return self.grace.hold(full, address, is_directed=True)
+
+    def _came_back(self, full: str, account: str) -> None:
+        """An account here was shown the presence of an available session."""
+        for replaced in self.grace.shown(full, account):
+            live = self._sessions.accounts.get(account)
+            if live is not None:
+                self._end(live.available, replaced, ())
+
+    def _did_not_come(self, names: Sequence[str]) -> None:
+        self._sessions.rounds.do("\ngrace", self._end_grace(names), is_short=False)
+
+    def _end_grace(self, names: Sequence[str]) -> Iterator[None]:
+        """Show the end of sessions to all who were not shown it, unless they are there after all."""
+        for full in names:
+            expected = self.grace.take(full)
+            for number, account in enumerate(expected.accounts if expected is not None else ()):
+                live = self._sessions.accounts.get(account)
+                if live is not None:
+                    self._end(live.available, full, ())
+                if number % STEP == STEP - 1:
+                    yield
+            if expected is not None and expected.addresses:
+                self._tell_end(full, expected.addresses, has_broadcasts=self._is_anywhere(full))
+            yield
 
     # two sessions with one full JID
 
@@ -152,6 +214,7 @@ class RemotePresence:
     def _end(self, viewers: Iterable[Session], full: str, asked: Asked) -> None:
         """A session ended that these may have been shown, and some were asked for in its place."""
         for viewer in viewers:
+            self.grace.forget(full, viewer.account)
             if viewer.full != full and not self._show_other(viewer, full, asked):
                 self._send(viewer, build.start_tag("presence", {"from": full, "type": "unavailable"}), b"/>")
 
@@ -223,6 +286,8 @@ class RemotePresence:
                 self._answered(viewer, full)
                 if full != record.viewer:
                     self._send(viewer, head, tail)
+                    if self.grace:
+                        self._came_back(full, viewer.account)
             elif asked and asked[-1][0] == member.index:
                 self._answered(viewer, full)
                 self._end((viewer,), full, asked)
@@ -242,7 +307,10 @@ class RemotePresence:
     def take_directed(self, member: Member, record: Directed) -> None:
         """Directed presence for one address; who was sent it is told when its sender's node is lost."""
         account = record.to.partition("/")[0]
-        is_there = self._presences.direct_here(account, record.to, record.raw)
+        is_there = False
+        if not (record.is_moved and self.grace.hold(record.sender, record.to, is_directed=True)):
+            is_there = self._presences.direct_here(account, record.to, record.raw)
+            self.grace.forget(record.sender, record.to, is_directed=True)
         if not record.sender:
             return
         shown = member.directed.get(record.sender)
@@ -262,16 +330,21 @@ class RemotePresence:
         account, _, resource = full.partition("/")
         return any(place.node == member.index for place in self._mesh.whereabouts.at(account, resource))
 
-    def _tell_end(self, member: Member, full: str, shown: set[str]) -> None:
-        """Those that a session sent directed presence see it end, unless they saw its broadcasts."""
-        if self.is_elsewhere(full) or full in self._sessions.by_full:
-            return
+    def _is_anywhere(self, full: str) -> bool:
+        """Whether an available session of that name is here or elsewhere."""
+        here = self._sessions.by_full.get(full)
+        return (here is not None and here.presence is not None) or self.is_elsewhere(full)
+
+    def _tell_end(self, full: str, shown: Iterable[str], *, has_broadcasts: bool) -> None:
+        """Those that a session sent directed presence see it end, unless they see its broadcasts if it
+        `has_broadcasts`.
+        """
         sender = full.partition("/")[0]
         head = build.start_tag("presence", {"from": full, "type": "unavailable"})
         for address in shown:
             account = address.partition("/")[0]
             live = self._sessions.accounts.get(account)
-            if live is not None and not (live.available and self._follows(live, sender)):
+            if live is not None and not (has_broadcasts and live.available and self._follows(live, sender)):
                 self._presences.direct_here(account, address, head + to_stamp(address) + b"/>")
 
     @staticmethod
@@ -285,6 +358,7 @@ class RemotePresence:
         are shown to it now, if it may see them: neither could ask for the other.
         """
         full = f"{record.account}/{record.resource}"
+        self.grace.came(full)
         for name in member.fresh.behind(record.seen):
             session = self._sessions.by_full.get(name)
             if session is None or session.presence is None or name == full:
@@ -333,7 +407,8 @@ class RemotePresence:
             yield
         for full, shown in member.directed.items():
             self._directed -= len(shown)
-            self._tell_end(member, full, shown)
+            if not (self.is_elsewhere(full) or full in self._sessions.by_full):
+                self._tell_end(full, shown, has_broadcasts=True)
             yield
         member.directed = {}
         for name in [*self._sessions.accounts] if gone else ():

@@ -62,7 +62,7 @@ class Snapshot(Struct, array_like=True, tag=3, frozen=True, gc=False):
 
 class Presence(Struct, array_like=True, tag=4, frozen=True, gc=False):
     """A broadcast of `sender`, a full JID, for the sessions of these accounts: bytes before and behind their
-    `to`. `is_end`: it is unavailable now.
+    `to`. `is_end`: it is unavailable now; `is_moved`: it is expected elsewhere, as its node has to stop.
     """
 
     sender: str
@@ -70,17 +70,19 @@ class Presence(Struct, array_like=True, tag=4, frozen=True, gc=False):
     tail: bytes
     is_end: bool
     receivers: list[str]
+    is_moved: bool = False
 
 
 class Directed(Struct, array_like=True, tag=5, frozen=True, gc=False):
     """Presence to one address, bare or full (RFC 6121 4.6). `sender` is the full JID of whose availability or
-    `is_end` it tells, "" where it tells of neither.
+    `is_end` it tells, "" where it tells of neither. `is_moved`: see `Presence`.
     """
 
     sender: str
     to: str
     raw: bytes
     is_end: bool
+    is_moved: bool = False
 
 
 class Probe(Struct, array_like=True, tag=6, frozen=True, gc=False):

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 REPLACED = "Replaced by a new connection."
 
+SHUTDOWN = "system-shutdown"
+"""Why sessions end with their node, so that their clients come back to another one."""
+
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 """Runs a coroutine in the background; whoever provides it keeps the task and logs its failure."""
 
@@ -74,14 +77,15 @@ class Binding:
         """
         if session.is_over:
             return
+        reason = error.condition if error is not None else "closed"
+        is_moved = reason == SHUTDOWN and self._sessions.cluster.has_grace
         told = None
         try:
-            told = self._presences.lost(session)
+            told = self._presences.lost(session, is_moved=is_moved)
             session.flush()
         except Exception:  # a ghost would be worse
             log.exception("session-ended-badly", extra={"jid": session.full})
         connection = session.connection
-        reason = error.condition if error is not None else "closed"
         log.info("logout", extra={"jid": session.full, "peer": session.login.peer, "reason": reason})
         self._sessions.remove(session)
         if told is None:

@@ -7,7 +7,7 @@ nodes it hands over here. One node alone has the `OneNode`, which knows nobody.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from xmppd.core.origin import Origin, Target
@@ -23,6 +23,10 @@ class Cluster(Protocol):
     """
 
     def __bool__(self) -> bool: ...
+
+    @property
+    def has_grace(self) -> bool:
+        """Whether a session that ends with its node is expected on another one for a while."""
 
     # who is there
 
@@ -89,7 +93,9 @@ class Cluster(Protocol):
     # presence
 
     def show(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
-        """Show a presence, or its end, to those contacts' sessions there; how many of them have any."""
+        """Show a presence, or its end, to those contacts' sessions there, after those here; how many of them
+        have any.
+        """
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """Have contacts that are there show themselves to a session that became available."""
@@ -104,9 +110,20 @@ class Cluster(Protocol):
         other one instead, or the end where there is none after all.
         """
 
-    def direct(self, sender: str, address: str, stanza: bytes, *, is_end: bool) -> None:
+    def withhold(self, full: str, accounts: Iterable[str]) -> None:
+        """A session here has ended that is expected elsewhere: do not show these accounts' sessions here its
+        end, unless it does not come.
+        """
+
+    def withhold_directed(self, full: str, address: str) -> bool:
+        """The same for an address here that was sent directed presence. False: it has to be told now."""
+
+    def direct(
+        self, sender: str, address: str, stanza: bytes, *, is_end: bool, is_moved: bool = False
+    ) -> None:
         """Hand directed presence to the address, bare or full, where somebody is there. `sender` is the full
-        JID of whose availability or end it tells, "" where it tells of neither.
+        JID of whose availability or end it tells, "" where it tells of neither; `is_moved`: it is expected on
+        another node.
         """
 
     def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:
@@ -130,6 +147,7 @@ class OneNode:
     """There are no other nodes."""
 
     __slots__ = ()
+    has_grace: Final = False
 
     def __bool__(self) -> bool:
         return False
@@ -191,7 +209,16 @@ class OneNode:
     def show_other(self, full: str, accounts: Iterable[str]) -> None:
         """Nobody is there."""
 
-    def direct(self, sender: str, address: str, stanza: bytes, *, is_end: bool) -> None:
+    def withhold(self, full: str, accounts: Iterable[str]) -> None:
+        """Nobody is expected."""
+
+    def withhold_directed(self, full: str, address: str) -> bool:
+        """Nobody is expected."""
+        return False
+
+    def direct(
+        self, sender: str, address: str, stanza: bytes, *, is_end: bool, is_moved: bool = False
+    ) -> None:
         """Nobody is there."""
 
     def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:

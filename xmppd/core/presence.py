@@ -14,7 +14,7 @@ from xmppd.core.origin import Target
 from xmppd.core.output import patiently
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.services import Services
-from xmppd.core.sessions import Broadcast, LiveAccount, Session, Sessions, to_stamp
+from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
 from xmppd.core.visibility import Visibility
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import Hooks
@@ -187,6 +187,8 @@ class Presences:
                 contacts = [contact for contact in contacts if live.roster.is_follower(contact)]
             if is_end and cluster.is_elsewhere(session.full):
                 cluster.show_other(session.full, contacts)
+            elif isinstance(presence, Moved):
+                copies += self._withhold(session, presence, contacts)
             else:
                 copies += self._copies(session, presence, contacts)
             yield
@@ -203,6 +205,9 @@ class Presences:
         live, cluster = session.live, self._sessions.cluster
         if is_end and cluster.is_elsewhere(session.full):
             cluster.show_other(session.full, (session.account,))
+            return 0
+        if isinstance(presence, Moved):
+            cluster.withhold(session.full, (session.account,))
             return 0
         copy = presence.head + live.to_stamp + presence.tail
         for receiver in live.available:
@@ -240,6 +245,12 @@ class Presences:
             elif own and not contact.endswith(own):
                 copies += self._tell_service(session, presence, contact)
         return copies
+
+    def _withhold(self, session: Session, end: Moved, contacts: Sequence[str]) -> int:
+        """Show contacts here nothing of a session's end for a while; services are told. How many copies."""
+        own = f"@{domain_of(session.account)}"
+        self._sessions.cluster.withhold(session.full, contacts)
+        return sum(self._tell_service(session, end, name) for name in contacts if not name.endswith(own))
 
     def _tell_service(self, session: Session, presence: Broadcast, address: str) -> int:
         """Hand a presence to an address on the host of a service, if it is on one; how many copies."""
@@ -316,12 +327,12 @@ class Presences:
             self._last_seen.remember(session.account, unavailable if status else SILENCE)
         return done
 
-    def lost(self, session: Session) -> asyncio.Future[None] | None:
-        """A session is going away without having said so (RFC 6121 4.5.3); what is done when its followers
-        were told.
+    def lost(self, session: Session, *, is_moved: bool = False) -> asyncio.Future[None] | None:
+        """A session is going away without having said so (RFC 6121 4.5.3), and is expected on another node if
+        it `is_moved`; what is done when its followers were told.
         """
         self._indebted.discard(session)
-        unavailable = Broadcast(session.presence_head + UNAVAILABLE, b"/>")
+        unavailable = (Moved if is_moved else Broadcast)(session.presence_head + UNAVAILABLE, b"/>")
         if session.presence is not None:
             return self._withdraw(session, unavailable, status=False)
         self._withdraw_directed(session, unavailable)
@@ -376,9 +387,11 @@ class Presences:
 
     def _part_from(self, session: Session, unavailable: Broadcast, account: str, address: str) -> None:
         if not self._tell_service(session, unavailable, address) and self._is_there(account, address):
-            data = unavailable.head + to_stamp(address) + unavailable.tail
-            self.direct_here(account, address, data)
-            self._sessions.cluster.direct(session.full, address, data, is_end=True)
+            data, cluster = unavailable.head + to_stamp(address) + unavailable.tail, self._sessions.cluster
+            is_moved = isinstance(unavailable, Moved)
+            if not (is_moved and cluster.withhold_directed(session.full, address)):
+                self.direct_here(account, address, data)
+            cluster.direct(session.full, address, data, is_end=True, is_moved=is_moved)
 
     def _is_there(self, account: str, address: str) -> bool:
         cluster = self._sessions.cluster
@@ -461,8 +474,6 @@ class Presences:
                     session.directed.forget(contact, address)
 
     def _copy(self, session: Session, contact: str, presence: Broadcast) -> None:
-        if self._sessions.cluster:
-            self._sessions.cluster.show(session, presence, (contact,))
         to = self._live.get(contact)
         if to is None:
             self._tell_service(session, presence, contact)
@@ -470,6 +481,8 @@ class Presences:
             for shown in self._visibility.filtered(contact, presence.head + to.to_stamp + presence.tail):
                 for receiver in to.available:
                     receiver.send(shown)
+        if self._sessions.cluster:
+            self._sessions.cluster.show(session, presence, (contact,))
 
 
 def priority_of(stanza: Stanza) -> int:

@@ -40,6 +40,12 @@ class Broadcast(NamedTuple):
     tail: bytes
 
 
+class Moved(Broadcast):
+    """The end of a session whose node is told to stop: its client is expected on another one."""
+
+    __slots__ = ()
+
+
 class Session:
     """One bound resource of a local account (RFC 6120 7).
 

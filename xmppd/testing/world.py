@@ -171,6 +171,13 @@ class World:
         """Break the connection between two nodes."""
         self._trunks[one, other].close()
 
+    async def drain(self, node: int) -> None:
+        """Have a node end its sessions, tell the others, and leave them."""
+        await self.apps[node].service.shut_down()
+        await self.settle()
+        self.cluster(node).mesh.bid_farewell()
+        await self.settle()
+
     def cluster(self, node: int) -> OtherNodes:
         """What a node knows of the others."""
         cluster = self.apps[node].cluster
