@@ -100,8 +100,9 @@ class Joining:
             await asyncio.sleep(0.02)
 
     def _is_joined(self, name: str) -> bool:
+        """Whether all its places are known. One that was killed is on the list for a while, and has none."""
         member = self.cluster.mesh.members.get(name)
-        return member is not None and member.is_joined
+        return self._neighbours.is_absent(name) if member is None else member.is_joined
 
     # for operators
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from xmppd.cluster.neighbours import Neighbours
+from xmppd.cluster.neighbours import REFUSED_SECONDS, Neighbours
 from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
@@ -50,3 +50,19 @@ async def test_who_leaves_is_not_dialed_before_it_begins_anew(settings: Mapping[
         assert dialing.wanted == {}, "the list may say for a while that it is there"
         neighbours.want(leaving.name, leaving.incarnation + 1, ("there",))
         assert dialing.wanted == {leaving.name: ("there",)}
+
+
+async def test_a_node_that_begins_waits_for_nobody_whose_process_has_ended(
+    settings: Mapping[str, Any],
+) -> None:
+    """It stays on the list for 10 s; what shows its end is that its machine refuses connections."""
+    async with World(settings=settings, nodes=2) as world:
+        now = 100.0
+        neighbours = Neighbours(world.cluster(0).mesh, "", lambda: now, lambda: None)
+        assert not neighbours.is_absent("killed")
+        neighbours.failed("killed", "connection-refused", is_refused=True)
+        assert not neighbours.is_absent("killed"), "it may be about to listen"
+        now += REFUSED_SECONDS
+        assert neighbours.is_absent("killed")
+        neighbours.failed("killed", "unreachable", is_refused=False)
+        assert not neighbours.is_absent("killed"), "nobody knows"

@@ -104,7 +104,12 @@ class Neighbours:
         if not is_refused:
             self._refused_since.pop(name, None)
             return
-        since = self._refused_since.setdefault(name, self._clock())
+        self._refused_since.setdefault(name, self._clock())
         member = self._mesh.members.get(name)
-        if member is not None and member.carrier is None and self._clock() - since >= REFUSED_SECONDS:
+        if member is not None and member.carrier is None and self.is_absent(name):
             self._mesh.give_up(member, "nobody listens there")
+
+    def is_absent(self, name: str) -> bool:
+        """Whether nobody has listened there for so long that its process has ended."""
+        since = self._refused_since.get(name)
+        return since is not None and self._clock() - since >= REFUSED_SECONDS
