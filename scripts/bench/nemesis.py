@@ -2,15 +2,19 @@
 load, and promises are held against what clients saw.
 
 Clients with one session each write to each other, ping behind what they write, and remember what was
-answered; some come and go. The nemesis does one thing after the other, as its seed says: kill (SIGKILL, and a
-new start), freeze (SIGSTOP for less or more than a node has until it is given up), term (SIGTERM, and a new
-start), cut (all between two nodes held up or reset, or a node's way to Redis), redis (restarted empty, or
-gone for some seconds).
+answered; ask each other, show their presence to contacts and strangers, follow somebody or do so no more;
+some come and go. The nemesis does one thing after the other, as its seed says: kill (SIGKILL, and another
+node), late (a kill, and answers of Redis held up), freeze (SIGSTOP for less or more than a node has until
+it is given up), term (SIGTERM, and a new start), drain (`node drain`), rolling (`cluster restart
+--rolling`), cut (all between two nodes held up or reset, or a node's way to Redis), net (packets between
+network namespaces lost or late), redis (restarted empty, or gone for some seconds), sentinel (a replica
+takes over), cassandra (a node cannot reach it), clock (that of a node jumps by 10 minutes).
 
-What was acknowledged is not lost, does not come twice but where a node was lost, and keeps its order. Who was
-on a node that is gone is shown as gone within 10 s. Within 10 s after each fault is healed everybody is
-served, sees of his contacts exactly those that are online, and has one session in all. Exit status 1 when a
-promise was broken.
+What was acknowledged is not lost, does not come twice but where a node was lost, and keeps its order. Who
+was on a node that is gone is shown as gone within 10 s. Within 10 s after each fault is healed everybody
+is served, sees of all others exactly those that he may see, as they are, and all nodes tell of the same
+sessions. Iqs are answered once. Exit status 1 when a promise was broken. SIGINT and SIGTERM end a run
+early, and judge it.
 """
 
 import argparse
@@ -21,66 +25,94 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 from backend import Backend
-from nodes import PORTS, Node
-from promises import Fault, judge
+from crowd import Crew
+from harm import PATIENCE, Harm
+from nodes import PORTS, Node, Site
+from promises import judge, judge_iqs
 from seed import accounts, rosters, write
-from witness import Client, Crew
+from sentinels import Watched
+from wires import HERE, Wires
 
 from xmppd.config import made_of
 from xmppd.core.accounts import TABLES
 from xmppd.core.roster.item import ROSTER
 from xmppd.engines import store_of
 
-PATIENCE = 10.0
-"""Seconds in which the loss of a node is told, and everything is right after a heal."""
 CLIENTS = 30
 CONTACTS = 6
-SHORT = (0.5, 2.5)
-LONG = (6.0, 9.0)
-"""Seconds of less, and of more, than a node is waited for."""
-DRAIN_SECONDS = 15.0
 ENOUGH = 60
 """Broken promises after which a run ends."""
-FAULTS = ("kill", "freeze", "cut", "redis", "term")
-NAMES = {"stop": "freeze"}
+EVERY = 10
+"""Faults after which it is told how things stand."""
+INSIST_SECONDS = 3.0
+"""Who does not see what he asked for after so long asks again."""
+STORED_SECONDS = 15.0
+"""In which all that was acknowledged has come, once nothing is hurt any more: a lock of a node that was
+killed stands for 10 s.
+"""
+PLAIN = ("kill", "freeze", "cut", "redis", "term", "cassandra", "clock", "drain", "late")
+APART = ("rolling", "sentinel", "net")
+"""Faults that take a minute, another Redis, or another net: only where they are named."""
+NAMES = {"stop": "freeze", "namespace": "net"}
+EXCLUDED = {"net": {"cut"}, "sentinel": {"redis", "late"}}
+"""What cannot be done in the same run: there is no relay on those ways."""
 
 
 class Run:
     """Nodes, their clients, and what is done to them."""
 
-    def __init__(self, options: argparse.Namespace, backend: Backend) -> None:
+    def __init__(self, options: argparse.Namespace, backend: Backend, thread: ThreadPoolExecutor) -> None:
         self.backend = backend
         self.chance = random.Random(options.seed)
         self.rate: float = options.rate
-        names = [f"127.0.0.1:{options.port + PORTS * index + 2}" for index in range(options.nodes)]
+        self.count: int = options.nodes
+        self.ahead = int(bool(options.kills and options.spares))
+        total = options.nodes + options.spares
+        self.wires = Wires(total, self.chance) if "net" in options.faults else None
+        self.sentinels = Watched(backend.folder / "watched") if "sentinel" in options.faults else None
+        if self.sentinels is not None:
+            thread.submit(self.sentinels.start).result()
+        sites = [self._site(number) for number in range(1, total + 1)]
+        firsts = [options.port + PORTS * index for index in range(total)]
+        names = [site.name(first) for site, first in zip(sites, firsts, strict=True)]
         self.nodes = [
-            Node(index, options.port + PORTS * index, backend.folder / f"node{index}", names, backend.redis)
-            for index in range(options.nodes)
+            Node(index, first, backend.folder / f"node{index}", names, site)
+            for index, (first, site) in enumerate(zip(firsts, sites, strict=True))
         ]
         self.crew = Crew(self.nodes, CLIENTS, CONTACTS, self.chance)
-        self.wrong: list[str] = []
-        self.faults: list[Fault] = []
-        self.times: dict[str, list[float]] = {"told": [], "healed": [], "started": [], "held up": []}
+        self.harm = Harm(
+            self.nodes, options.nodes, self.crew, backend, self.chance, self.wires, self.sentinels, thread
+        )
+        self.harm.spare = [*self.nodes[self.count + self.ahead :]]
+        self.wrong = self.harm.wrong
+        self.crew.wrong = self.wrong
+        self.counts: Counter[str] = Counter()
+        self.times: dict[str, list[float]] = {"healed": [], "held up": []}
         self.may_change = asyncio.Event()
+        self.is_stopped = asyncio.Event()
         self.began = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        # What an engine is tied to has to outlive every part of the run.
-        self._thread = ThreadPoolExecutor(1)
+
+    def _site(self, number: int) -> Site:
+        redis = self.backend.redis if self.sentinels is None else self.sentinels.url
+        address = urlsplit(redis)
+        target = (address.hostname or "", address.port or 6379) if self.sentinels is None else None
+        host, _, port = self.backend.points[0].rpartition(":")
+        if self.wires is None:
+            return Site(redis, target, (host, int(port)))
+        near, enter = self.wires.address(HERE), self.wires.enter(number)
+        return Site(redis, target, (host, int(port)), self.wires.address(number), near, False, enter)
 
     def say(self, text: str) -> None:
         """Tell how far it is."""
         print(f"{time.monotonic() - self.began:7.1f} {text}", flush=True)
-
-    async def engines(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """Do something to the engines that takes its time."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     # beginning and end
 
@@ -99,14 +131,18 @@ class Run:
         await write(accounts(store, "localhost", CLIENTS))
         await write(rosters(store, "localhost", f"0:{CLIENTS}:{CONTACTS}"))
         await store.close()
+        if self.wires is not None:
+            self.wires.start()
         for node in self.nodes:
             node.configure(chosen, backend.keyspace)
-        await self.nodes[0].start()  # makes the tables of plugins
-        await asyncio.gather(*(node.start() for node in self.nodes[1:]))
-        self.say(f"{len(self.nodes)} nodes")
+        first, *others = self.nodes[: self.count + self.ahead]
+        await first.start()  # makes the tables of plugins
+        await asyncio.gather(*(node.start() for node in others))
+        self.say(f"{len(self.harm.up)} nodes")
         spawn = asyncio.get_running_loop().create_task
         self._tasks = [spawn(client.live()) for client in self.crew.clients.values()]
         self._tasks += [spawn(self._come_and_go()), spawn(self._watch_the_loop())]
+        self._tasks.append(spawn(self.crew.fidget(self.may_change)))
         self.began = time.monotonic()
         await self.right("start", time.monotonic())
         self._tasks.append(spawn(self.crew.talk(self.rate)))
@@ -133,46 +169,98 @@ class Run:
     async def end(self) -> None:
         """Everybody comes back and reads what is there; then all is judged."""
         self.may_change.clear()
+        await self.harm.settle()
         self._tasks.pop().cancel()
         for client in self.crew.clients.values():
             client.is_away = False
+        self.crew.be_open()
         await self.right("end", time.monotonic())
-        await asyncio.sleep(2)
+        await self._halves()
+        await self._arrived("the end")
         again = time.monotonic()
         for client in self.crew.clients.values():
             client.leave(politely=True)
         await self.right("everybody's next login", time.monotonic())
-        await asyncio.sleep(2)
+        await self._arrived("everybody's next login")
         for task in self._tasks:
             task.cancel()
-        verdict = judge(self.crew.sent.values(), self.crew.lives, self.faults, again)
-        self.wrong += verdict.wrong
-        self.say(
-            "messages: " + ", ".join(f"{what} {count}" for what, count in sorted(verdict.counts.items()))
-        )
+        self._judge(again)
+
+    async def _arrived(self, what: str) -> None:
+        """Wait for all that was acknowledged, for a while; at least until what comes twice has come."""
+        since = time.monotonic()
+        await asyncio.sleep(1)
+        while missing := len(self._missing()):
+            if time.monotonic() > since + STORED_SECONDS:
+                self.say(f"{missing} messages have not come {STORED_SECONDS:.0f} s after {what}")
+                return
+            await asyncio.sleep(0.5)
+
+    def _missing(self) -> set[str]:
+        """What was acknowledged and has not come."""
+        wanted = {m.id for m in self.crew.sent.values() if m.acked is not None and not m.error}
+        return wanted.difference(*({id for _, id in life.arrived} for life in self.crew.lives))
+
+    async def _halves(self) -> None:
+        """Both rosters of each subscription agree; one that was cut in two is asked for again."""
+        since = time.monotonic()
+        while True:
+            self.crew.ask_for_rosters()
+            await asyncio.sleep(0.5)
+            halves = [*self.crew.halves()]
+            if not halves or time.monotonic() > since + PATIENCE:
+                self.wrong += halves
+                return
+            for client in self.crew.clients.values():
+                client.follow(wish=client.wish)
+            self.crew.done["rosters looked at again"] += 1
+            await asyncio.sleep(0.5)
+
+    def _judge(self, again: float) -> None:
+        crew, faults = self.crew, self.harm.faults
+        verdict = judge(crew.sent.values(), crew.lives, faults, again)
+        iqs = judge_iqs(crew.asked.values(), crew.lives, faults, time.monotonic())
+        self.wrong += verdict.wrong + iqs.wrong
+        for title, counts in (("messages", verdict.counts), ("iqs", iqs.counts), ("others", crew.done)):
+            self.say(f"{title}: " + ", ".join(f"{what} {count}" for what, count in sorted(counts.items())))
+
+    def summary(self) -> int:
+        """How long things took, what the nodes wrote, and what was broken; the exit status."""
         if self.crew.failures:
             self.say(f"logins that failed: {dict(self.crew.failures.most_common(8))}")
-        for what, seconds in self.times.items():
+        for what, seconds in {**self.times, **self.harm.times}.items():
             if seconds:
                 ordered = sorted(seconds)
                 middle, worst = ordered[len(ordered) // 2], ordered[-1]
                 self.say(f"{what}: {len(ordered)} times, median {middle:.2f} s, at most {worst:.2f} s")
+        if self.wires is not None:
+            self.say(f"packets: {self.wires.passed} carried, {self.wires.lost} lost")
+        self._logs()
+        self.say(f"faults: {dict(self.counts)}")
+        if self.harm.counts:
+            self.say(f"of them: {dict(self.harm.counts)}")
+        print("\n".join(["FAILED:", *self.wrong[:ENOUGH]]) if self.wrong else "passed", flush=True)
+        return 1 if self.wrong else 0
 
-    def logs(self) -> None:
+    def _logs(self) -> None:
         """What nodes wrote that they should not have written."""
         events: Counter[str] = Counter()
+        is_without_store = "cassandra" in self.counts
         for node in self.nodes:
             for record in node.log():
                 events[f"{record['level']} {record['event']} {record.get('reason', '')}".strip()] += 1
-                if record["level"] == "error":
+                if record["level"] == "error" and not (
+                    is_without_store and record["event"] == "store-does-not-answer"
+                ):
                     self.wrong.append(f"node {node.index} wrote {str(record)[:3000]}")
         self.say(f"logs: {dict(events.most_common(20))}")
 
     def close(self) -> None:
         """Leave nothing behind."""
         for node in self.nodes:
-            node.kill()
-            node.redis.close()
+            node.close()
+        if self.wires is not None:
+            self.wires.close()
 
     # what has to be true
 
@@ -180,189 +268,91 @@ class Run:
         """Everything is as it should be within `PATIENCE` seconds."""
         self.may_change.clear()
         problems = ["nothing looked at"]
+        is_late = False
         while problems and time.monotonic() < healed + PATIENCE:
-            await asyncio.sleep(0.1)
-            problems = [*self.crew.problems()] or await self._owners()
+            await asyncio.sleep(0.05)
+            problems = await self._problems()
+            if problems and not is_late and time.monotonic() > healed + INSIST_SECONDS:
+                is_late = True
+                self.crew.insist()
         if not problems:
             self.times["healed"].append(time.monotonic() - healed)
         else:
-            problems = [*self.crew.problems()] or await self._owners()
             self.say(f"after {what}: {len(problems)} problems")
             self.wrong += [
                 f"{PATIENCE:.0f} s after {what} at {healed - self.began:.1f}: {p}" for p in problems[:8]
             ]
         self.may_change.set()
 
-    async def _owners(self) -> list[str]:
-        """All nodes together have as many sessions as there are clients online: nobody is there twice."""
-        counts = await asyncio.gather(*(node.sessions() for node in self.nodes))
-        online = sum(client.is_online for client in self.crew.clients.values())
-        return (
-            []
-            if sum(counts) == online
-            else [f"nodes have {counts} sessions, and {online} clients are online"]
-        )
-
-    async def told(self, node: Node, clients: Sequence[Client], since: float) -> None:
-        """Contacts on other nodes see within `PATIENCE` that these clients are gone."""
-        watching = [
-            (line, client)
-            for client in clients
-            for name in client.contacts
-            if (line := self.crew.clients[name].line) is not None
-            and line.node is not node
-            and not line.is_over
-        ]
-        while watching and time.monotonic() < since + PATIENCE:
-            await asyncio.sleep(0.05)
-            watching = [(line, c) for line, c in watching if not line.is_over and c.full in line.view]
-        self.times["told"].append(time.monotonic() - since)
-        self.wrong += [
-            f"{PATIENCE:.0f} s after node {node.index} was gone {line.client.name} is shown {client.name}"
-            for line, client in watching[:5]
+    async def _problems(self) -> list[str]:
+        """What clients see that is not so, or else what nodes tell of that is not so."""
+        if problems := [*self.crew.problems()]:
+            return problems
+        nodes = self.harm.up
+        told = await asyncio.gather(*(node.sessions() for node in nodes))
+        return [
+            problem
+            for node, rows in zip(nodes, told, strict=True)
+            for problem in self.crew.owners(node, rows)
         ]
 
-    # faults
-
-    def hurt(self, node: Node) -> list[Client]:
-        """A node is lost: half of its clients go elsewhere at once; the others, who are given, stay away."""
-        node.is_open = False
-        clients = self.crew.of(node)
-        self.chance.shuffle(clients)
-        absent = clients[: len(clients) // 2]
-        for client in absent:
-            client.is_away = True
-        for client in clients:
-            client.leave(politely=self.chance.random() < 0.5)
-        return absent
-
-    @staticmethod
-    def back(clients: Sequence[Client]) -> None:
-        """They need not stay away any more."""
-        for client in clients:
-            client.is_away = False
-
-    async def restart(self, node: Node) -> None:
-        """Start a node; clients may come to it."""
-        self.times["started"].append(await node.start())
-
-    async def kill(self) -> str:
-        """SIGKILL, and a new start."""
-        node, since = self.chance.choice(self.nodes), time.monotonic()
-        clients = self.crew.of(node)
-        node.kill()
-        absent = self.hurt(node) if clients else []
-        await self.told(node, absent, since)
-        self.back(absent)
-        await self.restart(node)
-        self.faults.append(Fault("kill", (node.index,), since, time.monotonic() + PATIENCE))
-        return f"kill of node {node.index}"
-
-    async def freeze(self) -> str:
-        """SIGSTOP for a while."""
-        node, since = self.chance.choice(self.nodes), time.monotonic()
-        is_long = self.chance.random() < 0.6
-        seconds = self.chance.uniform(*(LONG if is_long else SHORT))
-        node.signal(signal.SIGSTOP)
-        if is_long:
-            absent = self.hurt(node)
-            await self.told(node, absent, since)
-            self.back(absent)
-        await asyncio.sleep(max(0.0, since + seconds - time.monotonic()))
-        node.signal(signal.SIGCONT)
-        node.is_open = True
-        self.faults.append(Fault("freeze", (node.index,), since, time.monotonic() + PATIENCE))
-        return f"freeze of node {node.index} for {time.monotonic() - since:.1f} s"
-
-    async def term(self) -> str:
-        """SIGTERM, and a new start."""
-        node, since = self.chance.choice(self.nodes), time.monotonic()
-        node.is_open = False
-        node.signal(signal.SIGTERM)
-        if not await node.ended(DRAIN_SECONDS):
-            self.wrong.append(f"node {node.index} does not end {DRAIN_SECONDS:.0f} s after SIGTERM")
-            node.kill()
-        await self.restart(node)
-        self.faults.append(Fault("term", (node.index,), since, time.monotonic() + PATIENCE))
-        return f"end of node {node.index}"
-
-    async def cut(self) -> str:
-        """Nothing goes through between two nodes, or between one and Redis."""
-        one, other = self.chance.sample(self.nodes, 2)
-        how = self.chance.choice(("silent", "silent", "reset", "redis"))
-        seconds = self.chance.uniform(*(LONG if self.chance.random() < 0.6 else SHORT))
-        since = time.monotonic()
-        if how == "reset":
-            seconds = 0.0
-            one.trunks.reset(other.name)
-            other.trunks.reset(one.name)
-        elif how == "silent":
-            one.trunks.silence(other.name)
-            other.trunks.silence(one.name)
-        else:
-            one.redis.silence("")
-        await asyncio.sleep(seconds)
-        one.trunks.heal()
-        other.trunks.heal()
-        one.redis.heal()
-        if how == "redis":
-            return f"cut of node {one.index} from Redis for {seconds:.1f} s"
-        self.faults.append(Fault("cut", (one.index, other.index), since, time.monotonic() + PATIENCE))
-        return f"cut of nodes {one.index} and {other.index}, {how} for {seconds:.1f} s"
-
-    async def redis(self) -> str:
-        """Redis is killed, and starts empty: at once, or later."""
-        seconds = self.chance.choice((0.0, self.chance.uniform(*LONG)))
-        since = time.monotonic()
-        await self.engines(self.backend.engines.kill, "redis")
-        await asyncio.sleep(seconds)
-        await self.engines(self.backend.engines.start_node, "redis")
-        self.faults.append(Fault("redis", (), since, time.monotonic() + PATIENCE))
-        return f"Redis gone for {time.monotonic() - since:.1f} s"
-
-    async def work(self, kinds: Sequence[str], seconds: float, kills: int) -> int:
-        """All of it; the exit status."""
+    async def work(self, kinds: Sequence[str], seconds: float, kills: int) -> None:
+        """All of it."""
         await self.begin()
-        acts: dict[str, Callable[[], Awaitable[str]]] = {
-            "kill": self.kill, "freeze": self.freeze, "term": self.term, "cut": self.cut, "redis": self.redis,
-        }  # fmt: skip
-        counts: Counter[str] = Counter()
         deadline = time.monotonic() + seconds
         first = [*kinds]
-        while len(self.wrong) < ENOUGH:
-            if first or time.monotonic() < deadline:
+        while len(self.wrong) < ENOUGH and not self.is_stopped.is_set():
+            is_timed = bool(first) or time.monotonic() < deadline
+            if is_timed:
                 kind = first.pop(0) if first else self.chance.choice(kinds)
-            elif counts["kill"] < kills:
-                kind = "kill"
+            elif self.counts["kill"] + self.counts["late"] < kills:
+                kind = "kill" if "kill" in kinds else "late"
             else:
                 break
-            await asyncio.sleep(self.chance.uniform(0.5, 2))
-            self.may_change.set()
-            counts[kind] += 1
-            what = await acts[kind]()
+            await asyncio.sleep(self.chance.uniform(0.5, 2) if is_timed else self.chance.uniform(0.1, 0.5))
+            self.counts[kind] += 1
+            what = await self.harm.do(kind)
             healed = time.monotonic()
             await self.right(what, healed)
             self.say(f"{what}; right after {time.monotonic() - healed:.1f} s")
+            if self.counts.total() % EVERY == 0:
+                acked = sum(message.acked is not None for message in self.crew.sent.values())
+                self.say(
+                    f"so far: {self.counts.total()} faults, {acked} acknowledged, {len(self.wrong)} wrong"
+                )
         await self.end()
-        self.logs()
-        self.say(f"faults: {dict(counts)}")
-        print("\n".join(["FAILED:", *self.wrong[:ENOUGH]]) if self.wrong else "passed")
-        return 1 if self.wrong else 0
 
 
 def kinds_of(text: str) -> list[str]:
     """Which faults there are; argparse.ArgumentTypeError."""
     kinds = [NAMES.get(name, name) for name in text.split(",")]
-    if unknown := [kind for kind in kinds if kind not in FAULTS]:
-        raise argparse.ArgumentTypeError(f"there is no fault {unknown[0]}: {', '.join(FAULTS)}")
+    if unknown := [kind for kind in kinds if kind not in (*PLAIN, *APART)]:
+        raise argparse.ArgumentTypeError(f"there is no fault {unknown[0]}: {', '.join((*PLAIN, *APART))}")
+    for kind, others in EXCLUDED.items():
+        if kind in kinds and (both := others.intersection(kinds)):
+            raise argparse.ArgumentTypeError(f"{kind} and {both.pop()} need runs of their own")
     return kinds
 
 
-async def run(options: argparse.Namespace, backend: Backend) -> int:
-    """One run from its beginning to its end."""
-    found = Run(options, backend)
+async def run(options: argparse.Namespace, backend: Backend, thread: ThreadPoolExecutor) -> int:
+    """One run from its beginning to its end. The first signal ends it early, a second one at once."""
+    found = Run(options, backend, thread)
+    task = asyncio.create_task(found.work(options.faults, options.seconds, options.kills))
+
+    def stop() -> None:
+        if found.is_stopped.is_set():
+            task.cancel()
+        found.say("interrupted: what is being done is ended, and judged")
+        found.is_stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
-        return await found.work(options.faults, options.seconds, options.kills)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        if task.cancelled():
+            found.wrong.append("interrupted before all was judged")
+        return found.summary()
     finally:
         found.close()
         if options.logs is not None:
@@ -375,23 +365,32 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
-        "--faults", type=kinds_of, default=[*FAULTS], metavar="KIND,...", help=", ".join(FAULTS)
+        "--faults",
+        type=kinds_of,
+        default=[*PLAIN],
+        metavar="KIND,...",
+        help=f"{', '.join(PLAIN)}, and only where named: {', '.join(APART)}",
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults of all kinds go on")
     parser.add_argument("--kills", type=int, default=0, help="go on with kills until there were so many")
     parser.add_argument("--rate", type=float, default=100.0, help="messages a second")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--port", type=int, default=26200, help="the first of four for each node")
+    parser.add_argument(
+        "--spares", type=int, default=6, help="names for nodes that take over from killed ones"
+    )
+    parser.add_argument("--port", type=int, default=26200, help="the first of five for each node")
     parser.add_argument("--logs", type=Path, help="a folder for what the nodes wrote")
     options = parser.parse_args()
     backend = Backend("cassandra", own_redis="redis" in options.faults)
+    # What an engine is tied to has to outlive every part of the run.
+    thread = ThreadPoolExecutor(1)
     try:
-        backend.start()
+        thread.submit(backend.start).result()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run(options, backend))
+            return runner.run(run(options, backend, thread))
     finally:
-        backend.remove()
+        thread.submit(backend.remove).result()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What clients of a cluster sent, were told and were given, and which promises that breaks."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 TAKEN_SECONDS = 1.0
@@ -13,7 +13,7 @@ in its memory still, where the receiver does not confirm what comes (XEP-0198).
 @dataclass(slots=True, eq=False)
 class Sent:
     """One message. `acked`: when the ping behind it was answered, on the connection that it was sent by;
-    `error`: the condition with which it came back.
+    `error`: the condition with which it came back, at `refused`.
     """
 
     id: str
@@ -23,6 +23,7 @@ class Sent:
     at: float
     acked: float | None = None
     error: str = ""
+    refused: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,17 @@ class Life:
     """
 
 
+@dataclass(slots=True, eq=False)
+class Asked:
+    """One iq to a session, on the connection `life`. `answers`: when which came, and from whom."""
+
+    id: str
+    to: str
+    at: float
+    life: Life
+    answers: list[tuple[float, str, str]] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What was done to which nodes, and when it was over."""
@@ -51,8 +63,19 @@ class Fault:
     ended: float
 
 
-REPEATING = ("kill", "freeze", "cut", "redis")
-"""Faults by which a message may come a second time: who sent it cannot know that the first copy was read."""
+REPEATING = ("kill", "freeze", "cut", "redis", "cassandra")
+"""Faults by which a message may come a second time: who sent it cannot know that the first copy was read, or
+that it was deleted.
+"""
+
+SURVIVED = ("freeze", "cut", "cassandra")
+"""Those of them that connections with their nodes outlive: then it may come twice on one connection."""
+
+FOR_NOW = "resource-constraint"
+"""How a message is refused for who is away, while there is no store (type wait)."""
+
+ANSWER_SECONDS = 10.0
+"""In which an iq to a session that is there is answered, by it or by an error."""
 
 
 @dataclass(slots=True)
@@ -98,7 +121,7 @@ def _judge_one(
 ) -> None:
     verdict.counts["sent"] += 1
     if message.error:
-        verdict.counts[f"refused: {message.error}"] += 1
+        _judge_refused(message, faults, verdict)
     elif message.acked is None:
         verdict.counts["unknown, arrived" if copies else "unknown, not arrived"] += 1
     else:
@@ -109,6 +132,16 @@ def _judge_one(
             _judge_lost(message, message.acked, lives, faults, verdict)
     if len(copies) > 1:
         _judge_twice(message, copies, faults, verdict)
+
+
+def _judge_refused(message: Sent, faults: Sequence[Fault], verdict: Verdict) -> None:
+    verdict.counts[f"refused: {message.error}"] += 1
+    is_excused = message.error == FOR_NOW and any(
+        fault.kind == "cassandra" and fault.began <= message.refused and message.at <= fault.ended
+        for fault in faults
+    )
+    if not is_excused:
+        verdict.wrong.append(f"refused: {message.id}, sent at {message.at:.2f}, {message.error}")
 
 
 def _judge_lost(
@@ -129,16 +162,19 @@ def _judge_twice(
 ) -> None:
     first, last = copies[0], copies[-1]
     places = ", ".join(f"at {at:.2f} by node {life.node}" for at, life in copies)
-    if len({id(life) for _, life in copies}) < len(copies):
-        verdict.wrong.append(f"twice on one connection: {message.id}, {places}")
-    elif reasons := [
+    is_on_one = len({id(life) for _, life in copies}) < len(copies)
+    if reasons := [
         fault
         for fault in faults
-        if fault.kind in REPEATING and fault.began <= last[0] and fault.ended >= message.at
+        if fault.kind in REPEATING
+        and fault.began <= last[0]
+        and fault.ended >= message.at
+        and (not is_on_one or (fault.kind in SURVIVED and last[1].node in fault.nodes))
     ]:
         verdict.counts[f"twice by a {reasons[0].kind}"] += 1
     else:
-        verdict.wrong.append(f"twice: {message.id}, sent at {message.at:.2f}, {places}, {first[1].who}")
+        what = "twice on one connection" if is_on_one else "twice"
+        verdict.wrong.append(f"{what}: {message.id}, sent at {message.at:.2f}, {places}, {first[1].who}")
 
 
 def _judge_order(
@@ -163,3 +199,64 @@ def _judge_order(
             verdict.wrong.append(f"reordered: {who} was given {id} after {before.id}: {times}")
         else:
             last[message.sender] = message
+
+
+def judge_iqs(asked: Iterable[Asked], lives: Sequence[Life], faults: Sequence[Fault], now: float) -> Verdict:
+    """Each is answered once, by whom it was for, in time. No answer is missed where who asked, or was asked,
+    has gone, or where a node of theirs was hurt meanwhile; and of those that are younger at `now` than an
+    answer may be late.
+    """
+    verdict = Verdict()
+    by_name: dict[str, list[Life]] = defaultdict(list)
+    for life in lives:
+        by_name[life.who].append(life)
+    for iq in asked:
+        verdict.counts["iqs"] += 1
+        if len(iq.answers) > 1:
+            _judge_answers(iq, by_name, faults, verdict)
+        for at, kind, sender in iq.answers[:1]:
+            verdict.counts[f"iqs answered by {kind}"] += 1
+            if sender != iq.to:
+                verdict.wrong.append(f"answered by another: {iq.id}, {sender} for {iq.to}")
+            if at - iq.at > ANSWER_SECONDS and not _is_hurt(iq, at, by_name, faults):
+                verdict.wrong.append(f"answered late: {iq.id}, after {at - iq.at:.1f} s")
+        if not iq.answers and iq.at < now - ANSWER_SECONDS:
+            if _is_hurt(iq, iq.at + ANSWER_SECONDS, by_name, faults):
+                verdict.counts["iqs with nobody to answer, or nobody to be answered"] += 1
+            else:
+                verdict.wrong.append(f"not answered: {iq.id}, sent at {iq.at:.2f}, {_ways(iq, by_name)}")
+    return verdict
+
+
+def _judge_answers(
+    iq: Asked, lives: Mapping[str, Sequence[Life]], faults: Sequence[Fault], verdict: Verdict
+) -> None:
+    """One whose node was given up was answered by an error, and may have been asked all the same."""
+    kinds = [kind for _, kind, _ in iq.answers]
+    survived = [fault for fault in faults if fault.kind in SURVIVED]
+    if len(kinds) == 2 and kinds[0] == "error" and _is_hurt(iq, iq.answers[1][0], lives, survived):
+        verdict.counts["iqs answered after a heal, though there had been an error"] += 1
+    else:
+        verdict.wrong.append(f"answered twice: {iq.id}, {iq.answers}")
+
+
+def _ways(iq: Asked, lives: Mapping[str, Sequence[Life]]) -> str:
+    """Who was where."""
+    about = [life for life in lives[iq.to.partition("@")[0]] if life.began <= iq.at + ANSWER_SECONDS]
+    return "; ".join(
+        f"{life.who} on node {life.node} from {life.began:.2f} to {life.ended:.2f}"
+        for life in (iq.life, *about[-2:])
+    )
+
+
+def _is_hurt(iq: Asked, until: float, lives: Mapping[str, Sequence[Life]], faults: Sequence[Fault]) -> bool:
+    """Whether one of the two had gone by then, or a node of theirs was hurt."""
+    if iq.life.ended <= until:
+        return True
+    about = [life for life in lives[iq.to.partition("@")[0]] if life.began <= until and life.ended >= iq.at]
+    if any(life.ended <= until for life in about):
+        return True
+    nodes = {iq.life.node, *(life.node for life in about)}
+    return any(
+        nodes.intersection(fault.nodes) and fault.began <= until and fault.ended >= iq.at for fault in faults
+    )

@@ -1,4 +1,6 @@
-"""A relay before a port that can be cut: silent as a lost network, or with every connection reset."""
+"""A relay before a port that can be cut: silent as a lost network, with its answers held up, or with every
+connection reset.
+"""
 
 import asyncio
 import contextlib
@@ -11,16 +13,25 @@ def nobody(_first: bytes) -> str:
 
 
 class Relay:
-    """Takes connections on `port` of loopback, and passes them on to `target`, another port there.
+    """Takes connections on `port` of `host`, and passes them on to `target`, a host and a port.
 
     `whose` says by the first bytes of a connection who made it, so that one of them can be cut off.
     """
 
-    def __init__(self, port: int, target: int, whose: Callable[[bytes], str] = nobody) -> None:
+    def __init__(
+        self,
+        port: int,
+        target: tuple[str, int],
+        whose: Callable[[bytes], str] = nobody,
+        *,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.host = host
         self.port = port
         self._target = target
         self._whose = whose
         self._silent: set[str] = set()
+        self._hushed: set[str] = set()
         self._changed = asyncio.Event()
         self._pairs: dict[asyncio.StreamWriter, str] = {}
         self._server: asyncio.Server | None = None
@@ -28,7 +39,7 @@ class Relay:
     async def start(self) -> None:
         """Listen, unless it does."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._serve, self.host, self.port)
 
     def close(self) -> None:
         """Refuse whoever comes, and end what is there."""
@@ -41,6 +52,10 @@ class Relay:
         """Nothing more of theirs goes through; what is under way arrives when it is healed."""
         self._silent.update(whose)
 
+    def hush(self, *whose: str) -> None:
+        """What they ask arrives, and the answers only when it is healed."""
+        self._hushed.update(whose)
+
     def reset(self, *whose: str) -> None:
         """End all their connections at once."""
         for writer, who in [*self._pairs.items()]:
@@ -50,11 +65,12 @@ class Relay:
     def heal(self) -> None:
         """Let everything through again."""
         self._silent.clear()
+        self._hushed.clear()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _may_pass(self, who: str) -> None:
-        while who in self._silent:
+    async def _may_pass(self, who: str, *, is_answer: bool) -> None:
+        while who in self._silent or (is_answer and who in self._hushed):
             await self._changed.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,11 +79,14 @@ class Relay:
             first = await reader.read(4096)
             who = self._whose(first)
             self._pairs[writer] = who
-            await self._may_pass(who)
-            back, onward = await asyncio.open_connection("127.0.0.1", self._target)
+            await self._may_pass(who, is_answer=False)
+            back, onward = await asyncio.open_connection(*self._target)
             self._pairs[onward] = who
             onward.write(first)
-            pumps = [self._pump(reader, onward, who), self._pump(back, writer, who)]
+            pumps = [
+                self._pump(reader, onward, who, is_answer=False),
+                self._pump(back, writer, who, is_answer=True),
+            ]
             tasks = [asyncio.create_task(pump) for pump in pumps]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -82,9 +101,11 @@ class Relay:
                     self._pairs.pop(end, None)
                     end.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who: str) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who: str, *, is_answer: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                await self._may_pass(who)
+                await self._may_pass(who, is_answer=is_answer)
                 writer.write(data)
                 await writer.drain()

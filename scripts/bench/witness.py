@@ -4,14 +4,16 @@ theirs is gone; for `nemesis.py`.
 
 import asyncio
 import contextlib
-import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Protocol
 
 from nodes import Node
-from promises import Life, Sent
+from oracle import items_of
+from promises import Asked, Life, Sent
 from stream import Refused, Stream
 from victim import PASSWORD
 
@@ -20,11 +22,40 @@ LOGIN_SECONDS = 10.0
 ELEMENT = re.compile(rb"<(message|presence|iq|stream:error)\b([^>]*?)(?:/>|>(.*?)</\1>)", re.DOTALL)
 ATTRIBUTE = re.compile(rb"(?:^| )(from|id|type)=['\"]([^'\"]*)['\"]")
 CONDITION = re.compile(rb"<([a-z-]+) xmlns=['\"]urn:ietf:params:xml:ns:xmpp-stanzas")
-PING = "<iq type='get' id='behind' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>"
+STATUS = re.compile(rb"<status>([^<]*)")
+PING = "<ping xmlns='urn:xmpp:ping'/>"
+BEHIND = f"<iq type='get' id='behind' to='localhost'>{PING}</iq>"
+ROSTER = "<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>"
+REFUSAL = (
+    "<iq type='error' id='{id}' to='{to}'><error type='cancel'>"
+    "<feature-not-implemented xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+)
+UNSEEN = -128
+"""The priority of who has not heard of his own presence yet."""
+
+
+class Log(Protocol):
+    """What all clients share: where they may go, and what was sent by whom."""
+
+    chance: Random
+    sent: dict[str, Sent]
+    asked: dict[str, Asked]
+    lives: list[Life]
+    failures: Counter[str]
+    wrong: list[str]
+
+    @property
+    def open_nodes(self) -> Sequence[Node]: ...
 
 
 class Line(Stream):
-    """One connection of a client. Once it `is_live`, stanzas are taken as they come."""
+    """One connection of a client. Once it `is_live`, stanzas are taken as they come.
+
+    `view` has the full JIDs that are shown as available, each with its status. `priority` and `status` are
+    what was sent last, `seen_priority` what its own presence came back with. `directed`: by name, the
+    connections that were sent directed presence, and when. `roster`: by name, the subscription of whoever is
+    in it, once it was asked for.
+    """
 
     def __init__(self, client: "Client", node: Node) -> None:
         super().__init__()
@@ -32,19 +63,28 @@ class Line(Stream):
         self.node = node
         self.is_live = False
         self.is_left = False
-        self.view: dict[str, float] = {}
-        """Full JIDs that are shown as available, and since when."""
+        self.view: dict[str, str] = {}
+        self.priority = 0
+        self.seen_priority = UNSEEN
+        self.status = ""
+        self.directed: dict[str, tuple[Line, float]] = {}
+        self.roster: dict[str, str] | None = None
         self.life = Life(client.name, node.index, time.monotonic())
         self.pinged: list[Sent] = []
         self.pinged_at: float | None = None
         self._behind: list[Sent] = []
         self._rest = b""
+        self._takes: dict[bytes, Callable[[dict[str, str], bytes, float], None]] = {
+            b"message": self._take_message,
+            b"presence": self._take_presence,
+            b"iq": self._take_iq,
+        }
 
     async def enter(self) -> None:
         """Log in, and be available."""
         await self.log_in(self.client.name, PASSWORD, RESOURCE)
         self.is_live = True
-        self.write("<presence/>")
+        self.show(0)
         self._take(self.take_rest())
 
     def data_received(self, data: bytes) -> None:
@@ -57,38 +97,63 @@ class Line(Stream):
         super().connection_lost(exc)
         self.life.ended = time.monotonic()
 
+    # what comes
+
     def _take(self, data: bytes) -> None:
         now = time.monotonic()
         data, end = self._rest + data, 0
         for found in ELEMENT.finditer(data):
             end = found.end()
             kind, head, body = found.groups()
-            attributes = {key.decode(): value.decode() for key, value in ATTRIBUTE.findall(head)}
-            if kind == b"message":
-                self._take_message(attributes, body or b"", now)
-            elif kind == b"presence":
-                self._take_presence(attributes, now)
-            elif kind == b"iq" and attributes.get("id") == "behind":
-                self._take_answer(attributes, now)
+            if take := self._takes.get(kind):
+                attributes = {key.decode(): value.decode() for key, value in ATTRIBUTE.findall(head)}
+                take(attributes, body or b"", now)
         self._rest = data[end:]
 
     def _take_message(self, attributes: dict[str, str], body: bytes, now: float) -> None:
         id = attributes.get("id", "")
         if attributes.get("type") == "error":
             condition = CONDITION.search(body)
-            self.client.crew.sent[id].error = condition[1].decode() if condition else "without a condition"
+            message = self.client.crew.sent[id]
+            message.error, message.refused = condition[1].decode() if condition else "no condition", now
         else:
             self.life.arrived.append((now, id))
-            if self.client.full not in self.view:  # its own presence has not come back
+            if min(self.priority, self.seen_priority) < 0:
                 self.life.early.add(id)
 
-    def _take_presence(self, attributes: dict[str, str], now: float) -> None:
+    def _take_presence(self, attributes: dict[str, str], body: bytes, now: float) -> None:
         sender = attributes.get("from", "")
         match attributes.get("type"):
             case None:
-                self.view.setdefault(sender, now)
+                status = STATUS.search(body)
+                self.view[sender] = status[1].decode() if status else ""
+                if sender == self.client.full and self.view[sender] == self.status:
+                    self.seen_priority = self.priority
             case "unavailable":
                 self.view.pop(sender, None)
+            case "subscribed" if sender.partition("@")[0] == self.client.followed:
+                self.client.is_granted = self.client.wish
+            case "subscribe" if not self.is_over:
+                self.write(f"<presence type='subscribed' to='{sender}'/>")
+
+    def _take_iq(self, attributes: dict[str, str], body: bytes, now: float) -> None:
+        id, kind, sender = attributes.get("id", ""), attributes.get("type"), attributes.get("from", "")
+        if id == "behind":
+            self._take_answer(attributes, now)
+        elif id == "roster" and kind == "result":
+            self.roster = {
+                item["jid"].partition("@")[0]: item.get("subscription", "none")
+                for item in items_of(b"<iq>" + body)
+            }
+        elif kind == "get" and "/" in sender and not self.is_over:
+            answer = REFUSAL if id.endswith("7") else "<iq type='result' id='{id}' to='{to}'/>"
+            self.write(answer.format(id=id, to=sender))
+        elif id.startswith("q-"):
+            asked = self.client.crew.asked.get(id)
+            if asked is None or asked.life.who != self.client.name:
+                self.client.crew.wrong.append(f"{self.client.name} was given an answer to {id}, not his")
+            else:  # on this connection, or on one before it: to others they are one
+                asked.answers.append((now, kind or "", sender))
 
     def _take_answer(self, attributes: dict[str, str], now: float) -> None:
         if attributes.get("type") == "result" and not self.is_left:
@@ -96,6 +161,8 @@ class Line(Stream):
                 message.acked = now
         self.pinged, self.pinged_at = [], None
         self._ping()
+
+    # what is sent
 
     def say(self, message: Sent, to: str) -> None:
         """Send a message; a ping goes behind it, or behind a later one."""
@@ -110,12 +177,18 @@ class Line(Stream):
         if self._behind and not self.is_over:
             self.pinged, self._behind = self._behind, []
             self.pinged_at = time.monotonic()
-            self.write(PING)
+            self.write(BEHIND)
 
-    @property
-    def is_quiet(self) -> bool:
-        """All that was sent is acknowledged."""
-        return self.pinged_at is None
+    def show(self, priority: int) -> None:
+        """Be available with this priority, and a status that was never shown before."""
+        self.client.shown += 1
+        self.priority, self.status = priority, str(self.client.shown)
+        self.write(f"<presence><status>{self.status}</status><priority>{priority}</priority></presence>")
+
+    def direct(self, other: "Line") -> None:
+        """Show it to the session of somebody who is no contact."""
+        self.directed[other.client.name] = (other, time.monotonic())
+        self.write(f"<presence to='{other.client.full}'><status>{self.status}</status></presence>")
 
     def leave_it(self, *, politely: bool) -> None:
         """The client goes elsewhere, and reads on here until this side ends, too."""
@@ -125,49 +198,70 @@ class Line(Stream):
 
 
 class Client:
-    """One account with one session, which is wanted somewhere unless it `is_away`."""
+    """One account with one session, which is wanted somewhere unless it `is_away`.
 
-    def __init__(self, crew: "Crew", name: str, contacts: Sequence[str]) -> None:
+    `followed`: whose presence it is subscribed to now and then, or ""; `wish`: whether it wants to be, since
+    `wished`; `is_granted`: that was granted since.
+    """
+
+    def __init__(self, crew: Log, name: str, contacts: Sequence[str], followed: str) -> None:
         self.crew = crew
         self.name = name
         self.full = f"{name}@localhost/{RESOURCE}"
         self.contacts = contacts
+        self.followed = followed
+        self.wish = False
+        self.wished = 0.0
+        self.is_granted = False
         self.is_away = False
         self.line: Line | None = None
         self.old: list[Line] = []
+        self.shown = 0
         self.numbers: Counter[str] = Counter()
+        self.waits: list[float] = []
+        """How long it took to be served again, each time."""
 
     @property
     def is_online(self) -> bool:
         """Whether it has a connection that works as far as it knows."""
         return self.line is not None and not self.line.is_over
 
+    @property
+    def there(self) -> Line | None:
+        """The connection that works."""
+        return self.line if self.line is not None and not self.line.is_over else None
+
     async def live(self) -> None:
         """Be online wherever that is possible, until cancelled."""
+        since = time.monotonic()
         while True:
-            if not self.is_away and not self.is_online:
-                await self._log_in()
+            if self.is_online or self.is_away:
+                since = time.monotonic()
+            elif await self._log_in():
+                self.waits.append(time.monotonic() - since)
             await asyncio.sleep(0.05)
 
-    async def _log_in(self) -> None:
-        nodes = [node for node in self.crew.nodes if node.is_open]
+    async def _log_in(self) -> bool:
+        nodes = self.crew.open_nodes
         if not nodes:
-            return
+            return False
         node = self.crew.chance.choice(nodes)
         line = Line(self, node)
         try:
             async with asyncio.timeout(LOGIN_SECONDS):
-                await asyncio.get_running_loop().create_connection(lambda: line, "127.0.0.1", node.port)
+                await asyncio.get_running_loop().create_connection(lambda: line, node.host, node.port)
                 await line.enter()
         except (OSError, TimeoutError, Refused) as error:
             self.crew.failures[f"{type(error).__name__} {error}".strip()] += 1
             self._drop(line)
-            await asyncio.sleep(0.2)
-            return
+            await asyncio.sleep(0.1)
+            return False
         if self.line is not None:
             self.old.append(self.line)
+        self.old = [old for old in self.old if not old.is_over]
         self.line = line
         self.crew.lives.append(line.life)
+        return True
 
     @staticmethod
     def _drop(line: Line) -> None:
@@ -183,8 +277,7 @@ class Client:
 
     def say(self, receiver: "Client", *, to_full: bool) -> None:
         """One message, if there is a connection."""
-        line = self.line
-        if line is None or line.is_over:
+        if (line := self.there) is None:
             return
         self.numbers[receiver.name] += 1
         number = self.numbers[receiver.name]
@@ -194,69 +287,17 @@ class Client:
         self.crew.sent[message.id] = message
         line.say(message, receiver.full if to_full else f"{receiver.name}@localhost")
 
+    def ask(self, receiver: "Client") -> None:
+        """One iq to the session of somebody, who may be there or not."""
+        if (line := self.there) is None:
+            return
+        id = f"q-{self.name}-{len(self.crew.asked)}"
+        self.crew.asked[id] = Asked(id, receiver.full, time.monotonic(), line.life)
+        line.write(f"<iq type='get' id='{id}' to='{receiver.full}'>{PING}</iq>")
 
-class Crew:
-    """All clients. Each knows `contacts` others, who sit beside it in a ring."""
-
-    def __init__(self, nodes: Sequence[Node], count: int, contacts: int, chance: random.Random) -> None:
-        self.nodes = nodes
-        self.chance = chance
-        self.sent: dict[str, Sent] = {}
-        self.lives: list[Life] = []
-        self.failures: Counter[str] = Counter()
-        near = [step for distance in range(1, contacts // 2 + 1) for step in (distance, -distance)]
-        names = [f"user{number}" for number in range(count)]
-        self.clients = {
-            name: Client(self, name, [names[(number + step) % count] for step in near])
-            for number, name in enumerate(names)
-        }
-
-    async def talk(self, rate: float) -> None:
-        """Send `rate` messages a second, until cancelled; most of them to contacts."""
-        clients = [*self.clients.values()]
-        began, count = time.monotonic(), 0
-        while True:
-            await asyncio.sleep(0.01)
-            due = int((time.monotonic() - began) * rate)
-            for _ in range(min(due - count, 100)):
-                client = self.chance.choice(clients)
-                other = self.clients[self.chance.choice(client.contacts)]
-                if self.chance.random() < 0.2:
-                    other = self.chance.choice(clients)
-                if other is not client:
-                    client.say(other, to_full=self.chance.random() < 0.3)
-            count = due
-
-    def of(self, node: Node) -> list[Client]:
-        """Who is connected with a node."""
-        return [client for client in self.clients.values() if client.is_online and client.line.node is node]  # type: ignore[union-attr]
-
-    # what is wrong with what they see
-
-    def problems(self) -> Iterator[str]:
-        """Where what clients see is not the truth."""
-        now = time.monotonic()
-        for client in self.clients.values():
-            line = client.line
-            if line is None or line.is_over:
-                if not client.is_away:
-                    yield f"{client.name} is not online"
-                continue
-            if client.is_away:
-                yield f"{client.name} should be away"
-            if line.pinged_at is not None and line.pinged_at < now - 3:
-                waits = now - line.pinged_at
-                yield f"{client.name} waits for an answer of node {line.node.index} since {waits:.1f} s"
-            yield from self._views(client, line)
-            for old in client.old:
-                if not old.is_over:
-                    yield f"{client.name} has another session on node {old.node.index}"
-
-    def _views(self, client: Client, line: Line) -> Iterator[str]:
-        for name in (*client.contacts, client.name):
-            contact = self.clients[name]
-            if contact.is_online and contact.full not in line.view:
-                where = contact.line.node.index if contact.line is not None else -1
-                yield f"{client.name} on node {line.node.index} does not see {name} on node {where}"
-            if not contact.is_online and contact.full in line.view:
-                yield f"{client.name} on node {line.node.index} sees {name}, who is away"
+    def follow(self, *, wish: bool) -> None:
+        """Ask for a subscription, or end it; or do so once more."""
+        if (line := self.there) is not None and self.followed:
+            self.is_granted = self.is_granted and wish
+            self.wish, self.wished = wish, time.monotonic()
+            line.write(f"<presence type='{'' if wish else 'un'}subscribe' to='{self.followed}@localhost'/>")

@@ -25,7 +25,7 @@ def test_nodes_are_hurt_and_no_promise_is_broken(cassandra_nodes, redis_url, fre
         "XMPPD_TEST_REDIS": redis_url,
     }
     command = [BENCH / "nemesis", "--faults", "kill,stop,cut", "--seconds", "0", "--rate", "50"]
-    command += ["--port", str(free_ports(12)[0])]
+    command += ["--spares", "1", "--port", str(free_ports(20)[0])]
     done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=190)
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stdout
@@ -57,6 +57,57 @@ def judged(monkeypatch):
     sys.modules.pop("promises", None)
 
 
+@pytest.fixture
+def judged_iq(monkeypatch):
+    """What `judge_iqs` says of an iq from alice on node 0 to bob on node 1, sent at 10, with these answers as
+    (at, kind) or (at, kind, sender); bob's connection ends at `ended`.
+    """
+    monkeypatch.syspath_prepend(str(BENCH))
+    promises = importlib.import_module("promises")
+
+    def judged_iq(*answers, faults=(), ended=float("inf"), now=100.0):
+        alice, bob = promises.Life("alice", 0, 0.0), promises.Life("bob", 1, 0.0, ended)
+        iq = promises.Asked("q1", "bob@localhost/client", 10.0, alice)
+        iq.answers = [(at, kind, *(sender or ["bob@localhost/client"])) for at, kind, *sender in answers]
+        return promises.judge_iqs([iq], [alice, bob], [promises.Fault(*fault) for fault in faults], now)
+
+    yield judged_iq
+    sys.modules.pop("promises", None)
+
+
+def test_an_iq_is_answered_once_by_whom_it_was_for_and_in_time(judged_iq):
+    assert judged_iq((11, "result")).wrong == judged_iq((11, "error")).wrong == []
+    (wrong,) = judged_iq((11, "result"), (12, "result")).wrong
+    assert wrong.startswith("answered twice: q1")
+    (wrong,) = judged_iq((11, "result", "carol@localhost/client")).wrong
+    assert wrong == "answered by another: q1, carol@localhost/client for bob@localhost/client"
+    (wrong,) = judged_iq((25, "result")).wrong
+    assert wrong.startswith("answered late: q1, after 15.0 s")
+    (wrong,) = judged_iq().wrong
+    assert wrong.startswith("not answered: q1, sent at 10.00")
+    assert judged_iq(now=15.0).wrong == [], "there may be an answer yet"
+
+
+@pytest.mark.parametrize(
+    ("faults", "ended", "is_wrong"),
+    [
+        ([], 12.0, False),
+        ([("freeze", (1,), 9.0, 25.0)], float("inf"), False),
+        ([("freeze", (2,), 9.0, 25.0)], float("inf"), True),
+        ([("freeze", (1,), 30.0, 45.0)], float("inf"), True),
+    ],
+)
+def test_no_answer_is_missed_of_who_has_gone_or_was_hurt(judged_iq, faults, ended, is_wrong):
+    assert bool(judged_iq(faults=faults, ended=ended).wrong) is is_wrong
+
+
+def test_an_error_for_a_node_that_was_given_up_may_be_followed_by_the_answer(judged_iq):
+    cut = ("cut", (0, 1), 9.0, 25.0)
+    assert judged_iq((15, "error"), (18, "result"), faults=[cut]).wrong == []
+    assert judged_iq((15, "error"), (18, "result")).wrong
+    assert judged_iq((15, "result"), (18, "result"), faults=[cut]).wrong
+
+
 def test_all_that_was_sent_arrived(judged):
     verdict = judged((1, 0, 1), (2, 0, 2), (6, 1, 3), (6, 1, 4))
     assert verdict.wrong == []
@@ -67,9 +118,23 @@ def test_one_is_lost(judged):
     assert judged((1, 0, 1), (2, 0, 2), (3, 0, 3)).wrong == ["lost: m4, sent at 4.00, acknowledged at 4.50"]
 
 
-@pytest.mark.parametrize("change", [{"acked": None}, {"error": "service-unavailable"}])
-def test_what_was_not_acknowledged_or_came_back_may_be_lost(judged, change):
-    assert judged((1, 0, 1), (2, 0, 2), (3, 0, 3), m4=change).wrong == []
+def test_what_was_not_acknowledged_may_be_lost(judged):
+    assert judged((1, 0, 1), (2, 0, 2), (3, 0, 3), m4={"acked": None}).wrong == []
+
+
+@pytest.mark.parametrize(
+    ("error", "fault", "is_wrong"),
+    [
+        ("resource-constraint", ("cassandra", (1,), 3.0, 15.0), False),
+        ("resource-constraint", ("cassandra", (1,), 8.0, 15.0), True),
+        ("resource-constraint", ("kill", (1,), 3.0, 15.0), True),
+        ("service-unavailable", ("cassandra", (1,), 3.0, 15.0), True),
+    ],
+)
+def test_a_message_is_refused_for_now_where_a_node_has_no_store(judged, error, fault, is_wrong):
+    verdict = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), m4={"error": error, "refused": 4.5}, faults=[fault])
+    assert bool(verdict.wrong) is is_wrong
+    assert verdict.counts[f"refused: {error}"] == 1
 
 
 @pytest.mark.parametrize(("node", "at", "is_wrong"), [(0, 4.6, False), (0, 9.0, True), (1, 4.6, True)])
@@ -83,6 +148,15 @@ def test_what_came_only_when_everybody_logged_in_again_is_counted_apart(judged):
     verdict = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (30, 1, 4), again=20.0)
     assert verdict.wrong == []
     assert verdict.counts["only at the next login"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_wrong"), [("cut", False), ("freeze", False), ("kill", True), ("redis", True)]
+)
+def test_it_may_come_twice_on_one_connection_that_outlived_the_loss_of_its_node(judged, fault, is_wrong):
+    arrivals = (1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 0, 4), (6, 0, 4)
+    assert bool(judged(*arrivals, faults=[(fault, (0,), 3.5, 15.0)]).wrong) is is_wrong
+    assert judged(*arrivals, faults=[("cut", (1, 2), 3.5, 15.0)]).wrong, "not of its node"
 
 
 def test_one_came_twice(judged):
