@@ -20,6 +20,7 @@ from xmppd.plugin import (
     SessionSlot,
     Stanza,
     StanzaError,
+    StoreError,
     Table,
     Value,
     begun,
@@ -38,6 +39,10 @@ presence, and other resources of its account.
 """
 REMEMBERED = 1000
 """How many messages of those that a session was given are remembered until they are seen to be deleted."""
+AGAIN_SECONDS = 0.25, 2.0
+"""How soon it is looked again for what could not be read, at first and at most."""
+STUBBORN_SECONDS = 10.0
+"""How long whom it is for is given nothing newer meanwhile; without a store for longer, chat goes on."""
 COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
 Kept = Stanza | hooks.Drop | Later
@@ -102,6 +107,7 @@ class Turn(Enum):
     DONE = "nothing is left for it"
     OVER = "others may go on; it comes again when it has read what it drew"
     LEFT = "it takes no more"
+    FAILED = "the store cannot be asked"
 
 
 class Given:
@@ -290,9 +296,10 @@ class Offline(Plugin):
     async def _flush(self, session: Session, going_on: asyncio.Future[None]) -> None:
         """Have it take turns with other resources of its account until nothing is left for it. All are
         held meanwhile, so none of them is given something newer than what it may be given yet. `going_on` is
-        done when this is, or has to wait for others, or long for somebody who reads.
+        done when this is, or has to wait for others, long for somebody who reads, or for the store.
         """
-        queue, turn = self._queue(session.account), Turn.DONE
+        queue, turn, pause = self._queue(session.account), Turn.DONE, AGAIN_SECONDS[0]
+        until = asyncio.get_running_loop().time() + STUBBORN_SECONDS
         self._flushing[session] = True
         session.hold_messages()
         try:
@@ -307,6 +314,13 @@ class Offline(Plugin):
                     let_go(going_on)
                     if (reading := self.given[session].reading) is not None:
                         await reading
+                elif turn is Turn.FAILED:
+                    self._flushing[session] = True
+                    let_go(going_on)
+                    if asyncio.get_running_loop().time() > until:
+                        session.release_messages()
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, AGAIN_SECONDS[1])
         finally:
             del self._flushing[session]
             session.release_messages()
@@ -315,10 +329,17 @@ class Offline(Plugin):
             self.server.messages_left(session.account)
 
     async def _take_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
+        try:
+            return await self._try_turn(session, queue, going_on)
+        except StoreError:  # somebody has to look again, for nobody else will
+            return Turn.FAILED if takes_messages(session) else Turn.LEFT
+
+    async def _try_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
         if await self._is_empty(session.account, queue):
             return Turn.DONE
         if not takes_messages(session):
             return Turn.LEFT
+        session.hold_messages()
         asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
         async with self.server.lock(f"flush:{session.account}"), queue.gate:
             return await self._deliver(session, queue)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.plugins.test_offline import become_available, bodies, chat
+from xmppd.errors import StoreUnavailable
 from xmppd.store.sqlite.store import SqliteStore
-from xmppd.store.table import Delete, Key, Put, Store, Table
+from xmppd.store.table import Delete, Key, Page, Put, Store, Table
 from xmppd.testing import Client, World, refusal
 
 
@@ -507,3 +508,80 @@ async def test_who_comes_waits_for_no_plugin_that_is_told_of_what_was_stored(
         world.plugin("watcher").go_on.set()
         await world.settle()
         assert await bodies(bob) == ["0", "1", "2"]
+
+
+class DeafStore(SqliteStore):
+    """A store in which the queues of accounts cannot be read the next `failing` times; `meanwhile` is done
+    each time.
+    """
+
+    failing = 0
+
+    def meanwhile(self) -> None:
+        """Whatever a test wants."""
+
+    async def scan(self, table: Table, partition: Key, **how: Any) -> Page:
+        if self.failing and table.name.endswith("queue"):
+            self.failing -= 1
+            self.meanwhile()
+            raise StoreUnavailable("Cassandra cannot be asked")
+        return await super().scan(table, partition, **how)
+
+
+@pytest.mark.one_node("has a node that cannot reach its store")
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seconds", [60.0, -1.0])
+async def test_what_cannot_be_read_is_looked_for_again(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And comes before what is newer, unless that takes very long: then chat goes on without a store."""
+    store = DeafStore(":memory:")
+    async with World(plugins=("offline",), store=store) as world:
+        module = sys.modules[type(world.plugin("offline")).__module__]
+        monkeypatch.setattr(module, "AGAIN_SECONDS", (0.0, 0.0))
+        monkeypatch.setattr(module, "STUBBORN_SECONDS", seconds)
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await chat(alice, "bob@localhost", "first", "second")
+        newer: list[str] = []
+
+        def send_another() -> None:
+            newer.append(f"newer {store.failing}")
+            alice.write(f"<message to='bob@localhost' type='chat'><body>{newer[-1]}</body></message>")
+            alice.pump()
+
+        store.meanwhile = send_another
+        store.failing = 3
+        await become_available(bob)
+        told = await bodies(bob)
+        if seconds > 0:
+            assert told == ["first", "second", *newer]
+        else:
+            assert told == [*newer, "first", "second"]
+        assert not store.failing
+        assert [row async for row in world.plugin("offline").queue.everything()] == []
+
+
+@pytest.mark.one_node("has a node that cannot reach its store")
+@pytest.mark.asyncio
+async def test_who_goes_before_what_was_stored_can_be_read_finds_it_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = DeafStore(":memory:")
+    async with World(plugins=("offline",), store=store) as world:
+        module = sys.modules[type(world.plugin("offline")).__module__]
+        monkeypatch.setattr(module, "AGAIN_SECONDS", (0.0, 0.0))
+        alice, bob = await world.login("alice"), await world.bind("bob")
+        await chat(alice, "bob@localhost", "first")
+        store.failing = 1_000_000
+        bob.write("<presence/>")
+        bob.pump()
+        await asyncio.sleep(0.01)
+        assert store.failing < 1_000_000
+        await bob.drop()
+        left = store.failing
+        await world.settle()
+        assert store.failing == left, "nobody looks any more"
+        store.failing = 0
+        again = await world.bind("bob")
+        await become_available(again)
+        assert await bodies(again) == ["first"]
