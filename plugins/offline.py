@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from enum import Enum
+from typing import Any
 from weakref import WeakValueDictionary
 
 from xmppd import hooks, ns
@@ -24,6 +25,7 @@ from xmppd.plugin import (
     Table,
     Value,
     begun,
+    cluster_signal,
     delay,
     gives,
     insert_child,
@@ -45,6 +47,10 @@ STUBBORN_SECONDS = 10.0
 """How long whom it is for is given nothing newer meanwhile; without a store for longer, chat goes on."""
 COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
+TELL_SECONDS = 0.05
+"""How long what was stored here is gathered before other nodes are told how much it is."""
+RECOUNT_SECONDS = 10.0
+"""How soon the messages of a full queue are counted again where several nodes store: by reading them all."""
 Kept = Stanza | hooks.Drop | Later
 """What becomes of a message that nobody takes: it is not for us, dropped or kept, or about to be on disk."""
 CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
@@ -64,10 +70,11 @@ class Queue:
 
     `last` is the newest id; `put` and `gone` count messages and bytes since the queue was last empty, both
     None until they were read. Any number may write; nobody does while `gate` is held and `writing` is 0.
-    Whoever delivers holds `lock`, and lets the gate go while his client has to read.
+    Whoever delivers holds `lock`, and lets the gate go while his client has to read. `counted_at` is when all
+    messages were counted one by one, None where that was not done.
     """
 
-    __slots__ = ("__weakref__", "gate", "gone", "last", "lock", "put", "settled", "writing")
+    __slots__ = ("__weakref__", "counted_at", "gate", "gone", "last", "lock", "put", "settled", "writing")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -77,6 +84,7 @@ class Queue:
         self.last = 0
         self.put: tuple[int, int] | None = None
         self.gone = (0, 0)
+        self.counted_at: float | None = None
 
     @property
     def is_open(self) -> bool:
@@ -146,8 +154,9 @@ class Offline(Plugin):
     """One partition for each account, one row for each message, written once and deleted when delivered.
 
     No write has a condition, so storing is cheap on every engine. Ids are microseconds and a mark of the
-    node; rows hold running totals, so the newest and the oldest tell how much there is. Nodes that write to
-    one queue at once do not see each other's, so the bounds then hold for each of them.
+    node; rows hold running totals, so the newest and the oldest tell how much there is. Where several nodes
+    write to one queue at once those may be too low: there each tells the others how much it stores, and
+    whoever has to count counts every message. So the bounds hold but for what is stored at that moment.
 
     Storing goes on side by side, but takes turns with flushing. So one of two resources that become available
     at once is given everything; and a message is either stored before a flush, or finds its receiver online.
@@ -175,6 +184,7 @@ class Offline(Plugin):
         self._queues: WeakValueDictionary[str, Queue] = WeakValueDictionary()
         self._counted: dict[str, Queue] = {}
         self._flushing: dict[Session, bool] = {}  # whether they look (again)
+        self._untold: dict[str, tuple[int, int]] = {}
 
     # keeping
 
@@ -194,7 +204,10 @@ class Offline(Plugin):
                 return message
             row = self._row(account, queue, self._stamped(account, message))
             if row is not None:
+                self._tell(account, len(row["stanza"]))
                 return self._written(queue, row)
+            if queue.counted_at is not None and self.scope.clock() - queue.counted_at < RECOUNT_SECONDS:
+                break
             queue.put = None  # somebody else may have delivered some: look again
         self.refused.inc()
         raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
@@ -220,6 +233,16 @@ class Offline(Plugin):
     async def _count(self, account: str, queue: Queue) -> None:
         """Read how much is kept. For who holds the lock."""
         await queue.quiet()
+        if self.server.has_other_nodes:
+            await self._count_all(account, queue)
+        else:
+            await self._look_up(account, queue)
+        self._counted[account] = queue
+        if len(self._counted) > COUNTED:
+            del self._counted[next(iter(self._counted))]
+
+    async def _look_up(self, account: str, queue: Queue) -> None:
+        """By the totals of this node, which alone stores."""
         newest = (await self.queue.scan(account, limit=1, reverse=True)).rows
         oldest = (await self.queue.scan(account, limit=1)).rows
         queue.empty()
@@ -227,9 +250,23 @@ class Offline(Plugin):
             queue.last = int(newest[0]["id"][:16], 16)
             queue.put = newest[0]["messages"], newest[0]["bytes"]
             queue.gone = oldest[0]["messages"] - 1, oldest[0]["bytes"] - len(oldest[0]["stanza"])
-        self._counted[account] = queue
-        if len(self._counted) > COUNTED:
-            del self._counted[next(iter(self._counted))]
+
+    async def _count_all(self, account: str, queue: Queue) -> None:
+        """By all messages that are there. The totals go on from those of the oldest."""
+        rows: Sequence[Mapping[str, Any]] = (await self.queue.scan(account, limit=PAGE)).rows
+        queue.empty()
+        queue.counted_at = self.scope.clock()
+        messages = size = 0
+        gone = (rows[0]["messages"] - 1, rows[0]["bytes"] - len(rows[0]["stanza"])) if rows else (0, 0)
+        while rows:
+            messages += len(rows)
+            size += sum(len(row["stanza"]) for row in rows)
+            queue.last = int(rows[-1]["id"][:16], 16)
+            if len(rows) < PAGE:
+                break
+            rows = (await self.queue.scan(account, start=(f"{rows[-1]['id']}!",), limit=PAGE)).rows
+        queue.gone = gone
+        queue.put = gone[0] + messages, gone[1] + size
 
     def _row(self, account: str, queue: Queue, stanza: bytes) -> Mapping[str, Value] | None:
         """The row of a message, behind those that are there; None when more would be kept than may be.
@@ -245,6 +282,36 @@ class Offline(Plugin):
         queue.last = max(queue.last + 1, int(self.now() * 1_000_000))
         number = f"{queue.last:016x}{self._node}"
         return {"account": account, "id": number, "stanza": stanza, "messages": messages, "bytes": size}
+
+    def _tell(self, account: str, size: int) -> None:
+        """Other nodes should know of a message of so many bytes."""
+        if not self.server.has_other_nodes:
+            return
+        if not self._untold:
+            self.call_later(TELL_SECONDS, self._tell_others)
+        messages, before = self._untold.get(account, (0, 0))
+        self._untold[account] = messages + 1, before + size
+
+    def _tell_others(self) -> None:
+        untold, self._untold = self._untold, {}
+        self.changed.tell(self._node, {account: [*amount] for account, amount in untold.items()})
+
+    def _tell_deleted(self, account: str) -> None:
+        """They should count again, and at once: there is room."""
+        if self.server.has_other_nodes:
+            self._untold.pop(account, None)
+            self.changed.tell(self._node, {account: None})
+
+    @cluster_signal
+    def changed(self, node: str, amounts: dict[str, list[int] | None]) -> None:
+        """A node has stored so many messages and bytes for these accounts, or (None) deleted some."""
+        if node == self._node:
+            return
+        for account, amount in amounts.items():
+            queue = self._queues.get(account)
+            if queue is not None and queue.put is not None:
+                put = queue.put
+                queue.put = (put[0] + amount[0], put[1] + amount[1]) if amount is not None else None
 
     def _written(self, queue: Queue, row: Mapping[str, Value]) -> Later | hooks.Drop:
         """The write of a row, under way: those of one sender need not wait for each other. It ends by itself,
@@ -422,6 +489,7 @@ class Offline(Plugin):
             await queue.quiet()
             queue.put = None
             await self.queue.batch(session.account, writes=self._removal(ids, is_all=is_all))
+            self._tell_deleted(session.account)
             self.delivered.inc(len(ids))
         return True
 
@@ -454,6 +522,7 @@ class Offline(Plugin):
         async with queue.lock, queue.gate:
             await queue.quiet()
             await self.queue.delete(account)
+            self._tell_deleted(account)
             queue.empty()
             queue.last = 0
             for stanza, at in messages or ():
@@ -472,6 +541,7 @@ class Offline(Plugin):
         async with queue.lock, queue.gate:
             await queue.quiet()
             await self.queue.delete(account)
+            self._tell_deleted(account)
             queue.empty()
 
     def _queue(self, account: str) -> Queue:

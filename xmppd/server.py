@@ -122,6 +122,11 @@ class Server:
         """All accounts that have a session on whatever node, available or not."""
         return {*self._sessions.accounts, *self._sessions.cluster.accounts()}
 
+    @property
+    def has_other_nodes(self) -> bool:
+        """Whether this may be one of several nodes, which share the store."""
+        return bool(self._sessions.cluster)
+
     async def account_exists(self, account: str) -> bool:
         """Whether there is such an account."""
         exists = self.accounts.exists(account)

@@ -298,7 +298,9 @@ class LastSeen:
 
 
 class Server:
-    """What the plugin needs of the server."""
+    """What the plugin needs of the server; bounds are no matter of this model."""
+
+    has_other_nodes = False
 
     def __init__(self, node: Node) -> None:
         self._node = node

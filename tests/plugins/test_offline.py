@@ -355,9 +355,7 @@ async def test_their_size_is_bounded() -> None:
         await alice.expect_nothing()
 
 
-@pytest.mark.one_node(
-    "nodes that write to one queue at once do not see each other's, so each keeps to the bound"
-)
+@pytest.mark.one_node("what another node stores at the same moment is not seen: test_offline_bounds")
 @pytest.mark.asyncio
 async def test_senders_at_once_do_not_get_past_the_bound(store: Store) -> None:
     async with World(
