@@ -19,6 +19,7 @@ from xmppd.cluster.connection import Links
 from xmppd.cluster.link import Dialer
 from xmppd.cluster.neighbours import Neighbours
 from xmppd.cluster.registry import Entry, Registry, new_incarnation
+from xmppd.cluster.trunk import Trunk
 from xmppd.engines import node_list, trunk_bus
 from xmppd.rules import node_name
 
@@ -35,6 +36,11 @@ LOAD_TICKS: Final = 10
 
 SETTLE_SECONDS: Final = 2.0
 """How long what was said last may take to be acknowledged at the end."""
+
+
+def described(trunk: Trunk[Any]) -> Mapping[str, Any]:
+    """What operators see of a trunk."""
+    return {"lag_ms": round(trunk.lag * 1000, 2), "frames": trunk.sent}
 
 
 class Joining:
@@ -107,6 +113,11 @@ class Joining:
     # for operators
 
     @property
+    def elsewhere(self) -> int:
+        """How many sessions of other nodes are known here."""
+        return len(self.cluster.mesh.whereabouts)
+
+    @property
     def load(self) -> float:
         """The share of one processor that this process used lately."""
         began, before = self._used[0]
@@ -114,12 +125,14 @@ class Joining:
         return round((time.process_time() - before) / seconds, 2) if seconds > 0 else 0.0
 
     def described(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Rows of nodes with how long each trunk takes; and one for each node of the list that has none."""
+        """Rows of nodes with how long each trunk takes, and how many frames were sent there; and one for each
+        node of the list that has none.
+        """
         members = self.cluster.mesh.members
         found = []
         for row in rows:
             member = members.get(row["node"])
-            found.append(row if member is None else {**row, "lag_ms": round(member.trunk.lag * 1000, 2)})
+            found.append({**row, **({} if member is None else described(member.trunk))})
         known = {row["node"] for row in rows}
         lost = [
             entry.name

@@ -399,7 +399,7 @@ class Process:
             "age_seconds": round(time.monotonic() - self._started, 1),
             "sessions": len(self.app.sessions.by_full),
         }
-        return [row if joining is None else {**row, "load": joining.load}]
+        return [row if joining is None else {**row, "load": joining.load, "elsewhere": joining.elsewhere}]
 
     async def _drain(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         self._pace = arguments["pace"]

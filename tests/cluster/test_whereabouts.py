@@ -27,6 +27,15 @@ def test_a_place_is_what_was_put(node, resource, number, priority):
     assert whereabouts.of(BOB) == (as_kept(place),)
 
 
+def test_who_of_many_is_there_is_told_in_their_order():
+    whereabouts = Whereabouts()
+    whereabouts.put(BOB, Place(1, "phone", 1, None))
+    whereabouts.put("eve@localhost", Place(2, "phone", 1, 0))
+    assert whereabouts.among(["eve@localhost", "carol@localhost", BOB]) == ["eve@localhost", BOB]
+    whereabouts.end(BOB, 1, "phone", 1)
+    assert whereabouts.among([BOB]) == []
+
+
 def test_a_session_takes_the_place_of_its_predecessor_and_of_no_other():
     whereabouts = Whereabouts()
     old, new = Place(1, "phone", 1, 0), Place(1, "phone", 2, None)

@@ -79,6 +79,8 @@ async def test_commands_reach_all_nodes(pair: list[Any]) -> None:
     assert [nodes[name(server)]["sessions"] for server in pair] == [1, 1]
     assert {row["state"] for row in nodes.values()} == {"up"}
     assert nodes[name(two)]["lag_ms"] > 0
+    assert nodes[name(two)]["frames"] > 0
+    assert [nodes[name(server)]["elsewhere"] for server in pair] == [1, 1]
 
     reloaded = await ask(one, "plugin reload", name="ping", all=True)
     assert reloaded == [{"node": name(server), "reloaded": ["ping"]} for server in pair]

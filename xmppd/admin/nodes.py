@@ -33,7 +33,8 @@ class NodeCommands:
     @command("List all nodes", name="node list")
     async def every(self) -> list[dict[str, Any]]:
         """One row for each. `load`: the share of one processor that it used in the last seconds. `lag_ms`:
-        how long it took until what the asked node told it last was acknowledged.
+        how long it took until what the asked node told it last was acknowledged; `frames`: how many it was
+        told. `elsewhere`: how many sessions of others it knows of.
         """
         return [dict(row) for row in await self.nodes.nodes()]
 

@@ -47,10 +47,10 @@ Became = Awaitable[Outcome | Drop]
 
 
 class Parcel:
-    """One message on its way to one account. `left`: copies that are neither settled nor missed; `end` is
-    done when it is known what became of it. `is_due`: it has to be stored, whoever is there; `is_unkept`:
-    that was tried, and nobody keeps it; `is_back`: it was not stored, and is to be looked at again;
-    `is_slow`: too much is on its way where it goes, so its sender has to wait for it.
+    """One message of `sender` on its way to one account. `left`: copies that are neither settled nor missed;
+    `end` is done when it is known what became of it. `is_due`: it has to be stored, whoever is there;
+    `is_unkept`: that was tried, and nobody keeps it; `is_back`: it was not stored, and is to be looked at
+    again; `is_slow`: too much is on its way where it goes, so its sender has to wait for it.
     """
 
     __slots__ = (
@@ -62,6 +62,7 @@ class Parcel:
         "kind",
         "left",
         "number",
+        "sender",
         "stanza",
         "to",
         "tries",
@@ -70,6 +71,7 @@ class Parcel:
 
     def __init__(self, stanza: Stanza, to: Jid, kind: str, number: int) -> None:
         self.stanza = stanza
+        self.sender = stanza.attrs.get("from", "")
         self.to = to
         self.kind = kind
         self.number = number
@@ -81,11 +83,6 @@ class Parcel:
         self.is_unkept = False
         self.is_back = False
         self.end: asyncio.Future[Outcome | Drop] | None = None
-
-    @property
-    def sender(self) -> str:
-        """Its `from`."""
-        return self.stanza.attrs.get("from", "")
 
     @property
     def is_tired(self) -> bool:
@@ -280,6 +277,11 @@ class RemoteMessages:
                 self._post(parcel, held[-1].node, FULL if is_patient else ANYWAY)
                 return parcel.later()
         live = self._sessions.accounts.get(to.bare)
+        if len(places) == 1 and live is None and not to.resource and kind in KEEPABLE:  # nearly all of them
+            node, _, _, priority = places[0]
+            if priority is not None and priority >= 0:
+                self._post(parcel, node, ANYWAY if parcel.is_unkept else TOP)
+                return parcel.later()
         takers = self._takers(to.bare)
         if parcel.is_tired and not takers:
             return self._store(parcel, by_force=True)

@@ -67,7 +67,7 @@ class RemotePresence:
         """See `Cluster.show`: one record for each node."""
         receivers: dict[int, list[str]] = {}
         shown = 0
-        for contact in contacts:
+        for contact in self._mesh.whereabouts.among(contacts):
             nodes = {place.node for place in self._mesh.places(contact) if place.priority is not None}
             shown += bool(nodes)
             for node in nodes:
@@ -86,7 +86,7 @@ class RemotePresence:
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """See `Cluster.probe`."""
         asked: dict[int, list[str]] = {}
-        for contact in (session.account, *contacts):
+        for contact in self._mesh.whereabouts.among((session.account, *contacts)):
             for place in self._mesh.places(contact):
                 if place.priority is not None and contact not in asked.setdefault(place.node, []):
                     asked[place.node].append(contact)

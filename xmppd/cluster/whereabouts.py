@@ -4,7 +4,7 @@ each account.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 SEVERAL: Final = 0
@@ -52,6 +52,11 @@ class Whereabouts:
     def accounts(self) -> list[str]:
         """All that have sessions on other nodes."""
         return [*self._packed]
+
+    def among(self, accounts: Iterable[str]) -> list[str]:
+        """Those of them that have sessions on other nodes: quick where most have none."""
+        packed = self._packed
+        return [account for account in accounts if account in packed]
 
     def put(self, account: str, place: Place) -> Place | None:
         """A session is there now; the place of the same node and resource that it takes, if there was one."""
