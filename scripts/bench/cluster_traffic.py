@@ -1,0 +1,293 @@
+"""Messages, presence and logins between nodes and on one: the parts `chat`, `presence`, `login` and `nodes`
+of `scripts/bench/cluster`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from farm import Farm, Server, Used
+from figures import Figure, middle, us
+
+SCRAM = "--mech scram-sha-1"
+CHATTERS = 700
+"""The first of the accounts that write to each other."""
+
+RING50, RING200 = (0, 100, 50), (200, 400, 200)
+"""Rosters: the first account, how many of them, and how many contacts each has."""
+
+ACCOUNTS = 1_240
+RING_OF = {
+    "presence": ("0:100:50", "200:400:200"),
+    "login": ("200:400:200",),
+    "local": ("0:100:50",),
+    "nodes": ("1000:60:50", "1060:60:50", "1120:60:50", "1180:60:50"),
+}
+"""Rosters that parts need, in the form of `seed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many messages under way at once, or so many a second; `units` are measured, after as many more."""
+
+    label: str
+    under_way: int
+    units: int
+    rate: int = 0
+
+    def arguments(self, seconds: float) -> str:
+        """What the generator does: of each pair the first one writes."""
+        pairs = f"chat --first {CHATTERS} --n {2 * self.under_way} --one-way 1 {SCRAM}"
+        if self.rate:
+            return f"{pairs} --rate {self.rate} --warm 0.5 --dur {seconds}"
+        return f"{pairs} --window 1 --count {self.units}"
+
+
+LOADS = (
+    Load("200 a second, each alone", 1, 0, rate=200),
+    Load("1 under way", 1, 3000),
+    Load("5 under way", 5, 8000),
+    Load("25 under way", 25, 15_000),
+    Load("120 under way", 120, 20_000),
+)
+SHARED = 15
+"""Messages in a frame from which on the bound is asked for."""
+MOST_REMOTE = 3.0
+MOST_LOGIN = 1.15
+LEAST_EFFICIENCY = 0.85
+
+
+def per_unit(used: Used, units: int) -> list[float]:
+    """Seconds of processor time of each server for one unit."""
+    return [cpu / units for cpu in used.cpu]
+
+
+# messages
+
+
+def chat(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
+    """A message on a server without a cluster, on one node, and from one node to another."""
+    one, nodes = farm.one(), farm.nodes(2)
+    loads = LOADS[1:4:2] if is_short else LOADS
+    for load in loads:
+        if is_short:
+            load = Load(load.label, load.under_way, load.units // 10)
+        kinds: Mapping[str, tuple[Sequence[Server], str]] = {
+            "alone": ([one], "0" * 2 * load.under_way),
+            "local": (nodes, "0" * 2 * load.under_way),
+            "remote": (nodes, "01" * load.under_way),
+        }
+        found: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
+        shared: list[float] = []
+        for _ in range(rounds):
+            for kind, (servers, places) in kinds.items():
+                report, used = farm.load(servers, f"{load.arguments(3.0)} --places {places}")
+                units = report["count"]
+                found[kind].append(per_unit(used, units))
+                if kind == "remote":
+                    shared.append(units / max(1, used.frames[0] - _asked(nodes) // 2))
+        yield _chat_figure(load, found, middle(shared))
+
+
+def _asked(nodes: Sequence[Server]) -> int:
+    """Frames that go between nodes while each is asked how many frames it has sent."""
+    return 2 * len(nodes) * (len(nodes) - 1)
+
+
+def _chat_figure(load: Load, found: Mapping[str, Sequence[Sequence[float]]], shared: float) -> Figure:
+    alone = middle([cpu[0] for cpu in found["alone"]])
+    local = middle([cpu[0] for cpu in found["local"]])
+    sender = middle([cpu[0] for cpu in found["remote"]])
+    receiver = middle([cpu[1] for cpu in found["remote"]])
+    whole = sender + receiver
+    is_bound = shared >= SHARED
+    text = (
+        f"without a cluster {us(alone)}, local {us(local)}; to another node {us(sender)} + {us(receiver)} = "
+        f"{us(whole)} us, **{whole / local:.2f}** of local; {shared:.1f} in a frame"
+    )
+    numbers = {
+        "alone": alone, "local": local, "sender": sender, "receiver": receiver, "ratio": whole / local,
+        "in_frame": shared,
+    }  # fmt: skip
+    return Figure(
+        "chat",
+        load.label,
+        text,
+        f"<= {MOST_REMOTE:.0f} where about 20 share a frame" if is_bound else "",
+        whole / local <= MOST_REMOTE if is_bound else None,
+        numbers,
+    )
+
+
+# presence
+
+
+def presence(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
+    """A change of one with many contacts, who are on this server or spread over four nodes."""
+    one, nodes = farm.one(), farm.nodes(4)
+    for (first, count, contacts), slots, changes in (
+        (RING200, 1, 100), (RING200, 8, 240), (RING50, 1, 300), (RING50, 16, 1000),
+    ):  # fmt: skip
+        if is_short and (slots > 1 or contacts > RING50[2]):
+            continue
+        changes = changes // 10 if is_short else changes
+        arguments = (
+            f"presence --first {first} --n {count} --R {contacts} --slots {slots} --settle 1 --quiesce 3 "
+            f"--count {changes} {SCRAM}"
+        )
+        ours, theirs, frames = [], [], []
+        for _ in range(rounds):
+            _, used = farm.load([one], arguments)
+            ours.append(sum(used.cpu) / changes / contacts)
+            _, used = farm.load(nodes, arguments)
+            theirs.append(sum(used.cpu) / changes / contacts)
+            frames.append((sum(used.frames) - _asked(nodes)) / changes)
+        ratio, sent = middle(theirs) / middle(ours), middle(frames)
+        most = len(nodes) - 1
+        yield Figure(
+            "presence",
+            f"one with {contacts} contacts over 4 nodes, {slots} changes at once",
+            f"{sent:.2f} frames a change; a copy {us(middle(ours))} us on one server, {us(middle(theirs))} "
+            f"on four, **{ratio:.2f}**",
+            f"{most} frames" if slots == 1 else "",
+            sent <= most * 1.05 if slots == 1 else None,
+            {"frames": sent, "one": middle(ours), "four": middle(theirs), "ratio": ratio},
+        )
+
+
+# logins
+
+
+def login(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
+    """Those of a ring with 200 contacts each log in one after the other, until all see each other."""
+    one, nodes = farm.one(), farm.nodes(3)
+    first, count, contacts = RING200
+    arguments = f"login --first {first} --n {count} --conc 8 --settle 1.5 {SCRAM}"
+    chance = random.Random(3)
+    places = "".join(chance.choice("012") for _ in range(count))
+    kinds = {"one": ([one], "0" * count), "three": (nodes, places)}
+    cpu: dict[str, list[float]] = {kind: [] for kind in kinds}
+    commands: dict[str, Counter[str]] = {}
+    for _ in range(rounds + 1):  # once before, so that everything is known where it can be
+        for kind, (servers, where) in kinds.items():
+            before, began = Counter(farm.commands()), time.monotonic()
+            report, _ = farm.load(servers, f"{arguments} --places {where}")
+            after, seconds = Counter(farm.commands()), time.monotonic() - began
+            cpu[kind].append(report["settled_cpu_s"] / report["ready"])
+            commands[kind] = after - before - _idle(farm, seconds)
+    ours, theirs = (middle(values[1:]) for values in cpu.values())
+    yield Figure(
+        "login",
+        f"with {contacts} contacts, of whom half are there on average",
+        f"{us(ours)} us on one server, {us(theirs)} on three nodes, **{theirs / ours:.2f}**",
+        f"<= {MOST_LOGIN}",
+        theirs / ours <= MOST_LOGIN,
+        {"one": ours, "three": theirs, "ratio": theirs / ours},
+    )
+    asked = {kind: sum(calls.values()) / count for kind, calls in commands.items()}
+    listed = {
+        kind: ", ".join(f"{name} {n / count:.2f}" for name, n in sorted(calls.items()) if n > count / 50)
+        for kind, calls in commands.items()
+    }
+    yield Figure(
+        "login",
+        "what Redis is asked for one, logout included",
+        f"on one server {asked['one']:.2f} ({listed['one']}), on three nodes {asked['three']:.2f} "
+        f"({listed['three']})",
+        "no more than on one",
+        asked["three"] <= asked["one"] + 0.1,
+        {f"redis_{kind}": value for kind, value in asked.items()},
+    )
+
+
+def _idle(farm: Farm, seconds: float) -> Counter[str]:
+    """What Redis is asked in so many seconds in which nothing happens."""
+    look = 4.0  # two beats of each node
+    before = Counter(farm.commands())
+    time.sleep(look)
+    found = Counter(farm.commands()) - before
+    return Counter({name: round(calls * seconds / look) for name, calls in found.items()})
+
+
+# one, two, four nodes
+
+
+COMMUNITIES = 4
+"""Rings of contacts that know nobody of another one."""
+MEMBERS, FRIENDS = 60, 50
+FIRST_MEMBER = 1_000
+MIX = {"chat": 10.0, "presence": 600.0, "login": 0.5}
+"""What a session causes in an hour: messages, copies of presence (12 changes, 50 contacts online) and logins.
+"""
+
+
+def placed(count: int, nodes: int, groups: int, chance: random.Random) -> str:
+    """Where `count` sessions go that are in groups of contacts: so that a random half of the others of a
+    group is on other nodes, whichever.
+    """
+    # At home with a chance of q, else anywhere else: q^2 + (1-q)^2 / (nodes-1) = 1/2.
+    share = (1 + math.sqrt(1 + nodes * (nodes - 3) / 2)) / nodes if nodes > 1 else 1.0
+    found = []
+    for index in range(count):
+        home = index * groups // count % nodes
+        others = [node for node in range(nodes) if node != home]
+        found.append(home if chance.random() < share or not others else chance.choice(others))
+    return "".join(map(str, found))
+
+
+def _work(count: int, *, is_short: bool) -> dict[str, tuple[str, int]]:
+    """For so many servers: what the generator does, and for how many units."""
+    everybody = f"--first {FIRST_MEMBER} --n {COMMUNITIES * MEMBERS} {SCRAM}"
+    messages, changes = (2_000, 60) if is_short else (15_000, 600)
+    return {
+        "chat": (
+            f"chat {everybody} --one-way 1 --window {count} --count {messages} --body 100",
+            messages,
+        ),
+        "presence": (
+            f"presence {everybody} --R {FRIENDS} --slots {4 * count} --quiesce 3 --count {changes}",
+            changes * FRIENDS,
+        ),
+        "login": (f"login {everybody} --conc {4 * count} --settle 1", COMMUNITIES * MEMBERS),
+    }
+
+
+def nodes(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
+    """The same on one server and on two and four nodes, with half of the contacts elsewhere."""
+    one = farm.one()
+    for count in (2,) if is_short else (2, 4):
+        servers = farm.nodes(count)
+        chance = random.Random(count)
+        places = placed(COMMUNITIES * MEMBERS, count, COMMUNITIES, chance)
+        found: dict[str, tuple[list[float], list[float]]] = {key: ([], []) for key in MIX}
+        for _ in range(rounds):
+            for key in MIX:
+                for index, (group, where) in enumerate((([one], ""), (servers, f" --places {places}"))):
+                    arguments, units = _work(len(group), is_short=is_short)[key]
+                    report, used = farm.load(group, arguments + where)
+                    spent = report["settled_cpu_s"] if key == "login" else sum(used.cpu)
+                    found[key][index].append(spent / units)
+        costs = {key: (middle(ours), middle(theirs)) for key, (ours, theirs) in found.items()}
+        for key, (ours, theirs) in costs.items():
+            yield Figure("nodes", f"{key}, {count} nodes", _capacity(ours, theirs, count))
+        ours, theirs = (sum(share * costs[key][side] for key, share in MIX.items()) for side in (0, 1))
+        yield Figure(
+            "nodes",
+            f"an hour of a session, {count} nodes",
+            _capacity(ours, theirs, count),
+            f">= {LEAST_EFFICIENCY}",
+            ours / theirs >= LEAST_EFFICIENCY,
+            {key: value for key, (_, value) in costs.items()} | {"one": ours, "many": theirs},
+        )
+
+
+def _capacity(ours: float, theirs: float, count: int) -> str:
+    return (
+        f"{us(ours)} us on one server, {us(theirs)} on {count}: {1 / ours:,.0f} and {count / theirs:,.0f} a "
+        f"second of all processors, **{ours / theirs:.2f}** a node"
+    )
