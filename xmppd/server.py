@@ -212,14 +212,16 @@ class Server:
         self._expiry.watch(session)
 
     def show_presence(self, account: str, viewer: str) -> None:
-        """Let a follower see the account's sessions on this node: what `sees` forbade it allows now."""
+        """Let a follower see the account's sessions on all nodes: what `sees` forbade it allows now."""
         self._presences.show(account, viewer)
+        self._sessions.cluster.sight(account, viewer, is_end=False)
 
     def hide_presence(self, account: str, viewer: str) -> None:
-        """Let a follower see the account's sessions on this node end: what `sees` still allows it is about to
-        forbid.
+        """Let a follower see the account's sessions on all nodes end: what `sees` still allows it is about to
+        forbid. Other nodes take this before a cluster signal that is told afterwards.
         """
         self._presences.hide(account, viewer)
+        self._sessions.cluster.sight(account, viewer, is_end=True)
 
     def end_session(self, session: Session, condition: str, text: str = "") -> None:
         """Close a session with a stream error."""

@@ -33,6 +33,7 @@ from xmppd.cluster.records import (
     Reply,
     Roster,
     Shown,
+    Sight,
     Signal,
     Snapshot,
     Stanza,
@@ -139,6 +140,7 @@ class OtherNodes:
         self.is_available = self.presence.is_available
         self.show = self.presence.show
         self.probe = self.presence.probe
+        self.sight = self.presence.sight
         self.is_elsewhere = self.presence.is_elsewhere
         self.show_other = self.presence.show_other
         self.withhold = self.presence.withhold
@@ -161,6 +163,7 @@ class OtherNodes:
                 Directed: self.presence.take_directed,
                 Probe: self.presence.take_probe,
                 Shown: self.presence.take_shown,
+                Sight: self.presence.take_sight,
                 Ask: self.presence.take_ask,
                 Message: self.messages.take,
                 Hint: self.hints.take,

@@ -10,7 +10,7 @@ from typing import Final
 from xmppd.cluster.grace import Grace
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
-from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown
+from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown, Sight
 from xmppd.core.presence import UNAVAILABLE, Presences
 from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
 from xmppd.core.visibility import Visibility
@@ -82,6 +82,17 @@ class RemotePresence:
             for contact in contacts:
                 self._came_back(session.full, contact)
         return shown
+
+    def sight(self, account: str, viewer: str, *, is_end: bool) -> None:
+        """See `Cluster.sight`: whether he may see them is judged there."""
+        for node in {place.node for place in self._mesh.places(account)}:
+            record = Sight(account, viewer, is_end)
+            self._mesh.send(self._mesh.member(node), record, len(account) + len(viewer) + 32)
+
+    def take_sight(self, member: Member, record: Sight) -> None:
+        """Show a follower the account's sessions here, or hide them."""
+        do = self._presences.hide if record.is_end else self._presences.show
+        do(record.account, record.viewer)
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """See `Cluster.probe`."""

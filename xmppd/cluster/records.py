@@ -209,6 +209,14 @@ class Bye(Struct, array_like=True, tag=21, frozen=True, gc=False):
     """The sender leaves; nothing comes behind this."""
 
 
+class Sight(Struct, array_like=True, tag=OPTIONAL + 1, frozen=True, gc=False):
+    """A plugin lets a follower see the sessions of an account that are on the receiver, or their end."""
+
+    account: str
+    viewer: str
+    is_end: bool
+
+
 class Guesses(Struct, array_like=True, tag=OPTIONAL, frozen=True, gc=False):
     """What was counted of who guesses passwords."""
 
@@ -221,7 +229,7 @@ Record = (
     | Message | Iq | Late | Settled | Hint
     | Stanza | Roster | Words
     | Signal | Call | Reply | Bye
-    | Guesses
+    | Guesses | Sight
 )  # fmt: skip
 
 

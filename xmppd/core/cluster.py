@@ -100,6 +100,9 @@ class Cluster(Protocol):
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """Have contacts that are there show themselves to a session that became available."""
 
+    def sight(self, account: str, viewer: str, *, is_end: bool) -> None:
+        """Have the account's sessions there shown to a follower, wherever he is, or their end."""
+
     def is_elsewhere(self, full: str) -> bool:
         """Whether an available session with this full JID is on another node, as for a moment there may be
         two.
@@ -204,6 +207,9 @@ class OneNode:
         return 0
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
+        """Nobody is there."""
+
+    def sight(self, account: str, viewer: str, *, is_end: bool) -> None:
         """Nobody is there."""
 
     def show_other(self, full: str, accounts: Iterable[str]) -> None:
