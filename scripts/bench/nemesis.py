@@ -278,7 +278,7 @@ class Run:
         if not problems:
             self.times["healed"].append(time.monotonic() - healed)
         else:
-            self.say(f"after {what}: {len(problems)} problems")
+            self.say(f"after {what}: {len(problems)} problems, {problems[0]}")
             self.wrong += [
                 f"{PATIENCE:.0f} s after {what} at {healed - self.began:.1f}: {p}" for p in problems[:8]
             ]
@@ -348,10 +348,10 @@ async def run(options: argparse.Namespace, backend: Backend, thread: ThreadPoolE
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await task
-        if task.cancelled():
-            found.wrong.append("interrupted before all was judged")
+        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - what was seen is told
+            found.wrong.append(f"ended before all was judged: {error!r}")
         return found.summary()
     finally:
         found.close()

@@ -29,6 +29,8 @@ PORTS = 5
 ASK_SECONDS = 5.0
 RESTARTED = 75
 """The exit code of a node that asks to be started again."""
+TIED = ("setpriv", "--pdeathsig", "KILL", "--")
+"""A node ends with the thread that started it, in whatever way that ends."""
 SKEW = Path(__file__).parent / "skew"
 """Its `sitecustomize` gives a node a wrong clock."""
 
@@ -146,8 +148,9 @@ class Node:
         skewed = {"NEMESIS_CLOCK": str(self.folder / "clock"), "PYTHONPATH": str(SKEW)}
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._site.enter, *self.command("serve")],
+                [*TIED, *self._site.enter, *self.command("serve")],
                 env={**self.environ, **skewed},
+                start_new_session=True,  # ^C is for who started it
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

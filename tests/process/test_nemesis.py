@@ -5,8 +5,10 @@ judge finds wrong.
 import importlib
 import os
 import re
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,17 @@ def test_nodes_are_hurt_and_no_promise_is_broken(cassandra_nodes, redis_url, fre
     acknowledged = re.search(r"acknowledged (\d+)", done.stdout)
     assert acknowledged is not None
     assert int(acknowledged[1]) > 100
+
+
+@pytest.mark.parametrize("seconds", [0.0, -86_400.0])
+def test_the_clock_of_a_process_is_wrong_by_what_a_file_says(seconds, tmp_path):
+    (tmp_path / "clock").write_bytes(struct.pack("d", seconds))
+    environ = {**os.environ, "PYTHONPATH": str(BENCH / "skew"), "NEMESIS_CLOCK": str(tmp_path / "clock")}
+    command = [sys.executable, "-c", "import time; print(time.time(), time.time_ns())"]
+    done = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
+    now, now_ns = (float(text) for text in done.stdout.split())
+    assert round((now - time.time()) / 86_400) == round((now_ns / 1e9 - time.time()) / 86_400)
+    assert round((now - time.time()) / 86_400) == round(seconds / 86_400)
 
 
 @pytest.fixture
