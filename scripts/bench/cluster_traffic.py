@@ -250,7 +250,7 @@ def _work(count: int, *, is_short: bool) -> dict[str, tuple[str, int]]:
             messages,
         ),
         "presence": (
-            f"presence {everybody} --R {FRIENDS} --slots {4 * count} --quiesce 3 --count {changes}",
+            f"presence {everybody} --R {FRIENDS} --slots {count} --quiesce 3 --count {changes}",
             changes * FRIENDS,
         ),
         "login": (f"login {everybody} --conc {4 * count} --settle 1", COMMUNITIES * MEMBERS),

@@ -28,7 +28,7 @@ from xmppd.cluster.records import Call, Record, Reply, Snapshot
 from xmppd.cluster.registry import new_incarnation
 from xmppd.core.sessions import Sessions
 
-PIECE = 1000
+PIECE = 200
 """Sessions in a record."""
 TICK_SECONDS = 0.5
 RESOURCE = "client"

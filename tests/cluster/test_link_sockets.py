@@ -28,6 +28,48 @@ def run(request):
     return run
 
 
+class Watched:
+    """Notes how much came in each turn of the loop."""
+
+    def __init__(self):
+        self.turns = [0]
+
+    def begin(self):
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self):
+        self.turns.append(0)
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def received(self, data):
+        self.turns[-1] += len(data)
+
+    def overdue(self):
+        pass
+
+    def ended(self, reason):
+        pass
+
+
+def test_much_that_comes_at_once_is_taken_in_many_turns(run):
+    async def work():
+        watched = Watched()
+        ours, theirs = socket.socketpair()
+        carriers = []
+        for end, connection in ((ours, watched), (theirs, Watched())):
+            end.setblocking(False)
+            made = SocketCarrier(lambda _, connection=connection: connection)
+            await asyncio.get_running_loop().create_connection(lambda made=made: made, sock=end)
+            carriers.append(made)
+        carriers[1].write([bytes(1_000_000)])
+        await until(lambda: sum(watched.turns) == 1_000_000)
+        assert max(watched.turns) <= link.TURN_BYTES
+        for carrier in carriers:
+            carrier.close()
+
+    run(work())
+
+
 class Nodes:
     """Nodes of one test, each with a listener of its own."""
 

@@ -35,6 +35,10 @@ REDIAL_SECONDS: Final = 0.2
 LINGER_SECONDS: Final = 1.0
 """How long a connection that is over may take for what was written."""
 
+READ_BYTES: Final = 32_768
+TURN_BYTES: Final = 32_768
+"""What is read at once, and until the loop has another turn."""
+
 UNREACHABLE: Final = "unreachable"
 REFUSED: Final = "connection-refused"
 """Why a node could not be connected to, beside the reasons of a greeting."""
@@ -46,8 +50,12 @@ Connect = Callable[[str, Make], Awaitable[Connection]]
 """Connects to an address; OSError, TimeoutError."""
 
 
-class SocketCarrier(asyncio.Protocol):
-    """The bytes of one connection over a socket; `make` is told when there are two ends."""
+class SocketCarrier(asyncio.BufferedProtocol):
+    """The bytes of one connection over a socket; `make` is told when there are two ends.
+
+    After `TURN_BYTES` the loop has another turn before more is read: a node that has just met another one is
+    told of all its sessions, as fast as the net is.
+    """
 
     def __init__(self, make: Make) -> None:
         self.connection: Connection
@@ -55,6 +63,9 @@ class SocketCarrier(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
         self._peer = ""
+        self._buffer = bytearray(READ_BYTES)
+        self._room = memoryview(self._buffer)
+        self._taken = 0
 
     # the carrier
 
@@ -91,8 +102,21 @@ class SocketCarrier(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(GREETING_SECONDS, self.connection.overdue)
         self.connection.begin()
 
-    def data_received(self, data: bytes) -> None:
-        self.connection.received(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.connection.received(bytes(self._room[:nbytes]))
+        self._taken += nbytes
+        if self._taken >= TURN_BYTES:
+            self._taken = 0
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._cancel()

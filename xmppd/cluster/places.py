@@ -19,7 +19,7 @@ from xmppd.core.binding import REPLACED
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StreamError
 
-PIECE: Final = 1000
+PIECE: Final = 200
 """Places in one record of a snapshot."""
 
 
@@ -136,10 +136,8 @@ class Places:
 
     def take(self, member: Member, record: PlaceRecord) -> None:
         """A session there is new, or another than before."""
-        old = next(
-            (p for p in self._mesh.whereabouts.at(record.account, record.resource) if p.node == member.index),
-            None,
-        )
+        known = self._mesh.whereabouts.at(record.account, record.resource)
+        old = next((place for place in known if place.node == member.index), None) if known else None
         if old is not None and old.number > record.number:
             return  # of one that has a successor
         place = Place(member.index, record.resource, record.number, record.priority)

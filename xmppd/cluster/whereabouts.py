@@ -60,6 +60,10 @@ class Whereabouts:
 
     def put(self, account: str, place: Place) -> Place | None:
         """A session is there now; the place of the same node and resource that it takes, if there was one."""
+        if account not in self._packed:
+            self._packed[account] = _pack((place,))
+            self._count += 1
+            return None
         places = self.of(account)
         for index, old in enumerate(places):
             if old.node == place.node and old.resource == place.resource:
@@ -93,6 +97,8 @@ class Whereabouts:
 
     def at(self, account: str, resource: str) -> tuple[Place, ...]:
         """The places of a full JID: more than one while its owner is being found out."""
+        if account not in self._packed:
+            return ()
         return tuple(place for place in self.of(account) if place.resource == resource)
 
     def nodes(self, account: str) -> frozenset[int]:
