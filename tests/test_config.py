@@ -112,6 +112,7 @@ def test_numbers_may_be_grouped(write):
 
 SCRAMS = (f"SCRAM-SHA-{size}{plus}" for size in (512, 256, 1) for plus in ("-PLUS", ""))
 MECHANISMS = ", ".join((*SCRAMS, "PLAIN"))
+CLIENTS_REACH = "must be an address that clients can reach"
 REACHABLE = "must be an address that the other nodes can reach"
 
 MISTAKES = {
@@ -213,6 +214,14 @@ MISTAKES = {
     "no address for trunks": (
         "cluster: {listen: 'a b:1'}",
         ["1:19: cluster.listen: must be an IP address or a host name, with a port behind it"],
+    ),
+    "another host without brackets": (
+        "cluster: {see_other_host: 'fd00::1'}",
+        ["1:27: cluster.see_other_host: must be a host, host:port or [IPv6 address]:port"],
+    ),
+    "no other host": (
+        "cluster: {see_other_host: '0.0.0.0:5222'}",
+        [f"1:27: cluster.see_other_host: {CLIENTS_REACH}: 0.0.0.0 stands for all there are"],
     ),
     "what nobody can dial": (
         "cluster: {advertise: '[::]:5290', seeds: ['a:1', '0.0.0.0:1']}",

@@ -221,7 +221,7 @@ def check_cluster(config: Config) -> Iterator[Finding]:
     """Nodes that could not find each other, or share nothing."""
     cluster = config.cluster
     if cluster.listen is None:
-        for key in ("advertise", "secret", "seeds"):
+        for key in ("advertise", "secret", "seeds", "see_other_host"):
             if getattr(cluster, key):
                 message = "is of no use without cluster.listen: this node has no cluster"
                 yield Finding(config.problem(("cluster", key), message, at_key=True))

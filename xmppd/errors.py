@@ -68,13 +68,16 @@ class StanzaError(XmppdError):
 
 
 class StreamError(XmppdError):
-    """Ends a stream with one of `STREAM_ERRORS` (RFC 6120 4.9)."""
+    """Ends a stream with one of `STREAM_ERRORS` (RFC 6120 4.9). `content` is what stands in the condition, as
+    only `see-other-host` has it.
+    """
 
-    def __init__(self, condition: str, text: str = "") -> None:
+    def __init__(self, condition: str, text: str = "", content: str = "") -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         assert condition in STREAM_ERRORS, condition
         self.condition = condition
         self.text = text
+        self.content = content
 
 
 class SaslError(XmppdError):

@@ -262,8 +262,11 @@ class Process:
         if self._is_up:
             systemd.notify("STOPPING=1")
             log.info("stopping", extra={"sessions": len(self.app.sessions.by_full)})
+        self.app.service.draining = True
+        if self._joining is not None:
+            self.app.service.other_host = self._config.cluster.see_other_host or ""
         for listener in self._listeners:
-            listener.close()
+            listener.drain()
         self.app.listeners.close()
         if self._door is not None and self._joining is None:
             self._door.shut()
@@ -304,6 +307,8 @@ class Process:
         return max(PACE, 2 * count / max(seconds, LAST_SECONDS)), seconds
 
     async def _clients_to_go(self, pace: float) -> None:
+        while any(listener.coming for listener in self._listeners):  # noqa: ASYNC110 - who waited
+            await asyncio.sleep(0.001)
         if self._joining is not None and self._is_up:
             await self._joining.drain()
         await self.app.service.shut_down(pace)

@@ -125,6 +125,14 @@ def _reachable(text: str) -> str:
     return text
 
 
+def _other_host(text: str) -> str:
+    """As RFC 6120 4.9.3.19 has it."""
+    host, _ = address_of(text, 5222)
+    if host in EVERYWHERE:
+        raise ValueError(f"must be an address that clients can reach: {host} stands for all there are")
+    return text
+
+
 def _host_of(text: str) -> str:
     host, port = address_of(text, 0)
     if not port:
@@ -434,6 +442,8 @@ class ClusterConfig(Section):
     seeds: Annotated[tuple[Annotated[str, _reachable], ...], unique] = ()
     carrier: Literal["direct", "redis"] = "direct"
     grace: Seconds = 60.0
+    unix: bool = False
+    see_other_host: Annotated[str, _other_host] | None = None
 
 
 class PluginsConfig(Section):

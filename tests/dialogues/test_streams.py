@@ -385,6 +385,21 @@ async def test_the_server_sends_everybody_away_at_shutdown() -> None:
         await late.expect_closed("system-shutdown")
 
 
+@pytest.mark.one_node("one process is shut down")
+@pytest.mark.parametrize("host", ["chat.example.org:5222", "[2001:db8::1]:5222", "10.0.0.1"])
+@pytest.mark.asyncio
+async def test_or_to_another_host(host: str) -> None:
+    """RFC 6120 4.9.3.19."""
+    async with World() as world:
+        alice = await world.login("alice")
+        world.app.service.other_host = host
+        await world.app.service.shut_down()
+        for client in (alice, world.connect()):
+            await client.expect_closed("see-other-host")
+            told = f"<see-other-host xmlns='{ns.STREAM_ERRORS}'>{host}</see-other-host>"
+            assert told.encode() in client.raw
+
+
 # silence
 
 

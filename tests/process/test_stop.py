@@ -39,6 +39,20 @@ async def test_clients_are_told_and_writes_are_kept(serve):
 
 
 @pytest.mark.asyncio
+async def test_who_waits_in_the_kernel_is_told_as_well(serve):
+    """Not reset, as the kernel does with those that wait at a socket that is closed."""
+    server = await serve()
+    server.signal(signal.SIGSTOP)
+    waiting = [await server.connect() for _ in range(150)]
+    server.signal(signal.SIGTERM)
+    server.signal(signal.SIGCONT)
+    assert [await client.end() for client in waiting] == ["system-shutdown"] * 150
+    for client in waiting:
+        client.hang_up()
+    assert await server.ended() == 0
+
+
+@pytest.mark.asyncio
 async def test_what_was_answered_is_on_disk_however_much_was_on_its_way(serve):
     server = await serve()
     alice = await server.login("alice", presence=False)

@@ -7,6 +7,7 @@ and again, and uvloop drops connections without a word, or stops listening for g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 ACCEPTS = 4
 """Connections taken in one turn of the loop."""
+
+MOST_WAITING = 2048
+"""Connections that are taken at once at the end; that is done in some milliseconds."""
 
 PAUSE_SECONDS = 1.0
 """How long newcomers are left to the kernel when no descriptor is free."""
@@ -87,41 +91,63 @@ class Listener:
             if listening not in self._paused:
                 loop.add_reader(listening, self._accept, listening)
 
+    @property
+    def coming(self) -> int:
+        """How many were taken and have no protocol yet."""
+        return self._coming
+
+    def drain(self) -> None:
+        """Stop listening, and take all that wait: the kernel would reset them."""
+        for listening in [*self._sockets]:
+            with contextlib.suppress(OSError):
+                for _ in range(MOST_WAITING):
+                    if not self._take(listening):
+                        break
+            self._close(listening)
+
     def close(self) -> None:
-        """Stop listening; connections that nobody took are refused by the kernel."""
-        loop = asyncio.get_running_loop()
-        for timer in self._paused.values():
+        """Stop listening; connections that nobody took are reset by the kernel."""
+        for listening in [*self._sockets]:
+            self._close(listening)
+
+    def _close(self, listening: socket.socket) -> None:
+        if (timer := self._paused.pop(listening, None)) is not None:
             timer.cancel()
-        for listening in self._sockets:
-            loop.remove_reader(listening)
-            listening.close()
-        self._sockets.clear()
+        asyncio.get_running_loop().remove_reader(listening)
+        listening.close()
+        self._sockets.remove(listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        limit = descriptor_limit()
         for _ in range(ACCEPTS):
             if not self._has_room(self._coming):
                 self._wait(listening, CROWDED_SECONDS)
                 return
             try:
-                peer, _address = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except ConnectionError:
-                continue  # it went before it was taken
+                if not self._take(listening):
+                    return
             except OSError as error:
                 self._pause(listening, error)
                 return
-            # The lowest free number is given: a high one means that only the reserve is left.
-            if peer.fileno() >= limit - min(RESERVE, limit // 4):
-                peer.close()
-                self._pause(listening, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
-                return
-            self._coming += 1
-            self._spawn(self._welcome(peer))
             if self._is_short:
                 self._is_short = False
                 log.info("accepting-again")
+
+    def _take(self, listening: socket.socket) -> bool:
+        """Take one that waits, if any does; OSError when no descriptor is free."""
+        limit = descriptor_limit()
+        try:
+            peer, _address = listening.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except ConnectionError:
+            return True  # it went before it was taken
+        # The lowest free number is given: a high one means that only the reserve is left.
+        if peer.fileno() >= limit - min(RESERVE, limit // 4):
+            peer.close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self._coming += 1
+        self._spawn(self._welcome(peer))
+        return True
 
     async def _welcome(self, peer: socket.socket) -> None:
         peer.setblocking(False)

@@ -184,7 +184,9 @@ def stream_error(error: StreamError) -> bytes:
         if error.text
         else ""
     )
-    return f"<stream:error><{error.condition} xmlns='{ns.STREAM_ERRORS}'/>{text}</stream:error>".encode()
+    head = f"<{error.condition} xmlns='{ns.STREAM_ERRORS}'"
+    condition = f"{head}>{escape_text(error.content)}</{error.condition}>" if error.content else f"{head}/>"
+    return f"<stream:error>{condition}{text}</stream:error>".encode()
 
 
 def sasl(name: str, payload: str) -> bytes:

@@ -59,7 +59,9 @@ class ServiceRules:
 
 
 class Service:
-    """The c2s service: makes what a connection needs, and counts connections."""
+    """The c2s service: makes what a connection needs, and counts connections. `other_host`: where clients are
+    sent when this one ends, "" for nowhere.
+    """
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class Service:
         self._pings = 0
         self.ebb = Ebb()
         self.draining = False
+        self.other_host = ""
         self.apply(rules)
 
     def apply(self, rules: ServiceRules) -> None:
@@ -139,6 +142,8 @@ class Service:
             self._strangers[connection] = self.tempo.clock()
             self._per_network[network] = self._per_network.get(network, 0) + 1
             return None
+        if self.draining:  # nobody else comes: the number of those that waited has a bound in the kernel
+            return refusal
         if len(self._refused) >= MAX_REFUSED:
             oldest = next(iter(self._refused))
             del self._refused[oldest]
@@ -148,7 +153,7 @@ class Service:
 
     def _refusal(self, connection: Stream) -> StreamError | None:
         if self.draining:
-            return StreamError("system-shutdown")
+            return self._farewell()
         rules = self.rules
         here = self._per_network.get(network_of(connection.peer), 0)
         if (
@@ -186,13 +191,18 @@ class Service:
         self._strangers = dict(self._strangers)
 
     async def shut_down(self, pace: float = 0.0) -> None:
-        """Send every client away with system-shutdown, newcomers too (RFC 6120 4.9.3.22). Sessions that are
-        there end `pace` a second, 0: all at once.
+        """Send every client away, newcomers too, with system-shutdown or to `other_host` (RFC 6120 4.9.3.19,
+        4.9.3.22). Sessions that are there end `pace` a second, 0: all at once.
         """
         self.draining = True
         if pace:
             await self._end_sessions(pace)
-        await self._each(lambda connection: connection.fail(StreamError("system-shutdown")))
+        await self._each(lambda connection: connection.fail(self._farewell()))
+
+    def _farewell(self) -> StreamError:
+        if self.other_host:
+            return StreamError("see-other-host", content=self.other_host)
+        return StreamError("system-shutdown")
 
     async def _end_sessions(self, pace: float) -> None:
         bound = [connection for connection in self.connections if connection.session is not None]
@@ -201,7 +211,7 @@ class Service:
             if start:
                 await breathe(step / pace)
             for connection in bound[start : start + step]:
-                connection.fail(StreamError("system-shutdown"))
+                connection.fail(self._farewell())
 
     async def cut_off(self) -> None:
         """Drop whoever is still there."""
