@@ -135,6 +135,7 @@ MAY_IMPORT = {
     "xmppd.joining": ("xmppd",),
     "xmppd.carriers": (
         "xmppd.errors",
+        "xmppd.admin.socket",
         "xmppd.cluster",
         "xmppd.net.listener",
         "xmppd.settings",

@@ -37,7 +37,7 @@ def test_each_has_a_folder_and_a_port_of_its_own(
     assert environ["XMPPD__SERVER__DATA_FOLDER"] == str(tmp_path / "worker-2")
     assert environ["XMPPD__CLUSTER__LISTEN"] == "10.0.0.1:5292"
     assert environ.get("XMPPD__CLUSTER__ADVERTISE") == advertised
-    assert environ["XMPPD__LISTEN__REUSE_PORT"] == "true"
+    assert environ["XMPPD__LISTEN__REUSE_PORT"] == environ["XMPPD__CLUSTER__UNIX"] == "true"
     assert worker.socket == tmp_path / "worker-2" / "xmppd.sock"
     worker.notices.close()
 

@@ -67,7 +67,8 @@ class Joining:
             self._way = OnBus(self.name, mesh.incarnation, trunk_bus(app.cache), self._links)
         else:
             backlog = app.config.listen.backlog
-            self._way = Direct(self.name, config.listen, backlog, self._links, app.jobs.spawn)
+            folder = app.config.server.data_folder if config.unix else None
+            self._way = Direct(self.name, config.listen, backlog, self._links, app.jobs.spawn, folder)
         self._neighbours.addresses = self._way.addresses
         self._dialer = Dialer(self.name, self._links, self._neighbours, clock, connect=self._way.connect)
         self._neighbours.dialing = self._dialer

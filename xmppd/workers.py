@@ -99,6 +99,7 @@ class Worker:
         changed = {
             "XMPPD__SERVER__DATA_FOLDER": str(self.folder),
             "XMPPD__CLUSTER__LISTEN": self._shifted(cluster.listen or ""),
+            "XMPPD__CLUSTER__UNIX": "true",
             "XMPPD__LISTEN__REUSE_PORT": "true",
             "NOTIFY_SOCKET": self._address,
             # The note of where a server runs is the parent's.

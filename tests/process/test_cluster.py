@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -15,10 +17,15 @@ from cassandra.cluster import Cluster
 from ports import free_ports
 
 from engines import Engines
+from xmppd import ns
 from xmppd.errors import CommandError
 from xmppd.serve import RESTART
 
 pytestmark = [pytest.mark.own_engine, pytest.mark.asyncio(loop_scope="module")]
+
+HEADER = (
+    f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' to='localhost' version='1.0'>".encode()
+)
 
 NO_TLS = {"port": 0, "tls": "none"}
 
@@ -146,7 +153,11 @@ async def test_nodes_that_reach_redis_alone(
         servers(
             store=engines["store"],
             cache={"redis": own_redis.redis_url, "prefix": "carried"},
-            cluster={"listen": f"192.0.2.1:{port}", "carrier": "redis"},  # nobody can listen there
+            cluster={
+                "listen": f"192.0.2.1:{port}",  # nobody can listen there
+                "carrier": "redis",
+                "see_other_host": "chat.localhost:5299",
+            },
             log={"format": "json"},
         )
         for port in (first, second)
@@ -204,9 +215,34 @@ async def test_nodes_that_reach_redis_alone(
     emil = await two.login("emil")
     await shown(dora, emil.jid, is_there=True)
     left = len(one.records("node-left"))
-    await two.stop()
+    two.signal(signal.SIGTERM)
+    assert await emil.end() == "see-other-host"
+    emil.hang_up()
+    assert await two.ended() == 0
     await one.logged("node-left", left + 1)
+    dora.hang_up()
     await one.stop()
+
+
+async def dial_on(port: int, outcomes: Counter[str]) -> None:
+    """Open a stream again and again: it is counted what came of it."""
+    while True:
+        said = b""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(HEADER)
+                while piece := await reader.read(65536):
+                    said += piece
+                    if found := re.search(b"features|system-shutdown", said):
+                        said = found[0]
+                        break
+            finally:
+                writer.close()
+        except OSError as error:
+            outcomes[repr(error)] += 1
+        else:
+            outcomes[said.decode() or "closed without a word"] += 1
 
 
 async def shown(viewer: Any, jid: str, *, is_there: bool) -> None:
@@ -273,7 +309,17 @@ async def test_workers_are_nodes_behind_one_port(
         rows = await ask(server, "node list")
         return sorted((row["node"], row.get("state", "")) for row in rows)
 
+    async def both_up(server: Any, restarted: str) -> bool:
+        try:
+            rows = await ask(server, "node list")
+        except (CommandError, OSError):
+            return False  # who was asked is the one that goes
+        ages = {row["node"]: row["age_seconds"] for row in rows if row.get("state") == "up"}
+        return set(ages) == {first, second} and ages[restarted] == min(ages.values())
+
     assert await states() == [(first, "up"), (second, "up")]
+    assert {record["address"] for record in server.records("trunk-connected")} == {""}, "by Unix sockets"
+    assert len([*server.data.glob("worker-*/trunk-*.sock")]) == 2
     pids = {record["worker"]: record["pid"] for record in server.records("worker-started")}
     os.kill(pids[0], signal.SIGKILL)
     [died] = await server.logged("worker-died")
@@ -285,11 +331,27 @@ async def test_workers_are_nodes_behind_one_port(
         while await states() != [(first, "up"), (second, "up")]:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
-    await ask(server, "node drain", node=second, restart=True)
-    assert [record["worker"] for record in await server.logged("worker-restarts")] == [1]
-    await server.logged("worker-started", 4)
+    server.add("nora")
+    outcomes: Counter[str] = Counter()
+    dialing = [asyncio.ensure_future(dial_on(port, outcomes)) for _ in range(3)]
+    for number, (node, worker) in enumerate(((second, 1), (first, 0)), 1):
+        session = await server.login("nora")
+        await ask(server, "node drain", node=node, restart=True)
+        restarted = await server.logged("worker-restarts", number)
+        assert restarted[-1]["worker"] == worker
+        await server.logged("worker-started", 3 + number)
+        async with asyncio.timeout(20):
+            while not await both_up(server, node):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        session.hang_up()
+    for task in dialing:
+        task.cancel()
+    await asyncio.gather(*dialing, return_exceptions=True)
+    assert set(outcomes) <= {"features", "system-shutdown"}, "nobody is refused or reset"
+    assert outcomes["features"] > 20
     assert len(server.records("worker-died")) == 1
     await server.stop()
     assert not server.records("worker-left")
     assert [record["event"] for record in server.records()][-1] == "workers-stopped"
     assert not (server.data / "xmppd.sock").is_symlink()
+    assert not [*server.data.glob("worker-*/trunk-*.sock")]

@@ -233,7 +233,9 @@ class Dialer:
                 connection = await self._talk(name, address, is_knock=name < self._own)
             except (ConnectionRefusedError, FileNotFoundError):
                 reason = REFUSED
-            except OSError:
+            except OSError as error:
+                if isinstance(error, PermissionError) and address.startswith(UNIX):
+                    continue  # it is that of another user on this machine
                 reason, is_refused = UNREACHABLE, False
             else:
                 if connection.greeting is not None or connection.reason == KNOCKED:
