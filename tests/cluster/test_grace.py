@@ -34,10 +34,11 @@ async def friends(world: World) -> tuple[Client, Client, Client]:
     return alice, bob, carol
 
 
-@pytest.mark.parametrize("node", [0, 2])
-async def test_who_is_back_in_time_is_not_seen_to_go(redis_url: str, node: int) -> None:
+@pytest.mark.parametrize(("node", "sent_to"), [(0, ""), (2, ""), (0, "chat.example.org")])
+async def test_who_is_back_in_time_is_not_seen_to_go(redis_url: str, node: int, sent_to: str) -> None:
     async with World(settings=settings(redis_url), nodes=3) as world:
         alice, bob, carol = await friends(world)
+        world.apps[1].service.other_host = sent_to
         await world.drain(1)
         await world.advance(59)
         again = await world.bind("bob", "game", node=node)

@@ -23,6 +23,9 @@ REPLACED = "Replaced by a new connection."
 SHUTDOWN = "system-shutdown"
 """Why sessions end with their node, so that their clients come back to another one."""
 
+MOVED = frozenset({SHUTDOWN, "see-other-host"})
+"""The same, and where that one is named."""
+
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 """Runs a coroutine in the background; whoever provides it keeps the task and logs its failure."""
 
@@ -78,7 +81,7 @@ class Binding:
         if session.is_over:
             return
         reason = error.condition if error is not None else "closed"
-        is_moved = reason == SHUTDOWN and self._sessions.cluster.has_grace
+        is_moved = reason in MOVED and self._sessions.cluster.has_grace
         told = None
         try:
             told = self._presences.lost(session, is_moved=is_moved)
