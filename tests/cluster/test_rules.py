@@ -178,3 +178,120 @@ async def test_who_sends_to_a_full_trunk_is_not_read_from(
         ]
         assert bodies == sent
         assert statuses == [str(number) for number in range(20)]
+
+
+async def test_what_was_stored_long_before_nodes_meet_comes_then(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2, plugins=("offline",)) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.advance(20)
+        world.cut(0, 1)
+        await world.advance(6)
+        await alice.send(CHAT.format(to=bob.bare, body="one"))
+        await world.advance(60)
+        await alice.send(CHAT.format(to="carol@localhost", body="for somebody else"))
+        world.connect_nodes(0, 1, trunk=2)
+        await world.settle()
+        assert await bodies(bob) == ["one"]
+
+
+async def test_who_is_not_followed_any_more_does_not_stay_when_his_node_is_lost(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        world.cut(0, 1)
+        await alice.send(f"<presence to='{bob.bare}' type='unsubscribe'/>")
+        await alice.receive_all()
+        await world.advance(6)
+        await alice.expect(f"<presence from='{bob.jid}' to='{alice.bare}' type='unavailable'/>")
+        world.connect_nodes(0, 1, trunk=2)
+        await alice.expect_nothing()
+
+
+async def test_directed_presence_ends_with_its_sender_though_another_has_his_name(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        carol = await world.login("carol", node=1)
+        bob = await world.login("bob", "game", node=0)
+        await bob.send(f"<presence to='{carol.bare}'/>")
+        await carol.expect(f"<presence from='{bob.jid}' to='{carol.bare}'/>")
+        for other in (1, 2):
+            world.cut(0, other)
+        other = await world.bind("bob", "game", node=2)
+        await other.send("<presence/>")
+        await world.advance(6)
+        await carol.expect(f"<presence from='{bob.jid}' to='{carol.bare}' type='unavailable'/>")
+        await other.drop()
+        await carol.expect_nothing()
+
+
+async def test_directed_presence_of_another_session_of_that_name_goes_on(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        carol = await world.login("carol", node=1)
+        bob = await world.login("bob", "game", node=0)
+        await bob.send(f"<presence to='{carol.bare}'/>")
+        for end in (1, 2):
+            world.cut(0, end)
+        other = await world.bind("bob", "game", node=2)
+        await other.send(f"<presence to='{carol.bare}'/>")
+        await carol.receive_all()
+        await world.advance(6)
+        await carol.expect_nothing()
+        await other.drop()
+        await carol.expect(f"<presence from='{bob.jid}' to='{carol.bare}' type='unavailable'/>")
+
+
+async def test_directed_presence_is_not_for_a_session_its_node_does_not_know(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        bob = await world.login("bob", node=1)
+        alice = await world.login("alice", "game", node=0)
+        world.cut(0, 1)
+        await bob.send(f"<presence to='{alice.bare}'/>")
+        await alice.drop()
+        newcomer = await world.bind("alice", "game", node=0)
+        await newcomer.send("<presence/>")
+        await newcomer.receive_all()
+        world.connect_nodes(0, 1)
+        await newcomer.expect_nothing()
+
+
+async def test_who_comes_while_he_is_let_see_somebody_is_shown_him(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, carol = await world.login("alice", node=0), await world.bind("carol", node=1)
+        await carol.send(f"<presence to='{alice.bare}' type='subscribe'/>")
+        await alice.receive()
+        world.cut(0, 1)
+        await carol.send("<presence/>")
+        await carol.receive_all()
+        await alice.send(f"<presence to='{carol.bare}' type='subscribed'/>")
+        world.connect_nodes(0, 1)
+        await world.advance(2)
+        shown = [tree for tree in await carol.receive_all() if tree.get("from") == alice.jid]
+        assert [tree.get("type") for tree in shown] == [None]
+
+
+ASKED = "<iq type='get' id='a' to='{to}'><ping xmlns='urn:xmpp:ping'/></iq>"
+ANSWER = "<iq type='result' id='a' to='{to}'/>"
+
+
+async def test_an_answer_goes_to_who_has_the_name_now(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        bob, old = await world.login("bob", node=0), await world.bind("alice", "game", node=1)
+        world.cut(0, 1)
+        alice = await world.bind("alice", "game", node=2)
+        await old.expect_closed("conflict")
+        await alice.send(ASKED.format(to=bob.jid))
+        assert (await bob.receive()).get("from") == alice.jid
+        await bob.send(ANSWER.format(to=alice.jid))
+        await alice.expect(f"<iq type='result' id='a' from='{bob.jid}' to='{alice.jid}'/>")
+
+
+async def test_an_answer_that_came_too_late_for_one_goes_to_the_next_of_that_name(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        bob, alice = await world.login("bob", node=0), await world.bind("alice", "game", node=1)
+        await alice.send(ASKED.format(to=bob.jid))
+        await bob.receive()
+        world.cut(0, 1)
+        await bob.send(ANSWER.format(to=alice.jid))
+        newcomer = await world.bind("alice", "game", node=2)
+        await alice.expect_closed("conflict")
+        world.connect_nodes(0, 1)
+        await newcomer.expect(f"<iq type='result' id='a' from='{bob.jid}' to='{alice.jid}'/>")

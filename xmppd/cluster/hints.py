@@ -24,10 +24,23 @@ LOOK_SECONDS: Final = 6.0
 them, and did not tell, is there by then.
 """
 
+CUT_SECONDS: Final = 86_400.0
+"""For how long a node that fell silent may be one that is cut off: what is stored meanwhile is remembered
+until it is met again.
+"""
+
+LOOKS: Final = 100
+LOOKS_SECONDS: Final = 0.1
+"""How many accounts are looked at in so long, where all have to be: each look reads the store once."""
+
 
 class Hints:
     """`look` has what is stored for an account looked for, for its sessions here, before anything else that
     comes for them.
+
+    `_stored`: until when it is remembered for whom something was stored. While a node is cut off nobody is
+    forgotten, unless there are too many (`_has_forgotten`); `_cut` are such nodes by name, each with its
+    incarnation and the time until which it counts.
     """
 
     def __init__(
@@ -46,6 +59,8 @@ class Hints:
         self._call_later = call_later
         self._now = now
         self._stored: dict[str, float] = {}
+        self._cut: dict[str, tuple[int, float]] = {}
+        self._has_forgotten = False
 
     def kept(self, account: str) -> None:
         """See `Cluster.kept`."""
@@ -57,34 +72,44 @@ class Hints:
     def _forget(self) -> None:
         """Those whose time is over, and those that are too many."""
         now = self._clock()
+        for name in [name for name, (_, until) in self._cut.items() if until < now]:
+            del self._cut[name]
         while self._stored:
             account, until = next(iter(self._stored.items()))
-            if until > now and len(self._stored) <= STORED:
+            is_over = until <= now and not self._cut
+            if not is_over and len(self._stored) <= STORED:
                 break
+            self._has_forgotten = bool(self._cut)
             del self._stored[account]
 
     def _tell(self, account: str) -> None:
-        """The session that would take messages, or its node, if there is any."""
+        """All that messages to the account go to now: what is stored comes before those."""
         live = self._sessions.accounts.get(account)
-        here = [s.priority for s in live.available if s.priority >= 0] if live is not None else ()
-        best, index = max(here, default=-1), 0
-        for place in self._mesh.places(account):
-            if place.priority is not None and place.priority > best:
-                best, index = place.priority, place.node
-        if index:
-            self._mesh.send(self._mesh.member(index), Hint(account), len(account) + 16)
-        elif best >= 0:
+        here = max((s.priority for s in live.available), default=-1) if live is not None else -1
+        places = [
+            (place.priority, place.node)
+            for place in self._mesh.places(account)
+            if place.priority is not None and place.priority >= 0
+        ]
+        top = max((priority for priority, _ in places), default=-1)
+        for node in dict.fromkeys(node for priority, node in places if priority == top >= here):
+            self._mesh.send(self._mesh.member(node), Hint(account), len(account) + 16)
+        if here >= max(top, 0):
             self._look(account)
 
     def is_open(self, member: Member, account: str) -> None:
         """A session there takes messages: it may have come too late to be seen by who stored."""
         until = self._stored.get(account)
-        if until is not None and until > self._clock():
+        if until is not None and (self._cut or until > self._clock()):
             self._mesh.send(member, Hint(account), len(account) + 16)
 
     def take(self, member: Member, record: Hint) -> None:
-        """Something was stored for an account that is here, or was: then whoever is elsewhere is told."""
-        if self._is_here(record.account):
+        """Something was stored for an account that is here, or was: then whoever is elsewhere is told. ""
+        stands for more accounts than were remembered.
+        """
+        if not record.account:
+            self._look_on([*self._sessions.accounts])
+        elif self._is_here(record.account):
             self._look(record.account)
         else:
             self._tell(record.account)
@@ -97,10 +122,28 @@ class Hints:
         """Its places tell for whom hints are due."""
 
     def joined(self, member: Member) -> None:
-        """Nothing more."""
+        """Its sessions were told of what was stored while it was cut off, if that is what it was. What it
+        stored for those here it tells by itself, unless it began anew.
+        """
+        incarnation, _ = self._cut.pop(member.name, (member.incarnation, 0.0))
+        if self._has_forgotten:
+            self._mesh.send(member, Hint(""))
+        if not self._cut:
+            self._has_forgotten = False
+            self._forget()
+        if incarnation != member.incarnation:
+            self._look_on([*self._sessions.accounts])
+
+    def _look_on(self, accounts: list[str]) -> None:
+        """Look at all of these, some at a time."""
+        self._look_again(accounts[:LOOKS])
+        if left := accounts[LOOKS:]:
+            self._call_later(LOOKS_SECONDS, lambda: self._look_on(left))
 
     def lost(self, member: Member) -> Iterator[None]:
-        """Its last hints are lost, too."""
+        """Its last hints are lost, too. If it fell silent it may be there, and cut off from here."""
+        if member.was_silent:
+            self._cut[member.name] = member.incarnation, self._clock() + CUT_SECONDS
         since = self._now() - YOUNG_SECONDS
         young: dict[str, None] = {}
         for number, session in enumerate([*self._sessions.by_full.values()]):

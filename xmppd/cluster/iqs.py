@@ -50,15 +50,22 @@ class Request:
 
 
 class Result:
-    """The letter of a result or an error: nobody is told of its fate (RFC 6120 8.3.1)."""
+    """The letter of a result or an error: nobody is told of its fate (RFC 6120 8.3.1). `again` has it go to
+    whoever has the name now, if it went to a session that had just ended.
+    """
 
-    __slots__ = ()
+    __slots__ = ("_again",)
+
+    def __init__(self, again: Callable[[], None] | None = None) -> None:
+        self._again = again
 
     def settled(self) -> None:
         """A session has it."""
 
     def missed(self, error: StanzaError) -> None:
         """No session has it."""
+        if self._again is not None:
+            self._again()
 
 
 RESULT = Result()
@@ -107,18 +114,20 @@ class RemoteIqs:
         return self._find(full) is not None
 
     def _find(self, full: str) -> Member | None:
+        """Where the last one came that has this name: the others are about to end."""
         account, _, resource = full.partition("/")
+        found = None
         for place in self._mesh.places(account):
             if place.resource == resource:
-                return self._mesh.member(place.node)
-        return None
+                found = place
+        return self._mesh.member(found.node) if found is not None else None
 
     def route(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """See `Cluster.iq`."""
         member = self._find(to.full)
         assert member is not None, to.full
         if stanza.type in ("result", "error"):
-            self._post(member, to.full, origin.full, stanza.raw, RESULT)
+            self._answer(member, to.full, origin.full, stanza.raw)
             return None
         request = Request(is_question=isinstance(origin, Question))
         self._post(member, to.full, origin.full, stanza.raw, request)
@@ -130,7 +139,17 @@ class RemoteIqs:
         if session is not None:
             session.send(data)
         elif (member := self._find(to)) is not None:
-            self._post(member, to, "", data, RESULT)
+            self._answer(member, to, "", data)
+
+    def _answer(self, member: Member, to: str, sender: str, raw: bytes) -> None:
+        def again() -> None:
+            session = self._sessions.by_full.get(to)
+            if session is not None:
+                session.send(raw)
+            elif (other := self._find(to)) is not None:
+                self._post(other, to, sender, raw, RESULT)
+
+        self._post(member, to, sender, raw, Result(again))
 
     def _post(self, member: Member, to: str, sender: str, raw: bytes, letter: Request | Result) -> None:
         self._mesh.post(member, lambda number: Iq(number, to, sender, raw), len(raw) + 64, letter)
@@ -140,9 +159,9 @@ class RemoteIqs:
         session = self._sessions.by_full.get(record.to)
         tree = parse(record.raw)
         is_answer = tree.get("type") in ("result", "error")
-        if session is None and is_answer:
-            self._questions.take(build.stanza_of(tree))
-        elif session is None:
+        if session is None and is_answer and self._questions.take(build.stanza_of(tree)):
+            return
+        if session is None:
             member.trunk.miss(record.id, "service-unavailable")
             self._mesh.due(member)
         elif is_answer:

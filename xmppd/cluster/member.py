@@ -42,7 +42,7 @@ class Marks:
         self._frames: dict[str, int] = {}
         self._order: deque[tuple[int, str]] = deque()
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._frames
 
     def put(self, name: str, frame: int) -> None:
@@ -72,10 +72,11 @@ class Member:
 
     `index` stands for it in the whereabouts. `carrier` is None while there is no connection. `is_joined`: all
     its places are known here; `is_told`: all of ours were sent there. `young` are the sessions of this node
-    whose availability it has not acknowledged yet, `fresh` those among them that became available since it
-    was met; `missing` are accounts of which a message of its was missed, until it has heard of that.
-    `directed` are the sessions there that sent directed presence here, each with the addresses that it went
-    to.
+    that are new or became available, until it has acknowledged that, `fresh` those among them that became
+    available since it was met; `missing` are accounts of which a message of its was missed, until it has
+    heard of that.
+    `was_silent`: it was given up because nothing was heard of it. `directed` are the sessions there that sent
+    directed presence here, each with the addresses that it went to.
     """
 
     __slots__ = (
@@ -95,6 +96,7 @@ class Member:
         "missing",
         "name",
         "trunk",
+        "was_silent",
         "young",
     )
 
@@ -115,6 +117,7 @@ class Member:
         self.is_joined = False
         self.is_told = False
         self.is_gone = False
+        self.was_silent = False
         self.young = Marks()
         self.fresh = Marks()
         self.missing = Marks()

@@ -79,7 +79,7 @@ class Mesh:
         self._rounds: Rounds = sessions.rounds
         self._add = add
         self.clock = clock
-        self._call_later = call_later
+        self.call_later = call_later
         self._losing: set[int] = set()
         self._room: asyncio.Future[None] | None = None
         self._dirty: set[Member] = set()
@@ -176,7 +176,7 @@ class Mesh:
         if not index:
             raise TrunkError("there are too many nodes")
         trunk: Trunk[Letter] = Trunk(self.clock, met.trunk)
-        member = Member(met.name, met.incarnation, index, trunk, self.clock, self._call_later)
+        member = Member(met.name, met.incarnation, index, trunk, self.clock, self.call_later)
         self.members[member.name] = self._by_index[index] = member
         return member
 
@@ -215,7 +215,7 @@ class Mesh:
                 return
         if member.trunk.owes_ack and member not in self._owing:
             self._owing.add(member)
-            self._call_later(ACK_SECONDS, lambda: self._acknowledge(member))
+            self.call_later(ACK_SECONDS, lambda: self._acknowledge(member))
         if member.trunk.is_waiting:
             self.due(member)
 
@@ -236,6 +236,7 @@ class Mesh:
         """Called every 0.5 s: say that we live, and look who does not."""
         for member in [*self.members.values()]:
             if member.trunk.look():
+                member.was_silent = True
                 self.give_up(member, "it is silent")
             elif member.carrier is not None:
                 member.trunk.beat()

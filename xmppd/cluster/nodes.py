@@ -146,6 +146,8 @@ class OtherNodes:
         self.withhold = self.presence.withhold
         self.withhold_directed = self.presence.withhold_directed
         self.direct = self.presence.direct
+        self.unfollowed = self.presence.unfollowed
+        self.granted = self.presence.granted
         self.has = self.iqs.has
         self.iq = self.iqs.route
         self.answer = self.iqs.answer

@@ -79,7 +79,7 @@ class Places:
         session.number = self._numbers
         own = self._own[session.number] = Own(int(self._now() * 1000))
         for member in self._mesh.present():
-            self._tell(member, session, None)
+            member.young.put(session.full, self._tell(member, session, None))
         for place in self._mesh.places(session.account):
             if place.resource == session.resource:
                 member = self._mesh.member(place.node)
@@ -219,8 +219,7 @@ class Places:
         ]
         frame = self._mesh.send(member, Snapshot(places, is_last), 64 * len(piece) + 16)
         for session in piece:
-            if session.presence is not None:
-                member.young.put(session.full, frame)
+            member.young.put(session.full, frame)
 
     def _look_at(self, member: Member) -> None:
         if member.is_joined and member.is_told:

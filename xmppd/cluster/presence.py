@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from xmppd.cluster.grace import Grace
+from xmppd.cluster.lately import Lately
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown, Sight
@@ -25,6 +26,14 @@ SHOWN_BYTES: Final = 32_768
 DIRECTED: Final = 100_000
 """Pairs of sender and address that are remembered of directed presence from other nodes."""
 
+LATELY_SECONDS: Final = 15.0
+LATELY: Final = 10_000
+"""How long it is remembered, and of how many pairs, that an account follows another one since then, or does
+not any more: by then what was under way has come, or the node is given up.
+"""
+
+LISTED_SECONDS: Final = 1.0
+"""How soon after a session became available its probe is there, which lists whom it follows."""
 
 Asked = tuple[tuple[int, int], ...]
 """Sessions that have one full JID, as node and number."""
@@ -56,6 +65,9 @@ class RemotePresence:
         self._visibility = visibility
         self._asked: dict[Session, dict[str, Asked]] = {}
         self._directed = 0
+        self._parted = Lately(mesh.clock, LATELY_SECONDS, LATELY)
+        self._granted = Lately(mesh.clock, LATELY_SECONDS, LATELY)
+        self._awaited: dict[str, set[str]] = {}
 
     def is_available(self, account: str) -> bool:
         """See `Cluster.is_available`."""
@@ -263,6 +275,8 @@ class RemotePresence:
 
     def take_probe(self, member: Member, record: Probe) -> None:
         """Show a session there what it may see of these accounts."""
+        if (awaited := self._awaited.get(record.viewer)) is not None:
+            awaited.difference_update(record.accounts)
         viewer = record.viewer.partition("/")[0]
         stanzas: list[tuple[str, bytes, bytes]] = []
         size = 0
@@ -316,11 +330,14 @@ class RemotePresence:
     # directed presence
 
     def take_directed(self, member: Member, record: Directed) -> None:
-        """Directed presence for one address; who was sent it is told when its sender's node is lost."""
+        """Directed presence for one address; who was sent it is told when its sender's node is lost. Not for
+        sessions that its node does not know of yet: it was for others, and nobody tells these of its end.
+        """
         account = record.to.partition("/")[0]
+        unknown = member.young if record.sender and not record.is_end else frozenset[str]()
         is_there = False
         if not (record.is_moved and self.grace.hold(record.sender, record.to, is_directed=True)):
-            is_there = self._presences.direct_here(account, record.to, record.raw)
+            is_there = self._presences.direct_here(account, record.to, record.raw, but=unknown)
             self.grace.forget(record.sender, record.to, is_directed=True)
         if not record.sender:
             return
@@ -348,15 +365,26 @@ class RemotePresence:
 
     def _tell_end(self, full: str, shown: Iterable[str], *, has_broadcasts: bool) -> None:
         """Those that a session sent directed presence see it end, unless they see its broadcasts if it
-        `has_broadcasts`.
+        `has_broadcasts`, or another session of that name sent them some.
         """
         sender = full.partition("/")[0]
         head = build.start_tag("presence", {"from": full, "type": "unavailable"})
         for address in shown:
             account = address.partition("/")[0]
             live = self._sessions.accounts.get(account)
-            if live is not None and not (has_broadcasts and live.available and self._follows(live, sender)):
+            if live is None or (has_broadcasts and live.available and self._follows(live, sender)):
+                continue
+            if not self._is_sent_directed(full, account, address):
                 self._presences.direct_here(account, address, head + to_stamp(address) + b"/>")
+
+    def _is_sent_directed(self, full: str, account: str, address: str) -> bool:
+        """Whether the session of that name that is here, or on a node that is there, sent the address
+        directed presence.
+        """
+        here = self._sessions.by_full.get(full)
+        if here is not None and here.directed is not None and address in here.directed.of(account):
+            return True
+        return any(address in member.directed.get(full, ()) for member in self._mesh.present())
 
     @staticmethod
     def _follows(live: LiveAccount, account: str) -> bool:
@@ -364,12 +392,24 @@ class RemotePresence:
 
     # coming and going
 
+    def unfollowed(self, account: str, contacts: Iterable[str]) -> None:
+        """See `Cluster.unfollowed`."""
+        for contact in contacts:
+            self._parted.note(account, contact)
+
+    def granted(self, account: str, contact: str) -> None:
+        """See `Cluster.granted`."""
+        self._granted.note(contact, account)
+
     def came(self, member: Member, record: Place) -> None:
         """A session there became available. Those of ours that its node did not know of when it told us of it
         are shown to it now, if it may see them: neither could ask for the other.
         """
         full = f"{record.account}/{record.resource}"
         self.grace.came(full)
+        if granted := self._granted.of(record.account):
+            self._awaited[full] = set(granted)
+            self._mesh.call_later(LISTED_SECONDS, lambda: self._show_granted(member, full))
         for name in member.fresh.behind(record.seen):
             session = self._sessions.by_full.get(name)
             if session is None or session.presence is None or name == full:
@@ -377,6 +417,12 @@ class RemotePresence:
             if self._may_see(record.account, session):
                 head, tail = session.presence
                 self._mesh.send(member, Shown(full, [(name, head, tail)]), len(head) + len(tail) + 96)
+
+    def _show_granted(self, member: Member, full: str) -> None:
+        """A session there became available when its node may not have known yet that these may be seen."""
+        accounts = sorted(self._awaited.pop(full, ()))
+        if accounts and not member.is_gone:
+            self.take_probe(member, Probe(full, accounts))
 
     def went(self, member: Member, full: str) -> None:
         """A session there has ended, and has said so to whom it sent directed presence."""
@@ -418,15 +464,15 @@ class RemotePresence:
             yield
         for full, shown in member.directed.items():
             self._directed -= len(shown)
-            if not (self.is_elsewhere(full) or full in self._sessions.by_full):
-                self._tell_end(full, shown, has_broadcasts=True)
+            self._tell_end(full, shown, has_broadcasts=True)
             yield
         member.directed = {}
         for name in [*self._sessions.accounts] if gone else ():
             live = self._sessions.accounts.get(name)
             if live is None or not live.available:
                 continue
-            for contact in (name, *(live.roster.following if live.roster is not None else ())):
+            following = live.roster.following if live.roster is not None else ()
+            for contact in dict.fromkeys((name, *following, *self._parted.of(name))):
                 for full, asked in gone.get(contact, ()):
                     self._end(live.available, full, asked)
             yield

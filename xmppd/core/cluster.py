@@ -129,6 +129,16 @@ class Cluster(Protocol):
         another node.
         """
 
+    def granted(self, account: str, contact: str) -> None:
+        """The contact may see the account's sessions from now on, and those of its own that are known were
+        shown them.
+        """
+
+    def unfollowed(self, account: str, contacts: Iterable[str]) -> None:
+        """The account's sessions here are not to see these any more. Those are told, whose sessions show
+        their end; it may be lost on the way.
+        """
+
     def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:
         """What sessions on other nodes show of themselves to whoever probes; None where there are none."""
 
@@ -225,6 +235,12 @@ class OneNode:
     def direct(
         self, sender: str, address: str, stanza: bytes, *, is_end: bool, is_moved: bool = False
     ) -> None:
+        """Nobody is there."""
+
+    def granted(self, account: str, contact: str) -> None:
+        """Nobody is there."""
+
+    def unfollowed(self, account: str, contacts: Iterable[str]) -> None:
         """Nobody is there."""
 
     def seek(self, origin: Origin, to: Jid) -> Awaitable[Sequence[bytes]] | None:

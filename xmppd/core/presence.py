@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from xmppd import ns
@@ -410,9 +410,13 @@ class Presences:
             return any(target.full == address for target in self._sessions.cluster.targets(account))
         return "/" not in address or domain_of(address) not in self._services
 
-    def direct_here(self, account: str, address: str, data: bytes) -> bool:
-        """Hand directed presence to the address, bare or full, on this node; whether anybody is there."""
-        receivers = self._receivers(account, address)
+    def direct_here(
+        self, account: str, address: str, data: bytes, *, but: Container[str] = frozenset()
+    ) -> bool:
+        """Hand directed presence to the address, bare or full, on this node, but for some sessions; whether
+        anybody is there.
+        """
+        receivers = [receiver for receiver in self._receivers(account, address) if receiver.full not in but]
         for shown in self._visibility.filtered(account, data) if receivers else ():
             for receiver in receivers:
                 receiver.send(shown)
@@ -434,6 +438,7 @@ class Presences:
         live = self._live.get(account)
         if live is None:
             return
+        self._sessions.cluster.granted(account, contact)
         for session in live.sessions.values():
             if session.presence is not None and self._visibility.is_told(session, contact):
                 self._copy(session, contact, session.presence)
@@ -451,7 +456,12 @@ class Presences:
         before = live.roster
         live.update_roster(roster)
         after = live.roster
-        if before is None or after is None or after.followers is before.followers:
+        if before is None or after is None or after is before:
+            return frozenset()
+        if self._sessions.cluster and after.following != before.following:
+            parted = frozenset(before.following).difference(after.following)
+            self._sessions.cluster.unfollowed(live.account, parted)
+        if after.followers is before.followers:
             return frozenset()
         had, has = frozenset(before.followers), frozenset(after.followers)
         for contact in had - has:

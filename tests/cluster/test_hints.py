@@ -1,0 +1,136 @@
+"""What is remembered of what was stored while a node was cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from xmppd.cluster import hints
+from xmppd.cluster.hints import Hints
+from xmppd.cluster.records import Hint
+from xmppd.cluster.whereabouts import Place
+
+HERE = [f"user{number}@x" for number in range(250)]
+
+
+class World:
+    """One node with a mesh in which those of `places` are found, and willing sessions of everybody in
+    HERE.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.told: list[tuple[str, str]] = []
+        self.looked: list[str] = []
+        self.places: list[Place] = []
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        willing = SimpleNamespace(available=[SimpleNamespace(priority=0)])
+        sessions: Any = SimpleNamespace(accounts=dict.fromkeys(HERE, willing), by_full={})
+        self.hints = Hints(
+            self.mesh(), sessions, self.looked.append, lambda: self.seconds, self._call_later, lambda: 0.0
+        )
+
+    def mesh(self) -> Any:
+        return SimpleNamespace(
+            places=lambda account: self.places,
+            member=lambda node: SimpleNamespace(name=f"node {node}"),
+            send=lambda to, record, *_: self.told.append((to.name, record.account)),
+        )
+
+    def _call_later(self, seconds: float, do: Callable[[], None]) -> None:
+        self.later.append((seconds, do))
+
+    def go_on(self) -> None:
+        while self.later:
+            self.later.pop(0)[1]()
+
+
+def member(incarnation: int = 1, *, was_silent: bool = True) -> Any:
+    return SimpleNamespace(name="B", incarnation=incarnation, was_silent=was_silent)
+
+
+@pytest.mark.parametrize(("was_silent", "told"), [(True, [("B", "bob@x")]), (False, [])])
+def test_nobody_is_forgotten_while_a_node_is_cut_off(was_silent: bool, told: list[Any]) -> None:
+    world = World()
+    assert [*world.hints.lost(member(was_silent=was_silent))] == []
+    world.hints.kept("bob@x")
+    world.seconds = hints.STORED_SECONDS + 100
+    world.hints.kept("carol@x")
+    world.hints.is_open(member(), "bob@x")
+    assert world.told == told
+
+
+def test_who_is_remembered_is_forgotten_after_the_node_was_met() -> None:
+    world = World()
+    assert [*world.hints.lost(member())] == []
+    world.hints.kept("bob@x")
+    world.seconds = hints.STORED_SECONDS + 100
+    world.hints.joined(member())
+    world.hints.is_open(member(), "bob@x")
+    assert world.told == []
+
+
+def test_a_node_that_never_comes_back_is_not_waited_for() -> None:
+    world = World()
+    assert [*world.hints.lost(member())] == []
+    world.hints.kept("bob@x")
+    world.seconds = hints.CUT_SECONDS + 1
+    world.hints.kept("carol@x")
+    world.hints.is_open(member(), "bob@x")
+    assert world.told == []
+
+
+def test_more_than_can_be_remembered_makes_the_other_node_look_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hints, "STORED", 2)
+    world = World()
+    assert [*world.hints.lost(member())] == []
+    for name in ("a@x", "b@x", "c@x"):
+        world.hints.kept(name)
+    world.hints.joined(member())
+    assert world.told == [("B", "")]
+    world.told.clear()
+    world.hints.joined(member())
+    assert world.told == []
+
+
+def test_all_are_looked_at_some_at_a_time() -> None:
+    world = World()
+    world.hints.take(member(), Hint(""))
+    assert world.looked == HERE[: hints.LOOKS]
+    assert [seconds for seconds, _ in world.later] == [hints.LOOKS_SECONDS]
+    world.go_on()
+    assert world.looked == HERE
+
+
+@pytest.mark.parametrize(("incarnation", "looked"), [(1, []), (2, HERE)])
+def test_what_a_node_stored_before_it_died_while_it_was_cut_off_is_looked_for(
+    incarnation: int, looked: list[str]
+) -> None:
+    world = World()
+    assert [*world.hints.lost(member(1))] == []
+    world.hints.joined(member(incarnation))
+    world.go_on()
+    assert world.looked == looked
+
+
+@pytest.mark.parametrize(
+    ("priorities", "told", "looked"),
+    [
+        ((0, 0, None), ["node 1", "node 2"], True),
+        ((-1,), [], True),
+        ((5, 0, 5), ["node 1", "node 3"], False),
+    ],
+)
+def test_all_are_told_that_messages_go_to(
+    priorities: tuple[int | None, ...], told: list[str], looked: bool
+) -> None:
+    world = World()
+    world.places = [Place(node, "r", 1, priority) for node, priority in enumerate(priorities, 1)]
+    world.hints.kept(HERE[0])
+    assert world.told == [(name, HERE[0]) for name in told]
+    assert world.looked == ([HERE[0]] if looked else [])
