@@ -1,69 +1,77 @@
 """Nodes for `nodesmodel`: the real parts, put together as `xmppd.app` does, with stand-ins for what is around
-them: clients, connections, rosters, and a store that takes its time.
+them: connections, accounts, and the engines that they share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import random
-import re
 import sys
-from bisect import insort
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextvars import Context, copy_context
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from types import ModuleType
+from typing import Any, Protocol
+
+from modelclients import DOMAIN
+from modelengines import LOCK_SECONDS, Cache, NodeCache, Shelf
+from virtualtime import IO, OWNER, VirtualLoop
 
 from xmppd.cluster.member import Marks, Member
-from xmppd.cluster.mesh import Mesh, Met
+from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.nodes import OtherNodes
 from xmppd.cluster.records import Have
 from xmppd.core.binding import SHUTDOWN, Binding, BindingRules
 from xmppd.core.brake import Brake, BrakeRules
-from xmppd.core.later import Later
+from xmppd.core.contacts import Contacts
+from xmppd.core.elsewhere import Elsewhere
+from xmppd.core.intake import Intake
+from xmppd.core.iqs import Iqs
 from xmppd.core.messages import Messages
 from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
+from xmppd.core.probes import Probes
 from xmppd.core.questions import Questions
-from xmppd.core.roster.rosters import Roster
+from xmppd.core.roster.rosters import Rosters
+from xmppd.core.roster.tier import RosterTier
+from xmppd.core.router import Router
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
 from xmppd.core.visibility import Visibility
-from xmppd.errors import StanzaError, StreamError
+from xmppd.errors import StreamError
 from xmppd.hooks import Hooks
-from xmppd.stream.sasl import Login, Tenure
-from xmppd.xml.stanza import Stanza
 
-DOMAIN = "x"
 TICK_SECONDS = 0.5
-LOCK_SECONDS = 10.0
-"""How long a lock stands whose node has died."""
+REFUSED_SECONDS = (0.5, 4.0)
+"""How soon it shows that the process of a node has ended, which it does by closing its connections."""
 
 GRACE_SECONDS = 4.0
 """How long sessions are expected elsewhere whose node was drained."""
 
+FAREWELL_SECONDS = 2.5
+"""How long what was said last is under way at most."""
+
+SETTLE_SECONDS = 5.0
+"""How long a node that leaves waits until the others took what it said."""
+
 
 class World(Protocol):
-    """What nodes and clients know of the world they are in."""
+    """What nodes know of the world they are in."""
 
     random: random.Random
-    loop: asyncio.AbstractEventLoop
+    loop: VirtualLoop
+    outside: Context
     shelf: Shelf
-    locks: dict[str, Node]
-    rosters: dict[str, Roster]
-    sent: dict[int, Sent]
-    failures: list[str]
+    cache: Cache
+    is_calm: bool
 
     def slices(self) -> float: ...
-    def delivered(self, client: Client, number: int, *, was_stored: bool) -> None: ...
-    def handled(self, client: Client, number: int) -> None: ...
+    def failed(self, error: str) -> None: ...
+    def held_up(self, one: str, other: str) -> float: ...
     def broken(self, carrier: Carrier) -> None: ...
-    def came(self, full: str) -> None: ...
-    def ended(self, full: str, *, is_moved: bool) -> None: ...
-    def seen_to_go(self, viewer: Client, full: str) -> None: ...
 
 
 def plugin_module() -> ModuleType:
@@ -79,209 +87,18 @@ def plugin_module() -> ModuleType:
 OFFLINE = plugin_module()
 
 
-class Shelf:
-    """The store of all nodes: rows of one table, which are read and written slowly."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.rows: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
-
-    async def _pause(self, most: float) -> None:
-        await asyncio.sleep(self._world.random.uniform(0.002, most))
-
-    async def scan(
-        self,
-        table: Any,
-        partition: Sequence[str],
-        *,
-        start: Sequence[str] | None = None,
-        end: Any = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        page: Any = None,
-    ) -> Any:
-        await self._pause(0.1)
-        rows = [row for id, row in self.rows[partition[0]] if start is None or id >= start[0]]
-        if reverse:
-            rows.reverse()
-        cut = rows[:limit] if limit is not None else rows
-        return SimpleNamespace(rows=cut, next=b"more" if len(cut) < len(rows) else None)
-
-    async def put(self, table: Any, row: Mapping[str, Any], *, ttl: Any = None) -> None:
-        await self._pause(0.3)
-        insort(self.rows[row["account"]], (row["id"], dict(row)), key=lambda pair: pair[0])
-
-    async def batch(self, table: Any, partition: Sequence[str], writes: Sequence[Any], **_: Any) -> None:
-        await self._pause(0.1)
-        rows = self.rows[partition[0]]
-        for write in writes:
-            rows[:] = [
-                (id, row)
-                for id, row in rows
-                if (id > write.cluster[0] if write.through else id != write.cluster[0])
-            ]
-
-
-class Wire:
-    """What a session writes to: its client takes all of it, at once."""
-
-    peer = "client"
-    secure = True
-    clogged = False
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def write(self, data: bytes) -> None:
-        self._client.receive(data)
-
-    def write_all(self, stanzas: Sequence[bytes]) -> None:
-        for data in stanzas:
-            self._client.receive(data)
-
-    def close(self, error: StreamError | None) -> None:
-        """Its session is over."""
-        is_moved = error is not None and error.condition == SHUTDOWN
-        self._client.world.ended(self._client.session.full, is_moved=is_moved)
-        self._client.leave()
-
-
-FROM = re.compile(rb" from='([^']*)'")
-STATUS = re.compile(rb"<status>([^<]*)</status>")
-NUMBER = re.compile(rb" id='([0-9]*)'")
-
-
-class Sent(NamedTuple):
-    """One message: its sender's client, and its number among his."""
-
-    client: Client
-    number: int
-    to: str
-
-
-class Client:
-    """A session and what it was sent. `view` is whom it sees, by full JID, each with what he says."""
-
-    def __init__(self, world: World, node: Node, account: str, resource: str) -> None:
-        self.world = world
-        self.node = node
-        self.view: dict[str, str] = {}
-        self.inbox: list[int] = []
-        self.status = ""
-        self.queue: list[int] = []
-        self.is_sending = False
-        self.left: list[float] = []
-        self.session = node.binding.bind(Login(f"{account}@{DOMAIN}", Tenure(1, 1)), resource, Wire(self), "")
-        self.session.begin(b"")
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it is gone, or its node is."""
-        return self.session.is_over or self.node.is_dead
-
-    def receive(self, data: bytes) -> None:
-        """Something was written to it."""
-        if not data or self.node.is_dead:
-            return
-        sender = FROM.search(data)
-        if data.startswith(b"<message"):
-            number = NUMBER.search(data)
-            if number is not None and b" type='error'" not in data:
-                self.inbox.append(int(number[1]))
-                self.world.delivered(self, int(number[1]), was_stored=b"<delay" in data)
-        elif data.startswith(b"<presence") and sender is not None:
-            full = sender[1].decode()
-            status = STATUS.search(data)
-            if b" type='unavailable'" in data:
-                if self.view.pop(full, None) is not None:
-                    self.world.seen_to_go(self, full)
-            elif status is not None:
-                self.view[full] = status[1].decode()
-
-    def leave(self) -> None:
-        """It takes no messages from now on: what it was just given of what was stored may come again."""
-        self.left.append(self.world.loop.time())
-
-    def show(self, status: str, priority: int) -> None:
-        """Send presence; "": unavailable."""
-        if not status or priority < 0:
-            self.leave()
-        session = self.session
-        self.status = status
-        if not status:
-            self.world.ended(session.full, is_moved=False)
-        elif session.presence is None:
-            self.world.came(session.full)
-        if status:
-            raw = (
-                session.presence_head
-                + f"><priority>{priority}</priority><status>{status}</status></presence>".encode()
-            )
-            stanza = Stanza("presence", {"from": session.full}, raw)
-        else:
-            self.view = {}
-            stanza = Stanza(
-                "presence",
-                {"from": session.full, "type": "unavailable"},
-                session.presence_head + b" type='unavailable'/>",
-            )
-        waiting = self.node.presences.update(session, stanza)
-        if waiting is not None:
-            self.node.spawn(_awaited(waiting))
-
-    def send(self, number: int) -> None:
-        """Send a message, when all before it may be followed."""
-        self.queue.append(number)
-        if not self.is_sending:
-            self.is_sending = True
-            self.node.spawn(self._send_on())
-
-    async def _send_on(self) -> None:
-        while self.queue and not self.is_over:
-            number = self.queue.pop(0)
-            to = self.world.sent[number].to
-            attrs = {"from": self.session.full, "to": to, "type": "chat", "id": str(number)}
-            head = "".join(f" {name}='{value}'" for name, value in attrs.items())
-            stanza = Stanza("message", attrs, f"<message{head}><body>hi</body></message>".encode())
-            try:
-                waiting = self.node.messages.route(self.session, stanza)
-            except StanzaError:
-                continue
-            if isinstance(waiting, Later):
-                self.node.spawn(self._handled(number, waiting))
-            elif waiting is not None:
-                await self._handled(number, waiting)
-            else:
-                self.world.handled(self, number)
-        self.is_sending = False
-
-    async def _handled(self, number: int, waiting: Awaitable[Any]) -> None:
-        try:
-            await waiting
-        except StanzaError:
-            return
-        self.world.handled(self, number)
-
-
-async def _awaited(waiting: Awaitable[Any]) -> None:
-    await waiting
-
-
-class Rosters:
-    """Every account has a roster, which never changes."""
-
-    def __init__(self, rosters: Mapping[str, Roster]) -> None:
-        self._rosters = rosters
-
-    def load(self, account: str) -> Roster:
-        return self._rosters[account]
-
-
 class Accounts:
     """All exist."""
 
     def exists(self, account: str) -> bool:
         return True
+
+    @contextlib.asynccontextmanager
+    async def hold(self, account: str, login: Any = None) -> AsyncIterator[bool]:
+        yield True
+
+    def late(self) -> Sequence[str]:
+        return ()
 
 
 class LastSeen:
@@ -302,13 +119,13 @@ class Server:
 
     has_other_nodes = False
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, lock: Callable[[str], Any]) -> None:
         self._node = node
         self.now = node.now
         self.store = node.world.shelf
         self.metrics: dict[str, Any] = {}
         self.spawn = node.spawn
-        self.lock = node.lock
+        self.lock = lock
         self.takes_messages = node.sessions.takes_messages
         self.sessions = node.sessions.of
         self.messages_left = node.others.kept
@@ -323,8 +140,14 @@ class Server:
         return self._node.sessions.by_full.get(full)
 
 
+@contextlib.asynccontextmanager
+async def no_lock(name: str) -> AsyncIterator[None]:
+    """Nobody is kept out."""
+    yield
+
+
 class Node:
-    """One node: the real parts, put together as `xmppd.app` does."""
+    """One node: the real parts, put together as `xmppd.app` does. `context` is that of all its callbacks."""
 
     def __init__(self, world: World, name: str, incarnation: int, off: frozenset[str]) -> None:
         self.world = world
@@ -332,76 +155,139 @@ class Node:
         self.is_dead = False
         self.is_leaving = False
         self.carriers: dict[str, Carrier] = {}
+        self.context = copy_context()
+        self.context.run(OWNER.set, self)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._off = off
         self.skew = world.random.uniform(-10, 10)
         loop = world.loop
-        cork = Cork(loop.call_soon, clock=world.slices)
-        self.sessions = Sessions(cork, self.now)
-        hooks = Hooks()
+        call_soon = functools.partial(loop.call_soon, context=self.context)
+        call_later = functools.partial(loop.call_later, context=self.context)
+        self.sessions = Sessions(cork := Cork(call_soon, clock=world.slices), self.now)
+        hooks, domains = Hooks(), frozenset((DOMAIN,))
         accounts: Any = Accounts()
-        rosters: Any = Rosters(world.rosters)
         last_seen: Any = LastSeen()
-        visibility = Visibility(accounts, rosters, hooks)
+        nothing: Any = None
+        self.cache = NodeCache(world, world.cache, self.context)
+        tier = RosterTier(self.cache)
+        store: Any = world.shelf
+        self.rosters = Rosters(store, tier=tier, hold=accounts.hold, now=self.now)
+        visibility = Visibility(accounts, self.rosters, hooks)
         services = Services(self.spawn)
         self.presences = Presences(
-            self.sessions, rosters, last_seen, visibility, services, hooks, PresenceRules(), clock=loop.time
+            self.sessions,
+            self.rosters,
+            last_seen,
+            visibility,
+            services,
+            hooks,
+            PresenceRules(),
+            clock=loop.time,
         )
-        self.messages = Messages(self.sessions, accounts, services, hooks, frozenset((DOMAIN,)))
+        self.messages = Messages(self.sessions, accounts, services, hooks, domains)
+        self.contacts = Contacts(
+            self.sessions, accounts, self.rosters, self.presences, services, hooks, self.spawn, domains
+        )
+        self.questions = Questions(call_later)
+        self.sessions.on_removed = self.questions.gone
+        iqs = Iqs(self.sessions, visibility, services, self.questions, hooks, domains)
+        iqs.compile(self.contacts.handlers)
+        probes = Probes(self.sessions, visibility, last_seen)
+        self.router = Router(
+            Intake(self.sessions, domains),
+            self.messages,
+            self.presences,
+            probes,
+            self.contacts,
+            iqs,
+            services,
+            hooks,
+            domains,
+        )
         self.binding = Binding(self.sessions, self.presences, hooks, self.spawn, BindingRules())
-        questions = Questions(loop.call_later)
-        self.mesh = Mesh(name, incarnation, self.sessions, cork.add, loop.time, loop.call_later)
-        nothing: Any = None
+        self.elsewhere = Elsewhere(
+            sessions=self.sessions,
+            rosters=self.rosters,
+            accounts=accounts,
+            presences=self.presences,
+            logins=nothing,
+            spawn=self.spawn,
+            clock=loop.time,
+            max_age=float("inf"),
+        )
+        self.rosters.on_loaded = self.elsewhere.roster_loaded
+        self.rosters.on_unsure = self.elsewhere.roster_unsure
+        tier.on_marked = self.elsewhere.roster_marked
+        self.cache.listener = self.elsewhere
+        self.mesh = Mesh(name, incarnation, self.sessions, cork.add, loop.time, call_later)
         self.others = OtherNodes(
             self.mesh,
             sessions=self.sessions,
             messages=self.messages,
             presences=self.presences,
-            probes=nothing,
-            contacts=nothing,
+            probes=probes,
+            contacts=self.contacts,
             binding=self.binding,
-            router=nothing,
-            questions=questions,
-            elsewhere=nothing,
+            router=self.router,
+            questions=self.questions,
+            elsewhere=self.elsewhere,
             visibility=visibility,
             last_seen=last_seen,
             brake=Brake(BrakeRules(), loop.time),
             spawn=self.spawn,
-            call_later=loop.call_later,
+            call_later=call_later,
             signal=nothing,
             hint=self._messages_kept,
             grace=GRACE_SECONDS,
             now=self.now,
         )
         self.sessions.cluster = self.others
-        server: Any = Server(self)
+        server: Any = Server(self, no_lock if "lock" in off else self.cache.lock)
         offline = Hasty if "R8" in off else OFFLINE.Offline
         self.offline = offline("offline", server, offline.Config())
         hooks.compile((self.offline,))
         self._hooks = hooks
+        self._ticks = 0
         switch_off(self, off)
-        self.spawn(self._life())
+        self.spawn(self.offline.start())
+        self._tick()
 
     def now(self) -> float:
         """Seconds since the epoch, by a clock that is wrong."""
         return 1_700_000_000.0 + self.world.loop.time() + self.skew
 
+    def call(self, step: Callable[..., object], *args: Any) -> None:
+        """Have it do something: at once, unless it stands still."""
+        if self.is_dead:
+            return
+        if self.world.loop.stands(self):
+            self.world.loop.call_soon(self.call, step, *args, context=self.context)
+        else:
+            self.context.copy().run(step, *args)
+
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = self.world.loop.create_task(work)
+        task = self.world.loop.create_task(work, context=self.context)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done, context=self.context)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and not self.is_dead and (error := task.exception()) is not None:
-            self.world.failures.append(repr(error))
+            self.world.failed(repr(error))
 
-    async def _life(self) -> None:
-        await self.offline.start()
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            self.mesh.tick()
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be done here but what the clock says."""
+        return not (self._tasks or self.elsewhere._underway or self.sessions.rounds.is_due)
+
+    def _tick(self) -> None:
+        if self.is_dead:
+            return
+        self.world.loop.call_later(TICK_SECONDS, self._tick, context=self.context)
+        self.mesh.tick()
+        self._ticks += 1
+        if self._ticks % 2:
+            self.elsewhere.tick()
 
     def _messages_kept(self, account: str) -> None:
         live = self.sessions.accounts.get(account)
@@ -413,33 +299,55 @@ class Node:
             if told is not None:
                 self.spawn(_awaited(told))
 
-    @contextlib.asynccontextmanager
-    async def lock(self, name: str) -> AsyncIterator[None]:
-        """A lock of all nodes, which stands for 10 s after its node has died."""
-        locks = self.world.locks
-        while "lock" not in self._off and name in locks:  # noqa: ASYNC110 - as in Redis
-            await asyncio.sleep(0.05)
-        locks[name] = self
-        try:
-            yield
-        finally:
-            if self.is_dead:
-                self.world.loop.call_later(LOCK_SECONDS, locks.pop, name, None)
-            else:
-                locks.pop(name, None)
-
-    def kill(self) -> None:
-        """Nothing of it goes on, but writes that are under way."""
+    def kill(self, *, is_silent: bool = False) -> None:
+        """Nothing of it goes on, but writes that are under way; `is_silent`: its machine has gone, and nobody
+        is told that connections are closed.
+        """
         self.is_dead = True
+        self.world.loop.go_on(self)
+        self.cache.end()
         for task in [*self._tasks]:
             task.cancel()
         for session in self.sessions.by_full.values():
             session.end()
         for carrier in [*self.carriers.values()]:
-            carrier.close()
+            carrier.close(is_silent=is_silent)
+
+    def freeze(self, seconds: float) -> None:
+        """It stands still; its locks do not wait for ever."""
+        loop = self.world.loop
+        loop.freeze(self)
+        loop.call_later(seconds, loop.go_on, self, context=self.world.outside)
+        loop.call_later(LOCK_SECONDS, self._expire, context=self.world.outside)
+
+    def _expire(self) -> None:
+        if self.world.loop.stands(self):
+            self.cache.expire()
+
+    async def leave(self) -> None:
+        """End all sessions at a pace, wait until the others know, and say farewell."""
+        while self.sessions.by_full:
+            session = next(iter(self.sessions.by_full.values()))
+            self.binding.end(session, StreamError(SHUTDOWN))
+            await asyncio.sleep(self.world.random.choice((0.0, 0.01, 0.3)))
+        loop = self.world.loop
+        deadline = loop.time() + SETTLE_SECONDS
+        for member in [*self.mesh.present()]:
+            member.write()
+        while not all(member.is_settled for member in self.mesh.present()):
+            if loop.time() > deadline:
+                break
+            await asyncio.sleep(0.01)
+        self.is_leaving = True
+        self.mesh.bid_farewell()
+        await asyncio.sleep(FAREWELL_SECONDS)
 
 
-HASTE_SECONDS = 0.05
+async def _awaited(waiting: Any) -> None:
+    await waiting
+
+
+HASTE_SECONDS = 0.5
 
 
 class Hasty(OFFLINE.Offline):  # type: ignore[name-defined, misc]
@@ -468,47 +376,67 @@ class Carrier:
 
     def write(self, frames: list[bytes]) -> None:
         """Frames leave."""
-        if not self.is_open:
-            return
-        world = self._world
-        most = 2.0 if world.random.random() < 0.05 else 0.02
-        self._due = max(self._due + 1e-6, world.loop.time() + world.random.uniform(0.001, most))
-        world.loop.call_at(self._due, self._arrive, frames)
+        if self.is_open:
+            self._send(self.end._arrive, frames)
+
+    def _send(self, arrive: Callable[..., object], *args: Any) -> None:
+        """Have the other end see something, behind all before."""
+        world, end = self._world, self.end
+        most = 2.0 if not world.is_calm and world.random.random() < 0.05 else 0.02
+        since = max(world.loop.time(), world.held_up(self.node.name, end.node.name))
+        self._due = max(self._due + 1e-6, since + world.random.uniform(0.001, most))
+        world.loop.call_at(self._due, arrive, *args, context=end.node.context, kind=IO)
 
     def _arrive(self, frames: list[bytes]) -> None:
-        end = self.end
         for frame in frames:
-            if end.is_open and not end.node.is_dead and end.member is not None:
-                end.node.mesh.received(end.member, end, frame[4:])
+            if self.is_open and not self.node.is_dead and self.member is not None:
+                trunk = self.member.trunk
+                taken = trunk.taken
+                self.node.mesh.received(self.member, self, frame[4:])
+                if trunk.taken > taken:
+                    self._look_at(trunk.number)
 
-    def close(self) -> None:
-        """Both ends are closed, and told so; what was under way is lost."""
-        for end in (self, self.end):
-            if end.is_open:
-                end.is_open = False
-                if end.member is not None and not end.node.is_dead:
-                    end.node.mesh.disconnected(end.member, end)
-        self._world.broken(self)
+    def _look_at(self, trunk: int) -> None:
+        """Something was taken: the other node must not have sent it elsewhere."""
+        other = self.other
+        if not (other.is_dead or other.is_leaving or self.node.is_leaving):
+            member = other.mesh.members.get(self.node.name)
+            if member is None or member.trunk.number != trunk:
+                self._world.failed(f"{self.node.name} takes what {other.name} has given up")
+
+    def close(self, *, is_silent: bool = False) -> None:
+        """This end takes nothing any more; the other one is told behind all that was written, or loses what
+        is under way.
+        """
+        if not self.is_open:
+            return
+        self.is_open = False
+        world, end = self._world, self.end
+        if not is_silent:
+            if world.random.random() < 0.5:
+                self._send(end._ended)
+            else:
+                when = world.loop.time() + world.random.uniform(0.0, 0.02)
+                world.loop.call_at(when, end._ended, context=end.node.context, kind=IO)
+        world.broken(self)
+
+    def break_off(self) -> None:
+        """The connection is reset on both sides, by nobody."""
+        self._ended()
+
+    def _ended(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            if self.member is not None and not self.node.is_dead:
+                self.node.mesh.disconnected(self.member, self)
+            self._world.broken(self)
 
 
 def switch_off(node: Node, off: frozenset[str]) -> None:
     """Break a node as `off` says."""
     others, mesh = node.others, node.mesh
-    takes = dict(mesh._takes)
-    if "R1" in off or "R2" in off or "R6" in off:
-        welcome = mesh._welcome
-
-        def broken(met: Met) -> Member:
-            member = welcome(met)
-            if "R1" in off:
-                member.trunk._part = lambda: None  # type: ignore[method-assign]
-            if "R2" in off:
-                member.young = Unmarked()
-            if "R6" in off:
-                member.missing = Unmarked()
-            return member
-
-        mesh._welcome = broken  # type: ignore[method-assign]
+    welcome, takes = mesh._welcome, dict(mesh._takes)
+    mesh._welcome = lambda met: broken(welcome(met), off)  # type: ignore[method-assign]
     if "R3" in off:
         others.presence._show_other = lambda *_: False  # type: ignore[method-assign]
         others.is_elsewhere = lambda full: False
@@ -527,8 +455,21 @@ def switch_off(node: Node, off: frozenset[str]) -> None:
     mesh._takes = takes
 
 
+def broken(member: Member, off: frozenset[str]) -> Member:
+    """A member that was met by such a node."""
+    if "R1" in off:
+        member.trunk._part = lambda: None  # type: ignore[method-assign]
+    if "trust" in off:
+        member.trunk._check_trust = lambda _: None  # type: ignore[method-assign]
+    if "R2" in off:
+        member.young = Unmarked()
+    if "R6" in off:
+        member.missing = Unmarked()
+    return member
+
+
 class Unmarked(Marks):
     """Forgets at once."""
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return False

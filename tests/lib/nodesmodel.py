@@ -1,39 +1,52 @@
-"""Nodes on random schedules under a virtual clock: what they make of logins, moves, presence, messages,
-kills, cuts and drains is compared with what it should be when all is quiet (docs/design/018-cluster.md).
+"""Nodes on random schedules under a virtual clock: what they make of logins, moves, presence, contacts,
+messages, questions, kills, freezes, cuts and drains is compared with what it should be when all is quiet
+(docs/design/018-cluster.md).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 from unittest.mock import patch
 
-from modelnodes import DOMAIN, GRACE_SECONDS, NUMBER, Carrier, Client, Node, Sent, Shelf
+from modelchecks import Checks
+from modelclients import DOMAIN, Client, Sent
+from modelengines import Cache, Shelf
+from modelnodes import GRACE_SECONDS, REFUSED_SECONDS, Carrier, Node
 from virtualtime import VirtualLoop
 
-from xmppd.cluster import member
+from xmppd.cluster import member, trunk
 from xmppd.cluster.member import CLOSE_SECONDS
 from xmppd.cluster.mesh import Met
-from xmppd.core.binding import SHUTDOWN
-from xmppd.core.roster.rosters import Roster
-from xmppd.errors import StreamError
+from xmppd.cluster.messages import UnderWay
+from xmppd.core.roster.item import RosterItem
 
-RULES = ("R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "HAVE", "lock", "grace", "end of grace")
-"""What can be switched off, to see that it is missed."""
+RULES = (
+    *("R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8"),
+    *("HAVE", "trust", "lease", "lock", "grace", "end of grace"),
+)
+"""What can be switched off, to see that it is missed. `trust`: whoever was given up goes on taking; `lease`:
+a node is given up while it still trusts.
+"""
 
-FAULTS = ("", "slow", "kill", "cut", "kill,cut", "drain", "kill,cut,drain")
+FAULTS = ("", "slow", "kill", "cut", "kill,cut", "freeze", "drain", "kill,cut,drain")
 """What goes wrong in a run; slow nodes write some time after they have something to say."""
 
+HARMS = frozenset({"kill", "cut", "freeze", "drain"})
+
 SLOW_SECONDS = 0.05
+HASTY_LEASE = 1.0
 
 STEPS = 120
-QUIET_SECONDS = 25.0
-UNSURE_SECONDS = 0.5
-"""Who leaves within so long after he was given what was stored is not counted as having read it."""
+QUIET_SECONDS = 90.0
+"""How long it may take after the last step until nothing is under way."""
+
+LOOK_SECONDS = 0.11
 
 DEAD_SECONDS = (5.0, 8.0)
 """How long a node that was killed is away."""
@@ -41,59 +54,70 @@ DEAD_SECONDS = (5.0, 8.0)
 LEFT_SECONDS = (0.1, 3.0)
 """How long one that left is away."""
 
-FAREWELL_SECONDS = 2.5
-"""How long what was said last is under way at most."""
-
 BACK_SECONDS = (0.05, 1.5)
 """When a client comes back whose node was drained."""
 
 LATE_SECONDS = 5.0
 """For how long it may be seen what happened before a session was moved."""
 
+SHORT, UNNOTICED, LONG, LONGEST = (0.0, 1.0), (0.5, 2.5), (6.0, 9.0), (32.0, 45.0)
+"""How long nodes are cut off or stand still: shorter than they trust each other, longer, and longer than it
+is remembered for whom something was stored.
+"""
+
+RESOURCES = "xy"
+KINDS = ("subscribe", "subscribed", "subscribed", "unsubscribe", "unsubscribed")
+
 
 class Model:
-    """The world of one run. `faults` are some of "kill", "cut" and "drain", `off` some of RULES."""
+    """The world of one run. `faults` are some of FAULTS, `off` some of RULES."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, seed: int, faults: frozenset[str], off: frozenset[str]
-    ):
+    def __init__(self, loop: VirtualLoop, seed: int, faults: frozenset[str], off: frozenset[str]):
         self.loop = loop
         self.random = random.Random(seed)
         self.faults = faults
         self._off = off
+        self.outside = copy_context()
+        self.is_calm = False
         self.shelf = Shelf(self)
-        self.locks: dict[str, Node] = {}
-        self.accounts = [f"u{number}" for number in range(5)]
-        names = [f"{name}@{DOMAIN}" for name in self.accounts]
-        self.followers = {
-            name: [other for other in names if other != name and self.random.random() < 0.6] for name in names
-        }
-        self.rosters = {
-            name: Roster(
-                name,
-                1,
-                tuple(self.followers[name]),
-                tuple(other for other in names if name in self.followers[other]),
-            )
-            for name in names
-        }
+        self.cache = Cache(self)
+        names = [f"{name}@{DOMAIN}" for name in ("u0", "u1", "u2", "u3", "u4")]
+        self.accounts = names
+        seen = {(a, b) for a in names for b in names if a != b and self.random.random() < 0.6}
+        for name in names:
+            items = []
+            for other in names:
+                kind = ("none", "from", "to", "both")[((name, other) in seen) + 2 * ((other, name) in seen)]
+                if kind != "none":
+                    items.append(RosterItem(other, kind))  # type: ignore[arg-type]
+            self.shelf.lay(name, items)
         self.nodes: dict[str, Node] = {}
         self.clients: list[Client] = []
+        self._talk: tuple[Client | None, str] = (None, "")
         self.sent: dict[int, Sent] = {}
+        self.asked: dict[int, Sent] = {}
+        self.answers: list[tuple[Client, int]] = []
         self.acked: set[int] = set()
+        self.was_refused: set[int] = set()
         self.log: list[tuple[Client, int, bool, float]] = []
         self.failures: list[str] = []
         self._came: list[tuple[float, str]] = []
         self._ended: list[tuple[float, str]] = []
         self._moved: list[tuple[float, str]] = []
+        self._parted: set[tuple[str, str]] = set()
         self._incarnations = 0
         self._trunks = 0
         self._numbers = 0
         self._statuses = 0
         self._slice = 0.0
         self._apart: dict[frozenset[str], float] = {}
+        self._silent: dict[frozenset[str], float] = {}
         for name in "ABC":
             self.join(name)
+
+    def time(self) -> float:
+        """Seconds since the beginning."""
+        return self.loop.time()
 
     def slices(self) -> float:
         """A clock for slices of work, which end anywhere."""
@@ -110,24 +134,34 @@ class Model:
             if other is not node:
                 self._dial(node, other)
 
+    def held_up(self, one: str, other: str) -> float:
+        """Until when what is sent between two nodes is held up."""
+        return self._silent.get(frozenset((one, other)), 0.0)
+
     def _dial(self, one: Node, other: Node) -> None:
         """Connect two nodes, unless something is in the way; then later."""
         if one.is_dead or other.is_dead or one.is_leaving or other.is_leaving:
             return
+        now = self.loop.time()
         apart = self._apart.get(frozenset((one.name, other.name)), 0.0)
-        if apart > self.loop.time():
-            self.loop.call_at(apart + self.random.uniform(0.0, 0.2), self._dial, one, other)
-            return
+        if apart > now or self.loop.stands(one) or self.loop.stands(other):
+            when = max(apart, now) + self.random.uniform(0.0, 0.2)
+            self.loop.call_at(when, self._dial, one, other, context=self.outside)
+        elif not self._are_connected(one, other):
+            seconds = self.random.uniform(0.001, 0.02)
+            self.loop.call_later(seconds, self._met, one, other, now, context=self.outside)
+
+    @staticmethod
+    def _are_connected(one: Node, other: Node) -> bool:
         carrier = one.carriers.get(other.name)
-        if carrier is not None and carrier.is_open and carrier.other is other:
-            return
-        self.loop.call_later(self.random.uniform(0.001, 0.02), self._met, one, other, self.loop.time())
+        return carrier is not None and carrier.is_open and carrier.end.is_open and carrier.other is other
 
     def _met(self, one: Node, other: Node, since: float) -> None:
-        if one.is_dead or other.is_dead or one.is_leaving or other.is_leaving:
+        is_over = one.is_dead or other.is_dead or one.is_leaving or other.is_leaving
+        if is_over or self._are_connected(one, other):
             return
-        carrier = one.carriers.get(other.name)
-        if carrier is not None and carrier.is_open and carrier.other is other:
+        if self.loop.stands(one) or self.loop.stands(other):
+            self._dial(one, other)
             return
         members = [here.mesh.members.get(there.name) for here, there in ((one, other), (other, one))]
         trunks = {
@@ -144,133 +178,237 @@ class Model:
         for end, count in zip(ends, reversed(taken), strict=True):
             end.node.carriers[end.other.name] = end
             met = Met(end.other.name, end.other.mesh.incarnation, number, count, since)
-            end.member = end.node.mesh.met(met, end)
+            end.node.context.copy().run(self._meet, end, met)
+
+    @staticmethod
+    def _meet(end: Carrier, met: Met) -> None:
+        end.member = end.node.mesh.met(met, end)
 
     def broken(self, carrier: Carrier) -> None:
-        """A connection ended: it is made anew, or the other node is dead."""
+        """A connection ended on one side: it is made anew, or the other node is dead."""
         one, other = carrier.node, carrier.other
-        if one.is_dead or other.is_dead:
-            for dead, living in ((one, other), (other, one)):
-                member = living.mesh.members.get(dead.name)
-                if dead.is_dead and member is not None and member.incarnation == dead.mesh.incarnation:
-                    self.loop.call_later(
-                        self.random.uniform(0.5, 4.0), living.mesh.give_up, member, "it is dead"
-                    )
+        if one.is_dead or one.is_leaving:
             return
-        self.loop.call_later(self.random.uniform(0.0, 0.2), self._dial, one, other)
+        member = one.mesh.members.get(other.name)
+        if not other.is_dead:
+            seconds = self.random.uniform(0.0, 0.2)
+            self.loop.call_later(seconds, self._dial, one, other, context=self.outside)
+        elif member is not None and member.incarnation == other.mesh.incarnation:
+            seconds = self.random.uniform(*REFUSED_SECONDS)
+            self.loop.call_later(seconds, one.mesh.give_up, member, "it is dead", context=one.context)
+
+    # faults
 
     def kill(self) -> None:
         """A node dies, and comes back as another."""
         node = self.nodes.pop(self.random.choice([*self.nodes]))
-        node.kill()
-        self.loop.call_later(self.random.uniform(*DEAD_SECONDS), self.join, node.name)
+        node.kill(is_silent=self.random.random() < 0.3)
+        self._start(node.name, DEAD_SECONDS)
+
+    def _start(self, name: str, bounds: tuple[float, float]) -> None:
+        self.loop.call_later(self.random.uniform(*bounds), self.join, name, context=self.outside)
 
     def drain(self) -> None:
-        """A node is told to stop, and comes back as another."""
+        """A node leaves, and comes back as another."""
         node = self.nodes.pop(self.random.choice([*self.nodes]))
-        node.spawn(self._leave(node))
+        self.loop.create_task(self._drain(node), context=self.outside)
 
-    async def _leave(self, node: Node) -> None:
-        for client in [client for client in self.clients if client.node is node]:
-            if not client.is_over:
-                node.binding.end(client.session, StreamError(SHUTDOWN))
-                if self.random.random() < 0.7:
-                    self.loop.call_later(self.random.uniform(*BACK_SECONDS), self._come_back, client)
-                await asyncio.sleep(self.random.choice((0.0, 0.01, 0.3)))
-        await asyncio.sleep(FAREWELL_SECONDS)
-        node.is_leaving = True
-        node.mesh.bid_farewell()
-        await asyncio.sleep(FAREWELL_SECONDS)
-        self.loop.call_later(self.random.uniform(*LEFT_SECONDS), self.join, node.name)
+    async def _drain(self, node: Node) -> None:
+        while self.loop.stands(node):  # noqa: ASYNC110 - of virtual time
+            await asyncio.sleep(0.1)
+        await node.spawn(node.leave())
         node.kill()
+        self._start(node.name, LEFT_SECONDS)
 
     def _come_back(self, client: Client) -> None:
+        """A client whose node was drained."""
         session = client.session
-        node = self.nodes[self.random.choice([*self.nodes])]
-        again = Client(self, node, session.account.partition("@")[0], session.resource)
-        self.clients.append(again)
-        if self.random.random() < 0.95:
-            again.show(self._status(), session.priority)
+        again = self._bind(session.account, session.resource)
+        if again is not None and self.random.random() < 0.95:
+            again.show(self._status("s"), session.priority)
 
     def cut(self) -> None:
-        """Two nodes do not reach each other for a while, shorter or longer than they trust each other."""
+        """Two nodes do not reach each other for a while."""
         one, other = self.random.sample([*self.nodes.values()], 2)
-        seconds = self.random.choice((self.random.uniform(0.0, 1.0), self.random.uniform(6.0, 9.0)))
-        self._apart[frozenset((one.name, other.name))] = self.loop.time() + seconds
-        carrier = one.carriers.get(other.name)
-        if carrier is not None and carrier.is_open:
-            carrier.close()
+        pair = frozenset((one.name, other.name))
+        chance = self.random.random()
+        seconds = self.random.uniform(*(SHORT if chance < 0.45 else LONG if chance < 0.9 else LONGEST))
+        until = self.loop.time() + seconds
+        self._apart[pair] = until
+        if self.random.random() < 0.5:
+            self._silent[pair] = until
+        elif (carrier := one.carriers.get(other.name)) is not None:
+            for end in (carrier, carrier.end):
+                end.node.call(end.break_off)
+
+    def freeze(self) -> None:
+        """A node stands still for a while."""
+        node = self.nodes[self.random.choice([*self.nodes])]
+        chance = self.random.random()
+        bounds = UNNOTICED if chance < 0.5 else LONG if chance < 0.95 else LONGEST
+        if not self.loop.stands(node):
+            node.freeze(self.random.uniform(*bounds))
 
     # clients
 
     def act(self) -> None:
         """Something happens."""
         chance, rnd = self.random.random(), self.random
-        clients = [client for client in self.clients if not client.is_over]
-        if chance < 0.3 or not clients:
-            node = self.nodes[rnd.choice([*self.nodes])]
-            client = Client(self, node, rnd.choice(self.accounts), rnd.choice("xy"))
-            self.clients.append(client)
-            if rnd.random() < 0.95:
-                client.show(self._status(), rnd.choice((0, 0, 5, -1)))
+        clients = [client for client in self.clients if not (client.is_over or client.is_going)]
+        if chance < 0.28 or not clients:
+            self._login()
+        elif chance < 0.39:
+            rnd.choice(clients).end()
         elif chance < 0.42:
-            client = rnd.choice(clients)
-            client.node.binding.end(client.session)
-        elif chance < 0.45:
             rnd.choice(clients).show("", 0)
-        elif chance < 0.6:
+        elif chance < 0.55:
             client = rnd.choice(clients)
-            client.show(self._status(), rnd.choice((client.session.priority, 0, 5, -1)))
-        elif chance < 0.97 or not self.faults & {"kill", "cut", "drain"}:
-            client = rnd.choice(clients)
-            self._numbers += 1
-            to = f"{rnd.choice(self.accounts)}@{DOMAIN}"
-            if rnd.random() < 0.2:
-                to += f"/{rnd.choice('xy')}"
-            self.sent[self._numbers] = Sent(client, self._numbers, to)
-            client.send(self._numbers)
-        elif "drain" in self.faults and (chance < 0.98 or not self.faults & {"kill", "cut"}):
-            if len(self.nodes) == 3:
-                self.drain()
-        elif "kill" in self.faults and chance < 0.985 and len(self.nodes) == 3:
-            self.kill()
-        elif "cut" in self.faults:
-            self.cut()
+            client.show(self._status("s"), rnd.choice((client.session.priority, 0, 5, -1)))
+        elif chance < 0.88 or (chance >= 0.97 and not self.faults & HARMS):
+            self._write(clients)
+        elif chance < 0.91:
+            self._ask(rnd.choice(clients))
+        elif chance < 0.94:
+            self._direct(rnd.choice(clients))
+        elif chance < 0.97:
+            self._change(rnd.choice(clients))
+        else:
+            self._harm()
 
-    def _status(self) -> str:
+    def _harm(self) -> None:
+        harms: list[Callable[[], None]] = []
+        if "kill" in self.faults and len(self.nodes) == 3:
+            harms.append(self.kill)
+        if "drain" in self.faults and len(self.nodes) == 3:
+            harms.append(self.drain)
+        if "cut" in self.faults and len(self.nodes) > 1:
+            harms.append(self.cut)
+        if "freeze" in self.faults:
+            harms.append(self.freeze)
+        if harms:
+            self.random.choice(harms)()
+
+    def _login(self) -> None:
+        rnd = self.random
+        client = self._bind(rnd.choice(self.accounts), rnd.choice(RESOURCES))
+        if client is None:
+            return
+        if rnd.random() < 0.3:
+            client.want_roster()
+        if rnd.random() < 0.95:
+            client.show(self._status("s"), rnd.choice((0, 0, 5, -1)))
+
+    def _bind(self, account: str, resource: str) -> Client | None:
+        """A new session somewhere; None on a node that stands still."""
+        node = self.nodes[self.random.choice([*self.nodes])]
+        if self.loop.stands(node):
+            return None
+        name = account.partition("@")[0]
+        client: Client = node.context.copy().run(Client, self, node, name, resource)
+        self.clients.append(client)
+        return client
+
+    def _write(self, clients: list[Client]) -> None:
+        """Often one goes on to write to whom it wrote last."""
+        client, to = self._talk
+        if client is None or client not in clients or self.random.random() < 0.4:
+            client, to = self.random.choice(clients), self.random.choice(self.accounts)
+            self._talk = client, to
+        if self.random.random() < 0.2:
+            to = f"{to}/{self.random.choice(RESOURCES)}"
+        number = self._number()
+        self.sent[number] = Sent(client, number, to, self.loop.time())
+        client.write(number)
+
+    def _ask(self, client: Client) -> None:
+        number = self._number()
+        self.asked[number] = Sent(
+            client,
+            number,
+            f"{self.random.choice(self.accounts)}/{self.random.choice(RESOURCES)}",
+            self.loop.time(),
+        )
+        client.ask(number, self.asked[number].to)
+
+    def _direct(self, client: Client) -> None:
+        """To somebody who is shown nothing else of it."""
+        account = client.session.account
+        items = self.shelf.roster(account)
+        followers = {name for name, item in items.items() if item.state.is_followed}
+        others = [name for name in self.accounts if name not in followers and name != account]
+        if client.directed and self.random.random() < 0.2:
+            client.direct(self.random.choice([*client.directed]), "")
+        elif others:
+            to = self.random.choice(others)
+            if self.random.random() < 0.7:
+                to += f"/{self.random.choice(RESOURCES)}"
+            client.direct(to, self._status("d"))
+
+    def _change(self, client: Client) -> None:
+        """The contacts of its account."""
+        contact = self.random.choice([name for name in self.accounts if name != client.session.account])
+        self._parted |= {(client.session.account, contact), (contact, client.session.account)}
+        if self.random.random() < 0.1:
+            client.remove(contact)
+        else:
+            client.subscribe(contact, self.random.choice(KINDS))
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _status(self, kind: str) -> str:
         self._statuses += 1
-        return f"s{self._statuses}"
+        return f"{kind}{self._statuses}"
+
+    # what clients are told
 
     def delivered(self, client: Client, number: int, *, was_stored: bool) -> None:
         """A message came to a client."""
         self.log.append((client, number, was_stored, self.loop.time()))
+
+    def refused(self, number: int) -> None:
+        """A message came back."""
+        self.was_refused.add(number)
 
     def handled(self, client: Client, number: int) -> None:
         """Its sender is told that a message was handled."""
         if not client.node.is_dead:
             self.acked.add(number)
 
+    def answered(self, client: Client, number: int) -> None:
+        """A question was answered."""
+        self.answers.append((client, number))
+
     def came(self, full: str) -> None:
         """A session becomes available."""
         self._came.append((self.loop.time(), full))
 
-    def ended(self, full: str, *, is_moved: bool) -> None:
+    def ended(self, client: Client, *, is_moved: bool) -> None:
         """A session ends or becomes unavailable."""
-        (self._moved if is_moved else self._ended).append((self.loop.time(), full))
+        (self._moved if is_moved else self._ended).append((self.loop.time(), client.session.full))
+        if is_moved and self.random.random() < 0.7:
+            seconds = self.random.uniform(*BACK_SECONDS)
+            self.loop.call_later(seconds, self._come_back, client, context=self.outside)
 
     def seen_to_go(self, viewer: Client, full: str) -> None:
         """A client is shown that a session is not available any more: not one that is still expected, unless
-        another of its account has come instead.
+        another of its account has come instead, or somebody else let it be seen no more.
         """
         now, account = self.loop.time(), full.partition("/")[0]
         moved = max((at for at, name in self._moved if name == full), default=-1e9)
-        if now >= moved + GRACE_SECONDS or self.faults & {"kill", "cut"}:
+        if now >= moved + GRACE_SECONDS or self.faults - {"drain"}:
             return
         since = moved - LATE_SECONDS
         has_ended = any(at >= since and name == full for at, name in self._ended)
         came = {name for at, name in self._came if at >= since and name.startswith(f"{account}/")}
-        if not has_ended and not came - {full}:
+        has_parted = (viewer.session.account, account) in self._parted
+        if not (has_ended or has_parted or came - {full}):
             self.failures.append(f"{viewer.session.full} on {viewer.node.name} sees {full} go")
+
+    def failed(self, error: str) -> None:
+        """Some work of a node ended with a mistake."""
+        self.failures.append(error)
 
     # the run
 
@@ -279,104 +417,26 @@ class Model:
         await asyncio.sleep(1.0)
         for _ in range(STEPS):
             await asyncio.sleep(self.random.expovariate(1 / self.random.choice((0.003, 0.05, 0.5))))
+            if self._longest > 10.0 and self.random.random() < 0.05:
+                await asyncio.sleep(10.0)
             self.act()
-        apart = max(self._apart.values(), default=0.0) - self.loop.time()
-        away = (12.0 if "drain" in self.faults else DEAD_SECONDS[1]) if len(self.nodes) < 3 else 0.0
-        await asyncio.sleep(max(apart, away, 0.0))
-        await asyncio.sleep(QUIET_SECONDS)
-        return [*self._wrong()]
+        self.is_calm = True
+        end = self.loop.time() + max(self._longest, 0.0) + QUIET_SECONDS
+        while not self._is_quiet():
+            if self.loop.time() > end:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        return [*Checks(self).wrong()]
 
-    def _wrong(self) -> Iterator[str]:
-        there = [client for client in self.clients if not client.is_over]
-        yield from (f"failed: {error}" for error in self.failures)
-        yield from self._wrong_places(there)
-        yield from self._wrong_views(there)
-        yield from self._wrong_messages(there)
+    @property
+    def _longest(self) -> float:
+        return max(self._apart.values(), default=0.0) - self.loop.time()
 
-    def _wrong_places(self, there: list[Client]) -> Iterator[str]:
-        owners: dict[str, list[str]] = defaultdict(list)
-        for client in there:
-            owners[client.session.full].append(client.node.name)
-        yield from (f"owners {full}: {names}" for full, names in owners.items() if len(names) > 1)
-        for node in self.nodes.values():
-            wanted = {
-                (c.session.full, c.node.name, c.session.priority if c.session.presence else None)
-                for c in there
-                if c.node is not node
-            }
-            found = set()
-            for name in self.accounts:
-                account = f"{name}@{DOMAIN}"
-                for place in node.mesh.whereabouts.of(account):
-                    at = node.mesh.member(place.node).name
-                    found.add((f"{account}/{place.resource}", at, place.priority))
-            if found != wanted:
-                yield f"places of {node.name}: {sorted(found ^ wanted, key=str)}"
-            presence = node.others.presence
-            left = len(node.others.messages), len(presence._asked), len(presence.grace)
-            if any(left):
-                yield f"left on {node.name}: {left}"
-
-    def _wrong_views(self, there: list[Client]) -> Iterator[str]:
-        for viewer in there:
-            if viewer.session.presence is None:
-                continue
-            account, full = viewer.session.account, viewer.session.full
-            wanted = {
-                c.session.full: c.status
-                for c in there
-                if c.session.presence is not None
-                and c.session.full != full
-                and (c.session.account == account or account in self.followers[c.session.account])
-            }
-            found = {seen: status for seen, status in viewer.view.items() if seen != full}
-            if found != wanted:
-                differing = sorted(found.items() ^ wanted.items())
-                yield f"view of {full} on {viewer.node.name}: {differing}, wanted {sorted(wanted.items())}"
-
-    def _wrong_messages(self, there: list[Client]) -> Iterator[str]:
-        stored = {
-            int(match[1])
-            for rows in self.shelf.rows.values()
-            for _, row in rows
-            if (match := NUMBER.search(row["stanza"])) is not None
-        }
-        arrived = {number for _, number, _, _ in self.log}
-        lost = sorted(self.acked - arrived - stored)
-        if lost:
-            yield f"lost {lost}"
-        is_quiet = not self.faults & {"kill", "cut"}
-        flushed: dict[int, int] = defaultdict(int)
-        order: dict[tuple[int, int, str], list[int]] = defaultdict(list)
-        seen: set[tuple[int, int]] = set()
-        for client, number, was_stored, at in self.log:
-            has_stayed = not any(at <= left < at + UNSURE_SECONDS for left in client.left)
-            flushed[number] += was_stored and has_stayed
-            key = id(client), number
-            if key in seen:
-                if is_quiet and has_stayed:
-                    yield f"twice {number} to {client.session.full}"
-                continue
-            seen.add(key)
-            sender, _, to = self.sent[number]
-            if "/" in to and (to != client.session.full or sender.node is client.node):
-                continue  # to one session of several, of which one is nearer than the others
-            if "/" not in to or was_stored:
-                order[id(client), id(sender), "as to the account"].append(number)
-            if not was_stored:
-                order[id(client), id(sender), "at once"].append(number)
-        if is_quiet:
-            yield from (f"flushed twice: {number}" for number, count in flushed.items() if count > 1)
-        times = Counter(number for _, number, _, _ in self.log)
-        for (receiver, _, _), all_numbers in order.items():
-            numbers = [n for n in all_numbers if "cut" not in self.faults or times[n] == 1]
-            if numbers != sorted(numbers):
-                full = next(c.session.full for c in self.clients if id(c) == receiver)
-                yield f"order at {full}: {numbers}"
-        willing = {c.session.account for c in there if c.session.presence and c.session.priority >= 0}
-        yield from (
-            f"left stored for {a}: {len(self.shelf.rows[a])}" for a in sorted(willing) if self.shelf.rows[a]
-        )
+    def _is_quiet(self) -> bool:
+        """Whether nothing will happen any more, but that nodes say that they live."""
+        if self.loop.pending > len(self.nodes) or len(self.nodes) < 3:
+            return False
+        return all(node.is_idle and len(node.mesh.members) == 2 for node in self.nodes.values())
 
 
 class Mistaken(logging.Handler):
@@ -412,15 +472,22 @@ class Run:
 
     def wrong(self, seed: int, faults: str = "", off: str = "") -> list[str]:
         """What is wrong in the run of a seed."""
-        chosen = frozenset(faults.split(",")) - {""}
+        chosen, without = frozenset(faults.split(",")) - {""}, frozenset(off.split(",")) - {""}
         self._mistakes.clear()
-        with patch.object(member, "CLOSE_SECONDS", SLOW_SECONDS if "slow" in chosen else CLOSE_SECONDS):
-            found = self._loop.run_until_complete(self._run(seed, chosen, frozenset(off.split(",")) - {""}))
-        left = asyncio.all_tasks(self._loop)
-        for task in left:
+        slow = SLOW_SECONDS if "slow" in chosen else CLOSE_SECONDS
+        lease = HASTY_LEASE if "lease" in without else trunk.SILENT_SECONDS
+        with contextlib.ExitStack() as changed:
+            changed.enter_context(patch.object(member, "CLOSE_SECONDS", slow))
+            changed.enter_context(patch.object(trunk, "SILENT_SECONDS", lease))
+            if "R5" in without:
+                changed.enter_context(patch.object(UnderWay, "is_ahead", lambda *_: False))
+            found = self._loop.run_until_complete(self._run(seed, chosen, without))
+        self._loop.clear()
+        for task in (left := asyncio.all_tasks(self._loop)):
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self._loop._scheduled.clear()  # type: ignore[attr-defined]
+        if left:
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.clear()
         return [*(f"failed: {mistake}" for mistake in self._mistakes), *found]
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -1,0 +1,210 @@
+"""What has to be true when all is quiet in `nodesmodel`."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from modelclients import NUMBER, Client
+from modelnodes import Node
+
+if TYPE_CHECKING:
+    from nodesmodel import Model
+
+UNSURE_SECONDS = 0.5
+"""Who leaves within so long after he was given what was stored is not counted as having read it."""
+
+KNOWN_SECONDS = 3.0
+"""How long a session has to be there until all nodes know it for sure, while all reach each other."""
+
+
+class Checks:
+    """One look at a world."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._there = [client for client in model.clients if not client.is_over]
+        rosters = {name: model.shelf.roster(name) for name in model.accounts}
+        self._follows = {
+            (viewer, seen)
+            for seen in model.accounts
+            for viewer, item in rosters[seen].items()
+            if item.state.is_followed
+        }
+        self._unsure = self._follows ^ {
+            (viewer, seen)
+            for viewer in model.accounts
+            for seen, item in rosters[viewer].items()
+            if item.state.is_following
+        }
+        self._rosters = {
+            name: {contact: item.subscription for contact, item in items.items() if not item.hidden}
+            for name, items in rosters.items()
+        }
+        self._is_whole = not model.faults & {"kill", "cut", "freeze", "drain"}
+
+    def wrong(self) -> Iterator[str]:
+        """All that is wrong."""
+        yield from (f"failed: {error}" for error in self._model.failures)
+        yield from self._wrong_places()
+        for node in self._model.nodes.values():
+            yield from (f"left on {node.name}: {what}" for what in left_on(node))
+        if self._model.cache.locks:
+            yield f"left locks: {sorted(self._model.cache.locks)}"
+        for viewer in self._there:
+            if viewer.session.presence is not None:
+                yield from self._wrong_view(viewer)
+            yield from self._wrong_roster(viewer)
+        yield from self._wrong_answers()
+        yield from self._wrong_messages()
+
+    def _wrong_places(self) -> Iterator[str]:
+        owners: dict[str, list[str]] = defaultdict(list)
+        for client in self._there:
+            owners[client.session.full].append(client.node.name)
+        yield from (f"owners {full}: {names}" for full, names in owners.items() if len(names) > 1)
+        for node in self._model.nodes.values():
+            wanted = {
+                (c.session.full, c.node.name, c.session.priority if c.session.presence else None)
+                for c in self._there
+                if c.node is not node
+            }
+            found = set()
+            for account in self._model.accounts:
+                for place in node.mesh.whereabouts.of(account):
+                    at = node.mesh.member(place.node).name
+                    found.add((f"{account}/{place.resource}", at, place.priority))
+            if found != wanted:
+                yield f"places of {node.name}: {sorted(found ^ wanted, key=str)}"
+
+    # presence
+
+    def _wrong_view(self, viewer: Client) -> Iterator[str]:
+        """Of contacts exactly what they say; of others what they sent and did not take back."""
+        session, view = viewer.session, dict(viewer.view)
+        view.pop(session.full, None)
+        for seen in self._there:
+            account, full = seen.session.account, seen.session.full
+            if full == session.full:
+                continue
+            found = view.pop(full, None)
+            wanted = seen.status if seen.session.presence is not None else None
+            told = {seen.directed[to] for to in (session.account, session.full) if to in seen.directed}
+            was_ended = seen.undirected & {session.account, session.full}
+            is_seen = account == session.account or (session.account, account) in self._follows
+            if found is not None and found in {status for status, _ in told}:
+                continue
+            if (session.account, account) in self._unsure or (found is None and was_ended):
+                continue
+            due = wanted if is_seen else None
+            if due is None and found is None and self._is_whole:
+                late = max((at for _, at in told), default=0.0)
+                if late > viewer.viewed_since + KNOWN_SECONDS:
+                    yield f"directed: {session.full} on {viewer.node.name} does not see {full}"
+            elif found != due:
+                yield f"view of {session.full} on {viewer.node.name}: {full} is {found}, and says {due}"
+        for full, status in view.items():
+            yield f"ghost: {session.full} on {viewer.node.name} sees {full}, {status}"
+
+    def _wrong_roster(self, client: Client) -> Iterator[str]:
+        wanted = self._rosters[client.session.account]
+        if client.roster is not None and client.roster != wanted:
+            differing = sorted(client.roster.items() ^ wanted.items())
+            yield f"roster of {client.session.full} on {client.node.name}: {differing}"
+
+    # iqs
+
+    def _wrong_answers(self) -> Iterator[str]:
+        model = self._model
+        times = Counter(number for client, number in model.answers if model.asked[number].client is client)
+        yield from (f"answered twice: {number}" for number, count in times.items() if count > 1)
+        answered = {number for _, number in model.answers}  # for a moment two may have one name
+        for number, (client, _, to, _) in model.asked.items():
+            if number in answered or client.is_over or not self._is_whole:
+                continue
+            if not any(number in c.asked and c.is_over for c in model.clients):
+                yield f"not answered: {number} of {client.session.full} to {to}"
+
+    # messages
+
+    def _wrong_messages(self) -> Iterator[str]:
+        model = self._model
+        rows = model.shelf.stored()
+        stored = {
+            int(match[1])
+            for stanzas in rows.values()
+            for stanza in stanzas
+            if (match := NUMBER.search(stanza)) is not None
+        }
+        arrived = {number for _, number, _, _ in model.log}
+        lost = sorted(model.acked - model.was_refused - arrived - stored)
+        if lost:
+            yield f"lost {lost}"
+        yield from self._wrong_order()
+        willing = {c.session.account for c in self._there if c.session.presence and c.session.priority >= 0}
+        yield from (f"left stored for {a}: {len(rows[a])}" for a in sorted(willing) if rows.get(a))
+
+    def _wrong_order(self) -> Iterator[str]:
+        model = self._model
+        flushed: dict[int, int] = defaultdict(int)
+        order: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+        seen: set[tuple[int, int]] = set()
+        for client, number, was_stored, at in model.log:
+            has_stayed = not any(at <= left < at + UNSURE_SECONDS for left in client.left)
+            flushed[number] += was_stored and has_stayed
+            key = id(client), number
+            if key in seen:
+                if self._is_whole and has_stayed:
+                    yield f"twice {number} to {client.session.full}"
+                continue
+            seen.add(key)
+            sent = model.sent[number]
+            if "/" in sent.to and (sent.to != client.session.full or sent.client.node is client.node):
+                continue  # to one session of several, of which one is nearer than the others
+            if "/" not in sent.to or was_stored:
+                order[id(client), id(sent.client), "as to the account"].append(number)
+            if not was_stored:
+                order[id(client), id(sent.client), "at once"].append(number)
+        if self._is_whole:
+            yield from (f"flushed twice: {number}" for number, count in flushed.items() if count > 1)
+        times = Counter(number for _, number, _, _ in model.log)
+        for (receiver, _, _), all_numbers in order.items():
+            is_unsure = bool(model.faults & {"cut", "freeze"})
+            numbers = [number for number in all_numbers if not is_unsure or times[number] == 1]
+            if numbers != sorted(numbers):
+                full = next(c.session.full for c in model.clients if id(c) == receiver)
+                yield f"order at {full}: {numbers}"
+
+
+def left_on(node: Node) -> Iterator[str]:
+    """What should be over on a node when all is quiet."""
+    others = node.others
+    if others.messages._under_way or others.messages._waiting:
+        yield f"under way to {[*others.messages._under_way]}"
+    if others.presence._asked:
+        yield "questions for who has the same full JID"
+    if others.presence.grace or others.presence._awaited:
+        yield "sessions that are expected"
+    if node.offline._flushing:
+        yield "sessions that wait for a flush"
+    for session in node.sessions.by_full.values():
+        if session._in_the_way:
+            yield f"something is in the way of messages of {session.full}"
+    directed = 0
+    for member in node.mesh.members.values():
+        marks = {name: getattr(member, name)._frames for name in ("young", "fresh", "missing")}
+        yield from (f"{name} of {member.name}: {[*frames]}" for name, frames in marks.items() if frames)
+        if member.trunk._letters:
+            yield f"letters to {member.name}"
+        there = {
+            f"{account}/{place.resource}"
+            for account in node.mesh.whereabouts.accounts()
+            for place in node.mesh.whereabouts.of(account)
+            if place.node == member.index
+        }
+        if gone := member.directed.keys() - there:
+            yield f"directed presence of {sorted(gone)}"
+        directed += sum(map(len, member.directed.values()))
+    if directed != others.presence._directed:
+        yield f"{others.presence._directed} pairs of directed presence are counted, {directed} are there"
