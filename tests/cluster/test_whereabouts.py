@@ -1,5 +1,7 @@
 """Places of other nodes: what is packed is what a plain model of it has."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,8 +66,7 @@ def test_places_of_a_node_may_go_and_come_while_they_are_gone_through():
     for number in range(10):
         whereabouts.put(f"u{number}@localhost", Place(1 + number % 2, "phone", number, 0))
     seen = []
-    for found in whereabouts.places_of(1):
-        account, place = found
+    for account, place in filter(None, whereabouts.places_of(1)):
         seen.append(account)
         assert whereabouts.end(account, 1, "phone", place.number)
         whereabouts.end("u4@localhost", 1, "phone", 4)
@@ -81,6 +82,76 @@ def test_looking_for_places_of_a_node_stops_now_and_then():
     assert list(whereabouts.places_of(2)) == [None] * 3
 
 
+def test_going_through_all_begins_with_no_list_of_them():
+    """What is looked at in one step does not grow with what there is."""
+    whereabouts = Whereabouts()
+    for number in range(20 * PIECE):
+        whereabouts.put(f"u{number}@localhost", Place(1, "phone", number, 0))
+    tracemalloc.start()
+    found = whereabouts.places_of(2)
+    assert next(found) is None
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 20 * PIECE * 8 / 4
+
+
+def test_who_comes_and_goes_meanwhile_is_where_all_are_in_the_end():
+    whereabouts = Whereabouts()
+    for number in range(2 * PIECE):
+        whereabouts.put(f"u{number}@localhost", Place(1, "phone", number, 0))
+    found = whereabouts.places_of(2)
+    next(found)
+    for number in range(2 * PIECE):
+        whereabouts.end(f"u{number}@localhost", 1, "phone", number)
+        whereabouts.put(f"v{number}@localhost", Place(3, "phone", number, 0))
+    whereabouts.put("u0@localhost", Place(3, "phone", 0, 0))
+    assert list(found).count(None) >= 2, "it is tidied in slices"
+    assert whereabouts._is_plain and len(whereabouts._packed) == len(whereabouts) == 2 * PIECE + 1
+
+
+def test_a_second_look_begins_while_it_is_tidied_after_the_first():
+    whereabouts = Whereabouts()
+    whereabouts.put(BOB, Place(1, "phone", 1, 0))
+    first = whereabouts.places_of(9)
+    assert next(first, "none") == "none"
+    first = whereabouts.places_of(1)
+    assert next(first) == (BOB, Place(1, "phone", 1, 0))
+    for number in range(2 * PIECE):
+        whereabouts.put(f"u{number}@localhost", Place(2, "phone", number, 0))
+    assert next(first) is None
+    second = whereabouts.places_of(2)
+    seen = [next(second)]
+    assert list(first) == []
+    seen += second
+    assert len({found for found in seen if found}) == len([found for found in seen if found]) == 2 * PIECE
+    assert whereabouts._is_plain
+
+
+class Look:
+    """One look at all places of a node. `due` are those that it must find, `ever` those that there were."""
+
+    def __init__(self, model, whereabouts, node):
+        self.found = whereabouts.places_of(node)
+        self.node = node
+        self.ever = {(account, place) for account, mine in model.items() for place in mine.values()}
+        self.due = {(account, place) for account, place in self.ever if place.node == node}
+        self.seen = set()
+
+    def changed(self, account, old, new):
+        self.due.discard((account, old))
+        self.ever.add((account, new))
+
+    def step(self):
+        """Go on; whether there is more."""
+        for found in self.found:
+            if found is not None:
+                assert found in self.ever and found not in self.seen and found[1].node == self.node
+                self.seen.add(found)
+            return True
+        assert self.due <= self.seen
+        return False
+
+
 class Model(RuleBasedStateMachine):
     """Against a dict of dicts."""
 
@@ -90,6 +161,23 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.whereabouts = Whereabouts()
         self.model: dict[str, dict[tuple[int, str], Place]] = {}
+        self.looks: list[Look] = []
+
+    @rule(node=NODES)
+    def look(self, node):
+        look = Look(self.model, self.whereabouts, node)
+        if look.step():
+            self.looks.append(look)
+
+    @rule(at_once=st.booleans(), first=st.booleans())
+    def go_on(self, at_once, first):
+        if self.looks:
+            look = self.looks[0 if first else -1]
+            while is_more := look.step():
+                if not at_once:
+                    break
+            if not is_more:
+                self.looks.remove(look)
 
     @rule(
         target=places, account=ACCOUNTS, node=NODES, resource=RESOURCES, number=NUMBERS, priority=PRIORITIES
@@ -97,8 +185,11 @@ class Model(RuleBasedStateMachine):
     def put(self, account, node, resource, number, priority):
         place = Place(node, resource, number, priority)
         mine = self.model.setdefault(account, {})
-        assert self.whereabouts.put(account, place) == mine.get((node, resource))
+        old = mine.get((node, resource))
+        assert self.whereabouts.put(account, place) == old
         mine[node, resource] = as_kept(place)
+        for look in self.looks:
+            look.changed(account, old, as_kept(place))
         return account, place
 
     @rule(known=places, number=NUMBERS)
@@ -110,6 +201,8 @@ class Model(RuleBasedStateMachine):
         assert self.whereabouts.end(account, place.node, place.resource, number) is was_there
         if was_there:
             del mine[place.node, place.resource]
+            for look in self.looks:
+                look.changed(account, old, None)
 
     @invariant()
     def same(self):
@@ -118,6 +211,13 @@ class Model(RuleBasedStateMachine):
             assert self.whereabouts.nodes(account) == {node for node, _ in mine}
             assert (account in self.whereabouts) is bool(mine)
         assert len(self.whereabouts) == sum(map(len, self.model.values()))
+        there = [account for account, mine in self.model.items() if mine]
+        assert sorted(self.whereabouts.accounts()) == sorted(there)
+        assert self.whereabouts.among([*self.model, "nobody@localhost"]) == there
+        if not self.looks:
+            for _ in self.whereabouts.places_of(1):
+                """All is in one place again."""
+            assert sorted(self.whereabouts._packed) == sorted(there)
         for node in (1, 255):
             found = sorted(filter(None, self.whereabouts.places_of(node)), key=repr)
             wanted = [

@@ -22,6 +22,9 @@ from xmppd.errors import StreamError
 PIECE: Final = 200
 """Places in one record of a snapshot."""
 
+STEP: Final = 256
+"""Sessions here that are looked at before others have their turn."""
+
 
 class Own:
     """What this node knows of a session of its own. `stamp`: when it was bound, in ms of the wall clock;
@@ -231,8 +234,10 @@ class Places:
 
     def lost(self, member: Member) -> Iterator[None]:
         """Forget its places, one after the other."""
-        for own in [*self._own.values()]:
+        for number, own in enumerate([*self._own.values()], 1):
             own.knew.pop(member, None)
+            if number % STEP == 0:
+                yield
         for found in self._mesh.whereabouts.places_of(member.index):
             if found is not None:
                 account, place = found

@@ -33,12 +33,19 @@ class Whereabouts:
 
     One place is: node (1 byte), priority (1), number (4), resource. Several: `SEVERAL`, then each with the
     length of the resource (2) before it. A priority of -128 counts as -127.
+
+    While all accounts are gone through (`places_of`) none goes out of `_packed` and none comes into it:
+    who ended has nothing there and is in `_ended`, who came is in `_late`. `_is_plain`: neither of that.
     """
 
-    __slots__ = ("_count", "_packed")
+    __slots__ = ("_count", "_ended", "_is_plain", "_late", "_packed", "_walks")
 
     def __init__(self) -> None:
         self._packed: dict[str, bytes] = {}
+        self._late: dict[str, bytes] = {}
+        self._ended: list[str] = []
+        self._walks = 0
+        self._is_plain = True
         self._count = 0
 
     def __len__(self) -> int:
@@ -47,29 +54,33 @@ class Whereabouts:
 
     def __contains__(self, account: object) -> bool:
         """Whether the account has a session on another node."""
-        return account in self._packed
+        if self._is_plain:
+            return account in self._packed
+        return bool(self._packed.get(account)) or account in self._late  # type: ignore[call-overload]
 
     def accounts(self) -> list[str]:
         """All that have sessions on other nodes."""
-        return [*self._packed]
+        if self._is_plain:
+            return [*self._packed]
+        return [*(account for account, packed in self._packed.items() if packed), *self._late]
 
     def among(self, accounts: Iterable[str]) -> list[str]:
         """Those of them that have sessions on other nodes: quick where most have none."""
-        packed = self._packed
-        return [account for account in accounts if account in packed]
+        there = self._packed if self._is_plain else self
+        return [account for account in accounts if account in there]
 
     def put(self, account: str, place: Place) -> Place | None:
         """A session is there now; the place of the same node and resource that it takes, if there was one."""
-        if account not in self._packed:
+        if self._is_plain and account not in self._packed:
             self._packed[account] = _pack((place,))
             self._count += 1
             return None
         places = self.of(account)
         for index, old in enumerate(places):
             if old.node == place.node and old.resource == place.resource:
-                self._packed[account] = _pack((*places[:index], place, *places[index + 1 :]))
+                self._keep(account, _pack((*places[:index], place, *places[index + 1 :])))
                 return old
-        self._packed[account] = _pack((*places, place))
+        self._keep(account, _pack((*places, place)))
         self._count += 1
         return None
 
@@ -85,25 +96,25 @@ class Whereabouts:
             return False
         self._count -= 1
         if left:
-            self._packed[account] = _pack(left)
+            self._keep(account, _pack(left))
         else:
-            del self._packed[account]
+            self._drop(account)
         return True
 
     def of(self, account: str) -> tuple[Place, ...]:
         """The places of an account, the oldest first."""
-        packed = self._packed.get(account)
+        packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
         return () if packed is None else _unpack(packed)
 
     def at(self, account: str, resource: str) -> tuple[Place, ...]:
         """The places of a full JID: more than one while its owner is being found out."""
-        if account not in self._packed:
+        if self._is_plain and account not in self._packed:
             return ()
         return tuple(place for place in self.of(account) if place.resource == resource)
 
     def nodes(self, account: str) -> frozenset[int]:
         """On which nodes the account has sessions."""
-        packed = self._packed.get(account)
+        packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
         if packed is None:
             return frozenset()
         if packed[0] != SEVERAL:
@@ -111,19 +122,56 @@ class Whereabouts:
         return frozenset(place.node for place in _unpack(packed))
 
     def places_of(self, node: int) -> Iterator[tuple[str, Place] | None]:
-        """All places of a node, with their accounts; None now and then, so that it can be done in slices (but
-        for the first step, which lists all accounts). Anything may change meanwhile: of the accounts that are
-        there at first, places are given as they are when it is the account's turn.
+        """All places of a node, with their accounts; None now and then, so that it can be done in slices.
+        Anything may change meanwhile: of the accounts that are there at first, places are given as they are
+        when it is the account's turn; those that come may be given, too.
         """
-        packed_of = self._packed.get
-        for index, account in enumerate(list(self._packed), 1):
-            packed = packed_of(account)
-            if packed is not None and (packed[0] == node or (packed[0] == SEVERAL and node in packed)):
-                for place in _unpack(packed):
-                    if place.node == node:
-                        yield account, place
-            if index % PIECE == 0:
-                yield None
+        self._walks += 1
+        self._is_plain = False
+        try:
+            for index, (account, packed) in enumerate(self._packed.items(), 1):
+                if packed and (packed[0] == node or (packed[0] == SEVERAL and node in packed)):
+                    yield from _those_of(node, account, packed)
+                if index % PIECE == 0:
+                    yield None
+            for account in [*self._late]:
+                packed = self._late.get(account, b"")
+                if packed:
+                    yield from _those_of(node, account, packed)
+        finally:
+            self._walks -= 1
+        yield from self._tidied()
+
+    def _keep(self, account: str, packed: bytes) -> None:
+        if self._is_plain or account in self._packed:
+            self._packed[account] = packed
+        else:
+            self._late[account] = packed
+
+    def _drop(self, account: str) -> None:
+        if self._is_plain:
+            del self._packed[account]
+        elif account in self._late:
+            del self._late[account]
+        else:
+            self._packed[account] = b""
+            self._ended.append(account)
+
+    def _tidied(self) -> Iterator[None]:
+        """Have all in one place again, in slices, unless all are gone through once more meanwhile."""
+        packed, late, ended = self._packed, self._late, self._ended
+        while not self._walks and (late or ended):
+            for account in (ended.pop() for _ in range(min(PIECE, len(ended)))):
+                if packed.get(account) == b"":
+                    del packed[account]
+            for account, places in (late.popitem() for _ in range(min(PIECE, len(late)))):
+                packed[account] = places
+            yield None
+        self._is_plain = not (self._walks or late or ended)
+
+
+def _those_of(node: int, account: str, packed: bytes) -> Iterator[tuple[str, Place]]:
+    return ((account, place) for place in _unpack(packed) if place.node == node)
 
 
 def _pack(places: tuple[Place, ...]) -> bytes:
