@@ -12,6 +12,7 @@ from xmppd.cluster.lately import Lately
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown, Sight
+from xmppd.cluster.showing import Showing
 from xmppd.core.presence import UNAVAILABLE, Presences
 from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
 from xmppd.core.visibility import Visibility
@@ -58,6 +59,7 @@ class RemotePresence:
         call_later: Callable[[float, Callable[[], None]], object],
         grace: float,
     ) -> None:
+        self.showing = Showing(visibility)
         self.grace = Grace(grace, mesh.clock, call_later, self._did_not_come)
         self._mesh = mesh
         self._sessions = sessions
@@ -110,12 +112,10 @@ class RemotePresence:
         """See `Cluster.probe`."""
         asked: dict[int, list[str]] = {}
         for contact in self._mesh.whereabouts.among((session.account, *contacts)):
-            for place in self._mesh.places(contact):
-                if place.priority is not None and contact not in asked.setdefault(place.node, []):
-                    asked[place.node].append(contact)
+            for node in {place.node for place in self._mesh.places(contact) if place.priority is not None}:
+                asked.setdefault(node, []).append(contact)
         for node, accounts in asked.items():
-            if accounts:
-                self._probe(self._mesh.member(node), session, accounts)
+            self._probe(self._mesh.member(node), session, accounts)
 
     def _probe(self, member: Member, session: Session, accounts: list[str]) -> None:
         self._mesh.send(member, Probe(session.full, accounts), sum(map(len, accounts)) + 64)
@@ -159,6 +159,8 @@ class RemotePresence:
         if live is None or not live.available:
             return
         viewers = [s for s in live.available if s.full not in member.young and s.full != record.sender]
+        for session in viewers:
+            self.showing.drop(session, record.sender)
         if record.is_end:
             ended = self._asked_of(member, record.sender)
             viewers = [s for s in viewers if not self._show_other(s, record.sender, ended)]
@@ -239,7 +241,8 @@ class RemotePresence:
         for viewer in viewers:
             self.grace.forget(full, viewer.account)
             if viewer.full != full and not self._show_other(viewer, full, asked):
-                self._send(viewer, build.start_tag("presence", {"from": full, "type": "unavailable"}), b"/>")
+                head = build.start_tag("presence", {"from": full, "type": "unavailable"})
+                self._send(viewer, full, head, b"/>")
 
     def _show_other(self, viewer: Session, full: str, asked: Asked) -> bool:
         """Show a viewer what another session of that name says, at once or when its node answers; whether
@@ -248,7 +251,7 @@ class RemotePresence:
         account, _, resource = full.partition("/")
         here = self._sessions.by_full.get(full)
         if here is not None and here.presence is not None and self._may_see(viewer.account, here):
-            self._send(viewer, here.presence.head, here.presence.tail)
+            self._send(viewer, full, here.presence.head, here.presence.tail)
             return True
         for place in self._mesh.places(account):
             one = place.node, place.number
@@ -258,7 +261,8 @@ class RemotePresence:
                 return True
         return False
 
-    def _send(self, viewer: Session, head: bytes, tail: bytes) -> None:
+    def _send(self, viewer: Session, full: str, head: bytes, tail: bytes) -> None:
+        self.showing.drop(viewer, full)
         for shown in self._visibility.filtered(viewer.account, head + viewer.live.to_stamp + tail):
             viewer.send_copy(shown)
 
@@ -305,17 +309,20 @@ class RemotePresence:
         viewer = self._sessions.by_full.get(record.viewer)
         if viewer is None or viewer.presence is None or record.viewer in member.young:
             return
+        found: list[tuple[str, Broadcast]] = []
         for full, head, tail in record.stanzas:
             asked = self._asked.get(viewer, {}).get(full, ())
             if head:
                 self._answered(viewer, full)
                 if full != record.viewer:
-                    self._send(viewer, head, tail)
-                    if self.grace:
-                        self._came_back(full, viewer.account)
+                    found.append((full, Broadcast(head, tail)))
             elif asked and asked[-1][0] == member.index:
                 self._answered(viewer, full)
                 self._end((viewer,), full, asked)
+        self.showing.put(viewer, found)
+        if self.grace:
+            for full, _ in found:
+                self._came_back(full, viewer.account)
 
     def _answered(self, viewer: Session, full: str) -> None:
         """Whatever was asked, it is known now. Harmless where nothing was."""
@@ -326,6 +333,7 @@ class RemotePresence:
     def left(self, session: Session) -> None:
         """A session here is not available any more: nothing is shown to it."""
         self._asked.pop(session, None)
+        self.showing.left(session)
 
     # directed presence
 
