@@ -107,7 +107,7 @@ def judge(
     for message in by_id.values():
         _judge_one(message, copies.get(message.id, []), lives, faults, verdict, again)
     for life in lives:
-        _judge_order(life, by_id, copies, verdict)
+        _judge_order(life, by_id, copies, faults, verdict)
     return verdict
 
 
@@ -178,9 +178,16 @@ def _judge_twice(
 
 
 def _judge_order(
-    life: Life, by_id: dict[str, Sent], copies: dict[str, list[tuple[float, Life]]], verdict: Verdict
+    life: Life,
+    by_id: dict[str, Sent],
+    copies: dict[str, list[tuple[float, Life]]],
+    faults: Sequence[Fault],
+    verdict: Verdict,
 ) -> None:
-    """Of what was acknowledged to one sender; what came elsewhere before is left out."""
+    """Of what was acknowledged to one sender; what came elsewhere before is left out. What was stored has the
+    order of the clocks of nodes, so what is sent while one is wrong is counted apart.
+    """
+    skewed = [fault for fault in faults if fault.kind == "clock"]
     last: dict[str, Sent] = {}
     came = {id: at for at, id in reversed(life.arrived)}
     for _, id in life.arrived:
@@ -191,7 +198,10 @@ def _judge_order(
             verdict.counts["to who was not available yet"] += 1
             continue
         before = last.get(message.sender)
-        if before is not None and before.number > message.number:
+        is_overtaken = before is not None and before.number > message.number
+        if is_overtaken and any(it.began <= came[id] and message.at <= it.ended for it in skewed):
+            verdict.counts["overtaken by a wrong clock"] += 1
+        elif before is not None and is_overtaken:
             times = ", ".join(
                 f"{m.id} sent at {m.at:.2f}, came at {came[m.id]:.2f}" for m in (message, before)
             )

@@ -197,6 +197,15 @@ def test_the_order_of_one_sender_is_kept(judged):
     assert judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4), m2={"acked": None}).wrong == []
 
 
+def test_what_is_stored_by_a_node_with_a_wrong_clock_may_be_overtaken(judged):
+    arrivals = (1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4)
+    verdict = judged(*arrivals, faults=[("clock", (1,), 1.5, 15.0)])
+    assert verdict.wrong == []
+    assert verdict.counts["overtaken by a wrong clock"] == 1
+    assert judged(*arrivals, faults=[("clock", (1,), 3.5, 15.0)]).wrong
+    assert judged(*arrivals, faults=[("kill", (1,), 1.5, 15.0)]).wrong
+
+
 def test_who_is_bound_and_not_available_is_given_what_is_for_his_full_jid_before_what_was_stored(judged):
     verdict = judged((1, 0, 3), (2, 0, 1), (3, 0, 2), (4, 0, 4), early=["m3"])
     assert verdict.wrong == []
