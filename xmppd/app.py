@@ -366,6 +366,8 @@ class App:
             visibility=self.visibility,
             last_seen=self.last_seen,
             brake=self.logins.brake,
+            additions=self.rosters.additions,
+            log_budget=self.rosters.log_budget,
             spawn=self.jobs.spawn,
             call_later=call_later,
             signal=self.nodes.take,

@@ -36,6 +36,7 @@ EXAMPLES = [
     records.Reply(3, "[]", ""),
     records.Bye(),
     records.Sight("bob@localhost", "eve@localhost", True),
+    records.Spent("bob@localhost", True, False),
     records.Guesses([Counted("192.0.2.7", "bob@localhost", True, 3, 1.5)]),
 ]
 
@@ -58,6 +59,7 @@ def test_tags_do_not_change():
         "Place": 1, "Gone": 2, "Snapshot": 3, "Presence": 4, "Directed": 5, "Probe": 6, "Shown": 7, "Ask": 8,
         "Have": 9, "Message": 10, "Iq": 11, "Late": 12, "Settled": 13, "Hint": 14, "Stanza": 15, "Roster": 16,
         "Words": 17, "Signal": 18, "Call": 19, "Reply": 20, "Bye": 21, "Guesses": 1000, "Sight": 1001,
+        "Spent": 1002,
     }  # fmt: skip
 
 
@@ -69,6 +71,11 @@ def test_optional_records_that_are_not_known_are_skipped():
     assert decode(packed([1000, "new"], [14, "bob@localhost"], [2000])).records == [
         records.Hint("bob@localhost")
     ]
+
+
+def test_optional_records_that_are_known_are_taken_beside_others():
+    sight = [1001, "bob@localhost", "eve@localhost", True]
+    assert decode(packed([2000], sight)).records == [records.Sight("bob@localhost", "eve@localhost", True)]
 
 
 def test_more_elements_than_are_known_are_skipped():

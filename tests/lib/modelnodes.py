@@ -35,6 +35,7 @@ from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
 from xmppd.core.probes import Probes
 from xmppd.core.questions import Questions
+from xmppd.core.roster.budget import DailyBudget
 from xmppd.core.roster.rosters import Rosters
 from xmppd.core.roster.tier import RosterTier
 from xmppd.core.router import Router
@@ -233,6 +234,8 @@ class Node:
             visibility=visibility,
             last_seen=last_seen,
             brake=Brake(BrakeRules(), loop.time),
+            additions=DailyBudget(1, 1),
+            log_budget=DailyBudget(1, 1),
             spawn=self.spawn,
             call_later=call_later,
             signal=nothing,

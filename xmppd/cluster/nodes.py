@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from xmppd.cluster.budgets import SharedBudgets
 from xmppd.cluster.calls import Calls
 from xmppd.cluster.guesses import SharedBrake
 from xmppd.cluster.hints import Hints
@@ -36,6 +37,7 @@ from xmppd.cluster.records import (
     Sight,
     Signal,
     Snapshot,
+    Spent,
     Stanza,
     Words,
 )
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from xmppd.core.presence import Presences
     from xmppd.core.probes import Probes
     from xmppd.core.questions import Questions
+    from xmppd.core.roster.budget import DailyBudget
     from xmppd.core.router import Router
     from xmppd.core.sessions import Sessions
     from xmppd.core.visibility import Visibility
@@ -97,6 +100,8 @@ class OtherNodes:
         visibility: Visibility,
         last_seen: LastSeen,
         brake: Brake,
+        additions: DailyBudget,
+        log_budget: DailyBudget,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         call_later: Callable[[float, Callable[[], None]], Any],
         signal: Callable[[str, str, str], None],
@@ -119,6 +124,7 @@ class OtherNodes:
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)
         self.brake = SharedBrake(mesh, brake, call_later)
+        self.budgets = SharedBudgets(mesh, additions, log_budget, now)
         self.places = Places(
             mesh,
             sessions,
@@ -177,6 +183,7 @@ class OtherNodes:
                 Reply: self.calls.take_reply,
                 Signal: self.calls.take_signal,
                 Guesses: self.brake.take,
+                Spent: self.budgets.take,
                 Bye: mesh.take_bye,
             },
             (self.presence, self.hints, self.places, self),

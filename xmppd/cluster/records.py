@@ -223,13 +223,23 @@ class Guesses(Struct, array_like=True, tag=OPTIONAL, frozen=True, gc=False):
     counted: list[Counted]
 
 
+class Spent(Struct, array_like=True, tag=OPTIONAL + 2, frozen=True, gc=False):
+    """One more of what a roster may have in a day: a new item, or an entry of its log; done by its owner or
+    by others.
+    """
+
+    account: str
+    is_logged: bool
+    is_own: bool
+
+
 Record = (
     Place | Gone | Snapshot
     | Presence | Directed | Probe | Shown | Ask | Have
     | Message | Iq | Late | Settled | Hint
     | Stanza | Roster | Words
     | Signal | Call | Reply | Bye
-    | Guesses | Sight
+    | Guesses | Sight | Spent
 )  # fmt: skip
 
 
@@ -294,5 +304,11 @@ def decode(data: bytes | bytearray | memoryview) -> Frame:
 
 def _decode_by_records(data: bytes | bytearray | memoryview) -> Frame:
     frame = _decode_loose(data)
-    records = [_decode_record(raw) for raw in frame.records if _decode_tagged(raw).tag < OPTIONAL]
+    records = []
+    for raw in frame.records:
+        try:
+            records.append(_decode_record(raw))
+        except REFUSALS:
+            if _decode_tagged(raw).tag < OPTIONAL:
+                raise
     return Frame(frame.seq, frame.ack, frame.missed, frame.open, records)

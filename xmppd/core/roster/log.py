@@ -13,7 +13,7 @@ from xmppd.core.roster.item import LOG, RosterItem, item_from, value_of
 from xmppd.store.table import Put, Row
 
 ENTRIES_A_DAY = 250
-"""How many entries of one account each process writes in a day for the account's own changes, and as many for
+"""How many entries of one account all nodes write in a day for the account's own changes, and as many for
 those that others cause. Changes beyond that are made and not logged.
 """
 

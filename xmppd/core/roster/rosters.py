@@ -136,8 +136,8 @@ class Rosters:
         self._max_name_bytes = max_name_bytes
         self._now = now
         self._log_seconds = log_days * DAY
-        self._log_budget = DailyBudget(ENTRIES_A_DAY, ENTRIES_A_DAY)
-        self._additions = DailyBudget(max(OWN_A_DAY, max_items), OTHERS_A_DAY)
+        self.log_budget = DailyBudget(ENTRIES_A_DAY, ENTRIES_A_DAY)
+        self.additions = DailyBudget(max(OWN_A_DAY, max_items), OTHERS_A_DAY)
         self._cache = RosterCache(cache_bytes)
         self._results: Lru[str, tuple[Roster, bytes]] = Lru(RESULTS)
         self._loading: dict[str, asyncio.Future[Roster | None]] = {}
@@ -395,7 +395,7 @@ class Rosters:
         after = roster.changed(contact, new, max(roster.version + 1, int(now * 1000)))
         entry = LogEntry(after.version, roster.version, now, wish.by, wish.what, contact, old, new)
         writes: list[Put | Delete] = [Delete((ITEM, contact)) if new is None else Put(row_of(new))]
-        if is_logged := self._log_seconds > 0 and self._log_budget.has_room(roster.account, wish.by, now):
+        if is_logged := self._log_seconds > 0 and self.log_budget.has_room(roster.account, wish.by, now):
             writes.append(entry.put(self._log_seconds))
         try:
             if not await self._write(roster, after, writes):
@@ -407,9 +407,9 @@ class Rosters:
             wish.made = old, new
             return None
         if is_logged:
-            self._log_budget.spend(roster.account, wish.by, now)
+            self.log_budget.spend(roster.account, wish.by, now)
         if old is None:
-            self._additions.spend(roster.account, wish.by, now)
+            self.additions.spend(roster.account, wish.by, now)
         return Change(contact, old, new, after)
 
     def _check_room(self, roster: Roster, old: RosterItem | None, new: RosterItem | None) -> None:
@@ -426,7 +426,7 @@ class Rosters:
         """Bound the items that come, for each of them may leave a mark in the store when it goes."""
         account = roster.account
         is_users = wish.by.partition("/")[0] in (account, wish.contact)
-        if old is None and is_users and not self._additions.has_room(account, wish.by, self._now()):
+        if old is None and is_users and not self.additions.has_room(account, wish.by, self._now()):
             raise StanzaError("resource-constraint", "Too many contacts were added today.")
 
     async def _write(self, roster: Roster, after: Roster, writes: Sequence[Put | Delete]) -> bool:
