@@ -29,6 +29,19 @@ def test_a_place_is_what_was_put(node, resource, number, priority):
     assert whereabouts.of(BOB) == (as_kept(place),)
 
 
+def test_on_which_nodes_somebody_is_available():
+    whereabouts = Whereabouts()
+    assert not whereabouts.available(BOB)
+    whereabouts.put(BOB, Place(1, "phone", 1, None))
+    assert not whereabouts.available(BOB)
+    whereabouts.put(BOB, Place(1, "phone", 1, -128))
+    assert list(whereabouts.available(BOB)) == [1]
+    whereabouts.put(BOB, Place(2, "phone", 1, None))
+    assert list(whereabouts.available(BOB)) == [1]
+    whereabouts.put(BOB, Place(2, "pc", 2, 5))
+    assert sorted(whereabouts.available(BOB)) == [1, 2]
+
+
 def test_who_of_many_is_there_is_told_in_their_order():
     whereabouts = Whereabouts()
     whereabouts.put(BOB, Place(1, "phone", 1, None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from xmppd.cluster.member import Carrier, Letter, Member, Take
@@ -295,6 +295,13 @@ class Mesh:
         if self._losing and places:
             return tuple(place for place in places if place.node not in self._losing)
         return places
+
+    def available(self, account: str) -> Collection[int]:
+        """On which of them the account has sessions that are available."""
+        nodes = self.whereabouts.available(account)
+        if self._losing and nodes:
+            return [node for node in nodes if node not in self._losing]
+        return nodes
 
 
 def nobody_asks(member: Member) -> None:

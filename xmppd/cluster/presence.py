@@ -73,7 +73,7 @@ class RemotePresence:
 
     def is_available(self, account: str) -> bool:
         """See `Cluster.is_available`."""
-        return any(place.priority is not None for place in self._mesh.places(account))
+        return bool(self._mesh.available(account))
 
     # what sessions here show
 
@@ -82,7 +82,7 @@ class RemotePresence:
         receivers: dict[int, list[str]] = {}
         shown = 0
         for contact in self._mesh.whereabouts.among(contacts):
-            nodes = {place.node for place in self._mesh.places(contact) if place.priority is not None}
+            nodes = self._mesh.available(contact)
             shown += bool(nodes)
             for node in nodes:
                 receivers.setdefault(node, []).append(contact)
@@ -111,8 +111,8 @@ class RemotePresence:
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """See `Cluster.probe`."""
         asked: dict[int, list[str]] = {}
-        for contact in self._mesh.whereabouts.among((session.account, *contacts)):
-            for node in {place.node for place in self._mesh.places(contact) if place.priority is not None}:
+        for contact in self._mesh.whereabouts.among(dict.fromkeys((session.account, *contacts))):
+            for node in self._mesh.available(contact):
                 asked.setdefault(node, []).append(contact)
         for node, accounts in asked.items():
             self._probe(self._mesh.member(node), session, accounts)

@@ -4,7 +4,7 @@ each account.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
 SEVERAL: Final = 0
@@ -120,6 +120,15 @@ class Whereabouts:
         if packed[0] != SEVERAL:
             return frozenset((packed[0],))
         return frozenset(place.node for place in _unpack(packed))
+
+    def available(self, account: str) -> Collection[int]:
+        """On which nodes the account has sessions that are available."""
+        packed = self._packed.get(account)
+        if packed is None:
+            return ()
+        if packed[0] != SEVERAL:
+            return packed[:1] if packed[1] != UNAVAILABLE else ()  # bytes are a collection of numbers
+        return {place.node for place in _unpack(packed) if place.priority is not None}
 
     def places_of(self, node: int) -> Iterator[tuple[str, Place] | None]:
         """All places of a node, with their accounts; None now and then, so that it can be done in slices.
