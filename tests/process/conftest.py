@@ -31,12 +31,15 @@ PASSWORD = "hunter2-is-secret"
 
 
 class Client:
-    """One stream over plain TCP. What arrives is parsed when it is asked for, and not read before."""
+    """One stream over plain TCP. What arrives is parsed when it is asked for, and not read before.
+    `was_told`: a stream error came.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.jid = ""
         self.is_over = False
+        self.was_told = False
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._numbers = 0
@@ -91,6 +94,7 @@ class Client:
             self._depth += 1 if event == "start" else -1
             if event == "end" and self._depth == 1:
                 self._inbox.append(tree)
+                self.was_told = self.was_told or tree.tag == f"{{{ns.STREAM}}}error"
 
     async def open(self) -> Element:
         """Open a stream; its features."""
@@ -327,6 +331,16 @@ class Server:
     def command(self, name: str, /, **arguments: Any) -> Any:
         """Run a command in the running server."""
         return request(self.data / "xmppd.sock", name, arguments, seconds=SECONDS)
+
+    def run(self, *arguments: str) -> str:
+        """Run a command as a person does; what it says."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("XMPPD")}
+        command = [sys.executable, "-m", "xmppd", "--config", str(self.file), *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def add(self, *users: str) -> None:
         """Make accounts."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import signal
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -222,6 +223,94 @@ async def test_nodes_that_reach_redis_alone(
     await one.logged("node-left", left + 1)
     dora.hang_up()
     await one.stop()
+
+
+class Talker:
+    """A client that comes back whenever its stream ends. `sent` are numbers that were acknowledged: an iq
+    behind them was answered; `heard` those that came.
+    """
+
+    def __init__(self, server: Any, user: str) -> None:
+        self.sent: list[int] = []
+        self.heard: list[int] = []
+        self.ends: Counter[str] = Counter()
+        self.is_silent = False
+        self._server = server
+        self._user = user
+        self._number = 0
+
+    async def live(self, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        """Log in and work, again and again."""
+        while True:
+            client = await self._server.connect()
+            try:
+                await client.login(self._user)
+                await work(client)
+            except EOFError:
+                self.ends["told" if client.was_told else "cut"] += 1
+            finally:
+                client.hang_up()
+
+    async def talk(self, client: Any, to: str) -> None:
+        """Send messages, one after the other."""
+        while not self.is_silent:
+            self._number += 1
+            number = self._number
+            await client.send(f"<message to='{to}@localhost' type='chat'><body>{number}</body></message>")
+            await client.ping()
+            self.sent.append(number)
+            await asyncio.sleep(0.005)
+        await asyncio.Event().wait()
+
+    async def hear(self, client: Any) -> None:
+        """Take what comes."""
+        while True:
+            body = (await client.receive("message")).findtext("{jabber:client}body")
+            self.heard.append(int(body))
+
+
+async def test_a_rolling_restart_loses_nothing_that_was_acknowledged(
+    servers: Callable[..., Any], engines: Mapping[str, Any]
+) -> None:
+    [port] = free_ports(1)
+    trunks = free_ports(2)
+    server = servers(
+        store=engines["store"],
+        cache={**engines["cache"], "prefix": f"{engines['cache']['prefix']}_rolling"},
+        listen={"c2s": [{"port": port, "tls": "none"}]},
+        cluster={"listen": f"127.0.0.1:{trunks[0]}"},
+        log={"format": "json"},
+    )
+    await server.start("serve", "--workers", "2", seconds=60)
+    pairs = [("paul", "quinn"), ("ruth", "sam"), ("tina", "uma")]
+    server.add(*(name for pair in pairs for name in pair))
+    talkers = [(Talker(server, one), Talker(server, other)) for one, other in pairs]
+    tasks = [
+        asyncio.ensure_future(work)
+        for (talking, hearing), (_, other) in zip(talkers, pairs, strict=True)
+        for work in (
+            talking.live(functools.partial(talking.talk, to=other)),
+            hearing.live(hearing.hear),
+        )
+    ]
+    await asyncio.to_thread(server.run, "cluster", "restart", "--rolling")
+    for talking, _ in talkers:
+        talking.is_silent = True
+    await asyncio.sleep(0.5)
+    for talking, hearing in talkers:
+        await server.until(lambda talking=talking, hearing=hearing: set(talking.sent) <= set(hearing.heard))
+    assert not [task for task in tasks if task.done()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for talking, hearing in talkers:
+        assert len(talking.sent) > 100
+        once = [number for number in dict.fromkeys(hearing.heard) if number in set(talking.sent)]
+        assert once == talking.sent, "in order"
+    ends = sum((talker.ends for pair in talkers for talker in pair), Counter())
+    assert ends["cut"] == 0 and ends["told"] > 0
+    assert len(server.records("worker-restarts")) == 2 and not server.records("worker-died")
+    await server.stop()
 
 
 async def dial_on(port: int, outcomes: Counter[str]) -> None:
