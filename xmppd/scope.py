@@ -143,8 +143,8 @@ class InTurns:
     async def _look(self) -> None:
         scope, began = self._scope, self._scope.clock()
         left = await scope.duties.take(self._name, self._seconds - self._lead)
-        if left:
-            self.wait(left + 2 * self._lead)
+        if left:  # more than a beat where it is at work, which may be over soon
+            self.wait(min(left, self._seconds) + 2 * self._lead)
         elif scope.is_over or (task := scope.call(self._method)) is None:
             self._done(began)
         else:

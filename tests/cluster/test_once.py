@@ -179,3 +179,16 @@ async def test_what_is_done_quickly_is_free_when_it_is_due_again(folder: Path, r
     async with world_of(folder, redis_url, 2) as world:
         await world.advance(8)
         assert sorted(done(world)) == [[], [2, 4, 6, 8]]
+
+
+async def test_who_saw_another_node_at_work_does_not_wait_for_its_death(folder: Path, redis_url: str) -> None:
+    (folder / "clerk.py").write_text(CLERK.replace("20, once", "2, once"))
+    async with world_of(folder, redis_url, 2) as world:
+        slow_down(world)
+        await world.advance(2.5)
+        node = at_work(world)
+        go_on(world, node)
+        await world.settle()
+        kill(world, node)
+        await world.advance(3)
+        assert done(world)[1 - node] == [4.4]
