@@ -42,6 +42,21 @@ def test_on_which_nodes_somebody_is_available():
     assert sorted(whereabouts.available(BOB)) == [1, 2]
 
 
+def test_who_came_or_went_while_all_are_gone_through_is_known():
+    whereabouts = Whereabouts()
+    for account in (BOB, "eve@localhost"):
+        whereabouts.put(account, Place(1, "phone", 1, 0))
+    walk = whereabouts.places_of(1)
+    next(walk)
+    whereabouts.end(BOB, 1, "phone", 1)
+    whereabouts.put("carol@localhost", Place(2, "phone", 1, 0))
+    for _ in range(2):
+        assert not whereabouts.available(BOB)
+        assert list(whereabouts.available("carol@localhost")) == [2]
+        assert whereabouts.among([BOB, "carol@localhost"]) == ["carol@localhost"]
+        list(walk)
+
+
 def test_who_of_many_is_there_is_told_in_their_order():
     whereabouts = Whereabouts()
     whereabouts.put(BOB, Place(1, "phone", 1, None))

@@ -67,7 +67,7 @@ class Whereabouts:
     def among(self, accounts: Iterable[str]) -> list[str]:
         """Those of them that have sessions on other nodes: quick where most have none."""
         there = self._packed if self._is_plain else self
-        return [account for account in accounts if account in there]
+        return [*filter(there.__contains__, accounts)]
 
     def put(self, account: str, place: Place) -> Place | None:
         """A session is there now; the place of the same node and resource that it takes, if there was one."""
@@ -123,7 +123,7 @@ class Whereabouts:
 
     def available(self, account: str) -> Collection[int]:
         """On which nodes the account has sessions that are available."""
-        packed = self._packed.get(account)
+        packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
         if packed is None:
             return ()
         if packed[0] != SEVERAL:
