@@ -28,9 +28,14 @@ class World:
         self.places: list[Place] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
         willing = SimpleNamespace(available=[SimpleNamespace(priority=0)])
-        sessions: Any = SimpleNamespace(accounts=dict.fromkeys(HERE, willing), by_full={})
+        self.sessions: Any = SimpleNamespace(accounts=dict.fromkeys(HERE, willing), by_full={})
         self.hints = Hints(
-            self.mesh(), sessions, self.looked.append, lambda: self.seconds, self._call_later, lambda: 0.0
+            self.mesh(),
+            self.sessions,
+            self.looked.append,
+            lambda: self.seconds,
+            self._call_later,
+            lambda: 0.0,
         )
 
     def mesh(self) -> Any:
@@ -116,6 +121,22 @@ def test_what_a_node_stored_before_it_died_while_it_was_cut_off_is_looked_for(
     world.hints.joined(member(incarnation))
     world.go_on()
     assert world.looked == looked
+
+
+def test_who_came_just_before_a_node_was_lost_is_looked_at_at_once_and_once_more() -> None:
+    """Some at a time."""
+    world = World()
+    ages = {HERE[0]: hints.YOUNG_SECONDS + 1, **dict.fromkeys(HERE[1:], 1.0)}
+    world.sessions.by_full = {
+        account: SimpleNamespace(account=account, since=-age) for account, age in ages.items()
+    }
+    assert [*world.hints.lost(member())] == [None] * 3
+    assert world.looked == HERE[1 : 1 + hints.LOOKS]
+    world.looked.clear()
+    assert [seconds for seconds, _ in world.later] == [hints.LOOKS_SECONDS, hints.LOOK_SECONDS]
+    world.later.pop(0)
+    world.go_on()
+    assert world.looked == HERE[1:]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ STORED: Final = 10_000
 
 YOUNG_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 6.0
-"""When a node is lost, sessions that are younger are looked at again so much later: what that node stored for
-them, and did not tell, is there by then.
+"""When a node is lost, sessions that are younger are looked at: at once, for what that node stored for them
+and did not tell comes before what is sent now; and so much later, when what it was about to store is there.
 """
 
 CUT_SECONDS: Final = 86_400.0
@@ -152,7 +152,8 @@ class Hints:
             if number % 64 == 63:
                 yield
         if young:
-            self._call_later(LOOK_SECONDS, lambda: self._look_again(young))
+            self._look_on([*young])
+            self._call_later(LOOK_SECONDS, lambda: self._look_on([*young]))
 
     def _look_again(self, accounts: Iterable[str]) -> None:
         for account in accounts:
