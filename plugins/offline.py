@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -17,6 +18,7 @@ from xmppd.plugin import (
     NonNegativeInt,
     Plugin,
     PluginConfig,
+    Put,
     Session,
     SessionSlot,
     Stanza,
@@ -33,6 +35,9 @@ from xmppd.plugin import (
 )
 
 PAGE = 100
+BATCH = 64
+BATCH_BYTES = 131_072
+"""How many messages for one account are written at once."""
 SETTLED_SECONDS = 60.0
 """How far the clocks of two nodes may be apart, with the time that a write takes."""
 PATIENCE_SECONDS = 5.0
@@ -69,17 +74,18 @@ class Queue:
     """What this node knows of the messages of one account, and who is at work there.
 
     `last` is the newest id; `put` and `gone` count messages and bytes since the queue was last empty, both
-    None until they were read. Any number may write; nobody does while `gate` is held and `writing` is 0.
-    Whoever delivers holds `lock`, and lets the gate go while his client has to read. `counted_at` is when all
-    messages were counted one by one, None where that was not done.
+    None until they were read. `writing` counts the rows that are to be written, `fresh` are those of them
+    whose batch has not begun; nobody writes while `gate` is held and `writing` is 0. Whoever delivers holds
+    `lock`, and lets the gate go while his client has to read. `counted_at` is when all messages were counted
+    one by one, None where that was not done.
     """
-
-    __slots__ = ("__weakref__", "counted_at", "gate", "gone", "last", "lock", "put", "settled", "writing")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.gate = asyncio.Lock()
         self.writing = 0
+        self.is_at_work = False
+        self.fresh: deque[tuple[Mapping[str, Value], asyncio.Future[hooks.Drop]]] = deque()
         self.settled: asyncio.Future[None] | None = None
         self.last = 0
         self.put: tuple[int, int] | None = None
@@ -95,9 +101,19 @@ class Queue:
         """Nothing is kept now."""
         self.put = self.gone = (0, 0)
 
-    def wrote(self) -> None:
-        """A write is done; who holds the gate may be waiting for the last one."""
-        self.writing -= 1
+    def batch(self) -> list[tuple[Mapping[str, Value], asyncio.Future[hooks.Drop]]]:
+        """The next rows to write, each with the end to be told."""
+        rows, size = [self.fresh.popleft()], 0
+        while self.fresh and len(rows) < BATCH:
+            size += len(self.fresh[0][0]["stanza"])
+            if size > BATCH_BYTES:
+                break
+            rows.append(self.fresh.popleft())
+        return rows
+
+    def wrote(self, count: int) -> None:
+        """So many rows are written; who holds the gate may be waiting for the last one."""
+        self.writing -= count
         if not self.writing and self.settled is not None and not self.settled.done():
             self.settled.set_result(None)
 
@@ -158,8 +174,8 @@ class Offline(Plugin):
     write to one queue at once those may be too low: there each tells the others how much it stores, and
     whoever has to count counts every message. So the bounds hold but for what is stored at that moment.
 
-    Storing goes on side by side, but takes turns with flushing. So one of two resources that become available
-    at once is given everything; and a message is either stored before a flush, or finds its receiver online.
+    Storing takes turns with flushing. So one of two resources that become available at once is given all;
+    and a message is either stored before a flush, or finds its receiver online.
     While a flush goes on no resource that came takes other messages: they are stored behind those that wait,
     so order holds and nothing piles up in memory. Resources take turns, so that a client that reads slowly
     does not hold up the others for long.
@@ -205,7 +221,7 @@ class Offline(Plugin):
             row = self._row(account, queue, self._stamped(account, message))
             if row is not None:
                 self._tell(account, len(row["stanza"]))
-                return self._written(queue, row)
+                return self._written(account, queue, row)
             if queue.counted_at is not None and self.scope.clock() - queue.counted_at < RECOUNT_SECONDS:
                 break
             queue.put = None  # somebody else may have delivered some: look again
@@ -281,7 +297,7 @@ class Offline(Plugin):
         queue.put = messages, size
         queue.last = max(queue.last + 1, int(self.now() * 1_000_000))
         number = f"{queue.last:016x}{self._node}"
-        return {"account": account, "id": number, "stanza": stanza, "messages": messages, "bytes": size}
+        return {"id": number, "stanza": stanza, "messages": messages, "bytes": size}
 
     def _tell(self, account: str, size: int) -> None:
         """Other nodes should know of a message of so many bytes."""
@@ -313,28 +329,37 @@ class Offline(Plugin):
                 put = queue.put
                 queue.put = (put[0] + amount[0], put[1] + amount[1]) if amount is not None else None
 
-    def _written(self, queue: Queue, row: Mapping[str, Value]) -> Later | hooks.Drop:
-        """The write of a row, under way: those of one sender need not wait for each other. It ends by itself,
-        and not when its sender's turn comes: others may wait for that.
-        """
-        writing = begun(self._write(queue, row))
-        if isinstance(writing, hooks.Drop):
-            return writing
+    def _written(self, account: str, queue: Queue, row: Mapping[str, Value]) -> Later:
+        """The write of a row, under way. It ends by itself, whoever waits for it, and when."""
         end: asyncio.Future[hooks.Drop] = asyncio.get_running_loop().create_future()
-        self.server.spawn(finish(writing, end))
+        queue.fresh.append((row, end))
+        queue.writing += 1
+        if not queue.is_at_work:
+            queue.is_at_work = True
+            self.server.spawn(self._write(account, queue))
         return Later(end)
 
-    async def _write(self, queue: Queue, row: Mapping[str, Value]) -> hooks.Drop:
-        queue.writing += 1
+    async def _write(self, account: str, queue: Queue) -> None:
+        """Write what comes, one batch after the other: whoever reads, on whatever node, finds no message of
+        this node without those that it stored before.
+        """
         try:
-            await self.queue.put(row)
-        except BaseException:
-            queue.put = None  # whether it is there is seen by reading
-            raise
+            while queue.fresh:
+                rows = queue.batch()
+                try:
+                    await self.queue.batch(account, writes=[Put(row) for row, _ in rows])
+                except Exception as error:  # noqa: BLE001 - their senders are told
+                    queue.put = None  # whether they are there is seen by reading
+                    for _, end in rows:
+                        end.set_exception(error)
+                else:
+                    self.stored.inc(len(rows))
+                    for _, end in rows:
+                        end.set_result(hooks.KEPT)
+                queue.wrote(len(rows))
+                await asyncio.sleep(0)  # who waited for these sends on
         finally:
-            queue.wrote()
-        self.stored.inc()
-        return hooks.KEPT
+            queue.is_at_work = False
 
     # delivering
 
@@ -457,20 +482,13 @@ class Offline(Plugin):
         return Turn.DONE
 
     def _his(self, session: Session, rows: Sequence[Mapping[str, Value]]) -> Sequence[Mapping[str, Value]]:
-        """Those of some messages that are for no other resource that waits for its turn (RFC 6121
-        8.5.3.1).
-        """
-        others = {
-            other.full
-            for other in self.server.sessions(session.account)
-            if other is not session and other in self._flushing
-        }
+        """Those messages that are for no other resource that waits for its turn (RFC 6121 8.5.3.1)."""
+        here = self.server.sessions(session.account)
+        others = {other.full for other in here if other is not session and other in self._flushing}
         return [row for row in rows if address(row["stanza"]) not in others] if others else rows
 
     async def _read(self, queue: Queue, reading: asyncio.Future[None], seconds: float) -> bool:
-        """Wait until a client has read, and not longer than so many seconds; others may write meanwhile, and
-        it may itself when it takes long. Whether it has read.
-        """
+        """Whether a client has read within so many seconds; others may write meanwhile, and so may it."""
         queue.gate.release()
         try:
             await asyncio.wait((reading,), timeout=max(seconds, 0.0))
@@ -479,9 +497,7 @@ class Offline(Plugin):
         return reading.done()
 
     async def _delete(self, session: Session, queue: Queue, ids: Sequence[str], *, is_all: bool) -> bool:
-        """Delete what was written, unless the receiver has gone: better twice than never. `is_all`: nothing
-        else is stored before the last of them.
-        """
+        """Delete what was written, unless the receiver has gone: twice is better than never."""
         await asyncio.sleep(0)  # a broken connection shows in the next turn of the loop
         if not takes_messages(session):
             return False
@@ -549,18 +565,6 @@ class Offline(Plugin):
         if queue is None:
             queue = self._queues[account] = Queue()
         return queue
-
-
-async def finish(writing: Awaitable[hooks.Drop], end: asyncio.Future[hooks.Drop]) -> None:
-    """Await a write, and tell who waits for its end, if somebody does, what became of it."""
-    try:
-        kept = await writing
-    except Exception as error:  # noqa: BLE001 - it is told to the sender
-        if not end.done():
-            end.set_exception(error)
-    else:
-        if not end.done():
-            end.set_result(kept)
 
 
 def let_go(waiting: asyncio.Future[None]) -> None:

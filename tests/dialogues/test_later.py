@@ -1,17 +1,18 @@
 """Messages of one sender whose end is awaited side by side: order holds, and nobody is told too early."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from several import several
 
 from xmppd import ns
 from xmppd.core.later import MANY
 from xmppd.errors import StanzaError, StoreUnavailable, StreamError
 from xmppd.store.sqlite.store import SqliteStore
-from xmppd.store.table import Table
+from xmppd.store.table import Delete, Key, Put, Table
 from xmppd.testing import Client, World, refusal
 
 pytestmark = pytest.mark.asyncio
@@ -24,26 +25,33 @@ class HeldStore(SqliteStore):
 
     def __init__(self) -> None:
         super().__init__(":memory:")
-        self.held: list[tuple[asyncio.Future[None], str]] = []
+        self.held: list[tuple[asyncio.Future[None], int]] = []
         self.failing: Callable[[bytes], Exception | None] = lambda stanza: None
 
-    async def put(self, table: Table, row: Any, **how: Any) -> None:
-        if table.name == "offline_queue":
+    async def batch(self, table: Table, partition: Key, writes: Sequence[Put | Delete], **how: Any) -> bool:
+        puts = [write.row for write in writes if isinstance(write, Put)]
+        if table.name == "offline_queue" and puts:
             gate = asyncio.get_running_loop().create_future()
-            self.held.append((gate, row["id"]))
+            self.held.append((gate, len(puts)))
             await gate
-            if error := self.failing(row["stanza"]):
-                raise error
-        await super().put(table, row, **how)
+            for row in puts:
+                if error := self.failing(row["stanza"]):
+                    raise error
+        return await super().batch(table, partition, writes, **how)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many messages it was given at once, each time."""
+        return [count for _, count in self.held]
 
     async def let_all_go(self, world: World) -> None:
         """All that are held, and those that come behind them."""
         while any(not gate.done() for gate, _ in self.held):
             await self.let_go(world)
 
-    async def let_go(self, world: World, *numbers: int) -> None:
-        for number in numbers or range(len(self.held)):
-            gate = self.held[number][0]
+    async def let_go(self, world: World) -> None:
+        """Those that are held now."""
+        for gate, _ in self.held:
             if not gate.done():
                 gate.set_result(None)
         await turns(world)
@@ -62,21 +70,20 @@ async def chat(world: World, client: Client, *texts: str) -> None:
     await turns(world)
 
 
-@pytest.mark.one_node(
-    "where there are several nodes the sender of what is stored waits, so that it overtakes nothing"
-)
 async def test_messages_of_one_sender_are_under_way_together_and_kept_in_order() -> None:
     store = HeldStore()
     async with World(plugins=("offline",), store=store) as world:
         alice, carol = await world.login("alice"), await world.login("carol")
-        await chat(world, alice, "1", "2", "3")
-        assert len(store.held) == 3
+        await chat(world, alice, "1")
+        await chat(world, alice, "2", "3")
+        assert store.counts == [1], "who reads finds none without those before it"
         alice.write(f"<message to='{carol.jid}'><body>live</body></message>")
         await turns(world)
         assert b"live" in carol.raw, "what others get does not wait"
         alice.write(PING)
         await turns(world)
-        await store.let_go(world, 2, 1)
+        await store.let_go(world)
+        assert store.counts == [1, 2], "what has come meanwhile goes together"
         assert b"id='ping'" not in alice.raw, "an answer says that all before is done"
         await store.let_go(world)
         assert b"id='ping'" in alice.raw
@@ -85,21 +92,34 @@ async def test_messages_of_one_sender_are_under_way_together_and_kept_in_order()
         assert [s.get("id") for s in await bob.receive_all() if s.get("id")] == ["1", "2", "3"]
 
 
-@pytest.mark.one_node(
-    "where there are several nodes the sender of what is stored waits, so that it overtakes nothing"
-)
 async def test_a_sender_waits_when_too_many_are_under_way() -> None:
     store = HeldStore()
     async with World(plugins=("offline",), store=store) as world:
         alice = await world.login("alice")
         await chat(world, alice, *map(str, range(MANY + 5)))
-        assert len(store.held) == MANY and not alice.transport.is_reading()
-        await store.let_go(world, 0)
-        assert len(store.held) == MANY + 1
-        for _ in range(10):
-            await store.let_go(world)
+        assert sum(store.counts) == MANY and not alice.transport.is_reading()
+        await store.let_all_go(world)
         await world.settle()
-        assert alice.transport.is_reading() and len(store.held) == MANY + 5
+        assert alice.transport.is_reading() and sum(store.counts) == MANY + 5
+
+
+async def test_who_comes_on_another_node_is_given_nothing_before_what_is_being_stored(
+    redis_url: str,
+) -> None:
+    store = HeldStore()
+    async with World(settings=several(redis_url), nodes=2, plugins=("offline",), store=store) as world:
+        alice, bob = await world.login("alice", node=0), await world.bind("bob", node=1)
+        await chat(world, alice, "1")
+        bob.write("<presence/>")
+        await turns(world)
+        await chat(world, alice, "2", "3")
+        assert b"<body>" not in bob.raw and store.counts == [1]
+        await store.let_all_go(world)
+        await world.settle()
+        await store.let_all_go(world)
+        await world.settle()
+        assert [s.get("id") for s in await bob.receive_all() if s.get("id")] == ["1", "2", "3"]
+        assert (await world.plugin("offline").queue.scan("bob@localhost")).rows == []
 
 
 async def test_what_fails_is_refused_in_its_turn_and_nothing_else() -> None:
@@ -107,8 +127,12 @@ async def test_what_fails_is_refused_in_its_turn_and_nothing_else() -> None:
     async with World(plugins=("offline",), store=store) as world:
         alice = await world.login("alice")
         store.failing = lambda stanza: StoreUnavailable("full") if b"<body>2<" in stanza else None
-        await chat(world, alice, "1", "2", "3")
+        await chat(world, alice, "1")
+        await chat(world, alice, "2")
+        await store.let_go(world)
+        await chat(world, alice, "3")
         await store.let_all_go(world)
+        assert store.counts == [1, 1, 1]
         await world.settle()
         refused = await alice.receive()
         assert refusal(refused) == "wait resource-constraint" and refused.get("id") == "2"
@@ -132,9 +156,6 @@ async def test_the_end_of_a_stream_comes_after_what_was_sent_before_it() -> None
         assert b"resource-constraint" in alice.raw and alice.raw.endswith(b"</stream:stream>")
 
 
-@pytest.mark.one_node(
-    "where there are several nodes the sender of what is stored waits, so that it overtakes nothing"
-)
 async def test_who_breaks_off_has_what_he_sent_kept() -> None:
     store = HeldStore()
     async with World(plugins=("offline",), store=store) as world:

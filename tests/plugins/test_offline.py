@@ -195,10 +195,10 @@ async def test_what_is_sent_during_delivery_comes_after_what_waited() -> None:
 class FullStore(SqliteStore):
     """A store whose disk is full for offline messages."""
 
-    async def put(self, table: Table, *args: object, **kwargs: object) -> None:
+    async def batch(self, table: Table, partition: Key, writes: Sequence[Put | Delete], **how: Any) -> bool:
         if table.name == "offline_queue":
             raise StoreUnavailable("the disk is full")
-        await super().put(table, *args, **kwargs)  # type: ignore[arg-type]
+        return await super().batch(table, partition, writes, **how)
 
 
 @pytest.mark.asyncio

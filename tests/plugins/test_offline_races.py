@@ -21,7 +21,7 @@ class SharedStore(SqliteStore):
     others = 1
 
     async def batch(self, table: Table, partition: Key, writes: Sequence[Put | Delete], **how: Any) -> bool:
-        if self.others:
+        if self.others and isinstance(writes[0], Delete):
             self.others -= 1
             row = (await self.scan(table, partition, limit=1)).rows[0]
             late = f"{row['id'][:16]}!"  # it comes before the first one, by its mark of the node

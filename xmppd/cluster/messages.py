@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 
 from xmppd.cluster.member import Member
@@ -128,11 +129,12 @@ class Copy:
 
 
 class UnderWay:
-    """What was sent to one account's sessions on other nodes. While it `is_detour`, new messages wait in
-    `waiting` until all `count` copies are settled or missed; what was missed goes before them. While
-    something `is_kept_by_force` nobody counts as there. `takers` are those that took messages here
-    when the first of these was sent; `addressed`: by sender, how many of his messages are among these, and to
-    which address of the account, bare or full.
+    """What was sent to one account's sessions on other nodes, and what is being stored for it: `count` in
+    all. While it `is_detour`, new messages wait in `waiting` until all copies are settled or missed, and all
+    that is to be stored is; what was missed goes before them. While something `is_kept_by_force` nobody
+    counts as there. `takers` are those that took messages here when the first of these was sent;
+    `addressed`: by sender, how many of his messages are among these, and to which address of the account,
+    bare or full.
     """
 
     __slots__ = (
@@ -183,18 +185,22 @@ class UnderWay:
 
 
 class RemoteMessages:
-    """`keep` stores or refuses a message for nobody; its third argument is given one that nobody keeps."""
+    """`keep` stores or refuses a message for nobody; its third argument is given one that nobody keeps.
+    `kept` tells who came meanwhile that one was stored.
+    """
 
     def __init__(
         self,
         mesh: Mesh,
         sessions: Sessions,
         keep: Callable[[Jid, Stanza, Otherwise], Outcome | Became],
+        kept: Callable[[str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._mesh = mesh
         self._sessions = sessions
         self._keep = keep
+        self._kept = kept
         self._spawn = spawn
         self._under_way: dict[str, UnderWay] = {}
         self._waiting = 0
@@ -429,6 +435,18 @@ class RemoteMessages:
             return await outcome
         finally:
             under_way.is_kept_by_force = False
+
+    def keeping(self, account: str, later: Later) -> Later:
+        """See `Cluster.keeping`: it is under way until whoever came meanwhile was told of it."""
+        end = asyncio.ensure_future(later.rest)
+        self._begun(account)
+        end.add_done_callback(partial(self._stored, account))
+        return Later(end, later.size)
+
+    def _stored(self, account: str, end: asyncio.Future[Outcome | Drop]) -> None:
+        if not end.cancelled() and end.exception() is None and outcome_of(end.result()) is Outcome.KEPT:
+            self._kept(account)
+        self._done(account)
 
     # detours
 

@@ -119,7 +119,7 @@ class OtherNodes:
         self._visibility = visibility
         self._questions = questions
         self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
-        self.messages = RemoteMessages(mesh, sessions, messages.keep, spawn)
+        self.messages = RemoteMessages(mesh, sessions, messages.keep, self.hints.kept, spawn)
         self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)
@@ -142,6 +142,7 @@ class OtherNodes:
         self.message = self.messages.route
         self.unclaimed = self.messages.unclaimed
         self.kept = self.hints.kept
+        self.keeping = self.messages.keeping
         self.takes_messages = self.messages.takes
         self.is_available = self.presence.is_available
         self.show = self.presence.show

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from xmppd.core.later import Later
     from xmppd.core.origin import Origin, Target
     from xmppd.core.sessions import Broadcast, Session
     from xmppd.hooks import Drop, Outcome
@@ -83,6 +84,11 @@ class Cluster(Protocol):
 
     def kept(self, account: str) -> None:
         """A message was stored for the account."""
+
+    def keeping(self, account: str, later: Later) -> Later:
+        """A message is about to be stored for it: who comes elsewhere meanwhile is given nothing newer before
+        that. What to wait for instead of `later`.
+        """
 
     def iq(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """Hand an iq to a session of another node (`has`); StanzaError, or one when it is awaited."""
@@ -204,6 +210,10 @@ class OneNode:
 
     def kept(self, account: str) -> None:
         """Nobody is told."""
+
+    def keeping(self, account: str, later: Later) -> Later:
+        """Nobody comes."""
+        return later
 
     def iq(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """It has nobody."""

@@ -221,12 +221,12 @@ class Messages:
             if kept is Outcome.KEPT:
                 cluster.kept(to.bare)
             return kept
-        if cluster:
-            return self._kept_at_last(to.bare, kept)
-        return kept if isinstance(kept, Later) else settled(kept)
+        if isinstance(kept, Later):
+            return cluster.keeping(to.bare, kept)
+        return self._kept_at_last(to.bare, kept)
 
-    async def _kept_at_last(self, account: str, kept: Later | Awaitable[Outcome | Later]) -> Outcome:
-        """Its sender waits: what he sends next must not come before it to who comes meanwhile."""
+    async def _kept_at_last(self, account: str, kept: Awaitable[Outcome | Later]) -> Outcome:
+        """It had to wait before it was in order, so its sender waits for its end as well."""
         became = outcome_of(await settled(kept))
         if became is Outcome.KEPT:
             self._sessions.cluster.kept(account)
