@@ -13,6 +13,7 @@ from xmppd.cluster.hints import Hints
 from xmppd.cluster.records import Hint
 from xmppd.cluster.whereabouts import Place
 
+FLUSHING = "flushing@x"
 HERE = [f"user{number}@x" for number in range(250)]
 
 
@@ -27,8 +28,12 @@ class World:
         self.looked: list[str] = []
         self.places: list[Place] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
-        willing = SimpleNamespace(available=[SimpleNamespace(priority=0)])
-        self.sessions: Any = SimpleNamespace(accounts=dict.fromkeys(HERE, willing), by_full={})
+        available = [SimpleNamespace(priority=0)]
+        willing = SimpleNamespace(available=available, open_to=available)
+        flushing = SimpleNamespace(available=[SimpleNamespace(priority=5)], open_to=[])
+        self.sessions: Any = SimpleNamespace(
+            accounts=dict.fromkeys(HERE, willing) | {FLUSHING: flushing}, by_full={}
+        )
         self.hints = Hints(
             self.mesh(),
             self.sessions,
@@ -109,10 +114,10 @@ def test_all_are_looked_at_some_at_a_time() -> None:
     assert world.looked == HERE[: hints.LOOKS]
     assert [seconds for seconds, _ in world.later] == [hints.LOOKS_SECONDS]
     world.go_on()
-    assert world.looked == HERE
+    assert world.looked == [*HERE, FLUSHING]
 
 
-@pytest.mark.parametrize(("incarnation", "looked"), [(1, []), (2, HERE)])
+@pytest.mark.parametrize(("incarnation", "looked"), [(1, []), (2, [*HERE, FLUSHING])])
 def test_what_a_node_stored_before_it_died_while_it_was_cut_off_is_looked_for(
     incarnation: int, looked: list[str]
 ) -> None:
@@ -155,3 +160,11 @@ def test_all_are_told_that_messages_go_to(
     world.hints.kept(HERE[0])
     assert world.told == [(name, HERE[0]) for name in told]
     assert world.looked == ([HERE[0]] if looked else [])
+
+
+def test_who_takes_messages_while_another_is_given_what_is_stored_is_told_as_well() -> None:
+    world = World()
+    world.places = [Place(1, "r", 1, 0)]
+    world.hints.kept(FLUSHING)
+    assert world.told == [("node 1", FLUSHING)]
+    assert world.looked == [FLUSHING]

@@ -83,16 +83,19 @@ class Hints:
             del self._stored[account]
 
     def _tell(self, account: str) -> None:
-        """All that messages to the account go to now: what is stored comes before those."""
+        """All that messages to the account go to now: what is stored comes before those. They do not go to
+        who is being given what is stored, but he may be the one that it is for.
+        """
         live = self._sessions.accounts.get(account)
         here = max((s.priority for s in live.available), default=-1) if live is not None else -1
+        taking = max((s.priority for s in live.open_to), default=-1) if live is not None else -1
         places = [
             (place.priority, place.node)
             for place in self._mesh.places(account)
             if place.priority is not None and place.priority >= 0
         ]
         top = max((priority for priority, _ in places), default=-1)
-        for node in dict.fromkeys(node for priority, node in places if priority == top >= here):
+        for node in dict.fromkeys(node for priority, node in places if priority == top >= taking):
             self._mesh.send(self._mesh.member(node), Hint(account), len(account) + 16)
         if here >= max(top, 0):
             self._look(account)
