@@ -149,7 +149,9 @@ class Client:
 
     def _see(self, data: bytes, kind: bytes) -> None:
         sender, status = FROM.search(data), STATUS.search(data)
-        if sender is not None and kind == b"unavailable":
+        if sender is not None and kind == b"unavailable" and sender[1].decode() == self.session.full:
+            self.view = {}  # what it is shown from now on is of its next presence
+        elif sender is not None and kind == b"unavailable":
             if self.view.pop(full := sender[1].decode(), None) is not None:
                 self.world.seen_to_go(self, full)
         elif sender is not None and not kind and status is not None:
