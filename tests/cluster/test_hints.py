@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from xmppd.cluster import hints
-from xmppd.cluster.hints import Hints
+from xmppd.cluster.hints import Hints, Told
 from xmppd.cluster.records import Hint
 from xmppd.cluster.whereabouts import Place
+from xmppd.errors import StanzaError
 
 FLUSHING = "flushing@x"
 HERE = [f"user{number}@x" for number in range(250)]
@@ -25,6 +26,7 @@ class World:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.told: list[tuple[str, str]] = []
+        self.letters: list[Told] = []
         self.looked: list[str] = []
         self.places: list[Place] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
@@ -48,7 +50,12 @@ class World:
             places=lambda account: self.places,
             member=lambda node: SimpleNamespace(name=f"node {node}"),
             send=lambda to, record, *_: self.told.append((to.name, record.account)),
+            post=self._post,
         )
+
+    def _post(self, to: Any, make: Callable[[int], Hint], size: int, letter: Told) -> None:
+        self.told.append((to.name, make(0).account))
+        self.letters.append(letter)
 
     def _call_later(self, seconds: float, do: Callable[[], None]) -> None:
         self.later.append((seconds, do))
@@ -152,17 +159,25 @@ def test_who_came_just_before_a_node_was_lost_is_looked_at_at_once_and_once_more
         ((5, 0, 5), ["node 1", "node 3"], False),
     ],
 )
-def test_all_are_told_that_messages_go_to(
+@pytest.mark.asyncio
+async def test_all_are_told_that_messages_go_to(
     priorities: tuple[int | None, ...], told: list[str], looked: bool
 ) -> None:
+    """And waited for: until a node has heard, or is lost."""
     world = World()
     world.places = [Place(node, "r", 1, priority) for node, priority in enumerate(priorities, 1)]
-    world.hints.kept(HERE[0])
+    heard = world.hints.kept(HERE[0])
     assert world.told == [(name, HERE[0]) for name in told]
     assert world.looked == ([HERE[0]] if looked else [])
+    assert (heard is not None) == bool(told)
+    for number, letter in enumerate(world.letters):
+        assert heard is not None and not heard.done()
+        letter.missed(StanzaError("service-unavailable")) if number % 2 else letter.settled()
+    assert heard is None or heard.done()
 
 
-def test_who_takes_messages_while_another_is_given_what_is_stored_is_told_as_well() -> None:
+@pytest.mark.asyncio
+async def test_who_takes_messages_while_another_is_given_what_is_stored_is_told_as_well() -> None:
     world = World()
     world.places = [Place(1, "r", 1, 0)]
     world.hints.kept(FLUSHING)

@@ -122,6 +122,33 @@ async def test_who_comes_on_another_node_is_given_nothing_before_what_is_being_s
         assert (await world.plugin("offline").queue.scan("bob@localhost")).rows == []
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_sender_is_told_when_who_came_meanwhile_has_heard(redis_url: str, is_lost: bool) -> None:
+    """Or is lost: what was acknowledged is looked for there, though the node of the sender be killed then."""
+    store = HeldStore()
+    async with World(settings=several(redis_url), nodes=2, plugins=("offline",), store=store) as world:
+        alice, bob = await world.login("alice", node=0), await world.bind("bob", node=1)
+        await chat(world, alice, "1")
+        bob.write("<presence/>")
+        async with asyncio.timeout(5):
+            while not world.cluster(0).is_available("bob@localhost"):
+                await turns(world)
+        alice.write(PING)
+        world.cut(0, 1)
+        await store.let_all_go(world)
+        await turns(world)
+        assert b"id='ping'" not in alice.raw
+        if is_lost:
+            for node in (0, 1):
+                mesh = world.cluster(node).mesh
+                mesh.give_up(next(iter(mesh.members.values())), "lost")
+        else:
+            world.connect_nodes(0, 1)
+        await world.settle()
+        assert b"id='ping'" in alice.raw
+        assert [s.get("id") for s in await bob.receive_all() if s.get("id")] == ["1"]
+
+
 async def test_what_fails_is_refused_in_its_turn_and_nothing_else() -> None:
     store = HeldStore()
     async with World(plugins=("offline",), store=store) as world:

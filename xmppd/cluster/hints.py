@@ -4,6 +4,7 @@ there it is looked for once more.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -11,6 +12,7 @@ from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Hint
 from xmppd.core.sessions import Sessions
+from xmppd.errors import StanzaError
 
 STORED_SECONDS: Final = 30.0
 """How long it is remembered for whom something was stored, so that who comes is told."""
@@ -32,6 +34,26 @@ until it is met again.
 LOOKS: Final = 100
 LOOKS_SECONDS: Final = 0.1
 """How many accounts are looked at in so long, where all have to be: each look reads the store once."""
+
+
+class Told:
+    """The letter of a hint to `count` nodes: `end` is done when each has it, or is lost with those there."""
+
+    __slots__ = ("count", "end")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settled(self) -> None:
+        """A node has it."""
+        self.count -= 1
+        if not self.count and not self.end.done():
+            self.end.set_result(None)
+
+    def missed(self, error: StanzaError) -> None:
+        """A node is lost."""
+        self.settled()
 
 
 class Hints:
@@ -62,12 +84,18 @@ class Hints:
         self._cut: dict[str, tuple[int, float]] = {}
         self._has_forgotten = False
 
-    def kept(self, account: str) -> None:
+    def kept(self, account: str) -> asyncio.Future[None] | None:
         """See `Cluster.kept`."""
         self._stored.pop(account, None)
         self._stored[account] = self._clock() + STORED_SECONDS
         self._forget()
-        self._tell(account)
+        nodes = self._tell_here(account)
+        if not nodes:
+            return None
+        told = Told(len(nodes))
+        for node in nodes:
+            self._mesh.post(self._mesh.member(node), lambda _: Hint(account), len(account) + 16, told)
+        return told.end
 
     def _forget(self) -> None:
         """Those whose time is over, and those that are too many."""
@@ -83,8 +111,13 @@ class Hints:
             del self._stored[account]
 
     def _tell(self, account: str) -> None:
-        """All that messages to the account go to now: what is stored comes before those. They do not go to
-        who is being given what is stored, but he may be the one that it is for.
+        for node in self._tell_here(account):
+            self._mesh.send(self._mesh.member(node), Hint(account), len(account) + 16)
+
+    def _tell_here(self, account: str) -> list[int]:
+        """All that messages to the account go to now are told, for what is stored comes before those; the
+        nodes where that is still to be done. Messages do not go to who is being given what is stored, but he
+        may be the one that it is for.
         """
         live = self._sessions.accounts.get(account)
         here = max((s.priority for s in live.available), default=-1) if live is not None else -1
@@ -95,10 +128,9 @@ class Hints:
             if place.priority is not None and place.priority >= 0
         ]
         top = max((priority for priority, _ in places), default=-1)
-        for node in dict.fromkeys(node for priority, node in places if priority == top >= taking):
-            self._mesh.send(self._mesh.member(node), Hint(account), len(account) + 16)
         if here >= max(top, 0):
             self._look(account)
+        return [*dict.fromkeys(node for priority, node in places if priority == top >= taking)]
 
     def is_open(self, member: Member, account: str) -> None:
         """A session there takes messages: it may have come too late to be seen by who stored."""

@@ -134,12 +134,13 @@ class UnderWay:
     that is to be stored is; what was missed goes before them. While something `is_kept_by_force` nobody
     counts as there. `takers` are those that took messages here when the first of these was sent;
     `addressed`: by sender, how many of his messages are among these, and to which address of the account,
-    bare or full.
+    bare or full. `heard`: when who came meanwhile knows of what was stored last in a detour.
     """
 
     __slots__ = (
         "addressed",
         "count",
+        "heard",
         "idle",
         "is_detour",
         "is_draining",
@@ -161,6 +162,7 @@ class UnderWay:
         self.missed: list[Parcel] = []
         self.waiting: deque[Parcel] = deque()
         self.idle: asyncio.Future[None] | None = None
+        self.heard: asyncio.Future[None] | None = None
 
     def add(self, parcel: Parcel) -> None:
         """The first copy of one is sent."""
@@ -186,7 +188,7 @@ class UnderWay:
 
 class RemoteMessages:
     """`keep` stores or refuses a message for nobody; its third argument is given one that nobody keeps.
-    `kept` tells who came meanwhile that one was stored.
+    `kept` tells who came meanwhile that one was stored; until its future is done its sender waits for that.
     """
 
     def __init__(
@@ -194,7 +196,7 @@ class RemoteMessages:
         mesh: Mesh,
         sessions: Sessions,
         keep: Callable[[Jid, Stanza, Otherwise], Outcome | Became],
-        kept: Callable[[str], None],
+        kept: Callable[[str], asyncio.Future[None] | None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._mesh = mesh
@@ -437,16 +439,28 @@ class RemoteMessages:
             under_way.is_kept_by_force = False
 
     def keeping(self, account: str, later: Later) -> Later:
-        """See `Cluster.keeping`: it is under way until whoever came meanwhile was told of it."""
+        """See `Cluster.keeping`: it is under way until whoever came meanwhile is told of it; its sender waits
+        until they have heard.
+        """
         end = asyncio.ensure_future(later.rest)
+        told: asyncio.Future[Outcome | Drop] = asyncio.get_running_loop().create_future()
         self._begun(account)
-        end.add_done_callback(partial(self._stored, account))
-        return Later(end, later.size)
+        end.add_done_callback(partial(self._stored, account, told))
+        return Later(told, later.size)
 
-    def _stored(self, account: str, end: asyncio.Future[Outcome | Drop]) -> None:
+    def _stored(
+        self, account: str, told: asyncio.Future[Outcome | Drop], end: asyncio.Future[Outcome | Drop]
+    ) -> None:
+        heard, under_way = None, self._under_way[account]
         if not end.cancelled() and end.exception() is None and outcome_of(end.result()) is Outcome.KEPT:
-            self._kept(account)
+            heard = self._kept(account)
+        if under_way.is_draining:
+            heard, under_way.heard = None, heard  # what comes behind does not wait
         self._done(account)
+        if heard is None:
+            _pass_on(end, told)
+        else:
+            heard.add_done_callback(lambda _: _pass_on(end, told))
 
     # detours
 
@@ -501,11 +515,19 @@ class RemoteMessages:
                         return  # it is on its way, and comes back here if it is missed
                     outcome = outcome_of(await outcome)
                 if not parcel.is_back:
-                    parcel.became(outcome)
+                    self._became(parcel, outcome)
                     return
                 parcel.is_back = False
         except Exception as error:  # noqa: BLE001 - its sender is told
             parcel.failed(error)
+
+    def _became(self, parcel: Parcel, outcome: Outcome) -> None:
+        under_way = self._under_way[parcel.to.bare]
+        heard, under_way.heard = under_way.heard, None
+        if heard is None:
+            parcel.became(outcome)
+        else:
+            heard.add_done_callback(lambda _: parcel.became(outcome))
 
     # the receiver's node
 
@@ -542,6 +564,17 @@ class RemoteMessages:
             return session is not None and session.is_flushing
         live = self._sessions.accounts.get(account)
         return live is not None and any(s.is_flushing and s.priority >= 0 for s in live.available)
+
+
+def _pass_on(end: asyncio.Future[Outcome | Drop], told: asyncio.Future[Outcome | Drop]) -> None:
+    if told.done():
+        return
+    if end.cancelled():
+        told.cancel()
+    elif (error := end.exception()) is not None:
+        told.set_exception(error)
+    else:
+        told.set_result(end.result())
 
 
 def _number(parcel: Parcel) -> int:

@@ -82,8 +82,10 @@ class Cluster(Protocol):
         now.
         """
 
-    def kept(self, account: str) -> None:
-        """A message was stored for the account."""
+    def kept(self, account: str) -> Awaitable[None] | None:
+        """A message was stored for the account. What its sender waits for before he is told: that those who
+        came meanwhile will look for it, though this node be lost. None where nobody did.
+        """
 
     def keeping(self, account: str, later: Later) -> Later:
         """A message is about to be stored for it: who comes elsewhere meanwhile is given nothing newer before
@@ -208,8 +210,9 @@ class OneNode:
         """Nobody is there."""
         return None
 
-    def kept(self, account: str) -> None:
-        """Nobody is told."""
+    def kept(self, account: str) -> Awaitable[None] | None:
+        """Nobody came."""
+        return None
 
     def keeping(self, account: str, later: Later) -> Later:
         """Nobody comes."""

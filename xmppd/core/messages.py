@@ -218,8 +218,8 @@ class Messages:
         cluster = self._sessions.cluster
         kept = begun(self._claimed(to, stanza, otherwise or cluster.unclaimed))
         if isinstance(kept, Outcome):
-            if kept is Outcome.KEPT:
-                cluster.kept(to.bare)
+            if kept is Outcome.KEPT and (told := cluster.kept(to.bare)) is not None:
+                return _told(told)
             return kept
         if isinstance(kept, Later):
             return cluster.keeping(to.bare, kept)
@@ -228,8 +228,8 @@ class Messages:
     async def _kept_at_last(self, account: str, kept: Awaitable[Outcome | Later]) -> Outcome:
         """It had to wait before it was in order, so its sender waits for its end as well."""
         became = outcome_of(await settled(kept))
-        if became is Outcome.KEPT:
-            self._sessions.cluster.kept(account)
+        if became is Outcome.KEPT and (told := self._sessions.cluster.kept(account)) is not None:
+            await told
         return became
 
     async def _claimed(self, to: Jid, stanza: Stanza, otherwise: Otherwise) -> Outcome | Later:
@@ -279,6 +279,11 @@ def copy(receivers: Sequence[Target], data: bytes, *, is_patient: bool = False) 
     else:
         for receiver in receivers:
             receiver.send(data)
+
+
+async def _told(told: Awaitable[None]) -> Outcome:
+    await told
+    return Outcome.KEPT
 
 
 async def _forget(outcome: Became) -> None:
