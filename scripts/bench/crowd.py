@@ -172,7 +172,9 @@ class Crew:
             there = other.there
             shown_to, at = there.directed.get(client.name, (None, 0.0)) if there is not None else (None, 0.0)
             is_shown, is_due = other.full in line.view, shown_to is line
-            if is_shown and not is_due:
+            # What was written to the last connection may be read when this one has its name.
+            is_late = shown_to is not None and at > line.life.began - SETTLED_SECONDS
+            if is_shown and not is_due and not is_late:
                 where = f"on node {there.node.index}" if there is not None else "away"
                 yield f"{client.name} on node {line.node.index} sees a stranger, {name} ({where})"
             elif is_due and not is_shown and there is not None and now - SETTLED_SECONDS > at:
