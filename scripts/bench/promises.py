@@ -12,8 +12,8 @@ in its memory still, where the receiver does not confirm what comes (XEP-0198).
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """One message. `acked`: when the ping behind it was answered, on the connection that it was sent by;
-    `error`: the condition with which it came back, at `refused`.
+    """One message, `to` a bare or full JID. `acked`: when the ping behind it was answered, on the connection
+    that it was sent by; `error`: the condition with which it came back, at `refused`.
     """
 
     id: str
@@ -24,6 +24,7 @@ class Sent:
     acked: float | None = None
     error: str = ""
     refused: float = 0.0
+    to: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -203,7 +204,8 @@ def _judge_order(
             verdict.counts["overtaken by a wrong clock"] += 1
         elif before is not None and is_overtaken:
             times = ", ".join(
-                f"{m.id} sent at {m.at:.2f}, came at {came[m.id]:.2f}" for m in (message, before)
+                f"{m.id} to {m.to} at {m.at:.2f}, acknowledged at {m.acked:.2f}, came at {came[m.id]:.2f}"
+                for m in (message, before)
             )
             who = f"{life.who} on node {life.node} since {life.began:.2f}"
             verdict.wrong.append(f"reordered: {who} was given {id} after {before.id}: {times}")
@@ -241,8 +243,13 @@ def judge_iqs(asked: Iterable[Asked], lives: Sequence[Life], faults: Sequence[Fa
 def _judge_answers(
     iq: Asked, lives: Mapping[str, Sequence[Life]], faults: Sequence[Fault], verdict: Verdict
 ) -> None:
-    """One whose node was given up was answered by an error, and may have been asked all the same."""
+    """One whose node was given up was answered by an error, and may have been asked all the same. An answer
+    that a killed node had handed on comes once more to who has the name next.
+    """
     kinds = [kind for _, kind, _ in iq.answers]
+    if len(kinds) == 2 and iq.answers[0][0] <= iq.life.ended < iq.answers[1][0]:
+        verdict.counts["iqs answered once more when the asker's session was over"] += 1
+        return
     survived = [fault for fault in faults if fault.kind in SURVIVED]
     if len(kinds) == 2 and kinds[0] == "error" and _is_hurt(iq, iq.answers[1][0], lives, survived):
         verdict.counts["iqs answered after a heal, though there had been an error"] += 1

@@ -281,11 +281,11 @@ class Client:
             return
         self.numbers[receiver.name] += 1
         number = self.numbers[receiver.name]
-        message = Sent(
-            f"{self.name}-{receiver.name}-{number}", self.name, receiver.name, number, time.monotonic()
-        )
-        self.crew.sent[message.id] = message
-        line.say(message, receiver.full if to_full else f"{receiver.name}@localhost")
+        to = receiver.full if to_full else f"{receiver.name}@localhost"
+        id = f"{self.name}-{receiver.name}-{number}"
+        message = Sent(id, self.name, receiver.name, number, time.monotonic(), to=to)
+        self.crew.sent[id] = message
+        line.say(message, to)
 
     def ask(self, receiver: "Client") -> None:
         """One iq to the session of somebody, who may be there or not."""

@@ -57,7 +57,9 @@ def judged(monkeypatch):
     promises = importlib.import_module("promises")
 
     def judged(*arrivals, faults=(), early=(), again=100.0, **changes):
-        sent = [promises.Sent(f"m{n}", "alice", "bob", n, float(n), n + 0.5) for n in (1, 2, 3, 4)]
+        sent = [
+            promises.Sent(f"m{n}", "alice", "bob", n, float(n), n + 0.5, to="bob@x") for n in (1, 2, 3, 4)
+        ]
         for message in sent:
             for name, value in changes.get(message.id, {}).items():
                 setattr(message, name, value)
@@ -73,19 +75,26 @@ def judged(monkeypatch):
 @pytest.fixture
 def judged_iq(monkeypatch):
     """What `judge_iqs` says of an iq from alice on node 0 to bob on node 1, sent at 10, with these answers as
-    (at, kind) or (at, kind, sender); bob's connection ends at `ended`.
+    (at, kind) or (at, kind, sender); their connections end at `ended`, hers first.
     """
     monkeypatch.syspath_prepend(str(BENCH))
     promises = importlib.import_module("promises")
 
-    def judged_iq(*answers, faults=(), ended=float("inf"), now=100.0):
-        alice, bob = promises.Life("alice", 0, 0.0), promises.Life("bob", 1, 0.0, ended)
+    def judged_iq(*answers, faults=(), ended=(float("inf"), float("inf")), now=100.0):
+        alice, bob = promises.Life("alice", 0, 0.0, ended[0]), promises.Life("bob", 1, 0.0, ended[1])
         iq = promises.Asked("q1", "bob@localhost/client", 10.0, alice)
         iq.answers = [(at, kind, *(sender or ["bob@localhost/client"])) for at, kind, *sender in answers]
         return promises.judge_iqs([iq], [alice, bob], [promises.Fault(*fault) for fault in faults], now)
 
     yield judged_iq
     sys.modules.pop("promises", None)
+
+
+def test_an_answer_may_come_once_more_to_the_next_session_of_who_asked(judged_iq):
+    forever = float("inf")
+    assert judged_iq((11, "result"), (12, "result"), ended=(11.5, forever)).wrong == []
+    assert judged_iq((11, "result"), (12, "result"), ended=(12.5, forever)).wrong != []
+    assert judged_iq((11, "result"), (12, "result"), ended=(10.5, forever)).wrong != []
 
 
 def test_an_iq_is_answered_once_by_whom_it_was_for_and_in_time(judged_iq):
@@ -111,7 +120,7 @@ def test_an_iq_is_answered_once_by_whom_it_was_for_and_in_time(judged_iq):
     ],
 )
 def test_no_answer_is_missed_of_who_has_gone_or_was_hurt(judged_iq, faults, ended, is_wrong):
-    assert bool(judged_iq(faults=faults, ended=ended).wrong) is is_wrong
+    assert bool(judged_iq(faults=faults, ended=(float("inf"), ended)).wrong) is is_wrong
 
 
 def test_an_error_for_a_node_that_was_given_up_may_be_followed_by_the_answer(judged_iq):
@@ -192,7 +201,7 @@ def test_a_copy_that_came_again_because_a_node_was_lost_is_counted_apart(judged,
 def test_the_order_of_one_sender_is_kept(judged):
     (wrong,) = judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4)).wrong
     assert wrong.startswith(
-        "reordered: bob on node 0 since 0.00 was given m2 after m3: m2 sent at 2.00, came"
+        "reordered: bob on node 0 since 0.00 was given m2 after m3: m2 to bob@x at 2.00, "
     )
     assert judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4), m2={"acked": None}).wrong == []
 
