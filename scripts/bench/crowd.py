@@ -15,6 +15,8 @@ LOW, HIGH = -5, 5
 """Priorities that are shown; one in four is negative, so that messages to the account are stored."""
 SETTLED_SECONDS = 1.0
 """A change that is younger need not be seen by everybody."""
+LATE_SECONDS = 10.0
+"""What a client writes may be read so much later, behind messages that wait for a node that is lost."""
 AGAIN_SECONDS = 2.0
 """A subscription that is not what was asked for is asked for again so often."""
 
@@ -173,7 +175,7 @@ class Crew:
             shown_to, at = there.directed.get(client.name, (None, 0.0)) if there is not None else (None, 0.0)
             is_shown, is_due = other.full in line.view, shown_to is line
             # What was written to the last connection may be read when this one has its name.
-            is_late = shown_to is not None and at > line.life.began - SETTLED_SECONDS
+            is_late = shown_to is not None and at > line.life.began - LATE_SECONDS
             if is_shown and not is_due and not is_late:
                 where = f"on node {there.node.index}" if there is not None else "away"
                 yield f"{client.name} on node {line.node.index} sees a stranger, {name} ({where})"
