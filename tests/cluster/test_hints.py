@@ -172,8 +172,23 @@ async def test_all_are_told_that_messages_go_to(
     assert (heard is not None) == bool(told)
     for number, letter in enumerate(world.letters):
         assert heard is not None and not heard.done()
+        world.places = []
         letter.missed(StanzaError("service-unavailable")) if number % 2 else letter.settled()
     assert heard is None or heard.done()
+
+
+@pytest.mark.asyncio
+async def test_where_a_node_is_lost_those_are_told_that_its_messages_go_to() -> None:
+    """Before these go there: they would overtake what is stored."""
+    world = World()
+    world.places = [Place(1, "r", 1, 5), Place(2, "r", 1, 0)]
+    heard = world.hints.kept("bob@x")
+    assert world.told == [("node 1", "bob@x")] and heard is not None
+    world.places = world.places[1:]
+    world.letters[0].missed(StanzaError("service-unavailable"))
+    assert world.told[1:] == [("node 2", "bob@x")] and not heard.done()
+    world.letters[1].settled()
+    assert heard.done()
 
 
 @pytest.mark.asyncio

@@ -37,22 +37,26 @@ LOOKS_SECONDS: Final = 0.1
 
 
 class Told:
-    """The letter of a hint to `count` nodes: `end` is done when each has it, or is lost with those there."""
+    """The letter of a hint to `count` nodes: `end` is done when each has it. Where one is lost, its messages
+    go elsewhere, and so does the hint.
+    """
 
-    __slots__ = ("count", "end")
+    __slots__ = ("_again", "count", "end")
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, again: Callable[[Told], None]) -> None:
+        self._again = again
+        self.count = 0
+        self.end: asyncio.Future[None] | None = None
 
     def settled(self) -> None:
         """A node has it."""
         self.count -= 1
-        if not self.count and not self.end.done():
+        if not self.count and self.end is not None and not self.end.done():
             self.end.set_result(None)
 
     def missed(self, error: StanzaError) -> None:
         """A node is lost."""
+        self._again(self)
         self.settled()
 
 
@@ -89,13 +93,7 @@ class Hints:
         self._stored.pop(account, None)
         self._stored[account] = self._clock() + STORED_SECONDS
         self._forget()
-        nodes = self._tell_here(account)
-        if not nodes:
-            return None
-        told = Told(len(nodes))
-        for node in nodes:
-            self._mesh.post(self._mesh.member(node), lambda _: Hint(account), len(account) + 16, told)
-        return told.end
+        return self._tell(account)
 
     def _forget(self) -> None:
         """Those whose time is over, and those that are too many."""
@@ -110,9 +108,18 @@ class Hints:
             self._has_forgotten = bool(self._cut)
             del self._stored[account]
 
-    def _tell(self, account: str) -> None:
+    def _tell(self, account: str) -> asyncio.Future[None] | None:
+        """Done when all that messages to the account go to know; None where they do."""
+        told = Told(lambda told: self._tell_there(account, told))
+        self._tell_there(account, told)
+        if told.count:
+            told.end = asyncio.get_running_loop().create_future()
+        return told.end
+
+    def _tell_there(self, account: str, told: Told) -> None:
         for node in self._tell_here(account):
-            self._mesh.send(self._mesh.member(node), Hint(account), len(account) + 16)
+            told.count += 1
+            self._mesh.post(self._mesh.member(node), lambda _: Hint(account), len(account) + 16, told)
 
     def _tell_here(self, account: str) -> list[int]:
         """All that messages to the account go to now are told, for what is stored comes before those; the
