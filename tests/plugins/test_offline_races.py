@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slowly import LIMITS, read_a_little
 
 from tests.plugins.test_offline import become_available, bodies, chat
 from xmppd.errors import StoreUnavailable
@@ -190,27 +191,11 @@ async def test_a_message_waits_for_a_flush_that_began_while_its_account_was_look
         await alice.expect_nothing()
 
 
-LIMITS = {"write_buffer_soft": 20_000, "write_buffer_hard": 60_000}
-
-
 async def available(client: Client) -> None:
     """Wait until the client's presence was taken, however far away its roster is."""
     async with asyncio.timeout(10):
         while client.session.presence is None:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
-
-
-async def read_a_little(client: Client) -> None:
-    """Take what is there, and let the server go on until the client is clogged again."""
-    client.transport.stalled = False
-    held = bytes(client.transport.held)
-    client.transport.held.clear()
-    client._receive(held)
-    client.transport.stalled = True
-    client._wire.resume_writing()
-    for _ in range(60):
-        await asyncio.sleep(0)
-    assert len(client.transport.held) < LIMITS["write_buffer_hard"]
 
 
 async def one_slow_reader_of_two(world: World, sent: list[str]) -> tuple[Client, Client, Client]:

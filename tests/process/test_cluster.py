@@ -269,19 +269,27 @@ class Talker:
             self.heard.append(int(body))
 
 
-async def test_a_rolling_restart_loses_nothing_that_was_acknowledged(
-    servers: Callable[..., Any], engines: Mapping[str, Any]
-) -> None:
+async def two_workers(
+    servers: Callable[..., Any], engines: Mapping[str, Any], name: str
+) -> tuple[Any, int, list[int]]:
+    """A server of two workers, its port, and those of their trunks; `name` keeps its cache apart."""
     [port] = free_ports(1)
     trunks = free_ports(2)
     server = servers(
         store=engines["store"],
-        cache={**engines["cache"], "prefix": f"{engines['cache']['prefix']}_rolling"},
+        cache={**engines["cache"], "prefix": f"{engines['cache']['prefix']}_{name}"},
         listen={"c2s": [{"port": port, "tls": "none"}]},
         cluster={"listen": f"127.0.0.1:{trunks[0]}"},
         log={"format": "json"},
     )
     await server.start("serve", "--workers", "2", seconds=60)
+    return server, port, trunks
+
+
+async def test_a_rolling_restart_loses_nothing_that_was_acknowledged(
+    servers: Callable[..., Any], engines: Mapping[str, Any]
+) -> None:
+    server, _, _ = await two_workers(servers, engines, "rolling")
     pairs = [("paul", "quinn"), ("ruth", "sam"), ("tina", "uma")]
     server.add(*(name for pair in pairs for name in pair))
     talkers = [(Talker(server, one), Talker(server, other)) for one, other in pairs]
@@ -381,16 +389,7 @@ async def shown_of(client: Any, full: str) -> tuple[str, str]:
 async def test_workers_are_nodes_behind_one_port(
     servers: Callable[..., Any], engines: Mapping[str, Any]
 ) -> None:
-    [port] = free_ports(1)
-    trunks = free_ports(2)
-    server = servers(
-        store=engines["store"],
-        cache={**engines["cache"], "prefix": f"{engines['cache']['prefix']}_workers"},
-        listen={"c2s": [{"port": port, "tls": "none"}]},
-        cluster={"listen": f"127.0.0.1:{trunks[0]}"},
-        log={"format": "json"},
-    )
-    await server.start("serve", "--workers", "2", seconds=60)
+    server, port, trunks = await two_workers(servers, engines, "workers")
     assert server.port == port
     first, second = (f"127.0.0.1:{trunk}" for trunk in trunks)
 
