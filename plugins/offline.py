@@ -38,8 +38,6 @@ PAGE = 100
 BATCH = 64
 BATCH_BYTES = 131_072
 """How many messages for one account are written at once."""
-SETTLED_SECONDS = 60.0
-"""How far the clocks of two nodes may be apart, with the time that a write takes."""
 PATIENCE_SECONDS = 5.0
 """How long a client that reads slowly what was kept for it keeps others waiting: what it sends after its
 presence, and other resources of its account.
@@ -56,6 +54,8 @@ TELL_SECONDS = 0.05
 """How long what was stored here is gathered before other nodes are told how much it is."""
 RECOUNT_SECONDS = 10.0
 """How soon the messages of a full queue are counted again where several nodes store: by reading them all."""
+Fresh = tuple[Mapping[str, Value], asyncio.Future[hooks.Drop]]
+"""A row that has no id yet, and what is done when it is written."""
 Kept = Stanza | hooks.Drop | Later
 """What becomes of a message that nobody takes: it is not for us, dropped or kept, or about to be on disk."""
 CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
@@ -85,7 +85,7 @@ class Queue:
         self.gate = asyncio.Lock()
         self.writing = 0
         self.is_at_work = False
-        self.fresh: deque[tuple[Mapping[str, Value], asyncio.Future[hooks.Drop]]] = deque()
+        self.fresh: deque[Fresh] = deque()
         self.settled: asyncio.Future[None] | None = None
         self.last = 0
         self.put: tuple[int, int] | None = None
@@ -101,7 +101,7 @@ class Queue:
         """Nothing is kept now."""
         self.put = self.gone = (0, 0)
 
-    def batch(self) -> list[tuple[Mapping[str, Value], asyncio.Future[hooks.Drop]]]:
+    def batch(self) -> list[Fresh]:
         """The next rows to write, each with the end to be told."""
         rows, size = [self.fresh.popleft()], 0
         while self.fresh and len(rows) < BATCH:
@@ -169,16 +169,15 @@ class Given:
 class Offline(Plugin):
     """One partition for each account, one row for each message, written once and deleted when delivered.
 
-    No write has a condition, so storing is cheap on every engine. Ids are microseconds and a mark of the
-    node; rows hold running totals, so the newest and the oldest tell how much there is. Where several nodes
-    write to one queue at once those may be too low: there each tells the others how much it stores, and
-    whoever has to count counts every message. So the bounds hold but for what is stored at that moment.
+    No write has a condition, so storing is cheap on every engine. Ids are microseconds of a clock that all
+    nodes follow, and a mark of the node; rows hold running totals, so the newest and the oldest tell how much
+    there is. Where several nodes write to one queue those may be too low: each tells the others how much it
+    stores, and who has to count counts every message. So the bounds hold but for what is stored just then.
 
     Storing takes turns with flushing. So one of two resources that become available at once is given all;
     and a message is either stored before a flush, or finds its receiver online.
-    While a flush goes on no resource that came takes other messages: they are stored behind those that wait,
-    so order holds and nothing piles up in memory. Resources take turns, so that a client that reads slowly
-    does not hold up the others for long.
+    While a flush goes on no resource that came takes other messages: they are stored behind those that wait.
+    Resources take turns, so that a client that reads slowly does not hold up the others for long.
     """
 
     Config = OfflineConfig
@@ -218,7 +217,8 @@ class Offline(Plugin):
         for _ in range(2):
             if not await self._is_due(account, message.to, queue):
                 return message
-            row = self._row(account, queue, self._stamped(account, message))
+            stamp = delay(account.rpartition("@")[2], self.now())
+            row = self._row(queue, insert_child(message.raw, "message", stamp))
             if row is not None:
                 self._tell(account, len(row["stanza"]))
                 return self._written(account, queue, row)
@@ -227,10 +227,6 @@ class Offline(Plugin):
             queue.put = None  # somebody else may have delivered some: look again
         self.refused.inc()
         raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
-
-    def _stamped(self, account: str, message: Stanza) -> bytes:
-        """The message with our stamp."""
-        return insert_child(message.raw, "message", delay(account.rpartition("@")[2], self.now()))
 
     async def _is_due(self, account: str, to: str | None, queue: Queue) -> bool:
         """Whether a message to that address is to be stored. If so, nobody flushes and how much is kept is
@@ -281,23 +277,17 @@ class Offline(Plugin):
             if len(rows) < PAGE:
                 break
             rows = (await self.queue.scan(account, start=(f"{rows[-1]['id']}!",), limit=PAGE)).rows
-        queue.gone = gone
-        queue.put = gone[0] + messages, gone[1] + size
+        queue.gone, queue.put = gone, (gone[0] + messages, gone[1] + size)
 
-    def _row(self, account: str, queue: Queue, stanza: bytes) -> Mapping[str, Value] | None:
-        """The row of a message, behind those that are there; None when more would be kept than may be.
-
-        Ids go on from the last one, so that a clock that jumps back changes no order.
-        """
+    def _row(self, queue: Queue, stanza: bytes) -> Mapping[str, Value] | None:
+        """The row of a message but for its id; None when more would be kept than may be."""
         assert queue.put is not None
         messages, size = queue.put[0] + 1, queue.put[1] + len(stanza)
         gone_messages, gone_bytes = queue.gone
         if messages - gone_messages > self.config.max_messages or size - gone_bytes > self.config.max_bytes:
             return None
         queue.put = messages, size
-        queue.last = max(queue.last + 1, int(self.now() * 1_000_000))
-        number = f"{queue.last:016x}{self._node}"
-        return {"id": number, "stanza": stanza, "messages": messages, "bytes": size}
+        return {"stanza": stanza, "messages": messages, "bytes": size}
 
     def _tell(self, account: str, size: int) -> None:
         """Other nodes should know of a message of so many bytes."""
@@ -347,7 +337,7 @@ class Offline(Plugin):
             while queue.fresh:
                 rows = queue.batch()
                 try:
-                    await self.queue.batch(account, writes=[Put(row) for row, _ in rows])
+                    await self._put(account, queue, [row for row, _ in rows])
                 except Exception as error:  # noqa: BLE001 - their senders are told
                     queue.put = None  # whether they are there is seen by reading
                     for _, end in rows:
@@ -360,6 +350,22 @@ class Offline(Plugin):
                 await asyncio.sleep(0)  # who waited for these sends on
         finally:
             queue.is_at_work = False
+
+    async def _put(self, account: str, queue: Queue, rows: Sequence[Mapping[str, Value]]) -> None:
+        """Write rows behind all that are there. Those that took too long may be deleted unread, as settled:
+        they are replaced by others with newer ids, for twice is better than never.
+        """
+        late: Sequence[Delete] = ()
+        while True:
+            since = await self.server.ids.begin()
+            writes = []
+            for row in rows:
+                queue.last = self.server.ids.time.next(after=queue.last)
+                writes.append(Put({**row, "id": f"{queue.last:016x}{self._node}"}))
+            await self.queue.batch(account, writes=[*late, *writes])
+            if not self.server.ids.is_overdue(since):
+                return
+            late = [Delete((write.row["id"],)) for write in writes]
 
     # delivering
 
@@ -422,19 +428,16 @@ class Offline(Plugin):
 
     async def _take_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
         try:
-            return await self._try_turn(session, queue, going_on)
+            if await self._is_empty(session.account, queue):
+                return Turn.DONE
+            if not takes_messages(session):
+                return Turn.LEFT
+            session.hold_messages()
+            asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
+            async with self.server.lock(f"flush:{session.account}"), queue.gate:
+                return await self._deliver(session, queue)
         except StoreError:  # somebody has to look again, for nobody else will
             return Turn.FAILED if takes_messages(session) else Turn.LEFT
-
-    async def _try_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
-        if await self._is_empty(session.account, queue):
-            return Turn.DONE
-        if not takes_messages(session):
-            return Turn.LEFT
-        session.hold_messages()
-        asyncio.get_running_loop().call_later(PATIENCE_SECONDS, let_go, going_on)
-        async with self.server.lock(f"flush:{session.account}"), queue.gate:
-            return await self._deliver(session, queue)
 
     async def _is_empty(self, account: str, queue: Queue) -> bool:
         """Whether nothing is kept."""
@@ -453,7 +456,7 @@ class Offline(Plugin):
         """
         loop, given = asyncio.get_running_loop(), self.given[session]
         until = loop.time() + PATIENCE_SECONDS
-        start, is_all_his = None, True
+        start, settled = None, self.server.ids.settled()  # first, before anything is read
         while takes_messages(session):
             await queue.quiet()
             page = await self.queue.scan(session.account, start=start, limit=PAGE)
@@ -462,12 +465,12 @@ class Offline(Plugin):
             if not takes_messages(session):
                 return Turn.LEFT
             rows = self._his(session, page.rows)
-            is_all_his = is_all_his and len(rows) == len(page.rows)
+            settled = settled if len(rows) == len(page.rows) else 0
             reading = session.give(given.draw(rows))
             if reading is not None and not await self._read(queue, reading, until - loop.time()):
                 given.stop(reading)
                 return Turn.OVER
-            if not await self._delete(session, queue, [row["id"] for row in rows], is_all=is_all_his):
+            if not await self._delete(session, queue, [row["id"] for row in rows], settled):
                 return Turn.LEFT
             if page.next is None and reading is None:
                 break
@@ -496,7 +499,7 @@ class Offline(Plugin):
             await queue.gate.acquire()
         return reading.done()
 
-    async def _delete(self, session: Session, queue: Queue, ids: Sequence[str], *, is_all: bool) -> bool:
+    async def _delete(self, session: Session, queue: Queue, ids: Sequence[str], settled: int) -> bool:
         """Delete what was written, unless the receiver has gone: twice is better than never."""
         await asyncio.sleep(0)  # a broken connection shows in the next turn of the loop
         if not takes_messages(session):
@@ -504,21 +507,10 @@ class Offline(Plugin):
         if ids:
             await queue.quiet()
             queue.put = None
-            await self.queue.batch(session.account, writes=self._removal(ids, is_all=is_all))
+            await self.queue.batch(session.account, writes=removal(ids, settled))
             self._tell_deleted(session.account)
             self.delivered.inc(len(ids))
         return True
-
-    def _removal(self, ids: Sequence[str], *, is_all: bool) -> list[Delete]:
-        """The deletes of the first messages of a queue: all through one of them at once, for on some engines
-        each delete of a single row makes later reads slower. Another node may still add to the last moments
-        before now, so from those only what was delivered is deleted.
-        """
-        if not is_all:
-            return [Delete((number,)) for number in ids]
-        settled = f"{max(int((self.now() - SETTLED_SECONDS) * 1_000_000), 0):016x}"
-        end = min(ids[-1], settled)
-        return [Delete((end,), through=True), *(Delete((number,)) for number in ids if number > end)]
 
     # moving
 
@@ -535,7 +527,7 @@ class Offline(Plugin):
     async def take(self, account: str, messages: Sequence[tuple[str, float | None]] | None) -> None:
         """Messages that come with their account: these wait now, in this order, and no others."""
         queue = self._queue(account)
-        async with queue.lock, queue.gate:
+        async with queue.lock, self.server.lock(f"flush:{account}"), queue.gate:
             await queue.quiet()
             await self.queue.delete(account)
             self._tell_deleted(account)
@@ -571,6 +563,15 @@ def let_go(waiting: asyncio.Future[None]) -> None:
     """Nobody waits for this any more; harmless if repeated."""
     if not waiting.done():
         waiting.set_result(None)
+
+
+def removal(ids: Sequence[str], settled: int) -> list[Delete]:
+    """The deletes of the first messages of a queue: of all that is settled at once, for on some engines each
+    delete of a single row makes later reads slower. Between the others somebody may still write.
+    """
+    old = [number for number in ids if int(number[:16], 16) <= settled]
+    at_once = [Delete((old[-1],), through=True)] if old else []
+    return [*at_once, *(Delete((number,)) for number in ids[len(old) :])]
 
 
 def address(stanza: bytes) -> str | None:

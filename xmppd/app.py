@@ -30,6 +30,7 @@ from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.gone import GONE_SECONDS
+from xmppd.core.ids import Ids
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LastSeen
@@ -131,6 +132,8 @@ class App:
         self.store = store if store is not None else store_of(config, now)
         self.cache = shared_cache(config)
         self.duties = Duties(shared_duties(self.cache))
+        self.ids = Ids(self.store, now, clock, self.jobs.spawn)
+        self.ids.is_shared = self.cache is not None
         self.accounts = Accounts(
             self.store,
             iterations=config.auth.iterations,
@@ -252,6 +255,7 @@ class App:
             logins=self.logins,
             spawn=self.jobs.spawn,
             now=now,
+            ids=self.ids,
             domains=domains,
             name=config.server.name,
             version=__version__,
@@ -304,7 +308,12 @@ class App:
             reports=self.reports,
             spawn=self.jobs.spawn,
         )
-        self.service.looks += [self.shared.unsent.look, self.expiry.look, self.elsewhere.delete_late]
+        self.service.looks += [
+            self.shared.unsent.look,
+            self.expiry.look,
+            self.elsewhere.delete_late,
+            self.ids.tick,
+        ]
         self.sasl = Sasl(self._mechanisms, self.logins, lambda: self.service.rules.attempts)
         self._negotiators = (
             StartTls(),
@@ -351,7 +360,9 @@ class App:
         # Loaded where there are several: it takes as long as a tenth of all else.
         nodes = importlib.import_module("xmppd.cluster.nodes")
         meshes = importlib.import_module("xmppd.cluster.mesh")
-        mesh = meshes.Mesh(name, incarnation, self.sessions, self.cork.add, self.clock, call_later)
+        mesh = meshes.Mesh(
+            name, incarnation, self.sessions, self.cork.add, self.clock, call_later, self.ids.time
+        )
         cluster: OtherNodes = nodes.OtherNodes(
             mesh,
             sessions=self.sessions,
@@ -376,6 +387,7 @@ class App:
             now=self.now,
         )
         self.cluster = self.sessions.cluster = cluster
+        self.ids.is_shared = True
         self.nodes.others = cluster.calls.tell
         self.duties.is_first = mesh.is_first
         self.everywhere.join(cluster)

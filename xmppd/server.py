@@ -12,6 +12,7 @@ from xmppd.core.disco import Disco
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.holds import Hold
+from xmppd.core.ids import Ids
 from xmppd.core.logins import Logins
 from xmppd.core.origin import Target
 from xmppd.core.presence import Presences
@@ -31,7 +32,8 @@ from xmppd.xml import build
 
 
 class Server:
-    """One running server. `now` gives seconds since the epoch; `metrics` are the plugins' own by name;
+    """One running server. `now` gives seconds since the epoch; `ids` those of what is kept in the order of
+    time; `metrics` are the plugins' own by name;
     `scope` makes what the tasks and timers of one instance of a plugin belong to.
     """
 
@@ -53,6 +55,7 @@ class Server:
         logins: Logins,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
+        ids: Ids,
         domains: frozenset[str],
         name: str,
         version: str,
@@ -67,6 +70,7 @@ class Server:
         self.rosters = rosters
         self.spawn = spawn
         self.now = now
+        self.ids = ids
         self.domains = domains
         self.name = name
         self.version = version

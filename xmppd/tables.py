@@ -6,6 +6,7 @@ from xmppd.config import Config
 from xmppd.core import accounts as account_tables
 from xmppd.core.arrival import ARRIVALS
 from xmppd.core.blocks import BLOCKS
+from xmppd.core.ids import NODE_CLOCK
 from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.core.roster.rosters import ROSTER
 from xmppd.errors import CommandError
@@ -13,7 +14,7 @@ from xmppd.finding import find_plugin
 from xmppd.rules import plugin_folders
 from xmppd.store.table import Table
 
-TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS)
+TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS, NODE_CLOCK)
 
 
 def tables_of(*configs: Config) -> list[Table]:

@@ -28,6 +28,7 @@ from xmppd.core.binding import SHUTDOWN, Binding, BindingRules
 from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.contacts import Contacts
 from xmppd.core.elsewhere import Elsewhere
+from xmppd.core.ids import Ids
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.messages import Messages
@@ -123,6 +124,7 @@ class Server:
     def __init__(self, node: Node, lock: Callable[[str], Any]) -> None:
         self._node = node
         self.now = node.now
+        self.ids = node.ids
         self.store = node.world.shelf
         self.metrics: dict[str, Any] = {}
         self.spawn = node.spawn
@@ -159,7 +161,7 @@ class Node:
         self.context = copy_context()
         self.context.run(OWNER.set, self)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.skew = world.random.uniform(-10, 10)
+        self.skew = world.random.uniform(-600, 600)
         loop = world.loop
         call_soon = functools.partial(loop.call_soon, context=self.context)
         call_later = functools.partial(loop.call_later, context=self.context)
@@ -219,7 +221,9 @@ class Node:
         self.rosters.on_unsure = self.elsewhere.roster_unsure
         tier.on_marked = self.elsewhere.roster_marked
         self.cache.listener = self.elsewhere
-        self.mesh = Mesh(name, incarnation, self.sessions, cork.add, loop.time, call_later)
+        self.ids = Ids(store, self.now, loop.time, self.spawn)
+        self.ids.is_shared = True
+        self.mesh = Mesh(name, incarnation, self.sessions, cork.add, loop.time, call_later, self.ids.time)
         self.others = OtherNodes(
             self.mesh,
             sessions=self.sessions,
@@ -291,6 +295,7 @@ class Node:
         self._ticks += 1
         if self._ticks % 2:
             self.elsewhere.tick()
+            self.ids.tick()
 
     def _messages_kept(self, account: str) -> None:
         live = self.sessions.accounts.get(account)

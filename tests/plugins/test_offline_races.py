@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from several import several
 from slowly import LIMITS, read_a_little
 
 from tests.plugins.test_offline import become_available, bodies, chat
@@ -32,8 +33,9 @@ class SharedStore(SqliteStore):
 
 @pytest.mark.one_node("has the other node made up; with a real one a hint brings the message at once")
 @pytest.mark.asyncio
-async def test_what_another_node_stores_meanwhile_is_not_deleted() -> None:
-    async with World(plugins=("offline",), store=SharedStore(":memory:")) as world:
+async def test_what_another_node_stores_meanwhile_is_not_deleted(redis_url: str) -> None:
+    settings, store = several(redis_url), SharedStore(":memory:")
+    async with World(plugins=("offline",), settings=settings, store=store) as world:
         await chat(await world.login("alice"), "bob@localhost", "first", "second")
         bob = await world.bind("bob")
         await become_available(bob)

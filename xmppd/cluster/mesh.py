@@ -11,6 +11,7 @@ from xmppd.cluster.member import Carrier, Letter, Member, Take
 from xmppd.cluster.records import Bye, Record
 from xmppd.cluster.trunk import Trunk
 from xmppd.cluster.whereabouts import Place, Whereabouts
+from xmppd.core.ids import HybridClock
 from xmppd.core.output import Outlet
 from xmppd.core.rounds import Rounds
 from xmppd.core.sessions import Sessions
@@ -55,7 +56,7 @@ class Watcher(Protocol):
 
 class Mesh:
     """The members by name, `whereabouts` with the places of all, and the way to them. `add` has somebody
-    written to at the end of this turn; `on_left` is told of who said farewell.
+    written to at the end of this turn; `on_left` is told of who said farewell; `time` goes with all frames.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Mesh:
         add: Callable[[Outlet], None],
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], object],
+        time: HybridClock,
     ) -> None:
         self.name = name
         self.incarnation = incarnation
@@ -80,6 +82,7 @@ class Mesh:
         self._add = add
         self.clock = clock
         self.call_later = call_later
+        self._time = time
         self._losing: set[int] = set()
         self._room: asyncio.Future[None] | None = None
         self._dirty: set[Member] = set()
@@ -175,7 +178,7 @@ class Mesh:
         index = next((i for i in range(1, MOST_MEMBERS + 1) if self._by_index[i] is None), 0)
         if not index:
             raise TrunkError("there are too many nodes")
-        trunk: Trunk[Letter] = Trunk(self.clock, met.trunk)
+        trunk: Trunk[Letter] = Trunk(self.clock, met.trunk, self._time)
         member = Member(met.name, met.incarnation, index, trunk, self.clock, self.call_later)
         self.members[member.name] = self._by_index[index] = member
         return member

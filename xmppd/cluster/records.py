@@ -247,6 +247,7 @@ class Frame(Struct, array_like=True, frozen=True, gc=False):
     """What goes out at once. `seq`: its number; not above 0: an acknowledgement alone, behind the frame of
     that number without its sign. `ack`: the last frame that was taken from the receiver. `missed`: what
     nobody took of what is acknowledged, by id, and why; `open`: what is not settled by being acknowledged.
+    `time`: the last that the sender knew of of its hybrid clock (`xmppd.core.ids`).
     """
 
     seq: int
@@ -254,6 +255,7 @@ class Frame(Struct, array_like=True, frozen=True, gc=False):
     missed: list[tuple[int, str]]
     open: list[int]
     records: list[Record]
+    time: Count = 0
 
 
 class _Loose(Struct, array_like=True, frozen=True, gc=False):
@@ -264,6 +266,7 @@ class _Loose(Struct, array_like=True, frozen=True, gc=False):
     missed: list[tuple[int, str]]
     open: list[int]
     records: list[msgspec.Raw]
+    time: Count = 0
 
 
 class _Tagged(Struct, array_like=True, frozen=True, gc=False):
@@ -311,4 +314,4 @@ def _decode_by_records(data: bytes | bytearray | memoryview) -> Frame:
         except REFUSALS:
             if _decode_tagged(raw).tag < OPTIONAL:
                 raise
-    return Frame(frame.seq, frame.ack, frame.missed, frame.open, records)
+    return Frame(frame.seq, frame.ack, frame.missed, frame.open, records, frame.time)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from xmppd.cluster.records import Frame, Late, Record, Settled, decode, encode
+from xmppd.core.ids import HybridClock
 from xmppd.errors import TrunkError, TrustLost
 
 Letter = TypeVar("Letter")
@@ -89,10 +90,10 @@ class Trunk(Generic[Letter]):
     is known here; `taken`: the last one of its frames that was taken here; `heard`: when the last frame came;
     `lag`: how long the last frame that was acknowledged was not.
     `size`: bytes of unacknowledged frames and open letters. `owes_ack`: something was taken since the last
-    acknowledgement.
+    acknowledgement. The node's hybrid clock, `time`, goes with each frame and sees that of the other side.
     """
 
-    def __init__(self, clock: Callable[[], float], number: int = 0) -> None:
+    def __init__(self, clock: Callable[[], float], number: int = 0, time: HybridClock | None = None) -> None:
         self.number = number
         self.sent = 0
         self.queued = 0
@@ -103,6 +104,7 @@ class Trunk(Generic[Letter]):
         self.heard = clock()
         self.lag = 0.0
         self._clock = clock
+        self._time = time or HybridClock(clock)
         self._trusted_since = float("-inf")
         self._connected_since = self.heard
         self._beat_is_due = False
@@ -192,6 +194,7 @@ class Trunk(Generic[Letter]):
         end.
         """
         frame = decode(data)
+        self._time.see(frame.time)
         if frame.ack > self.sent:
             raise TrunkError(f"frame {frame.ack} acknowledged, {self.sent} sent")
         if frame.seq > 0:
@@ -226,7 +229,7 @@ class Trunk(Generic[Letter]):
             self._close_one([], self._last_id)
         elif self.owes_ack and not self._closed:
             self.owes_ack = False
-            return [encode(Frame(-self.sent, self.taken, [], [], []))]
+            return [encode(Frame(-self.sent, self.taken, [], [], [], self._time.last))]
         closed = self._closed
         self._closed = []
         self._closed_bytes = 0
@@ -282,7 +285,7 @@ class Trunk(Generic[Letter]):
 
     def _close_one(self, records: list[Record], last_id: int) -> None:
         self.sent += 1
-        data = encode(Frame(self.sent, self.taken, self._missed, self._held, records))
+        data = encode(Frame(self.sent, self.taken, self._missed, self._held, records, self._time.last))
         if not records:
             self.queued = self.sent
         self._missed = []

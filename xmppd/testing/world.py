@@ -41,6 +41,7 @@ class World:
 
     With several `nodes` the server is so many `apps` on one store, and clients connect to them in turn; that
     they learn of each other's changes takes a cache in Redis (`settings`). `app` is the first.
+    By `skews` the clocks of nodes are wrong, each by so many seconds.
     With the `carrier` "redis" all that they say to each other goes by way of that Redis.
     """
 
@@ -69,6 +70,7 @@ class World:
         self._accounts = accounts
         self._store = store
         self.clock = Clock()
+        self.skews = [0.0] * self._nodes
         self.clients: list[Client] = []
         given: dict[str, Any] = {
             "server": {"data_folder": self._folder.name},
@@ -99,7 +101,7 @@ class World:
         duties: dict[str, float] = {}
         for number in range(self._nodes):
             mine = store if number == 0 else Lent(store)
-            app = App(self.config, store=mine, now=self.clock.now, clock=self.clock.monotonic)
+            app = App(self.config, store=mine, now=self._now_of(number), clock=self.clock.monotonic)
             app.shared.certificates = certificates(self.config)
             app.accounts.gone_seconds = 0.0  # no node is out of touch, whatever the configuration says
             if app.duties.shared is not None:
@@ -128,6 +130,9 @@ class World:
         for app in reversed(self.apps):
             await app.close()
         self._folder.cleanup()
+
+    def _now_of(self, number: int) -> Callable[[], float]:
+        return lambda: self.clock.now() + self.skews[number]
 
     @property
     def app(self) -> App:
