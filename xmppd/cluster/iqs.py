@@ -4,16 +4,16 @@ reached.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Final
 
+from xmppd.cluster.asked import Asked, Request
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Iq
 from xmppd.core.later import Later
 from xmppd.core.origin import Host, Origin
-from xmppd.core.questions import Question, Questions
+from xmppd.core.questions import Questions
 from xmppd.core.router import Router
 from xmppd.core.sessions import Sessions
 from xmppd.errors import StanzaError
@@ -21,32 +21,13 @@ from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import LANG, Stanza, parse
 
+STEP: Final = 64
+"""Requests that are answered before others have their turn."""
+
 
 def mark_of(incarnation: int) -> str:
     """What the ids of the questions of a node begin with."""
     return f"{incarnation:x}"
-
-
-class Request:
-    """The letter of a request: its sender is answered where nobody else will. The server learns of what it
-    asks itself (`is_question`) that whom it asked has gone.
-    """
-
-    __slots__ = ("_is_question", "end")
-
-    def __init__(self, *, is_question: bool) -> None:
-        self._is_question = is_question
-        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def settled(self) -> None:
-        """A session has it, and answers or does not."""
-        if not self.end.done():
-            self.end.set_result(None)
-
-    def missed(self, error: StanzaError) -> None:
-        """No session has it, or it may not be reached."""
-        if not self.end.done():
-            self.end.set_exception(StanzaError("recipient-unavailable") if self._is_question else error)
 
 
 class Result:
@@ -72,17 +53,18 @@ RESULT = Result()
 
 
 class Caller(Host):
-    """A session of another node that sent a request: what answers it goes there."""
+    """A session of another node that sent a request to `asked`: what answers it goes there."""
 
-    __slots__ = ("_iqs",)
+    __slots__ = ("_asked", "_iqs")
 
-    def __init__(self, iqs: RemoteIqs, full: str, lang: str) -> None:
+    def __init__(self, iqs: RemoteIqs, full: str, asked: str, lang: str) -> None:
         super().__init__(full, lang)
+        self._asked = asked
         self._iqs = iqs
 
     def send(self, data: bytes) -> None:
         """Hand over an answer."""
-        self._iqs.send(self.full, data)
+        self._iqs.send(self.full, self._asked, data)
 
 
 class RemoteIqs:
@@ -101,6 +83,7 @@ class RemoteIqs:
         self._router = router
         self._questions = questions
         self._spawn = spawn
+        self.asked = Asked()
 
     def answer(self, stanza: Stanza) -> None:
         """See `Cluster.answer`: the id of a question says which node asked."""
@@ -129,17 +112,17 @@ class RemoteIqs:
         if stanza.type in ("result", "error"):
             self._answer(member, to.full, origin.full, stanza.raw)
             return None
-        request = Request(is_question=isinstance(origin, Question))
+        request = self.asked.begin(origin, (origin.full, to.full, stanza.id or ""), member.index)
         self._post(member, to.full, origin.full, stanza.raw, request)
         return request.end if member.trunk.is_full else Later(request.end, len(stanza.raw))
 
-    def send(self, to: str, data: bytes) -> None:
+    def send(self, to: str, asked: str, data: bytes) -> None:
         """Hand an answer to the session that asked, if it is there still."""
         session = self._sessions.by_full.get(to)
         if session is not None:
             session.send(data)
         elif (member := self._find(to)) is not None:
-            self._answer(member, to, "", data)
+            self._answer(member, to, asked, data)
 
     def _answer(self, member: Member, to: str, sender: str, raw: bytes) -> None:
         def again() -> None:
@@ -165,12 +148,33 @@ class RemoteIqs:
             member.trunk.miss(record.id, "service-unavailable")
             self._mesh.due(member)
         elif is_answer:
-            session.send(record.raw)
+            if self.asked.answer((record.to, record.sender, tree.get("id", ""))):
+                session.send(record.raw)
         else:
-            caller = Caller(self, record.sender, tree.get(LANG, ""))
+            caller = Caller(self, record.sender, record.to, tree.get(LANG, ""))
             waiting = self._router.forward(caller, build.stanza_of(tree))
             if waiting is not None:
                 self._spawn(_finished(waiting))
+
+    def lost(self, member: Member) -> Iterator[None]:
+        """Nobody there answers what was not answered."""
+        for number, request in enumerate(self.asked.open.of(member.index)):
+            asker = request.asker() if request.asker is not None else None
+            if not self.asked.open.has(request):
+                continue
+            self.asked.refuse(request)
+            if request.is_question:
+                self._questions.gone(request.name[1])
+            elif asker is not None and not asker.is_over:
+                asker.send(unanswered(*request.name))
+            if number % STEP == STEP - 1:
+                yield
+
+
+def unanswered(sender: str, asked: str, id: str) -> bytes:
+    """The error for who asked somebody who is gone."""
+    request = Stanza("iq", {"id": id, "from": sender, "to": asked, "type": "get"}, b"")
+    return build.error_reply(request, sender, StanzaError("service-unavailable"))
 
 
 async def _finished(waiting: Awaitable[None]) -> None:

@@ -273,4 +273,4 @@ class OtherNodes:
     def lost(self, member: Member) -> Iterator[None]:
         """It answers nothing more."""
         self.calls.lost(member)
-        yield
+        yield from self.iqs.lost(member)
