@@ -369,6 +369,15 @@ def test_a_new_connection_takes_the_place_of_one_that_ended_unnoticed():
     assert b.links.of("a") is second and len(b.events) == 5
 
 
+def test_who_stood_still_until_another_had_its_name_does_not_take_its_place():
+    b = NotingMesh("b", lambda: 0.0)
+    second, _ = enter(b, NotingMesh("a", lambda: 0.0, incarnation=2))
+    first, _ = enter(b, NotingMesh("a", lambda: 0.0, incarnation=1))
+    assert first.is_over and first.reason == "superseded"
+    assert b.links.of("a") is second and not second.is_over
+    assert b.told("connected", "disconnected") == [("connected", "a")]
+
+
 def test_what_has_changed_since_it_was_said_is_said_again():
     a, b = NotingMesh("a", lambda: 0.0), NotingMesh("b", lambda: 0.0)
     here, there = Wire(), Wire()

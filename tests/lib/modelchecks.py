@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from modelclients import NUMBER, Client
+from modelclients import NUMBER, STATUS, Client, Parting
 from modelnodes import Node
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Checks:
             name: {contact: item.subscription for contact, item in items.items() if not item.hidden}
             for name, items in rosters.items()
         }
-        self._is_whole = not model.faults & {"kill", "cut", "freeze", "drain"}
+        self._is_whole = not model.faults - {"slow"}
 
     def wrong(self) -> Iterator[str]:
         """All that is wrong."""
@@ -56,10 +56,12 @@ class Checks:
             if viewer.session.presence is not None:
                 yield from self._wrong_view(viewer)
             yield from self._wrong_roster(viewer)
+        yield from self._wrong_words()
         yield from self._wrong_answers()
         yield from self._wrong_messages()
 
     def _wrong_places(self) -> Iterator[str]:
+        yield from (f"owners of the name {name}" for name in self._model.namesakes())
         owners: dict[str, list[str]] = defaultdict(list)
         for client in self._there:
             owners[client.session.full].append(client.node.name)
@@ -107,6 +109,49 @@ class Checks:
         for full, status in view.items():
             yield f"ghost: {session.full} on {viewer.node.name} sees {full}, {status}"
 
+    # last words
+
+    def _wrong_words(self) -> Iterator[str]:
+        """Who is away said last what is stored, nobody remembers anything else, and who saw him go was shown
+        that.
+        """
+        model = self._model
+        stored = {name: said(tail) for name, tail in model.shelf.words().items()}
+        for node in model.nodes.values() if "namesake" not in model.faults else ():  # as `_wrong_messages`
+            for account in model.accounts:
+                known = node.last_seen._known.get(account)
+                if known is not None and said(known.tail) != stored.get(account, ""):
+                    yield (
+                        f"words of {account}: {node.name} knows {said(known.tail)!r}, and "
+                        f"{stored.get(account)!r} is stored"
+                    )
+        for account in model.accounts if self._is_whole else ():
+            last = self._last_parting(account)
+            if last is not None and stored.get(account, "") != last.words:
+                yield f"words of {account}: {stored.get(account)!r} is stored, {last.words!r} was said"
+            for viewer in self._there if last is not None else ():
+                yield from self._wrong_hearing(viewer, last)
+
+    def _last_parting(self, account: str) -> Parting | None:
+        """The last one of an account that is away, if it is sure which of its sessions was the last."""
+        partings = [p for p in self._model.partings if p.client.session.account == account]
+        is_there = any(c.session.account == account and c.session.presence is not None for c in self._there)
+        if is_there or not partings:
+            return None
+        last = partings[-1]
+        since = last.at - KNOWN_SECONDS
+        came = [at for at, full in self._model.arrivals if full.startswith(f"{account}/") and at > since]
+        return last if not came and all(p is last or p.at < since for p in partings) else None
+
+    def _wrong_hearing(self, viewer: Client, last: Parting) -> Iterator[str]:
+        seen = last.client.session
+        pair = viewer.session.account, seen.account
+        is_sure = pair in self._follows and pair not in self._unsure and pair not in self._model.changed
+        if is_sure and viewer.session.presence and viewer.viewed_since < last.at - KNOWN_SECONDS:
+            heard = viewer.heard.get(seen.full)
+            if heard != last.words:
+                yield f"words to {viewer.session.full}: {seen.full} said {last.words!r}, and not {heard!r}"
+
     def _wrong_roster(self, client: Client) -> Iterator[str]:
         wanted = self._rosters[client.session.account]
         if client.roster is not None and client.roster != wanted:
@@ -143,7 +188,8 @@ class Checks:
             yield f"lost {lost}"
         yield from self._wrong_order()
         willing = {c.session.account for c in self._there if c.session.presence and c.session.priority >= 0}
-        yield from (f"left stored for {a}: {len(rows[a])}" for a in sorted(willing) if rows.get(a))
+        if "namesake" not in model.faults:  # such a node stores behind everybody's back, and ends
+            yield from (f"left stored for {a}: {len(rows[a])}" for a in sorted(willing) if rows.get(a))
 
     def _wrong_order(self) -> Iterator[str]:
         model = self._model
@@ -170,11 +216,17 @@ class Checks:
             yield from (f"flushed twice: {number}" for number, count in flushed.items() if count > 1)
         times = Counter(number for _, number, _, _ in model.log)
         for (receiver, _, _), all_numbers in order.items():
-            is_unsure = bool(model.faults & {"cut", "freeze"})
+            is_unsure = bool(model.faults & {"cut", "freeze", "namesake"})
             numbers = [number for number in all_numbers if not is_unsure or times[number] == 1]
             if numbers != sorted(numbers):
                 full = next(c.session.full for c in model.clients if id(c) == receiver)
                 yield f"order at {full}: {numbers}"
+
+
+def said(tail: bytes) -> str:
+    """The status of the last words that are kept."""
+    found = STATUS.search(tail)
+    return found[1].decode() if found is not None else ""
 
 
 def left_on(node: Node) -> Iterator[str]:

@@ -44,6 +44,7 @@ class World(Protocol):
     def answered(self, client: Client, number: int) -> None: ...
     def came(self, full: str) -> None: ...
     def ended(self, client: Client, *, is_moved: bool) -> None: ...
+    def parted(self, client: Client, words: str) -> None: ...
     def seen_to_go(self, viewer: Client, full: str) -> None: ...
 
 
@@ -68,6 +69,14 @@ class Sent(NamedTuple):
     at: float
 
 
+class Parting(NamedTuple):
+    """When a client was not available any more, and what it said last."""
+
+    at: float
+    client: Client
+    words: str
+
+
 class Wire:
     """What a session writes to: its client takes all of it, at once."""
 
@@ -87,6 +96,8 @@ class Wire:
 
     def close(self, error: StreamError | None) -> None:
         """Its session is over."""
+        if self._client.status:
+            self._client.world.parted(self._client, "")
         self._client.world.ended(self._client, is_moved=error is not None and error.condition == SHUTDOWN)
         self._client.leave()
 
@@ -96,7 +107,7 @@ class Client:
     `viewed_since`, when it became available or was not any more; `roster`
     its contacts with their subscriptions, None if it never asked. `directed`: to whom it sent presence, and
     what and when; `left`: when it stopped taking messages; `asked` are questions that it was asked and
-    answers.
+    answers; `heard` are the last words of sessions that it saw go.
     """
 
     def __init__(self, world: World, node: Home, account: str, resource: str) -> None:
@@ -109,6 +120,7 @@ class Client:
         self.directed: dict[str, tuple[str, float]] = {}
         self.undirected: set[str] = set()
         self.asked: set[int] = set()
+        self.heard: dict[str, str] = {}
         self.left: list[float] = []
         self.is_going = False
         self._queue: list[Callable[[], Stanza]] = []
@@ -153,6 +165,7 @@ class Client:
             self.view = {}  # what it is shown from now on is of its next presence
         elif sender is not None and kind == b"unavailable":
             if self.view.pop(full := sender[1].decode(), None) is not None:
+                self.heard[full] = status[1].decode() if status is not None else ""
                 self.world.seen_to_go(self, full)
         elif sender is not None and not kind and status is not None:
             self.view[sender[1].decode()] = status[1].decode()
@@ -199,12 +212,14 @@ class Client:
         self.is_going = True
         self.node.call(self.node.binding.end, self.session)
 
-    def show(self, status: str, priority: int) -> None:
-        """Send presence; "": unavailable."""
+    def show(self, status: str, priority: int, words: str = "") -> None:
+        """Send presence; "": unavailable, with some last words perhaps."""
 
         def make() -> Stanza:
             if not status or priority < 0:
                 self.leave()
+            if self.status and not status:
+                self.world.parted(self, words)
             self.status = status
             if not status:
                 self.world.ended(self, is_moved=False)
@@ -216,7 +231,7 @@ class Client:
             self.view = {}
             self.viewed_since = self.world.time()
             self.directed = {}
-            return stanza("presence", {"type": "unavailable"})
+            return stanza("presence", {"type": "unavailable"}, f"<status>{words}</status>" if words else "")
 
         self._put(make)
 

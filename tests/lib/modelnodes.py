@@ -16,14 +16,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from modelcache import LOCK_SECONDS, Cache, NodeCache
 from modelclients import DOMAIN
-from modelengines import LOCK_SECONDS, Cache, NodeCache, Shelf
+from modelengines import Shelf
 from virtualtime import IO, OWNER, VirtualLoop
 
+from xmppd.cluster.hello import Hello
 from xmppd.cluster.member import Marks, Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.nodes import OtherNodes
-from xmppd.cluster.records import Have
+from xmppd.cluster.records import Have, Roster, Words
+from xmppd.cluster.registry import Entry, Registry
 from xmppd.core.binding import SHUTDOWN, Binding, BindingRules
 from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.contacts import Contacts
@@ -31,6 +34,7 @@ from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.ids import Ids
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
+from xmppd.core.lastseen import LastSeen
 from xmppd.core.messages import Messages
 from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
@@ -43,8 +47,11 @@ from xmppd.core.router import Router
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
 from xmppd.core.visibility import Visibility
-from xmppd.errors import StreamError
+from xmppd.errors import CommandError, StreamError
 from xmppd.hooks import Hooks
+
+NAMES = "ABC"
+SECRET = b"known to all"
 
 TICK_SECONDS = 0.5
 REFUSED_SECONDS = (0.5, 4.0)
@@ -74,6 +81,11 @@ class World(Protocol):
     def failed(self, error: str) -> None: ...
     def held_up(self, one: str, other: str) -> float: ...
     def broken(self, carrier: Carrier) -> None: ...
+    def entered(self, node: Node) -> None: ...
+    def turned_away(self, node: Node) -> None: ...
+    def superseded(self, node: Node) -> None: ...
+    def want(self, node: Node, name: str, incarnation: int) -> None: ...
+    def knock(self, node: Node, seed: str) -> Hello | None: ...
 
 
 def plugin_module() -> ModuleType:
@@ -102,18 +114,27 @@ class Accounts:
     def late(self) -> Sequence[str]:
         return ()
 
+    def trust(self, is_heard: bool) -> None:
+        """Nothing of them is kept."""
 
-class LastSeen:
-    """Nobody left a word."""
+    def forget_all(self) -> None:
+        """Nothing of them is kept."""
 
-    def show(self, session: Session, contacts: Sequence[str]) -> None:
-        """Nothing is kept."""
 
-    def remember(self, account: str, unavailable: Any) -> None:
-        """Nothing is kept."""
+class Logins:
+    """Those who are here may stay."""
 
-    def overtaken(self, account: str = "") -> None:
-        """Nothing is kept."""
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def accounts(self) -> Sequence[str]:
+        return [*self._sessions.accounts]
+
+    def is_here(self, account: str) -> bool:
+        return account in self._sessions.accounts
+
+    async def look_at(self, account: str) -> None:
+        """It is as it was."""
 
 
 class Server:
@@ -157,10 +178,12 @@ class Node:
         self.name = name
         self.is_dead = False
         self.is_leaving = False
+        self.is_stopping = False
         self.carriers: dict[str, Carrier] = {}
         self.context = copy_context()
         self.context.run(OWNER.set, self)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._for_ever: list[asyncio.Task[None]] = []
         self.skew = world.random.uniform(-600, 600)
         loop = world.loop
         call_soon = functools.partial(loop.call_soon, context=self.context)
@@ -168,13 +191,16 @@ class Node:
         self.sessions = Sessions(cork := Cork(call_soon, clock=world.slices), self.now)
         hooks, domains = Hooks(), frozenset((DOMAIN,))
         accounts: Any = Accounts()
-        last_seen: Any = LastSeen()
+        logins: Any = Logins(self.sessions)
         nothing: Any = None
         self.cache = NodeCache(world, world.cache, self.context)
         tier = RosterTier(self.cache)
         store: Any = world.shelf
         self.rosters = Rosters(store, tier=tier, hold=accounts.hold, now=self.now)
         visibility = Visibility(accounts, self.rosters, hooks)
+        self.last_seen = last_seen = LastSeen(
+            store, self.sessions, self.rosters, visibility, self.spawn, self.now, accounts.hold
+        )
         services = Services(self.spawn)
         self.presences = Presences(
             self.sessions,
@@ -212,7 +238,7 @@ class Node:
             rosters=self.rosters,
             accounts=accounts,
             presences=self.presences,
-            logins=nothing,
+            logins=logins,
             spawn=self.spawn,
             clock=loop.time,
             max_age=float("inf"),
@@ -220,7 +246,7 @@ class Node:
         self.rosters.on_loaded = self.elsewhere.roster_loaded
         self.rosters.on_unsure = self.elsewhere.roster_unsure
         tier.on_marked = self.elsewhere.roster_marked
-        self.cache.listener = self.elsewhere
+        self.cache.open(self.elsewhere)
         self.ids = Ids(store, self.now, loop.time, self.spawn)
         self.ids.is_shared = True
         self.mesh = Mesh(name, incarnation, self.sessions, cork.add, loop.time, call_later, self.ids.time)
@@ -254,9 +280,54 @@ class Node:
         hooks.compile((self.offline,))
         self._hooks = hooks
         self._ticks = 0
+        self.registry = Registry(
+            self._entry, self.cache, self, self._knock, loop.time, asyncio.sleep, secret=SECRET, seeds=NAMES
+        )
         switch_off(self, off)
         self.spawn(self.offline.start())
+        self.spawn(self._enter())
         self._tick()
+
+    # the list of nodes
+
+    async def _enter(self) -> None:
+        """Be on the list, and stay on it."""
+        try:
+            await self.registry.enter()
+        except CommandError:
+            self.world.turned_away(self)
+            return
+        self.world.entered(self)
+        for work in (self.registry.beats(), self.registry.search()):
+            task = self.world.loop.create_task(work, context=self.context)
+            self._for_ever.append(task)
+            task.add_done_callback(self._done, context=self.context)
+
+    def _entry(self) -> Entry:
+        return Entry(self.name, self.mesh.incarnation, (self.name,))
+
+    async def _knock(self, seed: str) -> Hello | None:
+        await asyncio.sleep(self.world.random.uniform(0.001, 0.02))
+        return self.world.knock(self, seed)
+
+    def listed(self, entries: Sequence[Entry]) -> None:
+        """See `Directory`."""
+        for entry in entries:
+            self.world.want(self, entry.name, entry.incarnation)
+
+    def trusted(self, secrets: Sequence[bytes]) -> None:
+        """See `Directory`."""
+
+    def is_connected(self, name: str) -> bool:
+        """See `Directory`."""
+        carrier = self.carriers.get(name)
+        return carrier is not None and carrier.is_open
+
+    def superseded(self) -> None:
+        """See `Directory`."""
+        self.world.superseded(self)
+
+    # its life
 
     def now(self) -> float:
         """Seconds since the epoch, by a clock that is wrong."""
@@ -314,7 +385,7 @@ class Node:
         self.is_dead = True
         self.world.loop.go_on(self)
         self.cache.end()
-        for task in [*self._tasks]:
+        for task in (*self._tasks, *self._for_ever):
             task.cancel()
         for session in self.sessions.by_full.values():
             session.end()
@@ -348,6 +419,9 @@ class Node:
             await asyncio.sleep(0.01)
         self.is_leaving = True
         self.mesh.bid_farewell()
+        for task in self._for_ever:
+            task.cancel()
+        await self.registry.leave()
         await asyncio.sleep(FAREWELL_SECONDS)
 
 
@@ -460,6 +534,15 @@ def switch_off(node: Node, off: frozenset[str]) -> None:
     if "HAVE" in off:
         others.places._have = lambda *_: None  # type: ignore[method-assign]
         takes[Have] = lambda *_: None
+    if "words" in off:
+        takes[Words] = lambda *_: None
+    if "debts" in off:
+        node.cache.has_debts = False
+    if "back" in off:
+        takes[Roster] = lambda *_: None
+        node.elsewhere.everything_changed = lambda: None  # type: ignore[method-assign]
+    if "one name" in off:
+        node.superseded = lambda: None  # type: ignore[method-assign]
     mesh._takes = takes
 
 

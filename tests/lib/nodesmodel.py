@@ -10,34 +10,40 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Any
 from unittest.mock import patch
 
+from modelcache import Cache
 from modelchecks import Checks
-from modelclients import DOMAIN, Client, Sent
-from modelengines import Cache, Shelf
-from modelnodes import GRACE_SECONDS, REFUSED_SECONDS, Carrier, Node
+from modelclients import DOMAIN, Client, Parting, Sent
+from modelengines import Shelf
+from modelnet import Net
+from modelnodes import GRACE_SECONDS, NAMES, Node
 from virtualtime import VirtualLoop
 
 from xmppd.cluster import member, trunk
 from xmppd.cluster.member import CLOSE_SECONDS
-from xmppd.cluster.mesh import Met
 from xmppd.cluster.messages import UnderWay
 from xmppd.core.roster.item import RosterItem
 
 RULES = (
     *("R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8"),
     *("HAVE", "trust", "lease", "lock", "grace", "end of grace"),
+    *("debts", "back", "one name", "words"),
 )
 """What can be switched off, to see that it is missed. `trust`: whoever was given up goes on taking; `lease`:
-a node is given up while it still trusts.
+a node is given up while it still trusts; `debts`: Redis is told late of what it missed; `back`: a changed
+roster is told by trunks, too, and all are looked at again when notices are heard again; `one name`: who is
+superseded stops; `words`: others are told that an account said something last.
 """
 
-FAULTS = ("", "slow", "kill", "cut", "kill,cut", "freeze", "drain", "kill,cut,drain")
+FAULTS = (
+    *("", "slow", "kill", "cut", "kill,cut", "freeze", "drain", "kill,cut,drain"),
+    *("redis", "namesake", "redis,kill,cut,namesake"),
+)
 """What goes wrong in a run; slow nodes write some time after they have something to say."""
 
-HARMS = frozenset({"kill", "cut", "freeze", "drain"})
+HARMS = frozenset({"kill", "cut", "freeze", "drain", "redis", "namesake"})
 
 SLOW_SECONDS = 0.05
 HASTY_LEASE = 1.0
@@ -60,24 +66,31 @@ BACK_SECONDS = (0.05, 1.5)
 LATE_SECONDS = 5.0
 """For how long it may be seen what happened before a session was moved."""
 
+STANDING_SECONDS = (11.0, 25.0)
+"""How long a node stands still whose name another one gets meanwhile."""
+
 SHORT, UNNOTICED, LONG, LONGEST = (0.0, 1.0), (0.5, 2.5), (6.0, 9.0), (32.0, 45.0)
 """How long nodes are cut off or stand still: shorter than they trust each other, longer, and longer than it
 is remembered for whom something was stored.
 """
 
+TIMERS = 3
+"""Of each node, for ever: what it says to others, its beats, and the search for seeds."""
+
+CHANGES = 4
+"""How often contacts are changed while Redis is not reached."""
+
 RESOURCES = "xy"
 KINDS = ("subscribe", "subscribed", "subscribed", "unsubscribe", "unsubscribed")
 
 
-class Model:
+class Model(Net):
     """The world of one run. `faults` are some of FAULTS, `off` some of RULES."""
 
     def __init__(self, loop: VirtualLoop, seed: int, faults: frozenset[str], off: frozenset[str]):
-        self.loop = loop
-        self.random = random.Random(seed)
+        super().__init__(loop, random.Random(seed))
         self.faults = faults
         self._off = off
-        self.outside = copy_context()
         self.is_calm = False
         self.shelf = Shelf(self)
         self.cache = Cache(self)
@@ -101,18 +114,17 @@ class Model:
         self.was_refused: set[int] = set()
         self.log: list[tuple[Client, int, bool, float]] = []
         self.failures: list[str] = []
-        self._came: list[tuple[float, str]] = []
+        self.partings: list[Parting] = []
+        self.arrivals: list[tuple[float, str]] = []
         self._ended: list[tuple[float, str]] = []
         self._moved: list[tuple[float, str]] = []
-        self._parted: set[tuple[str, str]] = set()
+        self.changed: set[tuple[str, str]] = set()
         self._incarnations = 0
-        self._trunks = 0
         self._numbers = 0
         self._statuses = 0
         self._slice = 0.0
-        self._apart: dict[frozenset[str], float] = {}
-        self._silent: dict[frozenset[str], float] = {}
-        for name in "ABC":
+        self._redis_until = 0.0
+        for name in NAMES:
             self.join(name)
 
     def time(self) -> float:
@@ -129,73 +141,25 @@ class Model:
     def join(self, name: str) -> None:
         """A node starts."""
         self._incarnations += 1
-        node = self.nodes[name] = Node(self, name, self._incarnations, self._off)
-        for other in [*self.nodes.values()]:
-            if other is not node:
-                self._dial(node, other)
+        self.alive[name, self._incarnations] = Node(self, name, self._incarnations, self._off)
 
-    def held_up(self, one: str, other: str) -> float:
-        """Until when what is sent between two nodes is held up."""
-        return self._silent.get(frozenset((one, other)), 0.0)
+    def entered(self, node: Node) -> None:
+        """It has its name: clients may come."""
+        self.nodes[node.name] = node
 
-    def _dial(self, one: Node, other: Node) -> None:
-        """Connect two nodes, unless something is in the way; then later."""
-        if one.is_dead or other.is_dead or one.is_leaving or other.is_leaving:
-            return
-        now = self.loop.time()
-        apart = self._apart.get(frozenset((one.name, other.name)), 0.0)
-        if apart > now or self.loop.stands(one) or self.loop.stands(other):
-            when = max(apart, now) + self.random.uniform(0.0, 0.2)
-            self.loop.call_at(when, self._dial, one, other, context=self.outside)
-        elif not self._are_connected(one, other):
-            seconds = self.random.uniform(0.001, 0.02)
-            self.loop.call_later(seconds, self._met, one, other, now, context=self.outside)
+    def turned_away(self, node: Node) -> None:
+        """Another one has its name: who went on in time, or else it tries once more."""
+        node.kill()
+        if (other := self._newest(node.name)) is not None:
+            self.nodes[node.name] = other
+        else:
+            self._start(node.name, DEAD_SECONDS)
 
-    @staticmethod
-    def _are_connected(one: Node, other: Node) -> bool:
-        carrier = one.carriers.get(other.name)
-        return carrier is not None and carrier.is_open and carrier.end.is_open and carrier.other is other
-
-    def _met(self, one: Node, other: Node, since: float) -> None:
-        is_over = one.is_dead or other.is_dead or one.is_leaving or other.is_leaving
-        if is_over or self._are_connected(one, other):
-            return
-        if self.loop.stands(one) or self.loop.stands(other):
-            self._dial(one, other)
-            return
-        members = [here.mesh.members.get(there.name) for here, there in ((one, other), (other, one))]
-        trunks = {
-            member.trunk.number if member is not None and member.incarnation == there.mesh.incarnation else 0
-            for member, there in zip(members, (other, one), strict=True)
-        }
-        number = trunks.pop()
-        if trunks or not number:
-            self._trunks += 1
-            number = self._trunks
-        taken = [m.trunk.taken if m is not None and m.trunk.number == number else 0 for m in members]
-        ends = Carrier(self, one, other), Carrier(self, other, one)
-        ends[0].end, ends[1].end = ends[1], ends[0]
-        for end, count in zip(ends, reversed(taken), strict=True):
-            end.node.carriers[end.other.name] = end
-            met = Met(end.other.name, end.other.mesh.incarnation, number, count, since)
-            end.node.context.copy().run(self._meet, end, met)
-
-    @staticmethod
-    def _meet(end: Carrier, met: Met) -> None:
-        end.member = end.node.mesh.met(met, end)
-
-    def broken(self, carrier: Carrier) -> None:
-        """A connection ended on one side: it is made anew, or the other node is dead."""
-        one, other = carrier.node, carrier.other
-        if one.is_dead or one.is_leaving:
-            return
-        member = one.mesh.members.get(other.name)
-        if not other.is_dead:
-            seconds = self.random.uniform(0.0, 0.2)
-            self.loop.call_later(seconds, self._dial, one, other, context=self.outside)
-        elif member is not None and member.incarnation == other.mesh.incarnation:
-            seconds = self.random.uniform(*REFUSED_SECONDS)
-            self.loop.call_later(seconds, one.mesh.give_up, member, "it is dead", context=one.context)
+    def superseded(self, node: Node) -> None:
+        """A node that has another one's name leaves."""
+        if not node.is_stopping:
+            node.is_stopping = True
+            self.loop.create_task(self._leave(node), context=self.outside)
 
     # faults
 
@@ -214,11 +178,15 @@ class Model:
         self.loop.create_task(self._drain(node), context=self.outside)
 
     async def _drain(self, node: Node) -> None:
+        await self._leave(node)
+        self._start(node.name, LEFT_SECONDS)
+
+    async def _leave(self, node: Node) -> None:
         while self.loop.stands(node):  # noqa: ASYNC110 - of virtual time
             await asyncio.sleep(0.1)
-        await node.spawn(node.leave())
-        node.kill()
-        self._start(node.name, LEFT_SECONDS)
+        if not node.is_dead:
+            await node.spawn(node.leave())
+            node.kill()
 
     def _come_back(self, client: Client) -> None:
         """A client whose node was drained."""
@@ -234,9 +202,9 @@ class Model:
         chance = self.random.random()
         seconds = self.random.uniform(*(SHORT if chance < 0.45 else LONG if chance < 0.9 else LONGEST))
         until = self.loop.time() + seconds
-        self._apart[pair] = until
+        self.apart[pair] = until
         if self.random.random() < 0.5:
-            self._silent[pair] = until
+            self.silent[pair] = until
         elif (carrier := one.carriers.get(other.name)) is not None:
             for end in (carrier, carrier.end):
                 end.node.call(end.break_off)
@@ -249,6 +217,33 @@ class Model:
         if not self.loop.stands(node):
             node.freeze(self.random.uniform(*bounds))
 
+    def namesake(self) -> None:
+        """A node stands still until it is forgotten, and goes on when another one has its name."""
+        node = self.nodes[self.random.choice([*self.nodes])]
+        if not self.loop.stands(node):
+            seconds = self.random.uniform(*STANDING_SECONDS)
+            node.freeze(seconds)
+            del self.nodes[node.name]
+            self._start(node.name, (1.0, seconds))
+
+    def redis(self) -> None:
+        """One node does not reach Redis for a while; or it is gone, and comes back empty."""
+        chance = self.random.random()
+        seconds = self.random.uniform(*(SHORT if chance < 0.45 else LONG if chance < 0.9 else LONGEST))
+        self._redis_until = max(self._redis_until, self.loop.time() + seconds)
+        if self.random.random() < 0.3:
+            self.cache.restart(seconds)
+        else:
+            self.random.choice(self.cache.nodes).cut(seconds, is_silent=self.random.random() < 0.5)
+        for _ in range(CHANGES):
+            self.loop.call_later(self.random.uniform(0.0, seconds), self._change_some, context=self.outside)
+
+    def _change_some(self) -> None:
+        """What Redis is there for."""
+        clients = [client for client in self.clients if not (client.is_over or client.is_going)]
+        if clients:
+            self._change(self.random.choice(clients))
+
     # clients
 
     def act(self) -> None:
@@ -260,7 +255,7 @@ class Model:
         elif chance < 0.39:
             rnd.choice(clients).end()
         elif chance < 0.42:
-            rnd.choice(clients).show("", 0)
+            rnd.choice(clients).show("", 0, self._status("w") if rnd.random() < 0.7 else "")
         elif chance < 0.55:
             client = rnd.choice(clients)
             client.show(self._status("s"), rnd.choice((client.session.priority, 0, 5, -1)))
@@ -283,6 +278,10 @@ class Model:
             harms.append(self.drain)
         if "cut" in self.faults and len(self.nodes) > 1:
             harms.append(self.cut)
+        if "namesake" in self.faults and len(self.nodes) == 3:
+            harms.append(self.namesake)
+        if "redis" in self.faults:
+            harms.append(self.redis)
         if "freeze" in self.faults:
             harms.append(self.freeze)
         if harms:
@@ -347,7 +346,7 @@ class Model:
     def _change(self, client: Client) -> None:
         """The contacts of its account."""
         contact = self.random.choice([name for name in self.accounts if name != client.session.account])
-        self._parted |= {(client.session.account, contact), (contact, client.session.account)}
+        self.changed |= {(client.session.account, contact), (contact, client.session.account)}
         if self.random.random() < 0.1:
             client.remove(contact)
         else:
@@ -372,8 +371,8 @@ class Model:
         self.was_refused.add(number)
 
     def handled(self, client: Client, number: int) -> None:
-        """Its sender is told that a message was handled."""
-        if not client.node.is_dead:
+        """Its sender is told that a message was handled, if he is there."""
+        if not client.is_over:
             self.acked.add(number)
 
     def answered(self, client: Client, number: int) -> None:
@@ -382,7 +381,7 @@ class Model:
 
     def came(self, full: str) -> None:
         """A session becomes available."""
-        self._came.append((self.loop.time(), full))
+        self.arrivals.append((self.loop.time(), full))
 
     def ended(self, client: Client, *, is_moved: bool) -> None:
         """A session ends or becomes unavailable."""
@@ -390,6 +389,10 @@ class Model:
         if is_moved and self.random.random() < 0.7:
             seconds = self.random.uniform(*BACK_SECONDS)
             self.loop.call_later(seconds, self._come_back, client, context=self.outside)
+
+    def parted(self, client: Client, words: str) -> None:
+        """A session that was available is not any more, and said this last."""
+        self.partings.append(Parting(self.loop.time(), client, words))
 
     def seen_to_go(self, viewer: Client, full: str) -> None:
         """A client is shown that a session is not available any more: not one that is still expected, unless
@@ -401,8 +404,8 @@ class Model:
             return
         since = moved - LATE_SECONDS
         has_ended = any(at >= since and name == full for at, name in self._ended)
-        came = {name for at, name in self._came if at >= since and name.startswith(f"{account}/")}
-        has_parted = (viewer.session.account, account) in self._parted
+        came = {name for at, name in self.arrivals if at >= since and name.startswith(f"{account}/")}
+        has_parted = (viewer.session.account, account) in self.changed
         if not (has_ended or has_parted or came - {full}):
             self.failures.append(f"{viewer.session.full} on {viewer.node.name} sees {full} go")
 
@@ -430,11 +433,11 @@ class Model:
 
     @property
     def _longest(self) -> float:
-        return max(self._apart.values(), default=0.0) - self.loop.time()
+        return max(self._redis_until, *self.apart.values(), 0.0) - self.loop.time()
 
     def _is_quiet(self) -> bool:
         """Whether nothing will happen any more, but that nodes say that they live."""
-        if self.loop.pending > len(self.nodes) or len(self.nodes) < 3:
+        if self.loop.pending > TIMERS * len(self.nodes) or len(self.nodes) < 3:
             return False
         return all(node.is_idle and len(node.mesh.members) == 2 for node in self.nodes.values())
 
@@ -448,6 +451,8 @@ class Mistaken(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note one."""
+        if record.getMessage() == "node-superseded":
+            return  # it is none, but of who runs the nodes
         error = record.exc_info[1] if record.exc_info else None
         self._mistakes.append(f"{record.getMessage()}: {error!r}")
 

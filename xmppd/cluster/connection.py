@@ -24,6 +24,7 @@ STRANGERS: Final = 64
 KNOCKED: Final = "knocked"
 REPLACED: Final = "replaced"
 CHANGED: Final = "changed-meanwhile"
+OLDER: Final = "superseded"
 SLOW: Final = "too-slow"
 FAILED: Final = "failed-here"
 STOPPED: Final = "stopped"
@@ -265,6 +266,10 @@ class Links:
             connection.close(CHANGED)
             return
         if (before := self._by_name.get(name)) is not None:
+            assert before.greeting is not None
+            if before.greeting.peer.incarnation > greeting.peer.incarnation:
+                connection.close(OLDER)  # it stood still until another had its name, and has to stop
+                return
             before.close(REPLACED)
         connection.name, connection.greeting = name, greeting
         self._by_name[name] = connection

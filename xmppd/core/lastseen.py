@@ -61,6 +61,7 @@ class LastSeen:
         self._now = now
         self._known: Lru[str, Broadcast] = Lru(CACHE_ENTRIES)
         self._writing: dict[str, int] = {}
+        self._doubtful: set[str] = set()
         self._drops = 0
         self._rooms = asyncio.Semaphore(ROSTERS_AT_ONCE)
 
@@ -100,19 +101,25 @@ class LastSeen:
             left = self._writing.pop(account) - 1
             if left:
                 self._writing[account] = left
+            elif account in self._doubtful:
+                self._doubtful.remove(account)
+                self._known.drop(account)
 
     def release(self) -> None:
         """Give up the memory of what can be read again: all but what is still being written."""
         self._known.retain(self._writing)
 
     def overtaken(self, account: str = "") -> None:
-        """The account, or any, may have said something else on another node: what is stored counts, unless
-        that is being written here.
+        """The account, or any, may have said something else on another node: what is stored counts, as soon
+        as nothing of that is being written here.
         """
         self._drops += 1
         if not account:
             self.release()
-        elif account not in self._writing:
+            self._doubtful.update(self._writing)
+        elif account in self._writing:
+            self._doubtful.add(account)
+        else:
             self._known.drop(account)
 
     def show(self, session: Session, contacts: Sequence[str]) -> None:
