@@ -114,4 +114,4 @@ async def test_who_leaves_leaves_nothing_behind(redis_url: str, is_over: bool) -
             world.app.presences.lost(alice.session)
             assert len(await read_slowly(alice)) < COUNT
         assert not waiting(world)
-        assert not world.cluster(0).presence.showing._due
+        assert not world.cluster(0).presence.showing.due

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from several import CHAT, bodies, several
 
 from xmppd import ns
+from xmppd.cluster.records import Presence
 from xmppd.testing import World
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("each_carrier")]
@@ -53,6 +56,20 @@ async def test_contacts_on_two_nodes_see_each_other_come_and_go(redis_url: str) 
         await bob.drop()
         for viewer in (alice, other):
             await viewer.expect(f"<presence from='{bob.jid}' to='{viewer.bare}' type='unavailable'/>")
+
+
+async def test_a_presence_for_few_does_not_overtake_one_for_many(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        cluster = world.cluster(1)
+        world.apps[1].sessions.rounds._clock = itertools.count().__next__  # each step takes a whole slice
+        [member] = cluster.mesh.present()
+        head = f"<presence from='{alice.jid}'".encode()
+        many = [f"nobody{number}@localhost" for number in range(100)]
+        cluster.presence.take(member, Presence(alice.jid, head, b" id='1'/>", False, [*many, bob.bare]))
+        cluster.presence.take(member, Presence(alice.jid, head, b" id='2'/>", False, [bob.bare]))
+        assert [tree.get("id") for tree in await bob.receive_all()] == ["1", "2"]
 
 
 async def test_a_node_that_is_lost_takes_its_sessions_with_it(redis_url: str) -> None:

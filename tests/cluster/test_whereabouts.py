@@ -53,17 +53,21 @@ def test_who_came_or_went_while_all_are_gone_through_is_known():
     for _ in range(2):
         assert not whereabouts.available(BOB)
         assert list(whereabouts.available("carol@localhost")) == [2]
-        assert whereabouts.among([BOB, "carol@localhost"]) == ["carol@localhost"]
+        assert whereabouts.spread([BOB, "carol@localhost"]) == {2: ["carol@localhost"]}
         list(walk)
 
 
-def test_who_of_many_is_there_is_told_in_their_order():
+def test_who_of_many_is_available_is_told_by_node_and_in_their_order():
     whereabouts = Whereabouts()
     whereabouts.put(BOB, Place(1, "phone", 1, None))
     whereabouts.put("eve@localhost", Place(2, "phone", 1, 0))
-    assert whereabouts.among(["eve@localhost", "carol@localhost", BOB]) == ["eve@localhost", BOB]
-    whereabouts.end(BOB, 1, "phone", 1)
-    assert whereabouts.among([BOB]) == []
+    many = ["eve@localhost", "carol@localhost", BOB]
+    assert whereabouts.spread(many) == {2: ["eve@localhost"]}
+    whereabouts.put(BOB, Place(1, "phone", 1, 0))
+    whereabouts.put(BOB, Place(2, "phone", 1, 0))
+    assert whereabouts.spread(many) == {1: [BOB], 2: ["eve@localhost", BOB]}
+    whereabouts.end("eve@localhost", 2, "phone", 1)
+    assert whereabouts.spread(["eve@localhost"]) == {}
 
 
 def test_a_session_takes_the_place_of_its_predecessor_and_of_no_other():
@@ -241,7 +245,11 @@ class Model(RuleBasedStateMachine):
         assert len(self.whereabouts) == sum(map(len, self.model.values()))
         there = [account for account, mine in self.model.items() if mine]
         assert sorted(self.whereabouts.accounts()) == sorted(there)
-        assert self.whereabouts.among([*self.model, "nobody@localhost"]) == there
+        spread: dict[int, list[str]] = {}
+        for account, mine in self.model.items():
+            for node in {place.node for place in mine.values() if place.priority is not None}:
+                spread.setdefault(node, []).append(account)
+        assert self.whereabouts.spread([*self.model, "nobody@localhost"]) == spread
         if not self.looks:
             for _ in self.whereabouts.places_of(1):
                 """All is in one place again."""

@@ -245,7 +245,7 @@ def left_on(node: Node) -> Iterator[str]:
             yield f"something is in the way of messages of {session.full}"
     directed = 0
     for member in node.mesh.members.values():
-        marks = {name: getattr(member, name)._frames for name in ("young", "fresh", "missing")}
+        marks = {name: getattr(member, name).frames for name in ("young", "fresh", "missing")}
         yield from (f"{name} of {member.name}: {[*frames]}" for name, frames in marks.items() if frames)
         if member.trunk._letters:
             yield f"letters to {member.name}"

@@ -562,5 +562,5 @@ def broken(member: Member, off: frozenset[str]) -> Member:
 class Unmarked(Marks):
     """Forgets at once."""
 
-    def __contains__(self, name: object) -> bool:
-        return False
+    def put(self, name: str, frame: int) -> None:
+        """It is not marked."""

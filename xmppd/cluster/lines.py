@@ -14,7 +14,7 @@ to promise nothing.
 
 Each packet says how many pieces its sender has taken. No more than `WINDOW` bytes are under way on a line
 that were not confirmed so: what is for a node that does not read waits at its senders, and not in the bus.
-The other side of a trunk answers all that matters within 10 ms, so nothing is said for this alone.
+The other side of a trunk answers all that matters within 40 ms, so nothing is said for this alone.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from xmppd.errors import StanzaError
 CLOSE_SECONDS: Final = 0.001
 """How soon after one write the next one waits a little, so that more goes out at once."""
 
+LINGER_SECONDS: Final = 0.005
+"""How long what has time waits for something to go with."""
+
 
 class Carrier(Protocol):
     """What carries frames to one node: a connection."""
@@ -34,29 +37,29 @@ class Letter(Protocol):
 
 
 class Marks:
-    """Names, each until the other node has acknowledged the frame with that number."""
+    """Names, each until the other node has acknowledged the frame with that number: `frames`, to be read."""
 
-    __slots__ = ("_frames", "_order")
+    __slots__ = ("_order", "frames")
 
     def __init__(self) -> None:
-        self._frames: dict[str, int] = {}
+        self.frames: dict[str, int] = {}
         self._order: deque[tuple[int, str]] = deque()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._frames
+        return name in self.frames
 
     def put(self, name: str, frame: int) -> None:
         """Mark a name until then; frames come in their order."""
-        self._frames[name] = frame
+        self.frames[name] = frame
         self._order.append((frame, name))
 
     def drop(self, name: str) -> None:
         """It is marked no more; harmless if it was not."""
-        self._frames.pop(name, None)
+        self.frames.pop(name, None)
 
     def acknowledged(self, frame: int) -> None:
         """Forget what waited for frames up to this one."""
-        order, frames = self._order, self._frames
+        order, frames = self._order, self.frames
         while order and order[0][0] <= frame:
             until, name = order.popleft()
             if frames.get(name) == until:
@@ -64,7 +67,13 @@ class Marks:
 
     def behind(self, frame: int) -> Iterable[str]:
         """The names that wait for a frame behind this one."""
-        return [name for name, until in self._frames.items() if until > frame]
+        found: list[str] = []
+        for until, name in reversed(self._order):
+            if until <= frame:
+                break
+            if self.frames.get(name) == until:
+                found.append(name)
+        return [*dict.fromkeys(reversed(found))]
 
 
 class Member:
@@ -84,6 +93,7 @@ class Member:
         "_clock",
         "_flushed",
         "_is_due",
+        "_is_lingering",
         "carrier",
         "directed",
         "fresh",
@@ -126,6 +136,18 @@ class Member:
         self._call_later = call_later
         self._flushed = float("-inf")
         self._is_due = False
+        self._is_lingering = False
+
+    def linger(self) -> None:
+        """Write what is queued soon, if nothing else makes that sooner."""
+        if not self._is_lingering:
+            self._is_lingering = True
+            self._call_later(LINGER_SECONDS, self._write_on)
+
+    def _write_on(self) -> None:
+        self._is_lingering = False
+        if self.trunk.is_waiting and not self.is_gone:
+            self.write()
 
     def flush(self) -> None:
         """Write what is queued: now, or in a millisecond where something was written just before."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Final, NamedTuple, Protocol
 
 from xmppd.cluster.member import Carrier, Letter, Member, Take
-from xmppd.cluster.records import Bye, Record
+from xmppd.cluster.records import QUIET, Bye, Record
 from xmppd.cluster.trunk import Trunk
 from xmppd.cluster.whereabouts import Place, Whereabouts
 from xmppd.core.ids import HybridClock
@@ -20,7 +20,10 @@ from xmppd.errors import STANZA_ERROR_TYPES, StanzaError, TrunkError, TrustLost
 log = logging.getLogger(__name__)
 
 ACK_SECONDS: Final = 0.010
-"""How soon what was taken is acknowledged where nothing else is to be said."""
+QUIET_ACK_SECONDS: Final = 0.040
+"""How soon what was taken is acknowledged where nothing else is to be said; the latter where nobody waits for
+that: most of it goes with what is said meanwhile.
+"""
 
 MOST_MEMBERS: Final = 255
 
@@ -87,6 +90,7 @@ class Mesh:
         self._room: asyncio.Future[None] | None = None
         self._dirty: set[Member] = set()
         self._owing: set[Member] = set()
+        self._owing_quietly: set[Member] = set()
 
     def compile(self, takes: Mapping[type[Record], Take], watchers: Sequence[Watcher]) -> None:
         """Who takes what; each kind of record is taken by one."""
@@ -114,6 +118,11 @@ class Mesh:
         self.due(member)
         return member.trunk.send(record, size)
 
+    def mention(self, member: Member, record: Record, size: int = 64) -> int:
+        """Tell a member something that has a little time: with what is said next."""
+        member.linger()
+        return member.trunk.send(record, size)
+
     def send_all(self, record: Record, size: int = 64) -> None:
         """Tell all."""
         for member in self.members.values():
@@ -139,7 +148,11 @@ class Mesh:
         return self._room
 
     def _is_full(self) -> bool:
-        return any(member.trunk.is_full for member in self.members.values())
+        # A loop, because this is asked for each message and presence: `any` costs twice as much.
+        for member in self.members.values():  # noqa: SIM110
+            if member.trunk.is_full:
+                return True
+        return False
 
     def _look_for_room(self) -> None:
         if self._room is not None and not self._is_full():
@@ -208,22 +221,31 @@ class Mesh:
             letter.settled()
         member.acknowledged()
         self._look_for_room()
-        takes = self._takes
+        takes, is_quiet = self._takes, True
         for record in taken.records:
+            kind = type(record)
+            is_quiet = is_quiet and kind in QUIET
             try:
-                takes[type(record)](member, record)
+                takes[kind](member, record)
             except Exception:  # a mistake of ours costs one record, and nothing else
-                log.exception("record-failed", extra={"node": member.name, "record": type(record).__name__})
+                log.exception("record-failed", extra={"node": member.name, "record": kind.__name__})
             if self.members.get(member.name) is not member:  # given up by what it said
                 return
-        if member.trunk.owes_ack and member not in self._owing:
-            self._owing.add(member)
-            self.call_later(ACK_SECONDS, lambda: self._acknowledge(member))
+        if member.trunk.owes_ack:
+            self._owe(member, is_quiet=is_quiet and bool(taken.records))
         if member.trunk.is_waiting:
             self.due(member)
 
-    def _acknowledge(self, member: Member) -> None:
-        self._owing.discard(member)
+    def _owe(self, member: Member, *, is_quiet: bool) -> None:
+        """Acknowledge what was taken in a while."""
+        owing, seconds = (self._owing_quietly, QUIET_ACK_SECONDS) if is_quiet else (self._owing, ACK_SECONDS)
+        if member not in owing and member not in self._owing:
+            owing.add(member)
+            self.call_later(seconds, lambda: self._acknowledge(member, owing))
+
+    @staticmethod
+    def _acknowledge(member: Member, owing: set[Member]) -> None:
+        owing.discard(member)
         if member.trunk.owes_ack:
             member.write()
 
@@ -272,6 +294,7 @@ class Mesh:
         del self.members[member.name]
         self._look_for_room()
         self._owing.discard(member)
+        self._owing_quietly.discard(member)
         self._losing.add(member.index)
         self._rounds.do(f"\nlost {member.index}", self._lose(member), is_short=False)
 
@@ -305,6 +328,13 @@ class Mesh:
         if self._losing and nodes:
             return [node for node in nodes if node not in self._losing]
         return nodes
+
+    def spread(self, accounts: Collection[str]) -> dict[int, list[str]]:
+        """Those of some accounts that are available on other nodes that are there, by node."""
+        found = self.whereabouts.spread(accounts)
+        for node in self._losing if found else ():
+            found.pop(node, None)
+        return found
 
 
 def nobody_asks(member: Member) -> None:

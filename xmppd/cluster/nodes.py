@@ -145,6 +145,7 @@ class OtherNodes:
         self.keeping = self.messages.keeping
         self.takes_messages = self.messages.takes
         self.is_available = self.presence.is_available
+        self.away = self.presence.away
         self.show = self.presence.show
         self.probe = self.presence.probe
         self.sight = self.presence.sight

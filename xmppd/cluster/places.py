@@ -82,7 +82,8 @@ class Places:
         session.number = self._numbers
         own = self._own[session.number] = Own(int(self._now() * 1000))
         for member in self._mesh.present():
-            member.young.put(session.full, self._tell(member, session, None))
+            frame = self._mesh.mention(member, *self._place_of(member, session, None))
+            member.young.put(session.full, frame)
         for place in self._mesh.places(session.account):
             if place.resource == session.resource:
                 member = self._mesh.member(place.node)
@@ -95,7 +96,8 @@ class Places:
         own = self._own[session.number]
         is_available = session.presence is not None and not session.is_over
         for member in self._mesh.present():
-            frame = self._tell(member, session, session.priority if is_available else None)
+            priority = session.priority if is_available else None
+            frame = self._mesh.send(member, *self._place_of(member, session, priority))
             if is_available and not own.is_told:
                 member.young.put(session.full, frame)
                 member.fresh.put(session.full, frame)
@@ -124,9 +126,11 @@ class Places:
             member.young.drop(session.full)
             member.fresh.drop(session.full)
 
-    def _tell(self, member: Member, session: Session, priority: int | None) -> int:
+    @staticmethod
+    def _place_of(member: Member, session: Session, priority: int | None) -> tuple[PlaceRecord, int]:
+        """The record of a place, and about how many bytes it has."""
         record = PlaceRecord(session.account, session.resource, priority, session.number, member.trunk.taken)
-        return self._mesh.send(member, record, len(session.full) + 24)
+        return record, len(session.full) + 24
 
     def _have(self, member: Member, session: Session) -> None:
         own = self._own[session.number]

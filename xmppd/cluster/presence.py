@@ -75,23 +75,26 @@ class RemotePresence:
         """See `Cluster.is_available`."""
         return bool(self._mesh.available(account))
 
+    def away(self, accounts: Sequence[str]) -> Sequence[str]:
+        """See `Cluster.away`."""
+        there = set().union(*self._mesh.spread(accounts).values())
+        return [account for account in accounts if account not in there]
+
     # what sessions here show
 
     def show(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
         """See `Cluster.show`: one record for each node."""
-        receivers: dict[int, list[str]] = {}
-        shown = 0
-        for contact in self._mesh.whereabouts.among(contacts):
-            nodes = self._mesh.available(contact)
-            shown += bool(nodes)
-            for node in nodes:
-                receivers.setdefault(node, []).append(contact)
+        receivers = self._mesh.spread(contacts)
+        if not receivers and not self.grace:
+            return 0
         is_end = presence.head.endswith(UNAVAILABLE) or session.presence is None
         is_moved = isinstance(presence, Moved)
+        shown = 0
         for node, accounts in receivers.items():
             record = Presence(session.full, presence.head, presence.tail, is_end, accounts, is_moved)
             size = len(presence.head) + len(presence.tail) + sum(map(len, accounts)) + 64
             self._mesh.send(self._mesh.member(node), record, size)
+            shown += len(accounts)
         if self.grace and not is_end and self.grace.is_about(session.full):
             for contact in contacts:
                 self._came_back(session.full, contact)
@@ -110,11 +113,8 @@ class RemotePresence:
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """See `Cluster.probe`."""
-        asked: dict[int, list[str]] = {}
-        for contact in self._mesh.whereabouts.among(dict.fromkeys((session.account, *contacts))):
-            for node in self._mesh.available(contact):
-                asked.setdefault(node, []).append(contact)
-        for node, accounts in asked.items():
+        wanted = dict.fromkeys((session.account, *contacts))
+        for node, accounts in self._mesh.spread(wanted).items():
             self._probe(self._mesh.member(node), session, accounts)
 
     def _probe(self, member: Member, session: Session, accounts: list[str]) -> None:
@@ -142,17 +142,41 @@ class RemotePresence:
         """A broadcast for the sessions of some accounts; those that the sender's node does not know of yet
         are shown it otherwise (`Shown`).
         """
-        if len(record.receivers) <= STEP:
-            for account in record.receivers:
-                self._show(member, record, account)
-        else:
-            self._sessions.rounds.do(f"{record.sender}\naway", self._showing(member, record), is_short=False)
+        is_short = len(record.receivers) <= STEP
+        self._sessions.rounds.do(f"{record.sender}\naway", self._showing(member, record), is_short=is_short)
 
     def _showing(self, member: Member, record: Presence) -> Iterator[None]:
-        for number, account in enumerate(record.receivers):
-            self._show(member, record, account)
-            if number % STEP == STEP - 1:
-                yield
+        for start in range(0, len(record.receivers), STEP):
+            accounts = record.receivers[start : start + STEP]
+            if self._is_usual(member, record):
+                self._copy(member, record, accounts)
+            else:
+                for account in accounts:
+                    self._show(member, record, account)
+            yield
+
+    def _is_usual(self, member: Member, record: Presence) -> bool:
+        """Whether there is nothing to it but copies: nobody of that name is expected, asked for, or there
+        besides, and nobody filters.
+        """
+        if self.grace or self._asked or record.is_moved or self._visibility.has_filters:
+            return False
+        return not record.is_end or not self._has_other(record.sender, self._asked_of(member, record.sender))
+
+    def _copy(self, member: Member, record: Presence, accounts: Iterable[str]) -> None:
+        """Send a presence to the sessions of some accounts, but for the sender's own and such as its node
+        does not know of yet.
+        """
+        head, tail, sender, young = record.head, record.tail, record.sender, member.young.frames
+        due, live_accounts = self.showing.due, self._sessions.accounts
+        for account in accounts:
+            live = live_accounts.get(account)
+            for session in live.available if live is not None else ():
+                if session.full == sender or (young and session.full in young):
+                    continue
+                if due:
+                    self.showing.drop(session, sender)
+                session.send_copy(head + session.live.to_stamp + tail)
 
     def _show(self, member: Member, record: Presence, account: str) -> None:
         live = self._sessions.accounts.get(account)
@@ -261,6 +285,19 @@ class RemotePresence:
                 return True
         return False
 
+    def _has_other(self, full: str, asked: Asked) -> bool:
+        """Whether a session of that name is here, or one that is available elsewhere and was not asked
+        for.
+        """
+        if full in self._sessions.by_full:
+            return True
+        account, _, resource = full.partition("/")
+        return any(
+            place.resource == resource and place.priority is not None
+            for place in self._mesh.places(account)
+            if (place.node, place.number) not in asked
+        )
+
     def _send(self, viewer: Session, full: str, head: bytes, tail: bytes) -> None:
         self.showing.drop(viewer, full)
         for shown in self._visibility.filtered(viewer.account, head + viewer.live.to_stamp + tail):
@@ -284,13 +321,19 @@ class RemotePresence:
         viewer = record.viewer.partition("/")[0]
         stanzas: list[tuple[str, bytes, bytes]] = []
         size = 0
+        accounts, allows = self._sessions.accounts, self._visibility.allows
         for account in record.accounts:
-            live = self._sessions.accounts.get(account)
-            for seen in live.available if live is not None else ():
-                if seen.presence is None or not self._may_see(viewer, seen):
+            live = accounts.get(account)
+            if live is None or not live.available:
+                continue
+            if viewer != account and (live.roster is None or not live.roster.is_follower(viewer)):
+                continue
+            for seen in live.available:
+                if seen.presence is None or not allows(viewer, seen.full):
                     continue
-                stanzas.append((seen.full, *seen.presence))
-                size += len(seen.full) + len(seen.presence.head) + len(seen.presence.tail)
+                head, tail = seen.presence
+                stanzas.append((seen.full, head, tail))
+                size += len(seen.full) + len(head) + len(tail)
                 if size > SHOWN_BYTES:
                     self._mesh.send(member, Shown(record.viewer, stanzas), size)
                     stanzas, size = [], 0
@@ -309,20 +352,18 @@ class RemotePresence:
         viewer = self._sessions.by_full.get(record.viewer)
         if viewer is None or viewer.presence is None or record.viewer in member.young:
             return
-        found: list[tuple[str, Broadcast]] = []
-        for full, head, tail in record.stanzas:
+        found = {full: (head, tail) for full, head, tail in record.stanzas if head}
+        for full, head, _ in record.stanzas if viewer in self._asked else ():
             asked = self._asked.get(viewer, {}).get(full, ())
             if head:
                 self._answered(viewer, full)
-                if full != record.viewer:
-                    found.append((full, Broadcast(head, tail)))
             elif asked and asked[-1][0] == member.index:
                 self._answered(viewer, full)
                 self._end((viewer,), full, asked)
+        found.pop(record.viewer, None)
         self.showing.put(viewer, found)
-        if self.grace:
-            for full, _ in found:
-                self._came_back(full, viewer.account)
+        for full in found if self.grace else ():
+            self._came_back(full, viewer.account)
 
     def _answered(self, viewer: Session, full: str) -> None:
         """Whatever was asked, it is known now. Harmless where nothing was."""

@@ -243,6 +243,10 @@ Record = (
 )  # fmt: skip
 
 
+QUIET: Final[frozenset[type[Record]]] = frozenset((Place, Gone, Presence, Probe, Shown))
+"""Nobody waits until these are taken."""
+
+
 class Frame(Struct, array_like=True, frozen=True, gc=False):
     """What goes out at once. `seq`: its number; not above 0: an acknowledgement alone, behind the frame of
     that number without its sign. `ack`: the last frame that was taken from the receiver. `missed`: what

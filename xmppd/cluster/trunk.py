@@ -6,7 +6,7 @@ A *letter* is whatever a caller wants back of what it posted: settled (the other
 there takes it) or open (it is in a queue there; settled or missed later).
 
 The owner calls `resume` at every new connection, the first too, and writes what that gives before anything
-else; `flush` at the end of a turn in which `is_waiting`, and 10 ms after `owes_ack`; `beat` and `look` every
+else; `flush` at the end of a turn in which `is_waiting`, and ms after `owes_ack`; `beat` and `look` every
 0.5 s. While there is no connection it calls neither `beat` nor `flush`. After `take` it acts on all that was
 taken, `miss` and `hold` included, before anything is flushed or taken again.
 """

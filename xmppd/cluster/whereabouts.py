@@ -4,7 +4,7 @@ each account.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 SEVERAL: Final = 0
@@ -64,10 +64,26 @@ class Whereabouts:
             return [*self._packed]
         return [*(account for account, packed in self._packed.items() if packed), *self._late]
 
-    def among(self, accounts: Iterable[str]) -> list[str]:
-        """Those of them that have sessions on other nodes: quick where most have none."""
-        there = self._packed if self._is_plain else self
-        return [*filter(there.__contains__, accounts)]
+    def spread(self, accounts: Collection[str]) -> dict[int, list[str]]:
+        """Those of them that have available sessions on other nodes, by node: quick where none has any."""
+        packed_of = self._packed.get if self._is_plain else self._packed_of
+        found: dict[int, list[str]] = {}
+        if self._is_plain and self._packed.keys().isdisjoint(accounts):
+            return found
+        for account in accounts:
+            packed = packed_of(account)
+            if not packed:
+                continue
+            if packed[0] != SEVERAL:
+                if packed[1] != UNAVAILABLE:
+                    if packed[0] in found:
+                        found[packed[0]].append(account)
+                    else:
+                        found[packed[0]] = [account]
+            else:
+                for node in self.available(account):
+                    found.setdefault(node, []).append(account)
+        return found
 
     def put(self, account: str, place: Place) -> Place | None:
         """A session is there now; the place of the same node and resource that it takes, if there was one."""
@@ -103,7 +119,7 @@ class Whereabouts:
 
     def of(self, account: str) -> tuple[Place, ...]:
         """The places of an account, the oldest first."""
-        packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
+        packed = self._packed_of(account)
         return () if packed is None else _unpack(packed)
 
     def at(self, account: str, resource: str) -> tuple[Place, ...]:
@@ -114,7 +130,7 @@ class Whereabouts:
 
     def nodes(self, account: str) -> frozenset[int]:
         """On which nodes the account has sessions."""
-        packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
+        packed = self._packed_of(account)
         if packed is None:
             return frozenset()
         if packed[0] != SEVERAL:
@@ -123,7 +139,7 @@ class Whereabouts:
 
     def available(self, account: str) -> Collection[int]:
         """On which nodes the account has sessions that are available."""
-        packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
+        packed = self._packed_of(account)
         if packed is None:
             return ()
         if packed[0] != SEVERAL:
@@ -150,6 +166,9 @@ class Whereabouts:
         finally:
             self._walks -= 1
         yield from self._tidied()
+
+    def _packed_of(self, account: str) -> bytes | None:
+        return self._packed.get(account) or (None if self._is_plain else self._late.get(account))
 
     def _keep(self, account: str, packed: bytes) -> None:
         if self._is_plain or account in self._packed:

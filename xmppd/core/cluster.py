@@ -39,6 +39,9 @@ class Cluster(Protocol):
     def is_available(self, account: str) -> bool:
         """Whether any session of the account on another node is available."""
 
+    def away(self, accounts: Sequence[str]) -> Sequence[str]:
+        """Those of some accounts that have no available session there."""
+
     def takes_messages(self, account: str) -> bool:
         """Whether any of them has a priority that is not negative."""
 
@@ -102,7 +105,7 @@ class Cluster(Protocol):
 
     def show(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
         """Show a presence, or its end, to those contacts' sessions there, after those here; how many of them
-        have any.
+        have any, each node counted.
         """
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
@@ -178,6 +181,10 @@ class OneNode:
         return False
 
     is_available = takes_messages = has = is_elsewhere = concerns
+
+    def away(self, accounts: Sequence[str]) -> Sequence[str]:
+        """All."""
+        return accounts
 
     def count(self, account: str) -> int:
         """None."""

@@ -269,20 +269,19 @@ class Presences:
         for own in live.available:
             if own is not session and own.presence is not None:
                 yield own.presence.head + to + own.presence.tail
-        absent = []
+        missing = []
         for contact in roster.following:
             if session.presence is None:
                 return
             other = self._live.get(contact)
             if other is None or not other.available:
-                if not self._sessions.cluster.is_available(contact):
-                    absent.append(contact)
+                missing.append(contact)
             elif other.roster is not None and other.roster.is_follower(session.account):
                 yield from self._shown_of(other, session)
         for contact, kept in roster.requests:
             if live.roster is roster or is_asked(live.roster, contact):
                 yield subscription_stanza("subscribe", contact, session.account, kept)
-        if absent:
+        if absent := self._sessions.cluster.away(missing):
             self._ask_elsewhere(session, absent)
 
     def _shown_of(self, other: LiveAccount, viewer: Session) -> Iterator[bytes]:

@@ -21,6 +21,11 @@ class Visibility:
         sees = self._hooks.sees
         return sees is None or viewer == owner.partition("/")[0] or sees(viewer, owner)
 
+    @property
+    def has_filters(self) -> bool:
+        """Whether `filtered` may give anything else than it was given."""
+        return bool(self._hooks.presence_for_filter)
+
     def filtered(self, account: str, presence: bytes) -> tuple[bytes, ...]:
         """A presence of somebody else's as the filters of an account leave it; nothing when one ends it."""
         if not self._hooks.presence_for_filter:

@@ -1,0 +1,154 @@
+"""When a node writes to another one: at the end of a turn, in a while, and what it acknowledges alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xmppd.cluster.member import LINGER_SECONDS, Marks, Member
+from xmppd.cluster.mesh import ACK_SECONDS, QUIET_ACK_SECONDS, Mesh, Met
+from xmppd.cluster.records import TOP, Frame, Gone, Message, Presence, Record, decode, encode
+from xmppd.core.ids import HybridClock
+from xmppd.core.output import Cork, Outlet
+from xmppd.core.sessions import Sessions
+
+QUIET_RECORD = Presence("eve@localhost/x", b"<presence", b"/>", False, ["bob@localhost"])
+MESSAGE = Message(1, "bob@localhost", "eve@localhost/x", TOP, False, b"<message/>")
+
+
+class Paper:
+    """Keeps the frames that were written."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def write(self, frames: list[bytes]) -> None:
+        self.frames += [decode(memoryview(data)[4:]) for data in frames]
+
+    def close(self) -> None:
+        """Nothing more is written."""
+
+
+class Talk:
+    """A mesh with one member, and what it wants to do later: `timers` are how soon, and what."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.paper = Paper()
+        due: list[Outlet] = []
+        sessions = Sessions(Cork(lambda do: do()), lambda: 0.0)
+        self.mesh = Mesh(
+            "here:1", 1, sessions, due.append, lambda: self.now, self.call_later, HybridClock(lambda: 0.0)
+        )
+        self.mesh.compile(dict.fromkeys((Presence, Message), lambda member, record: None), ())
+        self.member: Member = self.mesh.met(Met("there:1", 1, 1, 0, 0.0), self.paper)
+        self._due = due
+        self.turn()
+        self._said = 0
+
+    def call_later(self, seconds: float, do: Callable[[], None]) -> None:
+        self.timers.append((seconds, do))
+
+    def turn(self) -> None:
+        """The end of a turn of the loop, in which nothing was written lately."""
+        self.now += 0.1
+        due, self._due[:] = [*self._due], []
+        for outlet in due:
+            outlet.flush()
+
+    def hear(self, *records: Record) -> None:
+        """A frame of the member comes."""
+        self._said += 1
+        self.mesh.received(self.member, self.paper, encode(Frame(self._said, 0, [], [], [*records]))[4:])
+
+    def ring(self, seconds: float) -> None:
+        """The timers of so many seconds go off."""
+        due = [do for when, do in self.timers if when == seconds]
+        self.timers = [timer for timer in self.timers if timer[0] != seconds]
+        for do in due:
+            do()
+
+    @property
+    def waits(self) -> list[float]:
+        """How soon each timer goes off."""
+        return [seconds for seconds, _ in self.timers]
+
+
+def test_what_nobody_waits_for_is_acknowledged_with_what_is_said_meanwhile():
+    talk = Talk()
+    talk.hear(QUIET_RECORD)
+    talk.hear(QUIET_RECORD)
+    talk.turn()
+    assert (talk.waits, talk.paper.frames) == ([QUIET_ACK_SECONDS], [])
+    talk.mesh.send(talk.member, Gone("bob@localhost", "x", 1))
+    talk.turn()
+    [frame] = talk.paper.frames
+    assert (frame.seq, frame.ack) == (1, 2)
+    talk.ring(QUIET_ACK_SECONDS)
+    assert len(talk.paper.frames) == 1
+
+
+def test_it_is_acknowledged_alone_where_nothing_is_said():
+    talk = Talk()
+    talk.hear(QUIET_RECORD)
+    talk.ring(QUIET_ACK_SECONDS)
+    assert [(frame.seq, frame.ack) for frame in talk.paper.frames] == [(0, 1)]
+    talk.hear(QUIET_RECORD)
+    assert talk.waits == [QUIET_ACK_SECONDS]
+
+
+def test_what_somebody_waits_for_is_acknowledged_soon():
+    talk = Talk()
+    talk.hear(QUIET_RECORD)
+    talk.hear(QUIET_RECORD, MESSAGE)
+    assert talk.waits == [QUIET_ACK_SECONDS, ACK_SECONDS]
+    talk.ring(ACK_SECONDS)
+    assert [frame.ack for frame in talk.paper.frames] == [2]
+    talk.hear(MESSAGE)
+    talk.hear(QUIET_RECORD)
+    assert talk.waits == [QUIET_ACK_SECONDS, ACK_SECONDS]
+
+
+def test_a_sign_of_life_is_acknowledged_soon():
+    talk = Talk()
+    talk.hear()
+    assert talk.waits == [ACK_SECONDS]
+
+
+def test_what_has_time_goes_with_what_is_said_next():
+    talk = Talk()
+    gone = Gone("bob@localhost", "x", 1)
+    assert talk.mesh.mention(talk.member, gone) == 1
+    talk.turn()
+    assert (talk.waits, talk.paper.frames) == ([LINGER_SECONDS], [])
+    assert talk.mesh.send(talk.member, QUIET_RECORD) == 1
+    talk.turn()
+    assert [frame.records for frame in talk.paper.frames] == [[gone, QUIET_RECORD]]
+    talk.ring(LINGER_SECONDS)
+    assert len(talk.paper.frames) == 1
+
+
+def test_what_has_time_is_said_before_long():
+    talk = Talk()
+    gone = Gone("bob@localhost", "x", 1)
+    talk.mesh.mention(talk.member, gone)
+    talk.mesh.mention(talk.member, gone)
+    assert talk.waits == [LINGER_SECONDS]
+    talk.ring(LINGER_SECONDS)
+    assert [frame.records for frame in talk.paper.frames] == [[gone, gone]]
+    talk.mesh.mention(talk.member, gone)
+    assert talk.waits == [LINGER_SECONDS]
+
+
+def test_marks_that_wait_for_frames_behind_one():
+    marks = Marks()
+    for name, frame in (("a", 1), ("b", 2), ("c", 2), ("c", 2), ("b", 3)):
+        marks.put(name, frame)
+    marks.drop("c")
+    marks.put("c", 3)
+    marks.put("c", 3)
+    assert [*marks.behind(1)] == [*marks.behind(2)] == ["b", "c"]
+    assert [*marks.behind(0)] == ["a", "b", "c"]
+    assert [*marks.behind(3)] == []
+    marks.acknowledged(2)
+    assert ("a" in marks, "b" in marks, "c" in marks) == (False, True, True)
