@@ -9,6 +9,8 @@ import pytest
 from several import several
 from slowly import LIMITS, read_slowly
 
+from xmppd.cluster import presence as presence_module
+from xmppd.cluster import showing
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -115,3 +117,58 @@ async def test_who_leaves_leaves_nothing_behind(redis_url: str, is_over: bool) -
             assert len(await read_slowly(alice)) < COUNT
         assert not waiting(world)
         assert not world.cluster(0).presence.showing.due
+
+
+async def with_less_room(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Client, list[Client]]:
+    """The same where no more than three of the presences wait, and then two are asked for at once."""
+    monkeypatch.setattr(showing, "BYTES", 20_000)
+    monkeypatch.setattr(showing, "AGAIN", 2)
+    return await with_slow_reader(world)
+
+
+def nothing_waits(world: World) -> bool:
+    there = world.cluster(0).presence.showing
+    return not (there.size or there.due or there._left_out)
+
+
+async def test_what_waits_is_bounded_in_bytes_and_all_is_shown(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(accounts=("alice", *crowd()), settings=settings(redis_url), nodes=2) as world:
+        alice, contacts = await with_less_room(world, monkeypatch)
+        assert world.cluster(0).presence.showing.size < 20_000 + presence_module.SHOWN_BYTES + 11_000
+        assert waiting(world) < COUNT / 2
+        assert sorted(await read_slowly(alice)) == sorted([alice.jid, *(contact.jid for contact in contacts)])
+        assert nothing_waits(world)
+
+
+async def test_what_was_left_out_is_shown_as_it_is_by_then(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with World(accounts=("alice", *crowd()), settings=settings(redis_url), nodes=2) as world:
+        alice, contacts = await with_less_room(world, monkeypatch)
+        changed, gone = contacts[-2:]
+        await changed.send("<presence><show>dnd</show></presence>")
+        await gone.send("<presence type='unavailable'/>")
+        shown = await read_slowly(alice)
+        assert {contact.jid for contact in contacts[:-2]} <= {*shown}
+        assert [name for name in shown if gone.jid in name][-1] == f"{gone.jid} unavailable"
+        assert [name for name in shown if changed.jid in name][-1] == changed.jid
+        assert b"<show>dnd</show>" in alice.raw[alice.raw.rindex(changed.jid.encode()) :]
+        assert nothing_waits(world)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_nothing_is_left_of_what_was_left_out(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    async with World(accounts=("alice", *crowd()), settings=settings(redis_url), nodes=2) as world:
+        alice, contacts = await with_less_room(world, monkeypatch)
+        if is_lost:
+            world.cut(0, 1)
+            await world.advance(6)
+            shown = await read_slowly(alice)
+            assert {contact.jid for contact in contacts}.isdisjoint({*shown[-COUNT:]})
+        else:
+            await alice.drop()
+        assert nothing_waits(world)

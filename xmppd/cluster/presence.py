@@ -59,7 +59,7 @@ class RemotePresence:
         call_later: Callable[[float, Callable[[], None]], object],
         grace: float,
     ) -> None:
-        self.showing = Showing(visibility)
+        self.showing = Showing(visibility, lambda viewer, full: self._show_other(viewer, full, ()))
         self.grace = Grace(grace, mesh.clock, call_later, self._did_not_come)
         self._mesh = mesh
         self._sessions = sessions
