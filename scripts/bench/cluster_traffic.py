@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from farm import Farm, Server, Used
 from figures import Figure, middle, us
@@ -179,7 +180,7 @@ def login(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
                 before, began = Counter(farm.commands()), time.monotonic()
                 report, _ = farm.load(servers, f"{arguments} --places {where}")
                 after, seconds = Counter(farm.commands()), time.monotonic() - began
-                cpu[kind].append(report["settled_cpu_s"] / report["ready"])
+                cpu[kind].append(_spent(report, 1.5) / report["ready"])
                 asked[kind] = after - before - _idle(farm, seconds)
         ours, theirs = (middle(values[-rounds:]) for values in cpu.values())
         yield Figure(
@@ -204,6 +205,14 @@ def login(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
         calls["three"] <= calls["one"] + 0.1,
         {f"redis_{kind}": value for kind, value in calls.items()},
     )
+
+
+def _spent(report: Mapping[str, Any], settle: float) -> float:
+    """Seconds of processor time for all logins and what came of them in the `settle` seconds behind, without
+    what the servers take when nothing happens: that grows with their number, and not with logins.
+    """
+    spent: float = report["settled_cpu_s"] - report["idle_cores"] * (report["login"]["seconds"] + settle)
+    return spent
 
 
 def _idle(farm: Farm, seconds: float) -> Counter[str]:
@@ -271,7 +280,7 @@ def nodes(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
                 for index, (group, where) in enumerate((([one], ""), (servers, f" --places {places}"))):
                     arguments, units = _work(len(group), is_short=is_short)[key]
                     report, used = farm.load(group, arguments + where)
-                    spent = report["settled_cpu_s"] if key == "login" else sum(used.cpu)
+                    spent = _spent(report, 1.0) if key == "login" else sum(used.cpu)
                     found[key][index].append(spent / units)
         costs = {key: (middle(ours), middle(theirs)) for key, (ours, theirs) in found.items()}
         for key, (ours, theirs) in costs.items():
