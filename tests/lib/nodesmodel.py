@@ -439,7 +439,10 @@ class Model(Net):
         """Whether nothing will happen any more, but that nodes say that they live."""
         if self.loop.pending > TIMERS * len(self.nodes) or len(self.nodes) < 3:
             return False
-        return all(node.is_idle and len(node.mesh.members) == 2 for node in self.nodes.values())
+        return all(
+            node.is_idle and len(node.mesh.members) == 2 and not self.loop.stands(node)
+            for node in self.nodes.values()
+        )
 
 
 class Mistaken(logging.Handler):
