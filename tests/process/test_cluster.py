@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import re
@@ -226,23 +227,23 @@ async def test_nodes_that_reach_redis_alone(
 
 
 class Talker:
-    """A client that comes back whenever its stream ends. `sent` are numbers that were acknowledged: an iq
-    behind them was answered; `heard` those that came.
+    """A client that comes back whenever its stream ends, by `connect`. `sent` are numbers that were
+    acknowledged: an iq behind them was answered; `heard` those that came.
     """
 
-    def __init__(self, server: Any, user: str) -> None:
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, Any]], user: str) -> None:
         self.sent: list[int] = []
         self.heard: list[int] = []
         self.ends: Counter[str] = Counter()
         self.is_silent = False
-        self._server = server
+        self._connect = connect
         self._user = user
         self._number = 0
 
     async def live(self, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         """Log in and work, again and again."""
         while True:
-            client = await self._server.connect()
+            client = await self._connect()
             try:
                 await client.login(self._user)
                 await work(client)
@@ -286,13 +287,14 @@ async def two_workers(
     return server, port, trunks
 
 
-async def test_a_rolling_restart_loses_nothing_that_was_acknowledged(
-    servers: Callable[..., Any], engines: Mapping[str, Any]
+async def nothing_is_lost_in_a_rolling_restart(
+    asked: Any, connect: Callable[[], Coroutine[Any, Any, Any]], *pairs: tuple[str, str]
 ) -> None:
-    server, _, _ = await two_workers(servers, engines, "rolling")
-    pairs = [("paul", "quinn"), ("ruth", "sam"), ("tina", "uma")]
-    server.add(*(name for pair in pairs for name in pair))
-    talkers = [(Talker(server, one), Talker(server, other)) for one, other in pairs]
+    """Pairs of clients talk while one command has all nodes begin anew: what is acknowledged arrives, in
+    order, and nobody is cut off without a word.
+    """
+    asked.add(*(name for pair in pairs for name in pair))
+    talkers = [(Talker(connect, one), Talker(connect, other)) for one, other in pairs]
     tasks = [
         asyncio.ensure_future(work)
         for (talking, hearing), (_, other) in zip(talkers, pairs, strict=True)
@@ -301,12 +303,12 @@ async def test_a_rolling_restart_loses_nothing_that_was_acknowledged(
             hearing.live(hearing.hear),
         )
     ]
-    await asyncio.to_thread(server.run, "cluster", "restart", "--rolling")
+    await asyncio.to_thread(asked.run, "cluster", "restart", "--rolling", "--well", "2")
     for talking, _ in talkers:
         talking.is_silent = True
     await asyncio.sleep(0.5)
     for talking, hearing in talkers:
-        await server.until(lambda talking=talking, hearing=hearing: set(talking.sent) <= set(hearing.heard))
+        await asked.until(lambda talking=talking, hearing=hearing: set(talking.sent) <= set(hearing.heard))
     assert not [task for task in tasks if task.done()]
     for task in tasks:
         task.cancel()
@@ -317,8 +319,53 @@ async def test_a_rolling_restart_loses_nothing_that_was_acknowledged(
         assert once == talking.sent, "in order"
     ends = sum((talker.ends for pair in talkers for talker in pair), Counter())
     assert ends["cut"] == 0 and ends["told"] > 0
+
+
+async def test_a_rolling_restart_of_workers_loses_nothing_that_was_acknowledged(
+    servers: Callable[..., Any], engines: Mapping[str, Any]
+) -> None:
+    server, _, _ = await two_workers(servers, engines, "rolling")
+    pairs = [("paul", "quinn"), ("ruth", "sam"), ("tina", "uma")]
+    await nothing_is_lost_in_a_rolling_restart(server, server.connect, *pairs)
     assert len(server.records("worker-restarts")) == 2 and not server.records("worker-died")
     await server.stop()
+
+
+async def test_nor_does_one_of_three_nodes_that_are_started_again(
+    servers: Callable[..., Any], engines: Mapping[str, Any]
+) -> None:
+    cache = {**engines["cache"], "prefix": f"{engines['cache']['prefix']}_three"}
+    nodes = [
+        servers(
+            store=engines["store"],
+            cache=cache,
+            cluster={"listen": f"127.0.0.1:{port}"},
+            log={"format": "json"},
+        )
+        for port in free_ports(3)
+    ]
+
+    async def connect() -> Any:
+        for node in (*nodes, *nodes):  # where nobody listens one is not refused by a node
+            with contextlib.suppress(ConnectionRefusedError):
+                return await node.connect()
+        raise AssertionError("no node takes clients")
+
+    async def start_again(node: Any) -> None:
+        assert await node.ended(300) == RESTART  # the last one has to wait for all others
+        await node.start("serve", seconds=60)
+
+    await nodes[0].start("serve", seconds=60)  # it makes the tables
+    await asyncio.gather(*(node.start("serve", seconds=60) for node in nodes[1:]))
+    async with asyncio.timeout(20):
+        while {len(await ask(node, "node list")) for node in nodes} != {3}:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    supervising = [asyncio.ensure_future(start_again(node)) for node in nodes]
+    await nothing_is_lost_in_a_rolling_restart(nodes[0], connect, ("walt", "xena"), ("yves", "zoe"))
+    await asyncio.gather(*supervising)
+    assert not [record for node in nodes for record in node.records() if record["level"] == "error"]
+    for node in nodes:
+        await node.stop()
 
 
 async def dial_on(port: int, outcomes: Counter[str]) -> None:

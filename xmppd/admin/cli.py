@@ -316,7 +316,7 @@ def _restart(given: argparse.Namespace) -> int:
         return request(server, name, arguments)
 
     rolling = Rolling(call, _say, time.monotonic, time.sleep)
-    _show(rolling.run(wanted["pace"], wanted["wait"]), given)
+    _show(rolling.run(wanted["pace"], wanted["wait"], wanted["well"]), given)
     return 0
 
 

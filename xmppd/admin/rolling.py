@@ -12,7 +12,7 @@ from xmppd.admin.commands import Description, Parameter
 from xmppd.admin.nodes import PACE
 from xmppd.errors import CommandError
 
-WELL_SECONDS: Final = 10.0
+WELL_SECONDS: Final = 10
 """How long a node has to be up before the next one is restarted."""
 
 WAIT_SECONDS: Final = 120
@@ -41,6 +41,14 @@ RESTART: Final = Description(
             default=WAIT_SECONDS,
             option=True,
         ),
+        Parameter(
+            "well",
+            "int",
+            "seconds that it has to be up before the next one goes",
+            required=False,
+            default=WELL_SECONDS,
+            option=True,
+        ),
     ),
 )
 
@@ -61,7 +69,7 @@ class Rolling:
         self._sleep = sleep
         self._done: list[Mapping[str, Any]] = []
 
-    def run(self, pace: int, wait: float) -> list[Mapping[str, Any]]:
+    def run(self, pace: int, wait: float, well: float) -> list[Mapping[str, Any]]:
         """A row for each node that was restarted. CommandError when one is not well before, or does not come
         back: then the rest are left alone.
         """
@@ -72,19 +80,19 @@ class Rolling:
             if "problem" in row or row["state"] != "up":
                 self._abort(f"{row['node']} is not well ({row.get('problem', row.get('state'))})")
         for row in (*others, asked):
-            self._restart(row["node"], pace, wait)
+            self._restart(row["node"], pace, wait, well)
         return self._done
 
     def _nodes(self) -> dict[str, Mapping[str, Any]]:
         """All nodes by name, first the one that is asked."""
         return {row.get("node", ""): row for row in self._call("node list", {})}
 
-    def _restart(self, node: str, pace: int, wait: float) -> None:
+    def _restart(self, node: str, pace: int, wait: float, well: float) -> None:
         [gone] = self._call("node drain", {"node": node, "pace": pace, "restart": True})
         began = self._clock()
         self._say(f"{node}: drains, {gone['sessions']} sessions")
         end = began + gone["sessions"] / pace + wait
-        while not self._is_well(node, self._clock() - began):
+        while not self._is_well(node, well, self._clock() - began):
             if self._clock() >= end:
                 self._abort(f"{node} did not come back within {wait:.0f} s")
             self._sleep(LOOK_SECONDS)
@@ -92,13 +100,13 @@ class Rolling:
         self._say(f"{node}: is back")
         self._done.append({"node": node, "sessions": gone["sessions"], "seconds": seconds})
 
-    def _is_well(self, node: str, seconds: float) -> bool:
+    def _is_well(self, node: str, well: float, seconds: float) -> bool:
         """Whether it lives anew, begun within so many seconds, and has for a while."""
         try:
             row = self._nodes().get(node, {})
         except CommandError:  # this one is down itself
             return False
-        return row.get("state") == "up" and WELL_SECONDS <= row["age_seconds"] < seconds
+        return row.get("state") == "up" and well <= row["age_seconds"] < seconds
 
     def _abort(self, why: str) -> NoReturn:
         done = ", ".join(row["node"] for row in self._done) or "none"
