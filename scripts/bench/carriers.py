@@ -144,7 +144,7 @@ async def measure(join: Any, redis: int) -> dict[str, tuple[float, float, float]
         target = a.settled
         for _ in range(count):
             for _ in range(size):
-                a.trunk.post(message, len(RAW) + 64, 0)
+                a.trunk.post(message(a.trunk.next_id), len(RAW) + 64, 0)
             a.connections["b"].write(a.trunk.flush())
             target += size
             b.came.clear()

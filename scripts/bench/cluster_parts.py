@@ -64,7 +64,7 @@ def trunks(size: int, times: int = 5_000) -> float:
     def pass_on() -> None:
         for _ in range(times):
             for _ in range(size):
-                near.post(message, 300, None)
+                near.post(message(near.next_id), 300, None)
             for data in near.flush():
                 far.take(memoryview(data)[4:])
             for data in far.flush():

@@ -53,8 +53,8 @@ class World:
             post=self._post,
         )
 
-    def _post(self, to: Any, make: Callable[[int], Hint], size: int, letter: Told) -> None:
-        self.told.append((to.name, make(0).account))
+    def _post(self, to: Any, record: Hint, size: int, letter: Told) -> None:
+        self.told.append((to.name, record.account))
         self.letters.append(letter)
 
     def _call_later(self, seconds: float, do: Callable[[], None]) -> None:

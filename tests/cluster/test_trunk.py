@@ -40,7 +40,7 @@ def flushed(trunk: Trunk) -> list[Frame]:
 
 
 def post(trunk: Trunk, letter: str, size: int = 64) -> int:
-    return trunk.post(lambda id: Iq(id, "to", "from", b"<iq/>"), size, letter)
+    return trunk.post(Iq(trunk.next_id, "to", "from", b"<iq/>"), size, letter)
 
 
 # frames

@@ -53,7 +53,7 @@ class Side:
         serial = len(self.sent)
         self.sent.append(serial)
         self.posted.add(serial)
-        self.trunk.post(lambda id: Iq(id, str(serial), str(self.trunk.taken), b""), size, serial)
+        self.trunk.post(Iq(self.trunk.next_id, str(serial), str(self.trunk.taken), b""), size, serial)
 
     def flush(self) -> None:
         self.wire.extend(self.trunk.flush())
@@ -311,7 +311,7 @@ class SettlesTooMuch(Trunk[int]):
     """All that was posted by now, and not only what is in the frames that were acknowledged."""
 
     def _close_one(self, records, last_id):
-        super()._close_one(records, self._last_id)
+        super()._close_one(records, self.next_id - 1)
 
 
 def caught(made: type[Trunk[int]], tries: int) -> bool:

@@ -1,10 +1,10 @@
-"""What is under way of one sender: in order, bounded, by one task."""
+"""What is under way of one sender: in order, bounded, and by a task only where one has to be awaited."""
 
 import asyncio
 
 import pytest
 
-from xmppd.core.later import BYTES, MANY, Later, Line
+from xmppd.core.later import BYTES, MANY, Later, Line, Told
 
 pytestmark = pytest.mark.asyncio
 
@@ -13,7 +13,7 @@ class Sender:
     """Puts things on a line; `done` are the ends in their order."""
 
     def __init__(self):
-        self.line = Line()
+        self.line = Line(self.spawn, self.settle)
         self.ends = []
         self.done = []
         self.tasks = []
@@ -21,7 +21,13 @@ class Sender:
     def send(self, size=0):
         end = asyncio.get_running_loop().create_future()
         self.ends.append(end)
-        return self.line.add(Later(end, size), self.spawn, self.settle)
+        return self.line.add(Later(end, size))
+
+    def tell(self, size=0):
+        """One whose end is told."""
+        told = Told(size)
+        self.ends.append(told)
+        return self.line.add(told)
 
     def spawn(self, work):
         self.tasks.append(asyncio.create_task(work))
@@ -79,6 +85,74 @@ async def test_one_may_wait_for_all():
     assert not rest.done()
     await sender.end(1)
     assert rest.done() and sender.line.until(0) is None
+
+
+async def test_those_that_are_told_of_end_in_order_without_a_task():
+    sender = Sender()
+    assert [sender.tell() for _ in range(3)] == [None] * 3
+    rest = sender.line.until(0)
+    for told in reversed(sender.ends):
+        assert not rest.done()
+        told.ended(None)
+    assert rest.done() and sender.line.until(0) is None
+    assert sender.tasks == []
+
+
+async def test_told_ones_make_room_too():
+    sender = Sender()
+    for _ in range(MANY - 1):
+        assert sender.tell() is None
+    room = sender.tell()
+    sender.ends[1].ended(None)
+    assert not room.done()
+    sender.ends[0].ended(None)
+    assert room.done()
+    assert sender.line.until(MANY - 2) is None
+    assert sender.line.until(MANY - 3) is not None
+
+
+async def test_those_that_are_told_of_and_those_that_are_awaited_end_in_their_order():
+    sender = Sender()
+    sender.tell()
+    sender.send()
+    sender.tell()
+    sender.send()
+    rest = sender.line.until(0)
+    sender.ends[2].ended(None)
+    await sender.end(3)
+    await sender.end(1)
+    assert sender.done == []
+    sender.ends[0].ended(None)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert sender.done == [1, 3]
+    assert rest.done() and len(sender.tasks) == 1
+
+
+async def test_who_refuses_a_told_one_is_given_its_error_when_all_before_it_have_ended():
+    sender = Sender()
+    sender.tell()
+    sender.tell()
+    refused = []
+    sender.ends[1].refuse = refused.append
+    error = ValueError("no")
+    sender.ends[1].failed(error)
+    await asyncio.sleep(0)
+    assert refused == []
+    sender.ends[0].ended(None)
+    await asyncio.sleep(0)
+    assert refused == [error] and sender.line.until(0) is None
+
+
+async def test_a_told_one_is_awaited_like_anything_else():
+    first, second, third = Told(), Told(), Told()
+    asyncio.get_running_loop().call_soon(first.ended, 7)
+    assert await first == 7
+    second.ended(8)
+    assert await second == 8
+    asyncio.get_running_loop().call_soon(third.failed, ValueError("no"))
+    with pytest.raises(ValueError, match="no"):
+        await third
 
 
 async def test_who_does_not_know_it_awaits_it_like_anything_else():

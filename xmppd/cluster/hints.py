@@ -119,7 +119,7 @@ class Hints:
     def _tell_there(self, account: str, told: Told) -> None:
         for node in self._tell_here(account):
             told.count += 1
-            self._mesh.post(self._mesh.member(node), lambda _: Hint(account), len(account) + 16, told)
+            self._mesh.post(self._mesh.member(node), Hint(account), len(account) + 16, told)
 
     def _tell_here(self, account: str) -> list[int]:
         """All that messages to the account go to now are told, for what is stored comes before those; the

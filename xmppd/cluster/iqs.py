@@ -135,7 +135,7 @@ class RemoteIqs:
         self._post(member, to, sender, raw, Result(again))
 
     def _post(self, member: Member, to: str, sender: str, raw: bytes, letter: Request | Result) -> None:
-        self._mesh.post(member, lambda number: Iq(number, to, sender, raw), len(raw) + 64, letter)
+        self._mesh.post(member, Iq(member.trunk.next_id, to, sender, raw), len(raw) + 64, letter)
 
     def take(self, member: Member, record: Iq) -> None:
         """An iq for a session of this node."""

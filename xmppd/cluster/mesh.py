@@ -58,8 +58,9 @@ class Watcher(Protocol):
 
 
 class Mesh:
-    """The members by name, `whereabouts` with the places of all, and the way to them. `add` has somebody
-    written to at the end of this turn; `on_left` is told of who said farewell; `time` goes with all frames.
+    """The members by name, `whereabouts` with the places of all, and the way to them. `losing`: nodes that
+    are being given up, some of what they had not taken may not have come back yet. `add` has somebody written
+    to at the end of this turn; `on_left` is told of who said farewell; `time` goes with all frames.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Mesh:
         self.clock = clock
         self.call_later = call_later
         self._time = time
-        self._losing: set[int] = set()
+        self.losing: set[int] = set()
         self._room: asyncio.Future[None] | None = None
         self._dirty: set[Member] = set()
         self._owing: set[Member] = set()
@@ -128,10 +129,11 @@ class Mesh:
         for member in self.members.values():
             self.send(member, record, size)
 
-    def post(self, member: Member, make: Callable[[int], Record], size: int, letter: Letter) -> None:
-        """Tell a member something that comes back to `letter`."""
-        self.due(member)
-        member.trunk.post(make, size, letter)
+    def post(self, member: Member, record: Record, size: int, letter: Letter) -> None:
+        """Tell a member something that comes back to `letter`; see `Trunk.post`."""
+        if member not in self._dirty:
+            self.due(member)
+        member.trunk.post(record, size, letter)
 
     def due(self, member: Member) -> None:
         """Write to it at the end of this turn."""
@@ -295,7 +297,7 @@ class Mesh:
         self._look_for_room()
         self._owing.discard(member)
         self._owing_quietly.discard(member)
-        self._losing.add(member.index)
+        self.losing.add(member.index)
         self._rounds.do(f"\nlost {member.index}", self._lose(member), is_short=False)
 
     def _lose(self, member: Member) -> Iterator[None]:
@@ -305,34 +307,29 @@ class Mesh:
                 yield
         for watcher in self.watchers:
             yield from watcher.lost(member)
-        self._losing.discard(member.index)
+        self.losing.discard(member.index)
         self._by_index[member.index] = None
-
-    @property
-    def is_losing(self) -> bool:
-        """Whether any node is being given up: some of what it had not taken may not have come back yet."""
-        return bool(self._losing)
 
     # places
 
     def places(self, account: str) -> tuple[Place, ...]:
         """Where the account has sessions on other nodes that are there."""
         places = self.whereabouts.of(account)
-        if self._losing and places:
-            return tuple(place for place in places if place.node not in self._losing)
+        if self.losing and places:
+            return tuple(place for place in places if place.node not in self.losing)
         return places
 
     def available(self, account: str) -> Collection[int]:
         """On which of them the account has sessions that are available."""
         nodes = self.whereabouts.available(account)
-        if self._losing and nodes:
-            return [node for node in nodes if node not in self._losing]
+        if self.losing and nodes:
+            return [node for node in nodes if node not in self.losing]
         return nodes
 
     def spread(self, accounts: Collection[str]) -> dict[int, list[str]]:
         """Those of some accounts that are available on other nodes that are there, by node."""
         found = self.whereabouts.spread(accounts)
-        for node in self._losing if found else ():
+        for node in self.losing if found else ():
             found.pop(node, None)
         return found
 

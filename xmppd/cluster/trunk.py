@@ -77,18 +77,13 @@ class _Sent(NamedTuple):
     last_id: int
 
 
-class _Posted(NamedTuple, Generic[Letter]):
-    letter: Letter
-    size: int
-
-
 class Trunk(Generic[Letter]):
     """One side of a trunk, from meeting a node until it is given up.
 
     `number` is the trunk's, the same on both sides. `sent`: the last frame that was closed; `queued`: the
     frame in which the last record is or will be; `acked`: the last frame that the other side took, as far as
     is known here; `taken`: the last one of its frames that was taken here; `heard`: when the last frame came;
-    `lag`: how long the last frame that was acknowledged was not.
+    `lag`: how long the last frame that was acknowledged was not. `next_id`: the id of the next letter.
     `size`: bytes of unacknowledged frames and open letters. `owes_ack`: something was taken since the last
     acknowledgement. The node's hybrid clock, `time`, goes with each frame and sees that of the other side.
     """
@@ -100,6 +95,7 @@ class Trunk(Generic[Letter]):
         self.acked = 0
         self.taken = 0
         self.size = 0
+        self.next_id = 1
         self.owes_ack = False
         self.heard = clock()
         self.lag = 0.0
@@ -120,9 +116,8 @@ class Trunk(Generic[Letter]):
         self._window: deque[_Sent] = deque()
         self._missed: list[tuple[int, str]] = []
         self._held: list[int] = []
-        self._last_id = 0
         self._acked_id = 0
-        self._letters: dict[int, _Posted[Letter]] = {}
+        self._letters: dict[int, tuple[Letter, int]] = {}
         self._open: set[int] = set()
 
     @property
@@ -144,12 +139,12 @@ class Trunk(Generic[Letter]):
     @property
     def unsettled(self) -> Iterator[Letter]:
         """All letters that are neither settled nor missed, in the order in which they were posted."""
-        return (posted.letter for posted in self._letters.values())
+        return (letter for letter, _ in self._letters.values())
 
     def send(self, record: Record, size: int = 64) -> int:
         """Have a record of about `size` bytes sent; the number of the frame it will be in."""
         if self._batch_bytes + size > FRAME_BYTES and self._batch:
-            self._full_batches.append((self._batch, self._last_id))
+            self._full_batches.append((self._batch, self.next_id - 1))
             self._full_bytes += self._batch_bytes
             self._batch = []
             self._batch_bytes = 0
@@ -159,14 +154,18 @@ class Trunk(Generic[Letter]):
         self._batch_bytes += size
         return self.queued
 
-    def post(self, make: Callable[[int], Record], size: int, letter: Letter) -> int:
-        """Have what `make` makes of an id sent, for a letter that comes back; the id. It will be in frame
-        `queued`.
+    def post(self, record: Record, size: int, letter: Letter) -> int:
+        """Have a record sent, with the id `next_id` if it has one, for a letter that comes back; the id. It
+        will be in frame `queued`.
         """
-        number = self._last_id + 1
-        self.send(make(number), size)
-        self._last_id = number
-        self._letters[number] = _Posted(letter, size)
+        if self._batch and self._batch_bytes + size <= FRAME_BYTES:
+            self._batch.append(record)  # as in most cases
+            self._batch_bytes += size
+        else:
+            self.send(record, size)
+        number = self.next_id
+        self.next_id = number + 1
+        self._letters[number] = letter, size
         return number
 
     def miss(self, id: int, reason: str = "") -> int:
@@ -226,7 +225,7 @@ class Trunk(Generic[Letter]):
         if self._batch:
             self._close()
         elif self._missed or self._held or self._beat_is_due:
-            self._close_one([], self._last_id)
+            self._close_one([], self.next_id - 1)
         elif self.owes_ack and not self._closed:
             self.owes_ack = False
             return [encode(Frame(-self.sent, self.taken, [], [], [], self._time.last))]
@@ -277,7 +276,7 @@ class Trunk(Generic[Letter]):
         """
         for batch, last_id in self._full_batches:
             self._close_one(batch, last_id)
-        self._close_one(self._batch, self._last_id)
+        self._close_one(self._batch, self.next_id - 1)
         self._full_batches = []
         self._full_bytes = 0
         self._batch = []
@@ -327,7 +326,7 @@ class Trunk(Generic[Letter]):
 
     def _letters_of(self, ids: Sequence[int]) -> list[Letter]:
         """Those of them that are not over."""
-        return [self._letters[id].letter for id in ids if id in self._letters]
+        return [self._letters[id][0] for id in ids if id in self._letters]
 
     def _end(self, id: int) -> Sequence[Letter]:
         """A letter that is over, if it is not already."""
@@ -336,30 +335,26 @@ class Trunk(Generic[Letter]):
             return ()
         if id in self._open:
             self._open.remove(id)
-            self.size -= posted.size
-        return (posted.letter,)
+            self.size -= posted[1]
+        return posted[:1]
 
     def _acknowledge(self, ack: int, held: Collection[int]) -> tuple[list[Letter], list[int]]:
         """Frames up to `ack` are taken: which letters that settles, and the ids of those it leaves open."""
         settled: list[Letter] = []
         opened: list[int] = []
-        held = frozenset(held)
+        letters, held = self._letters, frozenset(held)
         for _ in range(ack - self.acked):
             sent = self._window.popleft()
             self._trusted_since = max(self._trusted_since, sent.at)
             self.lag = self.heard - sent.at
             self.size -= len(sent.data)
             for id in range(self._acked_id + 1, sent.last_id + 1):
-                posted = self._letters.get(id)
-                if posted is None:
-                    continue
-                if id in held:
+                if id in held and id in letters:
                     opened.append(id)
                     self._open.add(id)
-                    self.size += posted.size
-                else:
-                    del self._letters[id]
-                    settled.append(posted.letter)
+                    self.size += letters[id][1]
+                elif (posted := letters.pop(id, None)) is not None:
+                    settled.append(posted[0])
             self._acked_id = sent.last_id
         self.acked = max(self.acked, ack)
         return settled, opened

@@ -16,6 +16,9 @@ PIECE: Final = 256
 UNAVAILABLE: Final = 0
 """In the place of a priority; others have 128 added."""
 
+LEAST: Final = 128
+"""The least priority that takes messages to the account, as it is kept."""
+
 
 class Place(NamedTuple):
     """A session on another node. `node`: the index of that in this process, 1 to 255; `number`: of the
@@ -136,6 +139,13 @@ class Whereabouts:
         if packed[0] != SEVERAL:
             return frozenset((packed[0],))
         return frozenset(place.node for place in _unpack(packed))
+
+    def only_taker(self, account: str) -> int:
+        """On which node the account has its only session, if that has a priority that is not negative; 0
+        where that is not so.
+        """
+        packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
+        return packed[0] if packed is not None and packed[1] >= LEAST else 0  # SEVERAL is 0, too
 
     def available(self, account: str) -> Collection[int]:
         """On which nodes the account has sessions that are available."""

@@ -33,32 +33,85 @@ class Later:
         return self.rest.__await__()
 
 
-class Line:
-    """What is under way of one sender, in the order in which it came: each is finished after those before
-    it, by one task for all.
+class Told(Later):
+    """One whose end somebody tells: it has no `rest`, and no future unless it is awaited. `error` is why it
+    failed; what `refuse` is set to takes that in the place of who awaits this.
     """
 
-    __slots__ = ("_size", "_under_way", "_waiter")
+    __slots__ = ("_future", "_line", "error", "is_over", "outcome", "refuse")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+        self.is_over = False
+        self.outcome: Any = None
+        self.error: Exception | None = None
+        self.refuse: Callable[[Exception], None] | None = None
+        self._line: Line | None = None
+        self._future: asyncio.Future[None] | None = None
+
+    def ended(self, outcome: Any) -> None:
+        """This became of it."""
+        self.outcome = outcome
+        self.is_over = True
+        if self._line is not None or self._future is not None:
+            self._tell()
+
+    def failed(self, error: Exception) -> None:
+        """It is refused."""
+        self.error = error
+        self.is_over = True
+        self._tell()
+
+    def watched(self, line: Line) -> None:
+        """It is the first of this line, which goes on when it is over."""
+        self._line = line
+
+    def _tell(self) -> None:
+        future, line = self._future, self._line
+        self._future = self._line = None
+        if future is not None and not future.done():
+            future.set_result(None)
+        if line is not None:
+            line.go_on()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if not self.is_over:
+            self._future = asyncio.get_running_loop().create_future()
+            yield from self._future.__await__()
+        if self.error is None:
+            return self.outcome
+        if self.refuse is None:
+            raise self.error
+        self.refuse(self.error)
+        return None
+
+
+class Line:
+    """What is under way of one sender, in the order in which it came: each is finished after those before
+    it. `spawn` begins a task where one has to be awaited; `settle` awaits the end of one and raises nothing.
+    """
+
+    __slots__ = ("_settle", "_size", "_spawn", "_under_way", "_waiter")
+
+    def __init__(
+        self,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        settle: Callable[[Awaitable[None]], Awaitable[None]],
+    ) -> None:
+        self._spawn = spawn
+        self._settle = settle
         self._under_way: deque[Later] = deque()
         self._size = 0
         self._waiter: tuple[int, asyncio.Future[None]] | None = None
 
-    def add(
-        self,
-        later: Later,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
-        settle: Callable[[Awaitable[None]], Awaitable[None]],
-    ) -> asyncio.Future[None] | None:
-        """Take one more; what to wait for before the next stanza is read, if it is one too many. `settle`
-        awaits the end of one and raises nothing.
-        """
+    def add(self, later: Later) -> asyncio.Future[None] | None:
+        """Take one more; what to wait for before the next stanza is read, if it is one too many."""
         self._under_way.append(later)
         self._size += later.size
-        if len(self._under_way) == 1:
-            spawn(self._run(settle))
-        return self.until(MANY - 1) if len(self._under_way) >= MANY or self._size > BYTES else None
+        count = len(self._under_way)
+        if count == 1:
+            self.go_on()
+        return self.until(MANY - 1) if count >= MANY or self._size > BYTES else None
 
     def until(self, left: int) -> asyncio.Future[None] | None:
         """What is done when no more than so many are under way, and not too large; None if it is so now."""
@@ -68,12 +121,35 @@ class Line:
         self._waiter = left, future
         return future
 
-    async def _run(self, settle: Callable[[Awaitable[None]], Awaitable[None]]) -> None:
-        while self._under_way:
-            await settle(self._under_way[0])
+    def go_on(self) -> None:
+        """Finish the first ones, as far as they are over: for who is told of that."""
+        if self._finish():
+            self._spawn(self._run())
+
+    def _finish(self) -> bool:
+        """Whether the first that is left has to be awaited."""
+        under_way = self._under_way
+        must_wait = False
+        while under_way:
+            first = under_way[0]
+            if not isinstance(first, Told) or first.error is not None:
+                must_wait = True
+                break
+            if not first.is_over:
+                first.watched(self)
+                break
+            self._size -= first.size
+            under_way.popleft()
+        if self._waiter is not None:
+            self._look(*self._waiter)
+        return must_wait
+
+    async def _run(self) -> None:
+        must_wait = True
+        while must_wait:
+            await self._settle(self._under_way[0])
             self._size -= self._under_way.popleft().size
-            if self._waiter is not None:
-                self._look(*self._waiter)
+            must_wait = self._finish()
 
     def _look(self, left: int, future: asyncio.Future[None]) -> None:
         if len(self._under_way) <= left and self._size <= BYTES:
@@ -85,4 +161,4 @@ class Line:
 async def settled(waiting: Awaitable[Any]) -> Any:
     """What had to wait for something before its effects were in order is awaited as a whole."""
     later = await waiting
-    return await later if later.__class__ is Later else later
+    return await later if isinstance(later, Later) else later

@@ -122,7 +122,7 @@ class Messages:
         outcome = self._deliver(origin, stanza, jid)
         if isinstance(outcome, Outcome):
             return None
-        return outcome if outcome.__class__ is Later else _forget(outcome)
+        return outcome if isinstance(outcome, Later) else _forget(outcome)
 
     # what becomes of a message for an account
 
@@ -139,7 +139,7 @@ class Messages:
             return self._refused(origin, stanza, to, error)
         if not isinstance(outcome, Outcome):
             told = self._told_later(origin, stanza, to, outcome)
-            return Later(told) if outcome.__class__ is Later else told
+            return Later(told) if isinstance(outcome, Later) else told
         return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, outcome)
 
     async def _watched_later(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from xmppd import ns
 from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
-from xmppd.core.later import Later
+from xmppd.core.later import Later, Told
 from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
 from xmppd.core.presence import Presences, address_of
@@ -81,8 +82,11 @@ class Router:
             return None
         if waiting is None:
             return None
+        if isinstance(waiting, Told):
+            waiting.refuse = partial(self._caught, session, stanza)
+            return waiting
         rest = self._finish(session, stanza, waiting)
-        return Later(rest, len(stanza.raw)) if waiting.__class__ is Later else rest
+        return Later(rest, len(stanza.raw)) if isinstance(waiting, Later) else rest
 
     def act(self, session: Session, stanza: Stanza) -> Waiting:
         """The same, whose refusals are raised: what is done in a session's name is told to who does it."""
@@ -118,10 +122,13 @@ class Router:
     async def _finish(self, origin: Origin, stanza: Stanza, waiting: Awaitable[None]) -> None:
         try:
             await waiting
-        except StreamError:
-            raise
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
-            self._refuse(origin, stanza, error)
+            self._caught(origin, stanza, error)
+
+    def _caught(self, origin: Origin, stanza: Stanza, error: Exception) -> None:
+        if isinstance(error, StreamError):
+            raise error
+        self._refuse(origin, stanza, error)
 
     def _refuse(self, origin: Origin, stanza: Stanza, error: Exception) -> None:
         """The one place where an error becomes a reply; no error or result is ever answered (RFC
@@ -212,7 +219,7 @@ class Router:
             if not signals:
                 return waiting
             told = self._signal_later(session, stanza, waiting, signals)
-            return Later(told) if waiting.__class__ is Later else told
+            return Later(told) if isinstance(waiting, Later) else told
         return self._hooks.tell(signals, session, stanza) if signals else None
 
     async def _policed_later(

@@ -351,6 +351,9 @@ class LiveAccount:
     @property
     def open_to(self) -> tuple[Session, ...]:
         """What `takers` would be if no message were on a detour."""
+        if len(self.available) == 1:
+            only = self.available[0]
+            return self.available if only.priority >= 0 and not only.is_flushing else ()
         takers = [s for s in self.available if s.priority >= 0 and not s.is_flushing]
         top = max((s.priority for s in takers), default=-1)
         return tuple(s for s in takers if s.priority == top)

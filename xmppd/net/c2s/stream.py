@@ -163,6 +163,7 @@ class Stream:
         """See `Carried.broken`."""
         self._service.forget(self)
         session, self.session = self.session, None
+        self._line = None  # it has this one, too, until all is over
         if session is not None:
             self._service.binding.end(session)
 
@@ -188,7 +189,7 @@ class Stream:
                     waiting = self._meet(event)
                 session = self.session
                 if waiting is not None:
-                    if waiting.__class__ is Later:
+                    if isinstance(waiting, Later):
                         waiting = self._follow(waiting)
                     if waiting is not None:
                         self._wait(waiting, events)
@@ -206,8 +207,8 @@ class Stream:
     def _follow(self, later: Later) -> Waiting:
         """Read on while the end of this is awaited; what to wait for first when too much is under way."""
         if self._line is None:
-            self._line = Line()
-        return self._line.add(later, self._service.spawn, self._outcome)
+            self._line = Line(self._service.spawn, self._outcome)
+        return self._line.add(later)
 
     def _ask(self, session: Session, iq: Stanza) -> Waiting:
         """An answer tells that all that was sent before is done: so a request waits for it."""
@@ -220,7 +221,7 @@ class Stream:
     async def _ask_later(self, session: Session, iq: Stanza, rest: Awaitable[None]) -> None:
         await rest
         waiting = self._service.route(session, iq)
-        if waiting.__class__ is Later:
+        if isinstance(waiting, Later):
             waiting = self._follow(waiting)
         if waiting is not None:
             await waiting

@@ -1,0 +1,149 @@
+"""What is under way to the sessions of an account on other nodes: each message, and all that was sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, Protocol
+
+from xmppd.core.later import Told
+from xmppd.core.messages import KEEPABLE
+from xmppd.core.sessions import Session
+from xmppd.errors import StanzaError
+from xmppd.jid import Jid
+from xmppd.xml.stanza import Stanza
+
+TRIES: Final = 3
+"""How often a message is sent before it is stored, though somebody seems to be there."""
+
+FLUSHING: Final = "resource-constraint"
+"""Why a message is missed that has to be stored behind those that its receiver is just being given."""
+
+
+class Sending(Protocol):
+    """Who sends parcels."""
+
+    def settled(self, parcel: Parcel) -> None:
+        """A copy was taken."""
+
+    def missed(self, parcel: Parcel) -> None:
+        """Nobody took a copy."""
+
+
+class Parcel(Told):
+    """One message of `sender` on its way to one account: the letter of each of its copies, and what its
+    sender need not wait for. `left`: copies that are neither settled nor missed; `together`: see `UnderWay`.
+    `is_due`: it has to be stored, whoever is there; `is_unkept`: that was tried, and nobody keeps it;
+    `is_back`: it was not stored, and is to be looked at again; `is_slow`: too much is on its way where it
+    goes, so its sender has to wait for it.
+    """
+
+    __slots__ = (
+        "is_back",
+        "is_due",
+        "is_slow",
+        "is_unkept",
+        "kind",
+        "left",
+        "number",
+        "sender",
+        "sending",
+        "stanza",
+        "to",
+        "together",
+        "tries",
+        "was_taken",
+    )
+
+    def __init__(self, sending: Sending, stanza: Stanza, to: Jid, kind: str, number: int) -> None:
+        self.size = len(stanza.raw)
+        self.is_over = False
+        self.outcome = self.error = self.refuse = self._line = self._future = None
+        self.sending = sending
+        self.stanza = stanza
+        self.sender = stanza.attrs.get("from", "")
+        self.to = to
+        self.kind = kind
+        self.number = number
+        self.left = 0
+        self.together = 0
+        self.tries = 0
+        self.was_taken = False
+        self.is_due = False
+        self.is_slow = False
+        self.is_unkept = False
+        self.is_back = False
+
+    @property
+    def is_tired(self) -> bool:
+        """Whether it is to be stored, though somebody seems to be there."""
+        is_due = self.is_due or self.tries >= TRIES
+        return is_due and not self.is_unkept and self.kind in KEEPABLE
+
+    def settled(self) -> None:
+        """A session has a copy."""
+        self.sending.settled(self)
+
+    def missed(self, error: StanzaError) -> None:
+        """No session has it."""
+        if error.condition == FLUSHING:
+            self.is_due = True
+        self.sending.missed(self)
+
+
+class Detour:
+    """Messages for one account wait in `waiting` until all copies under way are settled or missed
+    (`must_wait`), and all that is to be stored is; what was `missed` goes before them. `idle` is done when
+    nothing is under way; `heard`: when who came meanwhile knows of what was stored last.
+    """
+
+    __slots__ = ("heard", "idle", "is_draining", "missed", "must_wait", "waiting")
+
+    def __init__(self) -> None:
+        self.must_wait = True
+        self.is_draining = False
+        self.missed: list[Parcel] = []
+        self.waiting: deque[Parcel] = deque()
+        self.idle: asyncio.Future[None] | None = None
+        self.heard: asyncio.Future[None] | None = None
+
+    def becomes_idle(self) -> asyncio.Future[None]:
+        """Done when nothing is under way."""
+        self.idle = asyncio.get_running_loop().create_future()
+        return self.idle
+
+
+class UnderWay:
+    """What was sent to one account's sessions on other nodes, and what is being stored for it: `count` in
+    all. New messages take the `detour` while there is one. While something `is_kept_by_force` nobody counts
+    as there. `takers` are those that took messages here when the first of these was sent; `latest`: by
+    sender, the last of his messages, which knows how many of his are `together` among these, all to one
+    address of the account, bare or full.
+    """
+
+    __slots__ = ("count", "detour", "is_kept_by_force", "latest", "takers")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.detour: Detour | None = None
+        self.is_kept_by_force = False
+        self.takers: tuple[Session, ...] = ()
+        self.latest: dict[str, Parcel] = {}
+
+    def add(self, parcel: Parcel) -> None:
+        """The first copy of one is sent."""
+        before = self.latest.get(parcel.sender)
+        parcel.together = 1 if before is None else before.together + 1
+        self.latest[parcel.sender] = parcel
+
+    def drop(self, parcel: Parcel) -> None:
+        """All copies have come back."""
+        latest = self.latest[parcel.sender]
+        latest.together -= 1
+        if not latest.together:
+            del self.latest[parcel.sender]
+
+    def is_ahead(self, parcel: Parcel) -> bool:
+        """Whether something by this sender is under way that takes another way."""
+        latest = self.latest.get(parcel.sender)
+        return latest is not None and latest.to.full != parcel.to.full
