@@ -190,7 +190,8 @@ class Stream:
                 session = self.session
                 if waiting is not None:
                     if isinstance(waiting, Later):
-                        waiting = self._follow(waiting)
+                        line = self._line
+                        waiting = line.add(waiting) if line is not None else self._follow(waiting)
                     if waiting is not None:
                         self._wait(waiting, events)
                         return
