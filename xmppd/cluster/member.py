@@ -80,10 +80,10 @@ class Member:
     """A node from when it is met until it is given up.
 
     `index` stands for it in the whereabouts. `carrier` is None while there is no connection. `is_joined`: all
-    its places are known here; `is_told`: all of ours were sent there. `young` are the sessions of this node
-    that are new or became available, until it has acknowledged that, `fresh` those among them that became
-    available since it was met; `missing` are accounts of which a message of its was missed, until it has
-    heard of that.
+    its places are known here; `is_told`: all of ours were sent there. `is_due`: it is written to in this turn, or soon.
+    `young` are the sessions of this node that are new or became available, until it has acknowledged that,
+    `fresh` those among them that became available since it was met; `missing` are accounts of which a message
+    of its was missed, until it has heard of that.
     `was_silent`: it was given up because nothing was heard of it. `directed` are the sessions there that sent
     directed presence here, each with the addresses that it went to.
     """
@@ -92,7 +92,6 @@ class Member:
         "_call_later",
         "_clock",
         "_flushed",
-        "_is_due",
         "_is_lingering",
         "carrier",
         "directed",
@@ -100,6 +99,7 @@ class Member:
         "full",
         "incarnation",
         "index",
+        "is_due",
         "is_gone",
         "is_joined",
         "is_told",
@@ -135,7 +135,7 @@ class Member:
         self._clock = clock
         self._call_later = call_later
         self._flushed = float("-inf")
-        self._is_due = False
+        self.is_due = False
         self._is_lingering = False
 
     def linger(self) -> None:
@@ -152,15 +152,13 @@ class Member:
     def flush(self) -> None:
         """Write what is queued: now, or in a millisecond where something was written just before."""
         if self._clock() - self._flushed < CLOSE_SECONDS:
-            if not self._is_due:
-                self._is_due = True
-                self._call_later(CLOSE_SECONDS, self.write)
+            self._call_later(CLOSE_SECONDS, self.write)
         else:
             self.write()
 
     def write(self) -> None:
         """Write what is queued, and what has to be acknowledged."""
-        self._is_due = False
+        self.is_due = False
         if self.carrier is not None:
             self._flushed = self._clock()
             if frames := self.trunk.flush():

@@ -89,7 +89,6 @@ class Mesh:
         self._time = time
         self.losing: set[int] = set()
         self._room: asyncio.Future[None] | None = None
-        self._dirty: set[Member] = set()
         self._owing: set[Member] = set()
         self._owing_quietly: set[Member] = set()
 
@@ -131,15 +130,15 @@ class Mesh:
 
     def post(self, member: Member, record: Record, size: int, letter: Letter) -> None:
         """Tell a member something that comes back to `letter`; see `Trunk.post`."""
-        if member not in self._dirty:
+        if not member.is_due:
             self.due(member)
         member.trunk.post(record, size, letter)
 
     def due(self, member: Member) -> None:
-        """Write to it at the end of this turn."""
-        if member not in self._dirty:
-            self._dirty.add(member)
-            self._add(Flushing(member, self._dirty))
+        """Write to it at the end of this turn, or when it is due already."""
+        if not member.is_due:
+            member.is_due = True
+            self._add(member)
 
     def room(self) -> asyncio.Future[None] | None:
         """What to wait for before more is sent: that no trunk is full. None where none is."""
@@ -336,23 +335,3 @@ class Mesh:
 
 def nobody_asks(member: Member) -> None:
     """Nobody wants to know."""
-
-
-class Flushing:
-    """One member that is written to at the end of this turn of the loop."""
-
-    __slots__ = ("_dirty", "full", "member")
-
-    def __init__(self, member: Member, dirty: set[Member]) -> None:
-        self.member = member
-        self.full = member.name
-        self._dirty = dirty
-
-    def flush(self) -> None:
-        """Write to it."""
-        self._dirty.discard(self.member)
-        self.member.flush()
-
-    def draw(self, end: float) -> bool:
-        """It has no bursts."""
-        return False
