@@ -80,10 +80,10 @@ class Member:
     """A node from when it is met until it is given up.
 
     `index` stands for it in the whereabouts. `carrier` is None while there is no connection. `is_joined`: all
-    its places are known here; `is_told`: all of ours were sent there. `is_due`: it is written to in this turn, or soon.
-    `young` are the sessions of this node that are new or became available, until it has acknowledged that,
-    `fresh` those among them that became available since it was met; `missing` are accounts of which a message
-    of its was missed, until it has heard of that.
+    its places are known here; `is_told`: all of ours were sent there. `is_due`: it is written to in this
+    turn, or soon. `young` are the sessions of this node that are new or became available, until it has
+    acknowledged that, `fresh` those among them that became available since it was met; `missing` are accounts
+    of which a message of its was missed, until it has heard of that.
     `was_silent`: it was given up because nothing was heard of it. `directed` are the sessions there that sent
     directed presence here, each with the addresses that it went to.
     """
