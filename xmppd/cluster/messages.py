@@ -416,7 +416,7 @@ class RemoteMessages:
         """Give a message to those who take it now; nobody: it is missed, and so is what follows for this
         account until the sender's node knows.
         """
-        if record.mode == TOP and not (member.missing.order and record.to in member.missing):
+        if record.mode == TOP and record.to not in member.missing.frames:
             live = self._sessions.accounts.get(record.to)
             if live is not None and (takers := live.open_to):
                 copy(takers, record.raw)
