@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUPS = "X,S,T,A,B,I,R,L"
+GROUPS = "X,S,T,A,B,I,R,L,Z"
 PASSWORDS = {"alice": "pw-one", "bob": "pw-two", "carol": "pw-canary", "dave": "pw-canary"}
 VERDICT = re.compile(r"(PASS~?|FAIL|INFO|SKIP) +([A-Z]\d+) ")
 CONFIG = """\

@@ -28,9 +28,8 @@ from xmppd.plugin import (
     Value,
     begun,
     cluster_signal,
-    delay,
     gives,
-    insert_child,
+    stamped,
     takes,
 )
 
@@ -60,6 +59,7 @@ Kept = Stanza | hooks.Drop | Later
 """What becomes of a message that nobody takes: it is not for us, dropped or kept, or about to be on disk."""
 CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
 THREAD = f"{{{ns.CLIENT}}}thread"
+DELAY = f"{{{ns.DELAY}}}delay"
 NO_STORE = f"{{{ns.HINTS}}}no-store"
 
 
@@ -217,8 +217,7 @@ class Offline(Plugin):
         for _ in range(2):
             if not await self._is_due(account, message.to, queue):
                 return message
-            stamp = delay(account.rpartition("@")[2], self.now())
-            row = self._row(queue, insert_child(message.raw, "message", stamp))
+            row = self._row(queue, stamped(message, account.rpartition("@")[2], self.now()))
             if row is not None:
                 self._tell(account, len(row["stanza"]))
                 return self._written(account, queue, row)
@@ -591,9 +590,7 @@ def names(message: Stanza, namespace: str) -> bool:
 
 def is_chat_state(message: Stanza) -> bool:
     """Whether a message tells a chat state and nothing else (XEP-0085 5.1)."""
-    if ns.CHAT_STATES.encode() not in message.raw:
-        return False
-    return all(
-        child.tag.startswith(CHAT_STATE) or child.tag == THREAD or child.tag.endswith("}no-store")
+    return ns.CHAT_STATES.encode() in message.raw and all(
+        child.tag.startswith(CHAT_STATE) or child.tag in (THREAD, DELAY) or child.tag.endswith("}no-store")
         for child in message.xml
     )

@@ -34,6 +34,7 @@ from xmppd.core.ids import Ids
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LastSeen
+from xmppd.core.leftover import LeftOver
 from xmppd.core.logins import Logins
 from xmppd.core.messages import Messages
 from xmppd.core.output import Cork
@@ -41,6 +42,7 @@ from xmppd.core.presence import Presences
 from xmppd.core.probes import Probes
 from xmppd.core.questions import Questions
 from xmppd.core.reports import Reports
+from xmppd.core.resumption import Resumption
 from xmppd.core.roster.office import RosterOffice
 from xmppd.core.roster.repair import RosterRepair
 from xmppd.core.roster.rosters import Rosters
@@ -60,6 +62,7 @@ from xmppd.migrate.merge import merged
 from xmppd.moving import MigrateOffice
 from xmppd.net.c2s.negotiation.early import EarlyIqs
 from xmppd.net.c2s.negotiation.errors import ClientErrors
+from xmppd.net.c2s.negotiation.management import Management
 from xmppd.net.c2s.negotiation.resource import Resource, SessionOffers
 from xmppd.net.c2s.negotiation.sasl import Sasl
 from xmppd.net.c2s.negotiation.starttls import StartTls
@@ -80,6 +83,7 @@ from xmppd.rules import (
     brake_rules,
     hashes,
     http_rules,
+    management_rules,
     mechanisms,
     plugin_folders,
     presence_rules,
@@ -221,6 +225,17 @@ class App:
         self.binding = Binding(
             self.sessions, self.presences, self.hooks, self.jobs.spawn, binding_rules(config)
         )
+        self.resumption = Resumption(
+            management_rules(config),
+            sessions=self.sessions,
+            route=self.router.take,
+            end=self.binding.end,
+            left_over=LeftOver(self.router, self.jobs.spawn).take,
+            call_soon=self.cork.call_soon,
+            call_later=self.timers.call_later,
+            clock=clock,
+            now=now,
+        )
         self.reports = Reports(clock)
         self.logins = Logins(
             self.accounts,
@@ -313,6 +328,7 @@ class App:
             self.expiry.look,
             self.elsewhere.delete_late,
             self.ids.tick,
+            self.resumption.look,
         ]
         self.sasl = Sasl(self._mechanisms, self.logins, lambda: self.service.rules.attempts)
         self._negotiators = (
@@ -320,6 +336,7 @@ class App:
             self.sasl,
             EarlyIqs(self.iqs.early),
             Resource(self.binding, self.logins, self.expiry),
+            Management(self.resumption, self.logins, self.expiry),
             SessionOffers(),
             ClientErrors(),
         )

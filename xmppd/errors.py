@@ -69,15 +69,16 @@ class StanzaError(XmppdError):
 
 class StreamError(XmppdError):
     """Ends a stream with one of `STREAM_ERRORS` (RFC 6120 4.9). `content` is what stands in the condition, as
-    only `see-other-host` has it.
+    only `see-other-host` has it; `extra` an element of another specification beside it (4.9.4).
     """
 
-    def __init__(self, condition: str, text: str = "", content: str = "") -> None:
+    def __init__(self, condition: str, text: str = "", content: str = "", extra: bytes = b"") -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         assert condition in STREAM_ERRORS, condition
         self.condition = condition
         self.text = text
         self.content = content
+        self.extra = extra
 
 
 class SaslError(XmppdError):

@@ -14,6 +14,8 @@ BIND = "urn:ietf:params:xml:ns:xmpp-bind"
 SESSION = "urn:ietf:params:xml:ns:xmpp-session"
 PREAPPROVAL = "urn:xmpp:features:pre-approval"
 ROSTER_VERSIONING = "urn:xmpp:features:rosterver"
+SM = "urn:xmpp:sm:3"
+CSI = "urn:xmpp:csi:0"
 XML = "http://www.w3.org/XML/1998/namespace"
 
 ROSTER = "jabber:iq:roster"

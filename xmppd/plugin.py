@@ -19,7 +19,7 @@ from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
 from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
-from xmppd.core.lastseen import delay
+from xmppd.core.lastseen import delay, stamped
 from xmppd.core.later import Later
 from xmppd.core.network import network_of
 from xmppd.core.origin import Origin
@@ -149,6 +149,7 @@ __all__ = [
     "route",
     "serialize",
     "service",
+    "stamped",
     "stanza_of",
     "takes",
 ]

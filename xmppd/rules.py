@@ -12,6 +12,7 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.binding import BindingRules
 from xmppd.core.brake import BrakeRules
 from xmppd.core.credentials import MADE
+from xmppd.core.managed import ManagementRules
 from xmppd.core.presence import PresenceRules
 from xmppd.hooks import Hooks
 from xmppd.net.c2s.service import ServiceRules
@@ -39,6 +40,19 @@ def brake_rules(config: Config) -> BrakeRules:
         longest=brake.longest_seconds,
         forget=brake.forget_seconds,
         exempt=brake.exempt,
+    )
+
+
+def management_rules(config: Config) -> ManagementRules:
+    """For how long and of how much sessions whose clients acknowledge can be resumed."""
+    sessions, limits = config.sessions, config.limits
+    return ManagementRules(
+        seconds=sessions.resume_seconds,
+        longest=sessions.resume_seconds_at_most,
+        detached=limits.detached_per_account,
+        stanzas=limits.unacked_stanzas,
+        bytes=limits.unacked_bytes,
+        together=limits.unacked_bytes_of_all,
     )
 
 

@@ -43,6 +43,7 @@ from xmppd.rules import (
     binding_rules,
     brake_rules,
     http_rules,
+    management_rules,
     plugin_folders,
     presence_rules,
     service_rules,
@@ -369,6 +370,7 @@ class Process:
         self.app.shared.tempo.share = config.limits.loop_share
         self.app.cork.kept_bytes = config.limits.write_buffer_hard
         self.app.binding.rules = binding_rules(config)
+        self.app.resumption.rules = management_rules(config)
         self.app.logins.brake.apply(brake_rules(config))
         self.app.accounts.ends_sessions = config.auth.end_sessions_on_password_change
         self.app.expiry.grace = config.auth.expiry_grace

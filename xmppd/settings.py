@@ -316,6 +316,10 @@ class LimitsConfig(Section):
     connections_before_login: Count = 1_000
     connections_before_login_per_address: Count = 0
     sessions_per_account: Size = 10
+    detached_per_account: Size = 3
+    unacked_stanzas: Size = 1_000
+    unacked_bytes: Size = 1_048_576
+    unacked_bytes_of_all: Annotated[Size, not_below("unacked_bytes")] = 268_435_456
     roster_items: Size = 1_000
     roster_bytes: Size = 262_144
     roster_groups_per_item: Count = 10
@@ -338,6 +342,8 @@ class SessionsConfig(Section):
     whitespace_after: Seconds = 60.0
     ping_after: Seconds = 180.0
     ping_timeout: PositiveFloat = 60.0
+    resume_seconds: Seconds = 300.0
+    resume_seconds_at_most: Annotated[Seconds, not_below("resume_seconds")] = 600.0
 
 
 class IqsConfig(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xmppd.cluster.budgets import SharedBudgets
 from xmppd.cluster.calls import Calls
@@ -41,6 +41,7 @@ from xmppd.cluster.records import (
     Stanza,
     Words,
 )
+from xmppd.core.cluster import Fellow
 from xmppd.core.origin import Host, Origin, Target
 from xmppd.jid import Jid
 
@@ -77,6 +78,21 @@ class RemoteSession:
         raise NotImplementedError(self.full)
 
     send_copy = send
+
+
+class RemoteFellow(NamedTuple):
+    """A session of another node that was sent a message, which one here was sent, too."""
+
+    mesh: Mesh
+    account: str
+    node: int
+    number: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or its node is given up."""
+        known = self.mesh.places(self.account)
+        return not any((place.node, place.number) == (self.node, self.number) for place in known)
 
 
 class OtherNodes:
@@ -209,6 +225,14 @@ class OtherNodes:
             RemoteSession(f"{account}/{place.resource}", self.mesh.member(place.node).name, place.priority)
             for place in self.mesh.places(account)
             if place.priority is not None
+        )
+
+    def fellows(self, account: str, priority: int) -> tuple[Fellow, ...]:
+        """See `Cluster.fellows`."""
+        return tuple(
+            RemoteFellow(self.mesh, account, place.node, place.number)
+            for place in self.mesh.places(account)
+            if place.priority == priority
         )
 
     # subscriptions

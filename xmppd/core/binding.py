@@ -70,6 +70,10 @@ class Binding:
         cluster.bound(session)
         return session
 
+    def sessions(self) -> list[Session]:
+        """All that are not over."""
+        return list(self._sessions.by_full.values())
+
     def announce(self, session: Session) -> Awaitable[None] | None:
         """Tell the plugins of a new session; it may have to be waited for."""
         return self._hooks.tell(self._hooks.session_bound_signal, session)

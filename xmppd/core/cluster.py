@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from xmppd.xml.stanza import Stanza
 
 
+class Fellow(Protocol):
+    """A session that was sent the same message as another one of its account."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+
+
 class Cluster(Protocol):
     """The other nodes. Accounts are bare JIDs in normal form. It is true where it may know anybody: what asks
     for many accounts looks first.
@@ -56,6 +64,9 @@ class Cluster(Protocol):
 
     def targets(self, account: str) -> tuple[Target, ...]:
         """Its available sessions there."""
+
+    def fellows(self, account: str, priority: int) -> tuple[Fellow, ...]:
+        """Those of them with that priority: they are sent what sessions with it are sent here."""
 
     def room(self) -> Awaitable[None] | None:
         """What who sends to many waits for before he is read on: room on the way to the other nodes. None
@@ -195,6 +206,10 @@ class OneNode:
         return ()
 
     def targets(self, account: str) -> tuple[Target, ...]:
+        """None."""
+        return ()
+
+    def fellows(self, account: str, priority: int) -> tuple[Fellow, ...]:
         """None."""
         return ()
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from xmppd import ns
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import Broadcast, Session, Sessions
 from xmppd.core.visibility import Visibility
@@ -16,6 +17,7 @@ from xmppd.jid import Jid
 from xmppd.store.table import Row, Store, Table, Value
 from xmppd.stream.lru import Lru
 from xmppd.xml import build
+from xmppd.xml.stanza import Stanza
 
 LAST_PRESENCE = Table(
     "last_presence",
@@ -205,6 +207,18 @@ class LastSeen:
 def delay(sender: str, at: float) -> bytes:
     """A <delay/> stamp (XEP-0203) by `sender` for a moment in seconds since the epoch."""
     return _delay(sender, int(at * 1000))
+
+
+def stamped(message: Stanza, sender: str, at: float) -> bytes:
+    """A message with such a stamp, unless it has one by `sender`: that was made here when it was kept or left
+    over before, for nobody else can make one (`Intake`).
+    """
+    name = f"{{{ns.DELAY}}}delay"
+    if ns.DELAY.encode() in message.raw and any(
+        one.get("from") == sender for one in message.xml.findall(name)
+    ):
+        return message.raw
+    return build.insert_child(message.raw, "message", delay(sender, at))
 
 
 @lru_cache(8)

@@ -119,10 +119,13 @@ class Messages:
             return self._offer(origin, stanza)
         if self._hooks.watches_messages:
             return self._watched(origin, stanza, jid)
-        outcome = self._deliver(origin, stanza, jid)
-        if isinstance(outcome, Outcome):
-            return None
-        return outcome if isinstance(outcome, Later) else _forget(outcome)
+        return _end_of(self._deliver(origin, stanza, jid))
+
+    def reroute(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
+        """Deliver, keep or refuse (StanzaError) a message that its receiver was sent and did not get. It is
+        for the account, and whoever has a part in what becomes of messages was asked before.
+        """
+        return _end_of(self._deliver(origin, stanza, Jid.parse(stanza.to or "")))
 
     # what becomes of a message for an account
 
@@ -284,6 +287,13 @@ def copy(receivers: Sequence[Target], data: bytes, *, is_patient: bool = False) 
 async def _told(told: Awaitable[None]) -> Outcome:
     await told
     return Outcome.KEPT
+
+
+def _end_of(outcome: Outcome | Became) -> Awaitable[None] | None:
+    """What has to be awaited of it."""
+    if isinstance(outcome, Outcome):
+        return None
+    return outcome if isinstance(outcome, Later) else _forget(outcome)
 
 
 async def _forget(outcome: Became) -> None:

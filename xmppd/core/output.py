@@ -61,7 +61,7 @@ class Connection(Protocol):
 
 
 class Nowhere:
-    """The connection of a session that has none: it is detached, or over. What is written to it is gone."""
+    """The connection of a session that is over. What is written to it is gone."""
 
     __slots__ = ()
     peer: Final = ""
@@ -82,15 +82,15 @@ NOWHERE: Final = Nowhere()
 
 
 class Kept(list[bytes]):
-    """The out-list of a session that must not be written to now. It is never false, so nobody has it written.
+    """The out-list of a session that must not be written to yet. It is never false, so nobody has it written.
     Of more than `bound` bytes `overflown` is told, once, and what comes after that is dropped.
     """
 
     __slots__ = ("_left", "_overflown")
 
-    def __init__(self, before: Sequence[bytes], bound: int, overflown: Callable[[], object]) -> None:
-        super().__init__(before)
-        self._left = bound - sum(map(len, before))
+    def __init__(self, bound: int, overflown: Callable[[], object]) -> None:
+        super().__init__()
+        self._left = bound
         self._overflown: Callable[[], object] | None = overflown
 
     def __bool__(self) -> bool:

@@ -119,6 +119,18 @@ class Router:
             return None
         return None if waiting is None else self._finish(origin, iq, waiting)
 
+    def reroute(self, origin: Origin, message: Stanza) -> Waiting:
+        """Find another receiver for a message that was delivered and not received."""
+        try:
+            waiting = self._messages.reroute(origin, message)
+        except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
+            self._refuse(origin, message, error)
+            return None
+        if waiting is None:
+            return None
+        rest = self._finish(origin, message, waiting)
+        return Later(rest) if isinstance(waiting, Later) else rest
+
     async def _finish(self, origin: Origin, stanza: Stanza, waiting: Awaitable[None]) -> None:
         try:
             await waiting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from xmppd.core.cluster import ONE_NODE, Cluster
@@ -58,7 +58,7 @@ class Session:
 
     `takes_messages` is False while anything is in the way of messages (`hold_messages`).
 
-    While it is detached (`detach`, `attach`) and when it is over its `connection` is NOWHERE.
+    When it is over its `connection` is NOWHERE. While it is detached it has one that keeps what is sent.
     """
 
     __slots__ = (
@@ -122,8 +122,8 @@ class Session:
         self._cork = cork
         self._is_patient = False
         self._bursts: Bursts | None = None
-        self._out: list[bytes]
-        self._keep([], self._crowded)  # nothing is written before `begin`
+        self._is_held = True  # nothing is written before `begin`
+        self._out: list[bytes] = Kept(cork.kept_bytes, lambda: cork.call_soon(self._crowded))
         head = build.start_tag("", {"from": self.full, LANG: lang} if lang else {"from": self.full})
         self.message_head = b"<message" + head[1:]
         self.presence_head = b"<presence" + head[1:]
@@ -146,7 +146,10 @@ class Session:
 
     def begin(self, first: bytes) -> None:
         """Send the answer to the bind, and behind it what others sent before it was due."""
-        self._write_on([first, *self._out])
+        self._is_held = False
+        self._out = [first, *self._out]
+        self._cork.add(self)
+        self.drained()
 
     def _crowded(self) -> None:
         self.connection.close(StreamError("resource-constraint", "Too much came before the session began."))
@@ -172,44 +175,17 @@ class Session:
             self.takes_messages = True
             self.live.refresh()
 
-    # its wire
-
-    def detach(self, overflown: Callable[[], None]) -> None:
-        """Go on without a wire: what is sent is kept for `attach`. Of more than may be kept `overflown` is
-        told, once, in the next turn of the loop, and what comes after that is lost.
-        """
-        self.connection = NOWHERE
-        self._keep(self._out, overflown)
-
-    def attach(self, connection: Connection) -> None:
-        """Go on with another wire, beginning with what was not written to the last one."""
-        assert not self.is_over, self.full
-        self.connection = connection
-        self._write_on([*self._out])
+    # its end
 
     def end(self) -> None:
         """Nothing is sent any more; the wire is left to who had it."""
         self.is_over = True
         self.connection = NOWHERE
         bursts, self._bursts = self._bursts, None
-        self._write_on([])
+        self._is_held = self._is_patient = False
+        self._out = []
         for burst in bursts.queue if bursts is not None else ():
             burst.finish()
-
-    def _keep(self, before: Sequence[bytes], overflown: Callable[[], None]) -> None:
-        """Write nothing from now on, but keep it."""
-        cork = self._cork
-        self._is_held = True
-        self._is_patient = False
-        self._out = Kept(before, cork.kept_bytes, lambda: cork.call_soon(overflown))
-
-    def _write_on(self, out: list[bytes]) -> None:
-        """Write what was kept, and what comes."""
-        self._is_held = self._is_patient = False
-        self._out = out
-        if out:
-            self._cork.add(self)
-        self.drained()
 
     # what it is sent
 
@@ -336,7 +312,11 @@ class LiveAccount:
         self.to_stamp = to_stamp(account)
 
     def refresh(self) -> None:
-        """Recompute `available` and `targets` after a session's presence or priority changed."""
+        """Recompute `available` and `targets` after a session's presence or priority changed. What was sent
+        before is written before: a connection may take note of who else was sent it.
+        """
+        for session in self.available:
+            session.flush()
         if len(self.sessions) == 1:
             [only] = self.sessions.values()
             self.available = (only,) if only.presence is not None else ()

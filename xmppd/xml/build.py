@@ -186,7 +186,7 @@ def stream_error(error: StreamError) -> bytes:
     )
     head = f"<{error.condition} xmlns='{ns.STREAM_ERRORS}'"
     condition = f"{head}>{escape_text(error.content)}</{error.condition}>" if error.content else f"{head}/>"
-    return f"<stream:error>{condition}{text}</stream:error>".encode()
+    return f"<stream:error>{condition}{text}".encode() + error.extra + b"</stream:error>"
 
 
 def sasl(name: str, payload: str) -> bytes:

@@ -89,6 +89,14 @@ class Stanza:
         return f"<Stanza {self.kind} type={self.type} id={self.id}>"
 
 
+def read(raw: bytes) -> Stanza:
+    """A stanza from bytes that the scanner accepted as one, or the server made."""
+    head = Stanza("", {}, raw).tail
+    tree = parse(raw[:head] + b"/>")
+    attrs = {unclark(key): value for key, value in tree.items()}
+    return Stanza(tree.tag.rpartition("}")[2], attrs, raw, head)
+
+
 _OPEN = f"<x xmlns='{ns.CLIENT}'>".encode()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xmppd.core.binding import Binding
 from xmppd.core.network import network_of
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from xmppd.net.c2s.stream import Stream
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SWEEP_SECONDS = 1.0
 
@@ -197,7 +199,9 @@ class Service:
         self.draining = True
         if pace:
             await self._end_sessions(pace)
-        await self._each(lambda connection: connection.fail(self._farewell()))
+        await self._each(self.connections, lambda connection: connection.fail(self._farewell()))
+        # Those that are left are detached.
+        await self._each(self.binding.sessions(), lambda session: self.binding.end(session, self._farewell()))
 
     def _farewell(self) -> StreamError:
         if self.other_host:
@@ -215,14 +219,14 @@ class Service:
 
     async def cut_off(self) -> None:
         """Drop whoever is still there."""
-        await self._each(lambda connection: connection.link.cut())
+        await self._each(self.connections, lambda connection: connection.link.cut())
 
-    async def _each(self, work: Callable[[Stream], None]) -> None:
-        """Do something with all connections, in slices of the loop's time."""
+    async def _each(self, them: Iterable[T], work: Callable[[T], None]) -> None:
+        """Do something with all of them, in slices of the loop's time."""
         slice = self.tempo.slice
         slice.begin()
-        for connection in list(self.connections):
-            work(connection)
+        for one in list(them):
+            work(one)
             if slice.spent():
                 await breathe()
                 slice.begin()
@@ -280,7 +284,7 @@ class Service:
                 connection.ping(f"ping{self._pings}")
             elif silence > rules.ping_after + rules.ping_timeout:
                 log.info("silent-client-closed", extra={"peer": connection.peer})
-                connection.fail(StreamError("connection-timeout"))
+                connection.unheard()
         elif rules.whitespace_after and silence > rules.whitespace_after and not connection.nudged:
             connection.nudged = True
             connection.link.nudge()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmppd import ns
 from xmppd.core.later import Later, Line
+from xmppd.core.managed import Managed, Route
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
 from xmppd.net.pace import FEW, Pause, TokenBucket, paced
@@ -55,8 +56,10 @@ class Stream:
         "framing",
         "lang",
         "link",
+        "managed",
         "nudged",
         "pinged",
+        "route",
         "session",
     )
 
@@ -65,6 +68,8 @@ class Stream:
         self.link = link
         self.framing = framing
         self.session: Session | None = None
+        self.managed: Managed | None = None
+        self.route: Route = service.route
         self.domain = ""
         self.lang = ""
         self.nudged = False
@@ -164,8 +169,16 @@ class Stream:
         self._service.forget(self)
         session, self.session = self.session, None
         self._line = None  # it has this one, too, until all is over
-        if session is not None:
+        if session is not None and (self.managed is None or not self.managed.lost()):
             self._service.binding.end(session)
+
+    def unheard(self) -> None:
+        """Nobody is at the other end any more; a session that is managed may go on without it."""
+        silence = StreamError("connection-timeout")
+        if self.managed is not None and self.managed.lost():
+            self.close(silence)
+        else:
+            self.fail(silence)
 
     @property
     def is_busy(self) -> bool:
@@ -176,7 +189,7 @@ class Stream:
 
     def _run(self, events: Iterator[Event | Pause]) -> None:
         """Process what was read, up to the first stanza whose handler has to wait."""
-        route, taken = self._service.route, self._service.rows.bound
+        route, taken = self.route, self._service.rows.bound
         link, session = self.link, self.session
         try:
             for event in events:
@@ -187,6 +200,7 @@ class Stream:
                         waiting = route(session, event)
                 else:
                     waiting = self._meet(event)
+                    route = self.route
                 session = self.session
                 if waiting is not None:
                     if isinstance(waiting, Later):
@@ -216,12 +230,14 @@ class Stream:
         assert self._line is not None
         rest = self._line.until(0)
         if rest is None:
-            return self._service.route(session, iq)
+            return self.route(session, iq)
         return self._ask_later(session, iq, rest)
 
     async def _ask_later(self, session: Session, iq: Stanza, rest: Awaitable[None]) -> None:
         await rest
-        waiting = self._service.route(session, iq)
+        if self.session is not session:
+            return  # its client sends it again if it resumes the session
+        waiting = self.route(session, iq)
         if isinstance(waiting, Later):
             waiting = self._follow(waiting)
         if waiting is not None:
@@ -350,6 +366,8 @@ class Stream:
 
     def ended(self) -> Waiting:
         """See `Negotiable.ended`."""
+        if self.managed is not None:
+            self.managed.closing()
         if self._line is not None and (rest := self._line.until(0)) is not None:
             return self._end_later(rest)
         self.fail(None)

@@ -1,0 +1,109 @@
+"""What becomes of stanzas that the client of a session had not acknowledged when it ended (XEP-0198 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol
+
+from xmppd.core.begun import begun
+from xmppd.core.lastseen import stamped
+from xmppd.core.later import Later
+from xmppd.core.managed import Unacked
+from xmppd.core.messages import KEEPABLE, MESSAGE_TYPES
+from xmppd.core.origin import Host, Origin
+from xmppd.core.sessions import Session
+from xmppd.errors import StanzaError
+from xmppd.xml import build
+from xmppd.xml.stanza import Stanza, read
+
+GONE: Final = "Its receiver has gone."
+
+
+class Routes(Protocol):
+    """The router, as far as it is needed here."""
+
+    def send(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
+        """Process a stanza that is known to come from `origin`."""
+
+    def reroute(self, origin: Origin, message: Stanza) -> Awaitable[None] | None:
+        """Find another receiver for a message."""
+
+
+class Sender(Host):
+    """Who sent what is left, wherever he is: errors go there."""
+
+    __slots__ = ("_receiver", "_routes", "_spawn")
+
+    def __init__(self, full: str, receiver: str, routes: Routes, spawn: Callable[[Any], object]) -> None:
+        super().__init__(full)
+        self._receiver = receiver
+        self._routes = routes
+        self._spawn = spawn
+
+    def send(self, data: bytes) -> None:
+        """Route an error, in the name of who did not receive the stanza; nobody is told of another one."""
+        self._spawn(_sent(self._routes, Host(self._receiver), data))
+
+
+async def _sent(routes: Routes, origin: Origin, data: bytes) -> None:
+    try:
+        waiting = routes.send(origin, read(data))
+        if waiting is not None:
+            await waiting
+    except StanzaError:
+        return
+
+
+class LeftOver:
+    """Messages that may be kept go by the rules to sessions that were not sent them, or to whoever keeps
+    them; who asked for something is told that there is no answer; all else is dropped.
+    """
+
+    def __init__(self, routes: Routes, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        self._routes = routes
+        self._spawn = spawn
+
+    def take(self, session: Session, left: Iterable[Unacked]) -> None:
+        """See to all, in order, and before anything that comes now; what has to be awaited ends by itself."""
+        rest = begun(self._take_all(session, left))
+        if rest is not None:
+            self._spawn(rest)
+
+    async def _take_all(self, session: Session, left: Iterable[Unacked]) -> None:
+        under_way = []
+        for unacked in left:
+            end = self._take(session, unacked)
+            if isinstance(end, Later):
+                under_way.append(end)
+            elif end is not None:
+                await end
+        for end in under_way:
+            await end
+
+    def _take(self, session: Session, unacked: Unacked) -> Awaitable[None] | None:
+        raw = unacked.raw
+        if raw.startswith(b"<message"):
+            return self._message(session, unacked)
+        if raw.startswith(b"<iq"):
+            iq = read(raw)
+            sender = iq.attrs.get("from", "")
+            if iq.type in ("get", "set") and sender not in ("", session.account.rpartition("@")[2]):
+                origin = Sender(sender, session.account, self._routes, self._spawn)
+                origin.send(build.error_reply(iq, sender, StanzaError("service-unavailable", GONE)))
+        return None
+
+    def _message(self, session: Session, unacked: Unacked) -> Awaitable[None] | None:
+        message, account = read(unacked.raw), session.account
+        kind = message.type if message.type in MESSAGE_TYPES else "normal"
+        sender = message.attrs.get("from", account)
+        if (
+            kind not in KEEPABLE or sender == account
+        ):  # what the account itself sends is for this session only
+            return None
+        if message.to == account and not all(other.is_over for other in unacked.others):
+            return None  # they have it, or see to it themselves
+        raw = stamped(message, account.rpartition("@")[2], unacked.second)
+        attrs = {**message.attrs, "to": account}
+        head = build.start_tag("message", attrs)
+        again = Stanza("message", attrs, head + raw[message.tail :], len(head))
+        return self._routes.reroute(Sender(sender, session.full, self._routes, self._spawn), again)

@@ -1,0 +1,367 @@
+"""Stream management of one session (XEP-0198): what its client sends is counted, and what it is sent is kept
+until its client has it. It stands between a session and its stream, and goes on without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from xmppd import ns
+from xmppd.core.cluster import Fellow
+from xmppd.core.later import Later
+from xmppd.core.output import Connection
+from xmppd.core.questions import Timer
+from xmppd.core.sessions import Session
+from xmppd.errors import StreamError
+from xmppd.xml.stanza import Stanza
+
+MODULO: Final = 1 << 32
+"""Counters on the wire are unsigned and have 32 bits (XEP-0198 4)."""
+
+REQUEST: Final = f"<r xmlns='{ns.SM}'/>".encode()
+
+ANSWER_SECONDS: Final = 1.0
+"""How long a request to acknowledge waits for what is under way."""
+
+Route = Callable[[Session, Stanza], Awaitable[None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementRules:
+    """A client that does not say how long its session shall be kept for it has `seconds`, others at most
+    `longest`; so many `detached` ones an account. Of what it has not acknowledged so many `stanzas` and
+    `bytes` are kept for one session, and bytes `together` for all.
+    """
+
+    seconds: float = 300.0
+    longest: float = 600.0
+    detached: int = 3
+    stanzas: int = 1000
+    bytes: int = 1_048_576
+    together: int = 268_435_456
+
+
+class ManagedStream(Connection, Protocol):
+    """A stream as stream management sees it."""
+
+    route: Route
+    """Who takes its stanzas."""
+    managed: Any
+    """The `Managed` of its session, or None."""
+
+    def unheard(self) -> None:
+        """Nobody is at the other end any more."""
+
+
+class Keeper(Protocol):
+    """What all that are managed have in common."""
+
+    route: Route
+    rules: ManagementRules
+    now: Callable[[], float]
+    call_later: Callable[[float, Callable[[], None]], Timer]
+
+    def takers(self, session: Session) -> tuple[Fellow, ...]:
+        """Who takes messages to its account now, on all nodes."""
+
+    def must_ask(self, managed: Managed) -> bool:
+        """More is sent; whether it ends with a request to acknowledge."""
+
+    def asks(self, managed: Managed) -> None:
+        """It ends with one."""
+
+    def heard(self, managed: Managed) -> None:
+        """Some was acknowledged."""
+
+    def grown(self, managed: Managed, size: int) -> None:
+        """So many bytes more are kept, or less."""
+
+    def lost(self, managed: Managed) -> bool:
+        """Its stream is gone; whether it goes on without."""
+
+    def over(self, managed: Managed) -> None:
+        """Its session has ended, or its last stanza was handled after that."""
+
+    def failed(self, managed: Managed, error: StreamError) -> None:
+        """What it sent before its stream was gone ends it."""
+
+
+class Moment(NamedTuple):
+    """What was so when the stanzas from number `first` on were sent: the `second` since the epoch, and who
+    took messages to the account.
+    """
+
+    first: int
+    second: int
+    takers: tuple[Fellow, ...]
+
+
+class Unacked(NamedTuple):
+    """One stanza that the client may not have, when it was sent, and the other sessions that were sent it if
+    it was a message to their account.
+    """
+
+    raw: bytes
+    second: int
+    others: tuple[Fellow, ...]
+
+
+class Managed:
+    """The connection of a managed session. `stream` is None while it is detached; `seconds` is how long it
+    may be so, 0: not at all. Stanzas are numbered from 1 and counters never begin anew here, but on the wire.
+
+    `received`: stanzas of the client; `sent`: to it, of which it `acked` some. The others are `unacked`, as
+    they were written, `size` bytes in all, unless they were too many (`is_kept`).
+    """
+
+    __slots__ = (
+        "_asked",
+        "_idle",
+        "_keeper",
+        "_moments",
+        "_pending",
+        "acked",
+        "id",
+        "is_kept",
+        "received",
+        "seconds",
+        "sent",
+        "session",
+        "size",
+        "stream",
+        "timer",
+        "unacked",
+    )
+
+    def __init__(
+        self, session: Session, stream: ManagedStream, keeper: Keeper, id: str, seconds: float
+    ) -> None:
+        self.id = id
+        self.session = session
+        self.stream: ManagedStream | None = None
+        self.seconds = seconds
+        self.received = 0
+        self.sent = self.acked = 0
+        self.unacked: list[bytes] = []
+        self.size = 0
+        self.is_kept = True
+        self.timer: Timer | None = None
+        self._keeper = keeper
+        self._moments: list[Moment] = []
+        self._pending: list[int] = []
+        self._asked: tuple[int, Timer] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self.attach(stream)
+
+    # its stream
+
+    def attach(self, stream: ManagedStream) -> None:
+        """Go on with this stream; nothing is written to it yet."""
+        self.stream = stream
+        stream.managed = self
+        stream.route = self.take
+
+    def resend(self) -> None:
+        """Write what the client has not acknowledged, in order and as it was."""
+        if self.stream is not None and self.unacked:
+            self._keeper.asks(self)
+            self.stream.write_all((*self.unacked, REQUEST))
+        self.session.drained()
+
+    def ask(self) -> None:
+        """Request an acknowledgement."""
+        if self.stream is not None:
+            self._keeper.asks(self)
+            self.stream.write(REQUEST)
+
+    def lost(self) -> bool:
+        """The stream is gone; whether the session goes on without."""
+        self.stream = None
+        return self._keeper.lost(self)
+
+    def closing(self) -> None:
+        """The client ends its session (XEP-0198 7): it is not to be resumed."""
+        self.seconds = 0
+
+    def let_go(self) -> None:
+        """Keep nothing from now on, so that it cannot be resumed."""
+        self.seconds = 0
+        self.is_kept = False
+        self.unacked.clear()
+        self._moments.clear()
+        size, self.size = self.size, 0
+        self._keeper.grown(self, -size)
+
+    # as its session's connection
+
+    @property
+    def peer(self) -> str:
+        """The client's address, "" while it is detached."""
+        return "" if self.stream is None else self.stream.peer
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS protects the stream."""
+        return self.stream is not None and self.stream.secure
+
+    @property
+    def clogged(self) -> bool:
+        """Whether bursts wait: for the client to come back, to read, or to acknowledge."""
+        stream = self.stream
+        return stream is None or stream.clogged or len(self.unacked) > self._keeper.rules.stanzas // 2
+
+    def write(self, data: bytes) -> None:
+        """Send one stanza."""
+        self.write_all((data,))
+
+    def write_all(self, stanzas: Sequence[bytes]) -> None:
+        """Send several, and keep them until they are acknowledged."""
+        self._keep(stanzas)
+        stream = self.stream
+        if stream is not None:
+            stream.write_all((*stanzas, REQUEST) if self._keeper.must_ask(self) else stanzas)
+
+    def close(self, error: StreamError | None) -> None:
+        """The session is over."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.close(error)
+        self._keeper.over(self)
+
+    def _keep(self, stanzas: Sequence[bytes]) -> None:
+        before = self.sent
+        self.sent += len(stanzas)
+        if not self.is_kept:
+            return
+        second, takers, moments = int(self._keeper.now()), self._keeper.takers(self.session), self._moments
+        if not moments or moments[-1].second != second or moments[-1].takers != takers:
+            moments.append(Moment(before, second, takers))
+        self.unacked += stanzas
+        size = sum(map(len, stanzas))
+        self.size += size
+        self._keeper.grown(self, size)
+
+    # what its client acknowledges
+
+    def acknowledged(self, h: int) -> None:
+        """The client has handled so many (XEP-0198 4). StreamError when it was sent fewer."""
+        count = (h - self.acked) % MODULO
+        if count > self.sent - self.acked:
+            if count >= MODULO // 2:
+                return  # less than it has acknowledged before
+            raise too_high(h, self.sent)
+        was_clogged = self.clogged
+        self.acked += count
+        if self.is_kept and count:
+            size = sum(map(len, self.unacked[:count]))
+            del self.unacked[:count]
+            self.size -= size
+            self._keeper.grown(self, -size)
+            moments = self._moments
+            while moments and (not self.unacked or (len(moments) > 1 and moments[1].first <= self.acked)):
+                del moments[0]
+        self._keeper.heard(self)
+        if was_clogged:
+            self.session.drained()
+
+    def left(self) -> Iterator[Unacked]:
+        """What it has not, in order."""
+        moments = iter(self._moments)
+        moment = next(moments, None)
+        following = next(moments, None)
+        for number, raw in enumerate(self.unacked, self.acked):
+            while following is not None and following.first <= number:
+                moment, following = following, next(moments, None)
+            assert moment is not None
+            is_shared = self.session in moment.takers  # else it was in turn for what was kept, alone
+            others = [taker for taker in moment.takers if taker is not self.session] if is_shared else ()
+            yield Unacked(raw, moment.second, tuple(others))
+
+    # what its client sends
+
+    @property
+    def handled(self) -> int:
+        """How many of its stanzas are: those before the first one that is still under way."""
+        return self._pending[0] - 1 if self._pending else self.received
+
+    @property
+    def h(self) -> int:
+        """The same as it stands on the wire."""
+        return self.handled % MODULO
+
+    def take(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
+        """Route one, and count it as handled when its effects are durable."""
+        waiting = self._keeper.route(session, stanza)
+        number = self.received = self.received + 1
+        if waiting is None:
+            return None
+        self._pending.append(number)
+        rest = self._finish(number, waiting)
+        return Later(rest, waiting.size) if isinstance(waiting, Later) else rest
+
+    async def _finish(self, number: int, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except StreamError as error:
+            if self.stream is None:
+                self._keeper.failed(self, error)
+            raise
+        finally:
+            self._finished(number)
+
+    def _finished(self, number: int) -> None:
+        if number not in self._pending:
+            return  # it was given up
+        self._pending.remove(number)
+        if self._asked is not None and self.handled >= self._asked[0]:
+            self._answer()
+        if not self._pending and self._idle is not None:
+            let_go(self._idle)
+        if self.session.is_over:
+            self._keeper.over(self)
+
+    def asked(self) -> None:
+        """The client wants to know how many; what is under way is waited for, but not for long."""
+        if not self._pending:
+            self._answer()
+        elif self._asked is None:
+            self._asked = self.received, self._keeper.call_later(ANSWER_SECONDS, self._answer)
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked[1].cancel()
+        self.session.flush()  # answers to what is acknowledged come first
+        if self.stream is not None:
+            self.stream.write(f"<a xmlns='{ns.SM}' h='{self.h}'/>".encode())
+
+    def idle(self, seconds: float) -> asyncio.Future[None] | None:
+        """What is done when nothing of the client is under way, or so much later; None if nothing is."""
+        if not self._pending:
+            return None
+        idle = self._idle = asyncio.get_running_loop().create_future()
+        timer = self._keeper.call_later(seconds, lambda: let_go(idle))
+        idle.add_done_callback(lambda _: timer.cancel())
+        return idle
+
+    def give_up(self) -> None:
+        """What is still under way is not waited for: its client sends it again."""
+        self.received = self.handled
+        self._pending.clear()
+
+
+def let_go(waiting: asyncio.Future[None]) -> None:
+    """Nobody waits for this any more; harmless if repeated."""
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def too_high(h: int, sent: int) -> StreamError:
+    """What ends the stream of who acknowledges what it was not sent (XEP-0198 6)."""
+    sent %= MODULO
+    text = f"You acknowledged {h} stanzas, but I only sent you {sent} so far."
+    extra = f"<handled-count-too-high xmlns='{ns.SM}' h='{h}' send-count='{sent}'/>"
+    return StreamError("undefined-condition", text, extra=extra.encode())

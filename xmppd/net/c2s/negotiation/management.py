@@ -1,0 +1,182 @@
+"""Stream management (XEP-0198) in the streams of clients: begun, asked for, and a session resumed.
+
+`enable` and `resume` send nothing: what they return is to be sent by who called them, as an element of its
+own or within another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Coroutine, Mapping
+from typing import Final, NamedTuple
+
+from xmppd import ns
+from xmppd.core.begun import begun
+from xmppd.core.expiry import Expiry
+from xmppd.core.logins import Logins
+from xmppd.core.managed import Managed, too_high
+from xmppd.core.resumption import Resumption
+from xmppd.errors import StanzaError, StreamError
+from xmppd.net.c2s.stream import Stream
+from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates, offers
+from xmppd.stream.sasl import Login
+from xmppd.xml.stanza import Stanza
+
+log = logging.getLogger(__name__)
+
+ENABLE: Final = f"{{{ns.SM}}}enable"
+RESUME: Final = f"{{{ns.SM}}}resume"
+OFFER: Final = f"<sm xmlns='{ns.SM}'/>".encode()
+
+FINISH_SECONDS: Final = 2.0
+"""How long who resumes a session waits for what it sent before to be handled: it would send that again."""
+
+_NUMBER: Final = re.compile(r"[0-9]{1,10}")
+
+
+class Resumed(NamedTuple):
+    """What to answer, and the session that the stream has then; None where it is to bind one. Behind the
+    answer belongs what `Managed.resend` writes.
+    """
+
+    answer: bytes
+    managed: Managed | None
+
+
+class Management:
+    """Rows of all that clients say of it."""
+
+    def __init__(self, resumption: Resumption, logins: Logins, expiry: Expiry) -> None:
+        self._resumption = resumption
+        self._logins = logins
+        self._expiry = expiry
+
+    # as first-level elements
+
+    @offers(Phase.BIND)
+    def feature(self, stream: Negotiable) -> bytes:
+        """XEP-0198 2."""
+        return OFFER
+
+    @negotiates(Phase.LOGIN, ENABLE, RESUME)
+    @negotiates(Phase.BIND, ENABLE)
+    @negotiates(Phase.BOUND, RESUME)
+    def untimely(self, stream: Stream, element: Stanza) -> Waiting:
+        """XEP-0198 3: not before there is a session; a session is resumed instead of having one."""
+        stream.write(failed("unexpected-request"))
+        return None
+
+    @negotiates(Phase.BOUND, ENABLE)
+    def take_enable(self, stream: Stream, element: Stanza) -> Waiting:
+        """Begin (XEP-0198 3); once only."""
+        answer = self.enable(stream, element.attrs)
+        stream.write(answer)
+        return None
+
+    @negotiates(Phase.BIND, RESUME)
+    def take_resume(self, stream: Stream, element: Stanza) -> Waiting:
+        """Go on with another stream's session (XEP-0198 5)."""
+        resuming = begun(self._take_resume(stream, element))
+        return resuming if isinstance(resuming, Coroutine) else None
+
+    async def _take_resume(self, stream: Stream, element: Stanza) -> None:
+        resumed = await self.resume(stream, element.attrs)
+        stream.write(resumed.answer)
+        if resumed.managed is not None:
+            resumed.managed.resend()
+
+    @negotiates(Phase.BOUND, f"{{{ns.SM}}}r")
+    def take_request(self, stream: Stream, element: Stanza) -> Waiting:
+        """XEP-0198 4."""
+        if stream.managed is None:
+            return self.untimely(stream, element)
+        stream.managed.asked()
+        return None
+
+    @negotiates(Phase.BOUND, f"{{{ns.SM}}}a")
+    def take_answer(self, stream: Stream, element: Stanza) -> Waiting:
+        """XEP-0198 4."""
+        if stream.managed is None:
+            return self.untimely(stream, element)
+        h = number(element.attrs.get("h", ""))
+        if h is None:
+            raise StreamError("bad-format", "An acknowledgement has a number of stanzas.")
+        stream.managed.acknowledged(h)
+        return None
+
+    # wherever they stand
+
+    def enable(self, stream: Stream, attrs: Mapping[str, str]) -> bytes:
+        """Begin to manage a bound stream by the attributes of `<enable/>`; what to answer before all that is
+        sent from now on.
+        """
+        session = stream.session
+        assert session is not None
+        if stream.managed is not None:
+            stream.write(failed("unexpected-request"))
+            raise StreamError("policy-violation", "Stream management is enabled already.")
+        wants = attrs.get("resume", "").strip() in ("true", "1")
+        most = number(attrs.get("max", "")) or 0
+        managed = self._resumption.manage(session, stream, resumable=wants, most=most)
+        if not managed.seconds:
+            return f"<enabled xmlns='{ns.SM}'/>".encode()
+        seconds = int(managed.seconds)
+        return f"<enabled xmlns='{ns.SM}' id='{managed.id}' max='{seconds}' resume='true'/>".encode()
+
+    async def resume(self, stream: Stream, attrs: Mapping[str, str]) -> Resumed:
+        """Give a stream that has logged in the session that `<resume/>` with these attributes asks for.
+        StreamError for an acknowledgement of what was not sent.
+        """
+        login, id, h = stream.login, attrs.get("previd", ""), number(attrs.get("h", ""))
+        assert login is not None
+        if h is None or not id:
+            return Resumed(failed("bad-request"), None)
+        try:
+            waiting = self._logins.confirm(login)
+            if waiting is not None:
+                await waiting
+        except StanzaError as error:
+            return Resumed(failed(error.condition), None)
+        managed = self._resumption.find(id, login.account)
+        if managed is None or not managed.seconds or stream.link.is_over:
+            return Resumed(self._gone(id, login), None)
+        if (h - managed.acked) % (1 << 32) > managed.sent - managed.acked:
+            raise too_high(h, managed.sent)
+        self._resumption.take(managed, stream)
+        if not await self._is_finished(managed, stream):
+            return Resumed(self._gone(id, login), None)
+        self._attach(stream, managed, login, h)
+        answer = f"<resumed xmlns='{ns.SM}' h='{managed.h}' previd='{id}'/>"
+        return Resumed(answer.encode(), managed)
+
+    def _gone(self, id: str, login: Login) -> bytes:
+        return failed("item-not-found", self._resumption.handled_of(id, login.account))
+
+    async def _is_finished(self, managed: Managed, stream: Stream) -> bool:
+        """Wait for what the client sent before; whether the session is to be had then."""
+        if (idle := managed.idle(FINISH_SECONDS)) is not None:
+            await idle
+        return self._resumption.is_taken(managed, stream, is_gone=stream.link.is_over)
+
+    def _attach(self, stream: Stream, managed: Managed, login: Login, h: int) -> None:
+        session = managed.session
+        managed.give_up()
+        managed.acknowledged(h)
+        session.login = login
+        stream.bound(session)
+        managed.attach(stream)
+        self._expiry.watch(session)
+        log.info("session-resumed", extra={"jid": session.full, "peer": stream.peer})
+
+
+def failed(condition: str, h: int | None = None) -> bytes:
+    """`<failed/>` (XEP-0198 6), with how many stanzas were handled if that is known."""
+    count = "" if h is None else f" h='{h}'"
+    return f"<failed xmlns='{ns.SM}'{count}><{condition} xmlns='{ns.STANZA_ERRORS}'/></failed>".encode()
+
+
+def number(text: str) -> int | None:
+    """An xs:unsignedInt, None for anything else."""
+    found = int(text) if _NUMBER.fullmatch(text.strip()) else -1
+    return found if 0 <= found < 1 << 32 else None
