@@ -30,6 +30,7 @@ from xmppd.core.elsewhere import Elsewhere
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.gone import GONE_SECONDS
+from xmppd.core.handover import Handover
 from xmppd.core.ids import Ids
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
@@ -225,16 +226,20 @@ class App:
         self.binding = Binding(
             self.sessions, self.presences, self.hooks, self.jobs.spawn, binding_rules(config)
         )
+        left_over = LeftOver(self.router, self.jobs.spawn).take
         self.resumption = Resumption(
             management_rules(config),
             sessions=self.sessions,
             route=self.router.take,
             end=self.binding.end,
-            left_over=LeftOver(self.router, self.jobs.spawn).take,
+            left_over=left_over,
             call_soon=self.cork.call_soon,
             call_later=self.timers.call_later,
             clock=clock,
             now=now,
+        )
+        self.handover = Handover(
+            self.resumption, self.binding, self.contacts, self.router.send, left_over, self.jobs.spawn
         )
         self.reports = Reports(clock)
         self.logins = Logins(
@@ -336,7 +341,7 @@ class App:
             self.sasl,
             EarlyIqs(self.iqs.early),
             Resource(self.binding, self.logins, self.expiry),
-            Management(self.resumption, self.logins, self.expiry),
+            Management(self.resumption, self.handover, self.logins, self.expiry),
             SessionOffers(),
             ClientErrors(),
         )
@@ -406,6 +411,8 @@ class App:
         self.cluster = self.sessions.cluster = cluster
         self.ids.is_shared = True
         self.nodes.others = cluster.calls.tell
+        resuming = importlib.import_module("xmppd.cluster.resuming")
+        self.handover.others = resuming.RemoteResumption(mesh, cluster.calls, self.handover, self.jobs.spawn)
         self.duties.is_first = mesh.is_first
         self.everywhere.join(cluster)
         return cluster

@@ -45,16 +45,16 @@ class Calls:
         """Answer what is asked by this name."""
         self._answerers[name] = answerer
 
-    async def ask(self, member: Member, name: str, arguments: Mapping[str, Any]) -> Any:
+    async def ask(
+        self, member: Member, name: str, arguments: Mapping[str, Any], seconds: float = ANSWER_SECONDS
+    ) -> Any:
         """What a member answers; CommandError: it refuses, is silent, or is given up."""
         self._last += 1
         number, text = self._last, json.dumps(arguments)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open[number] = member, answer
         silent = CommandError(f"node {member.name} does not answer")
-        timer = self._call_later(
-            ANSWER_SECONDS, lambda: None if answer.done() else answer.set_exception(silent)
-        )
+        timer = self._call_later(seconds, lambda: None if answer.done() else answer.set_exception(silent))
         self._mesh.send(member, Call(number, name, text), len(text) + 64)
         try:
             return await answer

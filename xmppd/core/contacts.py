@@ -5,7 +5,7 @@ learn.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -157,6 +157,19 @@ class Contacts:
         if pushes is None or result is None or cost(pushes) > len(result):
             return result
         return Followed(None, [self._push_stanza(session, payload) for payload in pushes])
+
+    async def catch_up(self, session: Session, since: int) -> Sequence[bytes] | None:
+        """Make a resource interested whose client has the roster of that version; the pushes that it missed,
+        None where only the whole roster would tell.
+        """
+        loading = self._rosters.load(session.account)
+        roster = loading if isinstance(loading, Roster) else await loading
+        self._presences.adopt(session.live, roster)
+        if since == roster.version:
+            session.has_roster = True
+            return ()
+        answer = await self._get_changes(session, since)
+        return answer.stanzas if isinstance(answer, Followed) else None
 
     async def set(self, request: Request) -> None:
         """A roster set: one item added, changed or removed (RFC 6121 2.3 to 2.5); StanzaError as in 2.3.3."""

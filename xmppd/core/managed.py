@@ -26,6 +26,9 @@ REQUEST: Final = f"<r xmlns='{ns.SM}'/>".encode()
 ANSWER_SECONDS: Final = 1.0
 """How long a request to acknowledge waits for what is under way."""
 
+FINISH_SECONDS: Final = 2.0
+"""How long who resumes a session waits for what it sent before to be handled: it would send that again."""
+
 Route = Callable[[Session, Stanza], Awaitable[None] | None]
 
 
@@ -137,7 +140,7 @@ class Managed:
     )
 
     def __init__(
-        self, session: Session, stream: ManagedStream, keeper: Keeper, id: str, seconds: float
+        self, session: Session, stream: ManagedStream | None, keeper: Keeper, id: str, seconds: float
     ) -> None:
         self.id = id
         self.session = session
@@ -154,7 +157,8 @@ class Managed:
         self._pending: list[int] = []
         self._asked: tuple[int, Timer] | None = None
         self._idle: asyncio.Future[None] | None = None
-        self.attach(stream)
+        if stream is not None:
+            self.attach(stream)
 
     # its stream
 
@@ -176,6 +180,17 @@ class Managed:
         if self.stream is not None:
             self._keeper.asks(self)
             self.stream.write(REQUEST)
+
+    def revive(self, received: int, sent: int, unacked: Sequence[tuple[bytes, int]]) -> None:
+        """Go on where a session on another node ended: its counters, and what is unacknowledged with the
+        seconds in which it was sent.
+        """
+        self.received, self.acked = received, sent - len(unacked)
+        for number, (raw, second) in enumerate(unacked, self.acked):
+            self._moments.append(Moment(number, second, ()))
+            self.unacked.append(raw)
+        self.sent, self.size = sent, sum(map(len, self.unacked))
+        self._keeper.grown(self, self.size)
 
     def lost(self) -> bool:
         """The stream is gone; whether the session goes on without."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from xmppd.core.cluster import Fellow
 from xmppd.core.managed import Managed, ManagedStream, ManagementRules, Route, Unacked
@@ -92,6 +92,16 @@ class Resumption:
         self._all.add(managed)
         if id:
             self._by_id[id] = managed
+        return managed
+
+    def revive(self, session: Session, id: str, state: Mapping[str, Any]) -> Managed:
+        """Go on with what another node gave of a session (`Handover`); its stream is still to be attached."""
+        seconds = min(state["seconds"], self.rules.longest)
+        managed = session.connection = Managed(session, None, self, id, seconds)
+        self._all.add(managed)
+        self._by_id[id] = managed
+        unacked = [(raw.encode(), second) for raw, second in state["unacked"]]
+        managed.revive(state["received"], state["sent"], unacked)
         return managed
 
     def find(self, id: str, account: str) -> Managed | None:

@@ -144,10 +144,10 @@ class Session:
         """Whether its account is made up for the time being: nothing may be kept for it."""
         return self.login.tenure is None
 
-    def begin(self, first: bytes) -> None:
+    def begin(self, *first: bytes) -> None:
         """Send the answer to the bind, and behind it what others sent before it was due."""
         self._is_held = False
-        self._out = [first, *self._out]
+        self._out = [*first, *self._out]
         self._cork.add(self)
         self.drained()
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, NamedTuple
 
 from xmppd import ns
 from xmppd.core.begun import begun
 from xmppd.core.expiry import Expiry
+from xmppd.core.handover import Handover
 from xmppd.core.logins import Logins
-from xmppd.core.managed import Managed, too_high
+from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, too_high
 from xmppd.core.resumption import Resumption
 from xmppd.errors import StanzaError, StreamError
 from xmppd.net.c2s.stream import Stream
@@ -29,26 +30,24 @@ ENABLE: Final = f"{{{ns.SM}}}enable"
 RESUME: Final = f"{{{ns.SM}}}resume"
 OFFER: Final = f"<sm xmlns='{ns.SM}'/>".encode()
 
-FINISH_SECONDS: Final = 2.0
-"""How long who resumes a session waits for what it sent before to be handled: it would send that again."""
-
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 
 
 class Resumed(NamedTuple):
-    """What to answer, and the session that the stream has then; None where it is to bind one. Behind the
-    answer belongs what `Managed.resend` writes.
+    """What to answer, and what is to be done right behind that: it writes what the client has not
+    acknowledged. None where the stream has no session, and is to bind one.
     """
 
     answer: bytes
-    managed: Managed | None
+    go_on: Callable[[], None] | None
 
 
 class Management:
     """Rows of all that clients say of it."""
 
-    def __init__(self, resumption: Resumption, logins: Logins, expiry: Expiry) -> None:
+    def __init__(self, resumption: Resumption, handover: Handover, logins: Logins, expiry: Expiry) -> None:
         self._resumption = resumption
+        self._handover = handover
         self._logins = logins
         self._expiry = expiry
 
@@ -83,8 +82,8 @@ class Management:
     async def _take_resume(self, stream: Stream, element: Stanza) -> None:
         resumed = await self.resume(stream, element.attrs)
         stream.write(resumed.answer)
-        if resumed.managed is not None:
-            resumed.managed.resend()
+        if resumed.go_on is not None:
+            resumed.go_on()
 
     @negotiates(Phase.BOUND, f"{{{ns.SM}}}r")
     def take_request(self, stream: Stream, element: Stanza) -> Waiting:
@@ -139,16 +138,39 @@ class Management:
         except StanzaError as error:
             return Resumed(failed(error.condition), None)
         managed = self._resumption.find(id, login.account)
-        if managed is None or not managed.seconds or stream.link.is_over:
+        if managed is None:
+            return await self._resume_from_elsewhere(stream, login, id, h)
+        if not managed.seconds or has_gone(stream):
             return Resumed(self._gone(id, login), None)
-        if (h - managed.acked) % (1 << 32) > managed.sent - managed.acked:
+        if (h - managed.acked) % MODULO > managed.sent - managed.acked:
             raise too_high(h, managed.sent)
         self._resumption.take(managed, stream)
         if not await self._is_finished(managed, stream):
             return Resumed(self._gone(id, login), None)
-        self._attach(stream, managed, login, h)
-        answer = f"<resumed xmlns='{ns.SM}' h='{managed.h}' previd='{id}'/>"
-        return Resumed(answer.encode(), managed)
+        managed.give_up()
+        managed.acknowledged(h)
+        managed.session.login = login
+        self._attach(stream, managed)
+        return Resumed(resumed(managed), managed.resend)
+
+    async def _resume_from_elsewhere(self, stream: Stream, login: Login, id: str, h: int) -> Resumed:
+        """The session may be on another node: then it comes here."""
+        state = await self._handover.fetch(id, login.account, h)
+        if state is None or has_gone(stream):
+            return Resumed(self._gone(id, login), None)
+        managed = await self._handover.take(stream, login, id, state)
+        if managed is not None and has_gone(stream):
+            self._handover.drop(managed)
+            managed = None
+        if managed is None:
+            return Resumed(self._gone(id, login), None)
+        self._attach(stream, managed)
+
+        def go_on() -> None:
+            managed.resend()
+            self._handover.begin(managed, state)
+
+        return Resumed(resumed(managed), go_on)
 
     def _gone(self, id: str, login: Login) -> bytes:
         return failed("item-not-found", self._resumption.handled_of(id, login.account))
@@ -157,17 +179,24 @@ class Management:
         """Wait for what the client sent before; whether the session is to be had then."""
         if (idle := managed.idle(FINISH_SECONDS)) is not None:
             await idle
-        return self._resumption.is_taken(managed, stream, is_gone=stream.link.is_over)
+        return self._resumption.is_taken(managed, stream, is_gone=has_gone(stream))
 
-    def _attach(self, stream: Stream, managed: Managed, login: Login, h: int) -> None:
+    def _attach(self, stream: Stream, managed: Managed) -> None:
         session = managed.session
-        managed.give_up()
-        managed.acknowledged(h)
-        session.login = login
         stream.bound(session)
         managed.attach(stream)
         self._expiry.watch(session)
         log.info("session-resumed", extra={"jid": session.full, "peer": stream.peer})
+
+
+def has_gone(stream: Stream) -> bool:
+    """Whether its link is over, as it may be after anything was waited for."""
+    return stream.link.is_over
+
+
+def resumed(managed: Managed) -> bytes:
+    """`<resumed/>` (XEP-0198 5)."""
+    return f"<resumed xmlns='{ns.SM}' h='{managed.h}' previd='{managed.id}'/>".encode()
 
 
 def failed(condition: str, h: int | None = None) -> bytes:
