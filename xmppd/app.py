@@ -61,6 +61,7 @@ from xmppd.jobs import Jobs
 from xmppd.loader import Loader
 from xmppd.migrate.merge import merged
 from xmppd.moving import MigrateOffice
+from xmppd.net.c2s.negotiation.activity import Activity
 from xmppd.net.c2s.negotiation.early import EarlyIqs
 from xmppd.net.c2s.negotiation.errors import ClientErrors
 from xmppd.net.c2s.negotiation.management import Management
@@ -342,6 +343,7 @@ class App:
             EarlyIqs(self.iqs.early),
             Resource(self.binding, self.logins, self.expiry),
             Management(self.resumption, self.handover, self.logins, self.expiry),
+            Activity(lambda: self.config.sessions.client_state),
             SessionOffers(),
             ClientErrors(),
         )
@@ -412,6 +414,7 @@ class App:
         self.ids.is_shared = True
         self.nodes.others = cluster.calls.tell
         resuming = importlib.import_module("xmppd.cluster.resuming")
+        self.service.depart, self.service.departed = self.handover.depart, self.handover.departed
         self.handover.others = resuming.RemoteResumption(mesh, cluster.calls, self.handover, self.jobs.spawn)
         self.duties.is_first = mesh.is_first
         self.everywhere.join(cluster)

@@ -342,6 +342,7 @@ class SessionsConfig(Section):
     whitespace_after: Seconds = 60.0
     ping_after: Seconds = 180.0
     ping_timeout: PositiveFloat = 60.0
+    client_state: bool = True
     resume_seconds: Seconds = 300.0
     resume_seconds_at_most: Annotated[Seconds, not_below("resume_seconds")] = 600.0
 

@@ -5,11 +5,14 @@ from managing import ASK, SM, ask_to_resume, bodies, count, enable, ready, resum
 from several import several
 
 from xmppd import ns
+from xmppd.cluster import unread
+from xmppd.core import handover
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
 
 OFFLINE = ("offline",)
+PING = f"<iq type='get' id='ping'><query xmlns='{ns.ROSTER}'/></iq>"
 
 
 def chat(to: str, body: str) -> str:
@@ -169,3 +172,189 @@ async def test_who_breaks_off_while_it_is_fetched_loses_nothing(redis_url: str) 
         await world.settle()
         assert b"<body>1</body>" in last.raw
         assert not any(app.resumption._all for app in world.apps)
+
+
+async def kill(world: World, node: int) -> None:
+    """A node is gone without a word, and the other knows."""
+    other = world.cluster(1 - node)
+    world.cut(0, 1)
+    other.mesh.give_up(other.mesh.members[world.cluster(node).mesh.name], "it was killed")
+    await world.settle()
+
+
+@pytest.mark.parametrize("is_broken", [True, False])
+async def test_a_killed_node_loses_nothing_that_another_one_sent(redis_url: str, is_broken: bool) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        await enable(alice)
+        for number in range(3):
+            await bob.send(chat("alice@localhost", str(number)))
+        await alice.send(f"<a xmlns='{ns.SM}' h='1'/>")
+        await bob.send(chat(alice.jid, "3"))
+        if is_broken:
+            await alice.drop()
+        await bob.send(chat("alice@localhost", "4"))
+        await bob.send(PING)
+        assert (await bob.receive_all())[-1].get("id") == "ping", "all is acknowledged to the sender"
+        assert len(world.cluster(0).messages.unread) == 4
+        await world.advance(5)
+        await kill(world, 0)
+        again = await world.bind("alice", "r", node=1)
+        await again.send("<presence/>")
+        got = [one for one in await again.receive_all() if one.tag == f"{{{ns.CLIENT}}}message"]
+        assert bodies(got) == ["1", "2", "3", "4"]
+        stamps = {one.get("stamp") for message in got for one in message.findall(f"{{{ns.DELAY}}}delay")}
+        assert stamps == {"2023-11-14T22:13:20.000Z"}
+        await bob.receive_all()
+        await bob.send(chat("alice@localhost", "5"))
+        assert bodies(await again.receive_all()) == ["5"], "and nothing is in the way"
+
+
+async def test_what_is_acknowledged_is_not_kept(redis_url: str) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        id = await enable(alice)
+        for number in range(3):
+            await bob.send(chat("alice@localhost", str(number)))
+        member = world.cluster(1).mesh.members[world.cluster(0).mesh.name]
+        assert len([*member.trunk.unsettled]) == 3
+        await alice.drop()
+        alice = await resume(world, alice, id, 3, node=0)
+        await bob.send(chat("alice@localhost", "3"))
+        assert len([*member.trunk.unsettled]) == 1
+        await alice.send(f"<a xmlns='{ns.SM}' h='4'/>")
+        await world.settle()
+        assert [*member.trunk.unsettled] == [] and len(world.cluster(0).messages.unread) == 0
+        await kill(world, 0)
+        again = await world.bind("alice", "r", node=1)
+        await again.send("<presence/>")
+        assert bodies(await again.receive_all()) == []
+
+
+async def test_what_is_left_over_is_stored_once_and_not_kept(redis_url: str) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        await enable(alice)
+        await bob.send(chat("alice@localhost", "1"))
+        await alice.drop()
+        world.apps[0].binding.end(alice.session)
+        await world.settle()
+        assert len(world.cluster(0).messages.unread) == 0
+        await kill(world, 0)
+        again = await world.bind("alice", "r", node=1)
+        await again.send("<presence/>")
+        assert bodies(await again.receive_all()) == ["1"]
+
+
+async def test_letters_that_stay_open_are_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unread, "MOST", 2)
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        await enable(alice)
+        for number in range(4):
+            await bob.send(chat("alice@localhost", str(number)))
+        assert len(world.cluster(0).messages.unread) == 2
+        member = world.cluster(1).mesh.members[world.cluster(0).mesh.name]
+        assert len([*member.trunk.unsettled]) == 2
+        await alice.send(f"<a xmlns='{ns.SM}' h='4'/>")
+        await world.settle()
+        assert len(world.cluster(0).messages.unread) == 0
+
+
+async def drained(world: World, node: int) -> None:
+    """A node is told to stop, and has stopped."""
+    for client in world.clients:
+        if client.app is world.apps[node]:
+            await client.receive_all()
+    await world.drain(node)
+
+
+@pytest.mark.parametrize("is_broken", [True, False])
+async def test_a_session_outlives_its_node_if_that_was_told_to_stop(redis_url: str, is_broken: bool) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        id = await enable(alice)
+        for number in range(3):
+            await bob.send(chat("alice@localhost", str(number)))
+        await alice.send("<presence><show>away</show></presence>")
+        await bob.receive_all()
+        if is_broken:
+            await alice.drop()
+        await drained(world, 0)
+        if not is_broken:
+            await alice.expect_closed("system-shutdown")
+        await bob.send(chat("alice@localhost", "3"))
+        again = await ready(world, "alice", node=1)
+        answer = await ask_to_resume(again, id, 1)
+        assert (answer.tag, answer.get("h")) == (f"{SM}resumed", "1")
+        assert bodies(await again.receive_all()) == ["1", "2", "3"]
+        assert all(one.get("type") is None for one in await bob.receive_all())
+        await world.advance(700)
+        again = await world.login("alice", node=1)
+        assert bodies(await again.receive_all()) == [], "nothing comes twice"
+
+
+async def test_who_does_not_come_back_from_a_node_that_stopped_loses_nothing(redis_url: str) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        id = await enable(alice)
+        await bob.send(chat("alice@localhost", "1"))
+        await drained(world, 0)
+        await world.advance(310)
+        again = await ready(world, "alice", node=1)
+        assert (await ask_to_resume(again, id)).tag == f"{SM}failed"
+        await again.bind("next")
+        await again.send("<presence/>")
+        assert bodies(await again.receive_all()) == ["1"]
+
+
+async def test_who_keeps_sessions_of_others_stores_what_is_left_when_it_stops(redis_url: str) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        await enable(alice)
+        await bob.send(chat("alice@localhost", "1"))
+        await drained(world, 0)
+        await world.apps[1].service.shut_down()
+        await world.settle()
+        world.apps[1].service.draining = False
+        again = await world.bind("alice", node=1)
+        await again.send("<presence/>")
+        assert bodies(await again.receive_all()) == ["1"]
+
+
+async def test_where_nobody_keeps_a_session_it_is_left_over_at_once(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "KEPT", 0)
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        await enable(alice)
+        await bob.send(chat("alice@localhost", "1"))
+        await drained(world, 0)
+        again = await world.bind("alice", node=1)
+        await again.send("<presence/>")
+        assert bodies(await again.receive_all()) == ["1"]
+
+
+async def test_a_kept_session_is_only_for_its_account_and_what_it_was_sent(redis_url: str) -> None:
+    async with World(nodes=2, settings=several(redis_url)) as world:
+        alice = await world.login("alice", "r", node=0)
+        id = await enable(alice)
+        await alice.send("<presence/>")
+        await drained(world, 0)
+        mallory = await ready(world, "bob", node=1)
+        assert (await ask_to_resume(mallory, id)).tag == f"{SM}failed"
+        again = await ready(world, "alice", node=1)
+        await again.send(f"<resume xmlns='{ns.SM}' previd='{id}' h='5'/>")
+        await again.expect_closed("undefined-condition")
+        again = await ready(world, "alice", node=1)
+        assert (await ask_to_resume(again, id, 1)).tag == f"{SM}resumed"

@@ -54,7 +54,7 @@ async def resume(world: World, old: Client, id: str, h: int = 0, *, node: int | 
 
 def state(client: Client) -> Managed:
     """What the server keeps of it."""
-    found = client.session.connection
+    found = client.session.managed
     assert isinstance(found, Managed)
     return found
 

@@ -41,6 +41,9 @@ class Request:
         self._asked = asked
         self.is_question = isinstance(origin, Question)
 
+    def opened(self) -> None:
+        """No iq is in a queue."""
+
     def settled(self) -> None:
         """A session has it, and answers or does not."""
         if not self.end.done():

@@ -48,6 +48,9 @@ class Told:
         self.count = 0
         self.end: asyncio.Future[None] | None = None
 
+    def opened(self) -> None:
+        """No hint is in a queue."""
+
     def settled(self) -> None:
         """A node has it."""
         self.count -= 1

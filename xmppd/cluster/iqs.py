@@ -40,6 +40,9 @@ class Result:
     def __init__(self, again: Callable[[], None] | None = None) -> None:
         self._again = again
 
+    def opened(self) -> None:
+        """No iq is in a queue."""
+
     def settled(self) -> None:
         """A session has it."""
 

@@ -27,7 +27,10 @@ class Carrier(Protocol):
 
 
 class Letter(Protocol):
-    """What was posted and comes back: exactly one of these is called, once."""
+    """What was posted and comes back: exactly one of `settled` and `missed` is called, once."""
+
+    def opened(self) -> None:
+        """It is in a queue there; one of the others follows."""
 
     def settled(self) -> None:
         """The other node took it."""

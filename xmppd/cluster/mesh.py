@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from xmppd.cluster.member import Carrier, Letter, Member, Take
 from xmppd.cluster.records import QUIET, Bye, Record
-from xmppd.cluster.trunk import Trunk
+from xmppd.cluster.trunk import Taken, Trunk
 from xmppd.cluster.whereabouts import Place, Whereabouts
 from xmppd.core.ids import HybridClock
 from xmppd.core.output import Outlet
@@ -216,10 +216,7 @@ class Mesh:
             return
         if taken is None:
             return
-        for letter, reason in taken.missed:
-            letter.missed(StanzaError(reason if reason in STANZA_ERROR_TYPES else "service-unavailable"))
-        for letter in taken.settled:
-            letter.settled()
+        give_back(taken)
         member.acknowledged()
         self._look_for_room()
         takes, is_quiet = self._takes, True
@@ -331,6 +328,16 @@ class Mesh:
         for node in self.losing if found else ():
             found.pop(node, None)
         return found
+
+
+def give_back(taken: Taken[Letter]) -> None:
+    """Letters that a frame told of."""
+    for letter, reason in taken.missed:
+        letter.missed(StanzaError(reason if reason in STANZA_ERROR_TYPES else "service-unavailable"))
+    for letter in taken.settled:
+        letter.settled()
+    for letter in taken.opened:
+        letter.opened()
 
 
 def nobody_asks(member: Member) -> None:

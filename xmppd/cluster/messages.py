@@ -16,7 +16,9 @@ from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.parcels import FLUSHING, Detour, Parcel, UnderWay
 from xmppd.cluster.records import ALL, ANYWAY, FULL, TOP, Message
+from xmppd.cluster.unread import Unread
 from xmppd.core.later import Later
+from xmppd.core.leftover import readdressed
 from xmppd.core.messages import (
     KEEPABLE,
     MESSAGE_TYPES,
@@ -43,6 +45,7 @@ Became = Awaitable[Outcome | Drop]
 class RemoteMessages:
     """`keep` stores or refuses a message for nobody; its third argument is given one that nobody keeps.
     `kept` tells who came meanwhile that one was stored; until its future is done its sender waits for that.
+    `now` gives seconds since the epoch.
     """
 
     def __init__(
@@ -52,12 +55,15 @@ class RemoteMessages:
         keep: Callable[[Jid, Stanza, Otherwise], Outcome | Became],
         kept: Callable[[str], asyncio.Future[None] | None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        now: Callable[[], float],
     ) -> None:
         self._mesh = mesh
         self._sessions = sessions
         self._keep = keep
         self._kept = kept
         self._spawn = spawn
+        self._now = now
+        self.unread = Unread(mesh)
         self._under_way: dict[str, UnderWay] = {}
         self._waiting = 0
         self._numbers = 0
@@ -252,6 +258,21 @@ class RemoteMessages:
                 detour.missed.append(parcel)
         self._done(account, under_way)
 
+    def second(self) -> int:
+        """The whole seconds since the epoch."""
+        return int(self._now())
+
+    def lost(self, parcel: Parcel) -> None:
+        """A copy was taken by a session whose node is lost, and its client has not acknowledged it: it goes
+        to whoever is there now, with the time in which it was sent, in its turn among all that was missed.
+        """
+        account = parcel.to.bare
+        stanza = readdressed(parcel.stanza, account, parcel.opened_at)
+        again = Parcel(self, stanza, Jid.parse(account), parcel.kind, parcel.number)
+        under_way = self._begun(account)
+        self._detour(account, under_way).missed.append(again)
+        self._done(account, under_way)
+
     # what is under way
 
     def _begun(self, account: str) -> UnderWay:
@@ -420,11 +441,15 @@ class RemoteMessages:
             live = self._sessions.accounts.get(record.to)
             if live is not None and (takers := live.open_to):
                 copy(takers, record.raw)
+                if takers[0].managed is not None:
+                    self.unread.sent(member, record, takers)
                 return
         account, _, resource = record.to.partition("/")
         receivers = self._receivers(account, resource, record)
         if receivers and account not in member.missing:
             copy(receivers, record.raw, is_patient=record.mode == ALL)
+            if receivers[0].managed is not None:
+                self.unread.sent(member, record, receivers)
             return
         reason = FLUSHING if not receivers and self._flushes(account, resource) else ""
         member.missing.put(account, member.trunk.miss(record.id, reason))

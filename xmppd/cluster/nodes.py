@@ -135,7 +135,7 @@ class OtherNodes:
         self._visibility = visibility
         self._questions = questions
         self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
-        self.messages = RemoteMessages(mesh, sessions, messages.keep, self.hints.kept, spawn)
+        self.messages = RemoteMessages(mesh, sessions, messages.keep, self.hints.kept, spawn, now)
         self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)

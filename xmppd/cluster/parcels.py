@@ -29,13 +29,20 @@ class Sending(Protocol):
     def missed(self, parcel: Parcel) -> None:
         """Nobody took a copy."""
 
+    def lost(self, parcel: Parcel) -> None:
+        """The node is lost where a session had its only copy, and its client not."""
+
+    def second(self) -> int:
+        """The whole seconds since the epoch."""
+
 
 class Parcel(Told):
     """One message of `sender` on its way to one account: the letter of each of its copies, and what its
     sender need not wait for. `left`: copies that are neither settled nor missed; `together`: see `UnderWay`.
     `is_due`: it has to be stored, whoever is there; `is_unkept`: that was tried, and nobody keeps it;
     `is_back`: it was not stored, and is to be looked at again; `is_slow`: too much is on its way where it
-    goes, so its sender has to wait for it.
+    goes, so its sender has to wait for it; `opened_at`: since when a session has its only copy whose client
+    has not acknowledged it, 0: none has.
     """
 
     __slots__ = (
@@ -46,6 +53,7 @@ class Parcel(Told):
         "kind",
         "left",
         "number",
+        "opened_at",
         "sender",
         "sending",
         "stanza",
@@ -68,6 +76,7 @@ class Parcel(Told):
         self.left = 0
         self.together = 0
         self.tries = 0
+        self.opened_at = 0
         self.was_taken = False
         self.is_due = False
         self.is_slow = False
@@ -80,12 +89,21 @@ class Parcel(Told):
         is_due = self.is_due or self.tries >= TRIES
         return is_due and not self.is_unkept and self.kind in KEEPABLE
 
-    def settled(self) -> None:
-        """A session has a copy."""
+    def opened(self) -> None:
+        """A session has it; it is kept here until its client has it, too."""
+        self.opened_at = self.sending.second()
         self.sending.settled(self)
+
+    def settled(self) -> None:
+        """A session has a copy, or the client of one that had it already."""
+        if not self.opened_at:
+            self.sending.settled(self)
 
     def missed(self, error: StanzaError) -> None:
         """No session has it."""
+        if self.opened_at:
+            self.sending.lost(self)
+            return
         if error.condition == FLUSHING:
             self.is_due = True
         self.sending.missed(self)

@@ -14,6 +14,7 @@ from xmppd.errors import CommandError
 
 GIVE: Final = "session give"
 TAKEN: Final = "session taken"
+KEEP: Final = "session keep"
 
 ANSWER_SECONDS: Final = FINISH_SECONDS + 2.0
 """How long a node is waited for that may have to finish what the client sent to it."""
@@ -35,12 +36,17 @@ class RemoteResumption:
         self._spawn = spawn
         calls.serve(GIVE, self._give)
         calls.serve(TAKEN, self._taken)
+        calls.serve(KEEP, self._keep)
 
     async def fetch(self, id: str, account: str, h: int) -> State | None:
-        """See `Others.fetch`: the nodes on which the account has sessions are asked, one after the other."""
+        """See `Others.fetch`: nodes are asked one after the other, those first where the account is. What a
+        node that has gone had may be kept by any.
+        """
         arguments = {"id": id, "account": account, "h": h}
-        for node in {place.node: None for place in self._mesh.places(account)}:
-            member = self._mesh.member(node)
+        near = [
+            self._mesh.member(node) for node in {place.node: None for place in self._mesh.places(account)}
+        ]
+        for member in [*near, *(other for other in self._mesh.present() if other not in near)]:
             try:
                 state = await self._calls.ask(member, GIVE, arguments, ANSWER_SECONDS)
             except CommandError:
@@ -49,11 +55,21 @@ class RemoteResumption:
                 return {**state, "node": member.name}
         return None
 
-    def taken(self, state: State) -> None:
+    async def keep(self, state: State) -> bool:
+        """See `Others.keep`: those who hear this node are asked, until one does it."""
+        for member in [member for member in self._mesh.present() if member.carrier is not None]:
+            try:
+                if await self._calls.ask(member, KEEP, {"state": state}):
+                    return True
+            except CommandError:
+                continue
+        return False
+
+    def taken(self, node: str, id: str) -> None:
         """See `Others.taken`."""
-        member = self._mesh.members.get(state["node"])
+        member = self._mesh.members.get(node)
         if member is not None:
-            self._spawn(self._confirm(member, state["id"]))
+            self._spawn(self._confirm(member, id))
 
     async def _confirm(self, member: Member, id: str) -> None:
         try:
@@ -66,3 +82,6 @@ class RemoteResumption:
 
     async def _taken(self, arguments: Mapping[str, Any]) -> None:
         self._handover.confirm(arguments["id"])
+
+    async def _keep(self, arguments: Mapping[str, Any]) -> bool:
+        return self._handover.keep(arguments["state"])

@@ -6,10 +6,13 @@ acknowledged until the other node has it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
+from xmppd.core.begun import begun
 from xmppd.core.binding import Binding
 from xmppd.core.contacts import Contacts
 from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, ManagedStream, Unacked, too_high
@@ -27,14 +30,24 @@ GIVEN_SECONDS: Final = 10.0
 State = Mapping[str, Any]
 
 
+KEPT: Final = 10_000
+KEPT_BYTES: Final = 67_108_864
+"""How many sessions of nodes that have gone are kept for their clients, and how much of what these have not
+acknowledged.
+"""
+
+
 class Others(Protocol):
     """The other nodes, as far as they may have a session."""
 
     async def fetch(self, id: str, account: str, h: int) -> State | None:
         """What one of them gives (`Handover.give`) for this id; None where none has it."""
 
-    def taken(self, state: State) -> None:
+    def taken(self, node: str, id: str) -> None:
         """It is here now: tell the node that gave it."""
+
+    async def keep(self, state: State) -> bool:
+        """Have one of them keep a session for its client; whether it does."""
 
 
 class Send(Protocol):
@@ -63,6 +76,10 @@ class Handover:
         self._left_over = left_over
         self._spawn = spawn
         self._given: dict[str, Timer] = {}
+        self._kept: dict[str, tuple[State, Timer]] = {}
+        self._size = 0
+        self._is_leaving = False
+        self._leaving: list[asyncio.Future[None]] = []
 
     # the node that has it
 
@@ -71,39 +88,121 @@ class Handover:
         client acknowledges more than that.
         """
         managed = self._resumption.find(id, account)
-        if managed is None or not managed.seconds:
+        if managed is not None:
+            if not managed.seconds:
+                return None
+            if (h - managed.acked) % MODULO > managed.sent - managed.acked:
+                return {"sent": managed.sent}
+            return await self._give(managed, h, StreamError("see-other-host"))
+        kept = self._kept.get(id)
+        if kept is None or kept[0]["account"] != account:
             return None
-        if (h - managed.acked) % MODULO > managed.sent - managed.acked:
-            return {"sent": managed.sent}
-        self._resumption.take(managed, by := object())
+        state = kept[0]
+        count = (h - state["sent"] + len(state["unacked"])) % MODULO
+        if count > len(state["unacked"]):
+            return {"sent": state["sent"]}
+        self._forget(id)
+        state = {**state, "unacked": state["unacked"][count:]}
+        self._until_taken(state)
+        return state
+
+    async def _give(self, managed: Managed, h: int, why: StreamError) -> State | None:
+        by, conflict = object(), None if why.condition == "see-other-host" else why
+        self._resumption.take(managed, by, conflict)
         if (idle := managed.idle(FINISH_SECONDS)) is not None:
             await idle
         if not self._resumption.is_taken(managed, by, is_gone=False):
             return None
-        managed.acknowledged(h)
-        state, session, left = state_of(managed), managed.session, [*managed.left()]
+        managed.acknowledged(h % MODULO)
+        state, session = state_of(managed), managed.session
         managed.let_go()
-        self._given[id] = self._resumption.call_later(
-            GIVEN_SECONDS, lambda: self._come_back(id, session, left)
-        )
-        self._binding.end(session, StreamError("see-other-host"))
+        self._until_taken(state)
+        self._binding.end(session, why)
         return state
 
-    def _come_back(self, id: str, session: Session, left: list[Unacked]) -> None:
+    def _until_taken(self, state: State) -> None:
+        """Keep what was not acknowledged until another node says that it has it."""
+        again = partial(self._come_back, state)
+        self._given[state["id"]] = self._resumption.call_later(GIVEN_SECONDS, again)
+
+    def _come_back(self, state: State) -> None:
         """Nobody has taken it."""
-        if self._given.pop(id, None) is not None:
-            self._left_over(session, left)
+        timer = self._given.pop(state["id"], None)
+        if timer is not None:
+            timer.cancel()
+            self._left_over(full_of(state), left_of(state))
 
     def confirm(self, id: str) -> None:
         """Another node has it."""
         if (timer := self._given.pop(id, None)) is not None:
             timer.cancel()
 
+    # a node that stops
+
+    def depart(self, session: Session, why: StreamError) -> None:
+        """End a session because this node stops: another one keeps it for its client if it can be resumed."""
+        self._is_leaving = True
+        managed: Managed | None = session.managed
+        if self.others is None or managed is None or not managed.seconds:
+            self._binding.end(session, why)
+            return
+        departing = begun(self._depart(managed, why, self.others))
+        if departing is not None:
+            left = asyncio.get_running_loop().create_future()
+            self._leaving.append(left)
+            self._spawn(finished(departing, left))
+
+    async def _depart(self, managed: Managed, why: StreamError, others: Others) -> None:
+        state = await self._give(managed, managed.acked, why)
+        if state is None:
+            return
+        if await others.keep(state):
+            self.confirm(state["id"])
+        else:
+            self._come_back(state)
+
+    async def departed(self) -> None:
+        """Wait until other nodes have what they keep. What was kept here for others is left over."""
+        self._is_leaving = True
+        for left in self._leaving:
+            await left
+        self._leaving.clear()
+        for id in [*self._kept]:
+            self._end_kept(id)
+
+    # a node that keeps it
+
+    def keep(self, state: State) -> bool:
+        """Keep a session whose node stops, as long as it may be resumed; whether there is room, and this one
+        does not stop itself.
+        """
+        size = size_of(state)
+        if self._is_leaving or len(self._kept) >= KEPT or self._size + size > KEPT_BYTES:
+            return False
+        self._size += size
+        end = partial(self._end_kept, state["id"])
+        self._kept[state["id"]] = state, self._resumption.call_later(state["seconds"], end)
+        return True
+
+    def _forget(self, id: str) -> State:
+        state, timer = self._kept.pop(id)
+        timer.cancel()
+        self._size -= size_of(state)
+        return state
+
+    def _end_kept(self, id: str) -> None:
+        state = self._forget(id)
+        self._left_over(full_of(state), left_of(state))
+
     # the node that takes it
 
     async def fetch(self, id: str, account: str, h: int) -> State | None:
-        """What another node gives of a session; StreamError where more is acknowledged than was sent."""
-        state = await self.others.fetch(id, account, h) if self.others is not None else None
+        """What another node gives of a session, or was given to this one; StreamError where more is
+        acknowledged than was sent.
+        """
+        state = await self.give(id, account, h)
+        if state is None and self.others is not None:
+            state = await self.others.fetch(id, account, h)
         if state is not None and "resource" not in state:
             raise too_high(h, state["sent"])
         return state
@@ -140,8 +239,10 @@ class Handover:
         """
         session = managed.session
         session.begin()
-        if self.others is not None:
-            self.others.taken(state)
+        if "node" not in state:
+            self.confirm(managed.id)
+        elif self.others is not None:
+            self.others.taken(state["node"], managed.id)
         shown = [state["presence"], *state["directed"]]
         self._spawn(self._show(session, [text.encode() for text in shown if text]))
 
@@ -158,6 +259,7 @@ def state_of(managed: Managed) -> State:
     presence, roster = session.presence, session.live.roster
     return {
         "id": managed.id,
+        "account": session.account,
         "resource": session.resource,
         "lang": session.lang,
         "since": session.since,
@@ -174,6 +276,29 @@ def state_of(managed: Managed) -> State:
         "roster": roster.version if session.has_roster and roster is not None else None,
         "slots": {key: value for key, value in (session.slots or {}).items() if is_plain(value)},
     }
+
+
+def full_of(state: State) -> str:
+    """The full JID of a session."""
+    return f"{state['account']}/{state['resource']}"
+
+
+def left_of(state: State) -> list[Unacked]:
+    """What its client has not acknowledged."""
+    return [Unacked(raw.encode(), second, ()) for raw, second in state["unacked"]]
+
+
+def size_of(state: State) -> int:
+    """About how many bytes that is."""
+    return sum(len(raw) for raw, _ in state["unacked"])
+
+
+async def finished(work: Awaitable[None], end: asyncio.Future[None]) -> None:
+    """Do something, and then tell."""
+    try:
+        await work
+    finally:
+        end.set_result(None)
 
 
 def is_plain(value: Any) -> bool:

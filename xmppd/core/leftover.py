@@ -11,7 +11,7 @@ from xmppd.core.later import Later
 from xmppd.core.managed import Unacked
 from xmppd.core.messages import KEEPABLE, MESSAGE_TYPES
 from xmppd.core.origin import Host, Origin
-from xmppd.core.sessions import Session
+from xmppd.core.presence import domain_of
 from xmppd.errors import StanzaError
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza, read
@@ -63,16 +63,18 @@ class LeftOver:
         self._routes = routes
         self._spawn = spawn
 
-    def take(self, session: Session, left: Iterable[Unacked]) -> None:
-        """See to all, in order, and before anything that comes now; what has to be awaited ends by itself."""
-        rest = begun(self._take_all(session, left))
+    def take(self, full: str, left: Iterable[Unacked]) -> None:
+        """See to all of a session, in order, and before anything that comes now; what has to be awaited ends
+        by itself.
+        """
+        rest = begun(self._take_all(full, left))
         if rest is not None:
             self._spawn(rest)
 
-    async def _take_all(self, session: Session, left: Iterable[Unacked]) -> None:
+    async def _take_all(self, full: str, left: Iterable[Unacked]) -> None:
         under_way = []
         for unacked in left:
-            end = self._take(session, unacked)
+            end = self._take(full, unacked)
             if isinstance(end, Later):
                 under_way.append(end)
             elif end is not None:
@@ -80,30 +82,35 @@ class LeftOver:
         for end in under_way:
             await end
 
-    def _take(self, session: Session, unacked: Unacked) -> Awaitable[None] | None:
+    def _take(self, full: str, unacked: Unacked) -> Awaitable[None] | None:
         raw = unacked.raw
         if raw.startswith(b"<message"):
-            return self._message(session, unacked)
+            return self._message(full, unacked)
         if raw.startswith(b"<iq"):
             iq = read(raw)
             sender = iq.attrs.get("from", "")
-            if iq.type in ("get", "set") and sender not in ("", session.account.rpartition("@")[2]):
-                origin = Sender(sender, session.account, self._routes, self._spawn)
+            if iq.type in ("get", "set") and sender not in ("", domain_of(full)):
+                origin = Sender(sender, full, self._routes, self._spawn)
                 origin.send(build.error_reply(iq, sender, StanzaError("service-unavailable", GONE)))
         return None
 
-    def _message(self, session: Session, unacked: Unacked) -> Awaitable[None] | None:
-        message, account = read(unacked.raw), session.account
+    def _message(self, full: str, unacked: Unacked) -> Awaitable[None] | None:
+        message, account = read(unacked.raw), full.partition("/")[0]
         kind = message.type if message.type in MESSAGE_TYPES else "normal"
         sender = message.attrs.get("from", account)
-        if (
-            kind not in KEEPABLE or sender == account
-        ):  # what the account itself sends is for this session only
+        if kind not in KEEPABLE or sender == account:  # the account's own are for this session only
             return None
         if message.to == account and not all(other.is_over for other in unacked.others):
             return None  # they have it, or see to it themselves
-        raw = stamped(message, account.rpartition("@")[2], unacked.second)
-        attrs = {**message.attrs, "to": account}
-        head = build.start_tag("message", attrs)
-        again = Stanza("message", attrs, head + raw[message.tail :], len(head))
-        return self._routes.reroute(Sender(sender, session.full, self._routes, self._spawn), again)
+        origin = Sender(sender, full, self._routes, self._spawn)
+        return self._routes.reroute(origin, readdressed(message, account, unacked.second))
+
+
+def readdressed(message: Stanza, account: str, second: int) -> Stanza:
+    """A message that a session of the account was sent in that second and did not get: for any of its
+    sessions, with a stamp unless it has one of ours.
+    """
+    raw = stamped(message, domain_of(account), second)
+    attrs = {**message.attrs, "to": account}
+    head = build.start_tag("message", attrs)
+    return Stanza("message", attrs, head + raw[message.tail :], len(head))

@@ -122,6 +122,8 @@ class Managed:
 
     __slots__ = (
         "_asked",
+        "_expected",
+        "_had",
         "_idle",
         "_keeper",
         "_moments",
@@ -154,6 +156,8 @@ class Managed:
         self.timer: Timer | None = None
         self._keeper = keeper
         self._moments: list[Moment] = []
+        self._expected: dict[int, Callable[[], None]] | None = None
+        self._had: list[tuple[int, Callable[[], None]]] = []
         self._pending: list[int] = []
         self._asked: tuple[int, Timer] | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -209,6 +213,10 @@ class Managed:
         self._moments.clear()
         size, self.size = self.size, 0
         self._keeper.grown(self, -size)
+        expected, self._expected = self._expected or {}, None
+        had, self._had = self._had, []
+        for told in [*(told for _, told in had), *expected.values()]:
+            told()
 
     # as its session's connection
 
@@ -251,6 +259,8 @@ class Managed:
         self.sent += len(stanzas)
         if not self.is_kept:
             return
+        if self._expected:
+            self._note(stanzas, before)
         second, takers, moments = int(self._keeper.now()), self._keeper.takers(self.session), self._moments
         if not moments or moments[-1].second != second or moments[-1].takers != takers:
             moments.append(Moment(before, second, takers))
@@ -278,9 +288,31 @@ class Managed:
             moments = self._moments
             while moments and (not self.unacked or (len(moments) > 1 and moments[1].first <= self.acked)):
                 del moments[0]
+        if self._had:
+            self._tell(self.acked)
         self._keeper.heard(self)
         if was_clogged:
             self.session.drained()
+
+    def when_had(self, raw: bytes, told: Callable[[], None]) -> None:
+        """Tell when the client has acknowledged this stanza, which was just sent to the session, or when that
+        is not waited for any more.
+        """
+        if self._expected is None:
+            self._expected = {}
+        self._expected[id(raw)] = told
+
+    def _note(self, stanzas: Sequence[bytes], before: int) -> None:
+        """Number those that somebody waits for."""
+        expected = self._expected
+        for number, raw in enumerate(stanzas, before + 1):
+            if expected and (told := expected.pop(id(raw), None)) is not None:
+                self._had.append((number, told))
+
+    def _tell(self, count: int) -> None:
+        had = self._had
+        while had and had[0][0] <= count:
+            had.pop(0)[1]()
 
     def left(self) -> Iterator[Unacked]:
         """What it has not, in order."""

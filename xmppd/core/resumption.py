@@ -14,6 +14,7 @@ from xmppd.core.cluster import Fellow
 from xmppd.core.managed import Managed, ManagedStream, ManagementRules, Route, Unacked
 from xmppd.core.output import SLICE_SECONDS
 from xmppd.core.questions import CallLater
+from xmppd.core.quiet import beneath, wake
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StreamError
 
@@ -29,8 +30,8 @@ PAST_SECONDS: Final = 3600.0
 PAST: Final = 10_000
 """Of how many sessions."""
 
-LeftOver = Callable[[Session, Iterable[Unacked]], None]
-"""Sees to what a session had not acknowledged when it ended."""
+LeftOver = Callable[[str, Iterable[Unacked]], None]
+"""Sees to what a session, by its full JID, had not acknowledged when it ended."""
 
 
 class Resumption:
@@ -88,7 +89,8 @@ class Resumption:
         seconds = min(most or rules.seconds, rules.longest) if is_kept else 0.0
         id = secrets.token_urlsafe(16) if seconds else ""
         session.flush()  # what it was sent before is not counted
-        managed = session.connection = Managed(session, stream, self, id, seconds)
+        managed = session.managed = Managed(session, stream, self, id, seconds)
+        beneath(session, managed)
         self._all.add(managed)
         if id:
             self._by_id[id] = managed
@@ -97,7 +99,7 @@ class Resumption:
     def revive(self, session: Session, id: str, state: Mapping[str, Any]) -> Managed:
         """Go on with what another node gave of a session (`Handover`); its stream is still to be attached."""
         seconds = min(state["seconds"], self.rules.longest)
-        managed = session.connection = Managed(session, None, self, id, seconds)
+        managed = session.connection = session.managed = Managed(session, None, self, id, seconds)
         self._all.add(managed)
         self._by_id[id] = managed
         unacked = [(raw.encode(), second) for raw, second in state["unacked"]]
@@ -114,17 +116,19 @@ class Resumption:
         owner, h, _ = self._past.get(id, ("", 0, 0.0))
         return h if owner == account else None
 
-    def take(self, managed: Managed, by: object) -> None:
-        """A stream resumes it: what it still has as one is replaced. It may yet be taken from `by` again."""
+    def take(self, managed: Managed, by: object, why: StreamError | None = None) -> None:
+        """A stream resumes it, or it goes elsewhere: what it still has as one ends. It may yet be taken from
+        `by` again.
+        """
         self._forget_detached(managed)
         stream, managed.stream = managed.stream, None
         self._taken[managed] = by
         self._unasked.pop(managed, None)
         self._asked.pop(managed, None)
-        managed.session.flush()
+        wake(managed.session)  # whoever comes back is active (XEP-0352 5.2), and nothing is left in between
         if stream is not None:
             stream.managed = None
-            stream.close(StreamError("conflict", "Another stream has resumed this session."))
+            stream.close(why or StreamError("conflict", "Another stream has resumed this session."))
 
     def is_taken(self, managed: Managed, by: object, *, is_gone: bool) -> bool:
         """Whether it is still there for who took it; if that `is_gone`, it is detached again."""
@@ -207,9 +211,8 @@ class Resumption:
         self._taken.pop(managed, None)
         self._unasked.pop(managed, None)
         self._asked.pop(managed, None)
-        left = [*managed.left()]
+        self._left_over(managed.session.full, [*managed.left()])
         managed.let_go()
-        self._left_over(managed.session, left)
 
     def failed(self, managed: Managed, error: StreamError) -> None:
         """See `Keeper.failed`."""

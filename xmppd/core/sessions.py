@@ -58,7 +58,8 @@ class Session:
 
     `takes_messages` is False while anything is in the way of messages (`hold_messages`).
 
-    When it is over its `connection` is NOWHERE. While it is detached it has one that keeps what is sent.
+    `managed` is what stream management (XEP-0198) keeps of it, if its client enabled that. When it is over
+    its `connection` is NOWHERE. While it is detached it has one that keeps what is sent.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Session:
         "lang",
         "live",
         "login",
+        "managed",
         "message_head",
         "number",
         "paid_until",
@@ -117,6 +119,7 @@ class Session:
         self.has_roster = False
         self.directed: Directed | None = None
         self.slots: dict[str, Any] | None = None
+        self.managed: Any = None
         self.takes_messages = True
         self._in_the_way = 0
         self._cork = cork

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +13,7 @@ from xmppd.core.binding import Binding
 from xmppd.core.network import network_of
 from xmppd.core.reports import Reports
 from xmppd.core.router import Router
+from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
 from xmppd.net.ebb import Ebb
 from xmppd.net.pace import SLICE_SECONDS, Tempo, breathe
@@ -90,6 +91,9 @@ class Service:
         self.reports = reports
         self.looks: list[Callable[[], None]] = []
         """What else is to be looked at once a second."""
+        self.depart: Callable[[Session, StreamError], None] = binding.end
+        self.departed: Callable[[], Awaitable[None]] = nothing
+        """How a session ends when this node stops, and what is waited for then."""
         self.route = router.take
         self.spawn = spawn
         self.rows = rows
@@ -199,9 +203,10 @@ class Service:
         self.draining = True
         if pace:
             await self._end_sessions(pace)
-        await self._each(self.connections, lambda connection: connection.fail(self._farewell()))
+        await self._each(self.connections, lambda connection: connection.depart(self._farewell()))
         # Those that are left are detached.
-        await self._each(self.binding.sessions(), lambda session: self.binding.end(session, self._farewell()))
+        await self._each(self.binding.sessions(), lambda session: self.depart(session, self._farewell()))
+        await self.departed()
 
     def _farewell(self) -> StreamError:
         if self.other_host:
@@ -215,7 +220,7 @@ class Service:
             if start:
                 await breathe(step / pace)
             for connection in bound[start : start + step]:
-                connection.fail(self._farewell())
+                connection.depart(self._farewell())
 
     async def cut_off(self) -> None:
         """Drop whoever is still there."""
@@ -288,3 +293,7 @@ class Service:
         elif rules.whitespace_after and silence > rules.whitespace_after and not connection.nudged:
             connection.nudged = True
             connection.link.nudge()
+
+
+async def nothing() -> None:
+    """Nothing is waited for."""

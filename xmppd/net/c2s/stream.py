@@ -323,6 +323,13 @@ class Stream:
                 self._service.reports.tell("stream-refused", self.peer, reason=error.condition)
             self.close(error)
 
+    def depart(self, error: StreamError) -> None:
+        """End the stream because this node stops."""
+        if self.session is not None:
+            self._service.depart(self.session, error)
+        else:
+            self.fail(error)
+
     def ping(self, id: str) -> None:
         """Ask the client whether it is still there (XEP-0199)."""
         session = self.session
