@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,9 @@ class Engine(Protocol):
 
     def store(self) -> Store: ...
 
+    def crowded(self) -> Store:
+        """A store with room for four writes at a time."""
+
     def advance(self, seconds: float) -> None:
         """Let time pass for TTLs."""
 
@@ -46,6 +50,9 @@ class SqliteInFile:
     def store(self) -> Store:
         return SqliteStore(self._path, now=self._clock)
 
+    def crowded(self) -> Store:
+        return SqliteStore(self._path, now=self._clock, bound=4)
+
 
 class SqliteInMemory:
     def __init__(self, folder: Path) -> None:
@@ -54,6 +61,8 @@ class SqliteInMemory:
 
     def store(self) -> Store:
         return SqliteStore(":memory:", now=self._clock)
+
+    crowded = store
 
 
 class Keyspace:
@@ -103,6 +112,9 @@ class InCassandra:
 
     def store(self) -> Store:
         return CassandraStore(self._options)
+
+    def crowded(self) -> Store:
+        return CassandraStore(replace(self._options, waiting=4))
 
     def advance(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -158,6 +170,19 @@ def lasting_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
 async def opened(engine: Engine) -> AsyncIterator[Opened]:
     """Opens a store with the tables given; it is closed after the test."""
     store = engine.store()
+
+    async def open_tables(*tables: Table) -> Store:
+        await store.open(tables)
+        return store
+
+    yield open_tables
+    await store.close()
+
+
+@pytest_asyncio.fixture
+async def crowded(lasting_engine: Engine) -> AsyncIterator[Opened]:
+    """Opens a store that has room for four writes at a time."""
+    store = lasting_engine.crowded()
 
     async def open_tables(*tables: Table) -> Store:
         await store.open(tables)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from cassandra import OperationTimedOut, Unavailable, WriteTimeout
+from cassandra import Unavailable, WriteTimeout
 from cassandra.cluster import NoHostAvailable
+from faultydriver import LOST, Driver
 
 from xmppd.errors import StoreBug, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import FAILURES, PAUSE_SECONDS
@@ -29,72 +30,6 @@ ITEMS = Table(
     static={"version": "int"},
 )
 PROFILE = Table("profile", partition=("account",), columns={"name": "text", "age": "int"})
-LOST = OperationTimedOut({"node": "no answer"}, "node")
-
-
-class Answer:
-    """A response of the driver that is an error, after what it asked for was done or at once."""
-
-    def __init__(self, error: Exception, response: Any) -> None:
-        self._error = error
-        self._response = response
-        self._paging_state = None
-
-    def add_callbacks(self, callback: Any, errback: Any, callback_args: Any, errback_args: Any) -> None:
-        def fail(_: object) -> None:
-            errback(self._error, *errback_args)
-
-        if self._response is None:
-            fail(None)
-        else:
-            self._response.add_callbacks(fail, fail)
-
-
-class Silent:
-    """A response that comes when it is let go, or never."""
-
-    def __init__(self) -> None:
-        self._paging_state = None
-        self.answer: Any = None
-
-    def add_callbacks(self, callback: Any, errback: Any, callback_args: Any, errback_args: Any) -> None:
-        self.answer = lambda: errback(LOST, *errback_args)
-
-
-class Driver:
-    """The driver's session, whose next answers may be lost (the statement is done) or refused (it is not)."""
-
-    def __init__(self, store: CassandraStore) -> None:
-        self._live = store._link._connected()
-        self._session = self._live.session
-        self._live.session = self
-        self.script: list[tuple[str, Exception] | None] = []
-        self.asked = 0
-        self.meanwhile: Any = None
-        self.silent: list[Silent] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def execute_async(self, statement: Any, **how: Any) -> Any:
-        self.asked += 1
-        if self.silent is not None:
-            self.silent.append(Silent())
-            return self.silent[-1]
-        step = self.script.pop(0) if self.script else None
-        if step is None:
-            return self._session.execute_async(statement, **how)
-        fault, error = step
-        if fault == "refused":
-            return Answer(error, None)
-        response = self._session.execute_async(statement, **how)
-        if self.meanwhile is not None:
-            response.result()
-            self.meanwhile()
-        return Answer(error, response)
-
-    def repair(self) -> None:
-        self._live.session = self._session
 
 
 @pytest_asyncio.fixture

@@ -17,6 +17,7 @@ import uvloop
 from xmppd.core.begun import begun
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
 from xmppd.store.sqlite.store import SqliteStore
+from xmppd.store.sqlite.writer import GROUP
 from xmppd.store.table import Put, Table
 
 NOTES = Table("notes", ("owner",), ("number",), {"number": "int", "body": "blob"}, static={"count": "int"})
@@ -74,6 +75,32 @@ async def test_concurrent_writes_share_transactions(opening):
         assert after.groups - before.groups < 20
         assert after.pending == 0
         assert await numbers(store) == list(range(1000))
+
+
+@pytest.mark.asyncio
+async def test_a_group_is_bounded_by_its_statements(opening):
+    async with opening() as store:
+        writer = store.writer(NOTES, ("owner", "number"))
+        await store.write([writer.row("a", 0)])
+        for rows, calls, groups in ((1, 2 * GROUP, 2), (4, GROUP, 4), (4, GROUP + 1, 5), (2 * GROUP, 3, 3)):
+            before = store.stats.groups
+            await asyncio.gather(
+                *(store.write([writer.row(f"a{call}", n) for n in range(rows)]) for call in range(calls))
+            )
+            assert store.stats.groups - before == groups
+
+
+@pytest.mark.asyncio
+async def test_writes_are_committed_in_the_order_of_the_calls(opening):
+    ended: list[int] = []
+    async with opening() as store:
+        writer = store.writer(NOTES, ("owner", "number", "body"))
+        writes = [store.write([writer.row("a", 1, str(number).encode())]) for number in range(500)]
+        for number, write in enumerate(writes):
+            write.add_done_callback(lambda _, number=number: ended.append(number))
+        await asyncio.gather(*writes)
+        assert ended == list(range(500))
+        assert (await store.get(NOTES, ("a", 1)))["body"] == b"499"
 
 
 @pytest.mark.asyncio

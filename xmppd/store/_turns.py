@@ -27,10 +27,16 @@ class Slots:
         """How many wait."""
         return len(self._waiters)
 
+    def try_take(self) -> bool:
+        """Take a slot if nobody has to wait for one."""
+        if self.used >= self._count or self._waiters:
+            return False
+        self.used += 1
+        return True
+
     async def take(self, seconds: float) -> None:
         """Wait for a slot; StoreUnavailable after `seconds`, or at once when too many wait already."""
-        if self.used < self._count and not self._waiters:
-            self.used += 1
+        if self.try_take():
             return
         if len(self._waiters) >= self._bound:
             raise StoreUnavailable("too many requests wait for the store")
@@ -56,6 +62,72 @@ class Slots:
             if not turn.done():
                 self.used += 1
                 turn.set_result(None)
+
+
+class Turnstile:
+    """At most `size` passes are out at a time; who waits longer than `patience` seconds is turned away."""
+
+    def __init__(self, size: int, patience: float) -> None:
+        self._free = size
+        self._patience = patience
+        self._promised = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Take a pass if nobody has to wait for one, or who waited for it is who asks now."""
+        if self._promised:
+            self._promised -= 1
+            return True
+        if self._free == 0 or self._waiting:
+            return False
+        self._free -= 1
+        return True
+
+    async def room(self) -> None:
+        """Wait until there is a pass for who asks, by `take`, before anything else is done.
+        StoreUnavailable: too late, or closed.
+        """
+        if self._free == 0 or self._waiting:
+            await self.wait()
+        else:
+            self._free -= 1
+        self._promised += 1
+        asyncio.get_running_loop().call_soon(self._break_promise)
+
+    def _break_promise(self) -> None:
+        if self._promised:  # it was not wanted after all
+            self._promised -= 1
+            self.give_back(1)
+
+    async def wait(self) -> None:
+        """Take a pass when it is our turn. StoreUnavailable: too late, or closed."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await given(turn, self._patience)
+        except BaseException as error:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.give_back(1)  # the pass came together with the cancellation
+            turn.cancel()
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable("too many writes are waiting") from None
+            raise
+
+    def give_back(self, count: int) -> None:
+        """Return passes; those who wait get them in order."""
+        while count and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                count -= 1
+        self._free += count
+
+    def close(self) -> None:
+        """Turn away all who wait."""
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(StoreUnavailable("the store was closed"))
+        self._waiting.clear()
 
 
 class Turns:

@@ -8,6 +8,7 @@ that a repeat is harmless.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -80,6 +81,19 @@ class Delete:
 
     cluster: Key = ()
     through: bool = False
+
+
+Prepared = tuple[Any, Sequence[Any]]
+"""One row for `Store.write`, as a `RowWriter` of the same store made it."""
+
+
+class RowWriter(Protocol):
+    """Makes rows of one table for `Store.write`. Its columns were checked once and for all."""
+
+    def row(self, *values: Value) -> Prepared:
+        """The row that has these values, in the order of the columns; StoreBug for wrong ones, at once or
+        from the write.
+        """
 
 
 class Page(NamedTuple):
@@ -195,6 +209,24 @@ class Store(Protocol):
         Cheaper than as many calls of `put`, and no more atomic: after an error, StoreUnavailable too, some of
         the rows may have been written. StoreBug for one row twice.
         """
+
+    def writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
+        """What makes rows for `write` that have these columns, those of the key among them.
+
+        It is good for as long as the store is open.
+        """
+
+    def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> asyncio.Future[Any]:
+        """Write rows of any tables and partitions, each as `put` does; the future ends when all are durable.
+
+        The cheapest way to write, and one wait for all. Rows of one partition take effect together, those of
+        several are no more atomic than several calls of `put`: after StoreTimeout some may be there. A write
+        that is repeated with the same rows does no harm. Without room for another write StoreUnavailable is
+        raised, and nothing is done. The rows must be different ones. Cancelling the future stops nothing.
+        """
+
+    async def room(self) -> None:
+        """Wait until there is room for a `write` by who calls it before anything else; StoreUnavailable."""
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row by its whole key, or a partition, static columns too, by the partition key alone."""

@@ -256,6 +256,40 @@ class Shape:
         return check
 
 
+class Columns:
+    """The values of some columns of many rows, in order: the columns are checked once, and values of the
+    usual types at no cost to speak of.
+
+    Of such values two things are left to whoever stores them, and must fail there: an integer of more than 64
+    bits, and a text that has no UTF-8.
+    """
+
+    def __init__(self, shape: Shape, columns: Sequence[str]) -> None:
+        if len(set(columns)) < len(columns):
+            raise StoreBug(f"table {shape.table.name}: a column is named twice")
+        self.names = tuple(columns)
+        self._table = shape.table
+        self._checks = shape.row_checks(columns, shape.table.key)
+        kinds = [shape.table.type_of(column) for column in columns]
+        self._usual: set[tuple[type, ...]] = set()
+        self._has_numbers = not {"float", "timestamp"}.isdisjoint(kinds)  # which may be NaN
+        alone = columns.index(shape.table.partition[0]) if len(shape.table.partition) == 1 else None
+        self._not_empty = alone if alone is not None and kinds[alone] in ("text", "blob") else None
+
+    def checked(self, values: tuple[Value, ...]) -> Sequence[Value]:
+        """The values to be stored; StoreBug."""
+        kinds = tuple(map(type, values))
+        if kinds in self._usual and (self._not_empty is None or values[self._not_empty]):
+            return values
+        if len(values) != len(self._checks):
+            wrong = f"a row is {', '.join(self.names)}, not {len(values)} values"
+            raise StoreBug(f"table {self._table.name}: {wrong}")
+        checked = [check(value) for check, value in zip(self._checks, values, strict=True)]
+        if not self._has_numbers and tuple(map(type, checked)) == kinds:
+            self._usual.add(kinds)
+        return checked
+
+
 def page_token(kind: str, key: Key) -> bytes:
     """The place of a row from which the next page goes on; `kind` tells scans apart that walk differently."""
     parts = [base64.b85encode(v).decode() if isinstance(v, bytes) else v for v in key]

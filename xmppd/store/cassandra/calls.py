@@ -122,11 +122,11 @@ class OpenTable:
     def put(self, row: Mapping[str, Value], ttl: float | None) -> Write:
         """Write columns of one row."""
         columns = self._checked((), row)
-        return Write([self.insert(columns, self._seconds(ttl))])
+        return Write([self.insert(columns, self.seconds(ttl))])
 
     def put_many(self, rows: Sequence[Mapping[str, Value]], ttl: float | None) -> list[list[Statement]]:
         """Write columns of different rows: the statements of each partition."""
-        seconds = self._seconds(ttl)
+        seconds = self.seconds(ttl)
         by_partition: dict[Key, list[Statement]] = {}
         keys: list[Key] = []
         for row in rows:
@@ -141,7 +141,7 @@ class OpenTable:
         self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, ttl: float | None
     ) -> ConditionalWrite:
         """Write columns of one row if it is absent, or holds what is expected."""
-        columns, seconds, mark = self._checked((), row), self._seconds(ttl), _new_mark()
+        columns, seconds, mark = self._checked((), row), self.seconds(ttl), _new_mark()
         key = tuple(columns[column] for column in self.cql.key)
         turn = (self.declaration.name, key[: self._first_cluster])
         if expect is None:
@@ -187,14 +187,14 @@ class OpenTable:
         for write in writes:
             if isinstance(write, Put):
                 columns = self._checked(partition, write.row)
-                statements.append(self.insert(columns, self._seconds(write.ttl)))
+                statements.append(self.insert(columns, self.seconds(write.ttl)))
                 touched.append(tuple(columns[column] for column in self.cql.cluster))
             else:
                 statements.append(self._delete(partition, write))
                 (ranges if write.through else touched).append(write.cluster)
         self.shape.distinct(touched, ranges)
         values = self.shape.static_values(static) if static else {}
-        seconds = self._seconds(ttl)
+        seconds = self.seconds(ttl)
         if expect is None:
             if values:
                 text = self.cql.update_static(tuple(values), ())
@@ -231,7 +231,7 @@ class OpenTable:
             return self.cql.delete_rows, (*partition, *self.cql.smallest)
         return self.cql.delete_row, (*partition, *self.shape.cluster(write.cluster))
 
-    def _seconds(self, ttl: float | None) -> int:
+    def seconds(self, ttl: float | None) -> int:
         """A life as Cassandra wants it: whole seconds, 0 for ever."""
         life = check_ttl(self.declaration, ttl)
         return 0 if life is None or life > LONGEST_TTL else math.ceil(life)

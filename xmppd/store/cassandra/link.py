@@ -27,12 +27,13 @@ from cassandra.policies import (
     FallthroughRetryPolicy,
     TokenAwarePolicy,
 )
-from cassandra.query import BatchStatement, BatchType, BoundStatement, tuple_factory
+from cassandra.query import BatchStatement, BatchType, tuple_factory
 
 from xmppd.errors import ConfigError, Problem, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
 from xmppd.store._turns import Slots, Turns, within
 from xmppd.store.cassandra.calls import Conditional, Found, Statement
+from xmppd.store.cassandra.encoding import EncodedRow, bound_to, encoded_batch
 from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, translated
 from xmppd.store.cassandra.nodes import Nodes
 from xmppd.store.cassandra.options import CassandraOptions
@@ -187,13 +188,13 @@ class Link:
         """Something that blocks, done with the session: making tables."""
         live = self._connected()
         assert self._loop is not None
-        self._begin()
+        self.begin()
         try:
             return await self._loop.run_in_executor(self._threads, ask, live.session)
         except Exception as error:
             raise translated(error) from error
         finally:
-            self._end()
+            self.end()
 
     # asking
 
@@ -207,6 +208,42 @@ class Link:
         """Do statements on one partition together. They may be done twice."""
         await self._guarded(lambda end: self._repeated(lambda: self._batch(statements, end), end))
 
+    def check(self) -> None:
+        """StoreUnavailable when not connected, or when Cassandra is known to be dead."""
+        self._connected()
+        self.breaker.check()
+
+    def try_write(self, rows: Sequence[EncodedRow]) -> asyncio.Future[Any] | None:
+        """Begin to write rows in one batch; None if there is something to wait for first.
+
+        `error_of` says how it ended; StoreError if it could not begin.
+        """
+        live = self._connected()
+        prepared: dict[str, Any] = {}
+        for row in rows:
+            if row.text not in prepared:
+                preparing = live.prepared.get(row.text)
+                if preparing is None or not preparing.done() or preparing.exception() is not None:
+                    return None
+                live.prepared.move_to_end(row.text)
+                prepared[row.text] = preparing.result()
+        if not self.slots.try_take():
+            return None
+        _, answer = self._start(encoded_batch(prepared, rows), self._options.request_timeout * ATTEMPT)
+        return answer
+
+    def error_of(self, answer: asyncio.Future[Any]) -> StoreError | None:
+        """How a batch of `try_write` failed; None: it did not."""
+        error = answer.exception()
+        if error is None:
+            self.breaker.succeeded()
+            return None
+        return translated(error)
+
+    async def write_encoded(self, rows: Sequence[EncodedRow]) -> None:
+        """Write rows in one batch, as `write` does. They may be written twice."""
+        await self._guarded(lambda end: self._repeated(lambda: self._encoded(rows, end), end))
+
     async def write_if(self, write: Conditional) -> bool:
         """Do a conditional write; whether it was applied. StoreTimeout when that cannot be found out."""
         return await self._guarded(lambda end: self._in_turn(write, end))
@@ -215,7 +252,7 @@ class Link:
         """One call of the port, from its deadline to its last word."""
         self._connected()
         self.breaker.check()
-        self._begin()
+        self.begin()
         try:
             answer = await ask(self._clock() + self._options.request_timeout)
         except (StoreUnavailable, StoreTimeout) as error:
@@ -223,7 +260,7 @@ class Link:
                 self.breaker.failed(error)
             raise
         finally:
-            self._end()
+            self.end()
         self.breaker.succeeded()
         return answer
 
@@ -327,6 +364,10 @@ class Link:
         _, found = await self._ask(together, end, conditional=conditional)
         return found
 
+    async def _encoded(self, rows: Sequence[EncodedRow], end: float) -> None:
+        prepared = {text: await self._prepared(text, end) for text in {row.text for row in rows}}
+        await self._ask(encoded_batch(prepared, rows), end)
+
     async def _prepared(self, text: str, end: float) -> Any:
         """The statement that Cassandra has taken in. Nothing but the text was sent: StoreUnavailable."""
         live = self._connected()
@@ -373,16 +414,35 @@ class Link:
         if self._clock() >= end:
             self.slots.give()
             raise StoreUnavailable("the store is busy: a request had no time left")
+        seconds = max(min(end - self._clock(), self._options.request_timeout * ATTEMPT), 0.001)
+        response, answer = self._start(
+            statement, seconds, serial=serial, conditional=conditional, state=state
+        )
+        try:
+            return response, await answer or []
+        except Exception as error:
+            raise translated(error, conditional=conditional) from error
+
+    def _start(
+        self,
+        statement: Any,
+        seconds: float,
+        *,
+        serial: bool = False,
+        conditional: bool = False,
+        state: bytes | None = None,
+    ) -> tuple[Any, asyncio.Future[Any]]:
+        """Send something for which there is a slot; what the driver says of it, and the rows or its error."""
         live = self._connected()
         assert self._loop is not None
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._asked.add(answer)
         self.stats.requests += 1
-        self._begin()
+        self.begin()
         try:
             response = live.session.execute_async(
                 statement,
-                timeout=max(min(end - self._clock(), self._options.request_timeout * ATTEMPT), 0.001),
+                timeout=seconds,
                 execution_profile=SERIAL if serial else EXEC_PROFILE_DEFAULT,
                 paging_state=state,
             )
@@ -392,12 +452,9 @@ class Link:
         except Exception as error:
             self._asked.discard(answer)
             self.slots.give()
-            self._end()
+            self.end()
             raise translated(error, conditional=conditional) from error
-        try:
-            return response, await answer or []
-        except Exception as error:
-            raise translated(error, conditional=conditional) from error
+        return response, answer
 
     # completions; the first two are called by threads of the driver
 
@@ -425,7 +482,7 @@ class Link:
             self._asked.remove(answer)
             self.stats.completions += 1
             self.slots.give()
-            self._end()
+            self.end()
             if answer.done():
                 continue  # nobody waits any more
             if error is None:
@@ -440,31 +497,16 @@ class Link:
             raise StoreUnavailable("the store is not open")
         return self._live
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Something is under way that `close` has to wait for."""
         self._under_way += 1
         self._is_idle.clear()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """It has ended."""
         self._under_way -= 1
         if self._under_way == 0:
             self._is_idle.set()
-
-
-def bound_to(prepared: Any, values: Sequence[Any]) -> BoundStatement:
-    """What `prepared.bind` makes of values that were checked, for a third of what that takes: it looks up for
-    each value whether it has to be encrypted, and asks nothing of texts.
-    """
-    bound = BoundStatement(prepared)
-    version = prepared.protocol_version
-    bound.values = [
-        value.encode()
-        if type(value) is str
-        else None
-        if value is None
-        else column.type.serialize(value, version)
-        for value, column in zip(values, prepared.column_metadata, strict=True)
-    ]
-    return bound
 
 
 def _is_cassandras(error: StoreError) -> bool:

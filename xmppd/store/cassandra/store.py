@@ -16,10 +16,11 @@ from xmppd.errors import StoreUnavailable
 from xmppd.store._opened import OpenTables
 from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
 from xmppd.store.cassandra.dump import TableDump, batches
+from xmppd.store.cassandra.joined import Joiner, RowWriter
 from xmppd.store.cassandra.link import Link
 from xmppd.store.cassandra.options import CassandraOptions
 from xmppd.store.cassandra.schema import Schema
-from xmppd.store.table import Delete, Dump, Key, Page, Put, Row, Stored, Table, Value
+from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Value
 
 __all__ = ["CassandraOptions", "CassandraStats", "CassandraStore"]
 
@@ -57,6 +58,7 @@ class CassandraStore:
     def __init__(self, options: CassandraOptions, *, program: str = "xmppd") -> None:
         self._options = options
         self._link = Link(options)
+        self._joiner = Joiner(self._link, bound=options.waiting, patience=options.request_timeout)
         self._schema = Schema(self._link, options, program)
         self._tables: OpenTables[OpenTable] = OpenTables()
         self._opening = asyncio.Lock()
@@ -94,6 +96,7 @@ class CassandraStore:
     async def close(self) -> None:
         """Finish every accepted write, then disconnect. Whatever is asked for later is StoreUnavailable."""
         self._tables.is_closed = True
+        self._joiner.close()
         async with self._opening:
             await self._link.close()
 
@@ -218,6 +221,22 @@ class CassandraStore:
         together = list(batches(self._tables.of(table).put_many(rows, ttl)))
         self._stats.writes += len(together)
         await asyncio.gather(*map(self._link.write, together))
+
+    def writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
+        """What makes rows that have these columns."""
+        return RowWriter(self._tables.of(table), columns)
+
+    def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> asyncio.Future[Any]:
+        """Write rows, those of all calls of one turn of the loop in few requests."""
+        self._tables.check_not_closed()
+        done = self._joiner.write([writer.statement(values, ttl) for writer, values in rows])
+        self._stats.writes += 1
+        return done
+
+    async def room(self) -> None:
+        """Wait for room for a write."""
+        self._tables.check_not_closed()
+        await self._joiner.room()
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row or one partition."""

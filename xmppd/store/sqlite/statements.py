@@ -13,8 +13,8 @@ from typing import NamedTuple
 from xmppd.errors import StoreBug
 from xmppd.store._opened import Bound, Range, range_of
 from xmppd.store.sqlite.layout import NOTHING, Beside, Layout, Statement
-from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
-from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
+from xmppd.store.table import Delete, Key, Page, Prepared, Put, Row, Table, Value
+from xmppd.store.values import Columns, Shape, check_limit, check_ttl, page_token, read_page_token
 
 KEYS = 50
 """How many rows are looked up by one statement."""
@@ -55,6 +55,11 @@ class Write:
         self.rows = rows
 
     @property
+    def size(self) -> int:
+        """How many rows are written, about: what it costs."""
+        return len(self.statements) + sum([len(rows) for _, rows in self.rows])
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do, whatever stands there."""
         return not self.statements and not self.rows and self.condition is None
@@ -67,6 +72,26 @@ class Write:
         for text, values in self.statements:
             cursor.execute(text, values)
         return True
+
+
+class RowWriter:
+    """Implements `xmppd.store.table.RowWriter`."""
+
+    __slots__ = ("_columns", "_opened", "_puts")
+
+    def __init__(self, opened: OpenTable, columns: Sequence[str]) -> None:
+        self._opened = opened
+        self._columns = Columns(opened.shape, columns)
+        self._puts = opened.layout.rows.puts
+
+    def row(self, *values: Value) -> Prepared:
+        """The row that has these values."""
+        return self, self._columns.checked(values)
+
+    def statement(self, values: Sequence[Value], ttl: float | None, now: float) -> Statement:
+        """What writes a row."""
+        text, after = self._puts(self._columns.names, self._opened.end(ttl, now), now)
+        return text, (*values, *after)
 
 
 class Scan(NamedTuple):
@@ -119,7 +144,7 @@ class OpenTable:
         given = tuple(row)
         checks = self._checks(given, self._rows.key)
         values = [check(row[column]) for column, check in zip(given, checks, strict=True)]
-        return Write((self._rows.put(given, values, self._end(ttl, now), now),))
+        return Write((self._rows.put(given, values, self.end(ttl, now), now),))
 
     def put_many(self, rows: Sequence[Mapping[str, Value]], ttl: float | None, now: float) -> Write:
         """Write columns of different rows."""
@@ -185,7 +210,7 @@ class OpenTable:
         given = tuple(row)
         checks = self._checks(given, self._rows.key)
         checked = {column: check(row[column]) for column, check in zip(given, checks, strict=True)}
-        statement = self._rows.put(given, tuple(checked.values()), self._end(ttl, now), now)
+        statement = self._rows.put(given, tuple(checked.values()), self.end(ttl, now), now)
         return statement, tuple(checked[column] for column in self._rows.key)
 
     def _puts(
@@ -211,13 +236,14 @@ class OpenTable:
             parts = [checked[column] for column in key]
             touched += zip(*parts, strict=True) if parts else [()] * len(rows)
             text, after = self._rows.puts(
-                (*self.declaration.key[: len(partition)], *columns), self._end(ttl, now), now
+                (*self.declaration.key[: len(partition)], *columns), self.end(ttl, now), now
             )
             first, last = ([repeat(value, len(rows)) for value in values] for values in (partition, after))
             written.append((text, list(zip(*first, *checked.values(), *last, strict=True))))
         return written, touched
 
-    def _end(self, ttl: float | None, now: float) -> float | None:
+    def end(self, ttl: float | None, now: float) -> float | None:
+        """When a row ends that is written now; None: never."""
         life = check_ttl(self.declaration, ttl)
         return None if life is None else now + life
 
@@ -234,7 +260,7 @@ class OpenTable:
     ) -> Statement:
         assert self._static is not None
         columns = (*self.declaration.partition, *values)
-        return self._static.put(columns, (*partition, *values.values()), self._end(ttl, now), now)
+        return self._static.put(columns, (*partition, *values.values()), self.end(ttl, now), now)
 
     def _static_condition(self, partition: Key, expect: Mapping[str, Value], now: float) -> Condition:
         expected = self.shape.static_values(expect)

@@ -18,13 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xmppd.errors import StoreUnavailable
 from xmppd.store._opened import OpenTables
 from xmppd.store.sqlite.dump import TableDump, stored_tables
 from xmppd.store.sqlite.schema import described, lacking, migrate
-from xmppd.store.sqlite.statements import OpenTable, Write
+from xmppd.store.sqlite.statements import OpenTable, RowWriter, Write
 from xmppd.store.sqlite.transaction import MEMORY, Transactions, connect, shrink, translated
 from xmppd.store.sqlite.writer import GroupWriter, InlineWriter
-from xmppd.store.table import Delete, Dump, Key, Page, Put, Row, Stored, Table, Value
+from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Value
 
 PURGE_SECONDS = 60.0
 PURGE_ROWS = 250
@@ -165,6 +166,27 @@ class SqliteStore:
         if rows:
             await self._write(self._tables.of(table).put_many(rows, ttl, self._now()))
 
+    def writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
+        """What makes rows that have these columns."""
+        return RowWriter(self._tables.of(table), columns)
+
+    def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> asyncio.Future[Any]:
+        """Write rows, here in one transaction; writes are committed in the order of the calls."""
+        self._tables.check_not_closed()
+        now = self._now()
+        write = Write([writer.statement(values, ttl, now) for writer, values in rows])
+        self._purge_now_and_then()
+        done = self._writer.offer(write, len(rows))
+        if done is None:
+            raise StoreUnavailable("too many writes are waiting")
+        self._stats.writes += 1
+        return done
+
+    async def room(self) -> None:
+        """Wait for room for a write."""
+        self._tables.check_not_closed()
+        await self._writer.room()
+
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row or one partition."""
         await self._write(self._tables.of(table).delete(key))
@@ -271,7 +293,7 @@ class SqliteStore:
     def _write(self, write: Write) -> Awaitable[bool]:
         self._purge_now_and_then()
         self._stats.writes += 1
-        return self._writer.write(write)
+        return self._writer.write(write, write.size)
 
     def _purge_now_and_then(self) -> None:
         """Let the writer delete some expired rows; only writes make such rows, so they also set the pace."""

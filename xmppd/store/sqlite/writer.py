@@ -3,8 +3,8 @@
 Jobs gather until the end of the loop's turn. If no commit is under way they are done at once, for their pages
 are nearly always in memory; the thread then waits for the disk, and what comes meanwhile is the next group.
 Nothing waits for a timer: a lone write is committed at once, and the more writes there are, the larger the
-groups get, up to `GROUP`. What cannot be done without waiting or going back (somebody else's lock, a job that
-fails, a connection to be opened) is left to the thread as a whole.
+groups get, up to `GROUP` statements. What cannot be done without waiting or going back (somebody else's lock,
+a job that fails, a connection to be opened) is left to the thread as a whole.
 
 The thread must not do the statements: each of them gives up Python's lock (the GIL) and takes it back, and
 beside a busy loop that costs a change of threads each time, a quarter of all CPU for offline messages.
@@ -28,73 +28,28 @@ from functools import partial
 from typing import Any
 
 from xmppd.errors import StoreError, StoreUnavailable
-from xmppd.store._turns import given
+from xmppd.store._turns import Turnstile
 from xmppd.store.sqlite.transaction import Job, Outcome, Transactions
 
 GROUP = 128
-"""The most jobs done in one turn of the loop, which takes about 2 ms."""
+"""After how many statements no more jobs are begun in one turn of the loop, which takes about 2 ms."""
 LATE = 0.002
 ASIDE = 0.0005
 
-Entry = tuple[Job, asyncio.Future[Any]]
+Entry = tuple[Job, asyncio.Future[Any], int]
+"""What to do, who waits for it, and how many statements it has."""
 Work = Callable[[], list[Outcome]]
 
 
 def deliver(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
     """Tell those who wait; who was cancelled meanwhile is passed over."""
-    for (_, future), outcome in zip(entries, outcomes, strict=True):
+    for (_, future, _), outcome in zip(entries, outcomes, strict=True):
         if future.done():
             continue
         if isinstance(outcome, StoreError):
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
-
-
-class Turnstile:
-    """At most `size` passes are out at a time; who waits longer than `patience` seconds is turned away."""
-
-    def __init__(self, size: int, patience: float) -> None:
-        self._free = size
-        self._patience = patience
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def take(self) -> bool:
-        """Take a pass if nobody has to wait for one."""
-        if self._free == 0 or self._waiting:
-            return False
-        self._free -= 1
-        return True
-
-    async def wait(self) -> None:
-        """Take a pass when it is our turn. StoreUnavailable: too late, or closed."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await given(turn, self._patience)
-        except BaseException as error:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.give_back(1)  # the pass came together with the cancellation
-            turn.cancel()
-            if isinstance(error, TimeoutError):
-                raise StoreUnavailable("too many writes are waiting") from None
-            raise
-
-    def give_back(self, count: int) -> None:
-        """Return passes; those who wait get them in order."""
-        while count and self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                count -= 1
-        self._free += count
-
-    def close(self) -> None:
-        """Turn away all who wait."""
-        for turn in self._waiting:
-            if not turn.done():
-                turn.set_exception(StoreUnavailable("the store was closed"))
-        self._waiting.clear()
 
 
 class GroupWriter:
@@ -115,17 +70,25 @@ class GroupWriter:
         self._handed_over = 0.0
         self._ended: asyncio.Event | None = None
 
-    def write(self, job: Job) -> Awaitable[Any]:
-        """What the job returned, once committed; StoreError. Cancelling does not stop an accepted job."""
-        return self._accept(job) if self._turnstile.take() else self._write_later(job)
+    def write(self, job: Job, statements: int = 1) -> Awaitable[Any]:
+        """What a job of so many statements returned, once committed; StoreError. Cancelling does not stop an
+        accepted job.
+        """
+        if self._turnstile.take():
+            return self._accept(job, statements)
+        return self._write_later(job, statements)
 
-    async def _write_later(self, job: Job) -> Any:
+    async def _write_later(self, job: Job, statements: int) -> Any:
         await self._turnstile.wait()
-        return await self._accept(job)
+        return await self._accept(job, statements)
 
-    def offer(self, job: Job) -> asyncio.Future[Any] | None:
-        """Accept a job that can as well be done another time: None when others wait already."""
-        return self._accept(job) if self._turnstile.take() else None
+    def offer(self, job: Job, statements: int = 1) -> asyncio.Future[Any] | None:
+        """Accept a job that does not wait for room: None when there is none, or others wait for it."""
+        return self._accept(job, statements) if self._turnstile.take() else None
+
+    async def room(self) -> None:
+        """Wait until a job is accepted that is offered before anything else is done; StoreUnavailable."""
+        await self._turnstile.room()
 
     async def close(self) -> None:
         """Turn away who waits for room, finish what was accepted, and end the thread."""
@@ -140,7 +103,7 @@ class GroupWriter:
         if self._watch is not None:
             self._watch.cancel()
 
-    def _accept(self, job: Job) -> asyncio.Future[Any]:
+    def _accept(self, job: Job, statements: int) -> asyncio.Future[Any]:
         if self._ended is not None:
             raise StoreUnavailable("the store was closed")
         if self._loop is None:
@@ -149,7 +112,7 @@ class GroupWriter:
         if not self._fresh and not self._group:
             self._loop.call_soon(self._next_group)
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._fresh.append((job, future))
+        self._fresh.append((job, future, statements))
         self.pending += 1
         return future
 
@@ -161,8 +124,8 @@ class GroupWriter:
             if self._ended is not None:
                 self._to_do.put(None)
             return
-        group = self._group = [self._fresh.popleft() for _ in range(min(GROUP, len(self._fresh)))]
-        jobs = [job for job, _ in group]
+        self._group = self._some()
+        jobs = [job for job, _, _ in self._group]
         outcomes = self._transactions.attempt(jobs)
         if outcomes is None:
             self._to_do.put(partial(self._transactions.run, jobs))
@@ -171,6 +134,15 @@ class GroupWriter:
         self._handed_over = time.monotonic()
         if self._watch is None:
             self._look_again(LATE)
+
+    def _some(self) -> list[Entry]:
+        """The jobs that come next, as many as may be done in one turn."""
+        some: list[Entry] = []
+        room = GROUP
+        while room > 0 and self._fresh:
+            some.append(self._fresh.popleft())
+            room -= some[-1][2]
+        return some
 
     def _look_again(self, delay: float) -> None:
         assert self._loop is not None
@@ -241,17 +213,20 @@ class InlineWriter:
         """How many jobs are accepted and not yet done."""
         return len(self._fresh)
 
-    def write(self, job: Job) -> Awaitable[Any]:
+    def write(self, job: Job, statements: int = 1) -> Awaitable[Any]:
         """What the job returned; StoreError."""
-        return self.offer(job)
+        return self.offer(job, statements)
 
-    def offer(self, job: Job) -> asyncio.Future[Any]:
+    async def room(self) -> None:
+        """There is always room."""
+
+    def offer(self, job: Job, statements: int = 1) -> asyncio.Future[Any]:
         """Accept a job; the future tells its outcome."""
         loop = asyncio.get_running_loop()
         if not self._fresh:
             loop.call_soon(self._do)
         future: asyncio.Future[Any] = loop.create_future()
-        self._fresh.append((job, future))
+        self._fresh.append((job, future, statements))
         return future
 
     async def close(self) -> None:
@@ -263,4 +238,4 @@ class InlineWriter:
         entries, self._fresh = self._fresh, []
         if entries:
             self.groups += 1
-            deliver(entries, self._transactions.run([job for job, _ in entries]))
+            deliver(entries, self._transactions.run([job for job, _, _ in entries]))

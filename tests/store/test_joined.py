@@ -1,0 +1,200 @@
+"""Rows that are written to Cassandra together: the bounds of batches, and what is told when one fails."""
+
+import asyncio
+import dataclasses
+from itertools import chain
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import pytest_asyncio
+from cassandra import InvalidRequest, Unavailable
+from cassandra.cluster import NoHostAvailable
+from faultydriver import LOST, Driver
+from hypothesis import given
+
+from xmppd.errors import StoreBug, StoreTimeout, StoreUnavailable
+from xmppd.store.cassandra.calls import OpenTable
+from xmppd.store.cassandra.encoding import EncodedRow
+from xmppd.store.cassandra.joined import BYTES, PARTITIONS, Call, RowWriter, batches, size_of
+from xmppd.store.cassandra.link import TRIES
+from xmppd.store.cassandra.store import CassandraStore
+from xmppd.store.table import Table
+
+PROFILE = Table("profile", ("account",), columns={"name": "text", "age": "int"})
+LOG = Table("log", ("owner", "month"), ("id",), {"owner": "int", "month": "int", "id": "int", "text": "text"})
+NOBODY = NoHostAvailable("nobody", {"node": ConnectionError("refused")})
+
+
+# how rows are joined
+
+shapes = st.lists(
+    st.lists(st.tuples(st.integers(0, 14), st.sampled_from([0, 10, 400, 4000, 6000])), max_size=14),
+    max_size=30,
+)
+
+
+def call(*rows: tuple[int, int]) -> Call:
+    made = [EncodedRow("INSERT", (b"x" * size,), bytes([partition])) for partition, size in rows]
+    return Call(made, None)  # type: ignore[arg-type]
+
+
+@given(shapes)
+def test_every_row_is_in_one_batch_that_is_within_bounds(shape):
+    calls = [call(*rows) for rows in shape]
+    made = list(batches(calls))
+    joined = [id(row) for row in chain.from_iterable(batch.rows for batch in made)]
+    assert sorted(joined) == sorted(id(row) for each in calls for row in each.rows)
+    for batch in made:
+        partitions = {row.partition for row in batch.rows}
+        assert 0 < len(partitions) <= PARTITIONS
+        assert len(partitions) == 1 or sum(map(size_of, batch.rows)) <= BYTES
+
+
+@given(shapes)
+def test_what_one_call_has_of_a_partition_is_in_one_batch(shape):
+    calls = [call(*rows) for rows in shape]
+    made = list(batches(calls))
+    for each in calls:
+        places = [
+            (row.partition, place)
+            for place, batch in enumerate(made)
+            for row in batch.rows
+            if any(row is own for own in each.rows)
+        ]
+        assert len(set(places)) == len({partition for partition, _ in places})
+        assert each.pieces == len({place for _, place in places})
+
+
+def test_small_calls_are_joined_up_to_the_bounds():
+    assert len(list(batches([call((n % 10, 10)) for n in range(50)]))) == 1
+    assert len(list(batches([call((n, 10)) for n in range(25)]))) == 3
+    assert [len(batch.rows) for batch in batches([call((n, 2000)) for n in range(5)])] == [2, 2, 1]
+    both = list(batches([call((n, 300), (n + 100, 300)) for n in range(10)]))
+    assert [len(batch.calls) for batch in both] == [5, 5]
+
+
+def test_the_size_of_a_row_is_never_less_than_its_values():
+    writer = RowWriter(OpenTable("k", LOG), ("owner", "month", "id", "text"))
+    _, values = writer.row(1, 2, 3, "é" * 100)
+    assert size_of(writer.statement(values, None)) > 3 * 8 + 200
+
+
+# what is told
+
+
+@pytest_asyncio.fixture
+async def store(keyspace):
+    store = CassandraStore(keyspace.options)
+    await store.open([PROFILE, LOG])
+    writer = store.writer(PROFILE, ("account", "age"))
+    await store.write([writer.row("prepared", 0)])
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def driver(store):
+    driver = Driver(store)
+    yield driver
+    driver.repair()
+
+
+def profiles(store: CassandraStore, *numbers: int) -> Any:
+    writer = store.writer(PROFILE, ("account", "age"))
+    return store.write([writer.row(f"a{number}", number) for number in numbers])
+
+
+async def ages(store: CassandraStore, *numbers: int) -> list[int | None]:
+    return [row and row["age"] for row in await store.get_many(PROFILE, [f"a{n}" for n in numbers])]
+
+
+@pytest.mark.asyncio
+async def test_writes_of_one_turn_are_one_request(store, driver):
+    await asyncio.gather(*(profiles(store, number) for number in range(10)))
+    assert driver.asked == 1
+    driver.asked = 0
+    await asyncio.gather(*(profiles(store, number, number + 100) for number in range(50)))
+    assert driver.asked == 10
+    assert await ages(store, *range(50)) == list(range(50))
+
+
+@pytest.mark.asyncio
+async def test_the_first_write_of_a_text_is_written_when_that_was_taken_in(store):
+    writer = store.writer(LOG, ("id", "text", "month", "owner"))
+    write = store.write([writer.row(3, "é", 2, 1), writer.row(4, None, 2, 1)])
+    await asyncio.gather(write, profiles(store, 1))
+    rows = [{"owner": 1, "month": 2, "id": i, "text": text} for i, text in ((3, "é"), (4, None))]
+    assert (await store.scan(LOG, (1, 2))).rows == rows
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["lost", "refused"])
+@pytest.mark.parametrize(
+    "error", [LOST, NOBODY, Unavailable("dead", consistency=6, required_replicas=2, alive_replicas=1)]
+)
+async def test_a_batch_that_fails_is_tried_again(store, driver, kind, error):
+    driver.script = [(kind, error), (kind, error)]
+    await asyncio.gather(profiles(store, 1, 2), profiles(store, 3))
+    assert await ages(store, 1, 2, 3) == [1, 2, 3]
+    assert store.stats.in_flight == 0
+
+
+@pytest.mark.asyncio
+async def test_nothing_written_is_told_only_if_that_is_so(store, driver):
+    driver.script = [*[("refused", NOBODY)] * (TRIES + 1)]
+    with pytest.raises(StoreUnavailable):
+        await profiles(store, 1)
+    driver.script = [("lost", LOST), *[("refused", NOBODY)] * TRIES]
+    with pytest.raises(StoreTimeout):
+        await profiles(store, 2)
+    driver.script = [("refused", NOBODY), ("lost", LOST), *[("refused", NOBODY)] * TRIES]
+    with pytest.raises(StoreTimeout):
+        await profiles(store, 3)
+    refused = ("refused", NOBODY)
+    driver.fault = lambda statement: refused if b"a20" in chain.from_iterable(values_of(statement)) else None
+    with pytest.raises(StoreTimeout, match="some of it"):
+        await profiles(store, *range(4, 24))
+    driver.repair()
+    found = await ages(store, 1, 2, 3)
+    assert found == [None, 2, 3]
+
+
+def values_of(statement: Any) -> list[Any]:
+    return [values for _, _, values in getattr(statement, "_statements_and_parameters", [])]
+
+
+@pytest.mark.asyncio
+async def test_who_writes_what_cassandra_refuses_is_told_alone(store, driver):
+    refused = ("refused", InvalidRequest("no"))
+    driver.fault = lambda statement: refused if b"a2" in chain.from_iterable(values_of(statement)) else None
+    outcomes = await asyncio.gather(*(profiles(store, n, n + 10) for n in range(5)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes].count(StoreBug) == 1
+    assert isinstance(outcomes[2], StoreBug)
+    driver.repair()
+    assert await ages(store, 0, 1, 2, 3, 4, 12) == [0, 1, None, 3, 4, None]
+
+
+@pytest.mark.asyncio
+async def test_a_dead_store_takes_no_writes(store, driver):
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.05)
+    driver.fault = lambda statement: ("refused", LOST)
+    outcomes = await asyncio.gather(
+        *(profiles(store, *range(n, n + 200)) for n in range(3)), return_exceptions=True
+    )
+    assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
+    asked = driver.asked
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        profiles(store, 1)
+    assert driver.asked == asked
+
+
+@pytest.mark.asyncio
+async def test_without_a_slot_writes_wait_for_one(keyspace):
+    store = CassandraStore(dataclasses.replace(keyspace.options, in_flight=2))
+    await store.open([PROFILE])
+    writes = [profiles(store, *range(number, number + 10)) for number in range(0, 300, 10)]
+    await asyncio.gather(*writes, *(store.get(PROFILE, ("a",)) for _ in range(20)))
+    assert await ages(store, *range(300)) == list(range(300))
+    assert store.stats.in_flight == 0
+    await store.close()
