@@ -7,6 +7,7 @@ a second; a server of its own process gets a keyspace.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ from cassandra.cluster import Cluster
 
 from xmppd.store.cassandra.store import CassandraOptions, CassandraStats, CassandraStore
 from xmppd.store.sqlite.store import SqliteStore
-from xmppd.store.table import Delete, Key, Page, Put, Row, Store, Table, Value
+from xmppd.store.table import Delete, Key, Page, Prepared, Put, Row, RowWriter, Store, Table, Tuples, Value
 
 ON_CASSANDRA = os.environ.get("XMPPD_TEST_STORE", "sqlite") == "cassandra"
 """Whether the switch is on. `XMPPD_TEST_CASSANDRA` and `XMPPD_TEST_REDIS` then say where the engines are."""
@@ -82,13 +83,15 @@ def drop_keyspaces(*names: str) -> None:
 class Fence:
     """A part of a store that looks like a whole one, for servers; nothing for tools that copy stores.
 
-    The first partition column of every key begins with the fence's name, and a table's name ends with a
-    checksum of its first declaration here, for tests declare different tables under one name.
+    The first partition column of every key begins with the fence's name, or if it is an int is combined with
+    a number of the fence; the name of a table ends with a checksum of its first declaration here, for tests
+    declare different ones under one name.
     """
 
     def __init__(self, store: CassandraStore, mark: str) -> None:
         self._store = store
         self._mark = f"{mark}|"
+        self._number = zlib.crc32(f"{SHARED}{mark}".encode())
         self._tables: dict[str, Table] = {}
 
     @property
@@ -99,7 +102,7 @@ class Fence:
     async def open(self, tables: Sequence[Table]) -> None:
         """Open the tables under names of their own."""
         for table in tables:
-            assert table.type_of(table.partition[0]) == "text", f"no fence around {table.name}"
+            assert table.type_of(table.partition[0]) in ("text", "int"), f"no fence around {table.name}"
             first = self._tables.get(table.name)
             self._tables[table.name] = inner_table(table) if first is None else table.named(first.name)
         await self._store.open([self._tables[table.name] for table in tables])
@@ -118,7 +121,7 @@ class Fence:
 
     async def get_many(self, table: Table, partitions: Sequence[Value]) -> list[Row | None]:
         """Rows of tables without clustering columns."""
-        found = await self._store.get_many(self._inner(table), [f"{self._mark}{key}" for key in partitions])
+        found = await self._store.get_many(self._inner(table), [self.marked(key) for key in partitions])
         return [self._stripped(table, row) for row in found]
 
     async def get_static(self, table: Table, partition: Key) -> Row | None:
@@ -132,6 +135,8 @@ class Fence:
         *,
         start: Key | None = None,
         end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
         limit: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
@@ -142,11 +147,30 @@ class Fence:
             self._marked(partition),
             start=start,
             end=end,
+            after=after,
+            before=before,
             limit=limit,
             reverse=reverse,
             page=page,
         )
         return self._own(table, found)
+
+    async def scan_columns(self, table: Table, partition: Key, columns: Sequence[str], **how: Any) -> Tuples:
+        """Some columns of rows of one partition."""
+        found = await self._store.scan_columns(self._inner(table), self._marked(partition), columns, **how)
+        places = [place for place, column in enumerate(columns) if column == table.partition[0]]
+        if not places:
+            return found
+        rows = [
+            tuple(partition[0] if place in places else value for place, value in enumerate(row))
+            for row in found.rows
+        ]
+        return found._replace(rows=rows)
+
+    async def get_rows(self, table: Table, partition: Key, keys: Sequence[Key]) -> list[Row]:
+        """Rows of one partition by the beginnings of their keys."""
+        found = await self._store.get_rows(self._inner(table), self._marked(partition), keys)
+        return [self._stripped(table, row) or {} for row in found]
 
     async def scan_many(
         self,
@@ -157,7 +181,7 @@ class Fence:
         end: Key | None = None,
     ) -> list[list[Row]]:
         """Rows of some partitions."""
-        marked = [f"{self._mark}{key}" for key in partitions]
+        marked = [self.marked(key) for key in partitions]
         found = await self._store.scan_many(self._inner(table), marked, start=start, end=end)
         for rows in found:
             for row in rows:
@@ -165,7 +189,8 @@ class Fence:
         return found
 
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
-        """Rows of every partition within the fence."""
+        """Rows of every partition within the fence; whose a number is cannot be told."""
+        assert table.type_of(table.partition[0]) == "text", f"no fence around {table.name}"
         rows: list[Row] = []
         while True:
             found = await self._store.scan_all(self._inner(table), limit=limit - len(rows), page=page)
@@ -184,6 +209,22 @@ class Fence:
         """Write columns of different rows."""
         marked = [self._marked_row(table, row) for row in rows]
         await self._store.put_many(self._inner(table), marked, ttl=ttl)
+
+    def writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
+        """What makes rows."""
+        return FencedWriter(self, table, columns)
+
+    def inner_writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
+        """The same of the table behind the fence."""
+        return self._store.writer(self._inner(table), columns)
+
+    def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> asyncio.Future[Any]:
+        """Write rows."""
+        return self._store.write(rows, ttl=ttl)
+
+    async def room(self) -> None:
+        """Wait for room for a write."""
+        await self._store.room()
 
     async def delete(self, table: Table, key: Key) -> None:
         """Delete one row or one partition."""
@@ -235,24 +276,49 @@ class Fence:
         """The table behind the fence; what was never opened is refused by the store itself."""
         return self._tables.get(table.name, table)
 
+    def marked(self, value: Value) -> Value:
+        """The first value of a key as it is behind the fence."""
+        if isinstance(value, str):
+            return f"{self._mark}{value}"
+        return value ^ self._number if isinstance(value, int) else value
+
     def _marked(self, key: Key) -> Key:
-        return (f"{self._mark}{key[0]}", *key[1:]) if key and isinstance(key[0], str) else key
+        return (self.marked(key[0]), *key[1:]) if key else key
 
     def _marked_row(self, table: Table, row: Mapping[str, Value]) -> Mapping[str, Value]:
         column = table.partition[0]
-        return {**row, column: f"{self._mark}{row[column]}"} if column in row else row
+        return {**row, column: self.marked(row[column])} if column in row else row
 
     def _own(self, table: Table, page: Page) -> Page:
         column = table.partition[0]
-        rows = [row for row in page.rows if row[column].startswith(self._mark)]
+        rows = [
+            row for row in page.rows if not isinstance(row[column], str) or row[column].startswith(self._mark)
+        ]
         for row in rows:
-            row[column] = row[column][len(self._mark) :]
+            self._stripped(table, row)
         return page._replace(rows=rows)
 
     def _stripped(self, table: Table, row: Row | None) -> Row | None:
         if row is not None:
-            row[table.partition[0]] = row[table.partition[0]][len(self._mark) :]
+            value = row[table.partition[0]]
+            is_text = isinstance(value, str)
+            row[table.partition[0]] = value[len(self._mark) :] if is_text else value ^ self._number
         return row
+
+
+class FencedWriter:
+    """Makes rows of a table behind a fence."""
+
+    def __init__(self, fence: Fence, table: Table, columns: Sequence[str]) -> None:
+        self._fence = fence
+        self._writer = fence.inner_writer(table, columns)
+        self._place = list(columns).index(table.partition[0])
+
+    def row(self, *values: Value) -> Prepared:
+        """A row, its key marked."""
+        place = self._place
+        marked = self._fence.marked(values[place])
+        return self._writer.row(*values[:place], marked, *values[place + 1 :])
 
 
 def inner_table(table: Table) -> Table:

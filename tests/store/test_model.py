@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import math
+import operator
 import shutil
 import tempfile
 from dataclasses import replace
@@ -22,7 +23,8 @@ DOWN = Table("down", UP.partition, UP.cluster, UP.columns, UP.static, ttl=50, de
 HEAP = replace(UP, name="heap", heap=True)
 PLAIN = ("x", "y", "z")
 
-tables = st.sampled_from([UP, DOWN, HEAP])
+TABLES = {table.name: table for table in (UP, DOWN, HEAP)}
+tables = st.sampled_from(list(TABLES.values()))
 PARTITIONS = ["\0", "a", "\U0001f40d"]
 partitions = st.sampled_from(PARTITIONS)
 clusters = st.tuples(st.sampled_from(["", "k", "k\0", "é"]), st.sampled_from([-1, 0, 2**40]))
@@ -36,6 +38,10 @@ some_columns = st.fixed_dictionaries(
 )
 lives = st.none() | st.sampled_from([10.0, 100.0])
 prefixes = st.none() | clusters.flatmap(lambda key: st.sampled_from([(), key[:1], key]))
+ranges = st.tuples(
+    st.tuples(st.sampled_from(["start", "after"]), prefixes),
+    st.tuples(st.sampled_from(["end", "before"]), prefixes),
+).map(dict)
 versions = st.none() | st.integers(0, 2)
 
 
@@ -108,6 +114,28 @@ class Machine(RuleBasedStateMachine):
         columns = self.written(columns)
         self.run(self.store.put(table, {**columns, "n": key[1], "c": key[0], "p": p}, ttl=ttl))
         self.model.put(table, p, key, columns, ttl)
+
+    @rule(
+        rows=st.dictionaries(
+            st.tuples(st.sampled_from(list(TABLES)), partitions, clusters),
+            some_columns,
+            min_size=1,
+            max_size=4,
+        ),
+        ttl=lives,
+    )
+    def write(self, rows: Any, ttl: float | None) -> None:
+        rows = {place: self.written(columns) for place, columns in rows.items()}
+        self.run(self.write_rows(rows, ttl))
+        for (name, p, key), columns in rows.items():
+            self.model.put(TABLES[name], p, key, columns, ttl)
+
+    async def write_rows(self, rows: Any, ttl: float | None) -> None:
+        made = []
+        for (name, p, key), columns in rows.items():
+            writer = self.store.writer(TABLES[name], ("n", *columns, "p", "c"))
+            made.append(writer.row(key[1], *columns.values(), p, key[0]))
+        await self.store.write(made, ttl=ttl)
 
     @rule(table=tables, p=partitions, key=clusters)
     def delete(self, table: Table, p: str, key: Any) -> None:
@@ -195,33 +223,79 @@ class Machine(RuleBasedStateMachine):
         if version is not None:
             self.model.static[table.name, p] = (version[0], self.model.end(table, None))
 
-    @rule(
-        table=tables,
-        p=partitions,
-        start=prefixes,
-        end=prefixes,
-        reverse=st.booleans(),
-        limit=st.integers(1, 4),
-    )
-    def scan_by_pages(self, table: Table, p: str, start: Any, end: Any, reverse: bool, limit: int) -> None:
+    @rule(table=tables, p=partitions, ends=ranges, reverse=st.booleans(), limit=st.integers(1, 4))
+    def scan_by_pages(self, table: Table, p: str, ends: Any, reverse: bool, limit: int) -> None:
         found: list[Any] = []
         page = None
         for _ in itertools.count():
-            part = self.run(
-                self.store.scan(table, (p,), start=start, end=end, reverse=reverse, limit=limit, page=page)
-            )
+            part = self.run(self.store.scan(table, (p,), **ends, reverse=reverse, limit=limit, page=page))
             found += part.rows
             page = part.next
             if page is None:
                 break
             assert len(part.rows) == limit
         keys = [(row["c"], row["n"]) for row in found]
-        expected = [
-            key
-            for key in self.model.live(table, p)
-            if (not start or key[: len(start)] >= start) and (not end or key[: len(end)] <= end)
+        assert keys == [key for key, _ in self.between(table, p, ends, reverse)]
+
+    @rule(
+        table=tables,
+        p=partitions,
+        ends=ranges,
+        reverse=st.booleans(),
+        limit=st.none() | st.integers(1, 4),
+        match=st.none() | st.sampled_from([-1, 0]),
+        examine=st.none() | st.integers(1, 3),
+    )
+    def scan_columns_by_pages(
+        self,
+        table: Table,
+        p: str,
+        ends: Any,
+        reverse: bool,
+        limit: int | None,
+        match: int | None,
+        examine: int | None,
+    ) -> None:
+        how = {**ends, "reverse": reverse, "limit": limit, "examine": examine}
+        if match is not None:
+            how = {name: value[:1] if isinstance(value, tuple) else value for name, value in how.items()}
+            how["match"] = {"n": match}
+        found: list[Any] = []
+        page = None
+        while True:
+            part = self.run(self.store.scan_columns(table, (p,), ("y", "n", "z"), **how, page=page))
+            found += part.rows
+            page = part.next
+            if page is None:
+                break
+        between = self.between(table, p, {name: how.get(name) for name in ends}, reverse)
+        assert found == [
+            (row["y"], key[1], row["z"]) for key, row in between if match is None or key[1] == match
         ]
-        assert keys == (expected[::-1] if reverse != table.descending else expected)
+
+    def between(self, table: Table, p: str, ends: Any, reverse: bool) -> list[Any]:
+        """The live rows in a range, as they are to come."""
+        found = []
+        for key, row in self.model.live(table, p).items():
+            beyond = [
+                value and not holds(key[: len(value)], value)
+                for holds, value in (
+                    (operator.ge, ends.get("start")),
+                    (operator.gt, ends.get("after")),
+                    (operator.le, ends.get("end")),
+                    (operator.lt, ends.get("before")),
+                )
+            ]
+            if not any(beyond):
+                found.append((key, row))
+        return found[::-1] if reverse != table.descending else found
+
+    @rule(table=tables, p=partitions, keys=st.lists(clusters, max_size=4), width=st.sampled_from([1, 2]))
+    def get_rows(self, table: Table, p: str, keys: Any, width: int) -> None:
+        found = self.run(self.store.get_rows(table, (p,), [key[:width] for key in keys]))
+        wanted = {key[:width] for key in keys}
+        expected = [row for row in self.model.read(table, p) if (row["c"], row["n"])[:width] in wanted]
+        assert found == (expected[::-1] if table.descending else expected)
 
     @rule(table=tables, p=partitions, key=clusters)
     def get(self, table: Table, p: str, key: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from xmppd.parts.part import Part
 from xmppd.store import table as port
-from xmppd.store.table import Delete, Page, Put, Row, Store, Value
+from xmppd.store.table import Delete, Page, Prepared, Put, Row, RowWriter, Store, Tuples, Value
 
 if TYPE_CHECKING:
     from xmppd.server import Server
@@ -68,14 +69,58 @@ class Table(Part):
         *partition: Value,
         start: port.Key | None = None,
         end: port.Key | None = None,
+        after: port.Key | None = None,
+        before: port.Key | None = None,
         limit: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
     ) -> Page:
         """Rows of one partition in clustering order; see `Store.scan`."""
         return await self._store.scan(
-            self.declaration, partition, start=start, end=end, limit=limit, reverse=reverse, page=page
+            self.declaration,
+            partition,
+            start=start,
+            end=end,
+            after=after,
+            before=before,
+            limit=limit,
+            reverse=reverse,
+            page=page,
         )
+
+    async def scan_columns(
+        self,
+        *partition: Value,
+        columns: Sequence[str],
+        start: port.Key | None = None,
+        end: port.Key | None = None,
+        after: port.Key | None = None,
+        before: port.Key | None = None,
+        match: Mapping[str, Value] | None = None,
+        examine: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Tuples:
+        """Some columns of rows of one partition as tuples; see `Store.scan_columns`."""
+        return await self._store.scan_columns(
+            self.declaration,
+            partition,
+            columns,
+            start=start,
+            end=end,
+            after=after,
+            before=before,
+            match=match,
+            examine=examine,
+            limit=limit,
+            reverse=reverse,
+            page=page,
+        )
+
+    async def get_rows(self, *partition: Value, keys: Sequence[port.Key]) -> list[Row]:
+        """Rows of one partition by the beginnings of their keys; see `Store.get_rows`."""
+        return await self._store.get_rows(self.declaration, partition, keys)
 
     async def everything(self) -> AsyncIterator[Row]:
         """All rows of all partitions, page by page; for tools."""
@@ -91,6 +136,16 @@ class Table(Part):
     async def put(self, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
         """Write the given columns of one row (an upsert)."""
         await self._store.put(self.declaration, row, ttl=ttl)
+
+    def writer(self, columns: Sequence[str]) -> RowWriter:
+        """What makes rows that have these columns, for `write` of this table or of another; see
+        `Store.writer`. Make it once.
+        """
+        return self._store.writer(self.declaration, columns)
+
+    def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> asyncio.Future[Any]:
+        """Write rows of any tables with one wait; see `Store.write`."""
+        return self._store.write(rows, ttl=ttl)
 
     async def put_if(
         self, row: Mapping[str, Value], expect: Mapping[str, Value] | None, *, ttl: float | None = None

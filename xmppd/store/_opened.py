@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from xmppd.errors import StoreBug, StoreUnavailable
-from xmppd.store.table import Key, Table
+from xmppd.store.table import Key, Table, Value
 from xmppd.store.values import Shape, read_page_token
 
 
@@ -65,17 +65,71 @@ class Range(NamedTuple):
     ascending: bool
     kind: str
 
+    @property
+    def shape(self) -> tuple[tuple[str, int], ...]:
+        """The bounds without their values: operators and how many columns each compares."""
+        return tuple([(bound.operator, len(bound.values)) for bound in self.bounds])
 
-def range_of(shape: Shape, bounds: tuple[Key | None, Key | None], reverse: bool, page: bytes | None) -> Range:
+    @property
+    def values(self) -> list[Value]:
+        """The values of all bounds."""
+        return [value for bound in self.bounds for value in bound.values]
+
+
+class Ends(NamedTuple):
+    """The ends of a range as a caller gives them, prefixes of clustering values: `start` and `end` are
+    within, `after` and `before` are not.
+    """
+
+    start: Key | None = None
+    end: Key | None = None
+    after: Key | None = None
+    before: Key | None = None
+
+
+def match_of(shape: Shape, match: Mapping[str, Value] | None, ends: Ends) -> Key:
+    """The values that the last clustering columns have to have, in a range over the first; none, in any."""
+    if match is None:
+        return ()
+    if any(end is not None and len(end) > 1 for end in ends):
+        raise StoreBug(f"table {shape.table.name}: a range of rows that match is over the first column only")
+    return shape.match(match)
+
+
+def range_of(shape: Shape, ends: Ends, reverse: bool, page: bytes | None) -> Range:
     """The range between two prefixes, from behind the page that the token ends; StoreBug for wrong ones."""
     table = shape.table
     ascending = table.descending == reverse
-    start, end = (shape.prefix(bound) if bound else () for bound in bounds)
-    lower, upper = Bound(">=", start), Bound("<=", end)
+    lower = _bound(shape, ">=", ends.start, ">", ends.after)
+    upper = _bound(shape, "<=", ends.end, "<", ends.before)
     kind = "+" if ascending else "-"
     if page is not None:
-        after = read_page_token(shape, kind, page, table.cluster)
-        if after[: len(start)] < start or (end and after[: len(end)] > end):
+        last = read_page_token(shape, kind, page, table.cluster)
+        if not (_holds(lower, last) and _holds(upper, last)):
             raise StoreBug(f"table {table.name}: the page token is of a scan of other rows")
-        lower, upper = (Bound(">", after), upper) if ascending else (lower, Bound("<", after))
+        lower, upper = (Bound(">", last), upper) if ascending else (lower, Bound("<", last))
     return Range(tuple(bound for bound in (lower, upper) if bound.values), ascending, kind)
+
+
+def _bound(
+    shape: Shape,
+    within: Literal[">=", "<="],
+    value: Key | None,
+    beyond: Literal[">", "<"],
+    other: Key | None,
+) -> Bound:
+    if not other:
+        return Bound(within, shape.prefix(value) if value else ())
+    if value:
+        raise StoreBug(f"table {shape.table.name}: one end of a range is given twice")
+    return Bound(beyond, shape.prefix(other))
+
+
+def _holds(bound: Bound, key: Key) -> bool:
+    """Whether the key of a row is on the right side of a bound."""
+    values, some = bound.values, key[: len(bound.values)]
+    if not values:
+        return True
+    if bound.operator in ("<", "<="):
+        values, some = some, values
+    return some > values or (some == values and len(bound.operator) == 2)

@@ -103,6 +103,13 @@ class Page(NamedTuple):
     next: bytes | None
 
 
+class Tuples(NamedTuple):
+    """The columns asked for of some rows of a scan, and the token to go on with (None: no more rows)."""
+
+    rows: list[tuple[Any, ...]]
+    next: bytes | None
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What lies under one key: a row by its whole key, or the static columns by the partition key.
@@ -184,15 +191,50 @@ class Store(Protocol):
         *,
         start: Key | None = None,
         end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
         limit: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
     ) -> Page:
-        """Rows of one partition between the clustering prefixes `start` and `end`, both inclusive.
+        """Rows of one partition between the clustering prefixes `start` and `end`, both inclusive, or `after`
+        and `before`, both exclusive: no row that begins with these values.
 
         `start` is the smaller value, whatever the order; `reverse` walks against the clustering order.
         `limit` bounds the rows of this page (None: all rows); `page` is the token of the page before, of the
         same scan.
+        """
+
+    async def scan_columns(
+        self,
+        table: Table,
+        partition: Key,
+        columns: Sequence[str],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
+        match: Mapping[str, Value] | None = None,
+        examine: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Tuples:
+        """Some columns, none of them static, of the rows that `scan` gives, as tuples in their order.
+
+        For half of what dicts cost, and less where large columns are not asked for. `match` has a value for
+        each clustering column but the first, over which the range goes then: rows without these values are
+        passed over. So that few matches among many rows hold nobody up, `examine` bounds how many are looked
+        at for a page, which may then be empty before the last. An engine that has others look at them may
+        look at the whole range: give it one that is small.
+        """
+
+    async def get_rows(self, table: Table, partition: Key, keys: Sequence[Key]) -> list[Row]:
+        """The rows of one partition whose clustering values begin with one of `keys`, all of one length.
+
+        They come in clustering order, each once and as `get` gives it; of keys that are not there nothing
+        comes. The rows may be of different moments.
         """
 
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:

@@ -129,6 +129,14 @@ class Shape:
         self._key_checks = tuple(self._checks[column] for column in table.key)
         self._cluster_checks = tuple(self._checks[column] for column in table.cluster)
 
+    def match(self, match: Mapping[str, Value]) -> Key:
+        """The values of all clustering columns behind the first, in their order."""
+        columns = self.table.cluster[1:]
+        if not columns or set(match) != set(columns):
+            wrong = f"what rows have to match is {columns or 'nothing'}, not {list(match)}"
+            raise StoreBug(f"table {self.table.name}: {wrong}")
+        return tuple([self._checks[column](match[column]) for column in columns])
+
     def key(self, key: Key) -> Key:
         """The values of a whole key."""
         if len(key) != len(self._key_checks):
@@ -166,6 +174,13 @@ class Shape:
             raise StoreBug(f"table {self.table.name}: {wrong}")
         return tuple([check(value) for check, value in zip(checks, prefix, strict=False)])
 
+    def prefixes(self, keys: Sequence[Key]) -> list[Key]:
+        """Prefixes of clustering values, all of one length, in clustering order and each once."""
+        if len({len(key) for key in keys}) > 1 or () in keys:
+            raise StoreBug(f"table {self.table.name}: keys are not some clustering values, the same of each")
+        checked = {self.prefix(key) for key in keys}
+        return sorted(checked, reverse=self.table.descending)
+
     def cluster(self, cluster: Key) -> Key:
         """The values of all clustering columns."""
         if len(cluster) != len(self.table.cluster):
@@ -188,6 +203,13 @@ class Shape:
                 return values
         check = self._checks[column]
         return [check(value) for value in values]
+
+    def selected(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Columns to be read of each row, of the key and plain ones."""
+        allowed = (*self.table.key, *self.plain)
+        if not columns or not set(columns) <= set(allowed):
+            raise StoreBug(f"table {self.table.name}: {list(columns)} are not some of the columns {allowed}")
+        return tuple(columns)
 
     def plain_values(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """What a condition expects in plain columns."""

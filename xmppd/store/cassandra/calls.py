@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from xmppd.errors import StoreBug
-from xmppd.store._opened import range_of
+from xmppd.store._opened import Ends, match_of, range_of
 from xmppd.store.cassandra.cql import ROW_MARK, CqlTable
-from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Value
+from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Tuples, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
 
 LONGEST_TTL = 20 * 365 * 86400
@@ -99,6 +100,17 @@ class Scan:
     statement: Statement
     limit: int | None
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnScan:
+    """The same for some columns: how many are given, and where the clustering columns are in a row."""
+
+    statement: Statement
+    limit: int | None
+    kind: str
+    given: int
+    places: tuple[int, ...]
 
 
 class OpenTable:
@@ -285,31 +297,76 @@ class OpenTable:
     def scan(
         self,
         partition: Key,
-        bounds: tuple[Key | None, Key | None],
+        ends: Ends,
         limit: int | None,
         reverse: bool,
         page: bytes | None,
     ) -> Scan:
         """What to ask for rows of one partition."""
-        found = range_of(self.shape, bounds, reverse, page)
-        ends = [value for bound in found.bounds for value in bound.values]
-        values = [*self.shape.partition(partition), *ends]
+        found = range_of(self.shape, ends, reverse, page)
+        values = [*self.shape.partition(partition), *found.values]
         if limit is not None:
             values.append(self.asked(limit))
-        shape = tuple((bound.operator, len(bound.values)) for bound in found.bounds)
-        text = self.cql.select_range(shape, found.ascending if reverse else None, limit is not None)
+        text = self.cql.select_range(found.shape, found.ascending if reverse else None, limit is not None)
         return Scan((text, values), limit, found.kind)
+
+    def scan_columns(
+        self,
+        partition: Key,
+        columns: Sequence[str],
+        ends: Ends,
+        match: Mapping[str, Value] | None,
+        limit: int | None,
+        reverse: bool,
+        page: bytes | None,
+    ) -> ColumnScan:
+        """What to ask for some columns of rows of one partition."""
+        given, found = self.shape.selected(columns), range_of(self.shape, ends, reverse, page)
+        matched = match_of(self.shape, match, ends)
+        # Of rows that match, those behind a place are those behind its first clustering column.
+        bounds = [value for bound in found.bounds for value in bound.values[: 1 if matched else None]]
+        values = [*self.shape.partition(partition), *bounds, *matched]
+        if limit is not None:
+            values.append(self.asked(limit))
+        cluster = self.declaration.cluster
+        asked = (*given, *(column for column in cluster if column not in given))
+        order = found.ascending if reverse else None
+        text = self.cql.select_range(found.shape, order, limit is not None, asked, len(matched))
+        places = tuple(asked.index(column) for column in cluster)
+        return ColumnScan((text, values), limit, found.kind, len(given), places)
+
+    def tuples(self, scan: ColumnScan, found: Sequence[Found]) -> Tuples:
+        """The rows of a scan for some columns."""
+        rows: list[tuple[Any, ...]] = list(map(tuple, found))
+        if self.cql.static:
+            first = scan.places[0]
+            rows = [row for row in rows if row[first] is not None]
+        following = None
+        if scan.limit is not None and len(rows) > scan.limit:
+            rows.pop()
+            following = page_token(scan.kind, tuple([rows[-1][place] for place in scan.places]))
+        if rows and scan.given < len(rows[0]):
+            rows = [row[: scan.given] for row in rows]
+        return Tuples(rows, following)
+
+    def get_rows(self, partition: Key, keys: Sequence[Key]) -> list[Statement]:
+        """What to ask for rows of one partition by the beginnings of their keys, in order."""
+        partition, prefixes = self.shape.partition(partition), self.shape.prefixes(keys)
+        if not prefixes:
+            return []
+        width = len(prefixes[0])
+        text = self.cql.select_clusters(width)
+        wanted: list[Any] = [key for (key,) in prefixes] if width == 1 else list(prefixes)
+        return [(text, (*partition, wanted[start : start + KEYS])) for start in range(0, len(wanted), KEYS)]
 
     def scan_many(
         self, partitions: Sequence[Value], bounds: tuple[Key | None, Key | None]
     ) -> list[Statement]:
         """What to ask for rows of some partitions whose key is one column."""
         keys = [key for (key,) in self.shape.partitions(partitions)]
-        found = range_of(self.shape, bounds, False, None)
-        ends = [value for bound in found.bounds for value in bound.values]
-        shape = tuple((bound.operator, len(bound.values)) for bound in found.bounds)
-        text = self.cql.select_ranges(shape)
-        return [(text, (keys[start : start + SCANS], *ends)) for start in range(0, len(keys), SCANS)]
+        found = range_of(self.shape, Ends(*bounds), False, None)
+        text = self.cql.select_ranges(found.shape)
+        return [(text, (keys[start : start + SCANS], *found.values)) for start in range(0, len(keys), SCANS)]
 
     def by_partition(self, partitions: Sequence[Value], found: Sequence[Found]) -> list[list[Row]]:
         """The rows that belong to each of the partitions, whose key is the first column."""

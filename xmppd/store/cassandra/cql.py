@@ -75,6 +75,7 @@ class CqlTable:
         self.update_static = lru_cache(64)(self._update_static)
         self.select_range = lru_cache(64)(self._select_range)
         self.select_ranges = lru_cache(16)(self._select_ranges)
+        self.select_clusters = lru_cache(8)(self._select_clusters)
         self.select_all = lru_cache(16)(self._select_all)
         self.delete_through = lru_cache(8)(self._delete_through)
         self.dump_range = lru_cache(16)(self._dump_range)
@@ -101,7 +102,7 @@ class CqlTable:
         for texts in (
             self.insert, self.insert_new, self.update_if, self.update_static, self.select_range,
             self.select_ranges, self.select_all, self.look_row, self.look_static, self.dump_range,
-            self.dump_all, self.delete_through, self.delete_if,
+            self.dump_all, self.delete_through, self.delete_if, self.select_clusters,
         ):  # fmt: skip
             texts.cache_clear()
 
@@ -143,17 +144,37 @@ class CqlTable:
 
     # reading
 
-    def _select_range(self, shape: Shape, ascending: bool | None, limited: bool) -> str:
-        """Rows of one partition; `ascending` None: in the order of the table."""
+    def _select_range(
+        self,
+        shape: Shape,
+        ascending: bool | None,
+        limited: bool,
+        columns: tuple[str, ...] = (),
+        matched: int = 0,
+    ) -> str:
+        """Rows of one partition; `ascending` None: in the order of the table. `columns` are all if none are
+        given; the last `matched` columns of the key are compared behind the bounds, which are of the first
+        clustering column then.
+        """
         where = [self._here, *self._bounds(shape)]
+        if matched:
+            # CQL takes no comparison of tuples beside one of a column.
+            where = [self._here, *(f'"{self.cluster[0]}" {operator} ?' for operator, _ in shape)]
+            where.append(_each(self.cluster[len(self.cluster) - matched :], " AND "))
         order = ""
         if ascending is not None and self.cluster:
             direction = "ASC" if ascending else "DESC"
             order = " ORDER BY " + ", ".join(f'"{column}" {direction}' for column in self.cluster)
         return (
-            f"SELECT {quoted(self.columns)} FROM {self.name} WHERE {' AND '.join(where)}{order}"
-            f"{' LIMIT ?' if limited else ''}"
+            f"SELECT {quoted(columns or self.columns)} FROM {self.name} WHERE {' AND '.join(where)}{order}"
+            f"{' LIMIT ?' if limited else ''}{' ALLOW FILTERING' if matched else ''}"
         )
+
+    def _select_clusters(self, width: int) -> str:
+        """Rows of one partition in order, by a list of values, or tuples, of the first clustering columns."""
+        some = quoted(self.cluster[:width])
+        here = f"{self._here} AND {some if width == 1 else f'({some})'} IN ?"
+        return f"SELECT {quoted(self.columns)} FROM {self.name} WHERE {here}"
 
     def _select_ranges(self, shape: Shape) -> str:
         """The same of some partitions, which are in the order of the table's each."""

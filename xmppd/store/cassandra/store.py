@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xmppd.errors import StoreUnavailable
-from xmppd.store._opened import OpenTables
+from xmppd.store._opened import Ends, OpenTables
 from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
 from xmppd.store.cassandra.dump import TableDump, batches
 from xmppd.store.cassandra.joined import Joiner, RowWriter
 from xmppd.store.cassandra.link import Link
 from xmppd.store.cassandra.options import CassandraOptions
 from xmppd.store.cassandra.schema import Schema
-from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Value
+from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Tuples, Value
+from xmppd.store.values import check_limit
 
 __all__ = ["CassandraOptions", "CassandraStats", "CassandraStore"]
 
@@ -162,15 +163,49 @@ class CassandraStore:
         *,
         start: Key | None = None,
         end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
         limit: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
     ) -> Page:
         """Rows of one partition in a range."""
         opened = self._tables.of(table)
-        scan = opened.scan(partition, (start, end), limit, reverse, page)
+        scan = opened.scan(partition, Ends(start, end, after, before), limit, reverse, page)
         self._stats.reads += 1
         return opened.page(scan, await self._link.read(scan.statement))
+
+    async def scan_columns(
+        self,
+        table: Table,
+        partition: Key,
+        columns: Sequence[str],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
+        match: Mapping[str, Value] | None = None,
+        examine: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Tuples:
+        """Some columns of rows of one partition in a range, all of which Cassandra may look at."""
+        opened, ends = self._tables.of(table), Ends(start, end, after, before)
+        if examine is not None:
+            check_limit(table, examine)
+        scan = opened.scan_columns(partition, columns, ends, match, limit, reverse, page)
+        self._stats.reads += 1
+        return opened.tuples(scan, await self._link.read(scan.statement))
+
+    async def get_rows(self, table: Table, partition: Key, keys: Sequence[Key]) -> list[Row]:
+        """Rows of one partition by the beginnings of their keys."""
+        opened = self._tables.of(table)
+        statements = opened.get_rows(partition, keys)
+        self._stats.reads += len(statements)
+        pieces = await asyncio.gather(*map(self._link.read, statements))
+        return [row for piece in pieces for row in opened.rows(piece)]
 
     async def scan_many(
         self,

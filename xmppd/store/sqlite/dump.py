@@ -91,14 +91,15 @@ class TableDump:
     ) -> list[Stored]:
         """One more than wanted shows whether there are more."""
         ascending = not self._table.descending
-        select = part.select_range(fixed, bounds, now, ascending=ascending, limit=limit + 1, ends=True)
+        columns = (*part.columns, EXPIRES)
+        select = part.select_range(fixed, bounds, now, ascending=ascending, limit=limit + 1, columns=columns)
         return [
             Stored(
                 tuple(row[column] for column in part.key),
                 {column: row[column] for column in part.plain if row[column] is not None},
                 row[EXPIRES],
             )
-            for row in part.fetch(cursor, (*part.columns, EXPIRES), select)
+            for row in part.fetch(cursor, columns, select)
         ]
 
     def _merged(self, static: Sequence[Stored], rows: Sequence[Stored]) -> Iterator[Stored]:

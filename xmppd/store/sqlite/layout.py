@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from xmppd.store._opened import Bound
 from xmppd.store.table import ColumnType, Key, Row, Table, Value
@@ -79,7 +79,9 @@ class SqlTable:
         self._upsert = lru_cache(256)(self._upsert_text)
         self._range = lru_cache(256)(self._range_text)
         self.select = lru_cache(256)(self._select_text)
+        self._nth = lru_cache(64)(self._nth_text)
         self.select_keys = lru_cache(64)(self._select_keys)
+        self.select_clusters = lru_cache(64)(self._select_clusters)
         self.delete_row = f'DELETE FROM "{name}" WHERE {self._equal(self.key)}'
         self.delete_through = lru_cache(8)(self._delete_through)
         self.delete_partition = f'DELETE FROM "{name}" WHERE {self._equal(self.partition)}'
@@ -90,7 +92,10 @@ class SqlTable:
 
     def release(self) -> None:
         """Give up the memory of texts that can be made again."""
-        for texts in (self._upsert, self._range, self.select, self.select_keys, self.delete_through):
+        for texts in (
+            self._upsert, self._range, self._nth, self.select, self.select_keys, self.select_clusters,
+            self.delete_through,
+        ):  # fmt: skip
             texts.cache_clear()
 
     @staticmethod
@@ -149,31 +154,61 @@ class SqlTable:
         *,
         ascending: bool,
         limit: int,
-        ends: bool = False,
+        columns: tuple[str, ...] = (),
+        match: Key = (),
         beside: Beside = NOTHING,
     ) -> Statement:
         """Rows in the order of the whole key; an empty `partition` means all. Limit -1: no limit.
 
-        With `ends` the last column is `EXPIRES`.
+        `columns` are all if none are given; `match` are the values of the last columns of the key.
         """
         shape = tuple((bound.operator, len(bound.values)) for bound in bounds)
         values = [value for bound in bounds for value in bound.values]
-        text = self._range(len(partition), shape, ascending, ends, beside.text)
-        return text, (*beside.values, *partition, *values, now, limit)
+        text = self._range(len(partition), shape, ascending, columns or self.columns, len(match), beside.text)
+        return text, (*beside.values, *partition, *values, *match, now, limit)
 
     def _range_text(
-        self, fixed: int, shape: tuple[tuple[str, int], ...], ascending: bool, ends: bool, beside: str
+        self,
+        fixed: int,
+        shape: tuple[tuple[str, int], ...],
+        ascending: bool,
+        columns: tuple[str, ...],
+        matched: int,
+        beside: str,
     ) -> str:
-        columns = (*self.columns, EXPIRES) if ends else self.columns
-        after = self.key[fixed:]
-        where = [f'"{column}" = ?' for column in self.key[:fixed]]
-        where += [
-            f"({quoted(after[:count])}) {operator} {_marks(after[:count])}" for operator, count in shape
-        ]
-        order = ", ".join(f'"{column}" {"ASC" if ascending else "DESC"}' for column in self.key)
+        where = self._within(fixed, shape)
+        where += [f'"{column}" = ?' for column in self.key[len(self.key) - matched :]]
         return (
             f'SELECT {quoted(columns)}{beside} FROM "{self.name}" WHERE {" AND ".join([*where, _LIVE])} '
-            f"ORDER BY {order} LIMIT ?"
+            f"{self._order(ascending)} LIMIT ?"
+        )
+
+    def _within(self, fixed: int, shape: tuple[tuple[str, int], ...]) -> list[str]:
+        """Conditions on the first `fixed` columns of the key, and on those behind them."""
+        after = self.key[fixed:]
+        bounds = [
+            f"({quoted(after[:count])}) {operator} {_marks(after[:count])}" for operator, count in shape
+        ]
+        return [*(f'"{column}" = ?' for column in self.key[:fixed]), *bounds]
+
+    def _order(self, ascending: bool) -> str:
+        return "ORDER BY " + ", ".join(f'"{column}" {"ASC" if ascending else "DESC"}' for column in self.key)
+
+    def select_nth(
+        self, partition: Key, bounds: Sequence[Bound], place: int, *, ascending: bool
+    ) -> Statement:
+        """The clustering columns of the row at `place` (0: the first) in a range, be it expired or not: an
+        index tells them, and the rows of a heap are left alone.
+        """
+        shape = tuple((bound.operator, len(bound.values)) for bound in bounds)
+        values = [value for bound in bounds for value in bound.values]
+        return self._nth(len(partition), shape, ascending), (*partition, *values, place)
+
+    def _nth_text(self, fixed: int, shape: tuple[tuple[str, int], ...], ascending: bool) -> str:
+        where = " AND ".join(self._within(fixed, shape))
+        return (
+            f'SELECT {quoted(self.cluster)} FROM "{self.name}" WHERE {where} '
+            f"{self._order(ascending)} LIMIT 1 OFFSET ?"
         )
 
     def _select_text(self, columns: tuple[str, ...], beside: str = "") -> str:
@@ -191,6 +226,20 @@ class SqlTable:
         keys = ", ".join("?" * count)
         return (
             f'SELECT {quoted(self.columns)} FROM "{self.name}" WHERE "{self.key[0]}" IN ({keys}) AND {_LIVE}'
+        )
+
+    def _select_clusters(self, width: int, count: int, beside: str = "") -> str:
+        """Rows of one partition in order, by so many prefixes of so many clustering columns; parameters are
+        the prefixes, those of what stands beside the rows, the partition and the time.
+        """
+        some = self.cluster[:width]
+        named = ", ".join(f'"{column}:"' for column in some)
+        wanted = f'WITH "wanted:" ({named}) AS (VALUES {", ".join([_marks(some)] * count)})'
+        # Joined, for an index is not used whole for what is IN tuples.
+        alike = " AND ".join(f'"{column}" = "{column}:"' for column in some)
+        return (
+            f'{wanted} SELECT {quoted(self.columns)}{beside} FROM "wanted:" CROSS JOIN "{self.name}" '
+            f"WHERE {alike} AND {self._equal(self.partition)} AND {_LIVE} {self._order(not self.descending)}"
         )
 
     def _delete_through(self, count: int) -> str:
@@ -212,6 +261,22 @@ class SqlTable:
                     if (value := row[column]) is not None:
                         row[column] = value == 1
         return rows
+
+    def fetch_tuples(
+        self, cursor: sqlite3.Cursor, columns: tuple[str, ...], select: Statement
+    ) -> list[tuple[Any, ...]]:
+        """The same as tuples."""
+        rows = cursor.execute(*select).fetchall()
+        flags = [place for place, column in enumerate(columns) if column in self.flags]
+        if not flags:
+            return rows
+        return [
+            tuple(
+                value == 1 if place in flags and value is not None else value
+                for place, value in enumerate(row)
+            )
+            for row in rows
+        ]
 
 
 class Layout:

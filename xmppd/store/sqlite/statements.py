@@ -11,9 +11,9 @@ from itertools import groupby, repeat
 from typing import NamedTuple
 
 from xmppd.errors import StoreBug
-from xmppd.store._opened import Bound, Range, range_of
+from xmppd.store._opened import Bound, Ends, Range, match_of, range_of
 from xmppd.store.sqlite.layout import NOTHING, Beside, Layout, Statement
-from xmppd.store.table import Delete, Key, Page, Prepared, Put, Row, Table, Value
+from xmppd.store.table import Delete, Key, Page, Prepared, Put, Row, Table, Tuples, Value
 from xmppd.store.values import Columns, Shape, check_limit, check_ttl, page_token, read_page_token
 
 KEYS = 50
@@ -106,6 +106,21 @@ class Scan(NamedTuple):
     token_columns: tuple[str, ...]
 
 
+class ColumnScan(NamedTuple):
+    """A checked scan for some columns: of which range to ask for what, how many of the columns are given, and
+    where the clustering columns are among them. `edge` finds the last row that may be looked at.
+    """
+
+    partition: Key
+    range: Range
+    columns: tuple[str, ...]
+    given: int
+    places: tuple[int, ...]
+    match: Key
+    edge: Statement | None
+    limit: int | None
+
+
 @contextlib.contextmanager
 def snapshot(cursor: sqlite3.Cursor) -> Iterator[None]:
     """Several reads that see one state."""
@@ -128,12 +143,13 @@ class OpenTable:
         self._whole = self._rows.columns + (self._static.plain if self._static is not None else ())
         self._flags = self._static.flags if self._static is not None else ()
         self._checks = lru_cache(256)(self.shape.row_checks)
+        self._selected = lru_cache(64)(self.shape.selected)
         self._ranges = lru_cache(64)(self._range)
 
     def release(self) -> None:
         """Give up the memory of texts that can be made again."""
-        self._checks.cache_clear()
-        self._ranges.cache_clear()
+        for texts in (self._checks, self._selected, self._ranges):
+            texts.cache_clear()
         for part in self.layout.tables:
             part.release()
 
@@ -313,14 +329,14 @@ class OpenTable:
     def scan(
         self,
         partition: Key,
-        bounds: tuple[Key | None, Key | None],
+        ends: Ends,
         limit: int | None,
         reverse: bool,
         page: bytes | None,
         now: float,
     ) -> Scan:
         """What to ask for rows of one partition."""
-        found = self._ranges(bounds, reverse) if page is None else self._range(bounds, reverse, page)
+        found = self._ranges(ends, reverse) if page is None else self._range(ends, reverse, page)
         partition, asked = self.shape.partition(partition), self._asked(limit)
         select = self._rows.select_range(
             partition,
@@ -350,10 +366,67 @@ class OpenTable:
         rows.pop()
         return Page(rows, page_token(scan.kind, tuple(rows[-1][column] for column in scan.token_columns)))
 
-    def _range(
-        self, bounds: tuple[Key | None, Key | None], reverse: bool, page: bytes | None = None
-    ) -> Range:
-        return range_of(self.shape, bounds, reverse, page)
+    def scan_columns(
+        self,
+        partition: Key,
+        columns: Sequence[str],
+        ends: Ends,
+        match: Mapping[str, Value] | None,
+        examine: int | None,
+        limit: int | None,
+        reverse: bool,
+        page: bytes | None,
+    ) -> ColumnScan:
+        """What to ask for some columns of rows of one partition."""
+        given, found = self._selected(tuple(columns)), self._range(ends, reverse, page)
+        partition, matched = self.shape.partition(partition), match_of(self.shape, match, ends)
+        edge = None
+        if examine is not None:
+            place = check_limit(self.declaration, examine) - 1
+            edge = self._rows.select_nth(partition, found.bounds, place, ascending=found.ascending)
+        asked = (*given, *(column for column in self.declaration.cluster if column not in given))
+        places = tuple(asked.index(column) for column in self.declaration.cluster)
+        return ColumnScan(partition, found, asked, len(given), places, matched, edge, limit)
+
+    def tuples(self, cursor: sqlite3.Cursor, scan: ColumnScan, now: float) -> Tuples:
+        """The rows of a scan for some columns."""
+        found = scan.range
+        bounds, edge = found.bounds, None
+        if scan.edge is not None and (edge := cursor.execute(*scan.edge).fetchone()) is not None:
+            # Every row up to there is within the bound at that end, if there is one.
+            last = Bound("<=" if found.ascending else ">=", edge)
+            bounds = (*(bound for bound in bounds if bound.operator[0] != last.operator[0]), last)
+        select = self._rows.select_range(
+            scan.partition,
+            bounds,
+            now,
+            ascending=found.ascending,
+            limit=self._asked(scan.limit),
+            columns=scan.columns,
+            match=scan.match,
+        )
+        rows = self._rows.fetch_tuples(cursor, scan.columns, select)
+        if scan.limit is not None and len(rows) > scan.limit:
+            rows.pop()
+            edge = tuple([rows[-1][place] for place in scan.places])
+        if scan.given < len(scan.columns):
+            rows = [row[: scan.given] for row in rows]
+        return Tuples(rows, None if edge is None else page_token(found.kind, edge))
+
+    def get_rows(self, cursor: sqlite3.Cursor, partition: Key, keys: Sequence[Key], now: float) -> list[Row]:
+        """Rows of a checked partition by checked prefixes, which are in order."""
+        found: list[Row] = []
+        beside = self._beside(partition, now)
+        for start in range(0, len(keys), KEYS):
+            some = keys[start : start + KEYS]
+            text = self._rows.select_clusters(len(some[0]), len(some), beside.text)
+            values = [value for key in some for value in key]
+            select = text, (*values, *beside.values, *partition, now)
+            found += self._rows.fetch(cursor, self._whole, select, self._flags)
+        return found
+
+    def _range(self, ends: Ends, reverse: bool, page: bytes | None = None) -> Range:
+        return range_of(self.shape, ends, reverse, page)
 
     def _asked(self, limit: int | None) -> int:
         """One row more than wanted shows whether there are more."""

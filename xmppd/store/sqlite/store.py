@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xmppd.errors import StoreUnavailable
-from xmppd.store._opened import OpenTables
+from xmppd.store._opened import Ends, OpenTables
 from xmppd.store.sqlite.dump import TableDump, stored_tables
 from xmppd.store.sqlite.schema import described, lacking, migrate
 from xmppd.store.sqlite.statements import OpenTable, RowWriter, Write
 from xmppd.store.sqlite.transaction import MEMORY, Transactions, connect, shrink, translated
 from xmppd.store.sqlite.writer import GroupWriter, InlineWriter
-from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Value
+from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Tuples, Value
 
 PURGE_SECONDS = 60.0
 PURGE_ROWS = 250
@@ -127,14 +127,43 @@ class SqliteStore:
         *,
         start: Key | None = None,
         end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
         limit: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
     ) -> Page:
         """Rows of one partition in a range."""
         opened, now = self._tables.of(table), self._now()
-        scan = opened.scan(partition, (start, end), limit, reverse, page, now)
+        scan = opened.scan(partition, Ends(start, end, after, before), limit, reverse, page, now)
         return self._read(partial(opened.page, scan=scan, now=now))
+
+    async def scan_columns(
+        self,
+        table: Table,
+        partition: Key,
+        columns: Sequence[str],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
+        match: Mapping[str, Value] | None = None,
+        examine: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        page: bytes | None = None,
+    ) -> Tuples:
+        """Some columns of rows of one partition in a range."""
+        opened, ends = self._tables.of(table), Ends(start, end, after, before)
+        scan = opened.scan_columns(partition, columns, ends, match, examine, limit, reverse, page)
+        return self._read(partial(opened.tuples, scan=scan, now=self._now()))
+
+    async def get_rows(self, table: Table, partition: Key, keys: Sequence[Key]) -> list[Row]:
+        """Rows of one partition by the beginnings of their keys."""
+        opened = self._tables.of(table)
+        checked, prefixes = opened.shape.partition(partition), opened.shape.prefixes(keys)
+        return self._read(partial(opened.get_rows, partition=checked, keys=prefixes, now=self._now()))
 
     async def scan_many(
         self,
@@ -147,7 +176,7 @@ class SqliteStore:
         """Rows of some partitions in a range."""
         opened, now = self._tables.of(table), self._now()
         keys = opened.partitions(partitions)
-        scans = [opened.scan(key, (start, end), None, False, None, now) for key in keys]
+        scans = [opened.scan(key, Ends(start, end), None, False, None, now) for key in keys]
         return [self._read(partial(opened.page, scan=scan, now=now)).rows for scan in scans]
 
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
