@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,13 @@ class Fence:
             for row in found.rows
         ]
         return found._replace(rows=rows)
+
+    def stream(
+        self, table: Table, partition: Key, columns: Sequence[str], **how: Any
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """All rows of one partition, some columns of each, not the first one of the key."""
+        assert table.partition[0] not in columns
+        return self._store.stream(self._inner(table), self._marked(partition), columns, **how)
 
     async def get_rows(self, table: Table, partition: Key, keys: Sequence[Key]) -> list[Row]:
         """Rows of one partition by the beginnings of their keys."""

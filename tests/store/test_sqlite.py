@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import sqlite3
@@ -16,6 +17,7 @@ import uvloop
 
 from xmppd.core.begun import begun
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
+from xmppd.store.sqlite.statements import PIECE
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.sqlite.writer import GROUP
 from xmppd.store.table import Put, Table
@@ -88,6 +90,22 @@ async def test_a_group_is_bounded_by_its_statements(opening):
                 *(store.write([writer.row(f"a{call}", n) for n in range(rows)]) for call in range(calls))
             )
             assert store.stats.groups - before == groups
+
+
+@pytest.mark.asyncio
+async def test_a_large_partition_is_deleted_in_pieces_between_which_others_write(opening):
+    async with opening() as store:
+        writer = store.writer(NOTES, ("owner", "number"))
+        await store.write([writer.row("a", number) for number in range(10 * PIECE + 1)])
+        deletion = asyncio.ensure_future(store.delete(NOTES, ("a",)))
+        left = []
+        while not deletion.done():
+            await store.put(NOTES, {"owner": "b", "number": 1})
+            left.append(len(await numbers(store)))
+        await deletion
+        assert left == sorted(left, reverse=True)
+        assert max(a - b for a, b in itertools.pairwise([10 * PIECE + 1, *left, 0])) <= 2 * PIECE
+        assert await numbers(store) == []
 
 
 @pytest.mark.asyncio

@@ -118,6 +118,28 @@ class Table(Part):
             page=page,
         )
 
+    def stream(
+        self,
+        *partition: Value,
+        columns: Sequence[str],
+        start: port.Key | None = None,
+        end: port.Key | None = None,
+        after: port.Key | None = None,
+        before: port.Key | None = None,
+        reverse: bool = False,
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """All rows of one partition, some columns of each, in pieces; see `Store.stream`."""
+        return self._store.stream(
+            self.declaration,
+            partition,
+            columns,
+            start=start,
+            end=end,
+            after=after,
+            before=before,
+            reverse=reverse,
+        )
+
     async def get_rows(self, *partition: Value, keys: Sequence[port.Key]) -> list[Row]:
         """Rows of one partition by the beginnings of their keys; see `Store.get_rows`."""
         return await self._store.get_rows(self.declaration, partition, keys)

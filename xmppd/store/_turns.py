@@ -206,3 +206,14 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     if not done:
         raise TimeoutError
     return task.result()
+
+
+async def next_turn() -> None:
+    """Let everybody else go on for one turn of the loop."""
+    loop = asyncio.get_running_loop()
+    turn: asyncio.Future[None] = loop.create_future()
+    handle = loop.call_soon(turn.set_result, None)
+    try:
+        await turn
+    finally:
+        handle.cancel()

@@ -9,7 +9,7 @@ that a repeat is harmless.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -230,6 +230,23 @@ class Store(Protocol):
         look at the whole range: give it one that is small.
         """
 
+    def stream(
+        self,
+        table: Table,
+        partition: Key,
+        columns: Sequence[str],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
+        reverse: bool = False,
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """All that `scan_columns` would give, however much it is: in pieces that hold nobody up, none empty.
+
+        What is written meanwhile may be in it or not. StoreBug, StoreUnavailable at the first step or later.
+        """
+
     async def get_rows(self, table: Table, partition: Key, keys: Sequence[Key]) -> list[Row]:
         """The rows of one partition whose clustering values begin with one of `keys`, all of one length.
 
@@ -261,17 +278,22 @@ class Store(Protocol):
     def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> asyncio.Future[Any]:
         """Write rows of any tables and partitions, each as `put` does; the future ends when all are durable.
 
-        The cheapest way to write, and one wait for all. Rows of one partition take effect together, those of
-        several are no more atomic than several calls of `put`: after StoreTimeout some may be there. A write
-        that is repeated with the same rows does no harm. Without room for another write StoreUnavailable is
-        raised, and nothing is done. The rows must be different ones. Cancelling the future stops nothing.
+        The cheapest way to write, and one wait for all. Rows of one partition take effect together (give no
+        more than 1 MiB of them), those of several are no more atomic than several calls of `put`: after
+        StoreTimeout some may be there. A write that is repeated with the same rows does no harm. Without room
+        for another write StoreUnavailable is raised, and nothing is done. The rows must be different ones.
+        Cancelling the future stops nothing.
         """
 
     async def room(self) -> None:
         """Wait until there is room for a `write` by who calls it before anything else; StoreUnavailable."""
 
     async def delete(self, table: Table, key: Key) -> None:
-        """Delete one row by its whole key, or a partition, static columns too, by the partition key alone."""
+        """Delete one row by its whole key, or a partition, static columns too, by the partition key alone.
+
+        A partition of more than a few rows may be deleted in pieces: meanwhile some may be seen, what is
+        written to it may be deleted too, and after an error some may be gone. A repeat is harmless.
+        """
 
     async def put_if(
         self,

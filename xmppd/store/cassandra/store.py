@@ -8,22 +8,30 @@ lies there is in `cql`, what a call becomes in `calls`, how it is asked in `link
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from xmppd.errors import StoreUnavailable
 from xmppd.store._opened import Ends, OpenTables
+from xmppd.store._stream import Pace, stream
 from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
 from xmppd.store.cassandra.dump import TableDump, batches
 from xmppd.store.cassandra.joined import Joiner, RowWriter
-from xmppd.store.cassandra.link import Link
+from xmppd.store.cassandra.link import PAGE_ROWS, Link
 from xmppd.store.cassandra.options import CassandraOptions
 from xmppd.store.cassandra.schema import Schema
 from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Tuples, Value
 from xmppd.store.values import check_limit
 
 __all__ = ["CassandraOptions", "CassandraStats", "CassandraStore"]
+
+
+PACE = Pace(first=100, most=PAGE_ROWS - 1, size=1 << 20, ahead=True)
+"""Rows of a stream that are asked for at once; with the one that shows whether there are more Cassandra sends
+them in one piece.
+"""
 
 
 @dataclass(slots=True)
@@ -198,6 +206,32 @@ class CassandraStore:
         scan = opened.scan_columns(partition, columns, ends, match, limit, reverse, page)
         self._stats.reads += 1
         return opened.tuples(scan, await self._link.read(scan.statement))
+
+    def stream(
+        self,
+        table: Table,
+        partition: Key,
+        columns: Sequence[str],
+        *,
+        start: Key | None = None,
+        end: Key | None = None,
+        after: Key | None = None,
+        before: Key | None = None,
+        reverse: bool = False,
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """All rows of one partition in a range, some columns of each."""
+        ask = partial(
+            self.scan_columns,
+            table,
+            partition,
+            columns,
+            start=start,
+            end=end,
+            after=after,
+            before=before,
+            reverse=reverse,
+        )
+        return stream(lambda rows, page: ask(limit=rows, page=page), PACE)
 
     async def get_rows(self, table: Table, partition: Key, keys: Sequence[Key]) -> list[Row]:
         """Rows of one partition by the beginnings of their keys."""

@@ -19,6 +19,9 @@ from xmppd.store.values import Columns, Shape, check_limit, check_ttl, page_toke
 KEYS = 50
 """How many rows are looked up by one statement."""
 
+PIECE = 100
+"""How many rows of a partition are deleted by one job: 0.5 to 1 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -71,6 +74,33 @@ class Write:
             cursor.executemany(text, rows)
         for text, values in self.statements:
             cursor.execute(text, values)
+        return True
+
+
+class PartitionDeletion:
+    """A job of the writer: delete some rows of a partition, and with the last of them its static columns;
+    returns whether nothing is left. All at once would hold up the loop.
+    """
+
+    __slots__ = ("_layout", "_partition")
+
+    size = PIECE
+
+    def __init__(self, layout: Layout, partition: Key) -> None:
+        self._layout = layout
+        self._partition = partition
+
+    def __call__(self, cursor: sqlite3.Cursor) -> bool:
+        rows, partition = self._layout.rows, self._partition
+        edge = None
+        if rows.cluster:
+            nth = rows.select_nth(partition, (), PIECE - 1, ascending=True)
+            edge = cursor.execute(*nth).fetchone()
+        if edge is not None:
+            cursor.execute(rows.delete_through(len(edge)), (*partition, *edge))
+            return False
+        for part in self._layout.tables:
+            cursor.execute(part.delete_partition, partition)
         return True
 
 
@@ -179,12 +209,11 @@ class OpenTable:
         select = self._rows.select(tuple(expected)), (*key, now)
         return Write((statement,), Condition(select, tuple(expected.values())))
 
-    def delete(self, key: Key) -> Write:
-        """Delete a row, or a partition with its static columns."""
+    def delete(self, key: Key) -> Write | PartitionDeletion:
+        """Delete a row, or a partition with its static columns: to be done until it says that it is."""
         if len(key) != len(self.declaration.partition):
             return Write(((self._rows.delete_row, self.shape.key(key)),))
-        partition = self.shape.partition(key)
-        return Write([(part.delete_partition, partition) for part in self.layout.tables])
+        return PartitionDeletion(self.layout, self.shape.partition(key))
 
     def delete_if(self, key: Key, expect: Mapping[str, Value], now: float) -> Write:
         """Delete a row if it holds what is expected."""
