@@ -217,6 +217,10 @@ class Fence:
         marked = [self._marked_row(table, row) for row in rows]
         await self._store.put_many(self._inner(table), marked, ttl=ttl)
 
+    async def put_newest(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write a whole row unless a newer one is there."""
+        await self._store.put_newest(self._inner(table), self._marked_row(table, row), ttl=ttl)
+
     def writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
         """What makes rows."""
         return FencedWriter(self, table, columns)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -38,7 +38,9 @@ PROFILE = Table("profile", ("account",), (), {"card": "blob"})
 PAGE = 47
 SECONDS = 3.0
 """How far apart two engines may let an entry end."""
-TABLES = (TYPES, ITEMS, NEWEST, SHORT, PROFILE)
+LOG = Table("log", ("owner", "month"), ("id",), {"owner": "int", "month": "int", "stanza": "blob"}, heap=True)
+SHOWN = Table("shown", ("account",), ("peer",), {"item": "text", "at": "int"}, ttl=5000, order="at")
+TABLES = (TYPES, ITEMS, NEWEST, SHORT, PROFILE, LOG, SHOWN)
 
 
 class Silent:
@@ -129,7 +131,8 @@ async def fill(store: Store, *, accounts: int = 40, rows: int = 30) -> None:
         "bool": False,
         "at": 0.001,
     }
-    work = []
+    log = store.writer(LOG, ("owner", "month", "id", "stanza"))
+    work: list[Awaitable[object]] = []
     for number in range(40):
         key = {"p_blob": bytes([number]), "p_int": 2**62, "c_bool": True, "c_blob": b"\xff", "c_text": ""}
         row = {**key, "c_float": number / 7, **(full if number % 2 else {})}
@@ -146,6 +149,14 @@ async def fill(store: Store, *, accounts: int = 40, rows: int = 30) -> None:
             store.batch(SHORT, (f"u{number}",), tokens, static={"count": number} if number % 2 else None)
         )
         work.append(store.put(PROFILE, {"account": f"u{number}", "card": bytes(number)}))
+        work.append(store.write([log.row(number, i % 2, str(i), bytes(i)) for i in range(rows)]))
+        row = {
+            "account": f"u{number}",
+            "peer": "p",
+            "item": str(number),
+            "at": time.time_ns() // 1000,  # since the test before deleted its rows
+        }
+        work.append(store.put_newest(SHOWN, row))
     lines = [Put({"at": float(i), "text": str(i)}) for i in range(1700)]
     work.append(store.batch(NEWEST, ("large",), lines, static={"owner": "a"}))
     work.append(store.batch(NEWEST, ("small",), lines[:3]))

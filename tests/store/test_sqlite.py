@@ -509,3 +509,41 @@ async def test_expired_rows_leave_the_file_bit_by_bit(opening, path, clock):
         assert rows_in_file(path) == 1
         assert store.stats.purged == 1200
         assert await store.get(TOKENS, ("stays",)) is not None
+
+
+# heaps
+
+LOG = Table("log", ("owner",), ("id",), {"owner": "int", "id": "int", "stanza": "blob"}, heap=True)
+
+
+@pytest.mark.asyncio
+async def test_rows_of_a_heap_lie_in_the_order_in_which_they_came(opening, path):
+    async with opening() as store:
+        await store.open([LOG])
+        writer = store.writer(LOG, ("owner", "id", "stanza"))
+        keys = [(owner, number) for number in (3, 1, 2) for owner in (9, 7, 8)]
+        for owner, number in keys:
+            await store.write([writer.row(owner, number, b"x")])
+        await store.write([writer.row(7, 1, b"replaced where it lies")])
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            assert other.execute("SELECT owner, id FROM log ORDER BY rowid").fetchall() == keys
+            with pytest.raises(sqlite3.OperationalError, match="rowid"):
+                other.execute("SELECT rowid FROM notes")
+        assert [row["id"] for row in (await store.scan(LOG, (7,))).rows] == [1, 2, 3]
+
+
+@pytest.mark.asyncio
+async def test_a_backup_has_heaps_too(opening, path, tmp_path):
+    async with opening() as store:
+        await store.open([LOG])
+        writer = store.writer(LOG, ("owner", "id", "stanza"))
+        await store.write([writer.row(owner, number, b"x") for number in (2, 1) for owner in (9, 7)])
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("VACUUM INTO ?", (str(tmp_path / "backup.db"),))
+        expected = (await store.scan_all(LOG)).rows
+    copy = SqliteStore(tmp_path / "backup.db")
+    await copy.open([LOG])
+    assert (await copy.scan_all(LOG)).rows == expected
+    await copy.write([copy.writer(LOG, ("owner", "id", "stanza")).row(7, 1, b"new")])
+    assert (await copy.get(LOG, (7, 1)))["stanza"] == b"new"
+    await copy.close()

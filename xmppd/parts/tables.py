@@ -33,9 +33,17 @@ class Table(Part):
         ttl: float | None = None,
         descending: bool = False,
         heap: bool = False,
+        order: str | None = None,
     ) -> None:
         self.declaration = port.Table(
-            "", tuple(partition), tuple(cluster), dict(columns), dict(static or {}), ttl, descending, heap
+            partition=tuple(partition),
+            cluster=tuple(cluster),
+            columns=dict(columns),
+            static=dict(static or {}),
+            ttl=ttl,
+            descending=descending,
+            heap=heap,
+            order=order,
         )
         self._store: Store
 
@@ -158,6 +166,10 @@ class Table(Part):
     async def put(self, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
         """Write the given columns of one row (an upsert)."""
         await self._store.put(self.declaration, row, ttl=ttl)
+
+    async def put_newest(self, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write a whole row unless a newer one is there; see `Store.put_newest`."""
+        await self._store.put_newest(self.declaration, row, ttl=ttl)
 
     def writer(self, columns: Sequence[str]) -> RowWriter:
         """What makes rows that have these columns, for `write` of this table or of another; see

@@ -32,6 +32,9 @@ class Table:
     `heap` is for large rows that are written one by one into many partitions and seldom read: an engine may
     keep them where they came in, and their keys apart. It tells nothing else, and may be changed at any time;
     a table that is there already stays as it is.
+
+    `order` names a plain column of type `int`, a moment in microseconds since the epoch. Rows of such a table
+    are written by `put_newest` only, which lets the largest `order` win.
     """
 
     name: str = ""
@@ -42,6 +45,7 @@ class Table:
     ttl: float | None = None
     descending: bool = False
     heap: bool = False
+    order: str | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -269,6 +273,15 @@ class Store(Protocol):
         the rows may have been written. StoreBug for one row twice.
         """
 
+    async def put_newest(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write a whole row, columns not given having no value, unless one with a larger `order` is there.
+
+        So several may write one row in any order, and what is newest stays: no condition, no wait for others.
+        Who writes the same `order` has to write the same row. `order` is no later than now, or a deletion may
+        be in vain; what is written after a deletion with an `order` from before may be deleted with it.
+        StoreBug for a table without `order`.
+        """
+
     def writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
         """What makes rows for `write` that have these columns, those of the key among them.
 
@@ -363,4 +376,6 @@ class Store(Protocol):
 
         Without `expires` it stays for ever, whatever the table's `ttl`. What is under such a key now must be
         nothing, or the same. Not atomic: after an error some may be there, and a repeat is harmless.
+
+        Rows with an `order` keep it, so they may not come back where they were deleted lately.
         """

@@ -95,6 +95,10 @@ def check_declaration(table: Table) -> None:
         raise StoreBug(
             f"table {table.name} has static columns but no clustering key: make them plain columns"
         )
+    if table.order is not None and (
+        table.order in table.key or table.columns.get(table.order) != "int" or table.static
+    ):
+        raise StoreBug(f"table {table.name}: `order` is no plain int column, or has static ones beside it")
     if table.ttl is not None:
         check_ttl(table, table.ttl)
 
@@ -189,10 +193,27 @@ class Shape:
         return self.prefix(cluster)
 
     def row_checks(self, columns: Sequence[str], key: Sequence[str]) -> tuple[Check, ...]:
-        """The checks of a row's columns, of which `key` must be some and the others plain."""
+        """The checks of the columns of a row to be written: `key` must be among them, all others plain."""
+        if self.table.order is not None:
+            raise StoreBug(f"table {self.table.name}: rows with an order are written by `put_newest` only")
+        return self._row_checks(columns, key)
+
+    def newest(self, row: Mapping[str, Value]) -> dict[str, Value]:
+        """A whole row of a table whose rows have an order: all columns in the order of the declaration."""
+        table = self.table
+        if table.order is None:
+            raise StoreBug(f"table {table.name}: its rows have no order")
+        given = tuple(row)
+        checks = self._row_checks(given, (*table.key, table.order))
+        checked = {column: check(row[column]) for column, check in zip(given, checks, strict=True)}
+        if checked[table.order] is None:
+            raise StoreBug(f"table {table.name}: the row has no {table.order}")
+        return {column: checked.get(column) for column in (*table.key, *self.plain)}
+
+    def _row_checks(self, columns: Sequence[str], key: Sequence[str]) -> tuple[Check, ...]:
         for part in key:
             if part not in columns:
-                raise StoreBug(f"table {self.table.name}: the row lacks {part}, a part of its key")
+                raise StoreBug(f"table {self.table.name}: the row lacks {part}, which each has to have")
         return tuple(self._checks[self._known(column, (*key, *self.plain))] for column in columns)
 
     def column(self, column: str, values: Sequence[Value]) -> Sequence[Value]:
@@ -203,6 +224,10 @@ class Shape:
                 return values
         check = self._checks[column]
         return [check(value) for value in values]
+
+    def check(self, column: str, value: Value) -> Value:
+        """The value of one column that there is."""
+        return self._checks[column](value)
 
     def selected(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Columns to be read of each row, of the key and plain ones."""
@@ -329,5 +354,4 @@ def read_page_token(shape: Shape, kind: str, token: bytes, columns: Sequence[str
                 parts[place] = base64.b85decode(parts[place])
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreBug(f"table {shape.table.name}: no page token of this scan: {error}") from None
-    checks = shape.row_checks(columns, columns)
-    return tuple(check(value) for check, value in zip(checks, parts, strict=True))
+    return tuple(shape.check(column, value) for column, value in zip(columns, parts, strict=True))

@@ -136,6 +136,17 @@ class OpenTable:
         columns = self._checked((), row)
         return Write([self.insert(columns, self.seconds(ttl))])
 
+    def put_newest(self, row: Mapping[str, Value], ttl: float | None) -> Write:
+        """Write a whole row unless a newer one is there."""
+        return Write([self.insert_newest(self.shape.newest(row), self.seconds(ttl))])
+
+    def insert_newest(self, columns: Mapping[str, Value], seconds: int) -> Statement:
+        """What writes a whole row as of the moment of its order, for so many seconds (0: for ever)."""
+        assert self.declaration.order is not None
+        moment = columns[self.declaration.order]
+        values = [columns.get(column) for column in (*self.cql.key, *self.cql.plain)]
+        return self.cql.insert_at(), (*values, moment, seconds)
+
     def put_many(self, rows: Sequence[Mapping[str, Value]], ttl: float | None) -> list[list[Statement]]:
         """Write columns of different rows: the statements of each partition."""
         seconds = self.seconds(ttl)

@@ -114,6 +114,14 @@ class CqlTable:
         """
         return f"INSERT INTO {self.name} ({quoted(columns)}) VALUES ({_marks(columns)}) USING TTL ?"
 
+    def insert_at(self) -> str:
+        """Write all columns, as if at a moment in microseconds; then that and the TTL."""
+        columns = self.key + self.plain
+        return (
+            f"INSERT INTO {self.name} ({quoted(columns)}) VALUES ({_marks(columns)}) "
+            "USING TIMESTAMP ? AND TTL ?"
+        )
+
     def _insert_new(self, columns: tuple[str, ...]) -> str:
         """Write columns, the mark and the TTL of a row that is absent."""
         given = (*columns, ROW_MARK)

@@ -152,7 +152,10 @@ class TableDump:
             return text, (seconds, *static.values(), *partition)
         key = self._shape.key(entry.key)
         values = self._shape.plain_values(entry.values) if entry.values else {}
-        return self._opened.insert({**dict(zip(self._cql.key, key, strict=True)), **values}, seconds)
+        columns = {**dict(zip(self._cql.key, key, strict=True)), **values}
+        if self._table.order is not None and columns.get(self._table.order) is not None:
+            return self._opened.insert_newest(columns, seconds)
+        return self._opened.insert(columns, seconds)
 
 
 def batches(partitions: Sequence[list[Statement]]) -> Iterator[list[Statement]]:

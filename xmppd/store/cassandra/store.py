@@ -291,6 +291,12 @@ class CassandraStore:
         self._stats.writes += len(together)
         await asyncio.gather(*map(self._link.write, together))
 
+    async def put_newest(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write a whole row unless a newer one is there."""
+        write = self._tables.of(table).put_newest(row, ttl)
+        self._stats.writes += 1
+        await self._link.write(write.statements)
+
     def writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
         """What makes rows that have these columns."""
         return RowWriter(self._tables.of(table), columns)

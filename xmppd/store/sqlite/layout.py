@@ -133,6 +133,17 @@ class SqlTable:
         text, asks_now = self._upsert(columns)
         return text, (expires, now) if asks_now else (expires,)
 
+    def put_newest(self, order: str, values: Sequence[Value], expires: float | None, now: float) -> Statement:
+        """Write all columns of one row unless the one that is there, not expired, has a larger order."""
+        given = (*self.columns, EXPIRES)
+        sets = ", ".join(f'"{column}" = excluded."{column}"' for column in given if column not in self.key)
+        older = f'excluded."{order}" > "{self.name}"."{order}" OR "{self.name}"."{EXPIRES}" <= ?'
+        text = (
+            f'INSERT INTO "{self.name}" ({quoted(given)}) VALUES {_marks(given)} '
+            f"ON CONFLICT ({quoted(self.key)}) DO UPDATE SET {sets} WHERE {older}"
+        )
+        return text, (*values, expires, now)
+
     def _upsert_text(self, columns: tuple[str, ...]) -> tuple[str, bool]:
         """The text, and whether its last parameter is the time."""
         others = [column for column in self.plain if column not in columns]

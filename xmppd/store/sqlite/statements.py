@@ -192,6 +192,12 @@ class OpenTable:
         values = [check(row[column]) for column, check in zip(given, checks, strict=True)]
         return Write((self._rows.put(given, values, self.end(ttl, now), now),))
 
+    def put_newest(self, row: Mapping[str, Value], ttl: float | None, now: float) -> Write:
+        """Write a whole row unless a newer one is there."""
+        values = list(self.shape.newest(row).values())
+        assert self.declaration.order is not None
+        return Write((self._rows.put_newest(self.declaration.order, values, self.end(ttl, now), now),))
+
     def put_many(self, rows: Sequence[Mapping[str, Value]], ttl: float | None, now: float) -> Write:
         """Write columns of different rows."""
         written, touched = self._puts((), [(row, ttl) for row in rows], now)

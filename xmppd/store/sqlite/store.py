@@ -224,6 +224,10 @@ class SqliteStore:
         if rows:
             await self._write(self._tables.of(table).put_many(rows, ttl, self._now()))
 
+    async def put_newest(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
+        """Write a whole row unless a newer one is there."""
+        await self._write(self._tables.of(table).put_newest(row, ttl, self._now()))
+
     def writer(self, table: Table, columns: Sequence[str]) -> RowWriter:
         """What makes rows that have these columns."""
         return RowWriter(self._tables.of(table), columns)
