@@ -42,10 +42,10 @@ class Condition:
 
 class Write:
     """A job of the writer: what to do if a condition holds; returns whether it held. `rows` are many values
-    for one text each, which SQLite is handed at once.
+    for one text each, which SQLite is handed at once. `size`: about how many rows are written.
     """
 
-    __slots__ = ("condition", "rows", "statements")
+    __slots__ = ("condition", "rows", "size", "statements")
 
     def __init__(
         self,
@@ -56,11 +56,9 @@ class Write:
         self.statements = statements
         self.condition = condition
         self.rows = rows
-
-    @property
-    def size(self) -> int:
-        """How many rows are written, about: what it costs."""
-        return len(self.statements) + sum([len(rows) for _, rows in self.rows])
+        self.size = len(statements)
+        if rows:
+            self.size += sum([len(values) for _, values in rows])
 
     @property
     def is_empty(self) -> bool:

@@ -138,10 +138,11 @@ class GroupWriter:
     def _some(self) -> list[Entry]:
         """The jobs that come next, as many as may be done in one turn."""
         some: list[Entry] = []
-        room = GROUP
-        while room > 0 and self._fresh:
-            some.append(self._fresh.popleft())
-            room -= some[-1][2]
+        fresh, room = self._fresh, GROUP
+        while fresh and room > 0:
+            entry = fresh.popleft()
+            some.append(entry)
+            room -= entry[2]
         return some
 
     def _look_again(self, delay: float) -> None:
