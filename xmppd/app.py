@@ -62,11 +62,13 @@ from xmppd.loader import Loader
 from xmppd.migrate.merge import merged
 from xmppd.moving import MigrateOffice
 from xmppd.net.c2s.negotiation.activity import Activity
+from xmppd.net.c2s.negotiation.bind2 import Bind2
 from xmppd.net.c2s.negotiation.early import EarlyIqs
 from xmppd.net.c2s.negotiation.errors import ClientErrors
 from xmppd.net.c2s.negotiation.management import Management
 from xmppd.net.c2s.negotiation.resource import Resource, SessionOffers
 from xmppd.net.c2s.negotiation.sasl import Sasl
+from xmppd.net.c2s.negotiation.sasl2 import Sasl2
 from xmppd.net.c2s.negotiation.starttls import StartTls
 from xmppd.net.c2s.service import Service
 from xmppd.net.ebb import Ebb
@@ -96,6 +98,7 @@ from xmppd.scope import Scope
 from xmppd.section import values_of
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
+from xmppd.stream.inline import Inlines
 from xmppd.stream.rows import Rows
 from xmppd.tables import TABLES
 from xmppd.timers import Timers
@@ -313,6 +316,7 @@ class App:
             self.accounts.on_changed.append(tier.cache.publish_account)
         self._mechanisms = mechanisms(config, self.accounts, self.hooks)
         self.rows = Rows()
+        self.inlines = Inlines()
         tempo = Tempo(clock, config.limits.loop_share)
         self.shared = Shared(wire_rules(config), tempo, self.reports)
         self.service = Service(
@@ -340,6 +344,8 @@ class App:
         self._negotiators = (
             StartTls(),
             self.sasl,
+            Sasl2(self.sasl, self.rows, self.inlines, in_clear=config.auth.plain_without_tls),
+            Bind2(self.binding, self.logins, self.expiry, self.inlines),
             EarlyIqs(self.iqs.early),
             Resource(self.binding, self.logins, self.expiry),
             Management(self.resumption, self.handover, self.logins, self.expiry),
@@ -491,6 +497,7 @@ class App:
 
     def _plugins_changed(self, plugins: Sequence[Plugin]) -> None:
         self.rows.compile((*self._negotiators, *plugins))
+        self.inlines.compile((*self._negotiators, *plugins))
         added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
         self.sasl.mechanisms = [*self._mechanisms, *added]
         self._belongings = belongings_of(plugins)

@@ -55,6 +55,7 @@ from xmppd.section import (
 from xmppd.server import Server
 from xmppd.store import table as port
 from xmppd.store.table import Delete, Put, Value
+from xmppd.stream.inline import Attached, Granted, offers_inline, takes_at_bind, takes_inline
 from xmppd.stream.rows import ANY_IQ, Negotiable, Phase, iq_set_of, negotiates, offers
 from xmppd.stream.sasl import Attempt, Challenge, Channel, Exchange, Identity, Login, Mechanism, Success
 from xmppd.stream.scram import BadPassword
@@ -72,6 +73,7 @@ __all__ = [
     "SERVICE",
     "AccountExists",
     "AccountUnknown",
+    "Attached",
     "Attempt",
     "BadPassword",
     "Challenge",
@@ -86,6 +88,7 @@ __all__ = [
     "Element",
     "Exchange",
     "Gauge",
+    "Granted",
     "Histogram",
     "HttpError",
     "HttpRequest",
@@ -146,12 +149,15 @@ __all__ = [
     "negotiates",
     "network_of",
     "offers",
+    "offers_inline",
     "route",
     "serialize",
     "service",
     "stamped",
     "stanza_of",
     "takes",
+    "takes_at_bind",
+    "takes_inline",
 ]
 
 SERVER: Final = Address.SERVER

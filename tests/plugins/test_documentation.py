@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sasl2 import login, opened, tagged
 
 from xmppd import hooks, ns, plugin
 from xmppd.finding import import_file
@@ -28,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 12
+    assert GUIDE.count("```python") == len(EXAMPLES) == 13
 
 
 def test_the_guide_tells_all_that_there_is() -> None:
@@ -114,9 +115,20 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
         await bob.expect(f"<message to='{bob.jid}' from='{alice.jid}'><body>oh d***</body></message>")
         await alice.send("<inactive xmlns='urn:xmppd:active:0'/>")
         assert world.plugin("active").idle[alice.session] and not world.plugin("active").idle[bob.session]
+        await greeted(world)
         await world.advance(310)
         assert world.plugin("duel").duels == {}
         for player, points in (("alice", 3), ("bob", 5)):
             await world.plugin("league").points.put({"player": player, "points": points})
         await world.advance(3600)
         assert [league.table for league in world.plugins("league")] == [["bob", "alice"]] * len(world.apps)
+
+
+async def greeted(world: World) -> None:
+    """A client that logs in by XEP-0388 is told the news, and is silent."""
+    client = await opened(world)
+    more = tagged("Phone", "<silent xmlns='urn:xmppd:greeting:0'/>") + "<news xmlns='urn:xmppd:greeting:0'/>"
+    success = await login(client, "carol", more)
+    assert success.findtext("{urn:xmppd:greeting:0}news") == "Welcome, carol@localhost!"
+    node = world.apps.index(client.app)
+    assert world.plugin("greeting", node).silent[client.session]

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import random
 from collections.abc import Awaitable
 from typing import Any
@@ -14,7 +15,7 @@ from xmppd.core.accounts import ACCOUNT, Accounts, derive
 from xmppd.errors import SaslError
 from xmppd.stream.plain import Plain
 from xmppd.stream.sasl import Authenticator, Challenge, Channel, Identity, Success
-from xmppd.stream.scram import Credentials, scram_mechanisms
+from xmppd.stream.scram import Credentials, protection, scram_mechanisms
 
 DOMAIN = "example.org"
 BINDING = b"the hash of a certificate"
@@ -58,12 +59,51 @@ async def test_published_exchanges(
 ) -> None:
     columns = derive(PASSWORD, base64.b64decode(salt), 4096)
     await server.store.put(ACCOUNT, {"account": f"user@{DOMAIN}", **columns})
-    auth = server.plaintext(*scram_mechanisms(server.accounts, nonce=lambda: server_nonce))
-    challenge = await finish(auth.start(mechanism, b64(f"n,,n=user,r={client_nonce}")))
+    mechanisms = scram_mechanisms(server.accounts, nonce=lambda: server_nonce)
+    exchange = next(one for one in mechanisms if one.name == mechanism).start(Channel(DOMAIN))
+    challenge = await finish(exchange.step(f"n,,n=user,r={client_nonce}".encode()))
     assert challenge == Challenge(f"r={client_nonce}{server_nonce},s={salt},i=4096".encode())
-    success = await finish(auth.respond(b64(f"c=biws,r={client_nonce}{server_nonce},p={final}")))
+    success = await finish(exchange.step(f"c=biws,r={client_nonce}{server_nonce},p={final}".encode()))
     assert success == Success(Identity("user"), f"v={signature}".encode())
     assert success.payload == b64(f"v={signature}")
+
+
+@pytest.mark.parametrize(
+    ("mechanisms", "types", "text"),
+    [
+        (
+            ("SCRAM-SHA-1-PLUS", "SCRAM-SHA-1"),
+            ("tls-server-end-point", "tls-exporter"),
+            "SCRAM-SHA-1\x1eSCRAM-SHA-1-PLUS\x1ftls-exporter\x1etls-server-end-point",
+        ),
+        (("SCRAM-SHA-256", "PLAIN"), (), "PLAIN\x1eSCRAM-SHA-256"),
+    ],
+    ids=["with types", "without"],
+)
+@pytest.mark.parametrize("name", ["sha1", "sha256"])
+def test_what_was_advertised_is_in_the_challenge(
+    name: str, mechanisms: tuple[str, ...], types: tuple[str, ...], text: str
+) -> None:
+    """XEP-0474 5.1."""
+    assert protection(name, mechanisms, types) == f",h={b64(hashlib.new(name, text.encode()).digest())}"
+
+
+def test_the_published_protection() -> None:
+    """XEP-0474 5.3."""
+    mechanisms, types = ("SCRAM-SHA-1", "SCRAM-SHA-1-PLUS"), ("tls-server-end-point", "tls-exporter")
+    assert protection("sha1", mechanisms, types) == ",h=G6k/rBLDqgOhRRaCuuatSDFkJ08="
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256-PLUS"])
+async def test_a_client_can_compare_what_was_advertised(server: Any, mechanism: str) -> None:
+    client, auth = ScramClient(), server.tls()
+    if mechanism.endswith("-PLUS"):
+        client = ScramClient(gs2="p=tls-server-end-point,,", bound=BINDING)
+    await client.login(auth, mechanism)
+    seen = "\x1e".join(sorted(auth.mechanisms())) + "\x1ftls-server-end-point"
+    algorithm = HASHES[mechanism.removesuffix("-PLUS")]
+    assert client.challenge["h"] == b64(hashlib.new(algorithm, seen.encode()).digest())
 
 
 @pytest.mark.asyncio

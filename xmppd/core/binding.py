@@ -52,16 +52,29 @@ class Binding:
         self._spawn = spawn
         self.rules = rules
 
-    def bind(self, login: Login, wanted: str, connection: Connection, lang: str) -> Session:
-        """A new session; `wanted` may be empty. StanzaError resource-constraint (RFC 6120 7.6.2.1)."""
+    def bind(
+        self,
+        login: Login,
+        wanted: str,
+        connection: Connection,
+        lang: str,
+        *,
+        is_same_client: bool = False,
+    ) -> Session:
+        """A new session; `wanted` may be empty. StanzaError resource-constraint (RFC 6120 7.6.2.1). With
+        `is_same_client` the resource is of one client alone, of which other sessions on this node end, too.
+        """
         account = login.account
         resource = conforming(wanted) or secrets.token_urlsafe(9)
         full, cluster = f"{account}/{resource}", self._sessions.cluster
+        if is_same_client and login.agent is not None and login.agent.id:
+            self._end_those_of(account, login.agent.id)
         held = self._sessions.by_full.get(full)
         is_elsewhere = cluster.has(full)
-        if held is not None and self.rules.replace:
+        replaces = is_same_client or self.rules.replace
+        if held is not None and replaces:
             self.end(held, StreamError("conflict", REPLACED))
-        elif (held is not None or is_elsewhere) and not self.rules.replace:
+        elif (held is not None or is_elsewhere) and not replaces:
             resource, is_elsewhere = f"{resource[:200]}-{secrets.token_urlsafe(6)}", False
         count = len(self._sessions.of(account)) + cluster.count(account) - is_elsewhere
         if count >= self.rules.sessions_per_account:
@@ -69,6 +82,13 @@ class Binding:
         session = self._sessions.add(login, resource, connection, lang)
         cluster.bound(session)
         return session
+
+    def _end_those_of(self, account: str, client: str) -> None:
+        """End the account's sessions of the client with this id of a user-agent (XEP-0386 3.2)."""
+        for session in self._sessions.of(account):
+            agent = session.login.agent
+            if agent is not None and agent.id == client:
+                self.end(session, StreamError("conflict", REPLACED))
 
     def sessions(self) -> list[Session]:
         """All that are not over."""

@@ -305,8 +305,15 @@ def claimed(local: str, domain: str) -> str:
 def login_of(attempt: Attempt, identity: Identity, tenure: Tenure | None) -> Login:
     """The login that an attempt leads to."""
     channel = attempt.channel
+    agent = channel.asked.agent if channel.asked is not None else None
     return Login(
-        attempt.account, tenure, attempt.mechanism, channel.peer, dict(identity.facts), identity.expires
+        attempt.account,
+        tenure,
+        attempt.mechanism,
+        channel.peer,
+        dict(identity.facts),
+        identity.expires,
+        agent,
     )
 
 

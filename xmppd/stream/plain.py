@@ -89,7 +89,7 @@ class _PlainExchange:
 
     def step(self, data: bytes) -> Step | Awaitable[Step]:
         authzid, name, typed = _parse(data)
-        jid = prepare_identity(name, authzid, self._channel.domain)
+        jid = prepare_identity(name, authzid, self._channel)
         account = self.account = jid.bare
         try:
             prepared = prepare_password(typed)

@@ -25,6 +25,7 @@ class Phase(Enum):
     HEADER = "waiting for a stream header"
     LOGIN = "features were offered, nobody is authenticated"
     EXCHANGE = "an exchange that proves who the client is goes on"
+    AUTHENTICATE = "the same by XEP-0388, where nothing else may come meanwhile"
     BIND = "authenticated; a resource has to be bound"
     BOUND = "stanzas flow"
 
@@ -53,6 +54,10 @@ class Negotiable(Protocol):
         """Where it stands."""
 
     @property
+    def sender(self) -> str:
+        """The JID that the client opened the stream with, "" for none; nothing is proved by it."""
+
+    @property
     def account(self) -> str:
         """Who has logged in, "" before that."""
 
@@ -74,8 +79,8 @@ class Negotiable(Protocol):
     def write_all(self, elements: Sequence[bytes]) -> None:
         """Send several."""
 
-    def exchanging(self, is_going_on: bool) -> None:
-        """An exchange began (phase EXCHANGE), or ended without success (phase LOGIN)."""
+    def exchanging(self, is_going_on: bool, phase: Phase = Phase.EXCHANGE) -> None:
+        """An exchange began (phase EXCHANGE or AUTHENTICATE), or ended without success (phase LOGIN)."""
 
     def encrypt(self) -> None:
         """Begin TLS; the client opens the stream anew (RFC 6120 5.4.3.3)."""
@@ -176,11 +181,13 @@ class Rows:
         self._known = frozenset(name for _, name in rows)
         self.bound = {name: taker for (phase, name), (_, taker) in rows.items() if phase is Phase.BOUND}
 
-    def features(self, stream: Negotiable) -> bytes:
-        """`<stream:features/>` for the phase of a stream (RFC 6120 4.3.2)."""
+    def features(self, stream: Negotiable, phase: Phase | None = None) -> bytes:
+        """`<stream:features/>` for the phase of a stream (RFC 6120 4.3.2), or for one that it is about to
+        enter.
+        """
         exposed = stream.is_exposed
         parts = [b"<stream:features>"]
-        for feature, offer in self._offers[stream.phase]:
+        for feature, offer in self._offers[phase or stream.phase]:
             if feature.exposed or not exposed:
                 parts.append(offer(stream))
         parts.append(b"</stream:features>")

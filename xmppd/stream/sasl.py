@@ -45,11 +45,21 @@ class Identity:
     expires: float | None = None
 
 
+class UserAgent(NamedTuple):
+    """The client as it tells of itself (XEP-0388 2.3): `id` is that of its installation, a UUID of version 4
+    in lower case, "" for none; no other entity may learn any of it.
+    """
+
+    id: str = ""
+    software: str = ""
+    device: str = ""
+
+
 @dataclass(slots=True)
 class Login:
     """A login that succeeded. `account` is a bare JID, `tenure` None for who has no account, `peer` the
     address of the client, `facts` what is known of who it is, by plugins for plugins. At `expires`, in
-    seconds since the epoch, its time is over.
+    seconds since the epoch, its time is over. `agent` is None for who logged in by RFC 6120.
     """
 
     account: str
@@ -58,6 +68,19 @@ class Login:
     peer: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     expires: float | None = None
+    agent: UserAgent | None = None
+
+
+class Asked(NamedTuple):
+    """What a client says with its request to log in by XEP-0388: the JID that it opened the stream with
+    (`sender`, "" for none) and its `agent`. `by_token`: it shows a token (XEP-0484), which counts no more
+    afterwards if it `is_last`.
+    """
+
+    sender: str = ""
+    agent: UserAgent | None = None
+    by_token: bool = False
+    is_last: bool = False
 
 
 class Channel(NamedTuple):
@@ -65,7 +88,7 @@ class Channel(NamedTuple):
 
     `secure` says whether TLS protects it. `bindings` maps channel binding types (RFC 5929, 9266) to their
     data, and is empty without TLS. `offered` names the mechanisms that were advertised; the `Authenticator`
-    fills it in. `peer` is the client's address.
+    fills it in. `peer` is the client's address, `asked` None in a login by RFC 6120.
     """
 
     domain: str
@@ -73,6 +96,16 @@ class Channel(NamedTuple):
     bindings: Mapping[str, bytes] = MappingProxyType({})
     offered: tuple[str, ...] = ()
     peer: str = ""
+    asked: Asked | None = None
+
+    @property
+    def advertised(self) -> tuple[str, ...]:
+        """The types of channel binding that are advertised by XEP-0440: none where no offered mechanism can
+        use them.
+        """
+        if any(name.endswith("-PLUS") for name in self.offered):
+            return tuple(self.bindings)
+        return ()
 
 
 @dataclass(slots=True)
@@ -101,21 +134,24 @@ class Challenge(NamedTuple):
     @property
     def payload(self) -> str:
         """The text of `<challenge/>` (RFC 6120 6.4.3)."""
-        return _encode(self.data)
+        return encode(self.data)
 
 
 class Success(NamedTuple):
-    """The exchange is over and proved `identity`. `data` goes into `<success/>` (None: there is none)."""
+    """The exchange is over and proved `identity`. `data` goes into `<success/>` (None: there is none).
+    `token` is what is on file of the token that it was proved by, if it was by one.
+    """
 
     identity: Identity
     data: bytes | None = None
+    token: object = None
 
     @property
     def payload(self) -> str:
         """The text of `<success/>`, where "=" stands for data of length zero (RFC 6120 6.4.6)."""
         if self.data is None:
             return ""
-        return _encode(self.data) or "="
+        return encode(self.data) or "="
 
 
 Step = Challenge | Success
@@ -174,16 +210,34 @@ class Gate(Protocol):
 
 
 class Authenticator:
-    """The SASL negotiation of one stream. One made after STARTTLS gets the `attempts` left before. `login` is
-    there after a success.
+    """The SASL negotiation of one stream, by RFC 6120 or XEP-0388. One made after STARTTLS gets the
+    `attempts` left before. `login` is there after a success. Mechanisms that are in `tokens` take tokens
+    (XEP-0484), and are advertised elsewhere.
     """
 
-    __slots__ = ("_attempt", "_exchange", "_gate", "_idle", "_mechanisms", "attempts", "channel", "login")
+    __slots__ = (
+        "_attempt",
+        "_exchange",
+        "_gate",
+        "_idle",
+        "_mechanisms",
+        "_tokens",
+        "attempts",
+        "channel",
+        "login",
+    )
 
     def __init__(
-        self, mechanisms: Sequence[Mechanism], channel: Channel, gate: Gate, *, attempts: int = 5
+        self,
+        mechanisms: Sequence[Mechanism],
+        channel: Channel,
+        gate: Gate,
+        *,
+        attempts: int = 5,
+        tokens: Sequence[Mechanism] = (),
     ) -> None:
         self._mechanisms = mechanisms
+        self._tokens = tokens
         self._gate = gate
         self._exchange: Exchange | None = None
         self._attempt: Attempt
@@ -201,27 +255,28 @@ class Authenticator:
 
     def channel_binding_types(self) -> tuple[str, ...]:
         """The types to advertise by XEP-0440; none when no offered mechanism can use them."""
-        if any(name.endswith("-PLUS") for name in self.channel.offered):
-            return tuple(self.channel.bindings)
-        return ()
+        return self.channel.advertised
 
     @property
     def exhausted(self) -> bool:
         """Whether a refusal now was the last one: the stream ends with policy-violation (RFC 6120 6.4.5)."""
         return self.attempts <= 0
 
-    def start(self, name: str, payload: str = "") -> Step | Awaitable[Step]:
-        """Begin an attempt: attribute and text of `<auth/>`. "" is no initial response, "=" an empty one."""
+    def start(self, name: str, payload: str = "", asked: Asked | None = None) -> Step | Awaitable[Step]:
+        """Begin an attempt: attribute and text of `<auth/>`. "" is no initial response, "=" an empty one.
+        `asked` is what else there is to it in one by XEP-0388.
+        """
+        channel = self.channel if asked is None else self.channel._replace(asked=asked)
         try:
-            mechanism = self._choose(name)
+            mechanism = self._choose(name, channel)
             initial = decode(payload)
         except SaslError as error:
-            self._gate.refused(self.channel, error)
+            self._gate.refused(channel, error)
             raise
-        self._attempt = Attempt(name, self.channel, self._gate.mark())
+        self._attempt = Attempt(name, channel, self._gate.mark())
         if self._idle:
             self._attempt.idle = self._idle
-        exchange = mechanism.start(self.channel)
+        exchange = mechanism.start(channel)
         if payload == "":
             self._exchange = exchange
             return Challenge(b"")
@@ -245,12 +300,17 @@ class Authenticator:
         self._exchange = None
         return SaslError("aborted")
 
-    def _choose(self, name: str) -> Mechanism:
+    def _choose(self, name: str, channel: Channel) -> Mechanism:
         """Count an attempt and find its mechanism among those advertised."""
         self._exchange = None
         if self.exhausted:
             raise SaslError("not-authorized", "too many attempts")
         self.attempts -= 1
+        if channel.asked is not None and channel.asked.by_token:
+            for mechanism in self._tokens:
+                if mechanism.name == name and mechanism.available(channel):
+                    return mechanism
+            raise SaslError("invalid-mechanism")
         for mechanism in self._mechanisms:
             if mechanism.name == name:
                 if name in self.channel.offered:
@@ -349,24 +409,26 @@ def decode(payload: str) -> bytes:
         raise SaslError("incorrect-encoding") from None
     # a2b_base64 skips foreign characters and ignores stray bits; only the canonical text survives the way
     # back.
-    if _encode(data) != payload:
+    if encode(data) != payload:
         raise SaslError("incorrect-encoding")
     return data
 
 
-def _encode(data: bytes) -> str:
+def encode(data: bytes) -> str:
+    """The base64 text of bytes."""
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-def prepare_identity(name: str, authzid: str, domain: str) -> Jid:
+def prepare_identity(name: str, authzid: str, channel: Channel) -> Jid:
     """The account (a bare JID) of an authentication identity, which is a localpart (RFC 6120 6.3.8, RFC 7622
     3.3).
 
     A name that no account can have is not-authorized, like an unknown one. An authorization identity must
-    name the same account (RFC 6120 6.3.8), else invalid-authzid.
+    name the same account (RFC 6120 6.3.8), as must who the stream was opened by (XEP-0388 2.3), else
+    invalid-authzid.
     """
     try:
-        jid = Jid.of(name, domain)
+        jid = Jid.of(name, channel.domain)
     except JidError:
         raise SaslError("not-authorized") from None
     if not jid.local:
@@ -376,6 +438,7 @@ def prepare_identity(name: str, authzid: str, domain: str) -> Jid:
             claimed = str(Jid.parse(authzid))
         except JidError:
             raise SaslError("invalid-authzid") from None
-        if claimed != jid.bare:
+        sender = channel.asked.sender.partition("/")[0] if channel.asked is not None else ""
+        if claimed != jid.bare or sender not in ("", claimed):
             raise SaslError("invalid-authzid")
     return jid

@@ -1,5 +1,5 @@
 """SCRAM-SHA-1, SCRAM-SHA-256 and SCRAM-SHA-512 with and without channel binding (RFC 5802, 7677, 5929, 9266,
-draft-melnikov-scram-sha-512), the server's side.
+draft-melnikov-scram-sha-512), with the downgrade protection of XEP-0474, the server's side.
 
 Written over hashlib and hmac, although scramp is the library at hand: its server takes `p=` for a mechanism
 without -PLUS, knows no tls-exporter, binds one type chosen before the client speaks, rebuilds the signed
@@ -15,6 +15,7 @@ import hmac
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from xmppd import precis
@@ -199,7 +200,7 @@ class _ScramExchange:
 
     def _greet(self, text: str) -> Step | Awaitable[Step]:
         first = self._client_first = _parse_first(text, self._channel, plus=self._scram.plus)
-        jid = prepare_identity(first.name, first.authzid, self._channel.domain)
+        jid = prepare_identity(first.name, first.authzid, self._channel)
         self._local = jid.local
         account = self.account = jid.bare
         found = self._scram.source.credentials(account)
@@ -219,7 +220,11 @@ class _ScramExchange:
         self._credentials = found
         keys = found.keys[scram.algorithm]
         salt = _base64(keys.salt)
-        self._server_first = f"r={self._client_first.nonce}{scram.nonce()},s={salt},i={keys.iterations}"
+        channel = self._channel
+        advertised = protection(scram.algorithm, channel.offered, channel.advertised)
+        self._server_first = (
+            f"r={self._client_first.nonce}{scram.nonce()},s={salt},i={keys.iterations}{advertised}"
+        )
         return Challenge(self._server_first.encode())
 
     def _prove(self, text: str) -> Success:
@@ -243,6 +248,19 @@ class _ScramExchange:
         signature = hmac.digest(keys.server, message, scram.algorithm)
         identity = Identity(self._local, shown=self._credentials)
         return Success(identity, b"v=" + binascii.b2a_base64(signature, newline=False))
+
+
+@lru_cache(maxsize=64)
+def protection(algorithm: str, mechanisms: tuple[str, ...], types: tuple[str, ...]) -> str:
+    """The attribute that tells what was advertised, mechanisms and types of channel binding, to a client from
+    which somebody in between may have kept some of it (XEP-0474 5.1); "" where nothing was.
+    """
+    if not mechanisms:
+        return ""
+    text = "\x1e".join(sorted(mechanisms))
+    if types:
+        text += "\x1f" + "\x1e".join(sorted(types))
+    return ",h=" + _base64(_DIGESTS[algorithm](text.encode()).digest())
 
 
 def _parse_first(text: str, channel: Channel, *, plus: bool) -> _ClientFirst:

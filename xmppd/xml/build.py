@@ -200,6 +200,37 @@ def sasl_failure(error: SaslError) -> bytes:
     return f"<failure xmlns='{ns.SASL}'><{error.condition}/>{text}</failure>".encode()
 
 
+def sasl2_challenge(payload: str) -> bytes:
+    """`<challenge/>` of XEP-0388 with its base64 text."""
+    return f"<challenge xmlns='{ns.SASL2}'>{payload}</challenge>".encode()
+
+
+def sasl2_success(payload: str | None, identifier: str, inline: bytes) -> bytes:
+    """`<success/>` of XEP-0388: with the mechanism's last word as base64 text (None: it has none), who the
+    client is, and the answers to what it asked for inline.
+    """
+    data = "" if payload is None else f"<additional-data>{payload}</additional-data>"
+    who = f"<authorization-identifier>{escape_text(identifier)}</authorization-identifier>"
+    return f"<success xmlns='{ns.SASL2}'>{data}{who}".encode() + inline + b"</success>"
+
+
+def sasl2_failure(error: SaslError) -> bytes:
+    """`<failure/>` of XEP-0388."""
+    text = f"<text>{escape_text(error.text)}</text>" if error.text else ""
+    return f"<failure xmlns='{ns.SASL2}'><{error.condition} xmlns='{ns.SASL}'/>{text}</failure>".encode()
+
+
+def bound2(content: bytes) -> bytes:
+    """`<bound/>` of XEP-0386 with the answers to what was asked for with it."""
+    return f"<bound xmlns='{ns.BIND2}'>".encode() + content + b"</bound>"
+
+
+def bind2_failure(error: StanzaError) -> bytes:
+    """What stands for `<bound/>` where no resource could be bound: it holds a stanza error."""
+    inner = stanza_error(error).replace(b"<error ", f"<error xmlns='{ns.CLIENT}' ".encode(), 1)
+    return f"<failed xmlns='{ns.BIND2}'>".encode() + inner + b"</failed>"
+
+
 def delay(sender: str, stamp: str) -> bytes:
     """`<delay/>` (XEP-0203) by `sender`; `stamp` is a moment in the form of XEP-0082."""
     return f"<delay xmlns='{ns.DELAY}' from='{escape_attribute(sender)}' stamp='{stamp}'/>".encode()

@@ -31,11 +31,12 @@ PING = build.serialize(build.element(f"{{{ns.PING}}}ping"))
 class Negotiation:
     """What is known of a stream that is not bound yet; given up when it is."""
 
-    __slots__ = ("greeted", "kept", "login", "mark", "phase")
+    __slots__ = ("greeted", "kept", "login", "mark", "phase", "sender")
 
     def __init__(self) -> None:
         self.phase = Phase.HEADER
         self.greeted = False
+        self.sender = ""
         self.mark = 0
         self.login: Login | None = None
         self.kept: dict[str, Any] = {}
@@ -116,6 +117,11 @@ class Stream:
         if self._negotiation is not None:
             return self._negotiation.login
         return self.session.login if self.session is not None else None
+
+    @property
+    def sender(self) -> str:
+        """See `Negotiable.sender`."""
+        return self._negotiation.sender if self._negotiation is not None else ""
 
     @property
     def is_exposed(self) -> bool:
@@ -400,13 +406,14 @@ class Stream:
         negotiation.greeted = True
         negotiation.mark = service.mark()
         negotiation.phase = Phase.LOGIN if negotiation.login is None else Phase.BIND
-        header = self.framing.header(domain, openings.sender_of(opening), service.lang)
+        negotiation.sender = openings.sender_of(opening)
+        header = self.framing.header(domain, negotiation.sender, service.lang)
         self.write_all((header, service.rows.features(self)))
 
-    def exchanging(self, is_going_on: bool) -> None:
+    def exchanging(self, is_going_on: bool, phase: Phase = Phase.EXCHANGE) -> None:
         """See `Negotiable.exchanging`."""
         assert self._negotiation is not None
-        self._negotiation.phase = Phase.EXCHANGE if is_going_on else Phase.LOGIN
+        self._negotiation.phase = phase if is_going_on else Phase.LOGIN
 
     def reopen(self) -> None:
         """See `Negotiable.reopen`."""

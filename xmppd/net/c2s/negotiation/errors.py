@@ -15,6 +15,7 @@ class ClientErrors:
     @negotiates(Phase.HEADER, ERROR, exposed=True)
     @negotiates(Phase.LOGIN, ERROR, exposed=True)
     @negotiates(Phase.EXCHANGE, ERROR, exposed=True)
+    @negotiates(Phase.AUTHENTICATE, ERROR)
     @negotiates(Phase.BIND, ERROR)
     @negotiates(Phase.BOUND, ERROR)
     def end(self, stream: Negotiable, stanza: Stanza) -> Waiting:

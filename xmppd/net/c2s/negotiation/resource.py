@@ -116,6 +116,7 @@ class SessionOffers:
         return SESSION_OFFER
 
     @offers(Phase.BIND)
+    @offers(Phase.BOUND)
     def rosters(self, stream: Negotiable) -> bytes:
         """RFC 6121 2.6.1 and 3.4.3."""
         return ROSTER_OFFER

@@ -17,10 +17,20 @@ AUTH, RESPONSE, ABORT = (f"{{{ns.SASL}}}{name}" for name in ("auth", "response",
 
 
 class Sasl:
-    """The mechanisms of a server; `attempts` says how many tries a stream has, `gate` lets in."""
+    """The mechanisms of a server, and those for tokens; `attempts` says how many tries a stream has, `gate`
+    lets in.
+    """
 
-    def __init__(self, mechanisms: Sequence[Mechanism], gate: Gate, attempts: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        mechanisms: Sequence[Mechanism],
+        gate: Gate,
+        attempts: Callable[[], int],
+        *,
+        tokens: Sequence[Mechanism] = (),
+    ) -> None:
         self.mechanisms = mechanisms
+        self._tokens = tokens
         self._gate = gate
         self._attempts = attempts
 
@@ -31,7 +41,9 @@ class Sasl:
         attempts = self._attempts() if before is None else before.attempts
         link = stream.link
         channel = Channel(stream.domain, link.secure, link.channel_bindings(), peer=link.peer)
-        authenticator = Authenticator(self.mechanisms, channel, self._gate, attempts=attempts)
+        authenticator = Authenticator(
+            self.mechanisms, channel, self._gate, attempts=attempts, tokens=self._tokens
+        )
         stream.kept[ns.SASL] = authenticator
         return mechanisms_feature(authenticator.mechanisms(), authenticator.channel_binding_types())
 
@@ -90,10 +102,14 @@ class Sasl:
             stream.authenticated(login)
             stream.reopen()
 
-    def _refuse_at_once(self, stream: Negotiable, error: SaslError) -> None:
-        """The same for what no `Authenticator` was asked."""
+    def note_refusal(self, stream: Negotiable, error: SaslError) -> None:
+        """Tell the gate of a refusal without an attempt."""
         link = stream.link
         self._gate.refused(Channel(stream.domain, link.secure, peer=link.peer), error)
+
+    def _refuse_at_once(self, stream: Negotiable, error: SaslError) -> None:
+        """The same for what no `Authenticator` was asked."""
+        self.note_refusal(stream, error)
         self._refuse(stream, error)
 
     def _refuse(self, stream: Negotiable, error: SaslError) -> None:

@@ -1,0 +1,147 @@
+"""Binding a resource together with the login (XEP-0386)."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import secrets
+from collections.abc import Awaitable, Sequence
+from functools import lru_cache
+from xml.etree.ElementTree import Element
+
+from xmppd import ns
+from xmppd.core.binding import Binding, conforming
+from xmppd.core.expiry import Expiry
+from xmppd.core.logins import Logins
+from xmppd.core.sessions import Session
+from xmppd.errors import StanzaError, StreamError
+from xmppd.net.c2s.stream import Stream
+from xmppd.stream.inline import Answer, Attached, Granted, Inlines, offers_inline, takes_inline
+from xmppd.stream.rows import Negotiable
+from xmppd.stream.sasl import Login
+from xmppd.xml import build
+from xmppd.xml.build import escape_attribute
+
+BIND, TAG = (f"{{{ns.BIND2}}}{name}" for name in ("bind", "tag"))
+
+TAG_CHARACTERS = 100
+"""So much of a tag is in the resource."""
+ID_BYTES = 9
+"""Of the identifier behind it."""
+
+
+class Bind2:
+    """Opens the session of a stream that logs in by XEP-0388, with what `inlines` can do to it at once."""
+
+    def __init__(self, binding: Binding, logins: Logins, expiry: Expiry, inlines: Inlines) -> None:
+        self._binding = binding
+        self._logins = logins
+        self._expiry = expiry
+        self._inlines = inlines
+
+    @offers_inline
+    def feature(self, stream: Negotiable) -> bytes:
+        """XEP-0386 3.1."""
+        return bind_feature(self._inlines.vars)
+
+    @takes_inline(BIND, attaches=True)
+    def bind(self, stream: Stream, granted: Granted) -> Answer | Awaitable[Answer]:
+        """XEP-0386 3.2. Where there is no resource to be had the login holds, and the client may bind one by
+        RFC 6120 7, or read there why it cannot.
+        """
+        try:
+            waiting = self._logins.confirm(granted.login)
+        except StanzaError as error:
+            return build.bind2_failure(error)
+        return self._open(stream, granted) if waiting is None else self._open_later(stream, granted, waiting)
+
+    async def _open_later(self, stream: Stream, granted: Granted, waiting: Awaitable[None]) -> Answer:
+        try:
+            await waiting
+        except StanzaError as error:
+            return build.bind2_failure(error)
+        if stream.link.is_over:
+            return b""
+        opened = self._open(stream, granted)
+        return await opened if isinstance(opened, Awaitable) else opened
+
+    def _open(self, stream: Stream, granted: Granted) -> Answer | Awaitable[Answer]:
+        login, bind = granted.login, granted.elements[BIND]
+        wanted = resource_for(login, bind.findtext(TAG) or "")
+        try:
+            session = self._binding.bind(login, wanted, stream, stream.lang, is_same_client=True)
+        except StanzaError as error:
+            return build.bind2_failure(error)
+        try:
+            return self._fill(stream, session, bind)
+        except BaseException:
+            self._binding.end(session, StreamError("internal-server-error"))
+            raise
+
+    def _fill(self, stream: Stream, session: Session, bind: Element) -> Answer | Awaitable[Answer]:
+        """Have all done that was asked for with the resource, before anybody is told of it."""
+        answers: list[bytes] = []
+        waiting: list[Awaitable[bytes]] = []
+        for taker, element in self._inlines.at_bind(bind):
+            answer = taker(session, element)
+            if isinstance(answer, Awaitable):
+                waiting.append(answer)
+            else:
+                answers.append(answer)
+        told = self._binding.announce(session)
+        if waiting or told is not None:
+            return self._fill_later(stream, session, answers, waiting, told)
+        return self._opened(stream, session, answers)
+
+    async def _fill_later(
+        self,
+        stream: Stream,
+        session: Session,
+        answers: list[bytes],
+        waiting: Sequence[Awaitable[bytes]],
+        told: Awaitable[None] | None,
+    ) -> Answer:
+        try:
+            answers += [await answer for answer in waiting]
+            if told is not None:
+                await told
+        except BaseException:
+            self._binding.end(session, StreamError("internal-server-error"))
+            raise
+        if stream.link.is_over:
+            self._binding.end(session)
+            return b""
+        return self._opened(stream, session, answers)
+
+    def _opened(self, stream: Stream, session: Session, answers: Sequence[bytes]) -> Attached:
+        begin = functools.partial(self._begin, stream, session)
+        return Attached(session, build.bound2(b"".join(answers)), begin)
+
+    def _begin(self, stream: Stream, session: Session, first: Sequence[bytes]) -> None:
+        stream.bound(session)
+        self._expiry.watch(session)
+        session.begin(*first)
+
+
+def resource_for(login: Login, tag: str) -> str:
+    """The resource of a client: its tag, if that can be part of one, and an identifier that is always the
+    same for one installation and account, and tells nothing of either (XEP-0386 3.2.1).
+    """
+    client = login.agent.id if login.agent is not None else ""
+    if client:
+        digest = hashlib.sha256(f"{login.account}\0{client}".encode()).digest()
+        identifier = base64.urlsafe_b64encode(digest[:ID_BYTES]).decode()
+    else:
+        identifier = secrets.token_urlsafe(ID_BYTES)
+    shown = conforming(tag.strip()[:TAG_CHARACTERS])
+    return f"{shown}.{identifier}" if shown else identifier
+
+
+@lru_cache(maxsize=16)
+def bind_feature(names: tuple[str, ...]) -> bytes:
+    """`<bind/>` with the features that can be had with a resource."""
+    if not names:
+        return f"<bind xmlns='{ns.BIND2}'/>".encode()
+    listed = "".join(f"<feature var='{escape_attribute(name)}'/>" for name in names)
+    return f"<bind xmlns='{ns.BIND2}'><inline>{listed}</inline></bind>".encode()
