@@ -87,6 +87,7 @@ MAY_IMPORT = {
         "xmppd.admin.commands",
     ),
     "xmppd.log": ("xmppd.settings", "xmppd.text"),
+    "xmppd.tokenkey": ("xmppd.config",),
     "xmppd.systemd": (),
     "xmppd.net": (*CORE, "xmppd.net", "xmppd.allocator", "xmppd.config", "xmppd.settings"),
     "xmppd.net.listeners": ("xmppd.errors", "xmppd.net.listener", "xmppd.parts.listeners", "xmppd.text"),

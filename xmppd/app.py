@@ -17,6 +17,7 @@ from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
+from xmppd.admin.tokens import TokenCommands
 from xmppd.allocator import collect, trim
 from xmppd.config import Config
 from xmppd.core.accounts import Accounts
@@ -52,6 +53,7 @@ from xmppd.core.router import Router
 from xmppd.core.sending import Sending
 from xmppd.core.services import Hosts, Services
 from xmppd.core.sessions import Sessions
+from xmppd.core.tokens import ClientTokens
 from xmppd.core.visibility import Visibility
 from xmppd.duties import Duties
 from xmppd.engines import shared_cache, shared_duties, store_of
@@ -65,6 +67,7 @@ from xmppd.net.c2s.negotiation.activity import Activity
 from xmppd.net.c2s.negotiation.bind2 import Bind2
 from xmppd.net.c2s.negotiation.early import EarlyIqs
 from xmppd.net.c2s.negotiation.errors import ClientErrors
+from xmppd.net.c2s.negotiation.fast import Fast
 from xmppd.net.c2s.negotiation.management import Management
 from xmppd.net.c2s.negotiation.resource import Resource, SessionOffers
 from xmppd.net.c2s.negotiation.sasl import Sasl
@@ -77,7 +80,7 @@ from xmppd.net.listeners import Listeners
 from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared
 from xmppd.nodes import Nodes
-from xmppd.offices import AccountOffice, SessionOffice, StoreOffice
+from xmppd.offices import AccountOffice, SessionOffice, StoreOffice, TokenOffice
 from xmppd.parts.belongings import Belonging, belongings_of
 from xmppd.parts.http import routes_of
 from xmppd.parts.listeners import claims_of
@@ -92,6 +95,8 @@ from xmppd.rules import (
     plugin_folders,
     presence_rules,
     service_rules,
+    token_mechanisms,
+    token_rules,
     wire_rules,
 )
 from xmppd.scope import Scope
@@ -102,6 +107,7 @@ from xmppd.stream.inline import Inlines
 from xmppd.stream.rows import Rows
 from xmppd.tables import TABLES
 from xmppd.timers import Timers
+from xmppd.tokenkey import TokenKey
 from xmppd.xml.scan import Engine
 
 if TYPE_CHECKING:
@@ -340,11 +346,15 @@ class App:
             self.ids.tick,
             self.resumption.look,
         ]
-        self.sasl = Sasl(self._mechanisms, self.logins, lambda: self.service.rules.attempts)
+        key = TokenKey(config)
+        self.tokens = ClientTokens(self.store, self.accounts, key, token_rules(config), now)
+        shown = token_mechanisms(config, self.tokens, has_key=key.can_be)
+        self.sasl = Sasl(self._mechanisms, self.logins, lambda: self.service.rules.attempts, tokens=shown)
         self._negotiators = (
             StartTls(),
             self.sasl,
             Sasl2(self.sasl, self.rows, self.inlines, in_clear=config.auth.plain_without_tls),
+            Fast(self.tokens, shown),
             Bind2(self.binding, self.logins, self.expiry, self.inlines),
             EarlyIqs(self.iqs.early),
             Resource(self.binding, self.logins, self.expiry),
@@ -368,7 +378,12 @@ class App:
         )
         self.accounts.on_created.append(self._account_created)
         self.accounts.on_leaving += [self.contacts.remove_account, self.last_seen.forget]
-        self.accounts.on_removed += [self._account_removed, self.blocks.forget, self.arrivals.forget]
+        self.accounts.on_removed += [
+            self._account_removed,
+            self.blocks.forget,
+            self.arrivals.forget,
+            self.tokens.forget,
+        ]
         self.accounts.on_revoked = self.logins.review
         self.accounts.on_unsure = self.elsewhere.account_unsure
         self.logins.unbound = self.service.unbound
@@ -376,6 +391,8 @@ class App:
         self.commands.add(*commands_of(UserCommands(users, config.server.domains)))
         visits = SessionOffice(self.sessions, self.binding.end, self.everywhere)
         self.commands.add(*commands_of(SessionCommands(visits)))
+        revoking = TokenOffice(self.tokens, self.accounts, self.sessions, self.binding.end, self.everywhere)
+        self.commands.add(*commands_of(TokenCommands(revoking)))
         repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
         office = RosterOffice(self.rosters, self.accounts, self.contacts, repairs)
         self.commands.add(*commands_of(RosterCommands(office)))

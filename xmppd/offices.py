@@ -9,6 +9,7 @@ from typing import Any
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.sessions import Session, Sessions
+from xmppd.core.tokens import ClientTokens, kept_in
 from xmppd.errors import StreamError
 from xmppd.everywhere import Everywhere
 from xmppd.server import Server
@@ -67,13 +68,74 @@ class SessionOffice:
 
 
 def _row(session: Session) -> Mapping[str, Any]:
-    since = datetime.fromtimestamp(session.since, UTC).isoformat(timespec="seconds")
     return {
         "session": session.full,
         "priority": None if session.presence is None else session.priority,
         "address": session.login.peer,
-        "since": since.replace("+00:00", "Z"),
+        "since": _moment(session.since),
     }
+
+
+class TokenOffice:
+    """Tokens of clients as `token` commands want them: who loses one loses the sessions as well."""
+
+    def __init__(
+        self,
+        tokens: ClientTokens,
+        accounts: Accounts,
+        sessions: Sessions,
+        end: Callable[[Session, StreamError | None], None],
+        everywhere: Everywhere,
+    ) -> None:
+        self._tokens = tokens
+        self._accounts = accounts
+        self._sessions = sessions
+        self._end = end
+        self._everywhere = everywhere
+        everywhere.serve("token revoke", self._end_here)
+
+    async def of(self, account: str) -> Sequence[Mapping[str, Any]]:
+        """A row for each client that has a token."""
+        await self._accounts.info(account)
+        return [_token_row(row) for row in await self._tokens.of(account)]
+
+    async def revoke(self, account: str, client: str) -> Sequence[Mapping[str, Any]]:
+        """Let tokens count no more, and then end the sessions of their clients on all nodes."""
+        await self._accounts.info(account)
+        revoked = await self._tokens.revoke(account, client)
+        if not revoked:
+            return []
+        arguments = {"account": account, "clients": revoked}
+        ended = await self._everywhere.rows("token revoke", arguments, account)
+        return [*({"revoked": client} for client in revoked), *ended]
+
+    async def _end_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        clients = frozenset(arguments["clients"])
+        found = [
+            session
+            for session in self._sessions.of(arguments["account"])
+            if session.login.agent is not None and session.login.agent.id in clients
+        ]
+        for session in found:
+            self._end(session, StreamError("reset", "Log in again: an operator revoked the client's token."))
+        return [{"ended": session.full} for session in found]
+
+
+def _token_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    kept = kept_in(row["fresh"]) or kept_in(row["current"])
+    assert kept is not None, "a client that has a token"
+    return {
+        "client": row["client"],
+        "software": row["software"],
+        "device": row["device"],
+        "mechanism": kept.mechanism,
+        "issued": _moment(kept.issued),
+        "expires": _moment(kept.expires),
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class StoreOffice:

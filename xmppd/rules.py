@@ -14,11 +14,13 @@ from xmppd.core.brake import BrakeRules
 from xmppd.core.credentials import MADE
 from xmppd.core.managed import ManagementRules
 from xmppd.core.presence import PresenceRules
+from xmppd.core.tokens import DAY, TokenRules
 from xmppd.hooks import Hooks
 from xmppd.net.c2s.service import ServiceRules
 from xmppd.net.http.routes import HttpRules, Token
 from xmppd.net.wire import WireRules
 from xmppd.settings import EVERYWHERE, address_of
+from xmppd.stream.hashedtokens import BINDINGS, HashedToken, TokenSource
 from xmppd.stream.plain import Anonymous, Plain
 from xmppd.stream.sasl import Mechanism
 from xmppd.stream.scram import ALGORITHMS, scram_mechanisms
@@ -115,6 +117,18 @@ def mechanisms(config: Config, accounts: Accounts, hooks: Hooks) -> list[Mechani
     ]
     chosen = [mechanism for mechanism in known if mechanism.name in config.auth.mechanisms]
     return [*chosen, Anonymous()] if config.auth.anonymous else chosen
+
+
+def token_rules(config: Config) -> TokenRules:
+    """How long tokens of clients last, and how many there are."""
+    return TokenRules(config.auth.fast.days * DAY, config.auth.fast.clients_per_account)
+
+
+def token_mechanisms(config: Config, tokens: TokenSource, *, has_key: bool) -> list[HashedToken]:
+    """The mechanisms for tokens; those with channel binding need a key that is not in the store."""
+    if not config.auth.fast.days:
+        return []
+    return [HashedToken(name, tokens) for name, binding in BINDINGS.items() if has_key or not binding]
 
 
 def hashes(config: Config) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ FIXED = (
     "auth.plain_without_tls",
     "auth.anonymous",
     "auth.iterations",
+    "auth.fast",
     "limits.roster_items",
     "limits.roster_bytes",
     "limits.roster_groups_per_item",

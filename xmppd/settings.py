@@ -165,7 +165,7 @@ EVERYWHERE = frozenset({"0.0.0.0", "::"})
 """The addresses of a listener at all there are."""
 
 SECRET_LENGTH = 16
-"""Characters that a secret of nodes has at least."""
+"""Characters that a secret of nodes, or of tokens, has at least."""
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
@@ -284,6 +284,14 @@ class BrakeConfig(Section):
     exempt: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
+class FastConfig(Section):
+    """Tokens by which clients log in again. 0 days: there are none."""
+
+    days: Annotated[float, at_least(0), at_most(365)] = 21.0
+    clients_per_account: Size = 20
+    secret: Annotated[SecretText | None, _long] = None
+
+
 class AuthConfig(Section):
     """How clients log in."""
 
@@ -302,6 +310,7 @@ class AuthConfig(Section):
     end_sessions_on_password_change: bool = True
     expiry_grace: Seconds = 30.0
     brake: BrakeConfig = BrakeConfig()
+    fast: FastConfig = FastConfig()
 
 
 class LimitsConfig(Section):

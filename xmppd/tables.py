@@ -9,12 +9,13 @@ from xmppd.core.blocks import BLOCKS
 from xmppd.core.ids import NODE_CLOCK
 from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.core.roster.rosters import ROSTER
+from xmppd.core.tokens import TOKENS
 from xmppd.errors import CommandError
 from xmppd.finding import find_plugin
 from xmppd.rules import plugin_folders
 from xmppd.store.table import Table
 
-TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS, NODE_CLOCK)
+TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS, NODE_CLOCK, TOKENS)
 
 
 def tables_of(*configs: Config) -> list[Table]:

@@ -1,6 +1,9 @@
 """A client of XEP-0388 for worlds: what it sends, and what it was answered."""
 
 import base64
+import hmac
+from collections.abc import Mapping
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from scramp import ScramClient
@@ -53,9 +56,15 @@ def identifier(answer: Element) -> str:
     return answer.findtext(f"{S}authorization-identifier", "")
 
 
-async def opened(world: World, sender: str = "", node: int | None = None, peer: str = "127.0.0.1") -> Client:
+async def opened(
+    world: World,
+    sender: str = "",
+    node: int | None = None,
+    peer: str = "127.0.0.1",
+    bindings: Mapping[str, bytes] | None = None,
+) -> Client:
     """A client that was shown its features."""
-    client = world.connect(peer, node=node)
+    client = world.connect(peer, node=node, bindings=bindings)
     await client.open(more=f"from='{sender}'" if sender else "")
     return client
 
@@ -87,3 +96,64 @@ async def scram(
         dance.set_server_final(base64.b64decode(answer.findtext(f"{S}additional-data", "")).decode())
         client.jid = identifier(answer)
     return answer
+
+
+# ------------------------------------------------------------------------------------- tokens
+
+NONE = "HT-SHA-256-NONE"
+
+
+def wanted(mechanism: str = NONE) -> str:
+    """`<request-token/>`."""
+    return f"<request-token xmlns='{ns.FAST}' mechanism='{mechanism}'/>"
+
+
+def shown(user: str, token: str, bound: bytes = b"") -> str:
+    """The initial response of a mechanism for tokens."""
+    return b64(user.encode() + b"\0" + hmac.digest(token.encode(), b"Initiator" + bound, "sha256"))
+
+
+def token_in(answer: Element) -> str:
+    """The token that came with a success, "" for none."""
+    assert answer.tag == f"{S}success", [answer.tag, *(child.tag for child in answer)]
+    token = answer.find(f"{F}token")
+    return "" if token is None else token.get("token", "")
+
+
+async def fast(
+    client: Client,
+    user: str,
+    token: str,
+    *,
+    mechanism: str = NONE,
+    bound: bytes = b"",
+    id: str = PHONE,
+    attributes: str = "",
+    more: str = "",
+) -> Element:
+    """Log in by a token; the answer, in which the server has proved that it knows the token, too."""
+    about = f"<fast xmlns='{ns.FAST}'{attributes}/>{agent(id)}{more}"
+    answer = await login(client, user, about, mechanism=mechanism, initial=shown(user, token, bound))
+    if answer.tag == f"{S}success":
+        proof = base64.b64decode(answer.findtext(f"{S}additional-data", ""))
+        assert proof == hmac.digest(token.encode(), b"Responder" + bound, "sha256")
+    return answer
+
+
+async def token_for(
+    world: World, user: str, *, id: str = PHONE, mechanism: str = NONE, node: int | None = None
+) -> str:
+    """A token that a client got with its password; it has left again."""
+    client = await opened(world, node=node)
+    token = token_in(await login(client, user, agent(id) + wanted(mechanism)))
+    assert token
+    await client.drop()
+    return token
+
+
+async def by_token(world: World, user: str, token: str, *, node: int | None = None, **how: Any) -> str:
+    """Log in by a token on a connection of its own, and leave; "success", or why not."""
+    client = await opened(world, node=node)
+    answer = await fast(client, user, token, **how)
+    await client.drop()
+    return "success" if answer.tag == f"{S}success" else condition(answer)

@@ -49,6 +49,7 @@ from xmppd.admin.rolling import RESTART, Rolling
 from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.status import status_text
+from xmppd.admin.tokens import TokenCommands
 from xmppd.admin.whereabouts import find_server
 from xmppd.configfile import read
 from xmppd.errors import CommandError, ConfigError, Problem, XmppdError
@@ -95,6 +96,7 @@ BUILT_IN = (
     *descriptions_of(SessionCommands),
     *descriptions_of(NodeCommands),
     *descriptions_of(UserCommands),
+    *descriptions_of(TokenCommands),
     *descriptions_of(RosterCommands),
     *STORE_COMMANDS,
     *MIGRATIONS,

@@ -14,15 +14,17 @@ from xml.etree.ElementTree import Element
 
 from xmppd.marks import Method, mark, marked
 from xmppd.stream.rows import Negotiable, Offer
-from xmppd.stream.sasl import Login
+from xmppd.stream.sasl import Channel, Login
 
 
 class Granted(NamedTuple):
-    """A login by XEP-0388 that succeeded. `elements` are those of its `<authenticate/>` by Clark name (the
-    first of a name), `token` is what is on file of the token it was proved by (`Success.token`).
+    """A login by XEP-0388 that succeeded, on this channel. `elements` are those of its `<authenticate/>` by
+    Clark name (the first of a name), `token` is what is on file of the token it was proved by
+    (`Success.token`).
     """
 
     login: Login
+    channel: Channel
     elements: Mapping[str, Element]
     token: object = None
 

@@ -11,7 +11,10 @@ from xml.etree.ElementTree import Element, XMLPullParser, canonicalize, fromstri
 
 from xmppd import ns
 from xmppd.core.sessions import Session
+from xmppd.net.c2s.framing import DocumentFraming
+from xmppd.net.c2s.stream import Stream
 from xmppd.net.c2s.tcp import client_wire
+from xmppd.net.wire import Wire
 
 if TYPE_CHECKING:
     from xmppd.app import App
@@ -96,10 +99,50 @@ class MemoryTransport(asyncio.Transport):
         return len(self.held)
 
 
-class Client:
-    """A client on a raw stream. `send` takes XML, `expect` compares whole stanzas, canonically."""
+class ProtectedWire(Wire):
+    """A wire that says TLS protects it, with these channel bindings."""
 
-    def __init__(self, world: World, app: App, peer: str, *, starttls: bool) -> None:
+    bindings: Mapping[str, bytes]
+
+    @property
+    def secure(self) -> bool:
+        """It says so."""
+        return True
+
+    @property
+    def can_encrypt(self) -> bool:
+        """It does already."""
+        return False
+
+    def channel_bindings(self) -> Mapping[str, bytes]:
+        """What it was given."""
+        return self.bindings
+
+
+def protected_wire(app: App, bindings: Mapping[str, bytes]) -> Wire:
+    """A connection that says TLS protects it."""
+    service = app.service
+    wire = ProtectedWire(app.shared)
+    wire.bindings = bindings
+    wire.stream = Stream(service, wire, DocumentFraming(service.engine, service.limits_before_login))
+    return wire
+
+
+class Client:
+    """A client on a raw stream. `send` takes XML, `expect` compares whole stanzas, canonically.
+
+    With `bindings` the server takes its connection for one by TLS that has these channel bindings.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        app: App,
+        peer: str,
+        *,
+        starttls: bool,
+        bindings: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.world = world
         self.app = app
         self.jid = ""
@@ -113,7 +156,10 @@ class Client:
         self.transport.receive = self._receive
         self.transport.lost = self._lost
         self._waiting: deque[bytes] = deque()
-        self._wire = client_wire(app.service, app.shared, starttls=starttls)
+        if bindings is None:
+            self._wire = client_wire(app.service, app.shared, starttls=starttls)
+        else:
+            self._wire = protected_wire(app, bindings)
         self.transport.clogged = self._wire.pause_writing
         self._wire.connection_made(self.transport)
 

@@ -236,10 +236,17 @@ class World:
         await self.settle()
         return response
 
-    def connect(self, peer: str = "127.0.0.1", *, starttls: bool = True, node: int | None = None) -> Client:
-        """A client that has said nothing yet."""
+    def connect(
+        self,
+        peer: str = "127.0.0.1",
+        *,
+        starttls: bool = True,
+        node: int | None = None,
+        bindings: Mapping[str, bytes] | None = None,
+    ) -> Client:
+        """A client that has said nothing yet; see `Client`."""
         app = self.apps[len(self.clients) % len(self.apps) if node is None else node]
-        client = Client(self, app, peer, starttls=starttls)
+        client = Client(self, app, peer, starttls=starttls, bindings=bindings)
         self.clients.append(client)
         return client
 

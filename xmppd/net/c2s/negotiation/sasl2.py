@@ -160,11 +160,12 @@ class Sasl2:
             stream.exchanging(True, Phase.AUTHENTICATE)
             stream.write(build.sasl2_challenge(step.payload))
             return None
-        login = authenticator_of(stream).login
+        authenticator = authenticator_of(stream)
+        login, channel = authenticator.login, authenticator.channel
         request: _Request = stream.kept[ns.SASL2]
         assert login is not None
         stream.authenticated(login)
-        granted = Granted(login, request.elements, step.token)
+        granted = Granted(login, channel, request.elements, step.token)
         return self._grant(stream, _Granting(step, granted, self._inlines.takers(request.elements)))
 
     def _refuse_at_once(self, stream: Negotiable, error: SaslError) -> None:

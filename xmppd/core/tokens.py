@@ -1,0 +1,318 @@
+"""Tokens of clients (XEP-0484): given out at a login, shown at the next ones, and kept so that who reads the
+store cannot log in by what stands there (docs/design/019-logins-in-one-round-trip.md).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from xmppd.core.begun import begun
+from xmppd.core.gone import new_number
+from xmppd.core.holds import Hold
+from xmppd.errors import SaslError
+from xmppd.store.table import Row, Store, Table
+from xmppd.stream.hashedtokens import BINDINGS, Redeemed, Shown, initiator_hash, responder_hash
+from xmppd.stream.sasl import Login
+from xmppd.stream.scram import HASHES, Credentials
+
+TOKENS = Table(
+    "client_tokens",
+    partition=("account",),
+    cluster=("client",),
+    columns={
+        "current": "text",
+        "fresh": "text",
+        "basis": "text",
+        "issued": "timestamp",
+        "software": "text",
+        "device": "text",
+        "change": "int",
+    },
+)
+
+SECRET_BYTES = 32
+DAY = 86_400.0
+REPLACED_AFTER = DAY
+"""A token that is older is replaced by a fresh one when it is shown."""
+LINGER = 7 * DAY
+"""How long it is known of a token that it was right once."""
+TRIES = 4
+"""How often what somebody else changed meanwhile is looked at again."""
+
+Key = Callable[[bool], bytes | None]
+"""A key that is not in the store: made, if told so, where there is none yet; None where there is none."""
+
+
+class Accounts(Protocol):
+    """What is asked of accounts; see `xmppd.core.accounts.Accounts`."""
+
+    def credentials(self, account: str) -> Credentials | Awaitable[Credentials | None] | None: ...
+    def hold(self, account: str, login: Login | None = None) -> Hold: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """How many seconds a token lasts, and how many clients of an account have one."""
+
+    lifetime: float = 21 * DAY
+    clients: int = 20
+
+
+class Token(NamedTuple):
+    """A token for a client, and when it ends, in seconds since the epoch."""
+
+    text: str
+    expires: float
+
+
+class Kept(NamedTuple):
+    """What is kept of a token. `one` and `other` are, without channel binding, the hash of what the client
+    shows and what it is answered; else a random number from which the token is made with the key that is
+    elsewhere, and the token's hash.
+    """
+
+    mechanism: str
+    issued: float
+    expires: float
+    one: bytes
+    other: bytes
+
+    @property
+    def text(self) -> str:
+        """As it stands in a column."""
+        one, other = (binascii.b2a_base64(part, newline=False).decode() for part in (self.one, self.other))
+        return f"{self.mechanism}${self.issued:.0f}${self.expires:.0f}${one}${other}"
+
+
+def kept_in(text: str | None) -> Kept | None:
+    """The way back of `Kept.text`."""
+    if not text:
+        return None
+    mechanism, issued, expires, one, other = text.split("$")
+    return Kept(
+        mechanism, float(issued), float(expires), binascii.a2b_base64(one), binascii.a2b_base64(other)
+    )
+
+
+class ClientTokens:
+    """The tokens of all accounts, over the table `TOKENS`. Nothing of it is kept in memory: what is revoked
+    on one node is so on all.
+
+    A client has two at most: the one that it has shown last (`current`) and one that it was given since
+    (`fresh`), so that it can go on if that did not reach it (XEP-0484 5.1).
+    """
+
+    def __init__(
+        self, store: Store, accounts: Accounts, key: Key, rules: TokenRules, now: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._accounts = accounts
+        self._key = key
+        self._now = now
+        self.rules = rules
+
+    # showing one
+
+    def redeem(self, account: str, shown: Shown) -> Redeemed | Awaitable[Redeemed]:
+        """See `TokenSource.redeem`."""
+        return begun(self._redeem(account, shown))
+
+    async def _redeem(self, account: str, shown: Shown) -> Redeemed:
+        found = self._accounts.credentials(account)
+        found = await found if isinstance(found, Awaitable) else found
+        for _ in range(TRIES):
+            row = await self._store.get(TOKENS, (account, shown.client))
+            matched = self._match(row, shown)
+            if row is None or matched is None or found is None:
+                raise SaslError("not-authorized")
+            column, kept, answer = matched
+            if kept.expires <= self._now() or not holds(row["basis"], found):
+                raise SaslError("credentials-expired")
+            after = used(row, column)
+            if shown.is_last:
+                if await self._delete(row):
+                    return Redeemed(found, answer, None)
+            elif after == row or await self._write(after, row):
+                return Redeemed(found, answer, after)
+        raise SaslError("temporary-auth-failure")
+
+    def _match(self, row: Row | None, shown: Shown) -> tuple[str, Kept, bytes] | None:
+        """Which of a client's tokens was shown, and what to answer."""
+        for column in ("fresh", "current"):
+            kept = kept_in(row[column]) if row is not None else None
+            if row is None or kept is None or kept.mechanism != shown.mechanism:
+                continue
+            if (answer := self._answer(row, kept, shown)) is not None:
+                return column, kept, answer
+        return None
+
+    def _answer(self, row: Row, kept: Kept, shown: Shown) -> bytes | None:
+        """The server's answer to who has this token; None to who has not."""
+        if not BINDINGS[kept.mechanism]:
+            right = hmac.compare_digest(hashlib.sha256(shown.hashed).digest(), kept.one)
+            return kept.other if right else None
+        token = self._bound_token(row["account"], row["client"], kept.mechanism, kept.one, create=False)
+        if token is None or not hmac.compare_digest(hashlib.sha256(token).digest(), kept.other):
+            return None  # it was made with another key
+        right = hmac.compare_digest(initiator_hash(token, shown.bound), shown.hashed)
+        return responder_hash(token, shown.bound) if right else None
+
+    def _bound_token(
+        self, account: str, client: str, mechanism: str, number: bytes, *, create: bool
+    ) -> bytes | None:
+        """The token that a random number stands for; None without a key."""
+        key = self._key(create)
+        if key is None:
+            return None
+        about = b"\0".join((mechanism.encode(), account.encode(), client.encode(), number))
+        return base64.urlsafe_b64encode(hmac.digest(key, about, "sha256")).rstrip(b"=")
+
+    # giving one out
+
+    def is_due(self, row: object) -> str:
+        """The mechanism for which a client that has shown its token is to be given another one; "" if it is
+        not. `row` is what `redeem` gave.
+        """
+        current = kept_in(row["current"]) if isinstance(row, dict) else None
+        if current is None or self._now() - current.issued < REPLACED_AFTER:
+            return ""
+        return current.mechanism
+
+    async def issue(self, login: Login, mechanism: str) -> Token | None:
+        """A fresh token for the client of a login, in place of one that it was given and has not shown. None
+        where it can have none: it has told no id, has no account, or that was changed meanwhile. StoreError.
+        """
+        account, agent = login.account, login.agent
+        if agent is None or not agent.id or login.tenure is None:
+            return None
+        async with self._accounts.hold(account, login) as exists:
+            found = self._accounts.credentials(account) if exists else None
+            found = await found if isinstance(found, Awaitable) else found
+            if found is None or found.tenure != login.tenure:
+                return None
+            now = self._now()
+            made = self._make(account, agent.id, mechanism, now)
+            if made is None:
+                return None
+            token, kept = made
+            row = {
+                "account": account,
+                "client": agent.id,
+                "fresh": kept.text,
+                "basis": basis_of(found),
+                "issued": now,
+                "software": agent.software,
+                "device": agent.device,
+                "change": new_number(),
+            }
+            for _ in range(TRIES):
+                before = await self._store.get(TOKENS, (account, agent.id))
+                if before is None:
+                    await self._make_room(account)
+                is_good = before is not None and holds(before["basis"], found)
+                row["current"] = before["current"] if before is not None and is_good else None
+                if await self._write(row, before):
+                    return Token(token, kept.expires)
+        return None
+
+    def _make(self, account: str, client: str, mechanism: str, now: float) -> tuple[str, Kept] | None:
+        expires = now + self.rules.lifetime
+        if not BINDINGS[mechanism]:
+            token = secrets.token_urlsafe(SECRET_BYTES)
+            shown = hashlib.sha256(initiator_hash(token.encode(), b"")).digest()
+            return token, Kept(mechanism, now, expires, shown, responder_hash(token.encode(), b""))
+        number = secrets.token_bytes(SECRET_BYTES)
+        bound = self._bound_token(account, client, mechanism, number, create=True)
+        if bound is None:
+            return None
+        return bound.decode(), Kept(mechanism, now, expires, number, hashlib.sha256(bound).digest())
+
+    async def _make_room(self, account: str) -> None:
+        """Forget the clients that were given one before all others, when there are too many."""
+        rows = await self._rows(account)
+        rows.sort(key=lambda row: float(row["issued"]))
+        for row in rows[: max(0, len(rows) + 1 - self.rules.clients)]:
+            await self._delete(row)
+
+    # the table
+
+    async def _rows(self, account: str) -> list[Row]:
+        return (await self._store.scan(TOKENS, (account,))).rows
+
+    async def _write(self, row: Row, before: Row | None) -> bool:
+        """Write a client's row if it is the one that was read; whether it was."""
+        ends = [kept.expires for column in ("current", "fresh") if (kept := kept_in(row[column])) is not None]
+        ttl = max(ends) - self._now() + LINGER
+        expect = None if before is None else {"change": before["change"]}
+        return await self._store.put_if(TOKENS, row, expect, ttl=ttl)
+
+    async def _delete(self, row: Row) -> bool:
+        key = (row["account"], row["client"])
+        return await self._store.delete_if(TOKENS, key, {"change": row["change"]})
+
+    async def of(self, account: str) -> Sequence[Row]:
+        """What is on file of an account's clients whose tokens count, sorted by client. StoreError."""
+        found = self._accounts.credentials(account)
+        found = await found if isinstance(found, Awaitable) else found
+        if found is None:
+            return []
+        return [row for row in await self._rows(account) if holds(row["basis"], found) and self._ends(row)]
+
+    def _ends(self, row: Row) -> bool:
+        """Whether one of a client's tokens has not ended yet."""
+        kept = (kept_in(row[column]) for column in ("current", "fresh"))
+        return any(one is not None and one.expires > self._now() for one in kept)
+
+    async def revoke(self, account: str, client: str) -> list[str]:
+        """Let the tokens of a client ("": of all clients) count no more; whose they were. StoreError."""
+        revoked: list[str] = []
+        for row in await self._rows(account):
+            mine: Row | None = row if client in ("", row["client"]) else None
+            while mine is not None and not await self._delete(mine):
+                mine = await self._store.get(TOKENS, (account, row["client"]))
+            if client in ("", row["client"]):
+                revoked.append(row["client"])
+        return revoked
+
+    async def forget(self, account: str) -> None:
+        """The tokens go with their account."""
+        await self._store.delete(TOKENS, (account,))
+
+
+def used(row: Row, column: str) -> Row:
+    """A client's row after it has shown the token in this column: those that end before it count no more."""
+    if column == "fresh":
+        return {**row, "current": row["fresh"], "fresh": None, "change": new_number()}
+    current, fresh = kept_in(row["current"]), kept_in(row["fresh"])
+    if current is None or fresh is None or fresh.expires >= current.expires:
+        return row
+    return {**row, "fresh": None, "change": new_number()}
+
+
+def basis_of(found: Credentials) -> str:
+    """What a token stands on: which account it is, since when its sessions count, and one of its keys. A new
+    password, a disabled account and the next owner of a name have another one.
+    """
+    name = next((name for name in HASHES if name in found.keys), "")
+    return _basis(found, name)
+
+
+def holds(basis: str, found: Credentials) -> bool:
+    """Whether what a token stands on is still there. Keys of other hashes may have come."""
+    name = basis.rpartition(" ")[2].partition(":")[0]
+    if not name and found.keys:
+        return False
+    return (not name or name in found.keys) and hmac.compare_digest(basis, _basis(found, name))
+
+
+def _basis(found: Credentials, name: str) -> str:
+    created, epoch = found.tenure if found.tenure is not None else (None, None)
+    key = hashlib.sha256(found.keys[name].stored).hexdigest()[:32] if name else ""
+    return f"{created} {epoch} {name}:{key}"
