@@ -62,6 +62,8 @@ COUNTED = {
         f"login --first 1500 --n 200 --conc 64 --settle 1 {SCRAM}",
         f"login --first 1400 --n 100 --conc 64 --settle 1 {SCRAM}",
     ),
+    "login-again": Counted("login", 200, f"storm --first 1600 --n 200 --settle 1 {SCRAM}"),
+    "login-fast": Counted("login", 200, "storm --first 1600 --n 200 --settle 1 --mech fast"),
     "storm": Counted("login", 100, "storm --first 0 --n 100 --settle 1"),
     "offline": Counted(
         "store", 4000, f"offline --first 2000 --n 40 --to-first 3000 --targets 1000 --count 400 {SCRAM}"

@@ -7,6 +7,7 @@ import hashlib
 import ssl
 
 import pytest
+from exporting import Exporting, default_of
 from OpenSSL import SSL
 from scramp import ScramClient
 from scramp.core import CbName
@@ -23,30 +24,6 @@ def _any_binding(monkeypatch):
     known = CbName.SUPPORTED_TYPES | CbName.UNSUPPORTED_TYPES
     monkeypatch.setattr(CbName, "SUPPORTED_TYPES", known)
     monkeypatch.setattr(CbName, "UNSUPPORTED_TYPES", frozenset())
-
-
-class Exporting:
-    """TLS of pyOpenSSL in place of an `ssl.SSLContext`: it can tell both bindings."""
-
-    def __init__(self, version):
-        self.context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        self.context.set_min_proto_version(version)
-        self.context.set_max_proto_version(version)
-
-    def wrap_socket(self, plain, *, server_hostname, suppress_ragged_eofs):
-        plain.setblocking(True)
-        connection = SSL.Connection(self.context, plain)
-        connection.set_tlsext_host_name(server_hostname.encode())
-        connection.set_connect_state()
-        connection.do_handshake()
-        return connection
-
-
-def default_of(client, kind):
-    """The data of the binding that a client takes by the version of TLS."""
-    if kind == "tls-unique":
-        return client.socket.get_finished()
-    return client.socket.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
 
 
 def end_point(client):
