@@ -1,6 +1,7 @@
 """Logging in by tokens (XEP-0484), over streams in memory."""
 
 import base64
+import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,7 @@ from scramp import ScramClient
 from xmppd import ns
 from xmppd.core.tokens import DAY, TOKENS
 from xmppd.errors import CommandError, StoreUnavailable, XmppdError
+from xmppd.stream.sasl import Login
 from xmppd.testing import PASSWORD, STREAM_HEADER, Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -334,7 +336,7 @@ async def test_it_may_ask_for_another_one_at_that() -> None:
 
 
 async def test_an_account_has_so_many_clients_with_tokens() -> None:
-    ids = [PHONE[:-1] + digit for digit in "123"]
+    ids = [PHONE[:-1] + digit for digit in "321"]
     async with World(settings={"auth": {"fast": {"clients_per_account": 2}}}) as world:
         tokens = []
         for id in ids:
@@ -392,22 +394,42 @@ async def test_keys_that_come_later_take_no_token() -> None:
 # --------------------------------------------------------------------------------- races and failures
 
 
-async def test_an_account_changed_while_a_token_is_made_gets_none() -> None:
+@pytest.mark.parametrize("keep_sessions", [True, False])
+async def test_a_password_changed_while_a_token_is_made_takes_it(keep_sessions: bool) -> None:
+    """The old one was proved, and the token must not outlive it."""
     async with World() as world:
         app = world.app
+        hold = app.accounts.hold
+
+        @contextlib.asynccontextmanager
+        async def changed_meanwhile(account: str, login: Login | None = None) -> AsyncIterator[bool]:
+            await app.accounts.set_password(ALICE, "other", keep_sessions=keep_sessions)
+            async with hold(account, login) as exists:
+                yield exists
+
+        app.accounts.hold = changed_meanwhile  # type: ignore[method-assign, assignment]
         client = await opened(world, node=0)
-        get = app.store.get
+        await client.send(request("PLAIN", plain("alice"), agent(PHONE) + wanted()))
+        app.accounts.hold = hold  # type: ignore[method-assign]
+        answer = await client.receive()
+        if keep_sessions:
+            assert await by_token(world, "alice", token_in(answer)) == "credentials-expired"
+        else:
+            assert answer.tag == f"{{{ns.STREAM}}}error", "its login holds no more"
+            assert await rows(world) == []
 
-        async def changed_meanwhile(table: Any, key: Any) -> Any:
-            if table is TOKENS:
-                app.store.get = get  # type: ignore[method-assign]
-                await app.accounts.set_password(ALICE, "other", keep_sessions=True)
-            return await get(table, key)
 
-        app.store.get = changed_meanwhile  # type: ignore[method-assign]
-        success = await login(client, "alice", agent(PHONE) + wanted())
-        token = token_in(success)
-        assert token and await by_token(world, "alice", token) == "credentials-expired"
+async def test_a_login_that_holds_no_more_gets_no_token() -> None:
+    async with World() as world:
+        client = await opened(world, node=0)
+        await login(client, "alice", agent(PHONE) + BIND)
+        old = client.session.login
+        assert await world.app.tokens.issue(old, NONE) is not None
+        await world.app.accounts.set_password(ALICE, "other")
+        assert await world.app.tokens.issue(old, NONE) is None
+        await world.app.server.remove_account(ALICE)
+        await world.app.accounts.create(ALICE, "other")
+        assert await world.app.tokens.issue(old, NONE) is None
 
 
 async def test_a_store_that_fails_costs_the_token_and_not_the_login() -> None:

@@ -185,9 +185,11 @@ class ClientTokens:
             return ""
         return current.mechanism
 
-    async def issue(self, login: Login, mechanism: str) -> Token | None:
+    async def issue(self, login: Login, mechanism: str, shown: object = None) -> Token | None:
         """A fresh token for the client of a login, in place of one that it was given and has not shown. None
-        where it can have none: it has told no id, has no account, or that was changed meanwhile. StoreError.
+        where it can have none: it has told no id, has no account, or its login does not hold any more.
+        StoreError. What the login was proved by (`shown`) is what the token stands on, where that is known:
+        so a password that was changed meanwhile is no password for the token either.
         """
         account, agent = login.account, login.agent
         if agent is None or not agent.id or login.tenure is None:
@@ -197,6 +199,7 @@ class ClientTokens:
             found = await found if isinstance(found, Awaitable) else found
             if found is None or found.tenure != login.tenure:
                 return None
+            found = shown if isinstance(shown, Credentials) else found
             now = self._now()
             made = self._make(account, agent.id, mechanism, now)
             if made is None:

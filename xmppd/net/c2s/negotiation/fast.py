@@ -53,7 +53,7 @@ class Fast:
     async def _issue(self, granted: Granted, mechanism: str) -> bytes:
         """Without a token the login is as good; the client asks again at the next one."""
         try:
-            token = await self._tokens.issue(granted.login, mechanism)
+            token = await self._tokens.issue(granted.login, mechanism, granted.shown)
         except StoreError as error:
             log.warning("store-failed", extra={"kind": "token", "error": str(error)})
             return b""

@@ -165,7 +165,7 @@ class Sasl2:
         request: _Request = stream.kept[ns.SASL2]
         assert login is not None
         stream.authenticated(login)
-        granted = Granted(login, channel, request.elements, step.token)
+        granted = Granted(login, channel, request.elements, step.identity.shown, step.token)
         return self._grant(stream, _Granting(step, granted, self._inlines.takers(request.elements)))
 
     def _refuse_at_once(self, stream: Negotiable, error: SaslError) -> None:
