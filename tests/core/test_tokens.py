@@ -61,6 +61,8 @@ def test_what_a_token_stands_on(before: Credentials, after: Credentials, still: 
 def test_what_is_kept_comes_back() -> None:
     kept = Kept("HT-SHA-256-NONE", NOW, NOW + 10, bytes(range(32)), b"$:\0")
     assert kept_in(kept.text) == kept
+    bound = Kept("HT-SHA-256-EXPR", NOW, NOW + 10, bytes(32), b"")
+    assert kept_in(bound.text) == bound
     assert kept_in(None) is None
 
 

@@ -173,6 +173,15 @@ async def test_what_is_no_proof(initial: str, more: str, expected: str) -> None:
         assert condition(await login(client, "alice", more, mechanism=NONE, initial=initial)) == expected
 
 
+@pytest.mark.parametrize("bindings", [UNIQUE, {}], ids=["another", "none"])
+async def test_a_mechanism_that_was_not_offered_is_refused(bindings: dict[str, bytes]) -> None:
+    settings = {"auth": {"fast": {"secret": "0123456789abcdef"}}}
+    async with World(settings=settings) as world:
+        client = await opened(world, bindings=bindings)
+        answer = await fast(client, "alice", "x", mechanism="HT-SHA-256-EXPR", bound=b"exported")
+        assert condition(answer) == "invalid-mechanism"
+
+
 async def test_a_token_is_shown_in_its_own_way() -> None:
     async with World() as world:
         token = await token_for(world, "alice")

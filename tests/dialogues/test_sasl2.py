@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import tostring
 
 import pytest
@@ -411,6 +412,32 @@ class Slow(Plugin):
         await asyncio.shield(self.go)
 '''
 
+SLOW_INLINE = SLOW.replace(
+    "    @hooks.session_bound\n    async def bound(self, session):\n",
+    "    @takes_inline('{urn:example}slow')\n    async def slow(self, stream, granted):\n",
+).replace("asyncio.shield(self.go)", "asyncio.shield(self.go)\n        return b''")
+
+
+async def test_a_client_that_leaves_before_all_was_taken_is_not_bound(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_INLINE)
+    async with World(plugins=("slow",), plugin_folders=(tmp_path,)) as world:
+        client = await opened(world, node=0)
+        client.write(request("PLAIN", plain("alice"), f"<slow xmlns='urn:example'/>{BIND}"))
+        await world.settle()
+        await client.drop()
+        bound: list[str] = []
+        bind = world.app.binding.bind
+
+        def seen(*args: Any, **more: Any) -> Any:
+            bound.append("bound")
+            return bind(*args, **more)
+
+        world.app.binding.bind = seen  # type: ignore[method-assign]
+        world.plugin("slow").go.set_result(None)
+        await world.settle()
+        assert bound == []
+
+
 # --------------------------------------------------------------------------------- what plugins bring
 
 INLINE = '''"""Takes things together with a login."""
@@ -486,6 +513,22 @@ async def test_what_fails_at_a_bind_leaves_no_session(
         await client.send(request("PLAIN", plain("alice"), BIND))
         await client.expect_closed("internal-server-error")
         assert not any(app.sessions.by_full for app in world.apps)
+
+
+async def test_a_stream_is_attached_once(tmp_path: Path) -> None:
+    other = """
+    @takes_inline("{urn:example}other", attaches=True)
+    def other(self, stream, granted):
+        1 / 0
+"""
+    (tmp_path / "things.py").write_text(INLINE + other)
+    async with World(plugins=("things",), plugin_folders=(tmp_path,)) as world:
+        client = await opened(world)
+        answer = await login(client, "alice", f"<other xmlns='urn:example'/>{BIND}")
+        assert answer.find(f"{B}bound") is not None, "and nobody else was asked"
+        client = await opened(world)
+        await client.send(request("PLAIN", plain("alice"), "<other xmlns='urn:example'/>"))
+        await client.expect_closed("internal-server-error")
 
 
 async def test_what_is_asked_for_without_a_login_is_not_done(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class Token(NamedTuple):
 class Kept(NamedTuple):
     """What is kept of a token. `one` and `other` are, without channel binding, the hash of what the client
     shows and what it is answered; else a random number from which the token is made with the key that is
-    elsewhere, and the token's hash.
+    elsewhere, and nothing.
     """
 
     mechanism: str
@@ -159,10 +159,9 @@ class ClientTokens:
             right = hmac.compare_digest(hashlib.sha256(shown.hashed).digest(), kept.one)
             return kept.other if right else None
         token = self._bound_token(row["account"], row["client"], kept.mechanism, kept.one, create=False)
-        if token is None or not hmac.compare_digest(hashlib.sha256(token).digest(), kept.other):
-            return None  # it was made with another key
-        right = hmac.compare_digest(initiator_hash(token, shown.bound), shown.hashed)
-        return responder_hash(token, shown.bound) if right else None
+        if token is None or not hmac.compare_digest(initiator_hash(token, shown.bound), shown.hashed):
+            return None
+        return responder_hash(token, shown.bound)
 
     def _bound_token(
         self, account: str, client: str, mechanism: str, number: bytes, *, create: bool
@@ -235,7 +234,7 @@ class ClientTokens:
         bound = self._bound_token(account, client, mechanism, number, create=True)
         if bound is None:
             return None
-        return bound.decode(), Kept(mechanism, now, expires, number, hashlib.sha256(bound).digest())
+        return bound.decode(), Kept(mechanism, now, expires, number, b"")
 
     async def _make_room(self, account: str) -> None:
         """Forget the clients that were given one before all others, when there are too many."""
