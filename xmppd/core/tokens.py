@@ -1,5 +1,5 @@
 """Tokens of clients (XEP-0484): given out at a login, shown at the next ones, and kept so that who reads the
-store cannot log in by what stands there (docs/design/019-logins-in-one-round-trip.md).
+store cannot log in by what stands there (docs/design/021-logins-in-one-round-trip.md).
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ class Bind2:
     def _begin(self, stream: Stream, session: Session, first: Sequence[bytes]) -> None:
         stream.bound(session)
         self._expiry.watch(session)
-        session.begin(*first)
+        stream.write_all(first)  # by the stream itself: these are no stanzas of the session
+        session.begin()
 
 
 def resource_for(login: Login, tag: str) -> str:
