@@ -23,7 +23,7 @@ from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StanzaError
 from xmppd.jid import Jid
 from xmppd.stream import plain, scram
-from xmppd.stream.sasl import Authenticator
+from xmppd.stream.sasl import Authenticator, Channel
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
 
@@ -218,8 +218,8 @@ async def prove_anything(self: plain.Plain, *_: object) -> bool:
     return True
 
 
-def ignore_authzid(name: str, authzid: str, domain: str) -> Any:
-    return IDENTITY(name, "", domain)
+def ignore_authzid(name: str, authzid: str, channel: Channel) -> Any:
+    return IDENTITY(name, "", channel)
 
 
 def count_no_attempts(self: Authenticator) -> bool:

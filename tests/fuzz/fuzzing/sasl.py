@@ -104,7 +104,7 @@ def salted(local: str, algorithm: str, salt: bytes, iterations: int) -> bytes:
 
 def proof_and_signature(local: str, algorithm: str, challenge: str, message: bytes) -> tuple[bytes, bytes]:
     """What the client of an account has to prove, and what the server has to sign (RFC 5802 3)."""
-    fields = dict(field.split("=", 1) for field in challenge.split(",")[-2:])
+    fields = dict(field.split("=", 1) for field in challenge.split(",")[-3:])
     key = salted(local, algorithm, base64.b64decode(fields["s"]), int(fields["i"]))
     client = hmac.digest(key, b"Client Key", algorithm)
     signature = hmac.digest(hashlib.new(algorithm, client).digest(), message, algorithm)
