@@ -302,12 +302,36 @@ async def test_a_client_that_asks_for_another_one_keeps_the_old_one_until_it_is_
     async with World() as world:
         first = await token_for(world, "alice")
         second = await token_for(world, "alice")
-        assert await by_token(world, "alice", first) == "not-authorized", "it was never shown"
         assert await by_token(world, "alice", second) == "success"
+        assert await by_token(world, "alice", first) == "not-authorized"
         third = await token_for(world, "alice")
         assert await by_token(world, "alice", second) == "success"
         assert await by_token(world, "alice", third) == "success"
         assert await by_token(world, "alice", second) == "not-authorized"
+
+
+async def test_what_a_login_by_token_writes() -> None:
+    """Nothing, unless a token takes the place of another one; and then once."""
+    async with World() as world:
+        writes: list[str] = []
+        put_if = world.app.store.put_if  # that all nodes share
+
+        async def counted(table: Any, *args: Any, **more: Any) -> bool:
+            writes.append(table.name)
+            return bool(await put_if(table, *args, **more))
+
+        world.app.store.put_if = counted  # type: ignore[method-assign]
+        token = await token_for(world, "alice")
+        assert writes == ["client_tokens"]
+        for _ in range(2):
+            assert await by_token(world, "alice", token) == "success"
+        assert writes == ["client_tokens"]
+        world.clock.seconds += DAY
+        token = token_in(await fast(await opened(world), "alice", token))
+        assert writes == ["client_tokens"] * 2
+        world.clock.seconds += DAY
+        assert token_in(await fast(await opened(world), "alice", token))
+        assert writes == ["client_tokens"] * 3, "taken for the current one, and replaced"
 
 
 async def test_a_token_that_ends_before_the_one_shown_counts_no_more() -> None:

@@ -19,7 +19,7 @@ from xmppd.core.holds import Hold
 from xmppd.errors import SaslError
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.hashedtokens import BINDINGS, Redeemed, Shown, initiator_hash, responder_hash
-from xmppd.stream.sasl import Login
+from xmppd.stream.sasl import Login, UserAgent
 from xmppd.stream.scram import HASHES, Credentials
 
 TOKENS = Table(
@@ -128,20 +128,46 @@ class ClientTokens:
         found = self._accounts.credentials(account)
         found = await found if isinstance(found, Awaitable) else found
         for _ in range(TRIES):
-            row = await self._store.get(TOKENS, (account, shown.client))
+            row = await self._store.get(TOKENS, (account, shown.agent.id))
             matched = self._match(row, shown)
             if row is None or matched is None or found is None:
                 raise SaslError("not-authorized")
             column, kept, answer = matched
             if kept.expires <= self._now() or not holds(row["basis"], found):
                 raise SaslError("credentials-expired")
-            after = used(row, column)
             if shown.is_last:
                 if await self._delete(row):
-                    return Redeemed(found, answer, None)
-            elif after == row or await self._write(after, row):
-                return Redeemed(found, answer, after)
+                    return Redeemed(found, answer)
+                continue
+            after, token = self._after(row, column, kept, shown.agent)
+            if after is row or await self._write(after, row):
+                return Redeemed(found, answer, token)
         raise SaslError("temporary-auth-failure")
+
+    def _after(self, row: Row, column: str, kept: Kept, agent: UserAgent) -> tuple[Row, Token | None]:
+        """A client's row after it has shown the token in this column, and the one that takes its place if it
+        is old. In one write: that token is on file, whether or not the client is let in and told of it.
+        """
+        now = self._now()
+        made = None
+        if now - kept.issued >= REPLACED_AFTER:
+            made = self._make(row["account"], agent.id, kept.mechanism, now)
+        if made is None:
+            return used(row, column), None
+        token, fresh = made
+        after = {**row, "current": row[column], **self._issued(agent, fresh, now)}
+        return after, Token(token, fresh.expires)
+
+    @staticmethod
+    def _issued(agent: UserAgent, fresh: Kept, now: float) -> Row:
+        """The columns of a client that is given a fresh token."""
+        return {
+            "fresh": fresh.text,
+            "issued": now,
+            "software": agent.software,
+            "device": agent.device,
+            "change": new_number(),
+        }
 
     def _match(self, row: Row | None, shown: Shown) -> tuple[str, Kept, bytes] | None:
         """Which of a client's tokens was shown, and what to answer."""
@@ -175,15 +201,6 @@ class ClientTokens:
 
     # giving one out
 
-    def is_due(self, row: object) -> str:
-        """The mechanism for which a client that has shown its token is to be given another one; "" if it is
-        not. `row` is what `redeem` gave.
-        """
-        current = kept_in(row["current"]) if isinstance(row, dict) else None
-        if current is None or self._now() - current.issued < REPLACED_AFTER:
-            return ""
-        return current.mechanism
-
     async def issue(self, login: Login, mechanism: str, shown: object = None) -> Token | None:
         """A fresh token for the client of a login, in place of one that it was given and has not shown. None
         where it can have none: it has told no id, has no account, or its login does not hold any more.
@@ -204,22 +221,15 @@ class ClientTokens:
             if made is None:
                 return None
             token, kept = made
-            row = {
-                "account": account,
-                "client": agent.id,
-                "fresh": kept.text,
-                "basis": basis_of(found),
-                "issued": now,
-                "software": agent.software,
-                "device": agent.device,
-                "change": new_number(),
-            }
+            key = {"account": account, "client": agent.id, "basis": basis_of(found)}
+            row = {**key, **self._issued(agent, kept, now)}
             for _ in range(TRIES):
                 before = await self._store.get(TOKENS, (account, agent.id))
                 if before is None:
                     await self._make_room(account)
                 is_good = before is not None and holds(before["basis"], found)
-                row["current"] = before["current"] if before is not None and is_good else None
+                # A first token may have been shown without a write.
+                row["current"] = (before["current"] or before["fresh"]) if before and is_good else None
                 if await self._write(row, before):
                     return Token(token, kept.expires)
         return None
@@ -289,8 +299,12 @@ class ClientTokens:
 
 
 def used(row: Row, column: str) -> Row:
-    """A client's row after it has shown the token in this column: those that end before it count no more."""
+    """A client's row after it has shown the token in this column: those that end before it count no more. The
+    same row where there is none.
+    """
     if column == "fresh":
+        if row["current"] is None:
+            return row
         return {**row, "current": row["fresh"], "fresh": None, "change": new_number()}
     current, fresh = kept_in(row["current"]), kept_in(row["fresh"])
     if current is None or fresh is None or fresh.expires >= current.expires:

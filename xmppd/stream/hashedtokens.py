@@ -12,7 +12,15 @@ from collections.abc import Awaitable, Mapping
 from typing import NamedTuple, Protocol
 
 from xmppd.errors import SaslError
-from xmppd.stream.sasl import Channel, Exchange, Identity, Step, Success, prepare_identity
+from xmppd.stream.sasl import (
+    Channel,
+    Exchange,
+    Identity,
+    Step,
+    Success,
+    UserAgent,
+    prepare_identity,
+)
 from xmppd.stream.scram import Credentials
 
 BINDINGS: Mapping[str, str] = {
@@ -28,24 +36,24 @@ HASH_BYTES = 32
 
 class Shown(NamedTuple):
     """What a client shows of its token: `hashed` is made over `bound`, the data of the channel binding.
-    `client` is the id of its user-agent. `is_last`: the token counts no more afterwards.
+    `agent` has an id. `is_last`: the token counts no more afterwards.
     """
 
     mechanism: str
-    client: str
+    agent: UserAgent
     hashed: bytes
     bound: bytes
     is_last: bool
 
 
 class Redeemed(NamedTuple):
-    """A token that was right: the account's credentials at that moment, the server's answer, and what is on
-    file of the client's tokens.
+    """A token that was right: the account's credentials at that moment, the server's answer, and the token
+    that the client is to have from now on, if it is due for another one.
     """
 
     credentials: Credentials
     answer: bytes
-    token: object
+    token: object = None
 
 
 class TokenSource(Protocol):
@@ -106,7 +114,7 @@ class _HashedTokenExchange:
             raise SaslError("malformed-request") from None
         self.account = jid.bare
         bound = self._channel.bindings[mechanism.binding] if mechanism.binding else b""
-        shown = Shown(mechanism.name, asked.agent.id, hashed, bound, asked.is_last)
+        shown = Shown(mechanism.name, asked.agent, hashed, bound, asked.is_last)
         found = mechanism.source.redeem(jid.bare, shown)
         if isinstance(found, Redeemed):
             return self._accept(jid.local, found)

@@ -19,8 +19,8 @@ from xmppd.stream.sasl import Channel, Login
 
 class Granted(NamedTuple):
     """A login by XEP-0388 that succeeded, on this channel. `elements` are those of its `<authenticate/>` by
-    Clark name (the first of a name), `shown` is what it was proved by (`Identity.shown`), `token` what is on
-    file of a token it was proved by (`Success.token`).
+    Clark name (the first of a name), `shown` is what it was proved by (`Identity.shown`), `token` what
+    the client is to be given in place of the token it was proved by (`Success.token`).
     """
 
     login: Login

@@ -139,7 +139,7 @@ class Challenge(NamedTuple):
 
 class Success(NamedTuple):
     """The exchange is over and proved `identity`. `data` goes into `<success/>` (None: there is none).
-    `token` is what is on file of the token that it was proved by, if it was by one.
+    `token` is what the client is to be given in place of the token that it was proved by.
     """
 
     identity: Identity

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from xmppd import ns
 from xmppd.core.begun import begun
-from xmppd.core.tokens import ClientTokens
+from xmppd.core.tokens import ClientTokens, Token
 from xmppd.errors import StoreError
 from xmppd.net.c2s.negotiation.sasl import authenticator_of
 from xmppd.stream.hashedtokens import HashedToken
@@ -44,11 +44,10 @@ class Fast:
         (3.5).
         """
         request = granted.elements.get(REQUEST)
-        due = self._tokens.is_due(granted.token)
-        mechanism = due if request is None else request.get("mechanism", "")
-        if mechanism not in self._names(granted.channel):
-            return b""
-        return begun(self._issue(granted, mechanism))
+        if request is None:
+            return token_element(granted.token) if isinstance(granted.token, Token) else b""
+        mechanism = request.get("mechanism", "")
+        return begun(self._issue(granted, mechanism)) if mechanism in self._names(granted.channel) else b""
 
     async def _issue(self, granted: Granted, mechanism: str) -> bytes:
         """Without a token the login is as good; the client asks again at the next one."""
@@ -57,11 +56,14 @@ class Fast:
         except StoreError as error:
             log.warning("store-failed", extra={"kind": "token", "error": str(error)})
             return b""
-        if token is None:
-            return b""
-        expiry = datetime.fromtimestamp(int(token.expires), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        text = escape_attribute(token.text)
-        return f"<token xmlns='{ns.FAST}' expiry='{expiry}' token='{text}'/>".encode()
+        return token_element(token) if token is not None else b""
+
+
+def token_element(token: Token) -> bytes:
+    """`<token/>` (XEP-0484 3.3)."""
+    expiry = datetime.fromtimestamp(int(token.expires), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = escape_attribute(token.text)
+    return f"<token xmlns='{ns.FAST}' expiry='{expiry}' token='{text}'/>".encode()
 
 
 @lru_cache(maxsize=16)
