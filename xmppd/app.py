@@ -355,10 +355,10 @@ class App:
             self.sasl,
             Sasl2(self.sasl, self.rows, self.inlines, in_clear=config.auth.plain_without_tls),
             Fast(self.tokens, shown),
-            Bind2(self.binding, self.logins, self.expiry, self.inlines),
             EarlyIqs(self.iqs.early),
             Resource(self.binding, self.logins, self.expiry),
             Management(self.resumption, self.handover, self.logins, self.expiry),
+            Bind2(self.binding, self.logins, self.expiry, self.inlines),  # behind what resumes
             Activity(lambda: self.config.sessions.client_state),
             SessionOffers(),
             ClientErrors(),

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from xml.etree.ElementTree import Element
 
 from xmppd import ns
 from xmppd.core.begun import begun
 from xmppd.core.expiry import Expiry
 from xmppd.core.handover import Handover
 from xmppd.core.logins import Logins
-from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, too_high
+from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, ManagedStream, too_high
 from xmppd.core.resumption import Resumption
+from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError, StreamError
 from xmppd.net.c2s.stream import Stream
+from xmppd.stream.inline import Answer, Attached, Granted, offers_inline, takes_at_bind, takes_inline
 from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates, offers
 from xmppd.stream.sasl import Login
 from xmppd.xml.stanza import Stanza
@@ -54,6 +57,8 @@ class Management:
     # as first-level elements
 
     @offers(Phase.BIND)
+    @offers(Phase.BOUND)
+    @offers_inline
     def feature(self, stream: Negotiable) -> bytes:
         """XEP-0198 2."""
         return OFFER
@@ -104,6 +109,31 @@ class Management:
         stream.managed.acknowledged(h)
         return None
 
+    # together with a login (XEP-0388), or a resource (XEP-0386)
+
+    @takes_inline(RESUME, attaches=True)
+    def resume_inline(self, stream: Stream, granted: Granted) -> Answer | Awaitable[Answer]:
+        """Go on with another stream's session; where it is not to be had, the client may bind one at once."""
+        return begun(self._resume_inline(stream, granted.elements[RESUME].attrib))
+
+    async def _resume_inline(self, stream: Stream, attrs: Mapping[str, str]) -> Answer:
+        resumed = await self.resume(stream, attrs)
+        if resumed.go_on is None:
+            return resumed.answer
+        go_on = resumed.go_on
+
+        def begin(first: Sequence[bytes]) -> None:
+            stream.write_all(first)
+            go_on()
+
+        return Attached(stream.session, resumed.answer, begin)
+
+    @takes_at_bind(ENABLE, ns.SM)
+    def enable_at_bind(self, session: Session, element: Element) -> bytes:
+        """Begin with the session: all that it is ever sent is counted."""
+        stream: Any = session.connection
+        return self._enabled(session, stream, element.attrib)
+
     # wherever they stand
 
     def enable(self, stream: Stream, attrs: Mapping[str, str]) -> bytes:
@@ -115,6 +145,9 @@ class Management:
         if stream.managed is not None:
             stream.write(failed("unexpected-request"))
             raise StreamError("policy-violation", "Stream management is enabled already.")
+        return self._enabled(session, stream, attrs)
+
+    def _enabled(self, session: Session, stream: ManagedStream, attrs: Mapping[str, str]) -> bytes:
         wants = attrs.get("resume", "").strip() in ("true", "1")
         most = number(attrs.get("max", "")) or 0
         managed = self._resumption.manage(session, stream, resumable=wants, most=most)
