@@ -227,11 +227,11 @@ class Store(Protocol):
     ) -> Tuples:
         """Some columns, none of them static, of the rows that `scan` gives, as tuples in their order.
 
-        For half of what dicts cost, and less where large columns are not asked for. `match` has a value for
-        each clustering column but the first, over which the range goes then: rows without these values are
-        passed over. So that few matches among many rows hold nobody up, `examine` bounds how many are looked
-        at for a page, which may then be empty before the last. An engine that has others look at them may
-        look at the whole range: give it one that is small.
+        For a fifth less than dicts cost, and less still where large columns are not asked for. `match` has a
+        value for each clustering column but the first, over which the range goes then: rows without these
+        values are passed over. So that few matches among many rows hold nobody up, `examine` bounds how many
+        are looked at for a page, which may then be empty before the last. An engine that has others look at
+        them may look at the whole range: give it one that is small.
         """
 
     def stream(
