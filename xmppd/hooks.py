@@ -1,21 +1,23 @@
 """Every extension point of the server, typed, in one file.
 
 A plugin marks a method with one of the hooks below; loading compiles all marked methods to one tuple per hook
-and stage, so that a hook nobody uses costs one look at an empty tuple. There are four stages, with four
+and stage, so that a hook nobody uses costs one look at an empty tuple. There are five stages, with five
 meanings:
 
 - `POLICY`: may raise `StanzaError` to refuse; what it returns is ignored.
 - `FILTER`: returns the stanza, another one, or `DROP`.
 - `SIGNAL`: is told; what it raises is logged and counted, and changes nothing.
 - `RULE`: says True or False at once; one False forbids, and so does what it raises.
+- `RECORD`: begins to write something down that is to be durable before it goes on.
 
-Within a stage methods run `EARLY`, then `NORMAL`, then `LATE`; among equals in the order their plugins were
-loaded. A method that has to wait for something is `async def`: the sender's connection then pauses until it
-is done, so order holds.
+Within a stage methods run `EARLY`, `NORMAL`, `LATE`, then `LAST`; among equals in the order in which their
+plugins were loaded. A method that has to wait for something is `async def`: the sender's connection then
+pauses until it is done, so order holds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
@@ -34,10 +36,12 @@ POLICY: Final = "policy"
 FILTER: Final = "filter"
 SIGNAL: Final = "signal"
 RULE: Final = "rule"
+RECORD: Final = "record"
 
 EARLY: Final = 0
 NORMAL: Final = 1
 LATE: Final = 2
+LAST: Final = 3
 
 
 class Drop:
@@ -66,6 +70,19 @@ class Outcome(Enum):
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A message that is being written down. It goes on as `message` when `written` is done, unless that
+    raises; `shown` is called when it has, or will not. `sent_id`: its id in its sender's archive, "" for
+    none.
+    """
+
+    message: Stanza
+    written: asyncio.Future[None]
+    shown: Callable[[], None]
+    sent_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +155,11 @@ message_unclaimed = Hook("message_unclaimed", (FILTER,))
 """(account, message): a message for an account with nobody to take it now (RFC 6121 8.5.2.2). Who keeps it
 returns KEPT, who lets it vanish DROP; otherwise its sender is refused. `from` is its sender.
 """
+message_recorded = Hook("message_recorded", (RECORD,), waits=False)
+"""(origin, message, to): a message for an account of ours, by its address `to`, is about to be delivered or
+kept, after all filters. Return `Recorded` to have that wait for a write, None to let it go on, or what is to
+be awaited before this is asked again. Of one plugin only; never `async`.
+"""
 message_routed = Hook("message_routed", (SIGNAL,))
 """(origin, message, account, outcome): what became of a message for this account, as it was delivered."""
 authenticated = Hook("authenticated", (POLICY,))
@@ -180,6 +202,7 @@ ALL: Final = (
     presence_for,
     iq_for,
     message_unclaimed,
+    message_recorded,
     message_routed,
     authenticated,
     password_check,
@@ -217,6 +240,7 @@ class Hooks:
     presence_for_filter: Callables
     iq_for_filter: Callables
     message_unclaimed_filter: Callables
+    message_recorded_record: Callables
     message_routed_signal: Callables
     watches_messages: bool
     """Whether anybody has a part in what becomes of messages."""
@@ -255,7 +279,9 @@ class Hooks:
         self.sees = functools.partial(self._rule, rules) if rules else None
         for name, callables in compiled.items():
             setattr(self, name, callables)
-        self.watches_messages = bool(self.message_for_filter or self.message_routed_signal)
+        self.watches_messages = bool(
+            self.message_for_filter or self.message_routed_signal or self.message_recorded_record
+        )
 
     def _rule(self, rules: Callables, *arguments: Any) -> bool:
         for rule in rules:

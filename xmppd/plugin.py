@@ -26,7 +26,16 @@ from xmppd.core.origin import Origin
 from xmppd.core.roster.rosters import Change as RosterChange
 from xmppd.core.roster.rosters import RosterItem
 from xmppd.core.sessions import Session
-from xmppd.errors import CommandError, JidError, SaslError, StanzaError, StoreError, XmppdError
+from xmppd.errors import (
+    CommandError,
+    JidError,
+    SaslError,
+    StanzaError,
+    StoreError,
+    StoreTimeout,
+    XmppdError,
+)
+from xmppd.hooks import Recorded
 from xmppd.jid import Jid
 from xmppd.marks import mark, marked
 from xmppd.parts.belongings import gives, takes
@@ -54,13 +63,14 @@ from xmppd.section import (
 )
 from xmppd.server import Server
 from xmppd.store import table as port
-from xmppd.store.table import Delete, Put, Value
+from xmppd.store.table import Delete, Prepared, Put, Value
 from xmppd.stream.inline import Attached, Granted, offers_inline, takes_at_bind, takes_inline
+from xmppd.stream.lru import Lru
 from xmppd.stream.rows import ANY_IQ, Negotiable, Phase, iq_set_of, negotiates, offers
 from xmppd.stream.sasl import Attempt, Challenge, Channel, Exchange, Identity, Login, Mechanism, Success
 from xmppd.stream.scram import BadPassword
 from xmppd.timers import Timer
-from xmppd.xml.build import element, insert_child, serialize, stanza_of
+from xmppd.xml.build import element, escape_attribute, insert_child, serialize, stanza_of
 from xmppd.xml.stanza import Stanza
 
 __all__ = [
@@ -99,6 +109,7 @@ __all__ = [
     "Kept",
     "Later",
     "Login",
+    "Lru",
     "Mechanism",
     "Negotiable",
     "NonNegativeFloat",
@@ -109,7 +120,9 @@ __all__ = [
     "PluginConfig",
     "PositiveFloat",
     "PositiveInt",
+    "Prepared",
     "Put",
+    "Recorded",
     "Request",
     "RosterChange",
     "RosterItem",
@@ -121,6 +134,7 @@ __all__ = [
     "Stanza",
     "StanzaError",
     "StoreError",
+    "StoreTimeout",
     "Success",
     "Table",
     "Timer",
@@ -136,6 +150,7 @@ __all__ = [
     "disco_info",
     "disco_items",
     "element",
+    "escape_attribute",
     "every",
     "form",
     "gives",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
@@ -86,12 +87,47 @@ class Told(Later):
         return None
 
 
-class Line:
-    """What is under way of one sender, in the order in which it came: each is finished after those before
-    it. `spawn` begins a task where one has to be awaited; `settle` awaits the end of one and raises nothing.
+class Pending(Later):
+    """One whose effects are still to come: `act` has them once `ready` is done (it looks at that itself),
+    after those of all that its sender sent before. It returns what else has to be awaited; another Pending
+    comes in its place. Whoever knows nothing of that awaits it like anything else.
     """
 
-    __slots__ = ("_settle", "_size", "_spawn", "_under_way", "_waiter")
+    __slots__ = ("act", "ready")
+
+    def __init__(
+        self, ready: asyncio.Future[Any], act: Callable[[], Awaitable[Any] | None], size: int = 0
+    ) -> None:
+        self.ready = ready
+        self.act = act
+        self.size = size
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        ready = self.ready
+        if not ready.done():
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            ready.add_done_callback(lambda _: _end(turn))
+            try:
+                yield from turn.__await__()
+            except BaseException:  # who waits is gone; what was begun is not
+                ready.add_done_callback(lambda _: _let_be(self.act()))
+                raise
+        waiting = self.act()
+        return None if waiting is None else (yield from waiting.__await__())
+
+    def then(self, follow: Callable[[Awaitable[Any] | None], Awaitable[Any] | None]) -> Pending:
+        """One that hands what its `act` returns to `follow`, and gives what that returns."""
+        return Pending(self.ready, lambda: follow(self.act()), self.size)
+
+
+class Line:
+    """What is under way of one sender, in the order in which it came: each is finished after those before
+    it, and those whose effects are still to come have them one after the other. `spawn` begins a task where
+    one has to be awaited; `settle` awaits the end of one and raises nothing. While it `is_ahead` there are
+    effects still to come, and those of others have to wait.
+    """
+
+    __slots__ = ("_ahead", "_is_acting", "_settle", "_size", "_spawn", "_under_way", "_waiter", "is_ahead")
 
     def __init__(
         self,
@@ -101,25 +137,78 @@ class Line:
         self._spawn = spawn
         self._settle = settle
         self._under_way: deque[Later] = deque()
+        self._ahead: deque[Pending] = deque()
+        self._is_acting = False
+        self.is_ahead = False
         self._size = 0
         self._waiter: tuple[int, asyncio.Future[None]] | None = None
 
     def add(self, later: Later) -> asyncio.Future[None] | None:
         """Take one more; what to wait for before the next stanza is read, if it is one too many."""
-        self._under_way.append(later)
         self._size += later.size
-        count = len(self._under_way)
-        if count == 1:
-            self.go_on()
-        return self.until(MANY - 1) if count >= MANY or self._size > BYTES else None
+        if later.__class__ is Pending:
+            self._ahead.append(later)
+            self.is_ahead = True
+            if len(self._ahead) == 1 and not self._is_acting:
+                self._lead()
+        else:
+            self._under_way.append(later)
+            if len(self._under_way) == 1:
+                self.go_on()
+        is_much = len(self._under_way) + len(self._ahead) >= MANY or self._size > BYTES
+        return self.until(MANY - 1) if is_much else None
 
     def until(self, left: int) -> asyncio.Future[None] | None:
         """What is done when no more than so many are under way, and not too large; None if it is so now."""
-        if len(self._under_way) <= left and self._size <= BYTES:
+        if self._is_below(left):
             return None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiter = left, future
         return future
+
+    def _is_below(self, left: int) -> bool:
+        count = len(self._under_way) + len(self._ahead) + self._is_acting
+        return count <= left and self._size <= BYTES
+
+    # those whose effects are still to come
+
+    def _lead(self, _: object = None) -> None:
+        """Let those act that are ready, up to the first that is not."""
+        ahead = self._ahead
+        while ahead and not self._is_acting:
+            first = ahead[0]
+            if not first.ready.done():
+                first.ready.add_done_callback(self._lead)
+                break
+            ahead.popleft()
+            self._acted(first, _begun(first))
+        self.is_ahead = bool(ahead) or self._is_acting
+        if self._waiter is not None:
+            self._look(*self._waiter)
+
+    def _acted(self, pending: Pending, waiting: Awaitable[Any] | None) -> None:
+        if waiting is None:
+            self._size -= pending.size
+        elif isinstance(waiting, Pending):
+            waiting.size = pending.size
+            self._ahead.appendleft(waiting)
+        elif isinstance(waiting, Later):
+            waiting.size = pending.size
+            self._under_way.append(waiting)
+            if len(self._under_way) == 1:
+                self.go_on()
+        else:
+            self._is_acting = True
+            self._spawn(self._act_on(pending, waiting))
+
+    async def _act_on(self, pending: Pending, waiting: Awaitable[Any]) -> None:
+        """What has effects until this is over comes before those of others."""
+        await self._settle(waiting)
+        self._is_acting = False
+        self._size -= pending.size
+        self._lead()
+
+    # those whose effects are in order
 
     def go_on(self) -> None:
         """Finish the first ones, as far as they are over: for who is told of that."""
@@ -152,10 +241,33 @@ class Line:
             must_wait = self._finish()
 
     def _look(self, left: int, future: asyncio.Future[None]) -> None:
-        if len(self._under_way) <= left and self._size <= BYTES:
+        if self._is_below(left):
             self._waiter = None
             if not future.done():
                 future.set_result(None)
+
+
+def _end(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+def _begun(pending: Pending) -> Awaitable[Any] | None:
+    """What is left of it; an error is what is to be awaited."""
+    try:
+        return pending.act()
+    except Exception as error:  # noqa: BLE001 - whoever settles it takes it
+        return _raising(error)
+
+
+async def _raising(error: Exception) -> None:
+    raise error
+
+
+def _let_be(waiting: Awaitable[Any] | None) -> None:
+    """Nobody awaits it."""
+    if inspect.iscoroutine(waiting):
+        waiting.close()
 
 
 async def settled(waiting: Awaitable[Any]) -> Any:

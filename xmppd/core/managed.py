@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from xmppd import ns
 from xmppd.core.cluster import Fellow
-from xmppd.core.later import Later
+from xmppd.core.later import Later, Pending
 from xmppd.core.output import Connection
 from xmppd.core.questions import Timer
 from xmppd.core.sessions import Session
@@ -346,18 +347,40 @@ class Managed:
         if waiting is None:
             return None
         self._pending.append(number)
+        return self._followed(number, waiting)
+
+    def _followed(self, number: int, waiting: Awaitable[None] | None) -> Awaitable[None] | None:
+        """What has to be awaited of it, after which it counts."""
+        if waiting is None:
+            self._finished(number)
+            return None
+        if isinstance(waiting, Pending):
+            return Pending(waiting.ready, partial(self._act, number, waiting), waiting.size)
         rest = self._finish(number, waiting)
         return Later(rest, waiting.size) if isinstance(waiting, Later) else rest
+
+    def _act(self, number: int, pending: Pending) -> Awaitable[None] | None:
+        """It is its turn."""
+        try:
+            waiting = pending.act()
+        except StreamError as error:
+            self._failed(error)
+            self._finished(number)
+            raise
+        return self._followed(number, waiting)
 
     async def _finish(self, number: int, waiting: Awaitable[None]) -> None:
         try:
             await waiting
         except StreamError as error:
-            if self.stream is None:
-                self._keeper.failed(self, error)
+            self._failed(error)
             raise
         finally:
             self._finished(number)
+
+    def _failed(self, error: StreamError) -> None:
+        if self.stream is None:
+            self._keeper.failed(self, error)
 
     def _finished(self, number: int) -> None:
         if number not in self._pending:

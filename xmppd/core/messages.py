@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
+from functools import partial
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
-from xmppd.core.later import Later, settled
+from xmppd.core.later import Later, Pending, settled
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
-from xmppd.core.sessions import Sessions
+from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError
-from xmppd.hooks import KEPT, Drop, Hooks, Outcome
+from xmppd.hooks import KEPT, Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
@@ -104,6 +106,12 @@ class Messages:
             if live is not None and live.targets and stanza.type in ("chat", None):
                 copy(live.targets, stanza.raw)
                 return None
+        elif isinstance(origin, Session) and origin.line is not None and origin.line.is_ahead:
+            return self._behind(origin, stanza)
+        return self._route(origin, stanza)
+
+    def _route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
+        to = stanza.to
         if not to:  # RFC 6120 10.3.1
             to = origin.account
             stanza = Stanza("message", {**stanza.attrs, "to": to}, build.restamp(stanza, to=to))
@@ -127,6 +135,78 @@ class Messages:
         """
         return _end_of(self._deliver(origin, stanza, Jid.parse(stanza.to or "")))
 
+    # what is written down before it goes on
+
+    def _behind(self, origin: Origin, stanza: Stanza) -> Pending:
+        """A message of somebody whose last ones still have to go on: it does so after them, but is written
+        down now if it has to be. Where filters are to be asked, that is done when it is its turn.
+        """
+        try:
+            made = None if self._hooks.message_for_filter else self._made(origin, stanza)
+        except Exception as error:  # noqa: BLE001 - he is told when it is its turn
+            return Pending(at_once(), partial(_raise, error))
+        if isinstance(made, Pending):
+            return made
+        route = partial(self._route, origin, stanza)
+        return Pending(at_once(), route if made is None else lambda: made, len(stanza.raw))
+
+    def _made(self, origin: Origin, stanza: Stanza) -> Pending | Awaitable[None] | None:
+        to = Jid.parse(stanza.to or origin.account)
+        is_ours = to.domain in self._domains and bool(to.local)
+        return self._record(origin, stanza, to) if is_ours and stanza.to else None
+
+    def _record(self, origin: Origin, stanza: Stanza, to: Jid) -> Pending | Awaitable[None] | None:
+        """Have a message written down that will be taken; None if it is nothing to be."""
+        record = self._hooks.message_recorded_record
+        if not record:
+            return None
+        is_taken = self._is_taken(stanza, to)
+        if not isinstance(is_taken, bool):
+            return self._record_later(origin, stanza, to, is_taken)
+        if not is_taken:
+            return None
+        made = record[0](origin, stanza, to)
+        if made is None:
+            return None
+        if isinstance(made, Recorded):
+            return Pending(made.written, partial(self._hand_on, origin, to, made), len(stanza.raw))
+        return self._record_later(origin, stanza, to, made)
+
+    async def _record_later(
+        self, origin: Origin, stanza: Stanza, to: Jid, waiting: Awaitable[object]
+    ) -> None:
+        """The same, after something that has to be known first."""
+        try:
+            await waiting
+            made = self._record(origin, stanza, to)
+            if made is None:
+                made = self._became(origin, stanza, to, self._deliver(origin, stanza, to))
+        except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            made = self._refused(origin, stanza, to, error)
+        if made is not None:
+            await made
+
+    def _is_taken(self, stanza: Stanza, to: Jid) -> bool | Awaitable[bool]:
+        """Whether a message will be delivered or kept, as far as that can be said without doing it."""
+        kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
+        if kind not in KEEPABLE:
+            return False
+        if to.resource and kind == "normal":
+            return to.full in self._targets or self._sessions.cluster.has(to.full)
+        return to.bare in self._live or self._accounts.exists(to.bare)
+
+    def _hand_on(self, origin: Origin, to: Jid, recorded: Recorded) -> Awaitable[None] | None:
+        """What was written down goes to whoever is there now."""
+        stanza = recorded.message
+        try:
+            recorded.written.result()
+            outcome = self._deliver(origin, stanza, to)
+        except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            return self._refused(origin, stanza, to, error)
+        finally:
+            recorded.shown()
+        return self._became(origin, stanza, to, outcome)
+
     # what becomes of a message for an account
 
     def _watched(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
@@ -137,13 +217,15 @@ class Messages:
             if isinstance(kept, Awaitable):
                 return self._watched_later(origin, stanza, to, kept)
             stanza = kept if isinstance(kept, Stanza) else stanza
-            outcome = self._deliver(origin, kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
+            if isinstance(kept, Stanza):
+                if (made := self._record(origin, kept, to)) is not None:
+                    return made
+                outcome = self._deliver(origin, kept, to)
+            else:
+                outcome = outcome_of(kept)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             return self._refused(origin, stanza, to, error)
-        if not isinstance(outcome, Outcome):
-            told = self._told_later(origin, stanza, to, outcome)
-            return Later(told) if isinstance(outcome, Later) else told
-        return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, outcome)
+        return self._became(origin, stanza, to, outcome)
 
     async def _watched_later(
         self, origin: Origin, stanza: Stanza, to: Jid, filtering: Awaitable[Stanza | Drop]
@@ -151,13 +233,28 @@ class Messages:
         try:
             kept = await filtering
             stanza = kept if isinstance(kept, Stanza) else stanza
-            outcome = self._deliver(origin, kept, to) if isinstance(kept, Stanza) else outcome_of(kept)
+            if isinstance(kept, Stanza):
+                waiting = self._record(origin, kept, to)
+                if waiting is None:
+                    waiting = self._became(origin, kept, to, self._deliver(origin, kept, to))
+            else:
+                waiting = self._became(origin, stanza, to, outcome_of(kept))
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             waiting = self._refused(origin, stanza, to, error)
-        else:
-            waiting = self._told_later(origin, stanza, to, outcome)
         if waiting is not None:
             await waiting
+
+    def _became(
+        self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Became
+    ) -> Awaitable[None] | None:
+        """Tell what became of it, as soon as that is known."""
+        hooks = self._hooks
+        if isinstance(outcome, Outcome):
+            return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, outcome)
+        if isinstance(outcome, Later) and not hooks.message_routed_signal:
+            return outcome
+        told = self._told_later(origin, stanza, to, outcome)
+        return Later(told) if isinstance(outcome, Later) else told
 
     async def _told_later(self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Became) -> None:
         hooks = self._hooks
@@ -298,6 +395,17 @@ def _end_of(outcome: Outcome | Became) -> Awaitable[None] | None:
 
 async def _forget(outcome: Became) -> None:
     await outcome
+
+
+def at_once() -> asyncio.Future[None]:
+    """What is ready from the start."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 async def _raise_later(waiting: Awaitable[None], error: Exception) -> None:

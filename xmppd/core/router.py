@@ -11,7 +11,7 @@ from xmppd import ns
 from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
-from xmppd.core.later import Later, Told
+from xmppd.core.later import Later, Pending, Told
 from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
 from xmppd.core.presence import Presences, address_of
@@ -80,13 +80,28 @@ class Router:
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
             self._refuse(session, stanza, error)
             return None
+        return self._followed(session, stanza, waiting)
+
+    def _followed(self, session: Session, stanza: Stanza, waiting: Waiting) -> Waiting:
+        """What has to be awaited of a stanza, which then refuses it by itself."""
         if waiting is None:
             return None
         if isinstance(waiting, Told):
             waiting.refuse = partial(self._caught, session, stanza)
             return waiting
+        if isinstance(waiting, Pending):
+            return Pending(waiting.ready, partial(self._act, session, stanza, waiting), len(stanza.raw))
         rest = self._finish(session, stanza, waiting)
         return Later(rest, len(stanza.raw)) if isinstance(waiting, Later) else rest
+
+    def _act(self, session: Session, stanza: Stanza, pending: Pending) -> Waiting:
+        """It is its turn."""
+        try:
+            waiting = pending.act()
+        except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
+            self._caught(session, stanza, error)
+            return None
+        return self._followed(session, stanza, waiting)
 
     def act(self, session: Session, stanza: Stanza) -> Waiting:
         """The same, whose refusals are raised: what is done in a session's name is told to who does it."""
@@ -227,12 +242,16 @@ class Router:
             if result is not stanza:
                 stanza = self._intake.resealed(session, result)
         waiting = then(session, stanza)
-        if waiting is not None:
-            if not signals:
-                return waiting
-            told = self._signal_later(session, stanza, waiting, signals)
-            return Later(told) if isinstance(waiting, Later) else told
-        return self._hooks.tell(signals, session, stanza) if signals else None
+        return self._signalled(session, stanza, signals, waiting) if signals else waiting
+
+    def _signalled(self, session: Session, stanza: Stanza, signals: Callables, waiting: Waiting) -> Waiting:
+        """Tell signals when all else is done."""
+        if waiting is None:
+            return self._hooks.tell(signals, session, stanza)
+        if isinstance(waiting, Pending):
+            return waiting.then(partial(self._signalled, session, stanza, signals))
+        told = self._signal_later(session, stanza, waiting, signals)
+        return Later(told) if isinstance(waiting, Later) else told
 
     async def _policed_later(
         self, session: Session, stanza: Stanza, policy: Awaitable[Any], rest: Stages, then: Step

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from xmppd.core.cluster import ONE_NODE, Cluster
 from xmppd.core.directed import Directed
+from xmppd.core.later import Line
 from xmppd.core.origin import Target
 from xmppd.core.output import (
     LARGE,
@@ -53,6 +54,7 @@ class Session:
     interested resource, `login` says how its client came in, `directed` who was sent directed presence,
     `paid_until` is when the copies of its presence so far were allowed, `number` tells it from others of its
     name on other nodes, `slots` are what plugins keep here.
+    `line` is what it sent that is under way (None: nothing ever was).
     `message_head` and its like are what its stanzas begin with: the start tag with `from` and the stream's
     `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
@@ -78,6 +80,7 @@ class Session:
         "iq_head",
         "is_over",
         "lang",
+        "line",
         "live",
         "login",
         "managed",
@@ -117,6 +120,7 @@ class Session:
         self.paid_until = 0.0
         self.number = 0
         self.has_roster = False
+        self.line: Line | None = None
         self.directed: Directed | None = None
         self.slots: dict[str, Any] | None = None
         self.managed: Any = None

@@ -200,8 +200,9 @@ class Stream:
         try:
             for event in events:
                 if event.__class__ is Stanza and session is not None and event.kind not in taken:
-                    if self._line is not None and event.kind == "iq":
-                        waiting = self._ask(session, event)
+                    line = self._line
+                    if line is not None and (line.is_ahead or event.kind == "iq"):
+                        waiting = self._in_line(session, event)
                     else:
                         waiting = route(session, event)
                 else:
@@ -229,21 +230,30 @@ class Stream:
         """Read on while the end of this is awaited; what to wait for first when too much is under way."""
         if self._line is None:
             self._line = Line(self._service.spawn, self._outcome)
+            if self.session is not None:
+                self.session.line = self._line
         return self._line.add(later)
 
-    def _ask(self, session: Session, iq: Stanza) -> Waiting:
-        """An answer tells that all that was sent before is done: so a request waits for it."""
+    def _in_line(self, session: Session, stanza: Stanza) -> Waiting:
+        """A stanza of whom something is under way. A message has its effects in its turn, whatever else has
+        to wait for that: an answer tells that all before is done, and a presence must not overtake anything.
+        """
         assert self._line is not None
-        rest = self._line.until(0)
-        if rest is None:
-            return self.route(session, iq)
-        return self._ask_later(session, iq, rest)
+        waiting = None
+        if stanza.kind == "message":
+            waiting = self.route(session, stanza)
+            if waiting is None or isinstance(waiting, Later):
+                return waiting
+        if (rest := self._line.until(0)) is not None:
+            return self._then(rest, session, stanza, waiting)
+        return waiting or self.route(session, stanza)
 
-    async def _ask_later(self, session: Session, iq: Stanza, rest: Awaitable[None]) -> None:
+    async def _then(self, rest: Awaitable[None], session: Session, stanza: Stanza, waiting: Waiting) -> None:
         await rest
-        if self.session is not session:
-            return  # its client sends it again if it resumes the session
-        waiting = self.route(session, iq)
+        if waiting is None:
+            if self.session is not session:
+                return  # its client sends it again if it resumes the session
+            waiting = self.route(session, stanza)
         if isinstance(waiting, Later):
             waiting = self._follow(waiting)
         if waiting is not None:
