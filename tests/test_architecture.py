@@ -169,15 +169,16 @@ LONGEST_MODULE = 600
 
 @dataclass(frozen=True)
 class Module:
-    """One source file: its dotted name, its text and its tree."""
+    """One source file: its dotted name, its text and its tree, and whether it is the one of a package."""
 
     name: str
     text: str
     tree: ast.Module
+    is_package: bool = False
 
     @classmethod
-    def of(cls, name: str, text: str) -> "Module":
-        return cls(name, text, ast.parse(text))
+    def of(cls, name: str, text: str, *, is_package: bool = False) -> "Module":
+        return cls(name, text, ast.parse(text), is_package)
 
     def is_in(self, *prefixes: str) -> bool:
         return any(_is_under(self.name, prefix) for prefix in prefixes)
@@ -201,12 +202,14 @@ def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
-def _targets(node: ast.Import | ast.ImportFrom, module: str) -> list[str]:
+def _targets(node: ast.Import | ast.ImportFrom, module: Module) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     package = node.module or ""
     if node.level:
-        package = ".".join([*module.split(".")[: -node.level], *filter(None, [node.module])])
+        names = module.name.split(".")
+        above = names[: len(names) - node.level + module.is_package]
+        package = ".".join([*above, *filter(None, [node.module])])
     return [f"{package}.{alias.name}" for alias in node.names]
 
 
@@ -217,7 +220,7 @@ def _imports(module: Module) -> list[Import]:
     def walk(node: ast.AST, *, types: bool, function: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import | ast.ImportFrom):
-                for target in _targets(child, module.name):
+                for target in _targets(child, module):
                     yield Import(target, child.lineno, types, function)
             inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from walk(child, types=types or _is_type_checking(child), function=function or inside)
@@ -237,13 +240,19 @@ def _is_allowed(place: str, target: str) -> bool:
     return any(_is_under(target, allowed) for allowed in MAY_IMPORT[place])
 
 
+def _package(plugin: str) -> str:
+    """The package of a plugin that is more than one file."""
+    return ".".join(plugin.split(".")[:2])
+
+
 def tiers(module: Module) -> Iterator[str]:
     place = _place(module.name)
     if place is None:
         yield f"1: {module.name} has no place in MAY_IMPORT"
         return
     for found in _imports(module):
-        if _is_under(found.target, "plugins") and module.is_in("xmppd", "plugins"):
+        is_own = module.name.startswith("plugins.") and _is_under(found.target, _package(module.name))
+        if _is_under(found.target, "plugins") and module.is_in("xmppd", "plugins") and not is_own:
             yield f"{found.line}: {module.name} imports {found.target}: nobody imports a plugin"
         elif _is_under(found.target, "xmppd") and not _is_allowed(place, found.target):
             yield f"{found.line}: {module.name} imports {found.target}"
@@ -428,6 +437,7 @@ BAD = [
     (tiers, "xmppd.jid", "from xmppd import ns"),
     (tiers, "plugins.ping", "from xmppd.core.router import Router"),
     (tiers, "plugins.ping", "from plugins.disco import Disco"),
+    (tiers, "plugins.ping.pong", "from ..disco import Disco"),
     (tiers, "xmppd.app", "from plugins.disco import Disco"),
     (tiers, "xmppd.core.router", "from xmppd.cluster.trunk import Trunk"),
     (tiers, "xmppd.cluster.trunk", "from xmppd.net.wire import Wire"),
@@ -471,6 +481,7 @@ GOOD = [
     (tiers, "xmppd.app", "from xmppd.net import c2s\nfrom xmppd import __version__"),
     (tiers, "xmppd.admin.cli", "from xmppd import __version__"),
     (tiers, "plugins.ping", "from xmppd import hooks, ns\nfrom xmppd.plugin import Plugin"),
+    (tiers, "plugins.ping.pong", "from .ball import Ball"),
     (tiers, "xmppd.cluster.mesh", "from xmppd.cluster import trunk\nfrom xmppd.core import sessions"),
     (purity, "xmppd.cluster.link", "import asyncio"),
     (module_state, "xmppd.errors", "TYPES = {'gone': 'cancel'}\n__all__ = ['TYPES']"),
@@ -489,7 +500,8 @@ def _source() -> list[Module]:
     modules = []
     for file in sorted(files):
         dotted = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        modules.append(Module.of(dotted, file.read_text(encoding="utf-8")))
+        is_package = file.name == "__init__.py"
+        modules.append(Module.of(dotted, file.read_text(encoding="utf-8"), is_package=is_package))
     return modules
 
 

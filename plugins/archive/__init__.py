@@ -1,0 +1,403 @@
+"""Message archives (XEP-0313): every message worth it is durable in the archives of both sides before it is
+handed on and counts as handled; each has an id that its receiver is told (XEP-0359), and preferences say what
+is not to be kept (XEP-0441).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from xmppd import hooks, ns
+from xmppd.plugin import (
+    ACCOUNT,
+    Counter,
+    Element,
+    Jid,
+    Lru,
+    NonNegativeFloat,
+    Origin,
+    Plugin,
+    PluginConfig,
+    PositiveInt,
+    Prepared,
+    Recorded,
+    Request,
+    Session,
+    Stanza,
+    StanzaError,
+    StoreTimeout,
+    Table,
+    begun,
+    cluster_signal,
+    element,
+    escape_attribute,
+    insert_child,
+    iq_get,
+    iq_set,
+)
+
+from .content import is_content
+from .ids import Pool, day_of, month_of, new_id, stamp_of, to_text
+from .preferences import PREFS, Owner, owner_of, preferences_of
+from .query import QUERY, form, query_of
+from .reading import Page, Reader
+from .under_way import Entry, UnderWay
+
+METADATA: Final = f"{{{ns.MAM}}}metadata"
+MICROSECONDS: Final = 1_000_000
+OWNERS: Final = 100_000
+"""Of how many accounts it is remembered whose archive theirs is."""
+DAYS: Final = 200_000
+"""Of how many days and peers it is remembered that they are noted; to note one twice is harmless."""
+AGAIN_SECONDS: Final = 1.0
+TRIES: Final = 20
+"""How often a write whose outcome is unknown is made again, and when."""
+NOBODY_SECONDS: Final = 1.0
+"""How long it is believed that there is no account of a name."""
+LISTED: Final = 10_000
+LISTED_SECONDS: Final = 5.0
+"""Of how many contacts it is remembered whether they are in a roster, and for how long."""
+
+
+class ArchiveConfig(PluginConfig):
+    """`days`: how long messages are kept (0: for ever). `page`: how many a client is given that does not say,
+    and `page_most` that does.
+    """
+
+    days: NonNegativeFloat = 0.0
+    page: PositiveInt = 50
+    page_most: PositiveInt = 100
+
+
+class Archive(Plugin):
+    """A row for each message and owner, in one partition a month. Beside it stands on which days there are
+    any with a peer, and in which months any at all: so a page costs the same at any depth.
+    """
+
+    Config = ArchiveConfig
+    features: ClassVar = {ACCOUNT: (ns.MAM, f"{ns.MAM}#extended", f"{ns.MAM}#groupchat-field", ns.STANZA_ID)}
+
+    owners = Table(
+        partition=("account",),
+        columns={"uid": "int", "standard": "text", "always": "text", "never": "text"},
+    )
+    messages = Table(
+        partition=("owner", "month"),
+        cluster=("id", "peer"),
+        columns={"owner": "int", "month": "int", "id": "blob", "stanza": "blob"},
+        heap=True,
+    )
+    days = Table(partition=("owner",), cluster=("peer", "day"), columns={"owner": "int", "day": "int"})
+    months = Table(partition=("owner",), cluster=("month",), columns={"owner": "int", "month": "int"})
+
+    archived = Counter("Messages that were written to archives.")
+    asked = Counter("Requests for messages of an archive.")
+
+    async def start(self) -> None:
+        """Nothing is under way."""
+        self.under_way = UnderWay()
+        self._pool = Pool()
+        self._known: Lru[str, Owner] = Lru(OWNERS)
+        self._nobodies: dict[str, float] = {}
+        self._listed: Lru[tuple[str, str], tuple[bool, float]] = Lru(LISTED)
+        self._noted: Lru[tuple[int, str, int], bool] = Lru(DAYS)
+        self._message = self.messages.writer(("owner", "month", "id", "peer", "stanza"))
+        self._day = self.days.writer(("owner", "peer", "day"))
+        self._month = self.months.writer(("owner", "month"))
+        self._ttl = self.config.days * 86_400.0 or None
+        self._index_ttl = self._ttl + 2 * 86_400.0 if self._ttl else None
+
+    # writing
+
+    @hooks.message_recorded
+    def record(self, origin: Origin, message: Stanza, to: Jid) -> Recorded | Awaitable[None] | None:
+        """Begin to write a message into the archives of both sides; what has to be waited for first, where it
+        is not known whose archives these are.
+        """
+        if not is_content(message):
+            return None
+        sender, receiver = origin.account, to.bare
+        sides = [(sender, to.full)] if self._is_ours(sender) else []
+        if receiver != sender and self._is_ours(receiver):
+            sides.append((receiver, origin.full))
+        owners: list[tuple[str, int, str]] = []
+        for account, peer in sides:
+            owner = self._known.get(account)
+            if owner is None and not self._is_nobody(account):
+                if (waiting := begun(self._learn(account))) is not None:
+                    return waiting
+                owner = self._known.get(account)
+            if owner is None:
+                continue
+            bare = peer.partition("/")[0]
+            is_kept = owner.preferences.keeps(peer)
+            if is_kept is None and (is_kept := self._is_listed(account, bare)) is None:
+                return self._look_up(account, bare)
+            if is_kept:
+                owners.append((account, owner.uid, bare))
+        return self._written(message, receiver, owners) if owners else None
+
+    def _written(self, message: Stanza, receiver: str, owners: Sequence[tuple[str, int, str]]) -> Recorded:
+        id = new_id(self.server.ids.time.next(), self._pool)
+        month, day = month_of(id), day_of(id)
+        rows = [self._message.row(uid, month, id, peer, message.raw) for _, uid, peer in owners]
+        news = [
+            (uid, peer, number)
+            for _, uid, who in owners
+            for peer, number in ((who, day), ("", month))
+            if self._noted.get((uid, peer, number)) is None
+        ]
+        index = [
+            self._day.row(uid, peer, number) if peer else self._month.row(uid, number)
+            for uid, peer, number in news
+        ]
+        entry = self.under_way.begin(id, [uid for _, uid, _ in owners])
+        try:
+            if index and self._ttl:
+                self.spawn(self._write_surely(entry, rows, index, news))
+            else:
+                writing = self.messages.write([*index, *rows], ttl=self._ttl)
+                writing.add_done_callback(partial(self._wrote, entry, rows, index, news))
+        except BaseException:
+            entry.shown()
+            raise
+        text = to_text(id)
+        if any(account == receiver for account, _, _ in owners):
+            message = with_id(message, receiver, text)
+        is_sent = owners[0][0] != receiver
+        return Recorded(message, entry.ready, entry.shown, text if is_sent else "")
+
+    def _wrote(
+        self,
+        entry: Entry,
+        rows: Sequence[Prepared],
+        index: Sequence[Prepared],
+        news: Sequence[tuple[int, str, int]],
+        writing: asyncio.Future[Any],
+    ) -> None:
+        error = None if writing.cancelled() else writing.exception()
+        if isinstance(error, StoreTimeout):
+            self.spawn(self._write_surely(entry, rows, index, news))
+        elif error is not None or writing.cancelled():
+            entry.written(error or StoreTimeout("the write was given up"))
+        else:
+            self._note(news)
+            self.archived.inc(len(rows))
+            entry.written()
+
+    async def _write_surely(
+        self,
+        entry: Entry,
+        rows: Sequence[Prepared],
+        index: Sequence[Prepared],
+        news: Sequence[tuple[int, str, int]],
+    ) -> None:
+        """Write until it is known that it is written, for the rows are the same each time."""
+        error: Exception = StoreTimeout("nobody knows whether the message was archived")
+        try:
+            for _ in range(TRIES):
+                try:
+                    if index:
+                        await self.messages.write(index, ttl=self._index_ttl)
+                    await self.messages.write(rows, ttl=self._ttl)
+                    break
+                except StoreTimeout:
+                    await self._pause()
+            else:
+                entry.written(error)
+                return
+        except BaseException as failure:
+            entry.written(failure if isinstance(failure, Exception) else error)
+            if not isinstance(failure, Exception):
+                raise
+        else:
+            self._note(news)
+            self.archived.inc(len(rows))
+            entry.written()
+
+    async def _pause(self) -> None:
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.call_later(AGAIN_SECONDS, over.set_result, None)
+        await over
+
+    def _note(self, news: Sequence[tuple[int, str, int]]) -> None:
+        for key in news:
+            self._noted.put(key, True)
+
+    @hooks.message_unclaimed.at(hooks.FILTER, hooks.LAST)
+    def keep(self, account: str, message: Stanza) -> Stanza | hooks.Drop:
+        """Nobody is there, and nobody else keeps it: it is in the archive."""
+        is_kept = STANZA_ID in message.raw and any(
+            child.get("by") == account for child in message.xml.iterfind(f"{{{ns.STANZA_ID}}}stanza-id")
+        )
+        return hooks.KEPT if is_kept else message
+
+    # whose archive
+
+    def _is_ours(self, account: str) -> bool:
+        domain = account.rpartition("@")[2]
+        return domain in self.server.domains and domain != account
+
+    def _is_nobody(self, account: str) -> bool:
+        """Whether it was seen lately that this is no account of which anything may be kept."""
+        until = self._nobodies.get(account)
+        return until is not None and until > self.now()
+
+    async def _learn(self, account: str) -> None:
+        """Find out whose archive is that of an account, or make it one."""
+        row = await self.owners.get(account)
+        if row is None:
+            async with self.server.writing(account) as exists:
+                if exists:
+                    uid = secrets.randbits(63)
+                    await self.owners.put_if({"account": account, "uid": uid, "standard": "always"}, None)
+                    row = await self.owners.get(account)
+        if row is None:
+            if len(self._nobodies) >= OWNERS:
+                self._nobodies.clear()
+            self._nobodies[account] = self.now() + NOBODY_SECONDS
+        else:
+            self._nobodies.pop(account, None)
+            self._known.put(account, owner_of(row))
+
+    async def _owner(self, account: str) -> Owner:
+        if self._known.get(account) is None:
+            await self._learn(account)
+        owner = self._known.get(account)
+        if owner is None:
+            raise StanzaError("item-not-found", "There is no archive.")
+        return owner
+
+    @cluster_signal
+    def changed(self, account: str) -> None:
+        """The archive of an account is another one, or its preferences are."""
+        self._known.drop(account)
+        self._nobodies.pop(account, None)
+
+    # reading
+
+    @iq_get(QUERY, ACCOUNT)
+    def fields(self, request: Request) -> Element:
+        """What may be asked for (XEP-0313 4.1.5)."""
+        self._only_own(request)
+        return element(QUERY, None, form())
+
+    @iq_set(QUERY, ACCOUNT)
+    async def query(self, request: Request) -> bytes:
+        """Messages of the sender's own archive (XEP-0313 4)."""
+        self._only_own(request)
+        query = query_of(request.payload, self.config.page, self.config.page_most)
+        self.asked.inc()
+        owner = await self._owner(request.target)
+        page = await self._reader(owner).page(query, self._oldest(), self.under_way.horizon(owner.uid))
+        given = request.session.give(
+            self._results(request.session, query.id, page, is_flipped=query.is_flipped)
+        )
+        if given is not None:
+            await given
+        return fin(page)
+
+    @iq_get(METADATA, ACCOUNT)
+    async def ends(self, request: Request) -> Element:
+        """The first and the last message (XEP-0313 5)."""
+        self._only_own(request)
+        owner = await self._owner(request.target)
+        ends = await self._reader(owner).ends(self._oldest(), self.under_way.horizon(owner.uid))
+        names = zip(("start", "end"), ends or (), strict=False)
+        about = (
+            element(f"{{{ns.MAM}}}{name}", {"id": to_text(end.id), "timestamp": stamp_of(end.id)})
+            for name, end in names
+        )
+        return element(METADATA, None, *about)
+
+    def _only_own(self, request: Request) -> None:
+        if not request.is_own or not isinstance(request.origin, Session):
+            raise StanzaError("forbidden", "This is somebody else's archive.")
+
+    def _reader(self, owner: Owner) -> Reader:
+        return Reader(self.messages, self.days, self.months, owner.uid)
+
+    def _oldest(self) -> int:
+        """The microsecond before which nothing is shown any more."""
+        return int((self.now() - self._ttl) * MICROSECONDS) if self._ttl else 0
+
+    def _results(self, session: Session, query_id: str, page: Page, *, is_flipped: bool) -> Iterator[bytes]:
+        """Each message of a page as a stanza (XEP-0313 4.2, XEP-0297)."""
+        id = f" queryid='{escape_attribute(query_id)}'" if query_id else ""
+        head = (
+            f"<message from='{escape_attribute(session.account)}' to='{escape_attribute(session.full)}'>"
+            f"<result xmlns='{ns.MAM}'{id} id='"
+        )
+        middle = f"'><forwarded xmlns='{ns.FORWARD}'><delay xmlns='{ns.DELAY}' stamp='"
+        for message in reversed(page.messages) if is_flipped else page.messages:
+            start = f"{head}{to_text(message.id)}{middle}{stamp_of(message.id)}'/>".encode()
+            yield b"".join((start, INNER, message.stanza[8:], b"</forwarded></result></message>"))
+
+    # preferences
+
+    @iq_get(PREFS, ACCOUNT)
+    async def preferences(self, request: Request) -> Element:
+        """Which messages are kept (XEP-0441 2.1)."""
+        self._only_own(request)
+        return (await self._owner(request.target)).preferences.xml()
+
+    @iq_set(PREFS, ACCOUNT)
+    async def prefer(self, request: Request) -> Element:
+        """Keep other ones from now on."""
+        self._only_own(request)
+        account = request.target
+        wanted = preferences_of(request.payload)
+        owner = await self._owner(account)
+        row = {"account": account, **wanted.columns()}
+        if not await self.owners.put_if(row, {"uid": owner.uid}):
+            raise StanzaError("item-not-found", "There is no archive.")
+        self.changed(account)
+        return wanted.xml()
+
+    def _is_listed(self, account: str, peer: str) -> bool | None:
+        """Whether the peer is in the roster, if that was looked up lately."""
+        is_listed, until = self._listed.get((account, peer)) or (False, 0.0)
+        return is_listed if until > self.now() else None
+
+    async def _look_up(self, account: str, peer: str) -> None:
+        is_listed = await self.server.rosters.item(account, peer) is not None
+        self._listed.put((account, peer), (is_listed, self.now() + LISTED_SECONDS))
+
+    # the end
+
+    @hooks.account_removed
+    async def forget(self, account: str) -> None:
+        """Delete the archive; who has the name next gets another one anyway."""
+        row = await self.owners.get(account)
+        self.changed(account)
+        if row is None:
+            return
+        uid = row["uid"]
+        page = await self.months.scan(uid)
+        for month in page.rows:
+            await self.messages.delete(uid, month["month"])
+        await self.days.delete(uid)
+        await self.months.delete(uid)
+        await self.owners.delete(account)
+
+
+STANZA_ID: Final = f"<stanza-id xmlns='{ns.STANZA_ID}' by='".encode()
+INNER: Final = f"<message xmlns='{ns.CLIENT}'".encode()
+
+
+def with_id(message: Stanza, by: str, id: str) -> Stanza:
+    """The message with the id that it has in the archive of `by` (XEP-0359)."""
+    child = STANZA_ID + f"{escape_attribute(by)}' id='{id}'/>".encode()
+    return Stanza("message", message.attrs, insert_child(message.raw, "message", child))
+
+
+def fin(page: Page) -> bytes:
+    """What tells that a page was given (XEP-0313 4.3)."""
+    is_complete = " complete='true'" if page.is_complete else ""
+    found = page.messages
+    ends = f"<first>{to_text(found[0].id)}</first><last>{to_text(found[-1].id)}</last>" if found else ""
+    return f"<fin xmlns='{ns.MAM}'{is_complete}><set xmlns='{ns.RSM}'>{ends}</set></fin>".encode()

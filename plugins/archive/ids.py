@@ -1,0 +1,85 @@
+"""Ids of archived messages (XEP-0359): the time, in the order of time, and not to be guessed (XEP-0313 3)."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+TIME_BYTES: Final = 8
+"""Microseconds since the epoch, big-endian: so ids are in order as bytes."""
+RANDOM_BYTES: Final = 4
+ID_BYTES: Final = TIME_BYTES + RANDOM_BYTES
+ID_LETTERS: Final = 16
+POOL: Final = 4096
+"""Bytes of randomness fetched at once: a system call for each id would cost as much as the rest of it."""
+MICROSECONDS: Final = 1_000_000
+DAY: Final = 86_400 * MICROSECONDS
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LAST: Final = 1 << 62
+"""A moment after all others."""
+
+
+class Pool:
+    """Gives random bytes in small pieces."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._used = 0
+
+    def take(self, count: int) -> bytes:
+        """So many of them, each given once."""
+        if self._used + count > len(self._bytes):
+            self._bytes, self._used = secrets.token_bytes(POOL), 0
+        self._used += count
+        return self._bytes[self._used - count : self._used]
+
+
+def new_id(at: int, pool: Pool) -> bytes:
+    """The id of what is archived at this microsecond, which no other of its archive has."""
+    return at.to_bytes(TIME_BYTES, "big") + pool.take(RANDOM_BYTES)
+
+
+def to_text(id: bytes) -> str:
+    """As clients see it."""
+    return base64.urlsafe_b64encode(id).decode("ascii")
+
+
+def from_text(text: str) -> bytes | None:
+    """The id of this text; None for what is none."""
+    if len(text) != ID_LETTERS or not text.isascii():
+        return None
+    try:
+        id = base64.urlsafe_b64decode(text)
+    except ValueError:
+        return None
+    is_ours = len(id) == ID_BYTES and to_text(id) == text and at_of(id) < LAST
+    return id if is_ours else None
+
+
+def at_of(id: bytes) -> int:
+    """The microsecond of an id, or of what an id begins with."""
+    return int.from_bytes(id[:TIME_BYTES], "big")
+
+
+def bound(at: int) -> bytes:
+    """What is smaller than each id of this microsecond or a later one, and larger than all others."""
+    return min(max(at, 0), LAST).to_bytes(TIME_BYTES, "big")
+
+
+def month_of(id: bytes) -> int:
+    """The month, counted from January 1970, that an id is of (UTC)."""
+    moment = EPOCH + timedelta(seconds=min(at_of(id), 200_000_000_000 * MICROSECONDS) // MICROSECONDS)
+    return 12 * (moment.year - 1970) + moment.month - 1
+
+
+def day_of(id: bytes) -> int:
+    """The day since the epoch that an id is of."""
+    return at_of(id) // DAY
+
+
+def stamp_of(id: bytes) -> str:
+    """The moment of an id in the form of XEP-0082, to the millisecond."""
+    moment = EPOCH + timedelta(milliseconds=at_of(id) // 1000)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"

@@ -1,0 +1,165 @@
+"""Pages of an archive, read month by month in the direction that was asked for; nothing is ever counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from xmppd.plugin import Stanza, StanzaError, Table
+
+from .ids import DAY, LAST, bound, day_of, month_of
+from .query import Query
+
+DAYS_AT_ONCE: Final = 16
+"""Of how many days messages with one peer are looked for side by side, at most."""
+EXAMINED: Final = 1000
+"""How many messages of a day are looked at in one request for those with one peer."""
+
+
+class Archived(NamedTuple):
+    """One message of an archive."""
+
+    id: bytes
+    peer: str
+    stanza: bytes
+
+
+class Page(NamedTuple):
+    """Messages in the order of time, and whether there are no more of those that were asked for."""
+
+    messages: list[Archived]
+    is_complete: bool
+
+
+class Reader:
+    """Reads the archive of one owner from the tables of all."""
+
+    def __init__(self, log: Table, days: Table, months: Table, owner: int) -> None:
+        self._log = log
+        self._days = days
+        self._months = months
+        self._owner = owner
+
+    async def page(self, query: Query, oldest: int, horizon: bytes) -> Page:
+        """What was asked for: nothing of before the microsecond `oldest`, nor from `horizon` on (b"": no such
+        bound). StanzaError item-not-found when an id that has to be there is not.
+        """
+        if query.ids is not None:
+            return Page(await self._all_of(query.ids), is_complete=True)
+        await self._all_of(query.named)
+        after = max(query.after, bound(oldest))
+        before = min((b for b in (query.before, horizon) if b), default=bound(LAST))
+        found: list[Archived] = []
+        async for message in self._walk(after, before, query):
+            if len(found) == query.size:
+                return Page(_in_order(found, query), is_complete=False)
+            found.append(message)
+        return Page(_in_order(found, query), is_complete=True)
+
+    async def ends(self, oldest: int, horizon: bytes) -> tuple[Archived, Archived] | None:
+        """The first and the last message; None of an empty archive."""
+        after, before = bound(oldest), horizon or bound(LAST)
+        first = [message async for message in self._by_months(after, before, 1, reverse=False)][:1]
+        last = [message async for message in self._by_months(after, before, 1, reverse=True)][:1]
+        return (first[0], last[0]) if first and last else None
+
+    def _walk(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[Archived]:
+        """Messages between two bounds in the direction of a query."""
+        if query.address:
+            return self._exactly(self._with(after, before, query), query.address)
+        if query.peer:
+            return self._with(after, before, query)
+        return self._by_months(after, before, query.size + 1, reverse=query.reverse)
+
+    async def _by_months(
+        self, after: bytes, before: bytes, size: int, *, reverse: bool
+    ) -> AsyncIterator[Archived]:
+        """All messages, read in pieces of `size`."""
+        for month in await self._months_of(after, before, reverse=reverse):
+            token: bytes | None = None
+            while True:
+                page = await self._log.scan_columns(
+                    self._owner,
+                    month,
+                    columns=Archived._fields,
+                    after=(after,),
+                    before=(before,),
+                    limit=size,
+                    reverse=reverse,
+                    page=token,
+                )
+                for row in page.rows:
+                    yield Archived(*row)
+                if (token := page.next) is None:
+                    break
+
+    async def _months_of(self, after: bytes, before: bytes, *, reverse: bool) -> list[int]:
+        """The months between two bounds that have any message."""
+        page = await self._months.scan(
+            self._owner, start=(month_of(after),), end=(month_of(before),), reverse=reverse
+        )
+        return [row["month"] for row in page.rows]
+
+    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[Archived]:
+        """Those with one peer: by the days on which there are any, of which ever more are read at once."""
+        first, last = (query.peer, day_of(after)), (query.peer, day_of(before))
+        page = await self._days.scan(self._owner, start=first, end=last, reverse=query.reverse)
+        days, count = [row["day"] for row in page.rows], 2
+        while days:
+            some, days = days[:count], days[count:]
+            count = min(2 * count, DAYS_AT_ONCE)
+            for found in await asyncio.gather(*(self._day(day, after, before, query) for day in some)):
+                for message in found:
+                    yield message
+
+    async def _day(self, day: int, after: bytes, before: bytes, query: Query) -> list[Archived]:
+        """All of one day."""
+        start, end = bound(day * DAY), bound((day + 1) * DAY)
+        found: list[Archived] = []
+        token: bytes | None = None
+        while len(found) <= query.size:
+            page = await self._log.scan_columns(
+                self._owner,
+                month_of(start),
+                columns=Archived._fields,
+                after=(max(after, start),),
+                before=(min(before, end),),
+                match={"peer": query.peer},
+                examine=EXAMINED,
+                limit=query.size + 1,
+                reverse=query.reverse,
+                page=token,
+            )
+            found += [Archived(*row) for row in page.rows]
+            if (token := page.next) is None:
+                break
+        return found
+
+    @staticmethod
+    async def _exactly(messages: AsyncIterator[Archived], address: str) -> AsyncIterator[Archived]:
+        """Those from or to a full JID."""
+        async for message in messages:
+            attrs = Stanza("message", {}, message.stanza).xml
+            if address in (attrs.get("from"), attrs.get("to")):
+                yield message
+
+    async def _all_of(self, ids: Sequence[bytes]) -> list[Archived]:
+        """The messages of these ids in the order of time; item-not-found when one is missing."""
+        found: list[Archived] = []
+        for month, some in _by_month(ids):
+            rows = await self._log.get_rows(self._owner, month, keys=[(id,) for id in some])
+            if len(rows) < len(some):
+                raise StanzaError("item-not-found", "There is no message of this id here.")
+            found += [Archived(row["id"], row["peer"], row["stanza"]) for row in rows]
+        return found
+
+
+def _by_month(ids: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    for month, some in groupby(sorted(ids), month_of):
+        yield month, list(some)
+
+
+def _in_order(found: list[Archived], query: Query) -> list[Archived]:
+    return found[::-1] if query.reverse else found
