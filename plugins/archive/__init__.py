@@ -41,7 +41,7 @@ from xmppd.plugin import (
 )
 
 from .content import is_content
-from .ids import Pool, day_of, month_of, new_id, stamp_of, to_text
+from .ids import Pool, day_of, month_of_day, new_id, stamp_of, to_text
 from .preferences import PREFS, Owner, owner_of, preferences_of
 from .query import QUERY, form, query_of
 from .reading import Page, Reader
@@ -143,18 +143,12 @@ class Archive(Plugin):
 
     def _written(self, message: Stanza, receiver: str, owners: Sequence[tuple[str, int, str]]) -> Recorded:
         id = new_id(self.server.ids.time.next(), self._pool)
-        month, day = month_of(id), day_of(id)
+        day = day_of(id)
+        month = month_of_day(day)
         rows = [self._message.row(uid, month, id, peer, message.raw) for _, uid, peer in owners]
-        news = [
-            (uid, peer, number)
-            for _, uid, who in owners
-            for peer, number in ((who, day), ("", month))
-            if self._noted.get((uid, peer, number)) is None
-        ]
-        index = [
-            self._day.row(uid, peer, number) if peer else self._month.row(uid, number)
-            for uid, peer, number in news
-        ]
+        news = [(uid, who, day) for _, uid, who in owners if self._noted.get((uid, who, day)) is None]
+        index = [self._day.row(*new) for new in news]
+        index += [self._month.row(uid, month) for uid in {uid for uid, _, _ in news}]
         entry = self.under_way.begin(id, [uid for _, uid, _ in owners])
         try:
             if index and self._ttl:

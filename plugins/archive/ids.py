@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 TIME_BYTES: Final = 8
@@ -19,6 +20,8 @@ DAY: Final = 86_400 * MICROSECONDS
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LAST: Final = 1 << 62
 """A moment after all others."""
+LAST_DAY: Final = 2_932_896
+"""The last one of the year 9999."""
 
 
 class Pool:
@@ -68,15 +71,21 @@ def bound(at: int) -> bytes:
     return min(max(at, 0), LAST).to_bytes(TIME_BYTES, "big")
 
 
+def day_of(id: bytes) -> int:
+    """The day since the epoch that an id is of (UTC)."""
+    return at_of(id) // DAY
+
+
 def month_of(id: bytes) -> int:
     """The month, counted from January 1970, that an id is of (UTC)."""
-    moment = EPOCH + timedelta(seconds=min(at_of(id), 200_000_000_000 * MICROSECONDS) // MICROSECONDS)
+    return month_of_day(day_of(id))
+
+
+@lru_cache(64)
+def month_of_day(day: int) -> int:
+    """The month that a day is of."""
+    moment = EPOCH + timedelta(days=min(day, LAST_DAY))
     return 12 * (moment.year - 1970) + moment.month - 1
-
-
-def day_of(id: bytes) -> int:
-    """The day since the epoch that an id is of."""
-    return at_of(id) // DAY
 
 
 def stamp_of(id: bytes) -> str:

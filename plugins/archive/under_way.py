@@ -13,27 +13,23 @@ from collections.abc import Sequence
 
 class Entry:
     """One message under way into the archives of `owners`. `shown` is to be called when it was handed on, or
-    came to nothing; `ready` is done when that may be, and raises why it was not written.
+    came to nothing; `ready` is done when that may be, and raises why it was not written. `is_written`: it is
+    known what became of it.
     """
 
-    __slots__ = ("_is_written", "_under_way", "error", "id", "owners", "ready")
+    __slots__ = ("_under_way", "error", "id", "is_written", "owners", "ready")
 
     def __init__(self, under_way: UnderWay, id: bytes, owners: Sequence[int]) -> None:
         self._under_way = under_way
-        self._is_written = False
+        self.is_written = False
         self.id = id
         self.owners = owners
         self.error: BaseException | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @property
-    def is_written(self) -> bool:
-        """Whether it is known what became of it."""
-        return self._is_written
-
     def written(self, error: BaseException | None = None) -> None:
         """It is in all of the archives, or in none."""
-        self._is_written = True
+        self.is_written = True
         self.error = error
         self._under_way.look(self)
 
@@ -66,26 +62,26 @@ class UnderWay:
 
     def look(self, entry: Entry) -> None:
         """Let it go on if it is the oldest of all its archives."""
-        if (
-            entry.is_written
-            and not entry.ready.done()
-            and all(self._is_first(entry, o) for o in entry.owners)
-        ):
-            if entry.error is None:
-                entry.ready.set_result(None)
-            else:
-                entry.ready.set_exception(entry.error)
-
-    def _is_first(self, entry: Entry, owner: int) -> bool:
-        return self._archives[owner][0] is entry
+        if not entry.is_written or entry.ready.done():
+            return
+        for owner in entry.owners:
+            if self._archives[owner][0] is not entry:
+                return
+        if entry.error is None:
+            entry.ready.set_result(None)
+        else:
+            entry.ready.set_exception(entry.error)
 
     def end(self, entry: Entry) -> None:
         """It is not under way any more."""
         for owner in entry.owners:
             entries = self._archives.get(owner)
-            if entries is None or entry not in entries:
+            if entries is None:
                 continue
-            entries.remove(entry)
+            if entries[0] is entry:
+                entries.popleft()
+            elif entry in entries:
+                entries.remove(entry)
             if entries:
                 self.look(entries[0])
             else:
