@@ -29,6 +29,7 @@ from xmppd.plugin import (
     Session,
     Stanza,
     StanzaError,
+    StoreError,
     StoreTimeout,
     Table,
     begun,
@@ -38,6 +39,8 @@ from xmppd.plugin import (
     insert_child,
     iq_get,
     iq_set,
+    serialize,
+    takes_at_bind,
 )
 
 from .content import is_content
@@ -299,7 +302,20 @@ class Archive(Plugin):
     async def ends(self, request: Request) -> Element:
         """The first and the last message (XEP-0313 5)."""
         self._only_own(request)
-        owner = await self._owner(request.target)
+        return await self._metadata(request.target)
+
+    @takes_at_bind("", "")
+    async def tell_ends(self, session: Session, asked: Element | None) -> bytes:
+        """The same for a client that binds together with its login (XEP-0386 3.2): what comes from now on it
+        is sent. Without an answer the session is as good.
+        """
+        try:
+            return b"" if session.is_anonymous else serialize(await self._metadata(session.account))
+        except (StanzaError, StoreError):
+            return b""
+
+    async def _metadata(self, account: str) -> Element:
+        owner = await self._owner(account)
         ends = await self._reader(owner).ends(self._oldest(), self.under_way.horizon(owner.uid))
         names = zip(("start", "end"), ends or (), strict=False)
         about = (

@@ -5,6 +5,7 @@ from managing import SM, bodies, state
 from sasl2 import BIND, PHONE, B, S, agent, identifier, login, opened, plain, request, tagged
 
 from xmppd import ns
+from xmppd.errors import StoreUnavailable
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -122,3 +123,33 @@ async def test_a_session_may_begin_inactive() -> None:
         assert await client.receive_all() == [], "it waits"
         await client.send(f"<active xmlns='{ns.CSI}'/>")
         assert len(await client.receive_all()) == 1
+
+
+async def test_the_ends_of_the_archive_come_with_the_resource() -> None:
+    """XEP-0386 3.2."""
+    metadata = f"{B}bound/{{{ns.MAM}}}metadata"
+    async with World(plugins=("archive",), settings={"auth": {"anonymous": True}}) as world:
+        first = await login(await opened(world), "alice", BIND)
+        found = first.find(metadata)
+        assert found is not None and len(found) == 0, "there is nothing yet"
+        bob = await world.login("bob")
+        await bob.send("<message to='alice@localhost' type='chat'><body>hi</body></message>")
+        success = await login(await opened(world), "alice", BIND)
+        ends = success.findall(f"{metadata}/*")
+        assert [end.tag for end in ends] == [f"{{{ns.MAM}}}start", f"{{{ns.MAM}}}end"]
+        assert ends[0].get("id") == ends[1].get("id") and ends[0].get("timestamp")
+        guest = await login(await opened(world), "", BIND, mechanism="ANONYMOUS", initial="")
+        assert guest.find(f"{B}bound") is not None and guest.find(metadata) is None
+
+
+async def test_an_archive_that_cannot_be_asked_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(plugins=("archive",)) as world:
+
+        async def fails(account: str) -> None:
+            raise StoreUnavailable("no")
+
+        for plugin in world.plugins("archive"):
+            monkeypatch.setattr(plugin, "_metadata", fails)
+        success = await login(await opened(world), "alice", BIND)
+        bound = success.find(f"{B}bound")
+        assert bound is not None and len(bound) == 0

@@ -80,7 +80,8 @@ def offers_inline(method: Method) -> Method:
 
 def takes_at_bind(element: str, var: str) -> Callable[[Method], Method]:
     """Marks a `BindTaker` of an element (its Clark name) in the `<bind/>` of XEP-0386, where it is announced
-    as the feature `var`. With "" for the element it is called, with None, whenever a resource is bound so.
+    as the feature `var` ("": not at all). With "" for the element it is called, with None, whenever a
+    resource is bound so.
     """
     return lambda method: mark(method, _AtBind(element, var))
 
