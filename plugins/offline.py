@@ -465,7 +465,7 @@ class Offline(Plugin):
                 return Turn.LEFT
             rows = self._his(session, page.rows)
             settled = settled if len(rows) == len(page.rows) else 0
-            reading = session.give(given.draw(rows))
+            reading = session.give(self.server.blocks.admitted(session.account, given.draw(rows)))
             if reading is not None and not await self._read(queue, reading, until - loop.time()):
                 given.stop(reading)
                 return Turn.OVER

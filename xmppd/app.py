@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from xmppd import __version__, jid
+from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.migration import MigrateCommands
@@ -23,6 +24,8 @@ from xmppd.config import Config
 from xmppd.core.accounts import Accounts
 from xmppd.core.arrivals import Arrivals
 from xmppd.core.binding import Binding
+from xmppd.core.blocking import Blocking
+from xmppd.core.blockoffice import BlockOffice
 from xmppd.core.blocks import Blocks
 from xmppd.core.brake import Brake
 from xmppd.core.contacts import Contacts
@@ -87,6 +90,7 @@ from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
 from xmppd.rules import (
     binding_rules,
+    blocking_rules,
     brake_rules,
     hashes,
     http_rules,
@@ -176,7 +180,8 @@ class App:
         domains = frozenset(config.server.domains)
         self.cork = Cork(asyncio.get_running_loop().call_soon, kept_bytes=limits.write_buffer_hard)
         self.sessions = Sessions(self.cork, now)
-        self.visibility = Visibility(self.accounts, self.rosters, self.hooks)
+        self.blocks = Blocks(self.store, self.sessions, self.accounts)
+        self.visibility = Visibility(self.accounts, self.rosters, self.blocks, self.hooks)
         self.last_seen = LastSeen(
             self.store,
             self.sessions,
@@ -198,16 +203,29 @@ class App:
             self.hooks,
             presence_rules(config),
         )
-        self.messages = Messages(self.sessions, self.accounts, self.services, self.hooks, domains)
+        self.messages = Messages(
+            self.sessions, self.accounts, self.services, self.blocks, self.hooks, domains
+        )
         self.contacts = Contacts(
             self.sessions,
             self.accounts,
             self.rosters,
             self.presences,
             self.services,
+            self.blocks,
             self.hooks,
             self.jobs.spawn,
             domains,
+        )
+        self.blocking = Blocking(
+            blocks=self.blocks,
+            sessions=self.sessions,
+            presences=self.presences,
+            visibility=self.visibility,
+            hooks=self.hooks,
+            spawn=self.jobs.spawn,
+            now=now,
+            rules=blocking_rules(config),
         )
         self.questions = Questions(self.timers.call_later)
         self.sessions.on_removed = self.questions.gone
@@ -230,11 +248,12 @@ class App:
             self.contacts,
             self.iqs,
             self.services,
+            self.blocks,
             self.hooks,
             domains,
         )
         self.binding = Binding(
-            self.sessions, self.presences, self.hooks, self.jobs.spawn, binding_rules(config)
+            self.sessions, self.presences, self.blocks, self.hooks, self.jobs.spawn, binding_rules(config)
         )
         left_over = LeftOver(self.router, self.jobs.spawn).take
         self.resumption = Resumption(
@@ -255,6 +274,7 @@ class App:
         self.logins = Logins(
             self.accounts,
             self.sessions,
+            self.blocks,
             self.hooks,
             self.binding.end,
             Brake(brake_rules(config), clock),
@@ -265,6 +285,7 @@ class App:
             store=self.store,
             accounts=self.accounts,
             rosters=Friendships(self.rosters, self.contacts, self.presences, self.accounts),
+            blocks=self.blocking,
             visibility=self.visibility,
             presences=self.presences,
             sessions=self.sessions,
@@ -311,6 +332,8 @@ class App:
             accounts=self.accounts,
             presences=self.presences,
             logins=self.logins,
+            blocks=self.blocks,
+            blocking=self.blocking,
             spawn=self.jobs.spawn,
             clock=clock,
             max_age=config.cache.ttl,
@@ -320,6 +343,7 @@ class App:
         if tier is not None:
             tier.on_marked = self.elsewhere.roster_marked
             self.accounts.on_changed.append(tier.cache.publish_account)
+            self.blocking.on_changed = tier.cache.publish_account
         self._mechanisms = mechanisms(config, self.accounts, self.hooks)
         self.rows = Rows()
         self.inlines = Inlines()
@@ -365,12 +389,12 @@ class App:
         )
         self.service.ebb = Ebb(self._release)
         self._belongings: Mapping[str, Belonging] = {}
-        self.blocks = Blocks(self.store)
         self.arrivals = Arrivals(
             self.accounts,
             self.rosters,
             self.contacts,
             self.blocks,
+            self.blocking,
             self.store,
             belongings=lambda: self._belongings,
             merge=merged,
@@ -380,7 +404,7 @@ class App:
         self.accounts.on_leaving += [self.contacts.remove_account, self.last_seen.forget]
         self.accounts.on_removed += [
             self._account_removed,
-            self.blocks.forget,
+            self.blocking.forget,
             self.arrivals.forget,
             self.tokens.forget,
         ]
@@ -396,6 +420,8 @@ class App:
         repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
         office = RosterOffice(self.rosters, self.accounts, self.contacts, repairs)
         self.commands.add(*commands_of(RosterCommands(office)))
+        barring = BlockOffice(self.blocks, self.blocking, self.accounts)
+        self.commands.add(*commands_of(BlockCommands(barring)))
         self.commands.add(*commands_of(StoreCommands(StoreOffice(self.store, self.tables))))
         moving = MigrateOffice(
             self.accounts, self.arrivals, self.store, config.server.data_folder.absolute() / "migrations"
@@ -423,6 +449,7 @@ class App:
             elsewhere=self.elsewhere,
             visibility=self.visibility,
             last_seen=self.last_seen,
+            blocking=self.blocking,
             brake=self.logins.brake,
             additions=self.rosters.additions,
             log_budget=self.rosters.log_budget,
@@ -489,6 +516,7 @@ class App:
             **self.rosters.cache,
             **self.accounts.cached,
             "last_presences": self.last_seen.cached,
+            "block_lists": self.blocks.cached,
             **{f"shared_{name}": value for name, value in shared.items()},
         }
 
@@ -501,6 +529,7 @@ class App:
         self.rosters.release()
         self.accounts.release()
         self.last_seen.release()
+        self.blocks.release()
         self.sessions.release()
         self.service.release()
         jid.release()

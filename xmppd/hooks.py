@@ -184,6 +184,12 @@ it its own (`subscribed`), by its client or by a plugin; raise StanzaError to re
 """
 roster_changed = Hook("roster_changed", (SIGNAL,))
 """(account, change): an item of a roster was changed on this node: `change` has `contact`, `old`, `new`."""
+blocks_changed = Hook("blocks_changed", (SIGNAL,))
+"""(account, change): the block list of an account with sessions on this node was changed, on whatever node:
+`change` has `blocked`, `unblocked` and `is_all`.
+"""
+reported = Hook("reported", (SIGNAL,))
+"""(report): an account reported somebody whom it blocked (XEP-0377), as an `AbuseReport`."""
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
 account_removed = Hook("account_removed", (SIGNAL,))
@@ -211,6 +217,8 @@ ALL: Final = (
     sees,
     subscription,
     roster_changed,
+    blocks_changed,
+    reported,
     account_created,
     account_removed,
 )
@@ -252,6 +260,8 @@ class Hooks:
     """All rules as one, None without any."""
     subscription_policy: Callables
     roster_changed_signal: Callables
+    blocks_changed_signal: Callables
+    reported_signal: Callables
     account_created_signal: Callables
     account_removed_signal: Callables
 

@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element
 from xmppd.admin.commands import command
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
+from xmppd.core.blocking import AbuseReport, BlockChange
 from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay, stamped
@@ -81,11 +82,13 @@ __all__ = [
     "SELF",
     "SERVER",
     "SERVICE",
+    "AbuseReport",
     "AccountExists",
     "AccountUnknown",
     "Attached",
     "Attempt",
     "BadPassword",
+    "BlockChange",
     "Challenge",
     "Channel",
     "CommandError",

@@ -10,6 +10,7 @@ from xmppd.config import Config
 from xmppd.configfile import shipped
 from xmppd.core.accounts import Accounts
 from xmppd.core.binding import BindingRules
+from xmppd.core.blocking import BlockingRules
 from xmppd.core.brake import BrakeRules
 from xmppd.core.credentials import MADE
 from xmppd.core.managed import ManagementRules
@@ -56,6 +57,11 @@ def management_rules(config: Config) -> ManagementRules:
         bytes=limits.unacked_bytes,
         together=limits.unacked_bytes_of_all,
     )
+
+
+def blocking_rules(config: Config) -> BlockingRules:
+    """How many addresses an account may block."""
+    return BlockingRules(config.limits.block_items, config.limits.block_bytes)
 
 
 def presence_rules(config: Config) -> PresenceRules:

@@ -41,6 +41,7 @@ from xmppd.net.c2s.tcp import client_wire
 from xmppd.net.listener import Listener
 from xmppd.rules import (
     binding_rules,
+    blocking_rules,
     brake_rules,
     http_rules,
     management_rules,
@@ -376,6 +377,7 @@ class Process:
         self.app.accounts.ends_sessions = config.auth.end_sessions_on_password_change
         self.app.expiry.grace = config.auth.expiry_grace
         self.app.presences.rules = presence_rules(config)
+        self.app.blocking.rules = blocking_rules(config)
         self.app.iqs.from_strangers = config.iqs.from_strangers == "deliver"
         self.app.routes.rules = http_rules(config)
         if self._door is not None:

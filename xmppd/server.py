@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.blocking import Blocking
 from xmppd.core.disco import Disco
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
@@ -43,6 +44,7 @@ class Server:
         store: Store,
         accounts: Accounts,
         rosters: Friendships,
+        blocks: Blocking,
         visibility: Visibility,
         presences: Presences,
         sessions: Sessions,
@@ -68,6 +70,7 @@ class Server:
         self.store = store
         self.accounts = accounts
         self.rosters = rosters
+        self.blocks = blocks
         self.spawn = spawn
         self.now = now
         self.ids = ids

@@ -333,6 +333,8 @@ class LimitsConfig(Section):
     roster_bytes: Size = 262_144
     roster_groups_per_item: Count = 10
     name_bytes: Size = 1_023
+    block_items: Size = 1_000
+    block_bytes: Size = 65_536
     presence_bytes: Annotated[int, at_least(1_024)] = 16_384
     write_buffer_soft: Size = 131_072
     write_buffer_hard: Annotated[Size, not_below("write_buffer_soft")] = 4_194_304
@@ -474,6 +476,8 @@ class PluginsConfig(Section):
         "last",
         "vcard",
         "private",
+        "blocking",
+        "privacy",
         "offline",
         "announce",
         "register",

@@ -10,11 +10,11 @@ import functools
 import importlib.util
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextvars import Context, copy_context
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from modelcache import LOCK_SECONDS, Cache, NodeCache
 from modelclients import DOMAIN
@@ -28,6 +28,7 @@ from xmppd.cluster.nodes import OtherNodes
 from xmppd.cluster.records import Have, Roster, Words
 from xmppd.cluster.registry import Entry, Registry
 from xmppd.core.binding import SHUTDOWN, Binding, BindingRules
+from xmppd.core.blocks import Blocks
 from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.contacts import Contacts
 from xmppd.core.elsewhere import Elsewhere
@@ -45,7 +46,7 @@ from xmppd.core.roster.rosters import Rosters
 from xmppd.core.roster.tier import RosterTier
 from xmppd.core.router import Router
 from xmppd.core.services import Services
-from xmppd.core.sessions import Session, Sessions
+from xmppd.core.sessions import NOBODY, Session, Sessions
 from xmppd.core.visibility import Visibility
 from xmppd.errors import CommandError, StreamError
 from xmppd.hooks import Hooks
@@ -121,6 +122,23 @@ class Accounts:
         """Nothing of them is kept."""
 
 
+class NoBlocking:
+    """There are no lists to change."""
+
+    def admitted(self, account: str, stanzas: Iterable[bytes]) -> Iterable[bytes]:
+        return stanzas
+
+    async def look_at(self, account: str) -> None:
+        """It is as it was."""
+
+
+class NoBlocks(Blocks):
+    """Nobody blocks anybody."""
+
+    def known(self, account: str) -> frozenset[str]:
+        return NOBODY
+
+
 class Logins:
     """Those who are here may stay."""
 
@@ -141,6 +159,7 @@ class Server:
     """What the plugin needs of the server; bounds are no matter of this model."""
 
     has_other_nodes = False
+    blocks = NoBlocking()
 
     def __init__(self, node: Node, lock: Callable[[str], Any]) -> None:
         self._node = node
@@ -197,7 +216,8 @@ class Node:
         tier = RosterTier(self.cache)
         store: Any = world.shelf
         self.rosters = Rosters(store, tier=tier, hold=accounts.hold, now=self.now)
-        visibility = Visibility(accounts, self.rosters, hooks)
+        blocks, blocking = NoBlocks(store, self.sessions, accounts), cast(Any, NoBlocking())
+        visibility = Visibility(accounts, self.rosters, blocks, hooks)
         self.last_seen = last_seen = LastSeen(
             store, self.sessions, self.rosters, visibility, self.spawn, self.now, accounts.hold
         )
@@ -212,9 +232,17 @@ class Node:
             PresenceRules(),
             clock=loop.time,
         )
-        self.messages = Messages(self.sessions, accounts, services, hooks, domains)
+        self.messages = Messages(self.sessions, accounts, services, blocks, hooks, domains)
         self.contacts = Contacts(
-            self.sessions, accounts, self.rosters, self.presences, services, hooks, self.spawn, domains
+            self.sessions,
+            accounts,
+            self.rosters,
+            self.presences,
+            services,
+            blocks,
+            hooks,
+            self.spawn,
+            domains,
         )
         self.questions = Questions(call_later)
         self.sessions.on_removed = self.questions.gone
@@ -229,16 +257,19 @@ class Node:
             self.contacts,
             iqs,
             services,
+            blocks,
             hooks,
             domains,
         )
-        self.binding = Binding(self.sessions, self.presences, hooks, self.spawn, BindingRules())
+        self.binding = Binding(self.sessions, self.presences, blocks, hooks, self.spawn, BindingRules())
         self.elsewhere = Elsewhere(
             sessions=self.sessions,
             rosters=self.rosters,
             accounts=accounts,
             presences=self.presences,
             logins=logins,
+            blocks=blocks,
+            blocking=blocking,
             spawn=self.spawn,
             clock=loop.time,
             max_age=float("inf"),
@@ -263,6 +294,7 @@ class Node:
             elsewhere=self.elsewhere,
             visibility=visibility,
             last_seen=last_seen,
+            blocking=blocking,
             brake=Brake(BrakeRules(), loop.time),
             additions=DailyBudget(1, 1),
             log_budget=DailyBudget(1, 1),

@@ -10,6 +10,7 @@ import pytest_asyncio
 from stores import new_store
 
 from xmppd.core.accounts import TABLES, Accounts
+from xmppd.core.blocks import BLOCKS, Blocks
 from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.logins import Logins
 from xmppd.core.reports import Reports
@@ -39,7 +40,10 @@ class Server:
         sessions = Sessions(Cork(asyncio.get_running_loop().call_soon), time.time)
         self.hooks = Hooks()
         brake, reports = Brake(BrakeRules(), time.monotonic), Reports(time.monotonic)
-        self.gate = Logins(self.accounts, sessions, self.hooks, lambda session, error: None, brake, reports)
+        self.blocks = blocks = Blocks(self.store, sessions, self.accounts)
+        self.gate = Logins(
+            self.accounts, sessions, blocks, self.hooks, lambda session, error: None, brake, reports
+        )
         self.mechanisms = (*scram_mechanisms(self.accounts), Plain(self.accounts), Anonymous())
 
     def plaintext(self, *mechanisms: Any, **kwargs: Any) -> Authenticator:
@@ -53,7 +57,7 @@ class Server:
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[Server]:
     store = new_store()
-    await store.open(TABLES)
+    await store.open((*TABLES, BLOCKS))
     jobs = Jobs()
     accounts = Accounts(
         store, iterations=20, threads=2, hashes=("sha256", "sha1", "sha512"), spawn=jobs.spawn

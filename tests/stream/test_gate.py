@@ -235,6 +235,7 @@ async def test_a_change_of_somebody_else_is_none_of_its_business(server: Any) ->
 async def test_a_login_with_what_is_cached_asks_the_store_for_nothing_more(server: Any) -> None:
     auth = server.plaintext()
     final = await challenged(auth, "SCRAM-SHA-256")
+    await server.blocks.read(f"alice@{DOMAIN}")
     reads = server.store.stats.reads
     assert isinstance(auth.respond(final), Success)
     assert server.gate.confirm(auth.login) is None

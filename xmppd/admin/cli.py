@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import LOOKS, Needs, ServerCommands, StoreCommands, UserCommands
 from xmppd.admin.client import NoServer, request
 from xmppd.admin.commands import (
@@ -98,6 +99,7 @@ BUILT_IN = (
     *descriptions_of(UserCommands),
     *descriptions_of(TokenCommands),
     *descriptions_of(RosterCommands),
+    *descriptions_of(BlockCommands),
     *STORE_COMMANDS,
     *MIGRATIONS,
     *descriptions_of(MigrateCommands),

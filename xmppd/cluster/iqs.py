@@ -151,7 +151,9 @@ class RemoteIqs:
             member.trunk.miss(record.id, "service-unavailable")
             self._mesh.due(member)
         elif is_answer:
-            if self.asked.answer((record.to, record.sender, tree.get("id", ""))):
+            if self.asked.answer((record.to, record.sender, tree.get("id", ""))) and not session.live.bars(
+                tree.get("from", "")
+            ):
                 session.send(record.raw)
         else:
             caller = Caller(self, record.sender, record.to, tree.get(LANG, ""))

@@ -17,16 +17,18 @@ from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.parcels import FLUSHING, Detour, Parcel, UnderWay
 from xmppd.cluster.records import ALL, ANYWAY, FULL, TOP, Message
 from xmppd.cluster.unread import Unread
+from xmppd.core.blocks import Blocks
 from xmppd.core.later import Later
 from xmppd.core.leftover import readdressed
 from xmppd.core.messages import (
     KEEPABLE,
-    MESSAGE_TYPES,
     Action,
     Otherwise,
     action_of,
     copy,
+    kind_of,
     outcome_of,
+    refused,
     unavailable,
 )
 from xmppd.core.origin import Origin
@@ -52,6 +54,7 @@ class RemoteMessages:
         self,
         mesh: Mesh,
         sessions: Sessions,
+        blocks: Blocks,
         keep: Callable[[Jid, Stanza, Otherwise], Outcome | Became],
         kept: Callable[[str], asyncio.Future[None] | None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -59,6 +62,7 @@ class RemoteMessages:
     ) -> None:
         self._mesh = mesh
         self._sessions = sessions
+        self._blocks = blocks
         self._keep = keep
         self._kept = kept
         self._spawn = spawn
@@ -128,8 +132,7 @@ class RemoteMessages:
         """See `Cluster.unclaimed`."""
         if not self.takes(to.bare):
             return None
-        kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
-        parcel = self._parcel(stanza, to, kind)
+        parcel = self._parcel(stanza, to, kind_of(stanza))
         return self._until(parcel, self._enter(parcel))
 
     def takes(self, account: str) -> bool:
@@ -419,7 +422,8 @@ class RemoteMessages:
         """What it needs of the store is done before anything behind it."""
         try:
             while True:
-                outcome = self._act(parcel, under_way)
+                is_barred = self._blocks.bars(parcel.to.bare, parcel.sender)  # since it came
+                outcome = refused(parcel.stanza, parcel.to) if is_barred else self._act(parcel, under_way)
                 if not isinstance(outcome, Outcome):
                     if parcel.left:
                         return  # it is on its way, and comes back here if it is missed
@@ -439,13 +443,15 @@ class RemoteMessages:
         """
         if record.mode == TOP and record.to not in member.missing.frames:
             live = self._sessions.accounts.get(record.to)
-            if live is not None and (takers := live.open_to):
+            if live is not None and not live.blocks and (takers := live.open_to):
                 copy(takers, record.raw)
                 if takers[0].managed is not None:
                     self.unread.sent(member, record, takers)
                 return
         account, _, resource = record.to.partition("/")
         receivers = self._receivers(account, resource, record)
+        if receivers and receivers[0].live.bars(record.sender):
+            return  # since it was sent: it is taken, and nobody is given it
         if receivers and account not in member.missing:
             copy(receivers, record.raw, is_patient=record.mode == ALL)
             if receivers[0].managed is not None:

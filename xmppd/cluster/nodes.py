@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xmppd.cluster.budgets import SharedBudgets
@@ -41,12 +42,14 @@ from xmppd.cluster.records import (
     Stanza,
     Words,
 )
+from xmppd.core.blocking import BlockChange
 from xmppd.core.cluster import Fellow
 from xmppd.core.origin import Host, Origin, Target
 from xmppd.jid import Jid
 
 if TYPE_CHECKING:
     from xmppd.core.binding import Binding
+    from xmppd.core.blocking import Blocking
     from xmppd.core.brake import Brake
     from xmppd.core.contacts import Contacts
     from xmppd.core.elsewhere import Elsewhere
@@ -64,7 +67,7 @@ if TYPE_CHECKING:
 class RemoteSession:
     """An available session of another node, as who asks where somebody is is told of it."""
 
-    __slots__ = ("full", "node", "presence", "priority", "takes_messages")
+    __slots__ = ("full", "is_open", "node", "presence", "priority", "takes_messages")
 
     def __init__(self, full: str, node: str, priority: int) -> None:
         self.full = full
@@ -72,6 +75,7 @@ class RemoteSession:
         self.priority = priority
         self.presence = full
         self.takes_messages = True
+        self.is_open = False
 
     def send(self, data: bytes) -> None:
         """What is for it goes the way of its stanza."""
@@ -115,6 +119,7 @@ class OtherNodes:
         elsewhere: Elsewhere,
         visibility: Visibility,
         last_seen: LastSeen,
+        blocking: Blocking,
         brake: Brake,
         additions: DailyBudget,
         log_budget: DailyBudget,
@@ -131,11 +136,14 @@ class OtherNodes:
         self._contacts = contacts
         self._elsewhere = elsewhere
         self._last_seen = last_seen
+        self._blocking = blocking
         self._probes = probes
         self._visibility = visibility
         self._questions = questions
         self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
-        self.messages = RemoteMessages(mesh, sessions, messages.keep, self.hints.kept, spawn, now)
+        self.messages = RemoteMessages(
+            mesh, sessions, visibility.blocks, messages.keep, self.hints.kept, spawn, now
+        )
         self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)
@@ -207,6 +215,7 @@ class OtherNodes:
             (self.presence, self.hints, self.places, self),
         )
         self.calls.serve("seek", self._sought)
+        self.calls.serve("blocks", self._take_blocks)
 
     def __bool__(self) -> bool:
         return True
@@ -253,6 +262,20 @@ class OtherNodes:
 
     def _take_roster(self, member: Member, record: Roster) -> None:
         self._elsewhere.roster_changed(record.account, record.version, "")
+
+    def blocks_changed(self, account: str, change: BlockChange) -> Awaitable[None] | None:
+        """See `Cluster.blocks_changed`."""
+        members = [*self.mesh.present()]
+        return self._tell_blocks(members, {"account": account, "change": asdict(change)}) if members else None
+
+    async def _tell_blocks(self, members: Sequence[Member], what: Mapping[str, Any]) -> None:
+        asked = [self.calls.ask(member, "blocks", what) for member in members]
+        await asyncio.gather(*asked, return_exceptions=True)  # who is given up acts by nothing any more
+
+    async def _take_blocks(self, arguments: Mapping[str, Any]) -> None:
+        change = arguments["change"]
+        blocked, unblocked = tuple(change["blocked"]), tuple(change["unblocked"])
+        await self._blocking.take(arguments["account"], BlockChange(blocked, unblocked, change["is_all"]))
 
     def parted(self, account: str) -> None:
         """See `Cluster.parted`."""

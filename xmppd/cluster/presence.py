@@ -171,7 +171,9 @@ class RemotePresence:
         due, live_accounts = self.showing.due, self._sessions.accounts
         for account in accounts:
             live = live_accounts.get(account)
-            for session in live.available if live is not None else ():
+            if live is not None and live.blocks:
+                self._show(member, record, account)
+            for session in live.audience if live is not None else ():
                 if session.full == sender or (young and session.full in young):
                     continue
                 if due:

@@ -97,7 +97,7 @@ class Showing:
         to, visibility = viewer.live.to_stamp, self._visibility
         try:
             while due:
-                is_filtered = visibility.has_filters
+                is_filtered = bool(viewer.live.blocks) or visibility.has_filters
                 for full in [*due]:
                     presence = due.pop(full, None)
                     if presence is None:

@@ -33,6 +33,7 @@ from xmppd.core.arrival import (
     standing_columns,
     standing_of,
 )
+from xmppd.core.blocking import Blocking
 from xmppd.core.blocks import Blocks
 from xmppd.core.contacts import Contacts
 from xmppd.core.digest import digest
@@ -68,6 +69,7 @@ class Arrivals:
         rosters: Rosters,
         contacts: Contacts,
         blocks: Blocks,
+        blocking: Blocking,
         store: Store,
         *,
         belongings: Callable[[], Mapping[str, Belonging]],
@@ -78,6 +80,7 @@ class Arrivals:
         self._rosters = rosters
         self._contacts = contacts
         self._blocks = blocks
+        self._blocking = blocking
         self._store = store
         self._belongings = belongings
         self._merge = merge
@@ -342,7 +345,7 @@ class Arrivals:
 
     async def _put(self, account: str, kind: str, value: Any) -> None:
         if kind == BLOCKS:
-            await self._blocks.replace(account, value or (), self._now())
+            await self._blocking.replace(account, value or (), is_bounded=False)
         else:
             await self._belongings()[kind].take(account, value)
 

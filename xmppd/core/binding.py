@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from xmppd.core.blocks import Blocks
 from xmppd.core.output import Connection
 from xmppd.core.presence import Presences
-from xmppd.core.sessions import Session, Sessions
+from xmppd.core.sessions import NOBODY, Session, Sessions
 from xmppd.errors import JidError, StanzaError, StreamError
 from xmppd.hooks import Hooks
 from xmppd.jid import MAX_BYTES, prepare_resource
@@ -44,10 +45,17 @@ class Binding:
     """Opens and ends the sessions of this node."""
 
     def __init__(
-        self, sessions: Sessions, presences: Presences, hooks: Hooks, spawn: Spawn, rules: BindingRules
+        self,
+        sessions: Sessions,
+        presences: Presences,
+        blocks: Blocks,
+        hooks: Hooks,
+        spawn: Spawn,
+        rules: BindingRules,
     ) -> None:
         self._sessions = sessions
         self._presences = presences
+        self._blocks = blocks
         self._hooks = hooks
         self._spawn = spawn
         self.rules = rules
@@ -63,8 +71,13 @@ class Binding:
     ) -> Session:
         """A new session; `wanted` may be empty. StanzaError resource-constraint (RFC 6120 7.6.2.1). With
         `is_same_client` the resource is of one client alone, of which other sessions on this node end, too.
+
+        `Logins.confirm` comes right before it: after that the block list of the account is known.
         """
         account = login.account
+        blocks = self._blocks.known(account) if login.tenure is not None else NOBODY
+        if blocks is None:
+            raise StanzaError("resource-constraint", "It is not known whom this account blocks.")
         resource = conforming(wanted) or secrets.token_urlsafe(9)
         full, cluster = f"{account}/{resource}", self._sessions.cluster
         if is_same_client and login.agent is not None and login.agent.id:
@@ -79,7 +92,7 @@ class Binding:
         count = len(self._sessions.of(account)) + cluster.count(account) - is_elsewhere
         if count >= self.rules.sessions_per_account:
             raise StanzaError("resource-constraint", "This account has too many sessions.")
-        session = self._sessions.add(login, resource, connection, lang)
+        session = self._sessions.add(login, resource, connection, lang, blocks)
         cluster.bound(session)
         return session
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from xmppd.core.blocking import BlockChange
     from xmppd.core.later import Later
     from xmppd.core.origin import Origin, Target
     from xmppd.core.sessions import Broadcast, Session
@@ -177,6 +178,13 @@ class Cluster(Protocol):
     def roster_changed(self, account: str, version: int) -> None:
         """The account's roster is at this version now, by a change made here."""
 
+    # block lists
+
+    def blocks_changed(self, account: str, change: BlockChange) -> Awaitable[None] | None:
+        """The account's block list was changed here. What is done when all others act by it, or are given up;
+        None where there are none.
+        """
+
 
 class OneNode:
     """There are no other nodes."""
@@ -290,6 +298,10 @@ class OneNode:
 
     def roster_changed(self, account: str, version: int) -> None:
         """Nobody is told."""
+
+    def blocks_changed(self, account: str, change: BlockChange) -> Awaitable[None] | None:
+        """Nobody is told."""
+        return None
 
 
 ONE_NODE = OneNode()

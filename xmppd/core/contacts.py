@@ -12,6 +12,7 @@ from typing import Any
 from xmppd import ns
 from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
+from xmppd.core.blocks import Blocks
 from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Request
 from xmppd.core.origin import Host, Origin
 from xmppd.core.presence import Presences, subscription_stanza
@@ -35,7 +36,7 @@ from xmppd.errors import StanzaError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
 from xmppd.xml import build
-from xmppd.xml.stanza import Stanza
+from xmppd.xml.stanza import Stanza, parse
 
 SUBSCRIPTION_TYPES: dict[str, Kind] = {
     "subscribe": "subscribe",
@@ -61,6 +62,7 @@ class Contacts:
         rosters: Rosters,
         presences: Presences,
         services: Services,
+        blocks: Blocks,
         hooks: Hooks,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         domains: frozenset[str],
@@ -71,6 +73,7 @@ class Contacts:
         self._rosters = rosters
         self._presences = presences
         self._services = services
+        self._blocks = blocks
         self._hooks = hooks
         self._spawn = spawn
         self._domains = domains
@@ -313,13 +316,16 @@ class Contacts:
 
     async def deliver(self, account: str, contact: str, kind: Kind, stanza: bytes = b"", *, by: str) -> bool:
         """The receiver's half (RFC 6121 A.3), and whether it changed; a contact that does not exist is passed
-        over in silence (8.5.1).
+        over in silence (8.5.1). So is one that bars the account (XEP-0191 3.3), except that subscriptions end
+        on both sides, without a word to it.
         """
         data = subscription_stanza(kind, account, contact, stanza)
         to = Jid.parse(contact)
         if to.domain in self._services:
             self._services.tell(Host(account), data, contact)
             return True
+        if await self._blocks.will_bar(contact, account) and kind in ("subscribe", "subscribed"):
+            return False
         try:
             outcome = await self._rosters.inbound_subscription(
                 contact, account, kind, data if kind == "subscribe" else b"", by=by
@@ -338,7 +344,9 @@ class Contacts:
     def deliver_here(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
         """Hand a subscription stanza to the account's sessions of this node (RFC 6121 3.1.3, 3.1.6)."""
         live = self._live.get(account)
-        for session in live.sessions.values() if live is not None else ():
+        if live is None or (live.blocks and live.bars(parse(stanza).get("from", ""))):
+            return
+        for session in live.sessions.values():
             if session.has_roster if to_interested else session.presence is not None:
                 session.send(stanza)
 

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.blocking import Blocking
+from xmppd.core.blocks import Blocks
 from xmppd.core.logins import Logins
 from xmppd.core.presence import Presences
 from xmppd.core.roster.rosters import Roster, Rosters
@@ -48,6 +50,8 @@ class Elsewhere:
         accounts: Accounts,
         presences: Presences,
         logins: Logins,
+        blocks: Blocks,
+        blocking: Blocking,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         clock: Callable[[], float],
         max_age: float,
@@ -57,6 +61,8 @@ class Elsewhere:
         self._accounts = accounts
         self._presences = presences
         self._logins = logins
+        self._blocks = blocks
+        self._blocking = blocking
         self._spawn = spawn
         self._clock = clock
         self._max_age = max_age
@@ -98,8 +104,10 @@ class Elsewhere:
         self._look_at(account)
 
     def account_changed(self, account: str) -> None:
-        """Another node made, changed or removed the account."""
+        """Another node made, changed or removed the account, or changed its block list."""
         self._accounts.forget(account)
+        if self._blocks.doubt(account):
+            self._spawn(self._blocking.recall(account))
         self._look_at(account, itself=True)
 
     def account_unsure(self, account: str) -> None:
@@ -110,6 +118,7 @@ class Elsewhere:
         """Another node does not know any more what it changed."""
         self._rosters.forget_all()
         self._accounts.forget_all()
+        self._blocks.doubt_all()
         self._all = deque(self._logins.accounts())
         self._look_on()
 
@@ -195,6 +204,8 @@ class Elsewhere:
                 try:
                     if itself and self._logins.is_here(account):
                         await self._logins.look_at(account)
+                    if itself and account in self._live:
+                        await self._blocking.look_at(account)
                     if account in self._live:
                         await _result(self._rosters.load(account))
                 except StoreError as error:

@@ -16,7 +16,7 @@ from xmppd.core.origin import Origin, Target
 from xmppd.core.presence import address_of
 from xmppd.core.questions import Questions
 from xmppd.core.services import Services, Take
-from xmppd.core.sessions import Session, Sessions
+from xmppd.core.sessions import Session, Sessions, bars
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StanzaError
 from xmppd.hooks import Drop, Hooks
@@ -160,9 +160,29 @@ class Iqs:
             if jid.resource:
                 raise StanzaError("service-unavailable")
             return self._answer(origin, stanza, jid.domain, (Address.SERVER,))
-        if self._hooks.iq_for_filter and jid.bare != origin.account:
-            return self._filtered(origin, stanza, jid)
-        return self._to_account(origin, stanza, jid)
+        if jid.bare == origin.account:
+            return self._to_account(origin, stanza, jid)
+        blocks = self._visibility.blocks.load(jid.bare)
+        if not isinstance(blocks, frozenset):
+            return self._route_later(origin, stanza, jid, blocks)
+        return self._to_other(origin, stanza, jid, blocks)
+
+    async def _route_later(
+        self, origin: Origin, stanza: Stanza, to: Jid, loading: Awaitable[frozenset[str]]
+    ) -> None:
+        waiting = self._to_other(origin, stanza, to, await loading)
+        if waiting is not None:
+            await waiting
+
+    def _to_other(
+        self, origin: Origin, stanza: Stanza, to: Jid, blocks: frozenset[str]
+    ) -> Awaitable[None] | None:
+        """To another account, which has this block list (XEP-0191 3.3)."""
+        if blocks and bars(to.bare, blocks, origin.full):
+            raise StanzaError("service-unavailable")  # to a result or an error that is nobody's answer
+        if self._hooks.iq_for_filter:
+            return self._filtered(origin, stanza, to)
+        return self._to_account(origin, stanza, to)
 
     def _filtered(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """Ask the filters of its receiver first."""
@@ -211,7 +231,8 @@ class Iqs:
         receiver = self._targets.get(to.full)
         if stanza.type in ("result", "error"):
             if receiver is not None:
-                receiver.send(stanza.raw)
+                if not self._visibility.blocks.bars(to.bare, origin.full):
+                    receiver.send(stanza.raw)
             elif self._sessions.cluster.has(to.full):
                 return self._sessions.cluster.iq(origin, stanza, to)
             return None
@@ -244,6 +265,8 @@ class Iqs:
         """
         if not isinstance(receiver, Session):
             return True
+        if receiver.live.bars(origin.full):
+            return False
         if self.from_strangers:
             return self._visibility.allows(origin.account, receiver.full)
         return self._visibility.knows(origin.account, receiver)

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn, Protocol
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.begun import begun
+from xmppd.core.blocks import Blocks
 from xmppd.core.brake import Brake
 from xmppd.core.reports import Reports
 from xmppd.core.router import not_stored
@@ -46,6 +48,7 @@ class Logins:
         self,
         accounts: Accounts,
         sessions: Sessions,
+        blocks: Blocks,
         hooks: Hooks,
         end: Callable[[Session, StreamError | None], None],
         brake: Brake,
@@ -53,6 +56,7 @@ class Logins:
     ) -> None:
         self._accounts = accounts
         self._sessions = sessions
+        self._blocks = blocks
         self._hooks = hooks
         self._end = end
         self.brake = brake
@@ -225,24 +229,24 @@ class Logins:
 
     def confirm(self, login: Login) -> Awaitable[None] | None:
         """Whether the login still holds now that a resource is to be bound: StreamError when it does not, and
-        StanzaError when the store cannot tell.
+        StanzaError when the store cannot tell. Whom its account blocks is known then.
         """
         if login.tenure is None:
             return None
-        try:
-            found = self._current(login.account)
-        except StoreError as error:
-            raise not_stored(error, jid=login.account, kind="bind") from None
-        if found is not None and not isinstance(found, Credentials):
-            return self._confirm_later(login, found)
-        self._check(login, found)
-        return None
+        return begun(self._confirm(login))
 
-    async def _confirm_later(self, login: Login, loading: Awaitable[Credentials | None]) -> None:
+    async def _confirm(self, login: Login) -> None:
+        account = login.account
         try:
-            found = await loading
+            while True:
+                if self._blocks.known(account) is None:
+                    await self._blocks.read(account)
+                found = self._current(account)
+                found = await found if isinstance(found, Awaitable) else found
+                if self._blocks.known(account) is not None:
+                    break
         except StoreError as error:
-            raise not_stored(error, jid=login.account, kind="bind") from None
+            raise not_stored(error, jid=account, kind="bind") from None
         self._check(login, found)
 
     @staticmethod

@@ -9,10 +9,11 @@ from functools import partial
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
+from xmppd.core.blocks import Blocks
 from xmppd.core.later import Later, Pending, settled
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
-from xmppd.core.sessions import Session, Sessions
+from xmppd.core.sessions import Session, Sessions, bars
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import KEPT, Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
@@ -83,9 +84,11 @@ class Messages:
         sessions: Sessions,
         accounts: Accounts,
         services: Services,
+        blocks: Blocks,
         hooks: Hooks,
         domains: frozenset[str],
     ) -> None:
+        self._blocks = blocks
         self._sessions = sessions
         self._targets = sessions.targets
         self._live = sessions.accounts
@@ -99,7 +102,7 @@ class Messages:
         to = stanza.to
         if not self._hooks.watches_messages:
             receiver = self._targets.get(to)  # type: ignore[arg-type]
-            if receiver is not None and receiver.takes_messages:
+            if receiver is not None and receiver.is_open:
                 receiver.send(stanza.raw)
                 return None
             live = self._live.get(to)  # type: ignore[arg-type]
@@ -125,9 +128,28 @@ class Messages:
             if not self._hooks.server_message_filter:
                 raise unavailable()
             return self._offer(origin, stanza)
+        blocks = self._blocks.load(jid.bare)
+        if not isinstance(blocks, frozenset):
+            return self._route_later(origin, stanza, jid, blocks)
+        return self._to_account(origin, stanza, jid, blocks)
+
+    async def _route_later(
+        self, origin: Origin, stanza: Stanza, to: Jid, loading: Awaitable[frozenset[str]]
+    ) -> None:
+        waiting = self._to_account(origin, stanza, to, await loading)
+        if waiting is not None:
+            await waiting
+
+    def _to_account(
+        self, origin: Origin, stanza: Stanza, to: Jid, blocks: frozenset[str]
+    ) -> Awaitable[None] | None:
+        """To an account with this block list. Whom it bars is told what he would be if nobody was there, and
+        nobody kept messages.
+        """
         if self._hooks.watches_messages:
-            return self._watched(origin, stanza, jid)
-        return _end_of(self._deliver(origin, stanza, jid))
+            is_barred = bool(blocks) and bars(to.bare, blocks, origin.full)
+            return self._watched(origin, stanza, to, is_barred=is_barred)
+        return _end_of(self._deliver(origin, stanza, to))
 
     def reroute(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
         """Deliver, keep or refuse (StanzaError) a message that its receiver was sent and did not get. It is
@@ -153,7 +175,9 @@ class Messages:
     def _made(self, origin: Origin, stanza: Stanza) -> Pending | Awaitable[None] | None:
         to = Jid.parse(stanza.to or origin.account)
         is_ours = to.domain in self._domains and bool(to.local)
-        return self._record(origin, stanza, to) if is_ours and stanza.to else None
+        if not is_ours or not stanza.to or self._blocks.known(to.bare) is None:
+            return None
+        return None if self._blocks.bars(to.bare, origin.full) else self._record(origin, stanza, to)
 
     def _record(self, origin: Origin, stanza: Stanza, to: Jid) -> Pending | Awaitable[None] | None:
         """Have a message written down that will be taken; None if it is nothing to be."""
@@ -188,7 +212,7 @@ class Messages:
 
     def _is_taken(self, stanza: Stanza, to: Jid) -> bool | Awaitable[bool]:
         """Whether a message will be delivered or kept, as far as that can be said without doing it."""
-        kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
+        kind = kind_of(stanza)
         if kind not in KEEPABLE:
             return False
         if to.resource and kind == "normal":
@@ -209,10 +233,15 @@ class Messages:
 
     # what becomes of a message for an account
 
-    def _watched(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
-        """Ask the filters of the account first, and tell afterwards what became of it."""
+    def _watched(self, origin: Origin, stanza: Stanza, to: Jid, *, is_barred: bool) -> Awaitable[None] | None:
+        """Ask the filters of the account first, unless the sender `is_barred`, and tell afterwards what
+        became of it.
+        """
         hooks = self._hooks
         try:
+            if is_barred:
+                dropped = refused(stanza, to)
+                return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, dropped)
             kept = hooks.filtered(hooks.message_for_filter, to.bare, stanza)
             if isinstance(kept, Awaitable):
                 return self._watched_later(origin, stanza, to, kept)
@@ -276,8 +305,10 @@ class Messages:
         return _raise_later(waiting, error)
 
     def _deliver(self, origin: Origin, stanza: Stanza, to: Jid) -> Outcome | Became:
-        """Do what the table says."""
-        kind = stanza.type if stanza.type in MESSAGE_TYPES else "normal"
+        """Do what the table says, unless the account has come to bar its sender."""
+        if self._blocks.bars(to.bare, origin.full):
+            return refused(stanza, to)
+        kind = kind_of(stanza)
         if self._sessions.cluster.concerns(to.bare):
             return self._sessions.cluster.message(origin, stanza, to, kind)
         receiver = self._targets.get(to.full) if to.resource else None
@@ -287,9 +318,9 @@ class Messages:
             receiver.send(stanza.raw)
             return Outcome.DELIVERED
         live = self._live.get(to.bare)
-        match action_of(to, kind, is_ready=live is not None and bool(live.targets or kind not in KEEPABLE)):
+        match action_of(to, kind, is_ready=live is not None and bool(live.takers or kind not in KEEPABLE)):
             case Action.TOP if live is not None:
-                copy(live.targets, stanza.raw)
+                copy(live.takers, stanza.raw)
             case Action.ALL if live is not None:
                 copy(tuple(s for s in live.available if s.priority >= 0), stanza.raw)
             case Action.STORE:
@@ -346,6 +377,8 @@ class Messages:
             if isinstance(result, Later):
                 return result
             stanza = result
+        if await self._blocks.will_bar(account, stanza.attrs.get("from", "")):
+            return refused(stanza, to)  # since we asked
         # Somebody came while we asked; or this is nothing to be kept, and is not to be held back either.
         if (receiver := self._targets.get(to.full)) is not None:
             receiver.send(stanza.raw)
@@ -418,6 +451,20 @@ def outcome_of(became: Outcome | Drop) -> Outcome:
     if isinstance(became, Outcome):
         return became
     return Outcome.KEPT if became is KEPT else Outcome.DROPPED
+
+
+def kind_of(stanza: Stanza) -> str:
+    """The type of a message; "normal" for one that nobody knows (RFC 6121 5.2.2)."""
+    return stanza.type if stanza.type in MESSAGE_TYPES else "normal"
+
+
+def refused(stanza: Stanza, to: Jid) -> Outcome:
+    """What becomes of a message for an account that bars its sender: what the table says where nobody is, and
+    nothing is kept. StanzaError, or it is dropped.
+    """
+    if action_of(to, kind_of(stanza), is_ready=False) is Action.IGNORE:
+        return Outcome.DROPPED
+    raise unavailable()
 
 
 def unavailable() -> StanzaError:

@@ -29,7 +29,7 @@ class Target(Protocol):
     """What routing finds for a full JID, and among the resources of an account.
 
     `presence` is None while it is not available, `priority` that of its presence (RFC 6121 4.7.2.3),
-    `takes_messages` False while messages are to be kept for it.
+    `takes_messages` False while messages are to be kept for it; `is_open`: it takes them, whoever sends them.
     """
 
     @property
@@ -43,6 +43,9 @@ class Target(Protocol):
 
     @property
     def takes_messages(self) -> bool: ...
+
+    @property
+    def is_open(self) -> bool: ...
 
     def send(self, data: bytes) -> None:
         """Take one whole stanza."""

@@ -219,7 +219,7 @@ class Presences:
         there.
         """
         contacts = [session.account, *(roster.followers if roster is not None else ())]
-        if self._hooks.sees is not None:
+        if session.live.blocks or self._hooks.sees is not None:
             contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
         return self._sessions.cluster.show(session, presence, contacts)
 
@@ -231,11 +231,11 @@ class Presences:
         own = f"@{domain_of(session.account)}" if self._services else ""
         copies = 0
         accounts, filters = self._live, self._hooks.presence_for_filter
-        if self._hooks.sees is not None:
+        if session.live.blocks or self._hooks.sees is not None:
             contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
         for contact in contacts:
             other = accounts.get(contact)
-            if other is not None and (receivers := other.available):
+            if other is not None and (receivers := other.audience or admitted(other, session)):
                 copy = head + other.to_stamp + tail
                 if filters and not (copy := self._hooks.shown(contact, copy)):
                     continue
@@ -269,8 +269,19 @@ class Presences:
         for own in live.available:
             if own is not session and own.presence is not None:
                 yield own.presence.head + to + own.presence.tail
+        yield from self.contacts_of(session, roster.following)
+        if session.presence is None:
+            return
+        for contact, kept in roster.requests:
+            if (live.roster is roster or is_asked(live.roster, contact)) and not live.bars(contact):
+                yield subscription_stanza("subscribe", contact, session.account, kept)
+
+    def contacts_of(self, session: Session, contacts: Sequence[str]) -> Iterator[bytes]:
+        """What those of some contacts show a session that are on this node; for those on no node it is looked
+        elsewhere.
+        """
         missing = []
-        for contact in roster.following:
+        for contact in contacts:
             if session.presence is None:
                 return
             other = self._live.get(contact)
@@ -278,9 +289,6 @@ class Presences:
                 missing.append(contact)
             elif other.roster is not None and other.roster.is_follower(session.account):
                 yield from self._shown_of(other, session)
-        for contact, kept in roster.requests:
-            if live.roster is roster or is_asked(live.roster, contact):
-                yield subscription_stanza("subscribe", contact, session.account, kept)
         if absent := self._sessions.cluster.away(missing):
             self._ask_elsewhere(session, absent)
 
@@ -293,6 +301,7 @@ class Presences:
 
     def _ask_elsewhere(self, session: Session, absent: Sequence[str]) -> None:
         """Have those who are not here show themselves: services by a probe, accounts by their last words."""
+        absent = [contact for contact in absent if not session.live.bars(contact)]
         abroad = [contact for contact in absent if domain_of(contact) in self._services]
         if abroad:
             self._rounds.do(f"{session.full}\nprobes", self._probing(session, abroad), is_short=False)
@@ -470,10 +479,20 @@ class Presences:
     def _hide(self, live: LiveAccount, contact: str) -> None:
         """Send unavailable from all the account's available resources to a contact who saw them."""
         for session in live.sessions.values():
-            if session.presence is None or not self._visibility.allows(contact, session.full):
-                continue
-            self._forget_directed(session, contact)
-            self._copy(session, contact, Broadcast(session.presence_head + UNAVAILABLE, b"/>"))
+            if session.presence is not None and self._visibility.allows(contact, session.full):
+                self.part(session, contact)
+
+    def part(self, session: Session, contact: str) -> None:
+        """Show the end of a session to a contact who saw its broadcasts."""
+        self._forget_directed(session, contact)
+        self._copy(session, contact, end_of(session))
+
+    def part_from(self, session: Session, address: str) -> None:
+        """Show it to an address, bare or full, which may have been sent directed presence."""
+        account = address.partition("/")[0]
+        if session.directed is not None:
+            session.directed.forget(account, address)
+        self._part_from(session, end_of(session), account, address)
 
     def _forget_directed(self, session: Session, contact: str) -> None:
         """The contact hears of the session's end now, and not once more later."""
@@ -492,6 +511,16 @@ class Presences:
                     receiver.send(shown)
         if self._sessions.cluster:
             self._sessions.cluster.show(session, presence, (contact,))
+
+
+def admitted(live: LiveAccount, sender: Session) -> Sequence[Session]:
+    """The available sessions of an account that has to be asked, if it does not bar a session."""
+    return live.available if live.blocks and not live.bars(sender.full) else ()
+
+
+def end_of(session: Session) -> Broadcast:
+    """The presence that tells of a session's end."""
+    return Broadcast(session.presence_head + UNAVAILABLE, b"/>")
 
 
 def priority_of(stanza: Stanza) -> int:

@@ -24,10 +24,15 @@ class Probes:
         self._last_seen = last_seen
 
     def answer(self, origin: Origin, to: Jid) -> Awaitable[None] | None:
-        """A probe by a client as a rule. Who may not see is told the same of everybody (4.3.2)."""
+        """A probe by a client as a rule. Who may not see is told the same of everybody (4.3.2), and who is
+        blocked is told nothing (XEP-0191 3.3).
+        """
         return begun(self._answer(origin, to))
 
     async def _answer(self, origin: Origin, to: Jid) -> None:
+        blocks = self._visibility.blocks
+        if await blocks.will_bar(to.bare, origin.full):
+            return
         roster = await self._visibility.roster(to.bare)
         away: Sequence[bytes] = ()
         if (seeking := self._sessions.cluster.seek(origin, to)) is not None:
@@ -44,6 +49,8 @@ class Probes:
         if shown is None:
             unsubscribed = {"type": "unsubscribed", "from": to.bare, "to": origin.account}
             shown = [build.start_tag("presence", unsubscribed) + b"/>"]
+        if blocks.bars(to.bare, origin.full):
+            return  # since we asked
         for presence in shown:
             is_own = to.bare == origin.account
             for seen in (presence,) if is_own else self._visibility.filtered(origin.account, presence):

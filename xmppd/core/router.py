@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from xmppd import ns
+from xmppd.core.blocks import Blocks
 from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
@@ -41,9 +42,11 @@ class Router:
         contacts: Contacts,
         iqs: Iqs,
         services: Services,
+        blocks: Blocks,
         hooks: Hooks,
         domains: frozenset[str],
     ) -> None:
+        self._blocks = blocks
         self._intake = intake
         self._messages = messages
         self._presences = presences
@@ -108,7 +111,10 @@ class Router:
         step = self._from_clients.get(stanza.kind)
         if step is None:
             raise unexpected(stanza)
-        return step(session, self._intake.take(session, stanza))
+        stanza = self._intake.take(session, stanza)
+        if session.live.blocks:
+            self._blocks.check_sent(session, stanza)
+        return step(session, stanza)
 
     def send(self, origin: Origin, stanza: Stanza) -> Waiting:
         """Process a stanza that is known to come from `origin`, as its `from` says; StanzaError refuses it.

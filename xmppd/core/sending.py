@@ -81,7 +81,9 @@ class Sending:
                 away.append(self._by_the_rules(account, stanza, raw, there))
                 if len(away) >= AWAY:
                     copies, away = copies + sum(await asyncio.gather(*away)), []
-            elif live is not None and (receivers := receivers_of(live, stanza)):
+            elif live is None or live.bars(stanza.attrs["from"]):
+                continue
+            elif receivers := receivers_of(live, stanza):
                 raw = head + live.to_stamp + tail
                 if self._is_watched(stanza.kind):
                     copies += await self._by_the_rules(account, stanza, raw, len(receivers))
@@ -103,6 +105,9 @@ class Sending:
         question = self._questions.begin(iq, seconds)
         try:
             receiver = self._sessions.targets.get(question.to)
+            live = self._sessions.accounts.get(question.to.partition("/")[0])
+            if live is not None and live.bars(question.full):
+                raise StanzaError("service-unavailable")
             if receiver is not None:
                 receiver.send(iq.raw)
             elif (waiting := self._router.send(question, iq)) is not None:
@@ -165,7 +170,7 @@ def receivers_of(live: LiveAccount, stanza: Stanza) -> Sequence[Target]:
         return live.available
     if stanza.type == "headline":
         return tuple(target for target in live.available if target.priority >= 0)
-    return live.targets
+    return live.takers
 
 
 def give(receivers: Sequence[Target], raw: bytes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from xmppd.core.cluster import ONE_NODE, Cluster
 from xmppd.core.directed import Directed
@@ -33,6 +33,9 @@ FLUSH = 1
 DETOUR = 2
 """What was sent to the account's sessions on other nodes is under way: what comes waits for that."""
 
+NOBODY: Final[frozenset[str]] = frozenset()
+"""The block list of who blocks nobody."""
+
 
 class Broadcast(NamedTuple):
     """A presence serialised once: a receiver's copy is `head`, its ` to='...'`, and `tail`."""
@@ -58,7 +61,8 @@ class Session:
     `message_head` and its like are what its stanzas begin with: the start tag with `from` and the stream's
     `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
-    `takes_messages` is False while anything is in the way of messages (`hold_messages`).
+    `takes_messages` is False while anything is in the way of messages (`hold_messages`); `is_open` says
+    besides that its account bars nobody, so that nobody has to be asked for what comes.
 
     `managed` is what stream management (XEP-0198) keeps of it, if its client enabled that. When it is over
     its `connection` is NOWHERE. While it is detached it has one that keeps what is sent.
@@ -78,6 +82,7 @@ class Session:
         "full",
         "has_roster",
         "iq_head",
+        "is_open",
         "is_over",
         "lang",
         "line",
@@ -125,6 +130,7 @@ class Session:
         self.slots: dict[str, Any] | None = None
         self.managed: Any = None
         self.takes_messages = True
+        self.is_open = not live.blocks
         self._in_the_way = 0
         self._cork = cork
         self._is_patient = False
@@ -167,7 +173,7 @@ class Session:
         """
         self._in_the_way |= what
         if self.takes_messages:
-            self.takes_messages = False
+            self.takes_messages = self.is_open = False
             self.live.refresh()
 
     @property
@@ -180,6 +186,7 @@ class Session:
         self._in_the_way &= ~what
         if not self.takes_messages and not self._in_the_way:
             self.takes_messages = True
+            self.is_open = not self.live.blocks
             self.live.refresh()
 
     # its end
@@ -304,15 +311,31 @@ class LiveAccount:
     presence, `takers` those among them that take messages to the bare JID: the highest priority, not
     negative. `targets` are the same, unless the account `is_split`: where the other nodes have a say in where
     its messages go, it has none. `to_stamp` is ` to='bare JID'` in bytes.
+
+    `blocks` are the addresses that it bars (XEP-0191). Where there are any it has no `targets` and no
+    `audience`, which are the available sessions otherwise: it has to be asked who may reach it (`bars`).
     """
 
-    __slots__ = ("account", "available", "is_split", "roster", "sessions", "takers", "targets", "to_stamp")
+    __slots__ = (
+        "account",
+        "audience",
+        "available",
+        "blocks",
+        "is_split",
+        "roster",
+        "sessions",
+        "takers",
+        "targets",
+        "to_stamp",
+    )
 
-    def __init__(self, account: str) -> None:
+    def __init__(self, account: str, blocks: frozenset[str] = NOBODY) -> None:
         self.account = account
+        self.blocks = blocks
         self.sessions: dict[str, Session] = {}
         self.roster: Roster | None = None
         self.available: tuple[Session, ...] = ()
+        self.audience: tuple[Session, ...] = ()
         self.takers: tuple[Session, ...] = ()
         self.targets: tuple[Session, ...] = ()
         self.is_split = False
@@ -333,7 +356,8 @@ class LiveAccount:
             takers = [s for s in self.available if s.takes_messages]
             top = max((s.priority for s in takers), default=-1)
             self.takers = tuple(s for s in takers if s.priority == top) if top >= 0 else ()
-        self.targets = () if self.is_split else self.takers
+        self.audience = () if self.blocks else self.available
+        self.targets = () if self.is_split or self.blocks else self.takers
 
     @property
     def open_to(self) -> tuple[Session, ...]:
@@ -348,12 +372,36 @@ class LiveAccount:
     def split(self, is_split: bool) -> None:
         """Whether other nodes have a say in where its messages go."""
         self.is_split = is_split
-        self.targets = () if is_split else self.takers
+        self.targets = () if is_split or self.blocks else self.takers
+
+    def guard(self, blocks: frozenset[str]) -> None:
+        """From now on it bars these addresses, and no others."""
+        self.blocks = blocks
+        for session in self.sessions.values():
+            session.is_open = session.takes_messages and not blocks
+        self.refresh()
+
+    def bars(self, other: str) -> bool:
+        """Whether it bars an address in normal form."""
+        return bool(self.blocks) and bars(self.account, self.blocks, other)
 
     def update_roster(self, roster: Roster) -> None:
         """Hold this roster unless a newer one is held."""
         if self.roster is None or roster.version >= self.roster.version:
             self.roster = roster
+
+
+def bars(account: str, addresses: frozenset[str], other: str) -> bool:
+    """Whether an account with this block list bars an address in normal form (XEP-0191 5). It never bars its
+    own sessions, nor what its own server says.
+    """
+    bare = other.partition("/")[0]
+    if bare == account:
+        return False
+    domain = bare.rpartition("@")[2]
+    if bare == domain == account.rpartition("@")[2]:
+        return False
+    return bare in addresses or domain in addresses or other in addresses
 
 
 def to_stamp(jid: str) -> bytes:
@@ -379,12 +427,19 @@ class Sessions:
         self._cork = cork
         self._now = now
 
-    def add(self, login: Login, resource: str, connection: Connection, lang: str) -> Session:
-        """Bind a resource that is free."""
+    def add(
+        self,
+        login: Login,
+        resource: str,
+        connection: Connection,
+        lang: str,
+        blocks: frozenset[str] = NOBODY,
+    ) -> Session:
+        """Bind a resource that is free. If it is the first of its account, that bars these addresses."""
         account = login.account
         live = self.accounts.get(account)
         if live is None:
-            live = self.accounts[account] = LiveAccount(account)
+            live = self.accounts[account] = LiveAccount(account, blocks)
         session = Session(live, resource, connection, self._cork, lang, self._now(), login)
         assert session.full not in self.by_full, session.full
         self.by_full[session.full] = self.targets[session.full] = live.sessions[resource] = session

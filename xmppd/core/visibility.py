@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.blocks import Blocks
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import Session
 from xmppd.hooks import Hooks
+from xmppd.xml.stanza import parse
 
 
 class Visibility:
-    """By rosters (RFC 6121 4.1), by directed presence (4.6), and by what plugins forbid (`hooks.sees`)."""
+    """By rosters (RFC 6121 4.1), by directed presence (4.6), by whom either has blocked (`blocks`), and by
+    what plugins forbid (`hooks.sees`).
+    """
 
-    def __init__(self, accounts: Accounts, rosters: Rosters, hooks: Hooks) -> None:
+    def __init__(self, accounts: Accounts, rosters: Rosters, blocks: Blocks, hooks: Hooks) -> None:
+        self.blocks = blocks
         self._accounts = accounts
         self._rosters = rosters
         self._hooks = hooks
 
     def allows(self, viewer: str, owner: str) -> bool:
-        """Whether no plugin forbids an account to see an account or a session (its full JID)."""
+        """Whether neither has blocked the other, by what is known here, and no plugin forbids an account to
+        see an account or a session (its full JID).
+        """
+        if self.blocks.has_between(viewer, owner):
+            return False
         sees = self._hooks.sees
         return sees is None or viewer == owner.partition("/")[0] or sees(viewer, owner)
 
     @property
     def has_filters(self) -> bool:
-        """Whether `filtered` may give anything else than it was given."""
+        """Whether `filtered` may give anything else than it was given, to an account that bars nobody."""
         return bool(self._hooks.presence_for_filter)
 
     def filtered(self, account: str, presence: bytes) -> tuple[bytes, ...]:
-        """A presence of somebody else's as the filters of an account leave it; nothing when one ends it."""
+        """A presence of somebody else's as the block list of an account and its filters leave it; nothing
+        when one ends it.
+        """
+        if self.blocks.known(account) and self.blocks.bars(account, parse(presence).get("from", "")):
+            return ()
         if not self._hooks.presence_for_filter:
             return (presence,)
         shown = self._hooks.shown(account, presence)
@@ -63,4 +76,6 @@ class Visibility:
         if viewer == account:
             return True
         roster = await self.roster(account)
-        return roster is not None and roster.is_follower(viewer) and self.allows(viewer, account)
+        if roster is None or not roster.is_follower(viewer) or await self.blocks.will_bar(account, viewer):
+            return False
+        return self.allows(viewer, account)

@@ -161,9 +161,8 @@ def stanza_error(error: StanzaError) -> bytes:
         if error.text
         else ""
     )
-    return (
-        f"<error type='{error.type}'><{error.condition} xmlns='{ns.STANZA_ERRORS}'/>{text}</error>".encode()
-    )
+    head = f"<error type='{error.type}'><{error.condition} xmlns='{ns.STANZA_ERRORS}'/>{text}".encode()
+    return head + (serialize(element(error.detail)) if error.detail else b"") + b"</error>"
 
 
 def _reply_head(kind: str, type: str, request: Stanza, to: str) -> bytes:

@@ -18,7 +18,19 @@ from slixmpp.xmlstream import StanzaBase
 SECONDS = 20.0
 """How long anything may take on a busy machine."""
 
-PLUGINS = ("xep_0012", "xep_0030", "xep_0049", "xep_0054", "xep_0092", "xep_0199", "xep_0202", "xep_0203")
+PLUGINS = (
+    "xep_0012",
+    "xep_0016",
+    "xep_0030",
+    "xep_0049",
+    "xep_0054",
+    "xep_0092",
+    "xep_0191",
+    "xep_0199",
+    "xep_0202",
+    "xep_0203",
+    "xep_0377",
+)
 
 
 class LoginRefused(Exception):

@@ -189,6 +189,12 @@ class Management:
     async def _resume_from_elsewhere(self, stream: Stream, login: Login, id: str, h: int) -> Resumed:
         """The session may be on another node: then it comes here."""
         state = await self._handover.fetch(id, login.account, h)
+        try:
+            waiting = self._logins.confirm(login) if state is not None else None
+            if waiting is not None:
+                await waiting
+        except StanzaError:
+            state = None
         if state is None or has_gone(stream):
             return Resumed(self._gone(id, login), None)
         managed = await self._handover.take(stream, login, id, state)
