@@ -548,3 +548,29 @@ async def test_the_filters_of_an_account_see_nothing_of_who_is_blocked(tmp_path:
         assert [watch.filtered for watch in world.plugins("watch")] == [[]] * len(world.apps)
         routed = [each for watch in world.plugins("watch") for each in watch.routed]
         assert routed == [(ALICE, "REFUSED")] * 3 + [(ALICE, "DROPPED")] * 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_what_is_refused_is_in_no_archive(is_known: bool) -> None:
+    async with World(plugins=("blocking", "offline", "archive")) as world:
+        alice, bob = await pair(world)
+        carol = await world.login("carol")
+        await block(alice, BOB, world=world)
+        if not is_known:
+            await alice.drop()
+            for app in world.apps:
+                app.blocks.release()
+        message = "<message type='chat' id='{id}' to='{to}'><body>{id}</body></message>"
+        for id, to in enumerate((carol.bare, ALICE, carol.bare, ALICE)):
+            bob.write(message.format(id=id, to=to))
+        answers = await bob.receive_all()
+        assert [(answer.get("id"), refusal(answer)) for answer in answers] == [
+            ("1", "cancel service-unavailable"),
+            ("3", "cancel service-unavailable"),
+        ]
+        assert bodies(await carol.receive_all()) == ["0", "2"]
+        if is_known:
+            await alice.expect_nothing()
+        rows = [row async for row in world.plugin("archive").messages.everything()]
+        assert len(rows) == 4, "two messages, for their sender and their receiver"
