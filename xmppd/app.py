@@ -463,6 +463,7 @@ class App:
         self.cluster = self.sessions.cluster = cluster
         self.ids.is_shared = True
         self.nodes.others = cluster.calls.tell
+        cluster.known_fellows.was_given = self.handover.was_given
         resuming = importlib.import_module("xmppd.cluster.resuming")
         self.service.depart, self.service.departed = self.handover.depart, self.handover.departed
         self.handover.others = resuming.RemoteResumption(mesh, cluster.calls, self.handover, self.jobs.spawn)

@@ -358,3 +358,50 @@ async def test_a_kept_session_is_only_for_its_account_and_what_it_was_sent(redis
         await again.expect_closed("undefined-condition")
         again = await ready(world, "alice", node=1)
         assert (await ask_to_resume(again, id, 1)).tag == f"{SM}resumed"
+
+
+@pytest.mark.parametrize("first", [0, 1, None])
+async def test_of_two_on_two_nodes_that_end_one_sees_to_what_both_were_sent(
+    redis_url: str, first: int | None
+) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alices = [await world.login("alice", node=node) for node in (0, 1)]
+        bob = await world.login("bob", node=0)
+        for alice in alices:
+            await alice.receive_all()
+            await enable(alice)
+        await bob.send(chat("alice@localhost", "1"))
+        for alice in alices:
+            assert bodies(await alice.receive_all()) == ["1"]
+        order = alices if first is None else [alices[first], alices[1 - first]]
+        for alice in order:
+            await alice.drop()
+            if first is not None:
+                world.apps[alices.index(alice)].binding.end(alice.session)
+                await world.settle()
+        await world.advance(310)  # those that are left end at the same time
+        again = await world.bind("alice", node=0)
+        await again.send("<presence/>")
+        assert bodies(await again.receive_all()) == ["1"]
+
+
+async def test_who_has_moved_still_has_what_both_were_sent(redis_url: str) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        for node in (0, 1):  # of the one that is left
+            alice = await world.login("alice", "moves", node=0)
+            other = await world.login("alice", "stays", node=node)
+            bob = await world.login("bob", node=0)
+            await alice.receive_all()
+            id = await enable(alice)
+            await other.receive_all()
+            await enable(other)
+            await bob.send(chat("alice@localhost", "1"))
+            stanzas = await alice.receive_all()
+            assert bodies(stanzas) == bodies(await other.receive_all()) == ["1"]
+            alice = await resume(world, alice, id, count(stanzas), node=1)
+            assert bodies(await alice.receive_all()) == []
+            other.app.binding.end(other.session)
+            await world.settle()
+            assert bodies(await alice.receive_all()) == []
+            await alice.send("</stream:stream>")
+            await bob.send("</stream:stream>")

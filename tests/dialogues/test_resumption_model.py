@@ -186,11 +186,16 @@ class Story:
 
     async def end(self) -> None:
         """All are there, and all sessions that were left behind are over."""
-        await self.phone.lose_wire()
-        await self.phone.resume()
-        await self.world.advance(700)
-        await self.read()
         phone = self.phone
+        await phone.lose_wire()
+        await phone.resume()
+        await phone.acknowledge()
+        for app in self.world.apps:
+            for session in app.sessions.of("alice@localhost"):
+                if session.full != phone.jid and (self.second is None or session.full != self.second.jid):
+                    app.binding.end(session)
+                    await self.world.settle()
+        await self.read()
         if phone.client is not None:
             await phone.client.send(f"<r xmlns='{ns.SM}'/>")
         await self.read()

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from xmppd.cluster.budgets import SharedBudgets
 from xmppd.cluster.calls import Calls
+from xmppd.cluster.fellows import Fellows
 from xmppd.cluster.guesses import SharedBrake
 from xmppd.cluster.hints import Hints
 from xmppd.cluster.iqs import RemoteIqs, mark_of
@@ -43,7 +44,6 @@ from xmppd.cluster.records import (
     Words,
 )
 from xmppd.core.blocking import BlockChange
-from xmppd.core.cluster import Fellow
 from xmppd.core.origin import Host, Origin, Target
 from xmppd.jid import Jid
 
@@ -82,21 +82,6 @@ class RemoteSession:
         raise NotImplementedError(self.full)
 
     send_copy = send
-
-
-class RemoteFellow(NamedTuple):
-    """A session of another node that was sent a message, which one here was sent, too."""
-
-    mesh: Mesh
-    account: str
-    node: int
-    number: int
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended, or its node is given up."""
-        known = self.mesh.places(self.account)
-        return not any((place.node, place.number) == (self.node, self.number) for place in known)
 
 
 class OtherNodes:
@@ -161,6 +146,8 @@ class OtherNodes:
             end=binding.end,
             now=now,
         )
+        self.known_fellows = Fellows(mesh, sessions, self.calls)
+        self.fellows = self.known_fellows.of
         self.room = mesh.room
         self.concerns = self.messages.concerns
         self.message = self.messages.route
@@ -234,14 +221,6 @@ class OtherNodes:
             RemoteSession(f"{account}/{place.resource}", self.mesh.member(place.node).name, place.priority)
             for place in self.mesh.places(account)
             if place.priority is not None
-        )
-
-    def fellows(self, account: str, priority: int) -> tuple[Fellow, ...]:
-        """See `Cluster.fellows`."""
-        return tuple(
-            RemoteFellow(self.mesh, account, place.node, place.number)
-            for place in self.mesh.places(account)
-            if place.priority == priority
         )
 
     # subscriptions

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from xmppd.xml.stanza import Stanza
 
 
-class Fellow(Protocol):
-    """A session that was sent the same message as another one of its account."""
+class RemoteFellow(Protocol):
+    """A session of another node that was sent the same message as one of its account here."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
+    async def sees_to_it(self) -> bool:
+        """Whether it has that message, or sees to it; it may have ended, or moved to yet another node."""
 
 
 class Cluster(Protocol):
@@ -66,8 +65,8 @@ class Cluster(Protocol):
     def targets(self, account: str) -> tuple[Target, ...]:
         """Its available sessions there."""
 
-    def fellows(self, account: str, priority: int) -> tuple[Fellow, ...]:
-        """Those of them with that priority: they are sent what sessions with it are sent here."""
+    def fellows(self, session: Session) -> tuple[RemoteFellow, ...]:
+        """The sessions of its account there that have its priority: they are sent what it is sent."""
 
     def room(self) -> Awaitable[None] | None:
         """What who sends to many waits for before he is read on: room on the way to the other nodes. None
@@ -217,7 +216,7 @@ class OneNode:
         """None."""
         return ()
 
-    def fellows(self, account: str, priority: int) -> tuple[Fellow, ...]:
+    def fellows(self, session: Session) -> tuple[RemoteFellow, ...]:
         """None."""
         return ()
 

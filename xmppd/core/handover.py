@@ -78,6 +78,7 @@ class Handover:
         self._given: dict[str, Timer] = {}
         self._kept: dict[str, tuple[State, Timer]] = {}
         self._size = 0
+        self._numbers: dict[tuple[str, int], None] = {}
         self._is_leaving = False
         self._leaving: list[asyncio.Future[None]] = []
 
@@ -115,6 +116,10 @@ class Handover:
             return None
         managed.acknowledged(h % MODULO)
         state, session = state_of(managed), managed.session
+        managed.is_given = True
+        self._numbers[session.account, session.number] = None
+        if len(self._numbers) > KEPT:
+            del self._numbers[next(iter(self._numbers))]
         managed.let_go()
         self._until_taken(state)
         self._binding.end(session, why)
@@ -131,6 +136,10 @@ class Handover:
         if timer is not None:
             timer.cancel()
             self._left_over(full_of(state), left_of(state))
+
+    def was_given(self, account: str, number: int) -> bool:
+        """Whether the session that had this number here has moved to another node."""
+        return (account, number) in self._numbers
 
     def confirm(self, id: str) -> None:
         """Another node has it."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from xmppd.core.begun import begun
 from xmppd.core.lastseen import stamped
 from xmppd.core.later import Later
-from xmppd.core.managed import Unacked
+from xmppd.core.managed import Fellow, Managed, Unacked
 from xmppd.core.messages import KEEPABLE, MESSAGE_TYPES
 from xmppd.core.origin import Host, Origin
 from xmppd.core.presence import domain_of
+from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza, read
@@ -100,10 +101,31 @@ class LeftOver:
         sender = message.attrs.get("from", account)
         if kind not in KEEPABLE or sender == account:  # the account's own are for this session only
             return None
-        if message.to == account and not all(other.is_over for other in unacked.others):
-            return None  # they have it, or see to it themselves
+        others = unacked.others if message.to == account else ()
+        if any(isinstance(other, Session) and has_it(other) for other in others):
+            return None
         origin = Sender(sender, full, self._routes, self._spawn)
-        return self._routes.reroute(origin, readdressed(message, account, unacked.second))
+        again = readdressed(message, account, unacked.second)
+        if all(isinstance(other, Session) for other in others):
+            return self._routes.reroute(origin, again)
+        return self._unless_seen_to(origin, again, others)
+
+    async def _unless_seen_to(self, origin: Origin, message: Stanza, others: Sequence[Fellow]) -> None:
+        """The same where it was sent to sessions of other nodes, too, that may have ended just now."""
+        for other in others:
+            if not isinstance(other, Session) and await other.sees_to_it():
+                return
+        end = self._routes.reroute(origin, message)
+        if end is not None:
+            await end
+
+
+def has_it(session: Session) -> bool:
+    """Whether a session that was sent something, too, has it still, and sees to it when it ends: itself, or
+    what it became on another node.
+    """
+    managed: Managed | None = session.managed
+    return not session.is_over or (managed is not None and managed.is_given)
 
 
 def readdressed(message: Stanza, account: str, second: int) -> Stanza:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from xmppd import ns
-from xmppd.core.cluster import Fellow
+from xmppd.core.cluster import RemoteFellow
 from xmppd.core.later import Later, Pending
 from xmppd.core.output import Connection
 from xmppd.core.questions import Timer
@@ -29,6 +29,9 @@ ANSWER_SECONDS: Final = 1.0
 
 FINISH_SECONDS: Final = 2.0
 """How long who resumes a session waits for what it sent before to be handled: it would send that again."""
+
+Fellow = Session | RemoteFellow
+"""A session that was sent the same message as another one of its account."""
 
 Route = Callable[[Session, Stanza], Awaitable[None] | None]
 
@@ -118,7 +121,8 @@ class Managed:
     may be so, 0: not at all. Stanzas are numbered from 1 and counters never begin anew here, but on the wire.
 
     `received`: stanzas of the client; `sent`: to it, of which it `acked` some. The others are `unacked`, as
-    they were written, `size` bytes in all, unless they were too many (`is_kept`).
+    they were written, `size` bytes in all, unless they were too many (`is_kept`). `is_given`: another node
+    has the session now.
     """
 
     __slots__ = (
@@ -131,6 +135,7 @@ class Managed:
         "_pending",
         "acked",
         "id",
+        "is_given",
         "is_kept",
         "received",
         "seconds",
@@ -154,6 +159,7 @@ class Managed:
         self.unacked: list[bytes] = []
         self.size = 0
         self.is_kept = True
+        self.is_given = False
         self.timer: Timer | None = None
         self._keeper = keeper
         self._moments: list[Moment] = []

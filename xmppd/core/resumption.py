@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from xmppd.core.cluster import Fellow
-from xmppd.core.managed import Managed, ManagedStream, ManagementRules, Route, Unacked
+from xmppd.core.managed import Fellow, Managed, ManagedStream, ManagementRules, Route, Unacked
 from xmppd.core.output import SLICE_SECONDS
 from xmppd.core.questions import CallLater
 from xmppd.core.quiet import beneath, wake
@@ -146,7 +145,7 @@ class Resumption:
         live = session.live
         if not live.is_split:
             return live.takers
-        return (*live.takers, *self._sessions.cluster.fellows(session.account, session.priority))
+        return (*live.takers, *self._sessions.cluster.fellows(session))
 
     def must_ask(self, managed: Managed) -> bool:
         """See `Keeper.must_ask`."""
