@@ -71,11 +71,22 @@ class Partition:
             else:
                 self.rows[key] = row
 
-    def between(self, start: Sequence[str] | None, end: Sequence[str] | None) -> list[tuple[str, ...]]:
-        """The keys between two prefixes, in order."""
-        first, last = tuple(start or ()), tuple(end or ())
+    def between(
+        self,
+        start: Sequence[str] | None,
+        end: Sequence[str] | None,
+        after: Sequence[str] | None = None,
+        before: Sequence[str] | None = None,
+    ) -> list[tuple[str, ...]]:
+        """The keys between two prefixes, in order; without those that begin with `after` or `before`."""
+        first, last, behind, ahead = (tuple(prefix or ()) for prefix in (start, end, after, before))
         return sorted(
-            key for key in self.rows if key[: len(first)] >= first and (not last or key[: len(last)] <= last)
+            key
+            for key in self.rows
+            if key[: len(first)] >= first
+            and (not last or key[: len(last)] <= last)
+            and (not behind or key[: len(behind)] > behind)
+            and (not ahead or key[: len(ahead)] < ahead)
         )
 
 
@@ -119,6 +130,8 @@ class Shelf(Engine):
         *,
         start: Sequence[str] | None = None,
         end: Sequence[str] | None = None,
+        after: Sequence[str] | None = None,
+        before: Sequence[str] | None = None,
         limit: int | None = None,
         reverse: bool = False,
         page: Any = None,
@@ -127,7 +140,7 @@ class Shelf(Engine):
         found = self._of(table, partition[0])
 
         def look() -> Page:
-            keys = found.between(start, end)
+            keys = found.between(start, end, after, before)
             if reverse:
                 keys.reverse()
             cut = keys[:limit] if limit is not None else keys
