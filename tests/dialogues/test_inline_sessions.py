@@ -153,3 +153,19 @@ async def test_an_archive_that_cannot_be_asked_is_no_obstacle(monkeypatch: pytes
         success = await login(await opened(world), "alice", BIND)
         bound = success.find(f"{B}bound")
         assert bound is not None and len(bound) == 0
+
+
+async def test_whom_the_account_has_blocked_is_known_from_the_first_moment_on() -> None:
+    async with World(plugins=("blocking",)) as world:
+        first = await world.login("alice")
+        await first.ask("set", f"<block xmlns='{ns.BLOCKING}'><item jid='bob@localhost'/></block>")
+        await first.drop()
+        for app in world.apps:
+            app.blocks.release()  # as if it had just started
+        bob = await world.login("bob")
+        alice = await opened(world)
+        await login(alice, "alice", BIND)
+        await alice.send("<presence/>")
+        await alice.receive_all()
+        await bob.send("<message to='alice@localhost' type='chat'><body>hi</body></message>")
+        await alice.expect_nothing()
