@@ -1,5 +1,6 @@
 """What a block does (XEP-0191 3.3): for every kind of stanza, in both directions; and what nobody learns."""
 
+import asyncio
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -565,6 +566,9 @@ async def test_what_is_refused_is_in_no_archive(is_known: bool) -> None:
         for id, to in enumerate((carol.bare, ALICE, carol.bare, ALICE)):
             bob.write(message.format(id=id, to=to))
         answers = await bob.receive_all()
+        while len(answers) < 2:  # what was sent before is written down first
+            await asyncio.sleep(0.001)
+            answers += await bob.receive_all()
         assert [(answer.get("id"), refusal(answer)) for answer in answers] == [
             ("1", "cancel service-unavailable"),
             ("3", "cancel service-unavailable"),
@@ -572,5 +576,5 @@ async def test_what_is_refused_is_in_no_archive(is_known: bool) -> None:
         assert bodies(await carol.receive_all()) == ["0", "2"]
         if is_known:
             await alice.expect_nothing()
-        rows = [row async for row in world.plugin("archive").messages.everything()]
-        assert len(rows) == 4, "two messages, for their sender and their receiver"
+        written = sum(archive.archived.value for archive in world.plugins("archive"))
+        assert written == 2 * 2, "two messages, for their sender and their receiver"
