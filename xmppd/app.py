@@ -255,7 +255,7 @@ class App:
         self.binding = Binding(
             self.sessions, self.presences, self.blocks, self.hooks, self.jobs.spawn, binding_rules(config)
         )
-        left_over = LeftOver(self.router, self.jobs.spawn).take
+        left_over = LeftOver(self.router, self.messages.carbons.had, self.jobs.spawn).take
         self.resumption = Resumption(
             management_rules(config),
             sessions=self.sessions,

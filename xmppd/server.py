@@ -147,6 +147,10 @@ class Server:
 
     # what can be done
 
+    def want_copies(self, session: Session, wants: bool) -> None:
+        """Whether a session is sent copies of what others of its account send and receive (XEP-0280)."""
+        self._sessions.want_copies(session, wants)
+
     def messages_left(self, account: str) -> None:
         """Messages are kept for an account which may have sessions that take them: have the hook
         `messages_kept` told of the first of them, on whatever node it is.

@@ -479,6 +479,7 @@ class PluginsConfig(Section):
         "blocking",
         "privacy",
         "offline",
+        "carbons",
         "announce",
         "register",
     )

@@ -13,8 +13,10 @@ from xmppd.errors import TrunkError
 EXAMPLES = [
     records.Place("bob@localhost", "phone", -1, 7, 12),
     records.Place("bob@localhost", "phone", None, 2**32 - 1, 0),
+    records.Place("bob@localhost", "phone", 0, 7, 12, True),
     records.Gone("bob@localhost", "phone", 7),
     records.Snapshot([("bob@localhost", "phone", 5, 7), ("eve@localhost", "\N{SNOWMAN}", None, 8)], True),
+    records.Snapshot([("bob@localhost", "phone", 5, 7), ("bob@localhost", "pc", 5, 8)], True, [8]),
     records.Presence("bob@localhost/phone", b"<presence from='x'", b"><show/>", False, ["eve@localhost"]),
     records.Presence("bob@localhost/phone", b"<presence", b"/>", True, ["eve@localhost"], True),
     records.Directed("bob@localhost/phone", "eve@localhost", b"<presence/>", False),
@@ -37,6 +39,7 @@ EXAMPLES = [
     records.Bye(),
     records.Sight("bob@localhost", "eve@localhost", True),
     records.Spent("bob@localhost", True, False),
+    records.Copy("bob@localhost", "bob@localhost/pc", b"<message", b"/>", True),
     records.Guesses([Counted("192.0.2.7", "bob@localhost", True, 3, 1.5)]),
 ]
 
@@ -59,7 +62,7 @@ def test_tags_do_not_change():
         "Place": 1, "Gone": 2, "Snapshot": 3, "Presence": 4, "Directed": 5, "Probe": 6, "Shown": 7, "Ask": 8,
         "Have": 9, "Message": 10, "Iq": 11, "Late": 12, "Settled": 13, "Hint": 14, "Stanza": 15, "Roster": 16,
         "Words": 17, "Signal": 18, "Call": 19, "Reply": 20, "Bye": 21, "Guesses": 1000, "Sight": 1001,
-        "Spent": 1002,
+        "Spent": 1002, "Copy": 1003,
     }  # fmt: skip
 
 
@@ -71,6 +74,11 @@ def test_optional_records_that_are_not_known_are_skipped():
     assert decode(packed([1000, "new"], [14, "bob@localhost"], [2000])).records == [
         records.Hint("bob@localhost")
     ]
+
+
+def test_places_of_nodes_that_know_nothing_of_copies_want_none():
+    place, some = decode(packed([1, "bob@localhost", "pc", 0, 7, 12], [3, [], True])).records
+    assert (place.wants_copies, some.copied) == (False, [])
 
 
 def test_optional_records_that_are_known_are_taken_beside_others():

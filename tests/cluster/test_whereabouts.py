@@ -21,10 +21,10 @@ def as_kept(place: Place) -> Place:
     return place._replace(priority=-127) if place.priority == -128 else place
 
 
-@given(NODES, RESOURCES, NUMBERS, PRIORITIES)
-def test_a_place_is_what_was_put(node, resource, number, priority):
+@given(NODES, RESOURCES, NUMBERS, PRIORITIES, st.booleans())
+def test_a_place_is_what_was_put(node, resource, number, priority, wants_copies):
     whereabouts = Whereabouts()
-    place = Place(node, resource, number, priority)
+    place = Place(node, resource, number, priority, wants_copies)
     assert whereabouts.put(BOB, place) is None
     assert whereabouts.of(BOB) == (as_kept(place),)
 
@@ -40,6 +40,18 @@ def test_on_which_nodes_somebody_is_available():
     assert list(whereabouts.available(BOB)) == [1]
     whereabouts.put(BOB, Place(2, "pc", 2, 5))
     assert sorted(whereabouts.available(BOB)) == [1, 2]
+
+
+def test_whether_anybody_wants_copies():
+    whereabouts = Whereabouts()
+    assert not whereabouts.wants_copies(BOB)
+    for wants in (True, False, True):
+        whereabouts.put(BOB, Place(1, "phone", 1, None, wants))
+        assert whereabouts.wants_copies(BOB) == wants
+    whereabouts.put(BOB, Place(2, "pc", 2, 0))
+    assert whereabouts.wants_copies(BOB)
+    whereabouts.end(BOB, 1, "phone", 1)
+    assert not whereabouts.wants_copies(BOB)
 
 
 def test_who_came_or_went_while_all_are_gone_through_is_known():

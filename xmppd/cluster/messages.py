@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
+from xmppd.cluster.copies import RemoteCopies
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.parcels import FLUSHING, Detour, Parcel, UnderWay
@@ -26,6 +27,7 @@ from xmppd.core.messages import (
     Otherwise,
     action_of,
     copy,
+    flushing,
     kind_of,
     outcome_of,
     refused,
@@ -55,6 +57,7 @@ class RemoteMessages:
         mesh: Mesh,
         sessions: Sessions,
         blocks: Blocks,
+        copies: RemoteCopies,
         keep: Callable[[Jid, Stanza, Otherwise], Outcome | Became],
         kept: Callable[[str], asyncio.Future[None] | None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -63,6 +66,7 @@ class RemoteMessages:
         self._mesh = mesh
         self._sessions = sessions
         self._blocks = blocks
+        self._copies = copies
         self._keep = keep
         self._kept = kept
         self._spawn = spawn
@@ -82,9 +86,12 @@ class RemoteMessages:
         """See `Cluster.concerns`."""
         return account in self._under_way or account in self._mesh.whereabouts
 
-    def route(self, origin: Origin, stanza: Stanza, to: Jid, kind: str) -> Outcome | Became:
+    def route(
+        self, origin: Origin, stanza: Stanza, to: Jid, kind: str, *, is_again: bool = False
+    ) -> Outcome | Became:
         """See `Cluster.message`."""
         parcel = self._parcel(stanza, to, kind)
+        parcel.was_copied = is_again
         outcome = self._enter(parcel)
         if outcome is parcel:
             return outcome
@@ -161,6 +168,7 @@ class RemoteMessages:
             held = [place for place in places if place.resource == to.resource]
             if held:
                 is_patient = kind in KEEPABLE and not parcel.is_unkept
+                parcel.gone_to = (), {held[-1].node}
                 self._post(parcel, under_way, held[-1].node, FULL if is_patient else ANYWAY)
                 return parcel
         takers = live.open_to if live is not None else ()
@@ -190,8 +198,10 @@ class RemoteMessages:
 
     def _give(self, parcel: Parcel, session: Session) -> Outcome | Became:
         if session.is_flushing and parcel.kind in KEEPABLE and not parcel.is_unkept:
+            self._copies.delivered(parcel, (session, *flushing(session.live)), ())
             return self._store(parcel, by_force=False)
         session.send(parcel.stanza.raw)
+        self._copies.delivered(parcel, (session,), ())
         return Outcome.DELIVERED
 
     def _send(
@@ -204,9 +214,12 @@ class RemoteMessages:
     ) -> Outcome | Became:
         copy(here, parcel.stanza.raw)
         parcel.was_taken = bool(here)
+        parcel.gone_to = here, nodes
         is_one_of_several = len(nodes) + len(here) > 1
         for node in nodes:
             under_way = self._post(parcel, under_way, node, mode, is_one_of_several=is_one_of_several)
+        if here and not nodes:
+            self._copies.delivered(parcel, here, ())
         if here or not nodes:
             return Outcome.DELIVERED if here else Outcome.DROPPED
         return parcel
@@ -244,7 +257,7 @@ class RemoteMessages:
         parcel.left -= 1
         if not parcel.left:
             under_way.drop(parcel)
-            parcel.ended(Outcome.DELIVERED)
+            self._delivered(parcel)
         self._done(account, under_way)
 
     def missed(self, parcel: Parcel) -> None:
@@ -256,10 +269,15 @@ class RemoteMessages:
         if not parcel.left:
             under_way.drop(parcel)
             if parcel.was_taken:
-                parcel.ended(Outcome.DELIVERED)
+                self._delivered(parcel)
             else:
                 detour.missed.append(parcel)
         self._done(account, under_way)
+
+    def _delivered(self, parcel: Parcel) -> None:
+        if parcel.gone_to is not None:
+            self._copies.delivered(parcel, *parcel.gone_to)
+        parcel.ended(Outcome.DELIVERED)
 
     def second(self) -> int:
         """The whole seconds since the epoch."""
@@ -272,6 +290,7 @@ class RemoteMessages:
         account = parcel.to.bare
         stanza = readdressed(parcel.stanza, account, parcel.opened_at)
         again = Parcel(self, stanza, Jid.parse(account), parcel.kind, parcel.number)
+        again.was_copied = True
         under_way = self._begun(account)
         self._detour(account, under_way).missed.append(again)
         self._done(account, under_way)
@@ -327,6 +346,7 @@ class RemoteMessages:
             parcel.is_back = True
             return Outcome.DROPPED
 
+        self._copies.delivered(parcel, (), (), is_stored=True)
         if not by_force:
             return self._keep(parcel.to, parcel.stanza, come_back)
         under_way = self._under_way[parcel.to.bare]
@@ -379,6 +399,9 @@ class RemoteMessages:
         what is sent now must not overtake what is under way.
         """
         self._split(account)
+        live = self._sessions.accounts.get(account)
+        if live is not None:
+            live.count_copies(elsewhere=self._copies.wants(account))
         under_way = self._under_way.get(account)
         if under_way is not None and (under_way.count or under_way.detour is not None):
             self._detour(account, under_way)
@@ -445,6 +468,8 @@ class RemoteMessages:
             live = self._sessions.accounts.get(record.to)
             if live is not None and not live.blocks and (takers := live.open_to):
                 copy(takers, record.raw)
+                if live.is_copied:
+                    self._copies.taken(record, takers)
                 if takers[0].managed is not None:
                     self.unread.sent(member, record, takers)
                 return
@@ -454,6 +479,8 @@ class RemoteMessages:
             return  # since it was sent: it is taken, and nobody is given it
         if receivers and account not in member.missing:
             copy(receivers, record.raw, is_patient=record.mode == ALL)
+            if receivers[0].live.is_copied:
+                self._copies.taken(record, receivers)
             if receivers[0].managed is not None:
                 self.unread.sent(member, record, receivers)
             return

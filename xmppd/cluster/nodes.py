@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmppd.cluster.budgets import SharedBudgets
 from xmppd.cluster.calls import Calls
+from xmppd.cluster.copies import RemoteCopies
 from xmppd.cluster.fellows import Fellows
 from xmppd.cluster.guesses import SharedBrake
 from xmppd.cluster.hints import Hints
@@ -23,6 +24,7 @@ from xmppd.cluster.records import (
     Ask,
     Bye,
     Call,
+    Copy,
     Directed,
     Gone,
     Guesses,
@@ -126,8 +128,9 @@ class OtherNodes:
         self._visibility = visibility
         self._questions = questions
         self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
+        self.copies = RemoteCopies(mesh, sessions, messages.carbons)
         self.messages = RemoteMessages(
-            mesh, sessions, visibility.blocks, messages.keep, self.hints.kept, spawn, now
+            mesh, sessions, visibility.blocks, self.copies, messages.keep, self.hints.kept, spawn, now
         )
         self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
@@ -151,6 +154,8 @@ class OtherNodes:
         self.room = mesh.room
         self.concerns = self.messages.concerns
         self.message = self.messages.route
+        self.wants_copies = self.copies.wants
+        self.copy = self.copies.send
         self.unclaimed = self.messages.unclaimed
         self.kept = self.hints.kept
         self.keeping = self.messages.keeping
@@ -173,6 +178,7 @@ class OtherNodes:
         questions.mark = mark_of(mesh.incarnation)
         self.bound = self.places.bound
         self.shifted = self.places.shifted
+        self.wanted = self.places.wanted
         self.ended = self.places.ended
         mesh.compile(
             {
@@ -187,6 +193,7 @@ class OtherNodes:
                 Sight: self.presence.take_sight,
                 Ask: self.presence.take_ask,
                 Message: self.messages.take,
+                Copy: self.copies.take,
                 Hint: self.hints.take,
                 Iq: self.iqs.take,
                 Stanza: self._take_stanza,

@@ -42,10 +42,12 @@ class Parcel(Told):
     `is_due`: it has to be stored, whoever is there; `is_unkept`: that was tried, and nobody keeps it;
     `is_back`: it was not stored, and is to be looked at again; `is_slow`: too much is on its way where it
     goes, so its sender has to wait for it; `opened_at`: since when a session has its only copy whose client
-    has not acknowledged it, 0: none has.
+    has not acknowledged it, 0: none has. `gone_to`: to whom it was sent here, and to which nodes, if others
+    of the account may want copies of it (XEP-0280); `was_copied`: they have had them.
     """
 
     __slots__ = (
+        "gone_to",
         "is_back",
         "is_due",
         "is_slow",
@@ -60,6 +62,7 @@ class Parcel(Told):
         "to",
         "together",
         "tries",
+        "was_copied",
         "was_taken",
     )
 
@@ -78,6 +81,8 @@ class Parcel(Told):
         self.tries = 0
         self.opened_at = 0
         self.was_taken = False
+        self.was_copied = False
+        self.gone_to: tuple[tuple[Session, ...], set[int]] | None = None
         self.is_due = False
         self.is_slow = False
         self.is_unkept = False

@@ -110,6 +110,12 @@ class Places:
         own.is_told = is_available
         self._moved(session.account)
 
+    def wanted(self, session: Session) -> None:
+        """See `Cluster.wanted`."""
+        priority = session.priority if session.presence is not None else None
+        for member in self._mesh.present():
+            self._mesh.send(member, *self._place_of(member, session, priority))
+
     def ended(self, session: Session) -> None:
         """See `Cluster.ended`."""
         del self._own[session.number]
@@ -129,7 +135,14 @@ class Places:
     @staticmethod
     def _place_of(member: Member, session: Session, priority: int | None) -> tuple[PlaceRecord, int]:
         """The record of a place, and about how many bytes it has."""
-        record = PlaceRecord(session.account, session.resource, priority, session.number, member.trunk.taken)
+        record = PlaceRecord(
+            session.account,
+            session.resource,
+            priority,
+            session.number,
+            member.trunk.taken,
+            bool(session.copies_since),
+        )
         return record, len(session.full) + 24
 
     def _have(self, member: Member, session: Session) -> None:
@@ -147,7 +160,7 @@ class Places:
         old = next((place for place in known if place.node == member.index), None) if known else None
         if old is not None and old.number > record.number:
             return  # of one that has a successor
-        place = Place(member.index, record.resource, record.number, record.priority)
+        place = Place(member.index, record.resource, record.number, record.priority, record.wants_copies)
         self._mesh.whereabouts.put(record.account, place)
         self._moved(record.account)
         is_new = old is None or old.number != record.number
@@ -190,8 +203,10 @@ class Places:
         """Some of its sessions, or the last of them. What it had taken of us by then is what its frame
         acknowledged.
         """
+        copied = frozenset(record.copied)
         for account, resource, priority, number in record.places:
-            self.take(member, PlaceRecord(account, resource, priority, number, member.trunk.acked))
+            place = PlaceRecord(account, resource, priority, number, member.trunk.acked, number in copied)
+            self.take(member, place)
         if record.is_last and not member.is_joined:
             member.is_joined = True
             self._look_at(member)
@@ -224,7 +239,8 @@ class Places:
         places = [
             (s.account, s.resource, s.priority if s.presence is not None else None, s.number) for s in piece
         ]
-        frame = self._mesh.send(member, Snapshot(places, is_last), 64 * len(piece) + 16)
+        copied = [session.number for session in piece if session.copies_since]
+        frame = self._mesh.send(member, Snapshot(places, is_last, copied), 64 * len(piece) + 16)
         for session in piece:
             member.young.put(session.full, frame)
 

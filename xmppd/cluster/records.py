@@ -34,8 +34,8 @@ Resource = Annotated[str, Meta(min_length=1, max_length=1023)]
 
 
 class Place(Struct, array_like=True, tag=1, frozen=True, gc=False):
-    """A session was bound, became available or not, or changed its priority. `seen`: the last frame of the
-    receiver that the sender had taken by then.
+    """A session was bound, became available or not, changed its priority, or whether it wants copies of
+    messages (XEP-0280). `seen`: the last frame of the receiver that the sender had taken by then.
     """
 
     account: str
@@ -43,6 +43,7 @@ class Place(Struct, array_like=True, tag=1, frozen=True, gc=False):
     priority: Priority
     number: Number
     seen: Count
+    wants_copies: bool = False
 
 
 class Gone(Struct, array_like=True, tag=2, frozen=True, gc=False):
@@ -54,10 +55,13 @@ class Gone(Struct, array_like=True, tag=2, frozen=True, gc=False):
 
 
 class Snapshot(Struct, array_like=True, tag=3, frozen=True, gc=False):
-    """Some of the sessions that are on the sender, as account, resource, priority and number."""
+    """Some of the sessions that are on the sender, as account, resource, priority and number; numbers of
+    those that want copies of messages.
+    """
 
     places: list[tuple[str, Resource, Priority, Number]]
     is_last: bool
+    copied: list[Number] = []
 
 
 class Presence(Struct, array_like=True, tag=4, frozen=True, gc=False):
@@ -233,13 +237,25 @@ class Spent(Struct, array_like=True, tag=OPTIONAL + 2, frozen=True, gc=False):
     is_own: bool
 
 
+class Copy(Struct, array_like=True, tag=OPTIONAL + 3, frozen=True, gc=False):
+    """Copies of a message of `sender`, a full JID, for the sessions of an account that want such (XEP-0280):
+    bytes before and behind their `to`. `is_stored`: it was not delivered, but stored.
+    """
+
+    account: str
+    sender: str
+    head: bytes
+    tail: bytes
+    is_stored: bool
+
+
 Record = (
     Place | Gone | Snapshot
     | Presence | Directed | Probe | Shown | Ask | Have
     | Message | Iq | Late | Settled | Hint
     | Stanza | Roster | Words
     | Signal | Call | Reply | Bye
-    | Guesses | Sight | Spent
+    | Guesses | Sight | Spent | Copy
 )  # fmt: skip
 
 

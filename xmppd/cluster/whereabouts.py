@@ -16,26 +16,31 @@ PIECE: Final = 256
 UNAVAILABLE: Final = 0
 """In the place of a priority; others have 128 added."""
 
+COPIES: Final = 1
+"""A flag of a place: it wants copies."""
+
 LEAST: Final = 128
 """The least priority that takes messages to the account, as it is kept."""
 
 
 class Place(NamedTuple):
     """A session on another node. `node`: the index of that in this process, 1 to 255; `number`: of the
-    session, counted by its node; `priority`: None while it is not available.
+    session, counted by its node; `priority`: None while it is not available; `wants_copies`: of its account's
+    messages (XEP-0280).
     """
 
     node: int
     resource: str
     number: int
     priority: int | None
+    wants_copies: bool = False
 
 
 class Whereabouts:
     """Account -> its places. Of each node and full JID there is at most one.
 
-    One place is: node (1 byte), priority (1), number (4), resource. Several: `SEVERAL`, then each with the
-    length of the resource (2) before it. A priority of -128 counts as -127.
+    One place is: node (1 byte), priority (1), flags (1), number (4), resource. Several: `SEVERAL`, then each
+    with the length of the resource (2) before it. A priority of -128 counts as -127.
 
     While all accounts are gone through (`places_of`) none goes out of `_packed` and none comes into it:
     who ended has nothing there and is in `_ended`, who came is in `_late`. `_is_plain`: neither of that.
@@ -147,6 +152,15 @@ class Whereabouts:
         packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
         return packed[0] if packed is not None and packed[1] >= LEAST else 0  # SEVERAL is 0, too
 
+    def wants_copies(self, account: str) -> bool:
+        """Whether any session of the account there wants copies."""
+        packed = self._packed_of(account)
+        if packed is None:
+            return False
+        if packed[0] != SEVERAL:
+            return bool(packed[2] & COPIES)
+        return any(place.wants_copies for place in _unpack(packed))
+
     def available(self, account: str) -> Collection[int]:
         """On which nodes the account has sessions that are available."""
         packed = self._packed_of(account)
@@ -226,17 +240,18 @@ def _pack(places: tuple[Place, ...]) -> bytes:
 def _head(place: Place) -> bytes:
     assert place.node != SEVERAL
     priority = UNAVAILABLE if place.priority is None else max(1, place.priority + 128)
-    return bytes((place.node, priority)) + place.number.to_bytes(4, "big")
+    flags = COPIES if place.wants_copies else 0
+    return bytes((place.node, priority, flags)) + place.number.to_bytes(4, "big")
 
 
 def _unpack(packed: bytes) -> tuple[Place, ...]:
     if packed[0] != SEVERAL:
-        return (_place(packed, 0, packed[6:]),)
+        return (_place(packed, 0, packed[7:]),)
     places = []
     start = 1
     while start < len(packed):
-        end = start + 8 + int.from_bytes(packed[start + 6 : start + 8], "big")
-        places.append(_place(packed, start, packed[start + 8 : end]))
+        end = start + 9 + int.from_bytes(packed[start + 7 : start + 9], "big")
+        places.append(_place(packed, start, packed[start + 9 : end]))
         start = end
     return tuple(places)
 
@@ -246,6 +261,7 @@ def _place(packed: bytes, start: int, resource: bytes) -> Place:
     return Place(
         packed[start],
         resource.decode(),
-        int.from_bytes(packed[start + 2 : start + 6], "big"),
+        int.from_bytes(packed[start + 3 : start + 7], "big"),
         None if priority == UNAVAILABLE else priority - 128,
+        bool(packed[start + 2] & COPIES),
     )

@@ -111,6 +111,10 @@ class Binding:
         """Tell the plugins of a new session; it may have to be waited for."""
         return self._hooks.tell(self._hooks.session_bound_signal, session)
 
+    def want_copies(self, session: Session, wants: bool) -> None:
+        """Whether the session is sent copies of its account's messages from now on (XEP-0280)."""
+        self._sessions.want_copies(session, wants)
+
     def end(self, session: Session, error: StreamError | None = None) -> None:
         """End a session: unavailable presence goes out, the stream is closed, the resource is free. Harmless
         if repeated.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from xmppd.core.blocking import BlockChange
+    from xmppd.core.carbons import Copies
     from xmppd.core.later import Later
     from xmppd.core.origin import Origin, Target
     from xmppd.core.sessions import Broadcast, Session
@@ -68,6 +69,9 @@ class Cluster(Protocol):
     def fellows(self, session: Session) -> tuple[RemoteFellow, ...]:
         """The sessions of its account there that have its priority: they are sent what it is sent."""
 
+    def wants_copies(self, account: str) -> bool:
+        """Whether any session of the account there wants copies of its messages (XEP-0280)."""
+
     def room(self) -> Awaitable[None] | None:
         """What who sends to many waits for before he is read on: room on the way to the other nodes. None
         where there is.
@@ -81,15 +85,20 @@ class Cluster(Protocol):
     def shifted(self, session: Session) -> None:
         """Whether it is available, or its priority, is another than before."""
 
+    def wanted(self, session: Session) -> None:
+        """It wants copies of its account's messages now, or does not any more."""
+
     def ended(self, session: Session) -> None:
         """It is over, and all that it had to say was said."""
 
     # messages and iqs
 
     def message(
-        self, origin: Origin, stanza: Stanza, to: Jid, kind: str
+        self, origin: Origin, stanza: Stanza, to: Jid, kind: str, *, is_again: bool = False
     ) -> Outcome | Awaitable[Outcome | Drop]:
-        """Route a message whose account it `concerns` by RFC 6121 8.5 over all nodes; StanzaError."""
+        """Route a message whose account it `concerns` by RFC 6121 8.5 over all nodes; StanzaError.
+        `is_again`: it was copied before (XEP-0280).
+        """
 
     def unclaimed(self, stanza: Stanza, to: Jid) -> Awaitable[Outcome | Drop] | None:
         """The same for one that nobody keeps, though nobody took it before; None where there is nobody
@@ -105,6 +114,9 @@ class Cluster(Protocol):
         """A message is about to be stored for it: who comes elsewhere meanwhile is given nothing newer before
         that. What to wait for instead of `later`.
         """
+
+    def copy(self, account: str, copies: Copies) -> None:
+        """Send copies of a message to the sessions there that want them; they may be lost on the way."""
 
     def iq(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """Hand an iq to a session of another node (`has`); StanzaError, or one when it is awaited."""
@@ -198,7 +210,7 @@ class OneNode:
         """Nobody's."""
         return False
 
-    is_available = takes_messages = has = is_elsewhere = concerns
+    is_available = takes_messages = wants_copies = has = is_elsewhere = concerns
 
     def away(self, accounts: Sequence[str]) -> Sequence[str]:
         """All."""
@@ -227,10 +239,10 @@ class OneNode:
     def bound(self, session: Session) -> None:
         """Nobody is told."""
 
-    shifted = ended = bound
+    shifted = wanted = ended = bound
 
     def message(
-        self, origin: Origin, stanza: Stanza, to: Jid, kind: str
+        self, origin: Origin, stanza: Stanza, to: Jid, kind: str, *, is_again: bool = False
     ) -> Outcome | Awaitable[Outcome | Drop]:
         """It concerns nobody's."""
         raise AssertionError(to.full)
@@ -246,6 +258,9 @@ class OneNode:
     def keeping(self, account: str, later: Later) -> Later:
         """Nobody comes."""
         return later
+
+    def copy(self, account: str, copies: Copies) -> None:
+        """Nobody wants any."""
 
     def iq(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """It has nobody."""

@@ -235,6 +235,7 @@ class Handover:
             return None
         for push in pushes:
             session.send(push)
+        self._binding.want_copies(session, bool(state.get("copies")))
         return self._resumption.revive(session, id, state)
 
     def drop(self, managed: Managed) -> None:
@@ -282,6 +283,7 @@ def state_of(managed: Managed) -> State:
             for _, shown in (session.directed.items() if session.directed is not None else ())
             for raw in shown.values()
         ],
+        "copies": bool(session.copies_since),
         "roster": roster.version if session.has_roster and roster is not None else None,
         "slots": {key: value for key, value in (session.slots or {}).items() if is_plain(value)},
     }

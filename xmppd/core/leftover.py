@@ -57,11 +57,18 @@ async def _sent(routes: Routes, origin: Origin, data: bytes) -> None:
 
 class LeftOver:
     """Messages that may be kept go by the rules to sessions that were not sent them, or to whoever keeps
-    them; who asked for something is told that there is no answer; all else is dropped.
+    them, unless one `had` a copy (XEP-0280); who asked for something is told that there is no answer; all
+    else is dropped.
     """
 
-    def __init__(self, routes: Routes, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        had: Callable[[str, Stanza, int], bool],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
         self._routes = routes
+        self._had = had
         self._spawn = spawn
 
     def take(self, full: str, left: Iterable[Unacked]) -> None:
@@ -103,6 +110,8 @@ class LeftOver:
             return None
         others = unacked.others if message.to == account else ()
         if any(isinstance(other, Session) and has_it(other) for other in others):
+            return None
+        if self._had(full, message, unacked.second):
             return None
         origin = Sender(sender, full, self._routes, self._spawn)
         again = readdressed(message, account, unacked.second)

@@ -301,6 +301,10 @@ class Managed:
         if was_clogged:
             self.session.drained()
 
+    def has_had(self, second: int) -> bool:
+        """Whether its client has acknowledged all that was sent up to that second."""
+        return self.is_kept and (not self.unacked or self._moments[0].second > second)
+
     def when_had(self, raw: bytes, told: Callable[[], None]) -> None:
         """Tell when the client has acknowledged this stanza, which was just sent to the session, or when that
         is not waited for any more.

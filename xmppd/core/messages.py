@@ -10,10 +10,11 @@ from functools import partial
 from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
+from xmppd.core.carbons import Carbons, give
 from xmppd.core.later import Later, Pending, settled
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
-from xmppd.core.sessions import Session, Sessions, bars
+from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import KEPT, Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
@@ -88,6 +89,7 @@ class Messages:
         hooks: Hooks,
         domains: frozenset[str],
     ) -> None:
+        self.carbons = Carbons(sessions)
         self._blocks = blocks
         self._sessions = sessions
         self._targets = sessions.targets
@@ -100,7 +102,7 @@ class Messages:
     def route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
         """Deliver, keep or refuse (StanzaError) a message whose `from` is its true sender."""
         to = stanza.to
-        if not self._hooks.watches_messages:
+        if not (self._hooks.watches_messages or origin.has_copies):
             receiver = self._targets.get(to)  # type: ignore[arg-type]
             if receiver is not None and receiver.is_open:
                 receiver.send(stanza.raw)
@@ -123,8 +125,10 @@ class Messages:
         except JidError as error:
             raise StanzaError("jid-malformed", str(error)) from None
         if jid.domain not in self._domains:
+            self._copy_sent(origin, stanza)
             return self._services.take(origin, stanza, jid)
         if not jid.local:
+            self._copy_sent(origin, stanza)
             if not self._hooks.server_message_filter:
                 raise unavailable()
             return self._offer(origin, stanza)
@@ -155,7 +159,7 @@ class Messages:
         """Deliver, keep or refuse (StanzaError) a message that its receiver was sent and did not get. It is
         for the account, and whoever has a part in what becomes of messages was asked before.
         """
-        return _end_of(self._deliver(origin, stanza, Jid.parse(stanza.to or "")))
+        return _end_of(self._hand_over(origin, stanza, Jid.parse(stanza.to or ""), is_again=True))
 
     # what is written down before it goes on
 
@@ -193,7 +197,7 @@ class Messages:
         if made is None:
             return None
         if isinstance(made, Recorded):
-            return Pending(made.written, partial(self._hand_on, origin, to, made), len(stanza.raw))
+            return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
         return self._record_later(origin, stanza, to, made)
 
     async def _record_later(
@@ -219,12 +223,13 @@ class Messages:
             return to.full in self._targets or self._sessions.cluster.has(to.full)
         return to.bare in self._live or self._accounts.exists(to.bare)
 
-    def _hand_on(self, origin: Origin, to: Jid, recorded: Recorded) -> Awaitable[None] | None:
+    def _hand_on(self, origin: Origin, sent: Stanza, to: Jid, recorded: Recorded) -> Awaitable[None] | None:
         """What was written down goes to whoever is there now."""
         stanza = recorded.message
         try:
             recorded.written.result()
-            outcome = self._deliver(origin, stanza, to)
+            self._copy_sent(origin, sent, recorded.sent_id)
+            outcome = self._hand_over(origin, stanza, to)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             return self._refused(origin, stanza, to, error)
         finally:
@@ -240,6 +245,7 @@ class Messages:
         hooks = self._hooks
         try:
             if is_barred:
+                self._copy_sent(origin, stanza)
                 dropped = refused(stanza, to)
                 return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, dropped)
             kept = hooks.filtered(hooks.message_for_filter, to.bare, stanza)
@@ -305,30 +311,59 @@ class Messages:
         return _raise_later(waiting, error)
 
     def _deliver(self, origin: Origin, stanza: Stanza, to: Jid) -> Outcome | Became:
-        """Do what the table says, unless the account has come to bar its sender."""
+        """Hand it over, and copies of it to the other devices of its sender."""
+        self._copy_sent(origin, stanza)
+        return self._hand_over(origin, stanza, to)
+
+    def _copy_sent(self, origin: Origin, stanza: Stanza, sent_id: str = "") -> None:
+        if origin.has_copies and isinstance(origin, Session):
+            self.carbons.sent(origin, stanza, sent_id)
+
+    def _copy_received(
+        self, live: LiveAccount | None, stanza: Stanza, got: Sequence[Target], *, is_stored: bool = False
+    ) -> None:
+        """Send copies to those of an account of this node alone who are not given a message; None: nobody
+        wants any.
+        """
+        if live is not None and (copies := self.carbons.received(live.account, live, stanza)) is not None:
+            give(copies, live, got, is_stored=is_stored)
+
+    def _hand_over(
+        self, origin: Origin, stanza: Stanza, to: Jid, *, is_again: bool = False
+    ) -> Outcome | Became:
+        """Do what the table says, unless the account has come to bar its sender. `is_again`: it was copied
+        before.
+        """
         if self._blocks.bars(to.bare, origin.full):
             return refused(stanza, to)
         kind = kind_of(stanza)
         if self._sessions.cluster.concerns(to.bare):
-            return self._sessions.cluster.message(origin, stanza, to, kind)
+            return self._sessions.cluster.message(origin, stanza, to, kind, is_again=is_again)
+        live = self._live.get(to.bare)
+        copied = None if is_again or live is None or not live.carbons else live
         receiver = self._targets.get(to.full) if to.resource else None
         if receiver is not None:
             if not receiver.takes_messages and kind in KEEPABLE:
+                self._copy_received(copied, stanza, (receiver, *flushing(copied)))
                 return self.keep(to, stanza)
             receiver.send(stanza.raw)
+            self._copy_received(copied, stanza, (receiver,))
             return Outcome.DELIVERED
-        live = self._live.get(to.bare)
+        receivers: Sequence[Target] = ()
         match action_of(to, kind, is_ready=live is not None and bool(live.takers or kind not in KEEPABLE)):
             case Action.TOP if live is not None:
-                copy(live.takers, stanza.raw)
+                receivers = live.takers
             case Action.ALL if live is not None:
-                copy(tuple(s for s in live.available if s.priority >= 0), stanza.raw)
+                receivers = tuple(s for s in live.available if s.priority >= 0)
             case Action.STORE:
+                self._copy_received(copied, stanza, (), is_stored=True)
                 return self.keep(to, stanza)
             case Action.REFUSE:
                 raise unavailable()
             case _:
                 return Outcome.DROPPED
+        copy(receivers, stanza.raw)
+        self._copy_received(copied, stanza, receivers)
         return Outcome.DELIVERED
 
     async def _offer(self, origin: Origin, stanza: Stanza) -> None:
@@ -402,6 +437,11 @@ def action_of(to: Jid, kind: str, *, is_ready: bool) -> Action:
     if to.resource and kind != "chat":
         return TABLE[Place.RESOURCE, kind]
     return TABLE[Place.READY if is_ready else Place.ABSENT, kind]
+
+
+def flushing(live: LiveAccount | None) -> tuple[Session, ...]:
+    """Those that are given what is stored: a message that is stored now, too."""
+    return tuple(session for session in live.carbons if session.is_flushing) if live is not None else ()
 
 
 def copy(receivers: Sequence[Target], data: bytes, *, is_patient: bool = False) -> None:

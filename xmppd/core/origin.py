@@ -6,11 +6,13 @@ these few things takes part.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 
 class Origin(Protocol):
-    """The sender of a stanza: `full` and `account` are its full and bare JID, `lang` its default language."""
+    """The sender of a stanza: `full` and `account` are its full and bare JID, `lang` its default language;
+    `has_copies`: others of its account may want copies of its messages (XEP-0280).
+    """
 
     @property
     def full(self) -> str: ...
@@ -21,6 +23,9 @@ class Origin(Protocol):
     @property
     def lang(self) -> str: ...
 
+    @property
+    def has_copies(self) -> bool: ...
+
     def send(self, data: bytes) -> None:
         """Take an answer: one whole stanza."""
 
@@ -29,7 +34,8 @@ class Target(Protocol):
     """What routing finds for a full JID, and among the resources of an account.
 
     `presence` is None while it is not available, `priority` that of its presence (RFC 6121 4.7.2.3),
-    `takes_messages` False while messages are to be kept for it; `is_open`: it takes them, whoever sends them.
+    `takes_messages` False while messages are to be kept for it; `is_open`: it takes them, whoever sends them,
+    and nobody wants copies.
     """
 
     @property
@@ -61,6 +67,7 @@ class Host:
     """
 
     __slots__ = ("account", "full", "lang")
+    has_copies: Final = False
 
     def __init__(self, full: str, lang: str = "") -> None:
         self.full = full

@@ -175,7 +175,10 @@ class Router:
             log.error("stanza-failed", exc_info=error, extra=extra)
             error = StanzaError("internal-server-error")
         if stanza.type not in ("error", "result"):
-            origin.send(build.error_reply(stanza, origin.full, error))
+            reply = build.error_reply(stanza, origin.full, error)
+            origin.send(reply)
+            if origin.has_copies and stanza.kind == "message" and isinstance(origin, Session):
+                self._messages.carbons.refused(origin, stanza, reply)
 
     # one step for each kind
 

@@ -62,7 +62,9 @@ class Session:
     `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
     `takes_messages` is False while anything is in the way of messages (`hold_messages`); `is_open` says
-    besides that its account bars nobody, so that nobody has to be asked for what comes.
+    besides that its account bars nobody and nobody wants copies, so that nobody has to be asked for what
+    comes. `has_copies`: what it sends may have to be copied; `copies_since`: it wants copies of all since
+    that second (XEP-0280), 0: of nothing.
 
     `managed` is what stream management (XEP-0198) keeps of it, if its client enabled that. When it is over
     its `connection` is NOWHERE. While it is detached it has one that keeps what is sent.
@@ -78,8 +80,10 @@ class Session:
         "_out",
         "account",
         "connection",
+        "copies_since",
         "directed",
         "full",
+        "has_copies",
         "has_roster",
         "iq_head",
         "is_open",
@@ -130,7 +134,9 @@ class Session:
         self.slots: dict[str, Any] | None = None
         self.managed: Any = None
         self.takes_messages = True
-        self.is_open = not live.blocks
+        self.copies_since = 0
+        self.has_copies = live.is_copied
+        self.is_open = live.is_plain
         self._in_the_way = 0
         self._cork = cork
         self._is_patient = False
@@ -186,7 +192,7 @@ class Session:
         self._in_the_way &= ~what
         if not self.takes_messages and not self._in_the_way:
             self.takes_messages = True
-            self.is_open = not self.live.blocks
+            self.is_open = self.live.is_plain
             self.live.refresh()
 
     # its end
@@ -314,6 +320,9 @@ class LiveAccount:
 
     `blocks` are the addresses that it bars (XEP-0191). Where there are any it has no `targets` and no
     `audience`, which are the available sessions otherwise: it has to be asked who may reach it (`bars`).
+    `carbons` are the sessions that want copies of messages (XEP-0280). Where others of the account may send
+    or get any, on this node or because some want copies on another one, it `is_copied`: then it has no
+    `targets` either. `exchanged` are its last messages that were copied: sender, account of the receiver, id.
     """
 
     __slots__ = (
@@ -321,6 +330,10 @@ class LiveAccount:
         "audience",
         "available",
         "blocks",
+        "carbons",
+        "exchanged",
+        "is_copied",
+        "is_copied_elsewhere",
         "is_split",
         "roster",
         "sessions",
@@ -339,6 +352,10 @@ class LiveAccount:
         self.takers: tuple[Session, ...] = ()
         self.targets: tuple[Session, ...] = ()
         self.is_split = False
+        self.carbons: tuple[Session, ...] = ()
+        self.exchanged: dict[tuple[str, str, str | None], None] | None = None
+        self.is_copied = False
+        self.is_copied_elsewhere = False
         self.to_stamp = to_stamp(account)
 
     def refresh(self) -> None:
@@ -357,7 +374,7 @@ class LiveAccount:
             top = max((s.priority for s in takers), default=-1)
             self.takers = tuple(s for s in takers if s.priority == top) if top >= 0 else ()
         self.audience = () if self.blocks else self.available
-        self.targets = () if self.is_split or self.blocks else self.takers
+        self.targets = self.takers if self.is_plain and not self.is_split else ()
 
     @property
     def open_to(self) -> tuple[Session, ...]:
@@ -372,18 +389,39 @@ class LiveAccount:
     def split(self, is_split: bool) -> None:
         """Whether other nodes have a say in where its messages go."""
         self.is_split = is_split
-        self.targets = () if is_split or self.blocks else self.takers
+        self.targets = self.takers if self.is_plain and not is_split else ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nobody has to be asked for its messages, and nobody wants copies."""
+        return not self.blocks and not self.is_copied
 
     def guard(self, blocks: frozenset[str]) -> None:
         """From now on it bars these addresses, and no others."""
         self.blocks = blocks
+        self._open()
+
+    def _open(self) -> None:
+        is_plain = self.is_plain
         for session in self.sessions.values():
-            session.is_open = session.takes_messages and not blocks
+            session.is_open = session.takes_messages and is_plain
         self.refresh()
 
     def bars(self, other: str) -> bool:
         """Whether it bars an address in normal form."""
         return bool(self.blocks) and bars(self.account, self.blocks, other)
+
+    def count_copies(self, *, elsewhere: bool) -> None:
+        """See who wants copies now, here and on other nodes."""
+        self.carbons = tuple(s for s in self.sessions.values() if s.copies_since)
+        self.is_copied_elsewhere = elsewhere
+        is_copied = elsewhere or (bool(self.carbons) and len(self.sessions) > 1)
+        if is_copied == self.is_copied:
+            return
+        self.is_copied, self.exchanged = is_copied, None
+        for session in self.sessions.values():
+            session.has_copies = is_copied
+        self._open()
 
     def update_roster(self, roster: Roster) -> None:
         """Hold this roster unless a newer one is held."""
@@ -445,7 +483,17 @@ class Sessions:
         self.by_full[session.full] = self.targets[session.full] = live.sessions[resource] = session
         if self.cluster:
             live.split(self.cluster.concerns(account))
+            live.count_copies(elsewhere=self.cluster.wants_copies(account))
+        elif live.carbons:
+            live.count_copies(elsewhere=False)
         return session
+
+    def want_copies(self, session: Session, wants: bool) -> None:
+        """Whether a session is sent copies of its account's messages from now on (XEP-0280)."""
+        if bool(session.copies_since) != wants and not session.is_over:
+            session.copies_since = int(self._now()) + 1 if wants else 0
+            session.live.count_copies(elsewhere=session.live.is_copied_elsewhere)
+            self.cluster.wanted(session)
 
     def remove(self, session: Session) -> None:
         """Forget a session whose presence was withdrawn already."""
@@ -456,6 +504,8 @@ class Sessions:
         session.end()
         self.on_removed(session.full)
         if live.sessions:
+            if live.carbons:
+                live.count_copies(elsewhere=live.is_copied_elsewhere)
             live.refresh()
         else:
             del self.accounts[session.account]

@@ -1,0 +1,77 @@
+"""Copies of messages (XEP-0280) between nodes: the node of the sender knows who wants some, and tells each
+node once; what is delivered on a node is copied there by itself.
+
+Copies go by the trunk and are not asked for again: those for a node that is lost are lost with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from xmppd.cluster.member import Member
+from xmppd.cluster.mesh import Mesh
+from xmppd.cluster.parcels import Parcel
+from xmppd.cluster.records import Copy, Message
+from xmppd.core.carbons import Carbons, Copies, give
+from xmppd.core.sessions import Session, Sessions
+from xmppd.xml.stanza import read
+
+
+class RemoteCopies:
+    """Sends copies to the sessions of other nodes, and takes those for sessions here."""
+
+    def __init__(self, mesh: Mesh, sessions: Sessions, carbons: Carbons) -> None:
+        self._mesh = mesh
+        self._sessions = sessions
+        self._carbons = carbons
+
+    def wants(self, account: str) -> bool:
+        """See `Cluster.wants_copies`."""
+        return self._mesh.whereabouts.wants_copies(account)
+
+    def send(self, account: str, copies: Copies) -> None:
+        """See `Cluster.copy`."""
+        self._send(account, copies, ())
+
+    def delivered(
+        self, parcel: Parcel, here: Collection[Session], nodes: Collection[int], *, is_stored: bool = False
+    ) -> None:
+        """A message has gone to these sessions here and to those nodes, or `is_stored`: all others of the
+        account who want copies are sent one, unless they were before.
+        """
+        account = parcel.to.bare
+        live = self._sessions.accounts.get(account)
+        is_wanted_here = live is not None and bool(live.carbons)
+        if parcel.was_copied or not (is_wanted_here or self.wants(account)):
+            return
+        parcel.was_copied = True
+        copies = self._carbons.received(account, live, parcel.stanza)
+        if copies is None:
+            return
+        if live is not None:
+            give(copies, live, here, is_stored=is_stored)
+        self._send(account, copies, nodes, is_stored=is_stored)
+
+    def _send(self, account: str, copies: Copies, but: Collection[int], *, is_stored: bool = False) -> None:
+        nodes = {place.node for place in self._mesh.places(account) if place.wants_copies}
+        for node in nodes.difference(but):
+            record = Copy(account, copies.sender, copies.head, copies.tail, is_stored)
+            self._mesh.send(self._mesh.member(node), record, len(copies.head) + len(copies.tail) + 96)
+
+    # the node of who wants them
+
+    def take(self, member: Member, record: Copy) -> None:
+        """Give the sessions here that want one their copies."""
+        live = self._sessions.accounts.get(record.account)
+        if live is not None:
+            give(Copies(record.sender, record.head, record.tail), live, is_stored=record.is_stored)
+
+    def taken(self, record: Message, receivers: Collection[Session]) -> None:
+        """A message from another node was given to these sessions, others of whose account want copies."""
+        [live] = {session.live for session in receivers}
+        stanza = read(record.raw)
+        copies = self._carbons.received(live.account, live, stanza)
+        if copies is not None:
+            give(copies, live, receivers)
+            if stanza.type == "error":  # nobody else knows what it answers
+                self._send(live.account, copies, ())
