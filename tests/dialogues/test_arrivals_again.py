@@ -32,7 +32,7 @@ async def test_what_was_changed_here_is_known_by_kind() -> None:
         assert await changed_here(world) == ()
         await world.app.rosters.change(DORA, ALICE, lambda old: None)
         assert await changed_here(world) == ("roster",)
-        await world.app.blocks.replace(DORA, ["other.example"], 1.0)
+        await world.app.blocks.write(DORA, blocked=["other.example"], unblocked=BLOCKED, since=1.0)
         assert await changed_here(world) == ("roster", "blocks")
         dora = await world.bind("dora")
         await dora.ask("set", "<vCard xmlns='vcard-temp'><FN>D</FN></vCard>")
@@ -86,7 +86,7 @@ async def test_a_shadow_says_what_was_changed_here_and_keeps_the_rest() -> None:
         assert (await world.app.arrivals.take(arrival(**EVERYTHING), SHADOW)).done == "made"
         again = await world.app.arrivals.take(arrival(**EVERYTHING), SHADOW)
         assert (again.done, again.ours) == ("unchanged", ())
-        await world.app.blocks.replace(DORA, ["other.example"], 1.0)
+        await world.app.blocks.write(DORA, blocked=["other.example"], unblocked=BLOCKED, since=1.0)
         await world.app.rosters.change(DORA, ALICE, lambda old: None)
         again = await world.app.arrivals.take(arrival(**EVERYTHING), SHADOW)
         assert (again.done, again.ours) == ("unchanged", ("roster", "blocks"))

@@ -170,7 +170,7 @@ async def test_login_on_cassandra_alone(options: CassandraOptions, watch: Watch,
         watch.take()
         client = await node.log_in(f"me{size}")
         assert client.raw.count(b"<item ") == size
-        cold = {"account": 1, "roster": 1, "last_presence": size // 50, "offline_queue": 1}
+        cold = {"account": 1, "roster": 1, "blocks": 1, "last_presence": size // 50, "offline_queue": 1}
         assert watch.take() == cold
         await node.log_out(client)
         assert watch.take() == {"last_presence": 1, "last_logouts": 1}
@@ -187,7 +187,7 @@ async def test_rosters_of_contacts_who_said_something(options: CassandraOptions,
         client = await node.log_in("chatty")
         assert client.raw.count(b"type='unavailable'") == TALKATIVE
         asked = {"account": 1, "roster": 1 + TALKATIVE, "last_presence": 1, "offline_queue": 1}
-        assert watch.take() == asked
+        assert watch.take() == {**asked, "blocks": 2}
         await node.log_out(client)
 
 
@@ -196,7 +196,7 @@ async def test_login_with_redis(
     options: CassandraOptions, own_redis: Engines, watch: Watch, size: int
 ) -> None:
     cache = {"redis": own_redis.redis_url, "prefix": f"login{size}"}
-    elsewhere = {"account": 1, "last_presence": size // 50, "offline_queue": 1}
+    elsewhere = {"account": 1, "blocks": 1, "last_presence": size // 50, "offline_queue": 1}
     redis = RedisCalls(own_redis.redis_url)
     async with Node(options, cache) as first:
         await first.log_in("chatty")  # Redis learns the scripts

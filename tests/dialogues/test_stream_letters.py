@@ -177,16 +177,16 @@ async def test_a_shutdown_sends_all_away_slice_by_slice(monkeypatch: pytest.Monk
     settings = {"limits": {"sessions_per_account": 400}}
     async with World(settings=settings) as world:
         clients = [await world.bind("alice") for _ in range(200)]
-        original, told = Stream.fail, []
+        original, told = Stream.depart, []
 
-        def slow(stream: Stream, error: StreamError | None) -> None:
+        def slow(stream: Stream, error: StreamError) -> None:
             end = time.perf_counter() + SLICE_SECONDS / 2
             while time.perf_counter() < end:
                 pass
             told.append(stream)
             original(stream, error)
 
-        monkeypatch.setattr(Stream, "fail", slow)
+        monkeypatch.setattr(Stream, "depart", slow)
         ending = world.app.jobs.spawn(world.app.service.shut_down())
         await _turns(3)
         assert 0 < len(told) < 20

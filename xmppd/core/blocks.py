@@ -109,9 +109,24 @@ class Blocks:
             found = frozenset(await self.of(account))
             if not self._changes.since(account, mark):
                 break
+        self._remember(account, found)
+        return found
+
+    async def learn(self, accounts: Sequence[str]) -> None:
+        """Know the lists of some accounts, read together where they have to be."""
+        unknown = [account for account in accounts if self.known(account) is None]
+        if not unknown:
+            return
+        mark = self._changes.mark
+        for account, addresses in zip(unknown, await self.of_many(unknown), strict=True):
+            if self._changes.since(account, mark):
+                await self.read(account)
+            else:
+                self._remember(account, frozenset(addresses))
+
+    def _remember(self, account: str, found: frozenset[str]) -> None:
         (self._lists if found else self._barring_nobody).put(account, found)
         (self._barring_nobody if found else self._lists).drop(account)
-        return found
 
     def doubt(self, account: str) -> bool:
         """The list of an account is another one now: what is remembered of it, and what is being read, counts

@@ -142,8 +142,7 @@ class LastSeen:
         # Few have said anything, so few rosters are read, side by side.
         due = [contact for contact in contacts if words[contact] is not SILENCE]
         rosters = await asyncio.gather(*map(self._roster, due))
-        for contact in due:
-            await self._visibility.blocks.will_bar(contact, session.account)  # so that it is known
+        await self._visibility.blocks.learn(due)
         shown = session.give(self._shown(session, dict(zip(due, rosters, strict=True)), words))
         if shown is not None:
             await shown
