@@ -40,7 +40,7 @@ class Server:
         began = time.monotonic()
         environ = {**os.environ, **self.environ}
         starting = await asyncio.create_subprocess_exec(
-            HERE / "start", self.folder, str(self.port), "full", stdout=subprocess.PIPE, env=environ
+            HERE / "start", self.folder, str(self.port), "unarchived", stdout=subprocess.PIPE, env=environ
         )
         said, _ = await starting.communicate()
         assert starting.returncode == 0, "the server does not start"
