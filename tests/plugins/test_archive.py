@@ -1,5 +1,6 @@
 """Message archives (XEP-0313): what is in them, pages of them, preferences, and their end."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,8 @@ from stores import new_store
 
 from xmppd import ns
 from xmppd.errors import StoreTimeout, StoreUnavailable
-from xmppd.store.table import Prepared, Store
+from xmppd.store.sqlite.store import SqliteStore
+from xmppd.store.table import Key, Prepared, Store, Table
 from xmppd.testing import Client, World, refusal
 
 pytestmark = pytest.mark.asyncio
@@ -362,3 +364,27 @@ async def test_a_write_nobody_knows_of_is_made_again_with_the_same_id() -> None:
         await w.advance(3)
         found = await find(bob)
         assert found.texts == ["one", "two"]
+
+
+class SlowStore(SqliteStore):
+    """A store whose answers take a turn of the loop, as those of a cluster do."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+
+    async def get(self, table: Table, key: Key) -> Any:
+        await asyncio.sleep(0)
+        return await super().get(table, key)
+
+
+@pytest.mark.own_engine("a store that answers late")
+async def test_a_message_is_kept_while_nothing_may_be_remembered_of_accounts() -> None:
+    async with world(store=SlowStore()) as w:
+        alice = await w.login("alice")
+        for app in w.apps:
+            app.accounts.trust(is_told=False)  # Redis is away
+        await chat(alice, "bob@localhost", "one")
+        await chat(alice, "bob@localhost", "two")
+        await alice.expect_nothing()
+        bob = await w.login("bob")
+        assert (await find(bob)).texts == ["one", "two"]

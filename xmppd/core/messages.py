@@ -25,6 +25,10 @@ FEW = 8
 """Sessions that get a message at once; where there are more, they come after those who are alone."""
 
 
+ASKED = 10
+"""How often a plugin may have to find something out before it records a message."""
+
+
 class Action(Enum):
     """What is done with a message that no connected resource matches exactly."""
 
@@ -194,25 +198,45 @@ class Messages:
         if not is_taken:
             return None
         made = record[0](origin, stanza, to)
+        if made is None or isinstance(made, Recorded):
+            return self._pending(origin, stanza, to, made)
+        return self._asked_again(origin, stanza, to, made)
+
+    async def _record_later(self, origin: Origin, stanza: Stanza, to: Jid, is_taken: Awaitable[bool]) -> None:
+        """The same, where it is not known whether the account exists."""
+        try:
+            made = self._hooks.message_recorded_record[0](origin, stanza, to) if await is_taken else None
+        except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            waiting = self._refused(origin, stanza, to, error)
+            if waiting is not None:
+                await waiting
+        else:
+            await self._asked_again(origin, stanza, to, made)
+
+    async def _asked_again(
+        self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | Awaitable[None] | None
+    ) -> None:
+        """The same, when all is known that has to be."""
+        try:
+            for _ in range(ASKED):
+                if made is None or isinstance(made, Recorded):
+                    break
+                await made
+                made = self._hooks.message_recorded_record[0](origin, stanza, to)
+            else:
+                raise StanzaError("resource-constraint", "The server cannot archive this now.", type="wait")
+            waiting: Awaitable[None] | None = self._pending(origin, stanza, to, made)
+            if waiting is None:
+                waiting = self._became(origin, stanza, to, self._deliver(origin, stanza, to))
+        except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            waiting = self._refused(origin, stanza, to, error)
+        if waiting is not None:
+            await waiting
+
+    def _pending(self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | None) -> Pending | None:
         if made is None:
             return None
-        if isinstance(made, Recorded):
-            return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
-        return self._record_later(origin, stanza, to, made)
-
-    async def _record_later(
-        self, origin: Origin, stanza: Stanza, to: Jid, waiting: Awaitable[object]
-    ) -> None:
-        """The same, after something that has to be known first."""
-        try:
-            await waiting
-            made = self._record(origin, stanza, to)
-            if made is None:
-                made = self._became(origin, stanza, to, self._deliver(origin, stanza, to))
-        except Exception as error:  # noqa: BLE001 - raised again when all have been told
-            made = self._refused(origin, stanza, to, error)
-        if made is not None:
-            await made
+        return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
 
     def _is_taken(self, stanza: Stanza, to: Jid) -> bool | Awaitable[bool]:
         """Whether a message will be delivered or kept, as far as that can be said without doing it."""
