@@ -257,7 +257,7 @@ class Client(Wire):
 
 def scram_final(first: str, challenge: str) -> str:
     """The client's last message; the server's signature is not checked."""
-    nonce, salt, iterations = (field[2:] for field in challenge.split(","))
+    nonce, salt, iterations, *_ = (field[2:] for field in challenge.split(","))
     key = salted(PASSWORD, base64.b64decode(salt), int(iterations))
     client_key = hmac.digest(key, b"Client Key", "sha1")
     bare = f"c=biws,r={nonce}"
