@@ -110,8 +110,8 @@ class Run:
         """One that reads the store, and one that has to ask the cache."""
         folder, port = self.backend.folder, self.servers[-1].port
         return [
-            Server(folder / "bare", port + 2, self.backend.environ(cached=False)),
-            Server(folder / "cold", port + 4, self.backend.environ()),
+            Server(folder / "bare", port + 2, self.backend.environ(cached=False), "bare"),
+            Server(folder / "cold", port + 4, self.backend.environ(), "bare"),
         ]
 
     async def end(self) -> None:
@@ -321,7 +321,8 @@ def main() -> int:
     nodes = 3 if {"cassandra", "frozen", "ring"} & {*arguments.scenarios} else 0
     backend = Backend(arguments.store, own_cassandra=nodes, own_redis="redis" in arguments.scenarios)
     servers = [
-        Server(backend.folder / f"server{n}", arguments.port + 2 * n) for n in range(arguments.servers)
+        Server(backend.folder / f"server{n}", arguments.port + 2 * n, profile="bare")
+        for n in range(arguments.servers)
     ]
     try:
         backend.start()

@@ -20,9 +20,14 @@ ROSTER = "jabber:iq:roster"
 
 
 class Server:
-    """One that is killed and started again. `environ` overrides its configuration at the next start."""
+    """One that is killed and started again, with the plugins of a `profile` (see `start`). `environ` overrides
+    its configuration at the next start.
+    """
 
-    def __init__(self, folder: Path, port: int, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, port: int, environ: Mapping[str, str] | None = None, profile: str = "unarchived"
+    ) -> None:
+        self.profile = profile
         self.folder = folder
         self.port = port
         self.pid = 0
@@ -40,7 +45,7 @@ class Server:
         began = time.monotonic()
         environ = {**os.environ, **self.environ}
         starting = await asyncio.create_subprocess_exec(
-            HERE / "start", self.folder, str(self.port), "unarchived", stdout=subprocess.PIPE, env=environ
+            HERE / "start", self.folder, str(self.port), self.profile, stdout=subprocess.PIPE, env=environ
         )
         said, _ = await starting.communicate()
         assert starting.returncode == 0, "the server does not start"

@@ -34,12 +34,12 @@ def faults(free_ports):
     return run
 
 
-@pytest.mark.timeout(260)
+@pytest.mark.timeout(360)
 def test_nodes_of_a_ring_are_killed(faults):
     """One is not missed; without two or all nothing is acknowledged; everything goes on, and nothing is lost,
     when they are back.
     """
-    said = faults("cassandra", "ring", "--seconds", "5", "--pace", "2", seconds=240)
+    said = faults("cassandra", "ring", "--seconds", "5", "--pace", "2", seconds=340)
     for outage in ("killed too", "all nodes killed"):
         assert re.search(rf"{outage}: .* refused \{{.*'message: wait resource-constraint'", said)
     assert said.count("everybody was served after") == 2
