@@ -365,7 +365,7 @@ class Archive(Plugin):
         row = {"account": account, **wanted.columns()}
         if not await self.owners.put_if(row, {"uid": owner.uid}):
             raise StanzaError("item-not-found", "There is no archive.")
-        self.changed(account)
+        self.changed.tell(account)
         return wanted.xml()
 
     def _is_listed(self, account: str, peer: str) -> bool | None:
@@ -383,7 +383,7 @@ class Archive(Plugin):
     async def forget(self, account: str) -> None:
         """Delete the archive; who has the name next gets another one anyway."""
         row = await self.owners.get(account)
-        self.changed(account)
+        self.changed.tell(account)
         if row is None:
             return
         uid = row["uid"]

@@ -20,8 +20,8 @@ ROSTER = "jabber:iq:roster"
 
 
 class Server:
-    """One that is killed and started again, with the plugins of a `profile` (see `start`). `environ` overrides
-    its configuration at the next start.
+    """One that is killed and started again, with the plugins of a `profile` (see `start`). `environ`
+    overrides its configuration at the next start.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Messages of one sender whose end is awaited side by side: order holds, and nobody is told too early."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,16 @@ from xmppd.testing import Client, World, refusal
 pytestmark = pytest.mark.asyncio
 
 PING = f"<iq type='get' id='ping'><query xmlns='{ns.ROSTER}'/></iq>"
+
+
+async def until(world: World, happened: Callable[[], bool]) -> None:
+    """Turns, until something happened."""
+    for _ in range(500):
+        await turns(world)
+        if happened():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("nothing happens")
 
 
 async def chat(world: World, client: Client, *texts: str) -> None:
@@ -202,14 +213,14 @@ async def test_filters_and_handlers_may_finish_later(folder: Path) -> None:
         alice.write(f"<message to='{bob.jid}' id='a'><body>slow</body></message>")
         alice.write(f"<message to='{bob.jid}' id='b'><body>quick</body></message>")
         alice.write("<iq type='get' id='q' to='localhost'><slow xmlns='urn:x'/></iq>")
-        await turns(world)
-        assert b"quick" in bob.raw and len(ends) == 1, "the request waits for what was before it"
+        await until(world, lambda: b"quick" in bob.raw)
+        assert len(ends) == 1, "the request waits for what was before it"
         ends[0].set_exception(StanzaError("not-allowed"))
-        await turns(world)
+        await until(world, lambda: bool(alice._inbox))
         assert refusal(alice._inbox.popleft()) == "cancel not-allowed"
         alice.write(f"<message to='{bob.jid}' id='c'><body>quicker</body></message>")
-        await turns(world)
-        assert b"quicker" in bob.raw and b"id='q'" not in alice.raw
+        await until(world, lambda: b"quicker" in bob.raw and len(ends) == 2)
+        assert b"id='q'" not in alice.raw
         ends[1].set_result(None)
         await world.settle()
         assert b"id='q'" in alice.raw

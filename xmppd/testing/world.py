@@ -31,6 +31,8 @@ from xmppd.testing.nodes import BusTrunk, Lent, MemoryDuties, MemoryTrunk, NoTim
 HEARD_SECONDS = 10.0
 """How long nodes may take until they hear each other by their cache."""
 
+WRITTEN_SECONDS = 0.5
+"""How long messages that are being written down are waited for."""
 LASTING_SECONDS = 0.02
 """How long a task of a plugin may do nothing before it counts as one that waits for what comes."""
 
@@ -298,12 +300,19 @@ class World:
         """Whether something waits for the next turn of the loop to be sent."""
         return self._due > 0 or any(app.cork.is_due or app.sessions.rounds.is_due for app in self.apps)
 
+    @property
+    def _is_writing(self) -> bool:
+        """Whether a message goes on when it is written down."""
+        sessions = [session for app in self.apps for session in app.sessions.by_full.values()]
+        return any(session.line is not None and session.line.is_ahead for session in sessions)
+
     async def settle(self) -> None:
         """Let the server work until nothing moves any more."""
-        quiet = 0
+        quiet, end = 0, time.monotonic() + WRITTEN_SECONDS
         while quiet < 3:
-            await asyncio.sleep(0)
-            moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending
+            is_writing = self._is_writing and time.monotonic() < end
+            await asyncio.sleep(0.002 if is_writing else 0)
+            moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending or is_writing
             moved = await self.tell_each_other() or moved
             moved = await self._carry() or moved
             for app in self.apps:
