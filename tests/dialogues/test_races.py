@@ -57,8 +57,9 @@ async def let_wait(world: World, count: int = 1) -> None:
     """Go on until so many are waiting at the gate."""
     gates = world.plugins("gate")
     async with asyncio.timeout(5):
-        while sum(gate.waiting for gate in gates) < count:  # noqa: ASYNC110 - a test that steps through the turns of the loop
-            await asyncio.sleep(0)
+        while sum(gate.waiting for gate in gates) < count:
+            await turns(world)
+            await world.tell_each_other()
 
 
 async def turns(world: World) -> None:

@@ -269,7 +269,7 @@ async def test_a_certificate_that_nobody_will_believe_is_warned_of(prepared):
 async def test_where_it_listens_reads_well_with_ipv6(prepared):
     server = prepared(listen={"c2s": [{"address": "[::1]", "port": 0, "tls": "none"}]})
     await server.start()
-    [line] = server.records("listening")
+    [line] = await server.logged("listening", 1)
     assert line["addresses"] == f"[::1]:{server.port}"
 
 
