@@ -377,7 +377,7 @@ class App:
         self._negotiators = (
             StartTls(),
             self.sasl,
-            Sasl2(self.sasl, self.rows, self.inlines, in_clear=config.auth.plain_without_tls),
+            Sasl2(self.logins, self.rows, self.inlines, in_clear=config.auth.plain_without_tls),
             Fast(self.tokens, shown),
             EarlyIqs(self.iqs.early),
             Resource(self.binding, self.logins, self.expiry),

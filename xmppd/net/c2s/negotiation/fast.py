@@ -11,7 +11,7 @@ from xmppd import ns
 from xmppd.core.begun import begun
 from xmppd.core.tokens import ClientTokens, Token
 from xmppd.errors import StoreError
-from xmppd.net.c2s.negotiation.sasl import authenticator_of
+from xmppd.net.c2s.negotiation.attempts import authenticator_of
 from xmppd.stream.hashedtokens import HashedToken
 from xmppd.stream.inline import Granted, offers_inline, takes_inline
 from xmppd.stream.rows import Negotiable

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from xmppd import ns
-from xmppd.errors import SaslError, StreamError
+from xmppd.errors import SaslError
+from xmppd.net.c2s.negotiation.attempts import Attempts, authenticator_of
 from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates, offers
 from xmppd.stream.sasl import Authenticator, Challenge, Channel, Gate, Mechanism, Step
 from xmppd.xml import build
@@ -16,7 +17,7 @@ from xmppd.xml.stanza import Stanza
 AUTH, RESPONSE, ABORT = (f"{{{ns.SASL}}}{name}" for name in ("auth", "response", "abort"))
 
 
-class Sasl:
+class Sasl(Attempts):
     """The mechanisms of a server, and those for tokens; `attempts` says how many tries a stream has, `gate`
     lets in.
     """
@@ -29,9 +30,9 @@ class Sasl:
         *,
         tokens: Sequence[Mechanism] = (),
     ) -> None:
+        super().__init__(gate)
         self.mechanisms = mechanisms
         self._tokens = tokens
-        self._gate = gate
         self._attempts = attempts
 
     @offers(Phase.LOGIN)
@@ -74,23 +75,6 @@ class Sasl:
         error = SaslError("malformed-request", "There is no exchange to go on with.")
         self._refuse_at_once(stream, error)
 
-    def _take(self, stream: Negotiable, step: Callable[[], Step | Awaitable[Step]]) -> Waiting:
-        try:
-            taken = step()
-        except SaslError as error:
-            self._refuse(stream, error)
-            return None
-        if isinstance(taken, Awaitable):
-            return self._answer_later(stream, taken)
-        self._answer(stream, taken)
-        return None
-
-    async def _answer_later(self, stream: Negotiable, step: Awaitable[Step]) -> None:
-        try:
-            self._answer(stream, await step)
-        except SaslError as error:
-            self._refuse(stream, error)
-
     def _answer(self, stream: Negotiable, step: Step) -> None:
         if isinstance(step, Challenge):
             stream.exchanging(True)
@@ -102,29 +86,8 @@ class Sasl:
             stream.authenticated(login)
             stream.reopen()
 
-    def note_refusal(self, stream: Negotiable, error: SaslError) -> None:
-        """Tell the gate of a refusal without an attempt."""
-        link = stream.link
-        self._gate.refused(Channel(stream.domain, link.secure, peer=link.peer), error)
-
-    def _refuse_at_once(self, stream: Negotiable, error: SaslError) -> None:
-        """The same for what no `Authenticator` was asked."""
-        self.note_refusal(stream, error)
-        self._refuse(stream, error)
-
-    def _refuse(self, stream: Negotiable, error: SaslError) -> None:
-        """Say why, and end the stream when it was one try too many (RFC 6120 6.4.5)."""
-        stream.exchanging(False)
-        stream.write(build.sasl_failure(error))
-        authenticator: Authenticator | None = stream.kept.get(ns.SASL)
-        if authenticator is not None and authenticator.exhausted:
-            stream.fail(StreamError("policy-violation", "Too many attempts to log in."))
-
-
-def authenticator_of(stream: Negotiable) -> Authenticator:
-    """The attempts of a stream on which mechanisms were offered."""
-    authenticator: Authenticator = stream.kept[ns.SASL]
-    return authenticator
+    def _failure(self, error: SaslError) -> bytes:
+        return build.sasl_failure(error)
 
 
 @lru_cache(maxsize=64)

@@ -5,17 +5,17 @@ behind them, and together with what else the client wants.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import lru_cache
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
 from xmppd.errors import SaslError, StreamError
-from xmppd.net.c2s.negotiation.sasl import Sasl, authenticator_of
+from xmppd.net.c2s.negotiation.attempts import Attempts, authenticator_of
 from xmppd.stream.inline import Answer, Attached, Granted, Inlines, InlineTaker
 from xmppd.stream.rows import Negotiable, Phase, Rows, Waiting, negotiates, offers
-from xmppd.stream.sasl import Asked, Authenticator, Challenge, Step, Success, UserAgent, encode
+from xmppd.stream.sasl import Asked, Challenge, Gate, Step, Success, UserAgent, encode
 from xmppd.xml import build
 from xmppd.xml.build import escape_text
 from xmppd.xml.stanza import Stanza
@@ -77,13 +77,13 @@ class _Granting:
         self.answers.append(answer)
 
 
-class Sasl2:
-    """XEP-0388 over the mechanisms and attempts of `sasl`. It is for encrypted streams only, unless
-    `in_clear`, and offered behind the features of `sasl`.
+class Sasl2(Attempts):
+    """XEP-0388 over the mechanisms and attempts of `Sasl`. It is for encrypted streams only, unless
+    `in_clear`, and offered behind the features of that one.
     """
 
-    def __init__(self, sasl: Sasl, rows: Rows, inlines: Inlines, *, in_clear: bool) -> None:
-        self._sasl = sasl
+    def __init__(self, gate: Gate, rows: Rows, inlines: Inlines, *, in_clear: bool) -> None:
+        super().__init__(gate)
         self._rows = rows
         self._inlines = inlines
         self._in_clear = in_clear
@@ -136,25 +136,6 @@ class Sasl2:
 
     # the exchange
 
-    def _take(self, stream: Negotiable, step: Callable[[], Step | Awaitable[Step]]) -> Waiting:
-        try:
-            taken = step()
-        except SaslError as error:
-            self._refuse(stream, error)
-            return None
-        if isinstance(taken, Awaitable):
-            return self._answer_later(stream, taken)
-        return self._answer(stream, taken)
-
-    async def _answer_later(self, stream: Negotiable, step: Awaitable[Step]) -> None:
-        try:
-            taken = await step
-        except SaslError as error:
-            self._refuse(stream, error)
-            return
-        if (waiting := self._answer(stream, taken)) is not None:
-            await waiting
-
     def _answer(self, stream: Negotiable, step: Step) -> Waiting:
         if isinstance(step, Challenge):
             stream.exchanging(True, Phase.AUTHENTICATE)
@@ -168,18 +149,8 @@ class Sasl2:
         granted = Granted(login, channel, request.elements, step.identity.shown, step.token)
         return self._grant(stream, _Granting(step, granted, self._inlines.takers(request.elements)))
 
-    def _refuse_at_once(self, stream: Negotiable, error: SaslError) -> None:
-        """The same for what no `Authenticator` was asked."""
-        self._sasl.note_refusal(stream, error)
-        self._refuse(stream, error)
-
-    def _refuse(self, stream: Negotiable, error: SaslError) -> None:
-        """Say why, and end the stream when it was one try too many (RFC 6120 6.4.5)."""
-        stream.exchanging(False)
-        stream.write(build.sasl2_failure(error))
-        authenticator: Authenticator | None = stream.kept.get(ns.SASL)
-        if authenticator is not None and authenticator.exhausted:
-            stream.fail(StreamError("policy-violation", "Too many attempts to log in."))
+    def _failure(self, error: SaslError) -> bytes:
+        return build.sasl2_failure(error)
 
     # what comes with it
 
