@@ -4,6 +4,7 @@ Every rule is a function from one module to its breaches, and has a snippet belo
 """
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -513,6 +514,13 @@ def test_rule_holds(rule: Callable[[Module], Iterator[str]]) -> None:
 
 def test_no_import_cycles() -> None:
     assert list(cycles(_source())) == []
+
+
+def test_no_namespace_has_two_names() -> None:
+    names: dict[str, list[str]] = {}
+    for name, value in re.findall(r'^(\w+) = "(.+)"$', (ROOT / "xmppd" / "ns.py").read_text(), re.MULTILINE):
+        names.setdefault(value, []).append(name)
+    assert [found for found in names.values() if len(found) > 1] == []
 
 
 def test_source_is_found() -> None:

@@ -16,7 +16,7 @@ CONTENT: Final = frozenset(
         BODY,
         f"{{{ns.CLIENT}}}subject",
         f"{{{ns.RECEIPTS}}}received",
-        f"{{{ns.MARKERS}}}displayed",
+        f"{{{ns.CHAT_MARKERS}}}displayed",
         f"{{{ns.RETRACTION}}}retract",
         f"{{{ns.REACTIONS}}}reactions",
         f"{{{ns.CORRECTION}}}replace",

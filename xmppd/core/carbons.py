@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from xmppd import ns
+from xmppd.core.intake import DELAYS
 from xmppd.core.origin import Target
 from xmppd.core.sessions import LiveAccount, Session, Sessions, to_stamp
 from xmppd.xml import build
@@ -28,8 +29,6 @@ DIRECT_INVITATION: Final = f"{{{ns.CONFERENCE}}}x"
 MEDIATED: Final = frozenset((f"{{{ns.MUC_USER}}}invite", f"{{{ns.MUC_USER}}}decline"))
 TALK: Final = tuple(f"{{{name}}}" for name in (ns.RECEIPTS, ns.CHAT_STATES, ns.CHAT_MARKERS))
 """Namespaces of what is said in a conversation without a body (XEP-0184, XEP-0085, XEP-0333)."""
-
-DELAYS: Final = (f"{{{ns.DELAY}}}delay", f"{{{ns.LEGACY_DELAY}}}x")
 
 TELLING: Final = (ns.CARBONS.encode(), ns.HINTS.encode(), ns.MUC_USER.encode(), b"&#")
 """A chat message without any of these is copied: a namespace may be hidden by character references alone."""
