@@ -8,7 +8,7 @@ import pytest
 
 from xmppd import ns
 from xmppd.core.later import MANY
-from xmppd.errors import StoreUnavailable
+from xmppd.errors import CommandError, StoreUnavailable
 from xmppd.testing import Client, World, refusal
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.one_node("looks into the plugin of one node")]
@@ -205,6 +205,13 @@ async def test_a_refusal_of_what_is_not_written_is_resource_constraint(folder: P
         recorder.under_way[0].set_exception(StoreUnavailable("away"))
         [answer] = await alice.receive_all()
         assert refusal(answer) == "wait resource-constraint"
+
+
+async def test_only_one_plugin_records(folder: Path) -> None:
+    (folder / "another.py").write_text(RECORDER.replace("class Recorder", "class Another"))
+    with pytest.raises(CommandError, match="records by the hook message_recorded, and so does"):
+        async with world_with(folder, "another"):
+            """It does not start."""
 
 
 async def test_it_counts_as_handled_when_it_has_gone_on(folder: Path) -> None:
