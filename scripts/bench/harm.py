@@ -41,7 +41,8 @@ LOSS = 0.2
 
 class Harm:
     """All that may be done. Each kind is a coroutine that returns what it did when that is healed; what it
-    broke while it went on stands in `wrong`. `times` has lists of seconds.
+    broke while it went on stands in `wrong`. `times` has lists of seconds. Where it `is_by_redis` that nodes
+    reach each other, who is without Redis is cut off from all others.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Harm:
     ) -> None:
         self.nodes = nodes
         self.spare: list[Node] = []
+        self.is_by_redis = False
         self._count = count
         self._starting: set[asyncio.Task[None]] = set()
         self.wrong: list[str] = []
@@ -185,8 +187,10 @@ class Harm:
         for node in self.up:
             node.redis.hush("")
         healing = asyncio.create_task(self._heal_redis(seconds))
-        what = await self.kill()
+        since, what = time.monotonic(), await self.kill()
         await healing
+        if self.is_by_redis:
+            self._over("cut", since, *self.up)
         return f"{what}, answers of Redis held up for {seconds:.1f} s"
 
     async def _heal_redis(self, seconds: float) -> None:
@@ -294,7 +298,7 @@ class Harm:
     async def cut(self) -> str:
         """Nothing goes through between two nodes, or between one and Redis."""
         one, other = self._chance.sample(self.up, 2)
-        how = self._chance.choice(("silent", "silent", "reset", "redis"))
+        how = "redis" if self.is_by_redis else self._chance.choice(("silent", "silent", "reset", "redis"))
         seconds, _ = self._seconds()
         since = time.monotonic()
         if how == "reset":
@@ -311,6 +315,8 @@ class Harm:
         other.trunks.heal()
         one.redis.heal()
         if how == "redis":
+            if self.is_by_redis:
+                self._over("cut", since, *self.up)
             return f"cut of node {one.index} from Redis for {seconds:.1f} s"
         self._over("cut", since, one, other)
         return f"cut of nodes {one.index} and {other.index}, {how} for {seconds:.1f} s"
@@ -359,6 +365,8 @@ class Harm:
         await asyncio.sleep(seconds)
         await self._engines(self._backend.engines.start_node, "redis")
         self._over("redis", since)
+        if self.is_by_redis:
+            self._over("cut", since, *self.up)
         return f"Redis gone for {time.monotonic() - since:.1f} s"
 
     async def sentinel(self) -> str:

@@ -1,5 +1,5 @@
-"""nemesis [--faults LIST] [--kills N] [--seconds S] [--rate R] [--seed S]: nodes of a cluster are hurt under
-load, and promises are held against what clients saw.
+"""nemesis [--faults LIST] [--carrier redis] [--kills N] [--seconds S] [--rate R] [--seed S]: nodes of a
+cluster are hurt under load, and promises are held against what clients saw.
 
 Clients with one session each write to each other, ping behind what they write, and remember what was
 answered; ask each other, show their presence to contacts and strangers, follow somebody or do so no more;
@@ -76,6 +76,7 @@ class Run:
         self.ahead = int(bool(options.kills and options.spares))
         total = options.nodes + options.spares
         self.wires = Wires(total, self.chance) if "net" in options.faults else None
+        self.carrier: str = options.carrier
         self.sentinels = Watched(backend.folder / "watched") if "sentinel" in options.faults else None
         if self.sentinels is not None:
             thread.submit(self.sentinels.start).result()
@@ -90,6 +91,7 @@ class Run:
         self.harm = Harm(
             self.nodes, options.nodes, self.crew, backend, self.chance, self.wires, self.sentinels, thread
         )
+        self.harm.is_by_redis = options.carrier == "redis"
         self.harm.spare = [*self.nodes[self.count + self.ahead :]]
         self.wrong = self.harm.wrong
         self.crew.wrong = self.wrong
@@ -106,7 +108,8 @@ class Run:
         target = (address.hostname or "", address.port or 6379) if self.sentinels is None else None
         host, _, port = self.backend.points[0].rpartition(":")
         if self.wires is None:
-            return Site(redis, target, (host, int(port)))
+            is_relayed = self.carrier == "direct"
+            return Site(redis, target, (host, int(port)), is_relayed=is_relayed, carrier=self.carrier)
         near, enter = self.wires.address(HERE), self.wires.enter(number)
         return Site(redis, target, (host, int(port)), self.wires.address(number), near, False, enter)
 
@@ -371,6 +374,12 @@ def main() -> int:
         metavar="KIND,...",
         help=f"{', '.join(PLAIN)}, and only where named: {', '.join(APART)}",
     )
+    parser.add_argument(
+        "--carrier",
+        choices=("direct", "redis"),
+        default="direct",
+        help="how nodes reach each other; with redis each cut is one from Redis (default: %(default)s)",
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults of all kinds go on")
     parser.add_argument("--kills", type=int, default=0, help="go on with kills until there were so many")
     parser.add_argument("--rate", type=float, default=100.0, help="messages a second")
@@ -382,6 +391,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=26200, help="the first of five for each node")
     parser.add_argument("--logs", type=Path, help="a folder for what the nodes wrote")
     options = parser.parse_args()
+    if options.carrier == "redis" and {"net", "sentinel"} & {*options.faults}:
+        parser.error("net and sentinel are about nodes that reach each other")
     backend = Backend("cassandra", own_redis="redis" in options.faults)
     # What an engine is tied to has to outlive every part of the run.
     thread = ThreadPoolExecutor(1)

@@ -39,7 +39,7 @@ SKEW = Path(__file__).parent / "skew"
 class Site:
     """Where a node runs. `host` is its address; it reaches the engines by relays at `near`, but for a Redis
     without a `redis_target`, which it reaches as its url says. Where `is_relayed`, others reach its trunks by
-    a relay, too. `enter` goes before its command.
+    a relay, too. `enter` goes before its command; `carrier` is how nodes reach each other.
     """
 
     redis: str
@@ -49,6 +49,7 @@ class Site:
     near: str = "127.0.0.1"
     is_relayed: bool = True
     enter: Sequence[str] = field(default_factory=list)
+    carrier: str = "direct"
 
     def name(self, first: int) -> str:
         """By which other nodes reach the node whose first port that is."""
@@ -93,6 +94,7 @@ class Node:
             "cluster": {
                 "listen": f"{self.host}:{self.port + 1}",
                 "advertise": self.name,
+                "carrier": self._site.carrier,
                 "secret": SECRET,
                 "seeds": [*self._names],
             },
