@@ -276,6 +276,17 @@ async def test_preferences_decide_for_each_side() -> None:
         assert answer[0].get("default") == "always"
 
 
+async def test_preferences_count_at_once_for_who_has_written_before() -> None:
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await chat(alice, "bob@localhost", "before")
+        await bob.ask("set", f"<prefs xmlns='{ns.MAM}' default='never'/>")
+        await w.settle()
+        await chat(alice, "bob@localhost", "after")
+        assert (await find(bob)).texts == ["before"]
+        assert (await find(alice)).texts == ["before", "after"]
+
+
 async def test_those_of_the_roster_alone() -> None:
     async with world() as w:
         alice, bob, carol = [await w.login(name) for name in ("alice", "bob", "carol")]
