@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -61,9 +62,13 @@ class Reader:
     async def ends(self, oldest: int, horizon: bytes) -> tuple[Archived, Archived] | None:
         """The first and the last message; None of an empty archive."""
         after, before = bound(oldest), horizon or bound(LAST)
-        first = [message async for message in self._by_months(after, before, 1, reverse=False)][:1]
-        last = [message async for message in self._by_months(after, before, 1, reverse=True)][:1]
-        return (first[0], last[0]) if first and last else None
+        first = await self._end(after, before, reverse=False)
+        last = await self._end(after, before, reverse=True)
+        return (first, last) if first and last else None
+
+    async def _end(self, after: bytes, before: bytes, *, reverse: bool) -> Archived | None:
+        async with aclosing(self._by_months(after, before, 1, reverse=reverse)) as messages:
+            return await anext(messages, None)
 
     def _walk(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[Archived]:
         """Messages between two bounds in the direction of a query."""
@@ -75,7 +80,7 @@ class Reader:
 
     async def _by_months(
         self, after: bytes, before: bytes, size: int, *, reverse: bool
-    ) -> AsyncIterator[Archived]:
+    ) -> AsyncGenerator[Archived, None]:
         """All messages, read in pieces of `size`."""
         for month in await self._months_of(after, before, reverse=reverse):
             token: bytes | None = None

@@ -1,0 +1,270 @@
+"""depths: what a page costs at random depths of one archive of --messages, by the archive's own reader.
+
+The archive lies in --folder (SQLite), or in the keyspace --name of the Cassandra that XMPPD_TEST_CASSANDRA
+names, and is filled up to --messages first, for --seconds at most: call it again to go on. Its messages are
+spread evenly over --months. Of 100,000 messages 20,000 are with one peer and one is with a rare one, the
+others with 200 in turn.
+
+Then --pages pages of 50 are read of each kind, one after the other. Times are those of the call, in ms; CPU
+is that of this process with all its threads, in us a page.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import uvloop
+from cassandra.cluster import Cluster
+
+from plugins.archive import Archive
+from plugins.archive.ids import DAY, Pool, bound, day_of, month_of, new_id
+from plugins.archive.query import Query
+from plugins.archive.reading import Reader
+from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
+from xmppd.store.sqlite.store import SqliteStore
+from xmppd.store.table import Store
+
+OWNER = 1
+PAGE = 50
+FREQUENT, RARE = "frequent@localhost", "rare@localhost"
+EACH, SOME, PEERS = 100_000, 20_000, 200
+PIECES = {"sqlite": (100, 8), "cassandra": (10, 96)}
+"""Rows of a write, and writes under way: Cassandra warns of batches of more than 5,000 bytes."""
+NEVER = Query(
+    id="",
+    after=b"",
+    before=b"",
+    named=(),
+    peer="",
+    address="",
+    ids=None,
+    reverse=False,
+    size=PAGE,
+    is_flipped=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where the messages of an archive are in time."""
+
+    first: int
+    months: int
+    count: int
+
+    def at(self, number: int) -> int:
+        """The microsecond of a message."""
+        return self.first + number * (self.months * 30 * DAY) // self.count
+
+
+def peer_of(number: int) -> str:
+    place = number % EACH
+    if place == EACH // 2:
+        return RARE
+    return FREQUENT if place % (EACH // SOME) == 0 else f"user{place % PEERS}@localhost"
+
+
+def stanza_of(number: int) -> bytes:
+    """One of some 300 bytes, as clients write them."""
+    text = f"message {number}: " + "so it goes on and on " * 4
+    return (
+        f"<message to='owner@localhost' from='{peer_of(number)}/device' type='chat' id='m{number}'>"
+        f"<body>{text}</body><origin-id xmlns='urn:xmpp:sid:0' id='m{number}'/></message>"
+    ).encode()
+
+
+class Tables:
+    """The archive's tables in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        server: Any = SimpleNamespace(store=store)
+        self.log = Archive.messages.bind("archive", "messages", server)
+        self.days = Archive.days.bind("archive", "days", server)
+        self.months = Archive.months.bind("archive", "months", server)
+
+    async def open(self) -> None:
+        await self.store.open([table.declaration for table in (self.log, self.days, self.months)])
+
+    @property
+    def reader(self) -> Reader:
+        return Reader(self.log, self.days, self.months, OWNER)
+
+
+async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine: str) -> int:
+    """Write messages from number `begin` on; how many there are when the time is over."""
+    message = tables.log.writer(("owner", "month", "id", "peer", "stanza"))
+    days, months = tables.days.writer(("owner", "peer", "day")), tables.months.writer(("owner", "month"))
+    pool, noted = Pool(), set[Any]()
+    size, under_way = PIECES[engine]
+    over = time.monotonic() + seconds
+
+    def pieces() -> Iterator[tuple[int, list[Any]]]:
+        for start in range(begin, shape.count, size):
+            if time.monotonic() > over:
+                return
+            end, rows = min(start + size, shape.count), []
+            for number in range(start, end):
+                id, peer = new_id(shape.at(number), pool), peer_of(number)
+                rows.append(message.row(OWNER, month_of(id), id, peer, stanza_of(number)))
+                if (key := (peer, day_of(id))) not in noted:
+                    noted.add(key)
+                    rows.append(days.row(OWNER, *key))
+                if month_of(id) not in noted:
+                    noted.add(month_of(id))
+                    rows.append(months.row(OWNER, month_of(id)))
+            yield end, rows
+
+    made, done = pieces(), begin
+
+    async def write() -> None:
+        nonlocal done
+        for end, rows in made:
+            await tables.store.room()
+            await tables.store.write(rows)
+            done = max(done, end)
+
+    await asyncio.gather(*(write() for _ in range(under_way)))
+    return done
+
+
+def kinds(reader: Reader, shape: Shape) -> dict[str, Callable[[], Awaitable[int]]]:
+    """Each kind of page at a random depth; how many messages it had."""
+    chance = random.Random(1)
+
+    def moment() -> bytes:
+        return bound(shape.at(chance.randrange(shape.count)))
+
+    def asks(**about: Callable[[], Any] | Any) -> Callable[[], Awaitable[int]]:
+        async def ask() -> int:
+            given = {name: value() if callable(value) else value for name, value in about.items()}
+            page = await reader.page(changed(**given), 0, b"")
+            return len(page.messages)
+
+        return ask
+
+    async def named() -> int:
+        """As clients go on: behind a message that has to be there."""
+        some = await reader.page(changed(after=moment(), size=1), 0, b"")
+        if not some.messages:
+            return 0
+        id = some.messages[0].id
+        return len((await reader.page(changed(after=id, named=(id,)), 0, b"")).messages)
+
+    async def ends() -> int:
+        return len(await reader.ends(0, b"") or ())
+
+    return {
+        "forward": asks(after=moment),
+        "backward": asks(before=moment, reverse=True),
+        "two: one message, then behind its id": named,
+        "newest": asks(reverse=True),
+        "forward, with a frequent peer": asks(after=moment, peer=FREQUENT),
+        "backward, with a frequent peer": asks(before=moment, peer=FREQUENT, reverse=True),
+        "backward, with one of 200": asks(before=moment, peer="user7@localhost", reverse=True),
+        "backward, with a rare peer": asks(before=moment, peer=RARE, reverse=True),
+        "nobody": asks(before=moment, peer="nobody@localhost", reverse=True),
+        "metadata": ends,
+    }
+
+
+def changed(**about: Any) -> Query:
+    return Query(**{**{name: getattr(NEVER, name) for name in Query.__slots__}, **about})
+
+
+async def measure(reader: Reader, shape: Shape, pages: int) -> None:
+    print(f"{'page':40} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>8} {'messages':>9}")
+    for name, ask in kinds(reader, shape).items():
+        times, found, cpu = [], 0, time.process_time()
+        for _ in range(pages):
+            begun = time.perf_counter()
+            found += await ask()
+            times.append(time.perf_counter() - begun)
+            await asyncio.sleep(0)
+        cost = (time.process_time() - cpu) / pages * 1e6
+        times.sort()
+        p50, p99 = (times[min(int(pages * part), pages - 1)] * 1e3 for part in (0.5, 0.99))
+        print(f"{name:40} {p50:8.2f} {p99:8.2f} {cost:8.0f} {found / pages:9.1f}", flush=True)
+
+
+async def partitions(tables: Tables) -> None:
+    """How large the months are."""
+    months = [row["month"] for row in (await tables.months.scan(OWNER)).rows]
+    middle = months[len(months) // 2]
+    rows = size = 0
+    async for piece in tables.log.stream(OWNER, middle, columns=("id", "peer", "stanza")):
+        rows += len(piece)
+        size += sum(len(id) + len(peer) + len(stanza) for id, peer, stanza in piece)
+    print(f"{len(months)} months; one of the middle: {rows:,} messages, {size / 1e6:.1f} MB of values")
+
+
+def on_disk(engine: str, folder: Path, points: tuple[tuple[str, int], ...], keyspace: str) -> None:
+    """What the engine says of its files."""
+    if engine == "sqlite":
+        size = sum(file.stat().st_size for file in folder.glob("store.db*"))
+        print(f"on disk: {size / 1e6:,.0f} MB")
+        return
+    with Cluster(points, connect_timeout=20) as cluster:
+        session = cluster.connect()
+        for table in ("disk_usage", "max_partition_size"):
+            for row in session.execute(f"SELECT * FROM system_views.{table}"):
+                if row.keyspace_name == keyspace:
+                    print(f"{table}: {row.table_name} {row.mebibytes} MiB")
+
+
+async def main(args: argparse.Namespace) -> int:
+    args.folder.mkdir(parents=True, exist_ok=True)
+    nodes = (node.rpartition(":") for node in os.environ.get("XMPPD_TEST_CASSANDRA", "").split(",") if node)
+    points = tuple((host, int(port)) for host, _, port in nodes)
+    store: Store = SqliteStore(args.folder / "store.db")
+    if args.engine == "cassandra":
+        store = CassandraStore(CassandraOptions(contact_points=points, keyspace=args.name))
+    note = args.folder / f"{args.engine}.json"
+    about = {"first": int(time.time() * 1e6) - args.months * 30 * DAY, "done": 0, "count": args.messages}
+    about |= json.loads(note.read_text()) if note.exists() else {}
+    if about["count"] != args.messages:
+        print(f"in {args.folder} is the archive of {about['count']:,} messages", file=sys.stderr)
+        return 1
+    shape = Shape(about["first"], args.months, args.messages)
+    tables = Tables(store)
+    await tables.open()
+    try:
+        if about["done"] < shape.count:
+            begun, cpu = time.perf_counter(), time.process_time()
+            done = await fill(tables, shape, about["done"], args.seconds, args.engine)
+            took, cpu = time.perf_counter() - begun, time.process_time() - cpu
+            wrote = max(done - about["done"], 1)
+            print(f"{wrote:,} written, {wrote / took:,.0f}/s, CPU {cpu / wrote * 1e6:.1f} us", flush=True)
+            note.write_text(json.dumps({**about, "done": done}))
+            if done < shape.count:
+                print(f"{done:,} of {shape.count:,}: call it again to go on")
+                return 0
+        print(f"{args.engine}: {shape.count:,} messages of {len(stanza_of(shape.count))} bytes")
+        await partitions(tables)
+        on_disk(args.engine, args.folder, points, args.name)
+        await measure(tables.reader, shape, args.pages)
+    finally:
+        await store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--engine", choices=("sqlite", "cassandra"), default="sqlite")
+    parser.add_argument("--folder", type=Path, required=True, help="where the archive, or a note of it, is")
+    parser.add_argument("--name", default="depths", help="the keyspace")
+    parser.add_argument("--months", type=int, default=40)
+    parser.add_argument("--pages", type=int, default=300)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(main(parser.parse_args())))
