@@ -319,8 +319,8 @@ class Archive(Plugin):
         ends = await self._reader(owner).ends(self._oldest(), self.under_way.horizon(owner.uid))
         names = zip(("start", "end"), ends or (), strict=False)
         about = (
-            element(f"{{{ns.MAM}}}{name}", {"id": to_text(end.id), "timestamp": stamp_of(end.id)})
-            for name, end in names
+            element(f"{{{ns.MAM}}}{name}", {"id": to_text(id), "timestamp": stamp_of(id)})
+            for name, id in names
         )
         return element(METADATA, None, *about)
 

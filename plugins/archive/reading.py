@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -59,16 +58,32 @@ class Reader:
             found.append(message)
         return Page(_in_order(found, query), is_complete=True)
 
-    async def ends(self, oldest: int, horizon: bytes) -> tuple[Archived, Archived] | None:
-        """The first and the last message; None of an empty archive."""
+    async def ends(self, oldest: int, horizon: bytes) -> tuple[bytes, bytes] | None:
+        """The ids of the first and the last message; None of an empty archive."""
         after, before = bound(oldest), horizon or bound(LAST)
-        first = await self._end(after, before, reverse=False)
-        last = await self._end(after, before, reverse=True)
+        months = await self._months_of(after, before, reverse=False)
+        first = await self._end(months, after, before, reverse=False)
+        last = await self._end(months[::-1], after, before, reverse=True) if first else None
         return (first, last) if first and last else None
 
-    async def _end(self, after: bytes, before: bytes, *, reverse: bool) -> Archived | None:
-        async with aclosing(self._by_months(after, before, 1, reverse=reverse)) as messages:
-            return await anext(messages, None)
+    async def _end(
+        self, months: Sequence[int], after: bytes, before: bytes, *, reverse: bool
+    ) -> bytes | None:
+        """The id of the first message between two bounds in the first of these months that has one."""
+        for month in months:
+            page = await self._log.scan_columns(
+                self._owner,
+                month,
+                columns=("id",),
+                after=(after,),
+                before=(before,),
+                limit=1,
+                reverse=reverse,
+            )
+            for (id,) in page.rows:
+                found: bytes = id
+                return found
+        return None
 
     def _walk(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[Archived]:
         """Messages between two bounds in the direction of a query."""
@@ -80,7 +95,7 @@ class Reader:
 
     async def _by_months(
         self, after: bytes, before: bytes, size: int, *, reverse: bool
-    ) -> AsyncGenerator[Archived, None]:
+    ) -> AsyncIterator[Archived]:
         """All messages, read in pieces of `size`."""
         for month in await self._months_of(after, before, reverse=reverse):
             token: bytes | None = None
