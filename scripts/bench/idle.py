@@ -9,7 +9,7 @@ from servers import Bench, Server, pss_kib
 QUICK_SESSIONS = 2_000
 PATIENCE = 30.0
 """Seconds in which a server may tidy up after all have left."""
-STEADY = 6
+STEADY = 10
 """Seconds without change after which it has."""
 
 
@@ -34,6 +34,8 @@ def measure_idle(bench: Bench, server: Server, case: Idle, *, quick: bool) -> di
     )
     if case.tls:
         arguments += " --tls starttls"
+    if case.managed:
+        arguments += " --sm 1"
     with bench.fresh(server, seed, "bare") as running:
         before = pss_kib(running.pid)
         found = bench.measure(running, arguments)

@@ -13,7 +13,7 @@ import pytest
 from xmppd.allocator import collect, trim
 from xmppd.core.lastseen import LastSeen
 from xmppd.core.sessions import Broadcast
-from xmppd.net.ebb import Ebb
+from xmppd.net.ebb import STILL, Ebb
 from xmppd.testing import World
 
 
@@ -29,16 +29,22 @@ def released(*connections: int) -> list[int]:
 
 
 def test_after_the_fall_and_a_little_later() -> None:
-    assert released(0, 1000, 900, 400, 100, 100, 100, 0, 0, 0, 0, 0) == [5, 8, 11]
+    still = [100] * STILL
+    assert released(0, 1000, 900, 400, *still, 100, 100, 100, 100, 50, 0, 0, 0, 0) == [9, 12]
+    assert released(1000, 0, *[0] * STILL, *[0] * 9) == [6, 9]
 
 
 def test_not_while_most_are_there_or_for_a_few() -> None:
-    assert released(1000, 600, 600, 600) == []
-    assert released(99, 0, 0, 50, 0, 0) == []
+    assert released(1000, 600, *[600] * 9) == []
+    assert released(99, 0, 0, 50, *[0] * 9) == []
 
 
 def test_storm_that_comes_back_at_once_keeps_its_memory() -> None:
     assert released(1000, 0, 1000, 1000) == []
+
+
+def test_storm_that_takes_a_while_to_come_back_finds_what_was_known_of_it() -> None:
+    assert released(1000, 300, 0, 0, 0, 0, 400, 1000, 1000, 1000) == []
 
 
 def resident() -> int:
@@ -97,7 +103,7 @@ async def test_nobody_notices_that_caches_were_given_up() -> None:
         for _ in range(2):
             answer = await alice.ask("get", "<query xmlns='jabber:iq:roster'/>")
             assert [item.get("jid") for item in answer[0]] == ["bob@localhost"]
-            for connections in (1000, 0, 0):
+            for connections in (1000, 0, *[0] * STILL):
                 world.app.service.ebb.look(connections)
             assert world.app.rosters.cache["rosters"] == world.app.rosters.cache["roster_bytes"] == 0
         again = await world.login("alice", "again")

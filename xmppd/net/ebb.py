@@ -11,32 +11,34 @@ from xmppd.allocator import trim
 log = logging.getLogger(__name__)
 
 MANY = 100
+STILL = 5
 AGAIN = 3
 
 
 class Ebb:
     """Looks at the number of connections from time to time.
 
-    `release` is called once the number has halved, by `MANY` at least, and falls no more: it takes
-    milliseconds, and the newcomers of a reconnect storm would need the memory again. It is called again
-    `AGAIN` looks later, for then what they left to be written is written.
+    `release` is called once the number has halved, by `MANY` at least, and has not fallen for `STILL` looks:
+    it takes milliseconds, and the newcomers of a reconnect storm would need again what was known of them. It
+    is called again `AGAIN` looks later, for then what they left to be written is written.
     """
 
-    __slots__ = ("_again", "_last", "_most", "_release")
+    __slots__ = ("_again", "_last", "_most", "_release", "_still")
 
     def __init__(self, release: Callable[[], None] = trim) -> None:
         self._release = release
         self._most = 0
         self._last = 0
+        self._still = 0
         self._again = 0
 
     def look(self, connections: int) -> None:
         """Compare with what was; call it at a steady pace."""
-        is_falling = connections < self._last
+        self._still = self._still + 1 if connections >= self._last else 0
         self._last = connections
         self._most = max(self._most, connections)
         gone = self._most - connections
-        if not is_falling and gone >= MANY and connections <= gone:
+        if self._still >= STILL and gone >= MANY and connections <= gone:
             self._most = connections
             self._again = AGAIN
             self._give_back(gone, connections)
