@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scenarios import ACCOUNTS, OTHERS, RINGS, SCENARIOS, Scenario
+from scenarios import ACCOUNTS, HISTORY, OTHERS, RINGS, SCENARIOS, Scenario
 from servers import WORK, Bench, Server, known_servers
 from table import number
 
-ALL = {**SCENARIOS, **OTHERS}
+ALL = {**SCENARIOS, **HISTORY, **OTHERS}
 HEAD = (
     "| scenario | server | units/s | p50 / p95 / p99 ms | CPU us | cores | generator us | PSS MiB | noise |"
 )

@@ -64,6 +64,8 @@ COUNTED = {
     ),
     "login-again": Counted("login", 200, f"storm --first 1600 --n 200 --settle 1 {SCRAM}"),
     "login-fast": Counted("login", 200, "storm --first 1600 --n 200 --settle 1 --mech fast"),
+    "resume-scram": Counted("login", 200, f"storm --first 1800 --n 200 --settle 1 --resume 1 {SCRAM}"),
+    "resume-fast": Counted("login", 200, "storm --first 1600 --n 200 --settle 1 --resume 1 --mech fast"),
     "storm": Counted("login", 100, "storm --first 0 --n 100 --settle 1"),
     "offline": Counted(
         "store", 4000, f"offline --first 2000 --n 40 --to-first 3000 --targets 1000 --count 400 {SCRAM}"
@@ -98,8 +100,9 @@ def mark(pid: int, when: str) -> None:
 class Tree:
     """A checkout, and its server below callgrind."""
 
-    def __init__(self, root: Path, folder: Path, port: int) -> None:
+    def __init__(self, root: Path, folder: Path, port: int, profile: str) -> None:
         self.name = folder.name
+        self._profile = profile
         self._root = root
         self._folder = folder
         self._port = port
@@ -112,7 +115,7 @@ class Tree:
         scripts = self._root / "scripts/bench"
         self._run([scripts / "seed", data, str(self._port), *SEED])
         # Once in life: it writes the configuration and makes a certificate.
-        self._run([scripts / "start", data, str(self._port), "bare"])
+        self._run([scripts / "start", data, str(self._port), self._profile])
         self._run([HERE / "peers/stop.sh", data])
         with self._serving(data) as pid:
             for number, key in enumerate(keys, 1):
@@ -177,6 +180,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("base", type=Path, metavar="BASE", help="the other checkout, set up")
     parser.add_argument("keys", nargs="*", metavar="SCENARIO", default=list(COUNTED), help=", ".join(COUNTED))
+    parser.add_argument("--profile", default="bare", help="of `start`")
     parser.add_argument("--rounds", type=int, default=1, help="how often, each on fresh servers")
     parser.add_argument("--folder", type=Path, default=WORK / "instructions", help="for data and profiles")
     parser.add_argument("--port", type=int, default=17_600, help="the first of two")
@@ -199,7 +203,7 @@ def main() -> None:
         return
     options = parsed()
     places = (("base", options.base.resolve()), ("ours", OURS))
-    trees = [Tree(root, options.folder / name, options.port) for name, root in places]
+    trees = [Tree(root, options.folder / name, options.port, options.profile) for name, root in places]
     found: dict[tuple[str, str], list[float]] = {}
     for _ in range(options.rounds):
         for tree in trees:

@@ -1,9 +1,9 @@
 """run [--quick] [--only KEYS] [--rounds N]: one table of all figures, ours beside the peers.
 
-Every scenario runs on a server that was started for it from a fresh copy of its seed, in the profile `bare`.
-KEYS are names of the first column, with commas between them; `peers`, `idle`, `start`, `features`, `engines`
-are whole groups. Rows are kept in --out, so that a long run may be done in parts: what is there already is
-part of the table, until --new.
+Every scenario runs on a server that was started for it from a fresh copy of its seed, in the profile `bare`,
+those of `history` in `full`. KEYS are names of the first column, with commas between them; `peers`, `idle`,
+`start`, `features`, `history`, `engines`, `history-cassandra` are whole groups. Rows are kept in --out, so
+that a long run may be done in parts: what is there already is part of the table, until --new.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from idle import measure_idle
-from scenarios import ACCOUNTS, FEATURES, IDLE, RINGS, SCENARIOS, TIERED, Scenario, shortened
+from scenarios import ACCOUNTS, FEATURES, HISTORY, IDLE, RINGS, SCENARIOS, TIERED, Scenario, shortened
 from servers import WORK, Bench, Server, known_servers, say
 from startup import import_table, measure_start
-from table import table
-from tiers import Logins, places
+from table import ON_CASSANDRA, table
+from tiers import Logins, places, seed_on_cassandra
 
 Row = dict[str, Any]
 OURS = "xmppd"
@@ -89,6 +89,36 @@ class Run:
                     renamed = Scenario(f"features-{key}", scenario.unit, scenario.arguments)
                     self.measure(self.servers[OURS], renamed, profile)
 
+    def history(self, order: int) -> None:
+        """Every server in turn with everything on, one scenario after the other."""
+        servers = self.chosen[::-1] if order % 2 else self.chosen
+        for scenario in HISTORY.values():
+            for server in servers:
+                if self.is_wanted(scenario.key, "history") and (server.name == OURS or not scenario.alone):
+                    self.measure(server, scenario, "full")
+
+    def history_on_cassandra(self) -> None:
+        """Ours once more, with its store in Cassandra."""
+        wanted = [
+            scenario
+            for scenario in HISTORY.values()
+            if scenario.cassandra is not None
+            and self.is_wanted(f"{scenario.key}-cassandra", "history-cassandra")
+        ]
+        if not wanted:
+            return
+        self.options.work.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="engines-", dir=self.options.work) as folder,
+            places(Path(folder)) as where,
+        ):
+            seed = seed_on_cassandra(Path(folder), where, self.servers[OURS].port, ACCOUNTS)
+            for scenario in wanted * self.options.rounds:
+                with self.bench.fresh(self.servers[OURS], seed, "full") as running:
+                    found = self.bench.measure(running, scenario.arguments)
+                if found is not None:
+                    self.keep({**found, "key": scenario.key, "server": ON_CASSANDRA})
+
     def idle(self, order: int) -> None:
         """Memory of idle sessions, in the first round only."""
         for case in IDLE.values():
@@ -122,6 +152,7 @@ class Run:
         yield self.start
         yield self.side_by_side
         yield self.features
+        yield self.history
         yield self.idle
 
 
@@ -166,6 +197,7 @@ def main() -> None:
             for part in run.parts():
                 part(order)
         run.engines()
+        run.history_on_cassandra()
         say(f"rows are in {options.out}")
     rows = [json.loads(line) for line in options.out.read_text().splitlines()]
     print(table(rows))

@@ -1,5 +1,6 @@
 """What is measured, and the figures to be held: one line for each scenario, shared by `run` and `compare`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 ACCOUNTS, RINGS = 14_000, "0:1000:50,1000:400:200"
@@ -8,7 +9,9 @@ ACCOUNTS, RINGS = 14_000, "0:1000:50,1000:400:200"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One call of the load generator. `target` bounds ours divided by the better peer's `measure`."""
+    """One call of the load generator. `target` bounds ours divided by the better peer's `measure`, or by our
+    own of the scenario that it is `against`.
+    """
 
     key: str
     unit: str
@@ -16,9 +19,16 @@ class Scenario:
     target: float | None = None
     aim: float | None = None
     measure: str = "cpu"
-    """`cpu`: microseconds of the server's CPU per unit; `p99`: milliseconds."""
+    """`cpu`: microseconds of the server's CPU per unit; `storm`: the same up to the last stanza that a client
+    is sent; `p99`: milliseconds.
+    """
     hashed: bool = False
     """Whether all servers keep hashed passwords; they have a work folder of their own then."""
+    against: str = ""
+    alone: bool = False
+    """Whether the peers do not know it, or are not asked for it."""
+    cassandra: float | None = None
+    """What bounds it with our store in Cassandra; None: it is not measured so."""
 
 
 SCENARIOS = {
@@ -89,10 +99,72 @@ OTHERS = {
         Scenario(
             "muc500", "message", "muc --first 2000 --rooms 1 --occ 500 --slots 4 --settle 2 --warm 2 --dur 5"
         ),
-        Scenario("mam50", "page", "mam --first 6000 --n 40 --prefill 100 --warm 1.5 --dur 4"),
     )
 }
 """Nothing is asked of these yet."""
+
+STORM = "storm --first 0 --n 1000 --settle 2 --mech"
+STORM_10K = "storm --first 2000 --n 10000 --settle 2 --max-login 200 --mech"
+"""Without contacts: what a login costs by itself."""
+
+
+def _storms() -> Iterator[Scenario]:
+    """Clients that all come back at once: by a whole login, and by what is to cost a third of that."""
+    for suffix, storm in (("", STORM), ("10k", STORM_10K)):
+        whole = Scenario(
+            f"full-storm{suffix}",
+            "login",
+            f"{storm} scram-sha-1",
+            measure="storm",
+            hashed=True,
+            alone=bool(suffix),
+        )
+        yield whole
+        for key, how, alone in (
+            ("resume", "scram-sha-1 --resume 1", bool(suffix)),
+            ("fast", "fast", True),
+            ("fast-resume", "fast --resume 1", True),
+        ):
+            yield replace(
+                whole,
+                key=f"{key}-storm{suffix}",
+                arguments=f"{storm} {how}",
+                target=0.33,
+                against=whole.key,
+                alone=alone,
+            )
+
+
+HISTORY = {
+    scenario.key: scenario
+    for scenario in (
+        Scenario(
+            "archive",
+            "message",
+            "chat --first 2000 --n 100 --window 4 --warm 2 --dur 5",
+            0.20,
+            cassandra=0.25,
+        ),
+        Scenario(
+            "mam",
+            "page of 50",
+            "mam --first 6000 --n 40 --prefill 100 --warm 1.5 --dur 4",
+            0.10,
+            cassandra=0.15,
+        ),
+        Scenario(
+            "carbons",
+            "message to one of 3 devices",
+            "chat --first 2200 --n 100 --devices 3 --window 4 --warm 2 --dur 5",
+        ),
+        Scenario("offline-archived", "store", SCENARIOS["offline"].arguments, 0.50),
+        Scenario("login-full", "login", SCENARIOS["login-scram"].arguments, 0.40, hashed=True),
+        *_storms(),
+    )
+}
+"""With everything switched on (profile `full`), each message in the archives of both sides on all servers; on
+ours it is durable there before it counts as handled.
+"""
 
 FEATURES = ("chat", "presence50")
 FEATURES_TARGET = 1.15
@@ -109,6 +181,8 @@ class Idle:
     aim: float
     tls: bool = False
     rings: str = RINGS
+    managed: bool = False
+    """Whether each has stream management (XEP-0198), with resumption."""
 
 
 FIFTY = "0:10000:50"
@@ -117,6 +191,7 @@ IDLE = {
     for idle in (
         Idle("idle-plain", 2000, 8, 6),
         Idle("idle-plain-roster50", 0, 8, 6, rings=FIFTY),
+        Idle("idle-managed", 2000, 9, 7, managed=True),
         Idle("idle-tls", 2000, 26, 22, tls=True),
         Idle("idle-tls-roster50", 0, 26, 22, tls=True, rings=FIFTY),
     )

@@ -4,12 +4,14 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scenarios import (
     FEATURES,
     FEATURES_TARGET,
+    HISTORY,
     IDLE,
     LEFT_TARGET,
     SCENARIOS,
@@ -22,8 +24,10 @@ from scenarios import (
 
 Row = dict[str, Any]
 OURS = "xmppd"
+ON_CASSANDRA = "xmppd on Cassandra"
 MEASURES: dict[str, tuple[Callable[[Row], float], str]] = {
     "cpu": (lambda row: float(row["server_cpu_us"]), "us CPU"),
+    "storm": (lambda row: float(row["storm"]["server_cpu_s_total"]) * 1e6 / row["count"], "us CPU in all"),
     "p99": (lambda row: float(row["latency_ms"]["p99"]), "ms p99"),
 }
 
@@ -70,6 +74,37 @@ def side_by_side(rows: Sequence[Row], scenario: Scenario) -> Iterator[str]:
         cells += ["", "", *verdict(0, None)]
     rate = spread(ours, lambda row: float(row["throughput"]))
     noise = max(row["noise_cores"] for row in rows)
+    yield f"| {' | '.join([*cells, rate, f'{max(noise, 0):.2f}'])} |"
+
+
+def on_cassandra(rows: Sequence[Row], scenario: Scenario) -> Iterator[str]:
+    """The same with our store in Cassandra; CPU is that of the server, without that of Cassandra."""
+    ours = [{**row, "server": OURS} for row in rows if row["server"] == ON_CASSANDRA]
+    peers = [row for row in rows if row["server"] not in (OURS, ON_CASSANDRA)]
+    where = replace(scenario, key=f"{scenario.key} on Cassandra", target=scenario.cassandra)
+    yield from side_by_side([*ours, *peers], where)
+
+
+def against(rows: Sequence[Row], whole: Sequence[Row], scenario: Scenario) -> Iterator[str]:
+    """The line of what is to cost a part of something else on the same server; that of a peer beside it."""
+    value, unit = MEASURES[scenario.measure]
+
+    def part(server: str) -> tuple[str, float] | None:
+        mine = [row for row in rows if row["server"] == server]
+        its = [row for row in whole if row["server"] == server]
+        if not mine or not its:
+            return None
+        return spread(mine, value), statistics.median(map(value, mine)) / statistics.median(map(value, its))
+
+    ours = part(OURS)
+    if ours is None:
+        return
+    found = {name: part(name) for name in sorted({row["server"] for row in rows} - {OURS})}
+    others = ", ".join(f"{name} {it[0]} ({it[1]:.2f})" for name, it in found.items() if it is not None)
+    own = [row for row in rows if row["server"] == OURS]
+    cells = [f"{scenario.key} ({scenario.unit}, {unit})", ours[0], others]
+    cells += [f"{scenario.against} **{ours[1]:.2f}**", *verdict(ours[1], scenario.target)]
+    rate, noise = spread(own, lambda row: float(row["throughput"])), max(row["noise_cores"] for row in rows)
     yield f"| {' | '.join([*cells, rate, f'{max(noise, 0):.2f}'])} |"
 
 
@@ -162,6 +197,13 @@ def table(rows: Sequence[Row]) -> str:
         lines += side_by_side(of(scenario.key), scenario)
     for key in FEATURES:
         lines += features(of(f"features-{key}"), key)
+    for scenario in HISTORY.values():
+        found = [row for row in of(scenario.key) if row["server"] != ON_CASSANDRA]
+        if scenario.against:
+            lines += against(found, of(scenario.against), scenario)
+        else:
+            lines += side_by_side(found, scenario)
+        lines += on_cassandra(of(scenario.key), scenario)
     for key in IDLE:
         lines += idle(of(key), key)
     lines += start(of("start"))

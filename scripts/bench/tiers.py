@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,22 @@ def places(folder: Path) -> Iterator[Places]:
         engines.remove()
 
 
+def seed_on_cassandra(folder: Path, where: Places, port: int, accounts: int) -> Path:
+    """A data folder whose store is in Cassandra, with so many accounts in it."""
+    seed = folder / "cassandra" / "seed"
+    seed.mkdir(parents=True)
+    write_engines(seed, where.settings[COLD])
+    command = [HERE / "seed", seed, str(port), "localhost", str(accounts), ""]
+    subprocess.run(command, check=True, timeout=600, stdout=subprocess.DEVNULL)
+    return seed
+
+
+def write_engines(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Have the server of a data folder use these engines."""
+    lines = [f"{section}: {json.dumps(values)}\n" for section, values in settings.items()]
+    (folder / "engines.yaml").write_text("".join(lines))
+
+
 class Logins:
     """Seeds the engines once, and measures logins as often as asked."""
 
@@ -80,8 +96,7 @@ class Logins:
         self._seeds = {tier: folder / str(number) / "seed" for number, tier in enumerate(where.settings)}
         for tier, settings in where.settings.items():
             self._seeds[tier].mkdir(parents=True)
-            lines = [f"{section}: {json.dumps(values)}\n" for section, values in settings.items()]
-            (self._seeds[tier] / "engines.yaml").write_text("".join(lines))
+            write_engines(self._seeds[tier], settings)
             if tier != WARM:  # which shares the keyspace
                 self._fill(self._seeds[tier])
                 say(f"seeded {tier.partition(' ')[0]}")
