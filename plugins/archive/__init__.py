@@ -17,6 +17,7 @@ from xmppd.plugin import (
     Counter,
     Element,
     Jid,
+    Later,
     Lru,
     NonNegativeFloat,
     Origin,
@@ -46,8 +47,9 @@ from xmppd.plugin import (
 from .content import is_content
 from .ids import Pool, day_of, month_of_day, new_id, stamp_of, to_text
 from .preferences import PREFS, Owner, owner_of, preferences_of
-from .query import QUERY, form, query_of
-from .reading import Page, Reader
+from .query import QUERY, Query, form, query_of
+from .reading import Page
+from .search import Allowance, Searcher
 from .under_way import Entry, UnderWay
 
 METADATA: Final = f"{{{ns.MAM}}}metadata"
@@ -68,12 +70,15 @@ LISTED_SECONDS: Final = 5.0
 
 class ArchiveConfig(PluginConfig):
     """`days`: how long messages are kept (0: for ever). `page`: how many a client is given that does not say,
-    and `page_most` that does.
+    and `page_most` that does. `searches`: how often an account may search in a minute, on one node, and
+    `searched`: how many messages are looked at for one page.
     """
 
     days: NonNegativeFloat = 0.0
     page: PositiveInt = 50
     page_most: PositiveInt = 100
+    searches: PositiveInt = 5
+    searched: PositiveInt = 100_000
 
 
 class Archive(Plugin):
@@ -82,7 +87,9 @@ class Archive(Plugin):
     """
 
     Config = ArchiveConfig
-    features: ClassVar = {ACCOUNT: (ns.MAM, f"{ns.MAM}#extended", f"{ns.MAM}#groupchat-field", ns.STANZA_ID)}
+    features: ClassVar = {
+        ACCOUNT: (ns.MAM, f"{ns.MAM}#extended", f"{ns.MAM}#groupchat-field", ns.STANZA_ID, ns.FULLTEXT)
+    }
 
     owners = Table(
         partition=("account",),
@@ -99,10 +106,12 @@ class Archive(Plugin):
 
     archived = Counter("Messages that were written to archives.")
     asked = Counter("Requests for messages of an archive.")
+    searched = Counter("Requests that looked for words.")
 
     async def start(self) -> None:
         """Nothing is under way."""
         self.under_way = UnderWay()
+        self.allowance = Allowance(self.config.searches, self.now)
         self._pool = Pool()
         self._known: Lru[str, Owner] = Lru(OWNERS)
         self._nobodies: dict[str, float] = {}
@@ -284,13 +293,33 @@ class Archive(Plugin):
         return element(QUERY, None, form())
 
     @iq_set(QUERY, ACCOUNT)
-    async def query(self, request: Request) -> bytes:
-        """Messages of the sender's own archive (XEP-0313 4)."""
+    def query(self, request: Request) -> Awaitable[bytes]:
+        """Messages of the sender's own archive (XEP-0313 4). While one searches, others of its stanzas are
+        processed.
+        """
         self._only_own(request)
         query = query_of(request.payload, self.config.page, self.config.page_most)
         self.asked.inc()
+        asked = self._give(request, query)
+        return asked if query.words is None else Later(asked)
+
+    async def _give(self, request: Request, query: Query) -> bytes:
         owner = await self._owner(request.target)
-        page = await self._reader(owner).page(query, self._oldest(), self.under_way.horizon(owner.uid))
+        reader, oldest = self._reader(owner), self._oldest()
+        horizon = self.under_way.horizon(owner.uid)
+        if query.words is None:
+            page = await reader.page(query, oldest, horizon)
+        else:
+            self.searched.inc()
+            with self.allowance.one(request.target):
+                page = await reader.search(
+                    query,
+                    query.words,
+                    oldest,
+                    horizon,
+                    most=self.config.searched,
+                    is_over=lambda: request.session.is_over,
+                )
         given = request.session.give(
             self._results(request.session, query.id, page, is_flipped=query.is_flipped)
         )
@@ -328,8 +357,8 @@ class Archive(Plugin):
         if not request.is_own or not isinstance(request.origin, Session):
             raise StanzaError("forbidden", "This is somebody else's archive.")
 
-    def _reader(self, owner: Owner) -> Reader:
-        return Reader(self.messages, self.days, self.months, owner.uid)
+    def _reader(self, owner: Owner) -> Searcher:
+        return Searcher(self.messages, self.days, self.months, owner.uid)
 
     def _oldest(self) -> int:
         """The microsecond before which nothing is shown any more."""
@@ -408,6 +437,6 @@ def with_id(message: Stanza, by: str, id: str) -> Stanza:
 def fin(page: Page) -> bytes:
     """What tells that a page was given (XEP-0313 4.3)."""
     is_complete = " complete='true'" if page.is_complete else ""
-    found = page.messages
-    ends = f"<first>{to_text(found[0].id)}</first><last>{to_text(found[-1].id)}</last>" if found else ""
+    texts = [to_text(id) for id in page.ends]
+    ends = f"<first>{texts[0]}</first><last>{texts[1]}</last>" if texts else ""
     return f"<fin xmlns='{ns.MAM}'{is_complete}><set xmlns='{ns.RSM}'>{ends}</set></fin>".encode()

@@ -12,6 +12,7 @@ from xmppd import ns
 from xmppd.plugin import Element, Jid, JidError, StanzaError, element
 
 from .ids import EPOCH, LAST, bound, from_text
+from .words import Words
 
 QUERY: Final = f"{{{ns.MAM}}}query"
 FORM: Final = f"{{{ns.DATA_FORM}}}x"
@@ -19,6 +20,7 @@ FIELD: Final = f"{{{ns.DATA_FORM}}}field"
 VALUE: Final = f"{{{ns.DATA_FORM}}}value"
 FLIP: Final = f"{{{ns.MAM}}}flip-page"
 SET: Final = f"{{{ns.RSM}}}set"
+TEXT: Final = f"{{{ns.FULLTEXT}}}fulltext"
 
 FIELDS: Final = {
     "with": "jid-single",
@@ -28,8 +30,9 @@ FIELDS: Final = {
     "after-id": "text-single",
     "ids": "list-multi",
     "include-groupchat": "boolean",
+    TEXT: "text-single",
 }
-"""Names and types of what may be asked for (XEP-0313 4.1.5)."""
+"""Names and types of what may be asked for (XEP-0313 4.1.5, XEP-0431 3.1)."""
 
 MOST_IDS: Final = 100
 """How many messages may be asked for by their ids at once."""
@@ -43,7 +46,7 @@ class Query:
     """One request. `after` and `before` are exclusive bounds, ids or what ids of a moment begin with (b"":
     none); those of `named` must be in the archive. `reverse`: the last page of what is between, not the
     first. `peer` is the bare JID that messages are with ("": anybody), `address` the full one where that was
-    given. `ids`: just these. `size`: how many at most.
+    given. `ids`: just these. `size`: how many at most. `words`: only messages that have these.
     """
 
     id: str
@@ -56,6 +59,7 @@ class Query:
     reverse: bool
     size: int
     is_flipped: bool
+    words: Words | None = None
 
 
 def form() -> Element:
@@ -96,6 +100,7 @@ def query_of(payload: Element, size: int, most: int) -> Query:
             reverse = True
             before = _named(text, named, before, _smaller)
     peer, address = _peer(_single(fields, "with"))
+    text = _single(fields, TEXT)
     return Query(
         id=payload.get("queryid", ""),
         after=after,
@@ -107,6 +112,7 @@ def query_of(payload: Element, size: int, most: int) -> Query:
         reverse=reverse,
         size=size,
         is_flipped=payload.find(FLIP) is not None,
+        words=Words(text) if text else None,
     )
 
 

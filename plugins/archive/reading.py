@@ -27,10 +27,19 @@ class Archived(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Messages in the order of time, and whether there are no more of those that were asked for."""
+    """Messages in the order of time, and whether there are no more of those that were asked for. `looked_at`:
+    the first and the last id of what was looked at, where that was more than what was found.
+    """
 
     messages: list[Archived]
     is_complete: bool
+    looked_at: tuple[bytes, ...] = ()
+
+    @property
+    def ends(self) -> tuple[bytes, ...]:
+        """From where on, in either direction, the next page is; nothing for an empty one."""
+        found = self.messages
+        return self.looked_at or ((found[0].id, found[-1].id) if found else ())
 
 
 class Reader:
@@ -47,16 +56,20 @@ class Reader:
         bound). StanzaError item-not-found when an id that has to be there is not.
         """
         if query.ids is not None:
-            return Page(await self._all_of(query.ids), is_complete=True)
-        await self._all_of(query.named)
-        after = max(query.after, bound(oldest))
-        before = min((b for b in (query.before, horizon) if b), default=bound(LAST))
+            return Page(await self._all_of(query.ids, oldest), is_complete=True)
+        after, before = await self._between(query, oldest, horizon)
         found: list[Archived] = []
         async for message in self._walk(after, before, query):
             if len(found) == query.size:
                 return Page(_in_order(found, query), is_complete=False)
             found.append(message)
         return Page(_in_order(found, query), is_complete=True)
+
+    async def _between(self, query: Query, oldest: int, horizon: bytes) -> tuple[bytes, bytes]:
+        """The bounds of what was asked for; item-not-found when an id that has to be there is not."""
+        await self._all_of(query.named, oldest)
+        before = min((b for b in (query.before, horizon) if b), default=bound(LAST))
+        return max(query.after, bound(oldest)), before
 
     async def ends(self, oldest: int, horizon: bytes) -> tuple[bytes, bytes] | None:
         """The ids of the first and the last message; None of an empty archive."""
@@ -122,11 +135,15 @@ class Reader:
         )
         return [row["month"] for row in page.rows]
 
-    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[Archived]:
-        """Those with one peer: by the days on which there are any, of which ever more are read at once."""
+    async def _days_of(self, after: bytes, before: bytes, query: Query) -> list[int]:
+        """The days between two bounds on which there are messages with the peer."""
         first, last = (query.peer, day_of(after)), (query.peer, day_of(before))
         page = await self._days.scan(self._owner, start=first, end=last, reverse=query.reverse)
-        days, count = [row["day"] for row in page.rows], 2
+        return [row["day"] for row in page.rows]
+
+    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[Archived]:
+        """Those with one peer: by the days on which there are any, of which ever more are read at once."""
+        days, count = await self._days_of(after, before, query), 2
         while days:
             some, days = days[:count], days[count:]
             count = min(2 * count, DAYS_AT_ONCE)
@@ -135,11 +152,21 @@ class Reader:
                     yield message
 
     async def _day(self, day: int, after: bytes, before: bytes, query: Query) -> list[Archived]:
-        """All of one day."""
-        start, end = bound(day * DAY), bound((day + 1) * DAY)
+        """As many of one day as may be needed."""
         found: list[Archived] = []
+        async for some in self._of_day(day, after, before, query, query.size + 1):
+            found += some
+            if len(found) > query.size:
+                break
+        return found
+
+    async def _of_day(
+        self, day: int, after: bytes, before: bytes, query: Query, size: int
+    ) -> AsyncIterator[list[Archived]]:
+        """All of one day with the peer, in pieces of `size`."""
+        start, end = bound(day * DAY), bound((day + 1) * DAY)
         token: bytes | None = None
-        while len(found) <= query.size:
+        while True:
             page = await self._log.scan_columns(
                 self._owner,
                 month_of(start),
@@ -148,32 +175,42 @@ class Reader:
                 before=(min(before, end),),
                 match={"peer": query.peer},
                 examine=EXAMINED,
-                limit=query.size + 1,
+                limit=size,
                 reverse=query.reverse,
                 page=token,
             )
-            found += [Archived(*row) for row in page.rows]
+            yield [Archived(*row) for row in page.rows]
             if (token := page.next) is None:
                 break
-        return found
 
     @staticmethod
     async def _exactly(messages: AsyncIterator[Archived], address: str) -> AsyncIterator[Archived]:
         """Those from or to a full JID."""
         async for message in messages:
-            attrs = Stanza("message", {}, message.stanza).xml
-            if address in (attrs.get("from"), attrs.get("to")):
+            if is_with(message, address):
                 yield message
 
-    async def _all_of(self, ids: Sequence[bytes]) -> list[Archived]:
-        """The messages of these ids in the order of time; item-not-found when one is missing."""
+    async def _all_of(self, ids: Sequence[bytes], oldest: int) -> list[Archived]:
+        """The messages of these ids in the order of time; item-not-found when one is missing, or from before
+        the microsecond `oldest`.
+        """
         found: list[Archived] = []
+        if any(id < bound(oldest) for id in ids):
+            raise StanzaError("item-not-found", "There is no message of this id any more.")
         for month, some in _by_month(ids):
             rows = await self._log.get_rows(self._owner, month, keys=[(id,) for id in some])
             if len(rows) < len(some):
                 raise StanzaError("item-not-found", "There is no message of this id here.")
             found += [Archived(row["id"], row["peer"], row["stanza"]) for row in rows]
         return found
+
+
+def is_with(message: Archived, address: str) -> bool:
+    """Whether a message is from or to a full JID ("": anybody)."""
+    if not address:
+        return True
+    attrs = Stanza("message", {}, message.stanza).xml
+    return address in (attrs.get("from"), attrs.get("to"))
 
 
 def _by_month(ids: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:

@@ -6,7 +6,7 @@ spread evenly over --months. Of 100,000 messages 20,000 are with one peer and on
 others with 200 in turn.
 
 Then --pages pages of 50 are read of each kind, one after the other. Times are those of the call, in ms; CPU
-is that of this process with all its threads, in us a page.
+is that of this process with all its threads, in us a page. Then words are looked for among 100,000 messages.
 """
 
 import argparse
@@ -28,7 +28,8 @@ from cassandra.cluster import Cluster
 from plugins.archive import Archive
 from plugins.archive.ids import DAY, Pool, bound, day_of, month_of, new_id
 from plugins.archive.query import Query
-from plugins.archive.reading import Reader
+from plugins.archive.search import Searcher
+from plugins.archive.words import Words
 from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
@@ -36,6 +37,7 @@ from xmppd.store.table import Store
 OWNER = 1
 PAGE = 50
 FREQUENT, RARE = "frequent@localhost", "rare@localhost"
+SEARCHED = 100_000
 EACH, SOME, PEERS = 100_000, 20_000, 200
 PIECES = {"sqlite": (100, 8), "cassandra": (10, 96)}
 """Rows of a write, and writes under way: Cassandra warns of batches of more than 5,000 bytes."""
@@ -96,8 +98,8 @@ class Tables:
         await self.store.open([table.declaration for table in (self.log, self.days, self.months)])
 
     @property
-    def reader(self) -> Reader:
-        return Reader(self.log, self.days, self.months, OWNER)
+    def reader(self) -> Searcher:
+        return Searcher(self.log, self.days, self.months, OWNER)
 
 
 async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine: str) -> int:
@@ -137,7 +139,7 @@ async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine:
     return done
 
 
-def kinds(reader: Reader, shape: Shape) -> dict[str, Callable[[], Awaitable[int]]]:
+def kinds(reader: Searcher, shape: Shape) -> dict[str, Callable[[], Awaitable[int]]]:
     """Each kind of page at a random depth; how many messages it had."""
     chance = random.Random(1)
 
@@ -181,7 +183,7 @@ def changed(**about: Any) -> Query:
     return Query(**{**{name: getattr(NEVER, name) for name in Query.__slots__}, **about})
 
 
-async def measure(reader: Reader, shape: Shape, pages: int) -> None:
+async def measure(reader: Searcher, shape: Shape, pages: int) -> None:
     print(f"{'page':40} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>8} {'messages':>9}")
     for name, ask in kinds(reader, shape).items():
         times, found, cpu = [], 0, time.process_time()
@@ -194,6 +196,33 @@ async def measure(reader: Reader, shape: Shape, pages: int) -> None:
         times.sort()
         p50, p99 = (times[min(int(pages * part), pages - 1)] * 1e3 for part in (0.5, 0.99))
         print(f"{name:40} {p50:8.2f} {p99:8.2f} {cost:8.0f} {found / pages:9.1f}", flush=True)
+
+
+async def searches(reader: Searcher, shape: Shape) -> None:
+    """Looks for words among the newest SEARCHED messages; and how long it held the loop at a time."""
+    longest, is_over = 0.0, False  # of CPU: others may hold the machine
+
+    async def watch() -> None:
+        nonlocal longest
+        last = time.thread_time()
+        while not is_over:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            longest, last = max(longest, now - last), now
+
+    watching = asyncio.create_task(watch())
+    for text in ("nowhere", "нигде", "on", f"message {shape.count - SEARCHED // 2}"):
+        begun, cpu, longest = time.perf_counter(), time.process_time(), 0.0
+        query = changed(reverse=True)
+        page = await reader.search(query, Words(text), 0, b"", most=SEARCHED, is_over=lambda: False)
+        took, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        print(
+            f"search for {text!r}: {len(page.messages)} found, {took * 1e3:.1f} ms, CPU {cpu * 1e3:.1f} ms,"
+            f" {longest * 1e3:.1f} ms of CPU at a time at most",
+            flush=True,
+        )
+    is_over = True
+    await watching
 
 
 async def partitions(tables: Tables) -> None:
@@ -252,6 +281,7 @@ async def main(args: argparse.Namespace) -> int:
         await partitions(tables)
         on_disk(args.engine, args.folder, points, args.name)
         await measure(tables.reader, shape, args.pages)
+        await searches(tables.reader, shape)
     finally:
         await store.close()
     return 0

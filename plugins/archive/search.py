@@ -1,0 +1,120 @@
+"""Search in an archive (XEP-0431): messages are read in the direction that was asked for, and looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Final
+
+from xmppd.plugin import Lru, StanzaError
+
+from .query import Query
+from .reading import Archived, Page, Reader, is_with
+from .words import Words
+
+MINUTE: Final = 60.0
+SEARCHERS: Final = 10_000
+"""Of how many accounts it is remembered when they searched."""
+AT_ONCE: Final = 100
+"""How many messages of a day with one peer are read at once."""
+TURN: Final = 16_384
+"""Bytes of messages that are looked at in one turn of the loop."""
+LARGE: Final = 1024
+"""Bytes of a message that count as one more message."""
+
+
+class Allowance:
+    """How often an account may search: `most` times a minute, and one at a time."""
+
+    def __init__(self, most: int, now: Callable[[], float]) -> None:
+        self._most = most
+        self._now = now
+        self._recent: Lru[str, deque[float]] = Lru(SEARCHERS)
+        self._searching: set[str] = set()
+
+    @contextmanager
+    def one(self, account: str) -> Iterator[None]:
+        """Around a search; StanzaError resource-constraint (wait) when it would be one too many."""
+        now, recent = self._now(), self._recent.get(account) or deque()
+        while recent and recent[0] <= now - MINUTE:
+            recent.popleft()
+        if account in self._searching or len(recent) >= self._most:
+            raise StanzaError("resource-constraint", "That was one search too many; wait a bit.", type="wait")
+        recent.append(now)
+        self._recent.put(account, recent)
+        self._searching.add(account)
+        try:
+            yield
+        finally:
+            self._searching.discard(account)
+
+
+class Searcher(Reader):
+    """Finds messages in the archive of one owner."""
+
+    async def search(
+        self,
+        query: Query,
+        words: Words,
+        oldest: int,
+        horizon: bytes,
+        *,
+        most: int,
+        is_over: Callable[[], bool],
+    ) -> Page:
+        """What `page` would give, if only messages that have these words were in the archive. About `most`
+        are looked at: then the page ends with the last of those, whether it has the words or not, so that
+        who asks for what is behind it goes on there. It ends as well once nobody waits for it any more.
+        """
+        if query.ids is not None:
+            found = await self._all_of(query.ids, oldest)
+            return Page([each for each in found if words.are_in(each.stanza)], is_complete=True)
+        after, before = await self._between(query, oldest, horizon)
+        found, looked = [], 0
+        if query.size == 0:
+            return Page(found, is_complete=False)
+        async with aclosing(self._pieces(after, before, query)) as pieces:
+            async for piece in pieces:
+                for message in piece:
+                    if words.are_in(message.stanza) and is_with(message, query.address):
+                        found.append(message)
+                    most -= 1 + len(message.stanza) // LARGE
+                    if len(found) == query.size or most <= 0 or is_over():
+                        return _until(message, found, query)
+                    looked += len(message.stanza)
+                    if looked >= TURN:
+                        looked = 0
+                        await asyncio.sleep(0)
+        return Page(found[::-1] if query.reverse else found, is_complete=True)
+
+    async def _pieces(
+        self, after: bytes, before: bytes, query: Query
+    ) -> AsyncGenerator[list[Archived], None]:
+        """All that is to be looked at, some at a time."""
+        if query.peer:
+            for day in await self._days_of(after, before, query):
+                async for piece in self._of_day(day, after, before, query, AT_ONCE):
+                    await asyncio.sleep(0)
+                    yield piece
+            return
+        for month in await self._months_of(after, before, reverse=query.reverse):
+            await asyncio.sleep(0)
+            async for rows in self._log.stream(
+                self._owner,
+                month,
+                columns=Archived._fields,
+                after=(after,),
+                before=(before,),
+                reverse=query.reverse,
+            ):
+                yield [Archived(*row) for row in rows]
+
+
+def _until(last: Archived, found: list[Archived], query: Query) -> Page:
+    """The page that ends with the last message that was looked at."""
+    first = found[0].id if found else last.id
+    if query.reverse:
+        return Page(found[::-1], False, (last.id, first))
+    return Page(found, False, (first, last.id))
