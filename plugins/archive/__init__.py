@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -21,7 +21,6 @@ from xmppd.plugin import (
     Lru,
     NonNegativeFloat,
     Origin,
-    Plugin,
     PluginConfig,
     PositiveInt,
     Prepared,
@@ -44,8 +43,10 @@ from xmppd.plugin import (
     takes_at_bind,
 )
 
+from .commands import Keeping
 from .content import is_content
 from .ids import Pool, day_of, month_of_day, new_id, stamp_of, to_text
+from .keeping import DAY_SECONDS, Keeper, Lives
 from .preferences import PREFS, Owner, owner_of, preferences_of
 from .query import QUERY, Query, form, query_of
 from .reading import Page
@@ -53,11 +54,12 @@ from .search import Allowance, Searcher
 from .under_way import Entry, UnderWay
 
 METADATA: Final = f"{{{ns.MAM}}}metadata"
-MICROSECONDS: Final = 1_000_000
 OWNERS: Final = 100_000
 """Of how many accounts it is remembered whose archive theirs is."""
 DAYS: Final = 200_000
 """Of how many days and peers it is remembered that they are noted; to note one twice is harmless."""
+INDEX_LIFE: Final = 2 * DAY_SECONDS
+"""How much longer rows live by which others are found."""
 AGAIN_SECONDS: Final = 1.0
 TRIES: Final = 20
 """How often a write whose outcome is unknown is made again, and when."""
@@ -69,19 +71,20 @@ LISTED_SECONDS: Final = 5.0
 
 
 class ArchiveConfig(PluginConfig):
-    """`days`: how long messages are kept (0: for ever). `page`: how many a client is given that does not say,
-    and `page_most` that does. `searches`: how often an account may search in a minute, on one node, and
-    `searched`: how many messages are looked at for one page.
+    """`days`: how long messages are kept (0: for ever), in some `domains` others. `page`: how many a client
+    is given that does not say, and `page_most` that does. `searches`: how often an account may search in a
+    minute, on one node, and `searched`: how many messages are looked at for one page.
     """
 
     days: NonNegativeFloat = 0.0
+    domains: Mapping[str, NonNegativeFloat] = {}
     page: PositiveInt = 50
     page_most: PositiveInt = 100
     searches: PositiveInt = 5
     searched: PositiveInt = 100_000
 
 
-class Archive(Plugin):
+class Archive(Keeping):
     """A row for each message and owner, in one partition a month. Beside it stands on which days there are
     any with a peer, and in which months any at all: so a page costs the same at any depth.
     """
@@ -93,7 +96,7 @@ class Archive(Plugin):
 
     owners = Table(
         partition=("account",),
-        columns={"uid": "int", "standard": "text", "always": "text", "never": "text"},
+        columns={"uid": "int", "erased": "int", "standard": "text", "always": "text", "never": "text"},
     )
     messages = Table(
         partition=("owner", "month"),
@@ -120,8 +123,8 @@ class Archive(Plugin):
         self._message = self.messages.writer(("owner", "month", "id", "peer", "stanza"))
         self._day = self.days.writer(("owner", "peer", "day"))
         self._month = self.months.writer(("owner", "month"))
-        self._ttl = self.config.days * 86_400.0 or None
-        self._index_ttl = self._ttl + 2 * 86_400.0 if self._ttl else None
+        self.lives = Lives(self.config.days, self.config.domains, self.now)
+        self.keeper = Keeper(self.messages, self.days, self.months)
 
     # writing
 
@@ -157,17 +160,23 @@ class Archive(Plugin):
         id = new_id(self.server.ids.time.next(), self._pool)
         day = day_of(id)
         month = month_of_day(day)
-        rows = [self._message.row(uid, month, id, peer, message.raw) for _, uid, peer in owners]
-        news = [(uid, who, day) for _, uid, who in owners if self._noted.get((uid, who, day)) is None]
-        index = [self._day.row(*new) for new in news]
-        index += [self._month.row(uid, month) for uid in {uid for uid, _, _ in news}]
+        writes: dict[float | None, list[Prepared]] = {}
+        news: list[tuple[int, str, int]] = []
+        for account, uid, peer in owners:
+            life = self.lives.of(account)
+            if self._noted.get((uid, peer, day)) is None:
+                news.append((uid, peer, day))
+                index = writes.setdefault(life and life + INDEX_LIFE, [])
+                index += (self._day.row(uid, peer, day), self._month.row(uid, month))
+            writes.setdefault(life, []).append(self._message.row(uid, month, id, peer, message.raw))
         entry = self.under_way.begin(id, [uid for _, uid, _ in owners])
         try:
-            if index and self._ttl:
-                self.spawn(self._write_surely(entry, rows, index, news))
+            if len(writes) > 1:
+                self.spawn(self._write_surely(entry, writes, news))
             else:
-                writing = self.messages.write([*index, *rows], ttl=self._ttl)
-                writing.add_done_callback(partial(self._wrote, entry, rows, index, news))
+                [(life, rows)] = writes.items()
+                writing = self.messages.write(rows, ttl=life)
+                writing.add_done_callback(partial(self._wrote, entry, writes, news))
         except BaseException:
             entry.shown()
             raise
@@ -180,36 +189,35 @@ class Archive(Plugin):
     def _wrote(
         self,
         entry: Entry,
-        rows: Sequence[Prepared],
-        index: Sequence[Prepared],
+        writes: Mapping[float | None, Sequence[Prepared]],
         news: Sequence[tuple[int, str, int]],
         writing: asyncio.Future[Any],
     ) -> None:
         error = None if writing.cancelled() else writing.exception()
         if isinstance(error, StoreTimeout):
-            self.spawn(self._write_surely(entry, rows, index, news))
+            self.spawn(self._write_surely(entry, writes, news))
         elif error is not None or writing.cancelled():
             entry.written(error or StoreTimeout("the write was given up"))
         else:
             self._note(news)
-            self.archived.inc(len(rows))
+            self.archived.inc(len(entry.owners))
             entry.written()
 
     async def _write_surely(
         self,
         entry: Entry,
-        rows: Sequence[Prepared],
-        index: Sequence[Prepared],
+        writes: Mapping[float | None, Sequence[Prepared]],
         news: Sequence[tuple[int, str, int]],
     ) -> None:
-        """Write until it is known that it is written, for the rows are the same each time."""
+        """Write until it is known that it is written, for the rows are the same each time. `writes` are those
+        that live so many seconds each, rows by which others are found first.
+        """
         error: Exception = StoreTimeout("nobody knows whether the message was archived")
         try:
             for _ in range(TRIES):
                 try:
-                    if index:
-                        await self.messages.write(index, ttl=self._index_ttl)
-                    await self.messages.write(rows, ttl=self._ttl)
+                    for life, rows in writes.items():
+                        await self.messages.write(rows, ttl=life)
                     break
                 except StoreTimeout:
                     await self._pause()
@@ -222,7 +230,7 @@ class Archive(Plugin):
                 raise
         else:
             self._note(news)
-            self.archived.inc(len(rows))
+            self.archived.inc(len(entry.owners))
             entry.written()
 
     async def _pause(self) -> None:
@@ -305,7 +313,7 @@ class Archive(Plugin):
 
     async def _give(self, request: Request, query: Query) -> bytes:
         owner = await self._owner(request.target)
-        reader, oldest = self._reader(owner), self._oldest()
+        reader, oldest = self._reader(owner), self.lives.oldest(request.target)
         horizon = self.under_way.horizon(owner.uid)
         if query.words is None:
             page = await reader.page(query, oldest, horizon)
@@ -345,7 +353,7 @@ class Archive(Plugin):
 
     async def _metadata(self, account: str) -> Element:
         owner = await self._owner(account)
-        ends = await self._reader(owner).ends(self._oldest(), self.under_way.horizon(owner.uid))
+        ends = await self._reader(owner).ends(self.lives.oldest(account), self.under_way.horizon(owner.uid))
         names = zip(("start", "end"), ends or (), strict=False)
         about = (
             element(f"{{{ns.MAM}}}{name}", {"id": to_text(id), "timestamp": stamp_of(id)})
@@ -359,10 +367,6 @@ class Archive(Plugin):
 
     def _reader(self, owner: Owner) -> Searcher:
         return Searcher(self.messages, self.days, self.months, owner.uid)
-
-    def _oldest(self) -> int:
-        """The microsecond before which nothing is shown any more."""
-        return int((self.now() - self._ttl) * MICROSECONDS) if self._ttl else 0
 
     def _results(self, session: Session, query_id: str, page: Page, *, is_flipped: bool) -> Iterator[bytes]:
         """Each message of a page as a stanza (XEP-0313 4.2, XEP-0297)."""
@@ -411,17 +415,11 @@ class Archive(Plugin):
     @hooks.account_removed
     async def forget(self, account: str) -> None:
         """Delete the archive; who has the name next gets another one anyway."""
-        row = await self.owners.get(account)
+        await self.forget_owner(account)
+
+    def owner_changed(self, account: str) -> None:
+        """Tell all nodes that the archive of an account is another one."""
         self.changed.tell(account)
-        if row is None:
-            return
-        uid = row["uid"]
-        page = await self.months.scan(uid)
-        for month in page.rows:
-            await self.messages.delete(uid, month["month"])
-        await self.days.delete(uid)
-        await self.months.delete(uid)
-        await self.owners.delete(account)
 
 
 STANZA_ID: Final = f"<stanza-id xmlns='{ns.STANZA_ID}' by='".encode()

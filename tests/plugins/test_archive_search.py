@@ -154,7 +154,9 @@ async def test_words_are_found_together_with_everything_else_that_is_asked() -> 
     async with world(**many()) as w:
         alice, carol = await w.login("alice"), await w.login("carol")
         await chat(alice, "bob@localhost", "the dragon one", "nothing", "the dragon two")
+        await w.advance(1)
         await chat(carol, "alice@localhost", "dragon three")
+        await w.settle()
         assert (await find(alice, search("dragon"))).texts == [
             "the dragon one",
             "the dragon two",

@@ -1,0 +1,169 @@
+"""How long messages are kept, and how they are deleted: when their time is over, by a command, with their
+account. All that belongs to one owner is listed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from xmppd.plugin import Delete, Table
+
+from .ids import MICROSECONDS, bound, day_of, month_of
+
+DAY_SECONDS: Final = 86_400.0
+DELETED_AT_ONCE: Final = 100
+"""Rows that one write deletes."""
+READ_AT_ONCE: Final = 500
+"""Rows of a whole table between which nobody else is served."""
+
+Row = Mapping[str, Any]
+
+
+class Lives:
+    """How long messages are kept: `days` (0: for ever), in some domains others."""
+
+    def __init__(self, days: float, domains: Mapping[str, float], now: Callable[[], float]) -> None:
+        self._days = days
+        self._domains = domains
+        self._now = now
+
+    def days_of(self, domain: str) -> float:
+        """How many days, 0 for ever."""
+        return self._domains.get(domain, self._days)
+
+    def of(self, account: str) -> float | None:
+        """Seconds that messages in the archive of this account live; None: for ever."""
+        days = self.days_of(account.rpartition("@")[2]) if self._domains else self._days
+        return days * DAY_SECONDS or None
+
+    def oldest(self, account: str) -> int:
+        """The microsecond before which nothing is shown any more."""
+        life = self.of(account)
+        return max(0, int((self._now() - life) * MICROSECONDS)) if life else 0
+
+
+class Month(NamedTuple):
+    """What an archive has of one month: how much, and its ends."""
+
+    month: int
+    messages: int
+    size: int
+    first: bytes
+    last: bytes
+
+
+class Keeper:
+    """Deletes what belongs to owners. `others` are tables of which an owner has one partition each."""
+
+    def __init__(self, messages: Table, days: Table, months: Table, *others: Table) -> None:
+        self._messages = messages
+        self._days = days
+        self._months = months
+        self._others = others
+
+    async def months_of(self, owner: int) -> list[int]:
+        """The months of which there may be messages, the oldest first."""
+        return [row["month"] for row in (await self._months.scan(owner)).rows]
+
+    async def month(self, owner: int, month: int) -> Month | None:
+        """What there is of a month; None: nothing."""
+        count, size, first, last = 0, 0, b"", b""
+        async for rows in self._messages.stream(owner, month, columns=("id", "stanza")):
+            first, last = first or rows[0][0], rows[-1][0]
+            count += len(rows)
+            size += sum([len(stanza) for _, stanza in rows])
+        return Month(month, count, size, first, last) if count else None
+
+    async def drop(self, owner: int) -> None:
+        """Delete all that belongs to an owner. What says where something is goes last, so that a repeat finds
+        what an interruption left.
+        """
+        for month in await self.months_of(owner):
+            await self._messages.delete(owner, month)
+        for table in (*self._others, self._days, self._months):
+            await table.delete(owner)
+
+    async def count(self, owner: int) -> dict[str, int]:
+        """How many messages, days with a peer and months belong to an owner."""
+        months = await self.months_of(owner)
+        messages = days = 0
+        for month in months:
+            async for rows in self._messages.stream(owner, month, columns=("id",)):
+                messages += len(rows)
+        async for rows in self._days.stream(owner, columns=("day",)):
+            days += len(rows)
+        return {"messages": messages, "days": days, "months": len(months)}
+
+    async def prune(self, owner: int, before: int) -> int:
+        """Delete what is from before this microsecond; how many messages that were."""
+        edge, deleted = bound(before), 0
+        for month in await self.months_of(owner):
+            if month > month_of(edge):
+                break
+            deleted += await self._prune_month(owner, month, edge)
+            if month < month_of(edge):
+                await self._messages.delete(owner, month)
+                await self._prune_days(owner, edge)
+                await self._months.delete(owner, month)
+        await self._prune_days(owner, edge)
+        return deleted
+
+    async def _prune_month(self, owner: int, month: int, edge: bytes) -> int:
+        deleted = 0
+        async for rows in self._messages.stream(owner, month, columns=("id",), before=(edge,)):
+            deleted += len(rows)
+            if month == month_of(edge):
+                await self._messages.batch(owner, month, writes=[Delete(rows[-1], through=True)])
+        return deleted
+
+    async def _prune_days(self, owner: int, edge: bytes) -> None:
+        async for rows in self._days.stream(owner, columns=("peer", "day")):
+            old = [Delete((peer, day)) for peer, day in rows if day < day_of(edge)]
+            for start in range(0, len(old), DELETED_AT_ONCE):
+                await self._days.batch(owner, writes=old[start : start + DELETED_AT_ONCE])
+
+
+class Numbers:
+    """Many numbers of owners, eight bytes each."""
+
+    def __init__(self, numbers: array[int]) -> None:
+        self._numbers = array("q", sorted(numbers))
+
+    def __contains__(self, number: int) -> bool:
+        place = bisect_left(self._numbers, number)
+        return place < len(self._numbers) and self._numbers[place] == number
+
+
+async def everything(table: Table) -> AsyncIterator[Row]:
+    """All rows of a table, with all others served between some and the next."""
+    count = 0
+    async for row in table.everything():
+        yield row
+        count += 1
+        if count % READ_AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+async def unknown(owners: Table, tables: Sequence[Table]) -> set[int]:
+    """Owners of rows in these tables of whom nothing is known: not before these rows are read, and not after,
+    for an owner is there before what belongs to it.
+    """
+    known, found = await _all(owners), set[int]()
+    for table in tables:
+        async for row in everything(table):
+            if row["owner"] not in known:
+                found.add(row["owner"])
+    if found:
+        known = await _all(owners)
+    return {owner for owner in found if owner not in known}
+
+
+async def _all(owners: Table) -> Numbers:
+    numbers = array("q")
+    async for row in everything(owners):
+        numbers.append(row["uid"])
+    return Numbers(numbers)

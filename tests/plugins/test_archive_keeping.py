@@ -1,0 +1,276 @@
+"""How long messages are kept, by domain, and what operators do with archives."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from archives import ask, chat, field, find, form, world
+
+from plugins.archive.ids import Pool, day_of, month_of, new_id, to_text
+from plugins.archive.keeping import DELETED_AT_ONCE
+from xmppd.errors import CommandError, StoreTimeout
+from xmppd.testing import World, refusal
+
+pytestmark = pytest.mark.asyncio
+
+DAY = 86_400
+DOMAINS = {"server": {"domains": ["localhost", "other.test"]}}
+
+
+def archive(w: World) -> Any:
+    return w.plugin("archive")
+
+
+async def call(w: World, name: str, **arguments: Any) -> Any:
+    return await w.app.commands.call(f"archive {name}", arguments)
+
+
+async def uid_of(w: World, account: str = "alice@localhost") -> int:
+    row = await archive(w).owners.get(account)
+    uid: int = row["uid"]
+    return uid
+
+
+async def put(w: World, uid: int, *days_ago: float, peer: str = "bob@localhost") -> list[bytes]:
+    """Messages of so many days ago."""
+    plugin, ids = archive(w), []
+    for days in days_ago:
+        id = new_id(int((plugin.now() - days * DAY) * 1e6), Pool())
+        stanza = f"<message from='{peer}'><body>{days}</body></message>".encode()
+        row = {"owner": uid, "month": month_of(id), "id": id, "peer": peer, "stanza": stanza}
+        await plugin.messages.put(row)
+        await plugin.days.put({"owner": uid, "peer": peer, "day": day_of(id)})
+        await plugin.months.put({"owner": uid, "month": month_of(id)})
+        ids.append(id)
+    return ids
+
+
+async def rows(w: World) -> dict[str, int]:
+    """How many rows there are."""
+    names = ("messages", "days", "months")
+    return {name: len([1 async for _ in getattr(archive(w), name).everything()]) for name in names}
+
+
+async def test_what_is_too_old_is_shown_in_no_way() -> None:
+    async with world(plugin_config={"archive": {"days": 10}}) as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "now")
+        ids = await put(w, await uid_of(w), 11, 9)
+        found = await find(alice)
+        assert found.texts == ["9", "now"]
+        for inner in (field("ids", to_text(ids[0])), field("after-id", to_text(ids[0]))):
+            [answer] = await ask(alice, form(inner))
+            assert refusal(answer) == "cancel item-not-found"
+        ends = await alice.ask("get", "<metadata xmlns='urn:xmpp:mam:2'/>", to="alice@localhost")
+        assert ends[0][0].get("id") == to_text(ids[1])
+
+
+async def test_each_side_lives_as_its_domain_says() -> None:
+    config = {"days": 10, "domains": {"other.test": 1}}
+    async with world(plugin_config={"archive": config}, settings=DOMAINS, accounts=()) as w:
+        for account in ("alice@localhost", "bob@other.test"):
+            await w.app.accounts.create(account, "secret")
+        lives = archive(w).lives
+        assert [lives.of(name) for name in ("a@localhost", "a@other.test")] == [10 * DAY, DAY]
+        written: list[tuple[int, float | None]] = []
+        write = archive(w).messages.write
+
+        def noted(some: Any, *, ttl: float | None = None) -> Any:
+            written.append((len(some), ttl))
+            return write(some, ttl=ttl)
+
+        archive(w).messages.write = noted
+        alice = await w.login("alice")
+        await chat(alice, "bob@other.test", "one", "two")
+        assert (await find(alice)).texts == ["one", "two"]
+        assert sorted(written[:4]) == sorted([(2, 12 * DAY), (1, 10 * DAY), (2, 3 * DAY), (1, DAY)])
+        assert sorted(written[4:]) == sorted([(1, 10 * DAY), (1, DAY)])
+
+
+async def test_a_write_of_both_domains_whose_outcome_is_unknown_is_made_again() -> None:
+    config = {"days": 0, "domains": {"other.test": 1}}
+    async with world(plugin_config={"archive": config}, settings=DOMAINS, accounts=()) as w:
+        for account in ("alice@localhost", "bob@other.test"):
+            await w.app.accounts.create(account, "secret")
+        alice = await w.login("alice")
+        await chat(alice, "bob@other.test", "one")
+        write, failures = archive(w).messages.write, [1]
+
+        def failing(some: Any, *, ttl: float | None = None) -> Any:
+            done = write(some, ttl=ttl)
+            if ttl and failures:
+                failures.pop()
+                raise StoreTimeout("who knows")
+            return done
+
+        archive(w).messages.write = failing
+        await chat(alice, "bob@other.test", "two")
+        await w.advance(2)
+        assert (await find(alice)).texts == ["one", "two"] and not failures
+        assert (await rows(w))["messages"] == 4
+
+
+async def test_messages_are_gone_when_their_time_is_over() -> None:
+    async with world(plugin_config={"archive": {"days": 1}}) as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "one")
+        await w.advance(0.9 * DAY)
+        assert (await find(await w.login("alice"))).texts == ["one"]
+        await w.advance(0.2 * DAY)
+        assert (await find(await w.login("alice"))).texts == []
+
+
+@pytest.mark.parametrize("count", [3, 2 * DELETED_AT_ONCE + 7])
+async def test_an_archive_is_shortened_by_a_command(count: int) -> None:
+    async with world() as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "now")
+        uid = await uid_of(w)
+        edge = archive(w).now() - 40 * DAY
+        await put(w, uid, *(40 + (place + 1) / 1000 for place in range(count)), 100, 39, peer="old@localhost")
+        await put(w, uid, 400, peer="ancient@localhost")
+        before = _stamp(edge)
+        done = await call(w, "prune", before=before, account="alice@localhost")
+        assert done == {"archives": 1, "messages": count + 2}
+        assert (await find(alice)).texts == ["39", "now"]
+        days = [
+            (row["peer"], row["day"]) async for row in archive(w).days.everything() if row["owner"] == uid
+        ]
+        assert "ancient@localhost" not in dict(days) and all(day >= edge // DAY for _, day in days)
+        assert (await call(w, "prune", before=before, all=True)) == {"archives": 0, "messages": 0}
+
+
+async def test_only_archives_of_a_domain_are_shortened() -> None:
+    async with world(settings=DOMAINS, accounts=()) as w:
+        for account in ("alice@localhost", "bob@other.test"):
+            await w.app.accounts.create(account, "secret")
+        alice = await w.login("alice")
+        await chat(alice, "bob@other.test", "now")
+        for account in ("alice@localhost", "bob@other.test"):
+            await put(w, await uid_of(w, account), 100)
+        before = _stamp(archive(w).now() - 50 * DAY)
+        assert await call(w, "prune", before=before, domain="other.test") == {"archives": 1, "messages": 1}
+        assert (await find(alice)).texts == ["100", "now"]
+        assert await call(w, "prune", before=before, all=True) == {"archives": 1, "messages": 1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"before": "2020-01-01"},
+        {"before": "2020-01-01", "account": "alice@localhost", "all": True},
+        {"before": "yesterday", "all": True},
+        {"before": "9000-01-01", "all": True},
+    ],
+)
+async def test_what_cannot_be_shortened(arguments: dict[str, Any]) -> None:
+    async with world() as w:
+        with pytest.raises(CommandError):
+            await call(w, "prune", **arguments)
+
+
+async def test_when_messages_are_to_be_kept_for_shorter_the_older_ones_are_deleted_once() -> None:
+    async with world(plugin_config={"archive": {"days": 50, "domains": {"other.test": 0}}}) as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "now")
+        uid = await uid_of(w)
+        await put(w, uid, 60, 40)
+        await archive(w).shorten()
+        assert len(await call(w, "info", account="alice@localhost")) == 2
+        assert await _days(w, uid) == 2
+        await put(w, uid, 70)
+        await archive(w).shorten()
+        assert await _days(w, uid) == 3
+        archive(w).lives._days = 20
+        await archive(w).shorten()
+        assert await _days(w, uid) == 1
+        archive(w).lives._days = 0
+        await archive(w).shorten()
+        assert await archive(w).retentions.get("localhost") == {"domain": "localhost", "days": 0.0}
+
+
+async def _days(w: World, uid: int) -> int:
+    return len((await archive(w).days.scan(uid)).rows)
+
+
+async def test_what_an_archive_has_is_shown_by_month() -> None:
+    async with world() as w:
+        assert await call(w, "info", account="alice@localhost") == []
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "now")
+        uid = await uid_of(w)
+        await put(w, uid, 400, 399.9)
+        shown = await call(w, "info", account="alice@localhost")
+        assert [row["messages"] for row in shown][-1] == 1
+        assert sum(row["messages"] for row in shown) == 3
+        stanzas = [row["stanza"] async for row in archive(w).messages.everything() if row["owner"] == uid]
+        assert sum(row["bytes"] for row in shown) == sum(map(len, stanzas))
+        assert shown[0]["first"].startswith(shown[0]["month"]) and shown[0]["first"] <= shown[0]["last"]
+
+
+async def test_an_archive_is_erased_with_counts_and_preferences_stay() -> None:
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        lists = "<always><jid>bob@localhost</jid></always>"
+        await alice.ask("set", f"<prefs xmlns='urn:xmpp:mam:2' default='roster'>{lists}</prefs>")
+        await chat(alice, "bob@localhost", "one", "two")
+        await w.settle()
+        old = await uid_of(w)
+        await put(w, old, 100)
+        erased = await call(w, "erase", account="alice@localhost")
+        assert erased == {"account": "alice@localhost", "messages": 3, "days": 2, "months": 2}
+        assert (await find(alice)).texts == [] and (await find(bob)).texts == ["one", "two"]
+        await chat(alice, "bob@localhost", "three")
+        assert (await find(alice)).texts == ["three"] and await uid_of(w) != old
+        [prefs] = await alice.ask("get", "<prefs xmlns='urn:xmpp:mam:2'/>")
+        assert prefs.get("default") == "roster"
+        assert (await call(w, "erase", account="nobody@localhost"))["messages"] == 0
+        assert await call(w, "check", thorough=True) == {"unknown": 0, "messages": 0}
+
+
+async def test_erasing_that_was_interrupted_goes_on_with_a_repeat_or_with_the_account() -> None:
+    async with world() as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "one")
+        for end in ("repeat", "removal"):
+            keeper = archive(w).keeper
+            drop = keeper.drop
+
+            async def fail(owner: int) -> None:
+                raise StoreTimeout("who knows")
+
+            keeper.drop = fail
+            with pytest.raises(CommandError):
+                await call(w, "erase", account="alice@localhost")
+            keeper.drop = drop
+            await chat(alice, "bob@localhost", "two")
+            assert (await find(alice)).texts == ["two"]
+            if end == "repeat":
+                assert (await call(w, "erase", account="alice@localhost"))["messages"] == 1
+                assert (await find(alice)).texts == ["two"]
+            else:
+                await w.app.accounts.remove("alice@localhost")
+                await w.settle()
+        bobs = await uid_of(w, "bob@localhost")
+        assert {row["owner"] async for row in archive(w).messages.everything()} == {bobs}
+
+
+async def test_what_is_nobodys_is_found_and_swept() -> None:
+    async with world() as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "one")
+        await put(w, 5, 1, 2, 70)
+        plugin = archive(w)
+        lost = new_id(10**15, Pool())
+        await plugin.messages.put({"owner": 6, "month": 1, "id": lost, "peer": "x", "stanza": b"<message/>"})
+        before = await rows(w)
+        assert await call(w, "check") == {"unknown": 1, "messages": 0}
+        assert await call(w, "check", thorough=True) == {"unknown": 2, "messages": 0}
+        assert await rows(w) == before
+        assert await call(w, "check", sweep=True) == {"unknown": 1, "messages": 3}
+        assert await call(w, "check", sweep=True) == {"unknown": 0, "messages": 0}
+        assert (await find(alice)).texts == ["one"]
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
