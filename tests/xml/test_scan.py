@@ -48,6 +48,17 @@ def test_header_attributes(scan: Scan) -> None:
     assert opening.ns == "jabber:client"
 
 
+def test_one_header_of_many_clients_is_understood_once_whatever_comes_with_it() -> None:
+    openings = list[StreamOpen]()
+    for behind in (b"", MESSAGE, b"<auth/>", b"<a b='>'"):
+        [opening, *_] = Scanner(Engine(), Limits()).feed(PLAIN + behind)
+        assert isinstance(opening, StreamOpen)
+        openings.append(opening)
+    assert all(opening is openings[0] for opening in openings)
+    [opening] = Scanner(Engine(), Limits()).feed(PLAIN[:-1] + b" a='>'>")
+    assert isinstance(opening, StreamOpen) and opening.attrs["a"] == ">"
+
+
 @pytest.mark.parametrize(
     "start",
     [

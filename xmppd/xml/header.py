@@ -35,6 +35,7 @@ _BOM = b"\xef\xbb\xbf"
 
 REMEMBERED_BYTES = 512
 """The longest header whose meaning is remembered."""
+_USUAL_NAME = b"<stream:stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,11 @@ class Header:
 
 def read_header(data: bytes, start: int, limits: Limits) -> Header | None:
     """The header at `start` of `data`, None when it is not complete; StreamError for all that is not one."""
-    if start == 0 and len(data) <= REMEMBERED_BYTES:
-        return _read_remembered(data, limits)
+    if start == 0:
+        begun = data.find(_USUAL_NAME, 0, REMEMBERED_BYTES)
+        end = data.find(b">", begun, REMEMBERED_BYTES) + 1 if begun >= 0 else 0
+        if end and (header := _read_remembered(data[:end], limits)) is not None:
+            return header
     return _read(data, start, limits)
 
 
@@ -90,7 +94,9 @@ def _read(data: bytes, start: int, limits: Limits) -> Header | None:
 
 @lru_cache(maxsize=256)
 def _read_remembered(data: bytes, limits: Limits) -> Header | None:
-    """Nearly every client sends the same header as many others, each twice, and nothing behind it."""
+    """Nearly every client sends the same header as many others, and most send it twice. There may be more
+    behind it: a login by XEP-0388 needs no answer first.
+    """
     return _read(data, 0, limits)
 
 
