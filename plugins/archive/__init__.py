@@ -342,12 +342,15 @@ class Archive(Keeping):
         return await self._metadata(request.target)
 
     @takes_at_bind("", "")
-    async def tell_ends(self, session: Session, asked: Element | None) -> bytes:
+    def tell_ends(self, session: Session, asked: Element | None) -> bytes | Awaitable[bytes]:
         """The same for a client that binds together with its login (XEP-0386 3.2): what comes from now on it
         is sent. Without an answer the session is as good.
         """
+        return b"" if session.is_anonymous else begun(self._tell_ends(session.account))
+
+    async def _tell_ends(self, account: str) -> bytes:
         try:
-            return b"" if session.is_anonymous else serialize(await self._metadata(session.account))
+            return serialize(await self._metadata(account))
         except (StanzaError, StoreError):
             return b""
 
