@@ -45,6 +45,11 @@ def test_storm_that_comes_back_at_once_keeps_its_memory() -> None:
 
 def test_storm_that_takes_a_while_to_come_back_finds_what_was_known_of_it() -> None:
     assert released(1000, 300, 0, 0, 0, 0, 400, 1000, 1000, 1000) == []
+    assert released(1000, 0, *range(0, 500, 20), 1000) == []
+
+
+def test_a_few_newcomers_keep_nothing_back() -> None:
+    assert released(1000, 0, *range(10)) == [6, 9]
 
 
 def resident() -> int:

@@ -12,15 +12,17 @@ log = logging.getLogger(__name__)
 
 MANY = 100
 STILL = 5
+COMING = 64
+"""They are coming back while one of so many of those who left does so between two looks."""
 AGAIN = 3
 
 
 class Ebb:
     """Looks at the number of connections from time to time.
 
-    `release` is called once the number has halved, by `MANY` at least, and has not fallen for `STILL` looks:
-    it takes milliseconds, and the newcomers of a reconnect storm would need again what was known of them. It
-    is called again `AGAIN` looks later, for then what they left to be written is written.
+    `release` is called once the number has halved, by `MANY` at least, and for `STILL` looks nobody has left
+    and few have come: it takes milliseconds, and the newcomers of a reconnect storm would need again what was
+    known of them. It is called again `AGAIN` looks later, for then what they left to be written is written.
     """
 
     __slots__ = ("_again", "_last", "_most", "_release", "_still")
@@ -34,10 +36,11 @@ class Ebb:
 
     def look(self, connections: int) -> None:
         """Compare with what was; call it at a steady pace."""
-        self._still = self._still + 1 if connections >= self._last else 0
-        self._last = connections
         self._most = max(self._most, connections)
         gone = self._most - connections
+        is_still = 0 <= connections - self._last <= gone // COMING
+        self._still = self._still + 1 if is_still else 0
+        self._last = connections
         if self._still >= STILL and gone >= MANY and connections <= gone:
             self._most = connections
             self._again = AGAIN
