@@ -301,7 +301,7 @@ class Archive(Keeping):
         return element(QUERY, None, form())
 
     @iq_set(QUERY, ACCOUNT)
-    def query(self, request: Request) -> Awaitable[bytes]:
+    def query(self, request: Request) -> bytes | Awaitable[bytes]:
         """Messages of the sender's own archive (XEP-0313 4). While one searches, others of its stanzas are
         processed.
         """
@@ -309,7 +309,7 @@ class Archive(Keeping):
         query = query_of(request.payload, self.config.page, self.config.page_most)
         self.asked.inc()
         asked = self._give(request, query)
-        return asked if query.words is None else Later(asked)
+        return begun(asked) if query.words is None else Later(asked)
 
     async def _give(self, request: Request, query: Query) -> bytes:
         owner = await self._owner(request.target)
@@ -373,15 +373,16 @@ class Archive(Keeping):
 
     def _results(self, session: Session, query_id: str, page: Page, *, is_flipped: bool) -> Iterator[bytes]:
         """Each message of a page as a stanza (XEP-0313 4.2, XEP-0297)."""
-        id = f" queryid='{escape_attribute(query_id)}'" if query_id else ""
+        named = f" queryid='{escape_attribute(query_id)}'" if query_id else ""
         head = (
             f"<message from='{escape_attribute(session.account)}' to='{escape_attribute(session.full)}'>"
-            f"<result xmlns='{ns.MAM}'{id} id='"
+            f"<result xmlns='{ns.MAM}'{named} id='"
         )
         middle = f"'><forwarded xmlns='{ns.FORWARD}'><delay xmlns='{ns.DELAY}' stamp='"
-        for message in reversed(page.messages) if is_flipped else page.messages:
-            start = f"{head}{to_text(message.id)}{middle}{stamp_of(message.id)}'/>".encode()
-            yield b"".join((start, INNER, message.stanza[8:], b"</forwarded></result></message>"))
+        inner = f"'/><message xmlns='{ns.CLIENT}'"
+        for id, _, stanza in reversed(page.messages) if is_flipped else page.messages:
+            start = f"{head}{to_text(id)}{middle}{stamp_of(id)}{inner}".encode()
+            yield b"".join((start, stanza[8:], b"</forwarded></result></message>"))
 
     # preferences
 
@@ -426,7 +427,6 @@ class Archive(Keeping):
 
 
 STANZA_ID: Final = f"<stanza-id xmlns='{ns.STANZA_ID}' by='".encode()
-INNER: Final = f"<message xmlns='{ns.CLIENT}'".encode()
 
 
 def with_id(message: Stanza, by: str, id: str) -> Stanza:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from binascii import b2a_base64
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -22,6 +23,9 @@ LAST: Final = 1 << 62
 """A moment after all others."""
 LAST_DAY: Final = 2_932_896
 """The last one of the year 9999."""
+LAST_MINUTE: Final = (LAST_DAY + 1) * 1440 - 1
+URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+"""The letters of base64 that are other ones in an id (RFC 4648 5)."""
 
 
 class Pool:
@@ -46,7 +50,7 @@ def new_id(at: int, pool: Pool) -> bytes:
 
 def to_text(id: bytes) -> str:
     """As clients see it."""
-    return base64.urlsafe_b64encode(id).decode("ascii")
+    return b2a_base64(id, newline=False).translate(URL_SAFE).decode()
 
 
 def from_text(text: str) -> bytes | None:
@@ -90,5 +94,11 @@ def month_of_day(day: int) -> int:
 
 def stamp_of(id: bytes) -> str:
     """The moment of an id in the form of XEP-0082, to the millisecond."""
-    moment = EPOCH + timedelta(milliseconds=at_of(id) // 1000)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    minute, rest = divmod(int.from_bytes(id[:TIME_BYTES], "big") // 1000, 60_000)
+    return f"{minute_of(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
+
+
+@lru_cache(1024)
+def minute_of(minute: int) -> str:
+    """A minute since the epoch in the same form, as far as its seconds."""
+    return (EPOCH + timedelta(minutes=min(minute, LAST_MINUTE))).strftime("%Y-%m-%dT%H:%M:")

@@ -59,10 +59,10 @@ class Reader:
             return Page(await self._all_of(query.ids, oldest), is_complete=True)
         after, before = await self._between(query, oldest, horizon)
         found: list[Archived] = []
-        async for message in self._walk(after, before, query):
-            if len(found) == query.size:
-                return Page(_in_order(found, query), is_complete=False)
-            found.append(message)
+        async for some in self._walk(after, before, query):
+            found += some
+            if len(found) > query.size:
+                return Page(_in_order(found[: query.size], query), is_complete=False)
         return Page(_in_order(found, query), is_complete=True)
 
     async def _between(self, query: Query, oldest: int, horizon: bytes) -> tuple[bytes, bytes]:
@@ -98,8 +98,8 @@ class Reader:
                 return found
         return None
 
-    def _walk(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[Archived]:
-        """Messages between two bounds in the direction of a query."""
+    def _walk(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[list[Archived]]:
+        """Messages between two bounds in the direction of a query, some at a time."""
         if query.address:
             return self._exactly(self._with(after, before, query), query.address)
         if query.peer:
@@ -108,7 +108,7 @@ class Reader:
 
     async def _by_months(
         self, after: bytes, before: bytes, size: int, *, reverse: bool
-    ) -> AsyncIterator[Archived]:
+    ) -> AsyncIterator[list[Archived]]:
         """All messages, read in pieces of `size`."""
         for month in await self._months_of(after, before, reverse=reverse):
             token: bytes | None = None
@@ -123,8 +123,7 @@ class Reader:
                     reverse=reverse,
                     page=token,
                 )
-                for row in page.rows:
-                    yield Archived(*row)
+                yield [*map(Archived._make, page.rows)]
                 if (token := page.next) is None:
                     break
 
@@ -141,15 +140,14 @@ class Reader:
         page = await self._days.scan(self._owner, start=first, end=last, reverse=query.reverse)
         return [row["day"] for row in page.rows]
 
-    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[Archived]:
+    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[list[Archived]]:
         """Those with one peer: by the days on which there are any, of which ever more are read at once."""
         days, count = await self._days_of(after, before, query), 2
         while days:
             some, days = days[:count], days[count:]
             count = min(2 * count, DAYS_AT_ONCE)
             for found in await asyncio.gather(*(self._day(day, after, before, query) for day in some)):
-                for message in found:
-                    yield message
+                yield found
 
     async def _day(self, day: int, after: bytes, before: bytes, query: Query) -> list[Archived]:
         """As many of one day as may be needed."""
@@ -179,16 +177,17 @@ class Reader:
                 reverse=query.reverse,
                 page=token,
             )
-            yield [Archived(*row) for row in page.rows]
+            yield [*map(Archived._make, page.rows)]
             if (token := page.next) is None:
                 break
 
     @staticmethod
-    async def _exactly(messages: AsyncIterator[Archived], address: str) -> AsyncIterator[Archived]:
+    async def _exactly(
+        messages: AsyncIterator[list[Archived]], address: str
+    ) -> AsyncIterator[list[Archived]]:
         """Those from or to a full JID."""
-        async for message in messages:
-            if is_with(message, address):
-                yield message
+        async for some in messages:
+            yield [message for message in some if is_with(message, address)]
 
     async def _all_of(self, ids: Sequence[bytes], oldest: int) -> list[Archived]:
         """The messages of these ids in the order of time; item-not-found when one is missing, or from before
