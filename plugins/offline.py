@@ -456,6 +456,7 @@ class Offline(Plugin):
         loop, given = asyncio.get_running_loop(), self.given[session]
         until = loop.time() + PATIENCE_SECONDS
         start, settled = None, self.server.ids.settled()  # first, before anything is read
+        young = f"{settled + 1:016x}"  # among what has this id or a larger one more may be written
         while takes_messages(session):
             await queue.quiet()
             page = await self.queue.scan(session.account, start=start, limit=PAGE)
@@ -464,6 +465,7 @@ class Offline(Plugin):
             if not takes_messages(session):
                 return Turn.LEFT
             rows = self._his(session, page.rows)
+            is_new = any(row["id"] not in given.ids for row in rows)
             settled = settled if len(rows) == len(page.rows) else 0
             reading = session.give(self.server.blocks.admitted(session.account, given.draw(rows)))
             if reading is not None and not await self._read(queue, reading, until - loop.time()):
@@ -475,7 +477,8 @@ class Offline(Plugin):
                 break
             if loop.time() > until:
                 return Turn.OVER
-            start = (f"{page.rows[-1]['id']}!",)  # nothing is between
+            behind = f"{page.rows[-1]['id']}!"
+            start = (min(behind, young) if is_new else behind,)
         else:
             return Turn.LEFT
         if (start is None and not page.rows) or not (await self.queue.scan(session.account, limit=1)).rows:

@@ -476,9 +476,7 @@ class App:
 
     def _messages_kept(self, account: str) -> None:
         live = self.sessions.accounts.get(account)
-        willing = [session for session in live.available if session.priority >= 0] if live is not None else ()
-        if willing:
-            session = max(willing, key=lambda session: session.priority)
+        for session in live.kept_for if live is not None else ():
             told = self.hooks.tell(self.hooks.messages_kept_signal, session)  # it holds what comes behind
             if told is not None:
                 self.jobs.spawn(finished(told))

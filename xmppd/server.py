@@ -153,7 +153,7 @@ class Server:
 
     def messages_left(self, account: str) -> None:
         """Messages are kept for an account which may have sessions that take them: have the hook
-        `messages_kept` told of the first of them, on whatever node it is.
+        `messages_kept` told of those of the highest priority, on whatever node, and of others beside them.
         """
         self._left(account)
 

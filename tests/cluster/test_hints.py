@@ -198,3 +198,18 @@ async def test_who_takes_messages_while_another_is_given_what_is_stored_is_told_
     world.hints.kept(FLUSHING)
     assert world.told == [("node 1", FLUSHING)]
     assert world.looked == [FLUSHING]
+
+
+@pytest.mark.asyncio
+async def test_who_is_next_is_told_of_what_was_stored_for_the_one_before() -> None:
+    """It was stored behind what that one was being given, and newer messages go to the next one."""
+    world = World()
+    world.places = [Place(1, "r", 1, 5), Place(2, "r", 1, 0)]
+    world.hints.kept("bob@x")
+    world.places = world.places[1:]
+    world.hints.ceded("carol@x")
+    world.hints.ceded("bob@x")
+    assert world.told == [("node 1", "bob@x"), ("node 2", "bob@x")]
+    world.seconds += hints.STORED_SECONDS
+    world.hints.ceded("bob@x")
+    assert len(world.told) == 2

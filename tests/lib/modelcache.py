@@ -41,7 +41,10 @@ class Away(Exception):
 
 
 class Cache(Engine):
-    """The one that all nodes use. `names`: of each node that is on the list its entry, and when it beat."""
+    """The one that all nodes use. `names`: of each node that is on the list its entry, and when it beat;
+    `untold`: accounts of whose changed rosters it was never told, for who changed them did not reach it and
+    died: others may have the old ones for `cache.ttl` (docs/design/011-roster-cache.md).
+    """
 
     def __init__(self, world: Time) -> None:
         super().__init__(world)
@@ -51,6 +54,7 @@ class Cache(Engine):
         self.locks: dict[str, object] = {}
         self.names: dict[str, tuple[Entry, float]] = {}
         self.nodes: list[NodeCache] = []
+        self.untold: set[str] = set()
         self.gone_until = 0.0
         self._tokens = 0
 
@@ -128,6 +132,7 @@ class NodeCache(Engine):
         """Its node is dead."""
         self.is_dead = True
         self._cache.nodes.remove(self)
+        self._cache.untold |= self._owed
 
     @property
     def _now(self) -> float:

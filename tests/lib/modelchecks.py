@@ -38,6 +38,13 @@ class Checks:
             for seen, item in rosters[viewer].items()
             if item.state.is_following
         }
+        self._untold = model.cache.untold
+        self._unsure |= {
+            (viewer, seen)
+            for viewer in model.accounts
+            for seen in model.accounts
+            if viewer in self._untold or seen in self._untold
+        }
         self._rosters = {
             name: {contact: item.subscription for contact, item in items.items() if not item.hidden}
             for name, items in rosters.items()
@@ -154,7 +161,8 @@ class Checks:
 
     def _wrong_roster(self, client: Client) -> Iterator[str]:
         wanted = self._rosters[client.session.account]
-        if client.roster is not None and client.roster != wanted:
+        is_sure = client.session.account not in self._untold
+        if is_sure and client.roster is not None and client.roster != wanted:
             differing = sorted(client.roster.items() ^ wanted.items())
             yield f"roster of {client.session.full} on {client.node.name}: {differing}"
 
@@ -186,6 +194,8 @@ class Checks:
         lost = sorted(model.acked - model.was_refused - arrived - stored)
         if lost:
             yield f"lost {lost}"
+        if model.was_refused:  # whoever it is for takes it, or it is stored
+            yield f"refused {sorted(model.was_refused)}"
         yield from self._wrong_order()
         willing = {c.session.account for c in self._there if c.session.presence and c.session.priority >= 0}
         if "namesake" not in model.faults:  # such a node stores behind everybody's back, and ends

@@ -8,7 +8,8 @@ import random
 from collections import Counter
 from contextvars import copy_context
 
-from modelnodes import REFUSED_SECONDS, Carrier, Node
+from modelcarriers import Carrier
+from modelnodes import REFUSED_SECONDS, Node
 from virtualtime import VirtualLoop
 
 from xmppd.cluster.hello import Hello

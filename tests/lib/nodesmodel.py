@@ -396,13 +396,15 @@ class Model(Net):
 
     def seen_to_go(self, viewer: Client, full: str) -> None:
         """A client is shown that a session is not available any more: not one that is still expected, unless
-        another of its account has come instead, or somebody else let it be seen no more.
+        another of its account has come instead, or somebody else let it be seen no more. What is written to
+        it may come before the session is told of its end.
         """
-        now, account = self.loop.time(), full.partition("/")[0]
         moved = max((at for at, name in self._moved if name == full), default=-1e9)
-        if now >= moved + GRACE_SECONDS or self.faults - {"drain"}:
-            return
-        since = moved - LATE_SECONDS
+        if self.loop.time() < moved + GRACE_SECONDS and not self.faults - {"drain"}:
+            self.loop.call_soon(self._judge_going, viewer, full, moved, context=self.outside)
+
+    def _judge_going(self, viewer: Client, full: str, moved: float) -> None:
+        account, since = full.partition("/")[0], moved - LATE_SECONDS
         has_ended = any(at >= since and name == full for at, name in self._ended)
         came = {name for at, name in self.arrivals if at >= since and name.startswith(f"{account}/")}
         has_parted = (viewer.session.account, account) in self.changed

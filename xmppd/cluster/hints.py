@@ -148,6 +148,14 @@ class Hints:
         if until is not None and (self._cut or until > self._clock()):
             self._mesh.send(member, Hint(account), len(account) + 16)
 
+    def ceded(self, account: str) -> None:
+        """A session leaves the messages of its account to others: these may not know of what was stored
+        behind what it was being given, and newer ones go to them from now on.
+        """
+        until = self._stored.get(account)
+        if until is not None and (self._cut or until > self._clock()):
+            self._tell(account)
+
     def take(self, member: Member, record: Hint) -> None:
         """Something was stored for an account that is here, or was: then whoever is elsewhere is told. ""
         stands for more accounts than were remembered.

@@ -34,7 +34,7 @@ from xmppd.core.messages import (
     unavailable,
 )
 from xmppd.core.origin import Origin
-from xmppd.core.sessions import DETOUR, Session, Sessions
+from xmppd.core.sessions import DETOUR, LiveAccount, Session, Sessions
 from xmppd.hooks import Drop, Outcome
 from xmppd.jid import Jid
 from xmppd.xml.stanza import Stanza
@@ -171,7 +171,7 @@ class RemoteMessages:
                 parcel.gone_to = (), {held[-1].node}
                 self._post(parcel, under_way, held[-1].node, FULL if is_patient else ANYWAY)
                 return parcel
-        takers = live.open_to if live is not None else ()
+        takers = takers_of(live, is_unkept=parcel.is_unkept)
         if is_tired and not takers:
             return self._store(parcel, by_force=True)
         priorities = [
@@ -496,10 +496,9 @@ class RemoteMessages:
         live = self._sessions.accounts.get(account)
         if live is None:
             return ()
-        if record.mode == TOP:
-            return live.open_to
-        willing = tuple(s for s in live.available if s.priority >= 0)
-        return (live.open_to or willing) if record.mode == ANYWAY else willing
+        if record.mode != ALL:
+            return takers_of(live, is_unkept=record.mode == ANYWAY)
+        return tuple(s for s in live.available if s.priority >= 0)
 
     def _flushes(self, account: str, resource: str) -> bool:
         """Whether there would be a receiver if he were not just given what was stored."""
@@ -508,6 +507,20 @@ class RemoteMessages:
             return session is not None and session.is_flushing
         live = self._sessions.accounts.get(account)
         return live is not None and any(s.is_flushing and s.priority >= 0 for s in live.available)
+
+
+def takers_of(live: LiveAccount | None, *, is_unkept: bool) -> tuple[Session, ...]:
+    """Who takes a message for an account here. While all are being given what is stored, one that nobody
+    keeps is for those of them that will take messages then.
+    """
+    if live is None:
+        return ()
+    takers = live.open_to
+    if takers or not is_unkept:
+        return takers
+    willing = [session for session in live.available if session.priority >= 0]
+    top = max((session.priority for session in willing), default=-1)
+    return tuple(session for session in willing if session.priority == top)
 
 
 async def _end(parcel: Parcel) -> Outcome | Drop:

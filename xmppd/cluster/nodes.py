@@ -143,6 +143,7 @@ class OtherNodes:
             moved=self.messages.moved,
             came=self.presence.came,
             is_open=self.hints.is_open,
+            ceded=self.hints.ceded,
             went=self._went,
             appeared=self.presence.grace.came,
             left=self.presence.left,

@@ -28,23 +28,24 @@ STEP: Final = 256
 
 class Own:
     """What this node knows of a session of its own. `stamp`: when it was bound, in ms of the wall clock;
-    `is_told`: the others were told that it is available; `knew`: numbers of sessions of its full JID on other
-    nodes that it came after.
+    `priority`: what the others were told of it, None: that it is not available; `knew`: numbers of sessions
+    of its full JID on other nodes that it came after.
     """
 
-    __slots__ = ("is_told", "knew", "stamp")
+    __slots__ = ("knew", "priority", "stamp")
 
     def __init__(self, stamp: int) -> None:
         self.stamp = stamp
-        self.is_told = False
+        self.priority: int | None = None
         self.knew: dict[Member, int] = {}
 
 
 class Places:
     """`moved` is told of each account with a place that is another one than before, `came` of each that
-    became available elsewhere, `is_open` of each that takes messages there; `went` of the full JID of each
-    that ended, `appeared` of that of each that became available here. `left` is told of each session here
-    that is not available any more; `end` ends one.
+    became available elsewhere, `is_open` of each that takes messages there, `ceded` of each of which a
+    session, here or there, leaves messages to others; `went` of the full JID of each that ended, `appeared`
+    of that of each that became available here. `left` is told of each session here that is not available any
+    more; `end` ends one.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Places:
         moved: Callable[[str], None],
         came: Callable[[Member, PlaceRecord], None],
         is_open: Callable[[Member, str], None],
+        ceded: Callable[[str], None],
         went: Callable[[Member, str], None],
         appeared: Callable[[str], None],
         left: Callable[[Session], None],
@@ -66,6 +68,7 @@ class Places:
         self._moved = moved
         self._came = came
         self._is_open = is_open
+        self._ceded = ceded
         self._went = went
         self._appeared = appeared
         self._left = left
@@ -95,20 +98,22 @@ class Places:
         """See `Cluster.shifted`."""
         own = self._own[session.number]
         is_available = session.presence is not None and not session.is_over
+        priority = session.priority if is_available else None
         for member in self._mesh.present():
-            priority = session.priority if is_available else None
             frame = self._mesh.send(member, *self._place_of(member, session, priority))
-            if is_available and not own.is_told:
+            if is_available and own.priority is None:
                 member.young.put(session.full, frame)
                 member.fresh.put(session.full, frame)
             elif not is_available:
                 self._forget(member, session)
         if not is_available:
             self._left(session)
-        elif not own.is_told:
+        elif own.priority is None:
             self._appeared(session.full)
-        own.is_told = is_available
+        before, own.priority = own.priority, priority
         self._moved(session.account)
+        if _is_less(priority, before):
+            self._ceded(session.account)
 
     def wanted(self, session: Session) -> None:
         """See `Cluster.wanted`."""
@@ -118,12 +123,14 @@ class Places:
 
     def ended(self, session: Session) -> None:
         """See `Cluster.ended`."""
-        del self._own[session.number]
+        own = self._own.pop(session.number)
         for member in self._mesh.present():
             self._forget(member, session)
             gone = Gone(session.account, session.resource, session.number)
             self._mesh.send(member, gone, len(session.full) + 16)
         self._moved(session.account)
+        if own.priority is not None:
+            self._ceded(session.account)
 
     def _forget(self, member: Member, session: Session) -> None:
         """It is not available; a new session with its full JID may be."""
@@ -171,6 +178,8 @@ class Places:
                 self._came(member, record)
             if record.priority >= 0:
                 self._is_open(member, record.account)
+        if old is not None and _is_less(record.priority, old.priority):
+            self._ceded(record.account)
         if is_new:
             held = self._sessions.by_full.get(f"{record.account}/{record.resource}")
             if held is not None:
@@ -180,6 +189,7 @@ class Places:
         """A session there ended."""
         if self._mesh.whereabouts.end(record.account, member.index, record.resource, record.number):
             self._moved(record.account)
+            self._ceded(record.account)
             self._went(member, f"{record.account}/{record.resource}")
 
     def take_have(self, member: Member, record: Have) -> None:
@@ -263,3 +273,8 @@ class Places:
                 account, place = found
                 self.take_gone(member, Gone(account, place.resource, place.number))
             yield
+
+
+def _is_less(priority: int | None, before: int | None) -> bool:
+    """Whether a session takes messages to its account after others that it went before."""
+    return before is not None and (priority is None or priority < before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from xmppd.core.cluster import ONE_NODE, Cluster
@@ -385,6 +385,14 @@ class LiveAccount:
         takers = [s for s in self.available if s.priority >= 0 and not s.is_flushing]
         top = max((s.priority for s in takers), default=-1)
         return tuple(s for s in takers if s.priority == top)
+
+    @property
+    def kept_for(self) -> Sequence[Session]:
+        """Who is to be given what was stored, one after the other: the rest, too, for messages go to them
+        while the first is being given it, and what he does not take comes to them before anything newer.
+        """
+        willing = [session for session in self.available if session.priority >= 0]
+        return sorted(willing, key=lambda session: -session.priority)
 
     def split(self, is_split: bool) -> None:
         """Whether other nodes have a say in where its messages go."""

@@ -1,0 +1,56 @@
+"""What was stored comes before what is newer, whatever becomes of who was to be given it."""
+
+import asyncio
+import sys
+
+import pytest
+from several import CHAT, several
+from slowly import LIMITS
+
+from tests.plugins.test_offline import become_available, bodies, chat
+from tests.plugins.test_offline_races import SharedStore
+from xmppd.testing import World
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.mark.one_node("has the other node made up")
+async def test_what_another_node_stores_before_what_was_read_comes_before_what_was_not(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, store = several(redis_url), SharedStore(":memory:")
+    async with World(plugins=("offline",), settings=settings, store=store) as world:
+        monkeypatch.setattr(sys.modules[type(world.plugin("offline")).__module__], "PAGE", 1)
+        await chat(await world.login("alice"), "bob@localhost", "first", "second", "third")
+        bob = await world.bind("bob")
+        await become_available(bob)
+        assert await bodies(bob) == ["first", "late", "second", "third"]
+
+
+async def turns() -> None:
+    for _ in range(40):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.one_node("lets so many turns of one loop pass")
+@pytest.mark.parametrize("priority", [0, 5])
+async def test_what_one_does_not_take_of_what_was_stored_comes_to_others_before_what_is_newer(
+    priority: int,
+) -> None:
+    """They were there all the time, and messages go to them while he is being given it."""
+    async with World(plugins=("offline",), settings={"limits": LIMITS}) as world:
+        alice, first = await world.login("alice"), await world.bind("bob", "first")
+        await first.send(f"<presence><priority>{priority}</priority></presence>")
+        other = await world.login("bob", "other")
+        waiting = [f"message {number} {'x' * 3000}" for number in range(30)]
+        stanzas = [CHAT.format(to=first.bare, body=body) for body in waiting]
+        await world.plugin("offline").take(first.bare, [(stanza, None) for stanza in stanzas])
+        first.stop_reading()
+        world.app.server.messages_left(first.bare)
+        await turns()
+        alice.write(CHAT.format(to=first.bare, body="newer"))
+        await turns()
+        assert b"newer" not in other.raw
+        first.transport.close()
+        await world.settle()
+        assert await bodies(other) == [*waiting, "newer"]
