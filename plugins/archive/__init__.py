@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 from xmppd import hooks, ns
 from xmppd.plugin import (
     ACCOUNT,
+    SERVER,
     Counter,
     Element,
     Jid,
@@ -51,6 +52,7 @@ from .preferences import PREFS, Owner, owner_of, preferences_of
 from .query import QUERY, Query, form, query_of
 from .reading import Page
 from .search import Allowance, Searcher
+from .talks import Talks
 from .under_way import Entry, UnderWay
 
 METADATA: Final = f"{{{ns.MAM}}}metadata"
@@ -84,14 +86,23 @@ class ArchiveConfig(PluginConfig):
     searched: PositiveInt = 100_000
 
 
-class Archive(Keeping):
+class Archive(Keeping, Talks):
     """A row for each message and owner, in one partition a month. Beside it stands on which days there are
     any with a peer, and in which months any at all: so a page costs the same at any depth.
     """
 
     Config = ArchiveConfig
     features: ClassVar = {
-        ACCOUNT: (ns.MAM, f"{ns.MAM}#extended", f"{ns.MAM}#groupchat-field", ns.STANZA_ID, ns.FULLTEXT)
+        ACCOUNT: (
+            ns.MAM,
+            f"{ns.MAM}#extended",
+            f"{ns.MAM}#groupchat-field",
+            ns.STANZA_ID,
+            ns.FULLTEXT,
+            ns.RETRACTION,
+            f"{ns.RETRACTION}#tombstone",
+        ),
+        SERVER: (ns.RETRACTION,),
     }
 
     owners = Table(
@@ -113,6 +124,7 @@ class Archive(Keeping):
 
     async def start(self) -> None:
         """Nothing is under way."""
+        await super().start()
         self.under_way = UnderWay()
         self.allowance = Allowance(self.config.searches, self.now)
         self._pool = Pool()
@@ -124,7 +136,7 @@ class Archive(Keeping):
         self._day = self.days.writer(("owner", "peer", "day"))
         self._month = self.months.writer(("owner", "month"))
         self.lives = Lives(self.config.days, self.config.domains, self.now)
-        self.keeper = Keeper(self.messages, self.days, self.months)
+        self.keeper = Keeper(self.messages, self.days, self.months, self.shown)
 
     # writing
 
@@ -170,6 +182,7 @@ class Archive(Keeping):
                 index += (self._day.row(uid, peer, day), self._month.row(uid, month))
             writes.setdefault(life, []).append(self._message.row(uid, month, id, peer, message.raw))
         entry = self.under_way.begin(id, [uid for _, uid, _ in owners])
+        self._note_remark(message, entry, owners)
         try:
             if len(writes) > 1:
                 self.spawn(self._write_surely(entry, writes, news))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import Final
 
 from xmppd import ns
@@ -60,4 +61,54 @@ def _has_content(message: Element) -> bool:
         return True
     if any(tag.partition("}")[0][1:] in SPACES for tag in tags):
         return True
-    return MUC_USER in tags and any(child.find(INVITE) is not None for child in message.iterfind(MUC_USER))
+    return MUC_USER in tags and _invites(message)
+
+
+class Said(Enum):
+    """What there is to read in a message."""
+
+    NOTHING = "a receipt, a marker, a reaction, a retraction or what it left, a key, a call"
+    CHANGE = "a correction of what was said before (XEP-0308)"
+    NEW = "something new"
+
+
+NOT_SAID: Final = frozenset(
+    {
+        f"{{{ns.RETRACTION}}}retract",
+        f"{{{ns.RETRACTION}}}retracted",
+        f"{{{ns.REACTIONS}}}reactions",
+    }
+)
+"""Children that make a message one about another, whatever its body says to older clients."""
+SAID: Final = frozenset({BODY, f"{{{ns.CLIENT}}}subject", f"{{{ns.CONFERENCE}}}x"})
+SEALED: Final = frozenset((ns.OPENPGP, ns.OLD_OPENPGP))
+SEALED_WITH_KEYS: Final = (f"{{{ns.OMEMO}}}payload", f"{{{ns.OMEMO_2}}}payload")
+"""Without a payload it only brings keys (XEP-0384)."""
+
+_PERHAPS_NOT: Final = tuple(
+    word.encode() for word in (ns.RETRACTION, ns.REACTIONS, ns.CORRECTION, ns.FORWARD, ns.PUBSUB, "&#")
+)
+"""In a message that has none of these a body is its own, and new."""
+
+
+def said_in(raw: bytes) -> Said:
+    """What there is to read in an archived message. Most are decided by their bytes."""
+    if raw.find(b"<body>") >= 0 and (raw.find(b"xmlns") < 0 or not any(word in raw for word in _PERHAPS_NOT)):
+        return Said.NEW
+    message = Stanza("message", {}, raw).xml
+    tags = {child.tag for child in message}
+    if not tags.isdisjoint(NOT_SAID) or not (_is_readable(tags) or _is_sealed(message) or _invites(message)):
+        return Said.NOTHING
+    return Said.CHANGE if f"{{{ns.CORRECTION}}}replace" in tags else Said.NEW
+
+
+def _is_readable(tags: set[str]) -> bool:
+    return not tags.isdisjoint(SAID) or any(tag.partition("}")[0][1:] in SEALED for tag in tags)
+
+
+def _is_sealed(message: Element) -> bool:
+    return any(child.find(name) is not None for child in message for name in SEALED_WITH_KEYS)
+
+
+def _invites(message: Element) -> bool:
+    return any(child.find(INVITE) is not None for child in message.iterfind(MUC_USER))

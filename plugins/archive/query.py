@@ -81,25 +81,25 @@ def query_of(payload: Element, size: int, most: int) -> Query:
     if payload.get("node"):
         raise StanzaError("item-not-found", "There are no nodes here.")
     fields = _fields_of(payload.find(FORM))
-    after, before = _moment(fields, "start", 0), _moment(fields, "end", 1)
+    after, before = _bound(fields, "start", 0), _bound(fields, "end", 1)
     named: list[bytes] = []
     after = _named(_single(fields, "after-id"), named, after, max)
     before = _named(_single(fields, "before-id"), named, before, _smaller)
     ids = None
     if "ids" in fields:
-        ids = tuple(dict.fromkeys(_id(text) for text in fields["ids"]))
+        ids = tuple(dict.fromkeys(id_of(text) for text in fields["ids"]))
         if len(ids) > MOST_IDS:
             raise StanzaError("policy-violation", f"Ask for {MOST_IDS} messages at most.")
     reverse = False
     if (page := payload.find(SET)) is not None:
         if page.find(f"{{{ns.RSM}}}index") is not None:
             raise StanzaError("feature-not-implemented", "Messages are not counted here; go by their ids.")
-        size = min(_size(page, size), most)
+        size = min(size_of(page, size), most)
         after = _named(page.findtext(f"{{{ns.RSM}}}after", ""), named, after, max)
         if (text := page.findtext(f"{{{ns.RSM}}}before")) is not None:
             reverse = True
             before = _named(text, named, before, _smaller)
-    peer, address = _peer(_single(fields, "with"))
+    peer, address = peer_of(_single(fields, "with"))
     text = _single(fields, TEXT)
     return Query(
         id=payload.get("queryid", ""),
@@ -141,13 +141,16 @@ def _single(fields: dict[str, list[str]], name: str) -> str:
     return values[0]
 
 
-def _moment(fields: dict[str, list[str]], name: str, later: int) -> bytes:
-    """The bound of a moment (XEP-0082), which is itself within: for the end it is that of the next one, in
-    the unit that it is written in, but no larger than a millisecond, which is how clients see moments.
-    """
+def _bound(fields: dict[str, list[str]], name: str, later: int) -> bytes:
     text = _single(fields, name)
-    if not text:
-        return b""
+    return bound(moment_of(text, name, later)) if text else b""
+
+
+def moment_of(text: str, name: str, later: int) -> int:
+    """The microsecond of a moment (XEP-0082) in the field `name`, or that of the next one `later`: an end is
+    itself within. The next one in the unit that it is written in, but no larger than a millisecond, which is
+    how clients see moments. StanzaError bad-request.
+    """
     match = _MOMENT.fullmatch(text)
     if match is None:
         raise StanzaError("bad-request", f"The field {name!r} is no moment like 2010-07-07T13:23:54Z.")
@@ -160,14 +163,14 @@ def _moment(fields: dict[str, list[str]], name: str, later: int) -> bytes:
     micros = (fraction or "")[:6]
     at = seconds * 1_000_000 + int(micros.ljust(6, "0"))
     unit = 1000 if len(micros) <= 3 else 1
-    return bound(min(at + later * unit, LAST))
+    return min(at + later * unit, LAST)
 
 
 def _named(text: str, named: list[bytes], other: bytes, choose: Callable[[bytes, bytes], bytes]) -> bytes:
     """The closer bound of an id that has to be there, and another one."""
     if not text:
         return other
-    id = _id(text)
+    id = id_of(text)
     named.append(id)
     return choose(id, other)
 
@@ -176,14 +179,16 @@ def _smaller(one: bytes, other: bytes) -> bytes:
     return min(one, other) if other else one
 
 
-def _id(text: str) -> bytes:
+def id_of(text: str) -> bytes:
+    """The id of an archived message; StanzaError item-not-found for what is none."""
     id = from_text(text)
     if id is None:
         raise StanzaError("item-not-found", "No message has this id.")
     return id
 
 
-def _size(page: Element, size: int) -> int:
+def size_of(page: Element, size: int) -> int:
+    """How many a client wants; StanzaError bad-request."""
     text = page.findtext(f"{{{ns.RSM}}}max")
     if text is None:
         return size
@@ -192,7 +197,8 @@ def _size(page: Element, size: int) -> int:
     return int(text)
 
 
-def _peer(text: str) -> tuple[str, str]:
+def peer_of(text: str) -> tuple[str, str]:
+    """Whom messages are with: the bare JID, and the full one if it was given; StanzaError jid-malformed."""
     if not text:
         return "", ""
     try:

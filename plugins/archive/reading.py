@@ -107,9 +107,9 @@ class Reader:
         return self._by_months(after, before, query.size + 1, reverse=query.reverse)
 
     async def _by_months(
-        self, after: bytes, before: bytes, size: int, *, reverse: bool
+        self, after: bytes, before: bytes, size: int, *, reverse: bool, most: int = 0
     ) -> AsyncIterator[list[Archived]]:
-        """All messages, read in pieces of `size`."""
+        """All messages, read in pieces of `size`, or each twice as large as the one before up to `most`."""
         for month in await self._months_of(after, before, reverse=reverse):
             token: bytes | None = None
             while True:
@@ -124,6 +124,7 @@ class Reader:
                     page=token,
                 )
                 yield [*map(Archived._make, page.rows)]
+                size = max(size, min(2 * size, most))
                 if (token := page.next) is None:
                     break
 
@@ -134,15 +135,17 @@ class Reader:
         )
         return [row["month"] for row in page.rows]
 
-    async def _days_of(self, after: bytes, before: bytes, query: Query) -> list[int]:
-        """The days between two bounds on which there are messages with the peer."""
-        first, last = (query.peer, day_of(after)), (query.peer, day_of(before))
-        page = await self._days.scan(self._owner, start=first, end=last, reverse=query.reverse)
+    async def _days_of(
+        self, peer: str, after: bytes, before: bytes, *, reverse: bool, limit: int | None = None
+    ) -> list[int]:
+        """The days between two bounds on which there are messages with a peer, `limit` at most."""
+        first, last = (peer, day_of(after)), (peer, day_of(before))
+        page = await self._days.scan(self._owner, start=first, end=last, limit=limit, reverse=reverse)
         return [row["day"] for row in page.rows]
 
     async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[list[Archived]]:
         """Those with one peer: by the days on which there are any, of which ever more are read at once."""
-        days, count = await self._days_of(after, before, query), 2
+        days, count = await self._days_of(query.peer, after, before, reverse=query.reverse), 2
         while days:
             some, days = days[:count], days[count:]
             count = min(2 * count, DAYS_AT_ONCE)
@@ -152,16 +155,17 @@ class Reader:
     async def _day(self, day: int, after: bytes, before: bytes, query: Query) -> list[Archived]:
         """As many of one day as may be needed."""
         found: list[Archived] = []
-        async for some in self._of_day(day, after, before, query, query.size + 1):
+        size = query.size + 1
+        async for some in self._of_day(day, query.peer, after, before, size, reverse=query.reverse):
             found += some
             if len(found) > query.size:
                 break
         return found
 
     async def _of_day(
-        self, day: int, after: bytes, before: bytes, query: Query, size: int
+        self, day: int, peer: str, after: bytes, before: bytes, size: int, *, reverse: bool
     ) -> AsyncIterator[list[Archived]]:
-        """All of one day with the peer, in pieces of `size`."""
+        """All of one day with a peer, in pieces of `size`."""
         start, end = bound(day * DAY), bound((day + 1) * DAY)
         token: bytes | None = None
         while True:
@@ -171,10 +175,10 @@ class Reader:
                 columns=Archived._fields,
                 after=(max(after, start),),
                 before=(min(before, end),),
-                match={"peer": query.peer},
+                match={"peer": peer},
                 examine=EXAMINED,
                 limit=size,
-                reverse=query.reverse,
+                reverse=reverse,
                 page=token,
             )
             yield [*map(Archived._make, page.rows)]

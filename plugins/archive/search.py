@@ -94,8 +94,9 @@ class Searcher(Reader):
     ) -> AsyncGenerator[list[Archived], None]:
         """All that is to be looked at, some at a time."""
         if query.peer:
-            for day in await self._days_of(after, before, query):
-                async for piece in self._of_day(day, after, before, query, AT_ONCE):
+            for day in await self._days_of(query.peer, after, before, reverse=query.reverse):
+                of_day = self._of_day(day, query.peer, after, before, AT_ONCE, reverse=query.reverse)
+                async for piece in of_day:
                     await asyncio.sleep(0)
                     yield piece
             return

@@ -26,10 +26,13 @@ import uvloop
 from cassandra.cluster import Cluster
 
 from plugins.archive import Archive
-from plugins.archive.ids import DAY, Pool, bound, day_of, month_of, new_id
+from plugins.archive.conversations import OWN, ListQuery, Lists, listed
+from plugins.archive.ids import DAY, LAST, Pool, at_of, bound, day_of, month_of, new_id
 from plugins.archive.query import Query
 from plugins.archive.search import Searcher
+from plugins.archive.seeking import Seeker
 from plugins.archive.words import Words
+from xmppd.plugin import Table
 from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
@@ -76,10 +79,10 @@ def peer_of(number: int) -> str:
 
 
 def stanza_of(number: int) -> bytes:
-    """One of some 300 bytes, as clients write them."""
+    """One of some 300 bytes, as the archive has them."""
     text = f"message {number}: " + "so it goes on and on " * 4
     return (
-        f"<message to='owner@localhost' from='{peer_of(number)}/device' type='chat' id='m{number}'>"
+        f"<message from='{peer_of(number)}/device' to='owner@localhost' type='chat' id='m{number}'>"
         f"<body>{text}</body><origin-id xmlns='urn:xmpp:sid:0' id='m{number}'/></message>"
     ).encode()
 
@@ -93,13 +96,22 @@ class Tables:
         self.log = Archive.messages.bind("archive", "messages", server)
         self.days = Archive.days.bind("archive", "days", server)
         self.months = Archive.months.bind("archive", "months", server)
+        self.shown = Archive.shown.bind("archive", "shown", server)
 
     async def open(self) -> None:
-        await self.store.open([table.declaration for table in (self.log, self.days, self.months)])
+        await self.store.open([table.declaration for table in self.all])
+
+    @property
+    def all(self) -> tuple[Table, ...]:
+        return self.log, self.days, self.months, self.shown
 
     @property
     def reader(self) -> Searcher:
         return Searcher(self.log, self.days, self.months, OWNER)
+
+    @property
+    def lists(self) -> Lists:
+        return Lists(Seeker(self.log, self.days, self.months, OWNER), self.shown, OWNER)
 
 
 async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine: str) -> int:
@@ -137,6 +149,26 @@ async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine:
 
     await asyncio.gather(*(write() for _ in range(under_way)))
     return done
+
+
+async def read_all(tables: Tables, count: int) -> None:
+    """The owner has read the conversations of the newest messages, up to now."""
+    page = await tables.reader.page(changed(reverse=True, size=count), 0, b"")
+    for peer, id in {message.peer: message.id for message in page.messages}.items():
+        row = {"owner": OWNER, "peer": peer, "side": OWN, "id": id, "at": at_of(id)}
+        await tables.shown.put_newest(row)
+
+
+def lists(tables: Tables, size: int, name: str, peer: str = "") -> dict[str, Callable[[], Awaitable[int]]]:
+    """Lists of so many conversations."""
+    query = ListQuery(b"", b"", peer, size)
+
+    async def ask() -> int:
+        walk = await tables.lists.page("owner@localhost", query, b"", bound(LAST))
+        listed("owner@localhost", walk)
+        return walk.examined
+
+    return {name: ask}
 
 
 def kinds(reader: Searcher, shape: Shape) -> dict[str, Callable[[], Awaitable[int]]]:
@@ -183,9 +215,8 @@ def changed(**about: Any) -> Query:
     return Query(**{**{name: getattr(NEVER, name) for name in Query.__slots__}, **about})
 
 
-async def measure(reader: Searcher, shape: Shape, pages: int) -> None:
-    print(f"{'page':40} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>8} {'messages':>9}")
-    for name, ask in kinds(reader, shape).items():
+async def measure(asked: dict[str, Callable[[], Awaitable[int]]], pages: int) -> None:
+    for name, ask in asked.items():
         times, found, cpu = [], 0, time.process_time()
         for _ in range(pages):
             begun = time.perf_counter()
@@ -280,7 +311,13 @@ async def main(args: argparse.Namespace) -> int:
         print(f"{args.engine}: {shape.count:,} messages of {len(stanza_of(shape.count))} bytes")
         await partitions(tables)
         on_disk(args.engine, args.folder, points, args.name)
-        await measure(tables.reader, shape, args.pages)
+        print(f"{'page':40} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>8} {'messages':>9}")
+        await measure(kinds(tables.reader, shape), args.pages)
+        await tables.shown.delete(OWNER)
+        await measure(lists(tables, 20, "20 conversations, none read"), args.pages)
+        await read_all(tables, 2000)
+        await measure(lists(tables, 20, "20 conversations, all read"), args.pages)
+        await measure(lists(tables, 1, "the one with a frequent peer, read", FREQUENT), args.pages)
         await searches(tables.reader, shape)
     finally:
         await store.close()

@@ -23,6 +23,9 @@ PRIVATE = f"<query xmlns='{ns.PRIVATE}'><secret xmlns='urn:example:mine'>word</s
 VCARD = f"<vCard xmlns='{ns.VCARD}'><FN>Alice</FN></vCard>"
 ITEM = f"<query xmlns='{ns.ROSTER}'><item jid='carol@localhost'/></query>"
 
+OWNED = ("days", "messages", "months", "shown")
+"""What an archive keeps by the number of its owner."""
+
 SLOW = """
 'A policy that takes its time.'
 import asyncio
@@ -237,3 +240,33 @@ async def test_an_anonymous_session_leaves_nothing_behind() -> None:
             assert not [row for row in rows if row.get("account") == guest.bare], table.name
         assert not world.app.rosters._cache.get("bob@localhost").requests
         await world.bind("bob")
+
+
+async def test_nothing_of_an_archive_is_left_nor_what_was_read_and_taken_back() -> None:
+    async with World(plugins=("archive",)) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        for id, inner in (
+            ("m", "<body>secret</body>"),
+            ("n", "<body>other</body>"),
+            ("r", f"<retract xmlns='{ns.RETRACTION}' id='m'/>"),
+        ):
+            await alice.send(f"<message to='bob@localhost' type='chat' id='{id}'>{inner}</message>")
+        mark = f"<displayed xmlns='{ns.CHAT_MARKERS}' id='n'/>"
+        await bob.send(f"<message to='{ALICE}' type='chat' id='d'>{mark}</message>")
+        archive, tables = world.plugin("archive"), world.app.tables()
+        owner = (await archive.owners.get(ALICE))["uid"]
+        owned = [table for table in tables if table.partition[0] == "owner"]
+        assert sorted(table.name for table in owned) == [f"archive_{name}" for name in OWNED]
+
+        async def rows() -> list[str]:
+            """The tables that have any of the account."""
+            months = [row["month"] for row in (await archive.months.scan(owner)).rows] or [646]
+            keys = [(table, (owner, *months[: len(table.partition) - 1])) for table in owned]
+            return [table.name for table, key in keys if (await world.app.store.scan(table, key)).rows]
+
+        assert len(await rows()) == len(owned)
+        await world.app.server.remove_account(ALICE)
+        await world.settle()
+        assert await rows() == []
+        await bob.send(f"<message to='{ALICE}' type='chat' id='d'>{mark}</message>")
+        assert await rows() == []

@@ -1,0 +1,88 @@
+"""Messages of an archive from the newest on, and one of them by what its sender called it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+
+from xmppd import ns
+from xmppd.plugin import Element, Stanza
+
+from .ids import DAY, bound
+from .reading import Archived, Reader
+
+FIRST: Final = 50
+AT_ONCE: Final = 200
+"""How many messages are read at once, at first and at most."""
+PAGE: Final = 100
+DAYS: Final = 50
+"""How many of those with one peer, and how many of the days on which there are any."""
+PAGE_COUNTS: Final = 50
+"""For how many messages a request counts at least."""
+MOST: Final = 5000
+"""How many messages are gone through for one that may not be there."""
+
+_RETRACTION: Final = ns.RETRACTION.encode()
+
+
+class Sought(NamedTuple):
+    """A message, None when it is not there, and through how many that took."""
+
+    message: Archived | None
+    rows: int
+
+
+class Seeker(Reader):
+    """Looks for messages in the archive of one owner, from the newest on."""
+
+    async def find(self, peer: str, author: str, about: str, before: bytes) -> Sought:
+        """The newest message with a peer, of before an id, that the account `author` wrote and whose
+        attribute `id` is `about`.
+        """
+        word = about.encode()
+        rows = 0
+        async for page in self.newest(peer, b"", before):
+            for message in page:
+                stanza = message.stanza
+                if (word in stanza or b"&" in stanza) and is_by(stanza, author, about):
+                    return Sought(message, rows + len(page))
+            rows += max(len(page), PAGE_COUNTS)
+            if rows >= MOST:
+                break
+        return Sought(None, rows)
+
+    async def newest(self, peer: str, after: bytes, before: bytes) -> AsyncIterator[list[Archived]]:
+        """The messages with a peer ("": with anybody) between two bounds, from the newest on, in pieces of
+        which some may be empty.
+        """
+        if not peer:
+            async for page in self._by_months(after, before, FIRST, reverse=True, most=AT_ONCE):
+                yield page
+                await asyncio.sleep(0)  # an engine may have had them at hand
+            return
+        until = before
+        while True:
+            days = await self._days_of(peer, after, until, reverse=True, limit=DAYS)
+            for day in days:
+                async for page in self._of_day(day, peer, after, before, PAGE, reverse=True):
+                    yield page
+                    await asyncio.sleep(0)
+            if len(days) < DAYS:
+                return
+            until = bound(days[-1] * DAY - 1)
+
+
+def is_by(stanza: bytes, author: str, about: str) -> bool:
+    """Whether a message was written by an account and called so, and is no retraction, which stays."""
+    head = head_of(stanza)
+    if head.get("id") != about or head.get("from", "").partition("/")[0] != author:
+        return False
+    if _RETRACTION not in stanza and b"&#" not in stanza:
+        return True
+    return all(child.tag != f"{{{ns.RETRACTION}}}retract" for child in Stanza("message", {}, stanza).xml)
+
+
+def head_of(stanza: bytes) -> Element:
+    """The start tag of a message by itself."""
+    return Stanza("message", {}, stanza[: Stanza("message", {}, stanza).tail] + b"/>").xml

@@ -1,0 +1,289 @@
+"""What a conversation is made of beyond its messages: who has read how far (XEP-0333, XEP-0490), what was
+taken back (XEP-0424), and the list of all conversations of an account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final
+
+from xmppd import hooks, ns
+from xmppd.plugin import (
+    SELF,
+    Counter,
+    Plugin,
+    Request,
+    Session,
+    SessionSlot,
+    Stanza,
+    StanzaError,
+    StoreError,
+    Table,
+    cluster_signal,
+    element,
+    iq_get,
+    iq_set,
+    serialize,
+    stanza_of,
+)
+
+from .conversations import OTHER, OWN, QUERY, READ, ListQuery, Lists, Walk, list_query_of, listed
+from .ids import LAST, MICROSECONDS, at_of, bound, from_text, month_of, stamp_of, to_text
+from .keeping import Lives
+from .preferences import Owner
+from .query import id_of, peer_of
+from .reading import Archived
+from .remarks import Errands, Remark, Side, remark_of, rest_after
+from .seeking import Seeker, Sought
+from .tombstones import is_tombstone, tombstone
+from .under_way import Entry, UnderWay
+
+IQ: Final = f"{{{ns.CLIENT}}}iq"
+DISPLAYED: Final = f"{{{ns.DISPLAYED}}}displayed"
+STANZA_ID: Final = f"{{{ns.STANZA_ID}}}stanza-id"
+SETTLED_SECONDS: Final = 1.0
+"""How old a message is before it is replaced, where the clocks of several nodes say which write is newer."""
+AHEAD_SECONDS: Final = 5.0
+"""For how long a session may have conversations listed faster than that."""
+AGAIN_SECONDS: Final = 10.0
+TRIES: Final = 3
+"""How often and when a message that was taken back is looked for while it may not be there yet."""
+
+_DISPLAYED: Final = ns.DISPLAYED.encode()
+
+
+class Talks(Plugin):
+    """What an archive knows of conversations. Remarks about messages are followed up behind their senders'
+    backs, when the archives have them: what a crash cuts short there is still said in the archive itself.
+    """
+
+    messages: Table
+    days: Table
+    months: Table
+    under_way: UnderWay
+    lives: Lives
+
+    shown = Table(
+        partition=("owner",),
+        cluster=("peer", "side"),
+        columns={"owner": "int", "id": "blob", "at": "int"},
+        order="at",
+    )
+    is_told = SessionSlot(False)
+    """Whether a session asked for conversations, and is told what is read on other devices."""
+    paid_until = SessionSlot(0.0)
+    """Up to when what it had listed is as much as a session may have, in the long run."""
+    retracted = Counter("Messages of archives that were taken back.")
+    ignored = Counter("Markers and retractions that came too fast to be followed up.")
+
+    async def start(self) -> None:
+        """Nothing is to be looked for."""
+        self._errands = Errands(self.spawn, self.call_later)
+        self._pushes = 0
+
+    async def _owner(self, account: str) -> Owner:
+        raise NotImplementedError
+
+    # remarks
+
+    def _note_remark(self, message: Stanza, entry: Entry, owners: Sequence[tuple[str, int, str]]) -> None:
+        """Follow up what a message says of an earlier one, when it is in the archives of these: each an
+        account, its number, and whom the message is with.
+        """
+        remark = remark_of(message)
+        if remark is not None:
+            sides = [Side(*owner, entry.id) for owner in owners]
+            entry.ready.add_done_callback(partial(self._begin, remark, sides))
+
+    def _begin(self, remark: Remark, sides: Sequence[Side], ready: asyncio.Future[None]) -> None:
+        if ready.cancelled() or ready.exception() is not None:
+            return
+        if remark.is_retraction:
+            self._do(remark.sender, ("retract", remark.to, remark.about), self._retract, remark, sides, TRIES)
+        else:
+            self._do(remark.sender, ("display", remark.to), self._display, remark, sides)
+
+    def _do(
+        self, account: str, key: tuple[str, ...], work: Callable[..., Awaitable[int]], *about: Any
+    ) -> None:
+        """Have it done behind what is waiting for the account already."""
+        if not self._errands.add(account, key, partial(work, *about)):
+            self.ignored.inc()
+
+    async def _display(self, remark: Remark, sides: Sequence[Side]) -> int:
+        """Somebody has read up to a message: note that for both (XEP-0333)."""
+        rows = 0
+        try:
+            for side in sides:
+                found = await self._sought(remark, side)
+                rows += found.rows
+                if found.message is not None:
+                    whose = OWN if side.account == remark.sender else OTHER
+                    id = found.message.id
+                    await self._move(side.account, side.owner, side.peer, whose, id, remark.by)
+        except StoreError as error:
+            self._failed(remark.sender, error)
+        return rows
+
+    async def _take_mark(self, by: str, account: str, peer: str, text: str) -> int:
+        """A client has read up to the message that has this id in the archive of its account."""
+        id = from_text(text)
+        try:
+            owner = await self._owner(account)
+            if id is not None and await self.messages.get(owner.uid, month_of(id), id, peer) is not None:
+                await self._move(account, owner.uid, peer, OWN, id, by)
+        except StanzaError:
+            return 0  # there is no such archive
+        except StoreError as error:
+            self._failed(account, error)
+        return 1
+
+    async def _retract(self, remark: Remark, sides: Sequence[Side], tries: int) -> int:
+        """A message was taken back (XEP-0424): leave a tombstone of it. Where that cannot be done yet it is
+        tried again.
+        """
+        rows, left = 0, []
+        for side in sides:
+            try:
+                found = await self._sought(remark, side)
+                rows += found.rows
+                is_done = await self._is_buried(remark, side, found.message)
+            except StoreError as error:
+                self._failed(remark.sender, error)
+                is_done = False
+            if not is_done:
+                left.append(side)
+        if left and tries > 1:
+            key = ("retract", remark.to, remark.about)
+            self.call_later(
+                AGAIN_SECONDS, self._do, remark.sender, key, self._retract, remark, left, tries - 1
+            )
+        return rows
+
+    def _seeker(self, owner: int) -> Seeker:
+        return Seeker(self.messages, self.days, self.months, owner)
+
+    async def _sought(self, remark: Remark, side: Side) -> Sought:
+        return await self._seeker(side.owner).find(side.peer, remark.author, remark.about, side.id)
+
+    async def _is_buried(self, remark: Remark, side: Side, message: Archived | None) -> bool:
+        """Leave a tombstone in one archive; whether all is done that can be. Where several nodes write, the
+        message may still be under way, and their clocks say which of two writes is the newer one.
+        """
+        several = self.server.has_other_nodes
+        if message is None:
+            return not several
+        id = message.id
+        if several and self.now() - at_of(id) / MICROSECONDS < SETTLED_SECONDS:
+            return False
+        key = (side.owner, month_of(id), id, side.peer)
+        async with self.server.writing(side.account) as exists:
+            row = await self.messages.get(*key)
+            if not exists or row is None or is_tombstone(row["stanza"]):
+                return True
+            life = self._life_of(side.account, id)
+            if life is not None and life <= 0:
+                return True
+            stone = tombstone(row["stanza"], remark.id or to_text(side.id), stamp_of(side.id))
+            await self.messages.put({**row, "stanza": stone}, ttl=life)
+            row = await self.messages.get(*key)
+        is_done = row is None or is_tombstone(row["stanza"])
+        self.retracted.inc(is_done)
+        return is_done
+
+    def _life_of(self, account: str, id: bytes) -> float | None:
+        """How many seconds a message still lives; None: for ever."""
+        life = self.lives.of(account)
+        return None if life is None else life - (self.now() - at_of(id) / MICROSECONDS)
+
+    def _failed(self, account: str, error: StoreError) -> None:
+        self.log.warning("remark-failed", extra={"jid": account, "error": str(error)})
+
+    # how far who has read
+
+    async def _move(self, account: str, owner: int, peer: str, side: str, id: bytes, by: str) -> None:
+        """Somebody has read up to a message: positions only go forward (XEP-0333 6). `by` is the client that
+        says so; the others of its account are told.
+        """
+        async with self.server.writing(account) as exists:
+            if not exists or (await self._owner(account)).uid != owner:
+                return
+            row = await self.shown.get(owner, peer, side)
+            if row is not None and row["id"] >= id:
+                return
+            new = {"owner": owner, "peer": peer, "side": side, "id": id, "at": at_of(id)}
+            life = self._life_of(account, id)
+            if life is None or life > 0:
+                await self.shown.put_newest(new, ttl=life)
+        if side == OWN:
+            self.was_read.tell(account, peer, to_text(id), stamp_of(id), by)
+
+    @cluster_signal
+    async def was_read(self, account: str, peer: str, id: str, stamp: str, by: str) -> None:
+        """Tell the other clients of an account that one of them has read up to a message."""
+        if not any(self._others_told(account, by)):
+            return
+        walk = await self._list(await self._owner(account), account, ListQuery(b"", b"", peer, 1))
+        about = {"with": peer, "id": id, "stamp": stamp}
+        about |= {name: value for one in walk.page for name, value in one.unread_attrs().items()}
+        for session in self._others_told(account, by):
+            self._pushes += 1
+            attrs = {"type": "set", "id": f"read{self._pushes}", "to": session.full}
+            session.send(serialize(element(IQ, attrs, element(READ, about))))
+
+    def _others_told(self, account: str, by: str) -> Iterator[Session]:
+        for session in self.server.sessions(account):
+            if session.full != by and self.is_told[session]:
+                yield session
+
+    @hooks.message_sent.at(hooks.FILTER)
+    def take_displayed(self, session: Session, message: Stanza) -> Stanza:
+        """What a client tells its own server in a message to somebody else is not for him (XEP-0490 3.5)."""
+        raw = message.raw
+        if raw.find(_DISPLAYED) < 0 and raw.find(b"&#") < 0:
+            return message
+        tree = message.xml
+        mark = tree.find(DISPLAYED)
+        if mark is None:
+            return message
+        named, peer = mark.find(STANZA_ID), peer_of(message.to or session.account)[0]
+        if named is not None and named.get("by") == session.account:
+            about = (session.full, session.account, peer, named.get("id", ""))
+            self._do(session.account, ("read", peer), self._take_mark, *about)
+        kept = element(tree.tag, tree.attrib, tree.text or "")
+        kept.extend(child for child in tree if child.tag != DISPLAYED)
+        return stanza_of(kept)
+
+    # what clients ask
+
+    @iq_set(READ, SELF)
+    async def read(self, request: Request) -> None:
+        """A conversation was read up to a message, and who it is with is not told."""
+        session, payload = request.session, request.payload
+        peer, id = peer_of(payload.get("with", ""))[0], id_of(payload.get("id", ""))
+        owner = await self._owner(session.account)
+        if not peer or await self.messages.get(owner.uid, month_of(id), id, peer) is None:
+            raise StanzaError("item-not-found", "There is no message of this id in this conversation.")
+        await self._move(session.account, owner.uid, peer, OWN, id, session.full)
+
+    @iq_get(QUERY, SELF)
+    async def conversations(self, request: Request) -> bytes:
+        """The last conversations, and what of them was not read. From now on the session is told what other
+        ones read.
+        """
+        session = request.session
+        query = list_query_of(request.payload, self.config.page, self.config.page_most)
+        if self.paid_until[session] - self.now() > AHEAD_SECONDS:
+            raise StanzaError("resource-constraint", "Ask more slowly.", type="wait")
+        owner = await self._owner(session.account)
+        self.is_told[session] = True
+        walk = await self._list(owner, session.account, query)
+        self.paid_until[session] = max(self.paid_until[session], self.now()) + rest_after(walk.examined)
+        return listed(session.account, walk)
+
+    async def _list(self, owner: Owner, account: str, query: ListQuery) -> Walk:
+        after, before = bound(self.lives.oldest(account)), self.under_way.horizon(owner.uid) or bound(LAST)
+        lists = Lists(self._seeker(owner.uid), self.shown, owner.uid)
+        return await lists.page(account, query, after, before)

@@ -1,0 +1,207 @@
+"""Messages that are taken back (XEP-0424), and what says something of others and passes as it is."""
+
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import pytest
+
+from xmppd import ns
+from xmppd.testing import Client, World
+
+pytestmark = pytest.mark.asyncio
+
+BODY = f"{{{ns.CLIENT}}}body"
+MESSAGE = f"{{{ns.CLIENT}}}message"
+RESULT = f"{{{ns.MAM}}}result"
+RETRACTED = f"{{{ns.RETRACTION}}}retracted"
+
+
+def world(*more: str, **about: Any) -> World:
+    return World(plugins=("archive", *more), **about)
+
+
+async def say(client: Client, to: str, id: str, text: str) -> None:
+    await client.send(f"<message to='{to}' id='{id}' type='chat'><body>{text}</body></message>")
+
+
+async def retract(client: Client, to: str, about: str, id: str = "r") -> None:
+    await client.send(
+        f"<message to='{to}' id='{id}' type='chat'><retract xmlns='{ns.RETRACTION}' id='{about}'/>"
+        f"<fallback xmlns='urn:xmpp:fallback:0' for='{ns.RETRACTION}'/><body>taken back</body></message>"
+    )
+
+
+async def results(client: Client) -> list[Element]:
+    await client.world.settle()
+    await client.receive_all()
+    await client.send(f"<iq type='set' id='q'><query xmlns='{ns.MAM}'/></iq>")
+    return [found for stanza in await client.receive_all() if (found := stanza.find(RESULT)) is not None]
+
+
+async def texts(client: Client) -> list[str | None]:
+    """The bodies in an archive; of a tombstone the id of what it was taken back by."""
+    found = []
+    for result in await results(client):
+        grave = result.find(f".//{RETRACTED}")
+        found.append(result.findtext(f".//{BODY}") if grave is None else f"grave {grave.get('id')}")
+    return found
+
+
+async def later(w: World) -> None:
+    """Where several nodes write, the clocks of all have passed what was said."""
+    await w.advance(2)
+
+
+async def test_a_tombstone_is_in_both_archives_and_in_the_place_of_the_message() -> None:
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await alice.send(
+            "<message to='bob@localhost' id='m' type='chat' xml:lang='en'><body>secret</body>"
+            "<x xmlns='urn:secret'/></message>"
+        )
+        await say(alice, "bob@localhost", "n", "other")
+        before = {client: await results(client) for client in (alice, bob)}
+        await later(w)
+        await retract(alice, "bob@localhost", "m")
+        for client in (alice, bob):
+            assert await texts(client) == ["grave r", "other", "taken back"]
+            found = await results(client)
+            assert [result.get("id") for result in found][:2] == [
+                result.get("id") for result in before[client]
+            ]
+            stamps = [result.find(f".//{{{ns.DELAY}}}delay").get("stamp") for result in found]
+            [message] = found[0].iter(MESSAGE)
+            assert dict(message.items()) == {
+                "from": alice.jid,
+                "to": "bob@localhost",
+                "id": "m",
+                "type": "chat",
+            }
+            assert [(child.tag, dict(child.items())) for child in message] == [
+                (RETRACTED, {"id": "r", "stamp": stamps[2]})
+            ]
+
+
+async def test_the_retraction_itself_is_delivered_kept_and_not_taken_back() -> None:
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await say(alice, "bob@localhost", "m", "secret")
+        await later(w)
+        await retract(alice, "bob@localhost", "m")
+        await retract(alice, "bob@localhost", "r", "r2")
+        assert [stanza.findtext(BODY) for stanza in await bob.receive_all()] == [
+            "secret",
+            "taken back",
+            "taken back",
+        ]
+        assert await texts(bob) == ["grave r", "taken back", "taken back"]
+
+
+@pytest.mark.parametrize("who", ["bob", "carol"])
+async def test_nobody_takes_back_what_another_said(who: str) -> None:
+    async with world() as w:
+        alice, bob, carol = [await w.login(name) for name in ("alice", "bob", "carol")]
+        await say(alice, "bob@localhost", "m", "secret")
+        await say(alice, "carol@localhost", "m", "secret")
+        await later(w)
+        forger = {"bob": bob, "carol": carol}[who]
+        await retract(forger, "alice@localhost", "m")
+        if who == "carol":
+            await retract(forger, "bob@localhost", "m")
+        assert (await texts(alice))[:2] == ["secret", "secret"]
+        assert (await texts(bob))[0] == "secret"
+
+
+async def test_only_in_the_conversation_in_which_it_is_taken_back() -> None:
+    async with world() as w:
+        alice, carol = await w.login("alice"), await w.login("carol")
+        await say(alice, "bob@localhost", "m", "to bob")
+        await say(alice, "carol@localhost", "m", "to carol")
+        await later(w)
+        await retract(alice, "bob@localhost", "m")
+        assert await texts(alice) == ["grave r", "to carol", "taken back"]
+        assert await texts(carol) == ["to carol"]
+
+
+async def test_of_two_with_one_id_the_newest_and_another_device_may() -> None:
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await say(alice, "bob@localhost", "m", "one")
+        await say(alice, "bob@localhost", "m", "two")
+        await later(w)
+        await retract(await w.login("alice"), bob.jid, "m")
+        assert await texts(bob) == ["one", "grave r", "taken back"]
+
+
+async def test_whoever_has_no_id_is_named_by_the_archive_and_odd_ids_are_found() -> None:
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await say(alice, "bob@localhost", "a &amp; &#233;", "secret")
+        await later(w)
+        await alice.send(
+            "<message to='bob@localhost'>"
+            f"<retract xmlns='{ns.RETRACTION.replace('u', '&#117;', 1)}' id='a &amp; é'/></message>"
+        )
+        found = await results(bob)
+        [grave] = found[0].iter(RETRACTED)
+        assert grave.get("id") == found[1].get("id")
+
+
+async def test_days_later_and_behind_many_others() -> None:
+    async with world() as w:
+        alice, bob, carol = [await w.login(name) for name in ("alice", "bob", "carol")]
+        await say(alice, "bob@localhost", "m", "secret")
+        w.clock.seconds += 40 * 86_400.0
+        for client in (alice, carol):
+            others = "<message to='bob@localhost' type='chat' id='n'><body>other</body></message>" * 30
+            await client.send(others)
+        await retract(alice, "bob@localhost", "m")
+        assert (await texts(bob))[0] == "grave r"
+
+
+async def test_a_tombstone_lives_no_longer_than_the_message_would_have() -> None:
+    async with world(plugin_config={"archive": {"days": 2}}) as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await say(alice, "bob@localhost", "m", "secret")
+        w.clock.seconds += 86_400.0
+        await retract(alice, "bob@localhost", "m")
+        assert await texts(bob) == ["grave r", "taken back"]
+        archive = w.plugin("archive")
+        uid = (await archive.owners.get("bob@localhost"))["uid"]
+        months = [month["month"] for month in (await archive.months.scan(uid)).rows]
+        w.clock.seconds += 86_401.0
+        rows = [row for month in months for row in (await archive.messages.scan(uid, month)).rows]
+        assert len(rows) == 1
+
+
+async def test_what_waits_for_a_client_is_taken_back_there_by_what_waits_behind_it() -> None:
+    async with world("offline") as w:
+        alice = await w.login("alice")
+        await say(alice, "bob@localhost", "m", "secret")
+        await later(w)
+        await retract(alice, "bob@localhost", "m")
+        bob = await w.login("bob")
+        assert (await texts(bob)) == ["grave r", "taken back"]
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        f"<body>new</body><replace xmlns='{ns.CORRECTION}' id='m'/>",
+        f"<reactions xmlns='{ns.REACTIONS}' id='m'><reaction>+</reaction></reactions>",
+    ],
+    ids=["correction", "reaction"],
+)
+async def test_corrections_and_reactions_pass_and_are_archived_as_they_are(inner: str) -> None:
+    """XEP-0308 and XEP-0444: what they are about stays as it was said."""
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await say(alice, "bob@localhost", "m", "old")
+        await bob.receive_all()
+        await alice.send(f"<message to='bob@localhost' id='c' type='chat'>{inner}</message>")
+        live = await bob.receive()
+        expected = [child.tag for child in live if child.tag != f"{{{ns.STANZA_ID}}}stanza-id"]
+        for client in (alice, bob):
+            [first, second] = [next(result.iter(MESSAGE)) for result in await results(client)]
+            assert first.findtext(BODY) == "old"
+            assert [child.tag for child in second] == expected and second.get("id") == "c"
