@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from xml.etree.ElementTree import Element
 
 from xmppd.admin.commands import command
+from xmppd.admin.commands import page as result_page
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
 from xmppd.core.blocking import AbuseReport, BlockChange
@@ -168,6 +169,7 @@ __all__ = [
     "network_of",
     "offers",
     "offers_inline",
+    "result_page",
     "route",
     "serialize",
     "service",

@@ -47,7 +47,8 @@ from xmppd.plugin import (
 from .commands import Keeping
 from .content import is_content
 from .ids import Pool, day_of, month_of_day, new_id, stamp_of, to_text
-from .keeping import DAY_SECONDS, Keeper, Lives
+from .keeping import INDEX_LIFE, Keeper, Lives, Writers
+from .moving import Moving
 from .preferences import PREFS, Owner, owner_of, preferences_of
 from .query import QUERY, Query, form, query_of
 from .reading import Page
@@ -60,8 +61,6 @@ OWNERS: Final = 100_000
 """Of how many accounts it is remembered whose archive theirs is."""
 DAYS: Final = 200_000
 """Of how many days and peers it is remembered that they are noted; to note one twice is harmless."""
-INDEX_LIFE: Final = 2 * DAY_SECONDS
-"""How much longer rows live by which others are found."""
 AGAIN_SECONDS: Final = 1.0
 TRIES: Final = 20
 """How often a write whose outcome is unknown is made again, and when."""
@@ -86,7 +85,7 @@ class ArchiveConfig(PluginConfig):
     searched: PositiveInt = 100_000
 
 
-class Archive(Keeping, Talks):
+class Archive(Keeping, Moving, Talks):
     """A row for each message and owner, in one partition a month. Beside it stands on which days there are
     any with a peer, and in which months any at all: so a page costs the same at any depth.
     """
@@ -132,9 +131,7 @@ class Archive(Keeping, Talks):
         self._nobodies: dict[str, float] = {}
         self._listed: Lru[tuple[str, str], tuple[bool, float]] = Lru(LISTED)
         self._noted: Lru[tuple[int, str, int], bool] = Lru(DAYS)
-        self._message = self.messages.writer(("owner", "month", "id", "peer", "stanza"))
-        self._day = self.days.writer(("owner", "peer", "day"))
-        self._month = self.months.writer(("owner", "month"))
+        self.writers = Writers(self.messages, self.days, self.months)
         self.lives = Lives(self.config.days, self.config.domains, self.now)
         self.keeper = Keeper(self.messages, self.days, self.months, self.shown)
 
@@ -179,8 +176,8 @@ class Archive(Keeping, Talks):
             if self._noted.get((uid, peer, day)) is None:
                 news.append((uid, peer, day))
                 index = writes.setdefault(life and life + INDEX_LIFE, [])
-                index += (self._day.row(uid, peer, day), self._month.row(uid, month))
-            writes.setdefault(life, []).append(self._message.row(uid, month, id, peer, message.raw))
+                index += (self.writers.day.row(uid, peer, day), self.writers.month.row(uid, month))
+            writes.setdefault(life, []).append(self.writers.message.row(uid, month, id, peer, message.raw))
         entry = self.under_way.begin(id, [uid for _, uid, _ in owners])
         self._note_remark(message, entry, owners)
         try:
@@ -298,6 +295,13 @@ class Archive(Keeping, Talks):
         if owner is None:
             raise StanzaError("item-not-found", "There is no archive.")
         return owner
+
+    async def uid_of(self, account: str) -> int | None:
+        """The number of an archive, made now if need be; None: there is no such account."""
+        if self._known.get(account) is None and self._is_ours(account) and not self._is_nobody(account):
+            await self._learn(account)
+        owner = self._known.get(account)
+        return None if owner is None else owner.uid
 
     @cluster_signal
     def changed(self, account: str) -> None:

@@ -15,6 +15,8 @@ from xmppd.plugin import Delete, Table
 from .ids import MICROSECONDS, bound, day_of, month_of
 
 DAY_SECONDS: Final = 86_400.0
+INDEX_LIFE: Final = 2 * DAY_SECONDS
+"""How much longer rows live by which others are found."""
 DELETED_AT_ONCE: Final = 100
 """Rows that one write deletes."""
 READ_AT_ONCE: Final = 500
@@ -44,6 +46,15 @@ class Lives:
         """The microsecond before which nothing is shown any more."""
         life = self.of(account)
         return max(0, int((self._now() - life) * MICROSECONDS)) if life else 0
+
+
+class Writers:
+    """What makes the rows of a message: its own, and the two by which it is found."""
+
+    def __init__(self, messages: Table, days: Table, months: Table) -> None:
+        self.message = messages.writer(("owner", "month", "id", "peer", "stanza"))
+        self.day = days.writer(("owner", "peer", "day"))
+        self.month = months.writer(("owner", "month"))
 
 
 class Month(NamedTuple):

@@ -17,8 +17,8 @@ from .words import Words
 MINUTE: Final = 60.0
 SEARCHERS: Final = 10_000
 """Of how many accounts it is remembered when they searched."""
-AT_ONCE: Final = 100
-"""How many messages of a day with one peer are read at once."""
+AT_ONCE: Final = 200
+"""How many messages are read at once: the loop is held for as long as that takes."""
 TURN: Final = 16_384
 """Bytes of messages that are looked at in one turn of the loop."""
 LARGE: Final = 1024
@@ -100,17 +100,9 @@ class Searcher(Reader):
                     await asyncio.sleep(0)
                     yield piece
             return
-        for month in await self._months_of(after, before, reverse=query.reverse):
+        async for piece in self._by_months(after, before, AT_ONCE, reverse=query.reverse):
             await asyncio.sleep(0)
-            async for rows in self._log.stream(
-                self._owner,
-                month,
-                columns=Archived._fields,
-                after=(after,),
-                before=(before,),
-                reverse=query.reverse,
-            ):
-                yield [Archived(*row) for row in rows]
+            yield piece
 
 
 def _until(last: Archived, found: list[Archived], query: Query) -> Page:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.admin.conftest import Terminal
 from xmppd.admin import cli
-from xmppd.admin.commands import Commands, commands_of
-from xmppd.admin.pages import Pages, page
+from xmppd.admin.commands import Commands, commands_of, page
+from xmppd.admin.pages import Pages
 from xmppd.admin.rosters import RosterCommands
 from xmppd.config import load
 from xmppd.errors import CommandError, XmppdError

@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -91,7 +91,7 @@ class Parameter:
 class Description:
     """What a door must know of a command. `offline`: it also works on the store alone, without a server.
 
-    `paged`: it does a part of its work at each call and returns `xmppd.admin.pages` what that came to; the
+    `paged`: it does a part of its work at each call and returns by `page` what that came to; the
     door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
     with parameters in braces.
     """
@@ -266,6 +266,27 @@ def _kind(hint: Any) -> tuple[Kind | None, bool, tuple[Any, ...]]:
     if origin is list:
         return _KINDS.get(get_args(hint)[0]), True, ()
     return _KINDS.get(hint), False, ()
+
+
+def page(
+    rows: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, int],
+    *,
+    total: int | None = None,
+    after: str | None = None,
+    exit_code: int = 0,
+) -> dict[str, Any]:
+    """What a paged command returns: rows, counts to be added up, and the token to go on `after`, None at
+    the end. The first of the counts says how far it is; `total` is what it comes to, if known, in the first
+    page.
+    """
+    return {
+        "rows": list(map(dict, rows)),
+        "counts": dict(counts),
+        "total": total,
+        "after": after,
+        "exit_code": exit_code,
+    }
 
 
 def clashes(name: str, others: Iterable[str]) -> bool:

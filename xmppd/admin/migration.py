@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, cast
 
-from xmppd.admin.commands import USAGE, Description, Kind, Parameter, command
-from xmppd.admin.pages import page, text_of, token_of
+from xmppd.admin.commands import USAGE, Description, Kind, Parameter, command, page
+from xmppd.admin.pages import text_of, token_of
 from xmppd.errors import CommandError
 
 UNDER_WAY = 64
@@ -249,6 +249,15 @@ REHEARSE = Description(
     ),
     offline=True,
 )
+ARCHIVES = Description(
+    "migrate archives",
+    "Make a file for `archive import` of archives in XEP-0227, or XEP-0227 of a file of `archive export`",
+    (
+        Parameter("source", "str", "a document or folder of XEP-0227, or JSON Lines"),
+        Parameter("target", "str", "a file that is not there yet"),
+    ),
+    offline=True,
+)
 FORMATS = Description("migrate formats", "List the formats that `migrate import` reads")
-LOCAL = (IMPORT, EXPORT, VERIFY, SHADOW, SWITCH, REHEARSE, FORMATS)
+LOCAL = (IMPORT, EXPORT, ARCHIVES, VERIFY, SHADOW, SWITCH, REHEARSE, FORMATS)
 """What the command line does itself, with the commands above."""

@@ -10,34 +10,13 @@ import base64
 import binascii
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from xmppd.admin.commands import USAGE
 from xmppd.admin.progress import ProgressBar
 from xmppd.admin.render import render, table
 from xmppd.errors import CommandError
-
-
-def page(
-    rows: Sequence[Mapping[str, Any]],
-    counts: Mapping[str, int],
-    *,
-    total: int | None = None,
-    after: str | None = None,
-    exit_code: int = 0,
-) -> dict[str, Any]:
-    """What a paged command returns: rows, counts to be added up, and the token to go on `after`, None at
-    the end. The first of the counts says how far it is; `total` is what it comes to, if known, in the first
-    page.
-    """
-    return {
-        "rows": list(map(dict, rows)),
-        "counts": dict(counts),
-        "total": total,
-        "after": after,
-        "exit_code": exit_code,
-    }
 
 
 def text_of(token: bytes | None) -> str | None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from xmppd.admin.builtin import Account, account_of
-from xmppd.admin.commands import FAILED, USAGE, command
-from xmppd.admin.pages import page, text_of, token_of
+from xmppd.admin.commands import FAILED, USAGE, command, page
+from xmppd.admin.pages import text_of, token_of
 from xmppd.errors import CommandError
 from xmppd.jid import Jid
 

@@ -54,7 +54,7 @@ class SourceError(XmppdError):
 class Options:
     """What an operator may say of a source. `domain` is that of formats without one; `scratch` is a folder
     for what does not fit into memory, removed by who made it; `names_as_passwords` takes passwords that equal
-    the user's name for real.
+    the user's name for real; `archives`: the messages of archives are wanted, and nothing else.
     """
 
     domain: str = ""
@@ -62,6 +62,7 @@ class Options:
     names_as_passwords: bool = False
     columns: Sequence[str] = ()
     losses: Losses = field(default_factory=Losses)
+    archives: bool = False
 
 
 MOST_STRAYS = 10_000

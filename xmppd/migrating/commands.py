@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 from xmppd.admin.commands import FAILED, USAGE
 from xmppd.admin.migration import (
+    ARCHIVES,
     CONFLICTS,
     EXPORT,
     FORMATS,
@@ -25,8 +27,10 @@ from xmppd.admin.migration import (
 )
 from xmppd.config import Config
 from xmppd.errors import CommandError
+from xmppd.migrate.archives import convert
 from xmppd.migrate.detect import LOOKS
 from xmppd.migrate.prepare import Limits
+from xmppd.migrate.record import Losses
 from xmppd.migrate.sql.live import is_url
 from xmppd.migrating import rehearsal, shadowing, verifying
 from xmppd.migrating.exporting import export
@@ -49,6 +53,8 @@ def migrate(
         return import_source(arguments, load(), reach)
     if name == EXPORT.name:
         return export(arguments, load(), reach)
+    if name == ARCHIVES.name:
+        return convert_archives(arguments)
     if name == SHADOW.name:
         return shadow_source(arguments, load(), reach)
     if name == REHEARSE.name:
@@ -81,6 +87,15 @@ def import_source(arguments: Mapping[str, Any], config: Config, reach: Reach) ->
             sys.stderr.write(f"xmppd: interrupted; go on with --resume {report.folder.name}\n")
             raise
     return summary, 0 if report.is_clean else FAILED
+
+
+def convert_archives(arguments: Mapping[str, Any]) -> tuple[Any, int]:
+    """`migrate archives`."""
+    losses = Losses()
+    source, target = Path(arguments["source"]), Path(arguments["target"])
+    with tempfile.TemporaryDirectory() as scratch:
+        counts = convert(source, target, losses, Path(scratch))
+    return {**counts, "lost": dict(losses.summary()), "written": str(target)}, FAILED if losses.kinds else 0
 
 
 def shadow_source(arguments: Mapping[str, Any], config: Config, reach: Reach) -> tuple[Any, int]:

@@ -152,11 +152,15 @@ class Table(Part):
         """Rows of one partition by the beginnings of their keys; see `Store.get_rows`."""
         return await self._store.get_rows(self.declaration, partition, keys)
 
+    async def some(self, *, limit: int = 1000, page: bytes | None = None) -> Page:
+        """Rows of all partitions, and the token of those that follow; for tools. See `Store.scan_all`."""
+        return await self._store.scan_all(self.declaration, limit=limit, page=page)
+
     async def everything(self) -> AsyncIterator[Row]:
         """All rows of all partitions, page by page; for tools."""
         page: bytes | None = None
         while True:
-            found = await self._store.scan_all(self.declaration, page=page)
+            found = await self.some(page=page)
             for row in found.rows:
                 yield row
             page = found.next

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from xmppd import ns
 from xmppd.migrate.pie.account import Draft
-from xmppd.migrate.pie.document import HOST, PIECE, START, USER, Document, Include
+from xmppd.migrate.pie.document import HOST, PIECE, START, USER, Document, Include, Result
 from xmppd.migrate.record import Account, Unreadable
 from xmppd.migrate.scratch import Seen
 from xmppd.migrate.source import Options, SourceError, head_of, is_within, opened
@@ -66,14 +66,17 @@ class PieReader:
     def __iter__(self) -> Iterator[Account | Unreadable]:
         self._last = ""
         with Seen(self._options.scratch) as seen:
-            for item in self._all():
+            for item in self.everything():
+                if isinstance(item, Result):
+                    continue
                 first = seen.before(item.name, item.where) if isinstance(item, Account) else None
                 if first is None:
                     yield item
                 else:
                     yield Unreadable(item.name, f"the account is there already: {first}", item.where)
 
-    def _all(self) -> Iterator[Account | Unreadable]:
+    def everything(self) -> Iterator[Account | Unreadable | Result]:
+        """Accounts as they come, one twice if it is there twice, and messages of archives where asked for."""
         for file in self._files:
             try:
                 yield from self._read(file, START, "", ())
@@ -128,7 +131,7 @@ class PieReader:
 
     def _read(
         self, file: Path, state: int, domain: str, around: tuple[Path, ...]
-    ) -> Iterator[Account | Unreadable]:
+    ) -> Iterator[Account | Unreadable | Result]:
         """The accounts of one document, which stands within `around`; SourceError when they were taken that
         come before what is wrong.
         """
@@ -171,7 +174,7 @@ class PieReader:
 
     def _included(
         self, include: Include, file: Path, within: tuple[Path, ...]
-    ) -> Iterator[Account | Unreadable]:
+    ) -> Iterator[Account | Unreadable | Result]:
         """What an include stands for, in a document or in a host. That one user's file cannot be read costs
         that user.
         """

@@ -56,6 +56,13 @@ class Include(NamedTuple):
     line: int
 
 
+class Result(NamedTuple):
+    """A message of an archive, as its `<result/>`."""
+
+    account: str
+    tree: Element
+
+
 class Document:
     """A document that is being read. `ready` is what was found since it was emptied last.
 
@@ -74,7 +81,7 @@ class Document:
         draft: Draft | None = None,
         include: Callable[[Include, Draft], None] | None = None,
     ) -> None:
-        self.ready: list[Account | Unreadable | Include] = []
+        self.ready: list[Account | Unreadable | Include | Result] = []
         self.last = ""
         self._file = file
         self._options = options
@@ -251,7 +258,8 @@ class Document:
                 tree: Element = builder.close()
                 if not self._draft.why:
                     self._taker(tree)
-                    self._draft.weigh(self._weight)
+                    if self._state != ARCHIVE:
+                        self._draft.weigh(self._weight)
         elif self._skipped:
             self._skipped -= 1
         else:
@@ -386,8 +394,14 @@ class Document:
         return SKIP
 
     def _in_archive(self, name: str, attrs: Attrs) -> int:
-        self._draft.lose("archive", "a message of the archive (XEP-0313)")
-        return SKIP
+        if not self._options.archives or self._is_within:
+            self._draft.lose("archive", "a message of the archive (XEP-0313)")
+            return SKIP
+        self._taker = self._take_result
+        return TREE
+
+    def _take_result(self, tree: Element) -> None:
+        self.ready.append(Result(self._draft.account.name, tree))
 
     def _in_nothing(self, name: str, attrs: Attrs) -> int:
         return self._unknown(name)
