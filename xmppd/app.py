@@ -61,7 +61,7 @@ from xmppd.core.visibility import Visibility
 from xmppd.duties import Duties
 from xmppd.engines import shared_cache, shared_duties, store_of
 from xmppd.everywhere import Everywhere
-from xmppd.hooks import Hooks
+from xmppd.hooks import Callables, Hooks
 from xmppd.jobs import Jobs
 from xmppd.loader import Loader
 from xmppd.migrate.merge import merged
@@ -457,12 +457,16 @@ class App:
             call_later=call_later,
             signal=self.nodes.take,
             hint=self._messages_kept,
+            came=lambda node: self._tell(self.hooks.node_met_signal, node),
+            gone=lambda node: self._tell(self.hooks.node_lost_signal, node),
             grace=self.config.cluster.grace,
             now=self.now,
         )
         self.cluster = self.sessions.cluster = cluster
         self.ids.is_shared = True
+        self.nodes.name = name
         self.nodes.others = cluster.calls.tell
+        self.nodes.other = cluster.calls.tell_one
         cluster.known_fellows.was_given = self.handover.was_given
         resuming = importlib.import_module("xmppd.cluster.resuming")
         self.service.depart, self.service.departed = self.handover.depart, self.handover.departed
@@ -477,9 +481,12 @@ class App:
     def _messages_kept(self, account: str) -> None:
         live = self.sessions.accounts.get(account)
         for session in live.kept_for if live is not None else ():
-            told = self.hooks.tell(self.hooks.messages_kept_signal, session)  # it holds what comes behind
-            if told is not None:
-                self.jobs.spawn(finished(told))
+            self._tell(self.hooks.messages_kept_signal, session)  # it holds what comes behind
+
+    def _tell(self, signals: Callables, *arguments: Any) -> None:
+        told = self.hooks.tell(signals, *arguments)
+        if told is not None:
+            self.jobs.spawn(finished(told))
 
     async def open(self) -> None:
         """Open the store, and load the plugins."""

@@ -72,17 +72,20 @@ class Outcome(Enum):
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recorded:
-    """A message that is being written down. It goes on as `message` when `written` is done, unless that
-    raises; `shown` is called when it has, or will not. `sent_id`: its id in its sender's archive, "" for
-    none.
+    """A message that is being written down. It goes on as `message`, as that is when `written` is done,
+    unless that raises; `shown` is called when it has, or will not. `sent_id`: its id in its sender's archive,
+    "" for none. `held_up` is asked just before it goes on: what to wait for first after all. `ended` is
+    called when it is known what became of it.
     """
 
     message: Stanza
     written: asyncio.Future[None]
     shown: Callable[[], None]
     sent_id: str = ""
+    held_up: Callable[[], asyncio.Future[None] | None] | None = None
+    ended: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,10 @@ blocks_changed = Hook("blocks_changed", (SIGNAL,))
 """
 reported = Hook("reported", (SIGNAL,))
 """(report): an account reported somebody whom it blocked (XEP-0377), as an `AbuseReport`."""
+node_met = Hook("node_met", (SIGNAL,))
+"""(node): another node of this name is there now; nothing was heard of it yet."""
+node_lost = Hook("node_lost", (SIGNAL,))
+"""(node): the node of this name is gone, and so are its sessions."""
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
 account_removed = Hook("account_removed", (SIGNAL,))
@@ -219,6 +226,8 @@ ALL: Final = (
     roster_changed,
     blocks_changed,
     reported,
+    node_met,
+    node_lost,
     account_created,
     account_removed,
 )
@@ -262,6 +271,8 @@ class Hooks:
     roster_changed_signal: Callables
     blocks_changed_signal: Callables
     reported_signal: Callables
+    node_met_signal: Callables
+    node_lost_signal: Callables
     account_created_signal: Callables
     account_removed_signal: Callables
 

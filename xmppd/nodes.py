@@ -11,13 +11,15 @@ Signals = Mapping[tuple[str, str], Callable[..., Any]]
 
 
 class Nodes:
-    """This node and the others, which `others` tells. What a signal raises is its own matter: it must not
-    reach who told it.
+    """This node, by its `name` ("": it is alone), and the others, which `others` tells, and `other` one of
+    them. What a signal raises is its own matter: it must not reach who told it.
     """
 
     def __init__(self) -> None:
         self._signals: Signals = {}
+        self.name = ""
         self.others: Callable[[str, str, str], None] = nobody
+        self.other: Callable[[str, str, str, str], None] = nobody
 
     def compile(self, signals: Signals) -> None:
         """Replace all signals that can be taken."""
@@ -36,5 +38,5 @@ class Nodes:
             signal(*arguments, **named)
 
 
-def nobody(plugin: str, method: str, data: str) -> None:
+def nobody(*signal: str) -> None:
     """There are no others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
@@ -133,6 +133,19 @@ class Server:
     def has_other_nodes(self) -> bool:
         """Whether this may be one of several nodes, which share the store."""
         return bool(self._sessions.cluster)
+
+    @property
+    def node(self) -> str:
+        """The name of this node among several; "" where it is alone."""
+        return self.nodes.name
+
+    def other_nodes(self) -> Sequence[str]:
+        """The names of all others that are there."""
+        return self._sessions.cluster.names()
+
+    def nodes_of(self, account: str) -> Sequence[str]:
+        """The names of those of them where the account has sessions, available or not."""
+        return self._sessions.cluster.nodes_of(account)
 
     async def account_exists(self, account: str) -> bool:
         """Whether there is such an account."""

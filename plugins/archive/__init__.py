@@ -46,7 +46,7 @@ from xmppd.plugin import (
 
 from .commands import Keeping
 from .content import is_content
-from .ids import Pool, day_of, month_of_day, new_id, stamp_of, to_text
+from .ids import day_of, month_of_day, stamp_of, to_text
 from .keeping import INDEX_LIFE, Keeper, Lives, Writers
 from .moving import Moving
 from .preferences import PREFS, Owner, owner_of, preferences_of
@@ -54,7 +54,7 @@ from .query import QUERY, Query, form, query_of
 from .reading import Page
 from .search import Allowance, Searcher
 from .talks import Talks
-from .under_way import Entry, UnderWay
+from .under_way import Entry
 
 METADATA: Final = f"{{{ns.MAM}}}metadata"
 OWNERS: Final = 100_000
@@ -124,9 +124,7 @@ class Archive(Keeping, Moving, Talks):
     async def start(self) -> None:
         """Nothing is under way."""
         await super().start()
-        self.under_way = UnderWay()
         self.allowance = Allowance(self.config.searches, self.now)
-        self._pool = Pool()
         self._known: Lru[str, Owner] = Lru(OWNERS)
         self._nobodies: dict[str, float] = {}
         self._listed: Lru[tuple[str, str], tuple[bool, float]] = Lru(LISTED)
@@ -163,10 +161,20 @@ class Archive(Keeping, Moving, Talks):
                 return self._look_up(account, bare)
             if is_kept:
                 owners.append((account, owner.uid, bare))
-        return self._written(message, receiver, owners) if owners else None
+        if not owners:
+            return None
+        entry = self.order.entry([account for account, _, _ in owners], sender)
+        recorded = Recorded(message, entry.ready, entry.shown)
+        if self.server.has_other_nodes:
+            recorded.held_up, recorded.ended = entry.held_up, entry.ended
+        self.order.begin(entry, partial(self._file, recorded, receiver, owners))
+        return recorded
 
-    def _written(self, message: Stanza, receiver: str, owners: Sequence[tuple[str, int, str]]) -> Recorded:
-        id = new_id(self.server.ids.time.next(), self._pool)
+    def _file(
+        self, recorded: Recorded, receiver: str, owners: Sequence[tuple[str, int, str]], entry: Entry
+    ) -> None:
+        """Write a message that has its id, and tell its receiver that."""
+        message, id = recorded.message, entry.id
         day = day_of(id)
         month = month_of_day(day)
         writes: dict[float | None, list[Prepared]] = {}
@@ -178,7 +186,6 @@ class Archive(Keeping, Moving, Talks):
                 index = writes.setdefault(life and life + INDEX_LIFE, [])
                 index += (self.writers.day.row(uid, peer, day), self.writers.month.row(uid, month))
             writes.setdefault(life, []).append(self.writers.message.row(uid, month, id, peer, message.raw))
-        entry = self.under_way.begin(id, [uid for _, uid, _ in owners])
         self._note_remark(message, entry, owners)
         try:
             if len(writes) > 1:
@@ -187,14 +194,14 @@ class Archive(Keeping, Moving, Talks):
                 [(life, rows)] = writes.items()
                 writing = self.messages.write(rows, ttl=life)
                 writing.add_done_callback(partial(self._wrote, entry, writes, news))
-        except BaseException:
-            entry.shown()
-            raise
+        except Exception as error:  # noqa: BLE001 - its sender is told in his turn
+            entry.written(error)
+            return
         text = to_text(id)
         if any(account == receiver for account, _, _ in owners):
-            message = with_id(message, receiver, text)
-        is_sent = owners[0][0] != receiver
-        return Recorded(message, entry.ready, entry.shown, text if is_sent else "")
+            recorded.message = with_id(message, receiver, text)
+        if owners[0][0] != receiver:
+            recorded.sent_id = text
 
     def _wrote(
         self,
@@ -210,7 +217,7 @@ class Archive(Keeping, Moving, Talks):
             entry.written(error or StoreTimeout("the write was given up"))
         else:
             self._note(news)
-            self.archived.inc(len(entry.owners))
+            self.archived.inc(len(entry.accounts))
             entry.written()
 
     async def _write_surely(
@@ -240,7 +247,7 @@ class Archive(Keeping, Moving, Talks):
                 raise
         else:
             self._note(news)
-            self.archived.inc(len(entry.owners))
+            self.archived.inc(len(entry.accounts))
             entry.written()
 
     async def _pause(self) -> None:
@@ -331,7 +338,7 @@ class Archive(Keeping, Moving, Talks):
     async def _give(self, request: Request, query: Query) -> bytes:
         owner = await self._owner(request.target)
         reader, oldest = self._reader(owner), self.lives.oldest(request.target)
-        horizon = self.under_way.horizon(owner.uid)
+        horizon = await self.horizon(request.target)
         if query.words is None:
             page = await reader.page(query, oldest, horizon)
         else:
@@ -373,7 +380,7 @@ class Archive(Keeping, Moving, Talks):
 
     async def _metadata(self, account: str) -> Element:
         owner = await self._owner(account)
-        ends = await self._reader(owner).ends(self.lives.oldest(account), self.under_way.horizon(owner.uid))
+        ends = await self._reader(owner).ends(self.lives.oldest(account), await self.horizon(account))
         names = zip(("start", "end"), ends or (), strict=False)
         about = (
             element(f"{{{ns.MAM}}}{name}", {"id": to_text(id), "timestamp": stamp_of(id)})

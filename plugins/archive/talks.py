@@ -13,7 +13,6 @@ from xmppd import hooks, ns
 from xmppd.plugin import (
     SELF,
     Counter,
-    Plugin,
     Request,
     Session,
     SessionSlot,
@@ -30,15 +29,16 @@ from xmppd.plugin import (
 )
 
 from .conversations import OTHER, OWN, QUERY, READ, ListQuery, Lists, Walk, list_query_of, listed
-from .ids import LAST, MICROSECONDS, at_of, bound, from_text, month_of, stamp_of, to_text
+from .ids import MICROSECONDS, at_of, bound, from_text, month_of, stamp_of, to_text
 from .keeping import Lives
+from .ordered import Ordered
 from .preferences import Owner
 from .query import id_of, peer_of
 from .reading import Archived
 from .remarks import Errands, Remark, Side, remark_of, rest_after
 from .seeking import Seeker, Sought
 from .tombstones import is_tombstone, tombstone
-from .under_way import Entry, UnderWay
+from .under_way import Entry
 
 IQ: Final = f"{{{ns.CLIENT}}}iq"
 DISPLAYED: Final = f"{{{ns.DISPLAYED}}}displayed"
@@ -54,7 +54,7 @@ TRIES: Final = 3
 _DISPLAYED: Final = ns.DISPLAYED.encode()
 
 
-class Talks(Plugin):
+class Talks(Ordered):
     """What an archive knows of conversations. Remarks about messages are followed up behind their senders'
     backs, when the archives have them: what a crash cuts short there is still said in the archive itself.
     """
@@ -62,7 +62,6 @@ class Talks(Plugin):
     messages: Table
     days: Table
     months: Table
-    under_way: UnderWay
     lives: Lives
 
     shown = Table(
@@ -80,6 +79,7 @@ class Talks(Plugin):
 
     async def start(self) -> None:
         """Nothing is to be looked for."""
+        await super().start()
         self._errands = Errands(self.spawn, self.call_later)
         self._pushes = 0
 
@@ -284,6 +284,6 @@ class Talks(Plugin):
         return listed(session.account, walk)
 
     async def _list(self, owner: Owner, account: str, query: ListQuery) -> Walk:
-        after, before = bound(self.lives.oldest(account)), self.under_way.horizon(owner.uid) or bound(LAST)
+        after, before = bound(self.lives.oldest(account)), await self.horizon(account)
         lists = Lists(self._seeker(owner.uid), self.shown, owner.uid)
         return await lists.page(account, query, after, before)

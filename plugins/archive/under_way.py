@@ -1,88 +1,148 @@
-"""Which messages are being archived: so that whoever has seen one of an archive has seen all before it.
-
-A client catches up behind the last message that it saw. So no message of an archive is shown, live or in a
-page, while an older one of that archive is under way.
-"""
+"""What is under way into archives: messages of this node and of others, and each archive's way."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .order import Order
 
 
 class Entry:
-    """One message under way into the archives of `owners`. `shown` is to be called when it was handed on, or
-    came to nothing; `ready` is done when that may be, and raises why it was not written. `is_written`: it is
-    known what became of it.
+    """One message under way into the archives of `accounts`. `file` is called as soon as it has its `id` for
+    good (`is_final`), and has it written. `ready` is done when it may be handed on, and raises why it was
+    not written. `written` is told what became of it, `shown` that it was handed on or came to nothing, and
+    `ended` that whoever was to be given it was.
     """
 
-    __slots__ = ("_under_way", "error", "id", "is_written", "owners", "ready")
+    __slots__ = (
+        "_order",
+        "accounts",
+        "agreeing",
+        "error",
+        "file",
+        "guards",
+        "held",
+        "id",
+        "is_final",
+        "is_shown",
+        "is_written",
+        "ready",
+        "sender",
+        "since",
+    )
 
-    def __init__(self, under_way: UnderWay, id: bytes, owners: Sequence[int]) -> None:
-        self._under_way = under_way
-        self.is_written = False
+    def __init__(self, order: Order, id: bytes, accounts: Sequence[str], sender: str) -> None:
+        self._order = order
         self.id = id
-        self.owners = owners
+        self.accounts = accounts
+        self.sender = sender
+        self.file: Callable[[Entry], None] | None = None
+        self.is_final = self.is_written = self.is_shown = False
         self.error: BaseException | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.since = 0.0
+        self.guards: dict[tuple[str, str], bytes] | None = None
+        """By account and node: by which id it has its place there. None while there is one node."""
+        self.agreeing: set[tuple[str, str]] = set()
+        """Those that have not given it its place."""
+        self.held: set[tuple[str, str]] = set()
+        """Those where something else comes first."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """What it shares with others whose order is its own: archives, and the line of its sender."""
+        return self.accounts if self.sender in self.accounts else (*self.accounts, self.sender)
 
     def written(self, error: BaseException | None = None) -> None:
         """It is in all of the archives, or in none."""
         self.is_written = True
         self.error = error
-        self._under_way.look(self)
+        self._order.look(self)
 
     def shown(self) -> None:
         """It was handed on, or never will be."""
-        self._under_way.end(self)
+        self._order.shown(self)
+
+    def ended(self) -> None:
+        """Whoever was to be given it was."""
+        self._order.ended(self)
+
+    def held_up(self) -> asyncio.Future[None] | None:
+        """What to wait for though it was ready: somebody has come who is to see others first."""
+        return self._order.held_up(self)
 
 
-class UnderWay:
-    """All messages under way, by archive, the oldest first."""
+class Foreign:
+    """One of another node, which asked for its place by the id `asked`. `is_let`: it may go."""
 
-    def __init__(self) -> None:
-        self._archives: dict[int, deque[Entry]] = {}
+    __slots__ = ("asked", "id", "is_let", "node", "since")
 
-    def __len__(self) -> int:
-        """Of how many archives."""
-        return len(self._archives)
+    def __init__(self, id: bytes, asked: bytes, node: str, since: float) -> None:
+        self.id = id
+        self.asked = asked
+        self.node = node
+        self.since = since
+        self.is_let = False
 
-    def begin(self, id: bytes, owners: Sequence[int]) -> Entry:
-        """Another one, younger than all others."""
-        entry = Entry(self, id, owners)
-        for owner in owners:
-            self._archives.setdefault(owner, deque()).append(entry)
-        return entry
 
-    def horizon(self, owner: int) -> bytes:
-        """The oldest that is under way into an archive; b"" for none."""
-        entries = self._archives.get(owner)
-        return entries[0].id if entries else b""
+class Way:
+    """What is under way into one archive, each list in the order of ids: `own` is what was not shown yet,
+    `unended` what has not ended (where there are other nodes), `foreign` what those have. Nothing new may be
+    smaller than `passed`. `missing`: the nodes that have not said what is under way there, since `asked_at`;
+    what they said counts while the session `witness` is here, and no node came (`met`). `waiting` are told
+    when something is not under way any more. `left_at`: when the last session went, 0: there was none.
+    """
 
-    def look(self, entry: Entry) -> None:
-        """Let it go on if it is the oldest of all its archives."""
-        if not entry.is_written or entry.ready.done():
-            return
-        for owner in entry.owners:
-            if self._archives[owner][0] is not entry:
-                return
-        if entry.error is None:
-            entry.ready.set_result(None)
-        else:
-            entry.ready.set_exception(entry.error)
+    __slots__ = (
+        "asked_at",
+        "foreign",
+        "left_at",
+        "met",
+        "missing",
+        "own",
+        "passed",
+        "unended",
+        "waiting",
+        "witness",
+    )
 
-    def end(self, entry: Entry) -> None:
-        """It is not under way any more."""
-        for owner in entry.owners:
-            entries = self._archives.get(owner)
-            if entries is None:
-                continue
-            if entries[0] is entry:
-                entries.popleft()
-            elif entry in entries:
-                entries.remove(entry)
-            if entries:
-                self.look(entries[0])
-            else:
-                del self._archives[owner]
+    def __init__(self, passed: bytes = b"") -> None:
+        self.own: list[Entry] = []
+        self.unended: list[Entry] = []
+        self.foreign: list[Foreign] = []
+        self.passed = passed
+        self.missing: Collection[str] = ()
+        self.witness: object = None
+        self.met = 0
+        self.asked_at = 0.0
+        self.left_at = 0.0
+        self.waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is under way."""
+        return not (self.own or self.unended or self.foreign)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything here may hang, or is to be forgotten."""
+        return bool(self.foreign or self.missing or self.waiting or self.left_at)
+
+    def drop(self, node: str, id: bytes) -> None:
+        """One of another node is not under way with this id any more; harmless if it is not known."""
+        self.foreign = [held for held in self.foreign if held.node != node or id not in (held.id, held.asked)]
+
+    def said(self, node: str) -> None:
+        """A node has said what is under way there, or is not there any more."""
+        if self.missing:
+            self.missing = frozenset(self.missing) - {node}
+
+    def wake(self) -> None:
+        """Something is not under way any more."""
+        waiting, self.waiting = self.waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)

@@ -19,6 +19,11 @@ def world(*more: str, **about: Any) -> World:
     return World(plugins=("archive", *more), **about)
 
 
+def later(w: World, *, days: float) -> None:
+    """By the calendar alone: nodes that hear nothing of each other for days are not connected any more."""
+    w.skews[:] = [skew + days * 86_400.0 for skew in w.skews]
+
+
 async def chat(client: Client, to: str, *texts: str) -> None:
     for text in texts:
         await client.send(f"<message to='{to}' id='{text}' type='chat'><body>{text}</body></message>")

@@ -303,6 +303,8 @@ class Node:
             call_later=call_later,
             signal=nothing,
             hint=self._messages_kept,
+            came=nothing,
+            gone=nothing,
             grace=GRACE_SECONDS,
             now=self.now,
         )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from archives import BODY, STANZA_ID, ask, chat, field, find, form, page, world
+from archives import BODY, STANZA_ID, ask, chat, field, find, form, later, page, world
 from stores import new_store
 
 from xmppd import ns
@@ -118,7 +118,7 @@ async def test_a_page_goes_over_months_and_empty_ones() -> None:
     async with world() as w:
         alice, bob = await w.login("alice"), await w.login("bob")
         for text, days in (("a", 0), ("b", 20), ("c", 70), ("d", 1)):
-            w.clock.seconds += days * 86_400.0
+            later(w, days=days)
             await chat(alice, "bob@localhost", text)
         assert (await find(bob, page("<max>3</max>"))).texts == [*"abc"]
         assert (await find(bob, page("<max>3</max><before/>"))).texts == [*"bcd"]
@@ -189,7 +189,7 @@ async def test_the_ends_of_an_archive() -> None:
         answer = await bob.ask("get", f"<metadata xmlns='{ns.MAM}'/>")
         assert len(answer[0]) == 0
         await chat(alice, "bob@localhost", "a", "b")
-        w.clock.seconds += 40 * 86_400.0
+        later(w, days=40)
         await chat(alice, "bob@localhost", "c")
         ids = (await find(bob)).ids
         answer = await bob.ask("get", f"<metadata xmlns='{ns.MAM}'/>")
@@ -271,9 +271,9 @@ async def test_old_ones_go() -> None:
     async with world(plugin_config={"archive": {"days": 10}}) as w:
         alice, bob = await w.login("alice"), await w.login("bob")
         await chat(alice, "bob@localhost", "old")
-        w.clock.seconds += 6 * 86_400.0
+        later(w, days=6)
         await chat(alice, "bob@localhost", "new")
-        w.clock.seconds += 5 * 86_400.0
+        later(w, days=5)
         assert (await find(bob)).texts == ["new"]
         [old, new] = ["old", "new"]
         assert (await find(bob, form(field("with", "alice@localhost")))).texts == [new] != [old]

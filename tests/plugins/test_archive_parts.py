@@ -1,7 +1,5 @@
 """What an archive is made of: ids, what is worth keeping, and what clients ask for."""
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +22,6 @@ from plugins.archive.ids import (
 )
 from plugins.archive.preferences import preferences_of
 from plugins.archive.query import Query, form, query_of
-from plugins.archive.under_way import UnderWay
 from xmppd import ns
 from xmppd.errors import StanzaError
 from xmppd.xml.stanza import Stanza, parse
@@ -244,45 +241,3 @@ def test_preferences_that_make_no_sense(payload: bytes, condition: str) -> None:
     with pytest.raises(StanzaError) as caught:
         preferences_of(parse(payload))
     assert caught.value.condition == condition
-
-
-@pytest.mark.asyncio
-async def test_none_is_shown_before_an_older_one_of_its_archives() -> None:
-    rnd = random.Random(3)
-    for _ in range(200):
-        under_way, shown = UnderWay(), []
-        entries = []
-        for number in range(30):
-            owners = rnd.sample(range(5), 2)
-            entries.append(under_way.begin(bytes([number]), owners))
-        todo = entries[:]
-        rnd.shuffle(todo)
-        while todo or any(not e.ready.done() for e in entries):
-            if todo:
-                todo.pop().written()
-            for entry in entries:
-                if entry.ready.done() and entry not in shown and rnd.random() < 0.7:
-                    for owner in entry.owners:
-                        assert under_way.horizon(owner) == entry.id
-                    shown.append(entry)
-                    entry.shown()
-            if not todo:
-                assert any(e.ready.done() for e in entries if e not in shown) or len(shown) == len(entries)
-        for entry in entries:
-            if entry not in shown:
-                entry.shown()
-        assert len(under_way) == 0
-
-
-@pytest.mark.asyncio
-async def test_what_was_not_written_holds_nobody_up() -> None:
-    under_way = UnderWay()
-    one, two = under_way.begin(b"1", [1, 2]), under_way.begin(b"2", [2, 3])
-    two.written()
-    assert not two.ready.done() and under_way.horizon(2) == b"1"
-    one.written(OSError("away"))
-    with pytest.raises(OSError, match="away"):
-        one.ready.result()
-    assert not two.ready.done()
-    one.shown()
-    assert two.ready.done() and under_way.horizon(1) == b""

@@ -102,6 +102,12 @@ class Calls:
         """Have a signal of a plugin's done on all other nodes."""
         self._mesh.send_all(Signal(plugin, method, data), len(data) + 64)
 
+    def tell_one(self, node: str, plugin: str, method: str, data: str) -> None:
+        """Have it done on the node of this name, if that is there."""
+        member = self._mesh.members.get(node)
+        if member is not None:
+            self._mesh.send(member, Signal(plugin, method, data), len(data) + 64)
+
     def take_signal(self, member: Member, record: Signal) -> None:
         """Do it here."""
         self._signal(record.plugin, record.method, record.data)

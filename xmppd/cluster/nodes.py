@@ -88,6 +88,7 @@ class RemoteSession:
 
 class OtherNodes:
     """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here;
+    `came` and `gone`: a node of this name;
     `grace`: how many seconds a session is expected on another node when its own stops.
     """
 
@@ -114,6 +115,8 @@ class OtherNodes:
         call_later: Callable[[float, Callable[[], None]], Any],
         signal: Callable[[str, str, str], None],
         hint: Callable[[str], None],
+        came: Callable[[str], None],
+        gone: Callable[[str], None],
         grace: float,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -127,6 +130,8 @@ class OtherNodes:
         self._probes = probes
         self._visibility = visibility
         self._questions = questions
+        self._came = came
+        self._gone = gone
         self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
         self.copies = RemoteCopies(mesh, sessions, messages.carbons)
         self.messages = RemoteMessages(
@@ -219,6 +224,15 @@ class OtherNodes:
         """See `Cluster.count`."""
         return len(self.mesh.places(account))
 
+    def names(self) -> Sequence[str]:
+        """See `Cluster.names`."""
+        return [*self.mesh.members]
+
+    def nodes_of(self, account: str) -> Sequence[str]:
+        """See `Cluster.nodes_of`."""
+        places = self.mesh.places(account)
+        return [*{self.mesh.member(place.node).name: None for place in places}] if places else ()
+
     def accounts(self) -> Sequence[str]:
         """See `Cluster.accounts`."""
         return self.mesh.whereabouts.accounts()
@@ -301,6 +315,7 @@ class OtherNodes:
     def met(self, member: Member) -> None:
         """What was said there so far is not known here."""
         self._last_seen.overtaken()
+        self._came(member.name)
 
     def joined(self, member: Member) -> None:
         """Nothing more."""
@@ -309,3 +324,4 @@ class OtherNodes:
         """It answers nothing more."""
         self.calls.lost(member)
         yield from self.iqs.lost(member)
+        self._gone(member.name)

@@ -69,7 +69,7 @@ class Parcel(Told):
     def __init__(self, sending: Sending, stanza: Stanza, to: Jid, kind: str, number: int) -> None:
         self.size = len(stanza.raw)
         self.is_over = False
-        self.outcome = self.error = self.refuse = self._line = self._future = None
+        self.outcome = self.error = self.refuse = self.on_end = self._line = self._future = None
         self.sending = sending
         self.stanza = stanza
         self.sender = stanza.attrs.get("from", "")

@@ -60,6 +60,12 @@ class Cluster(Protocol):
     def count(self, account: str) -> int:
         """How many sessions the account has on other nodes."""
 
+    def names(self) -> Sequence[str]:
+        """Those of all other nodes."""
+
+    def nodes_of(self, account: str) -> Sequence[str]:
+        """The names of those where the account has sessions, available or not."""
+
     def accounts(self) -> Sequence[str]:
         """All that have sessions there."""
 
@@ -220,9 +226,15 @@ class OneNode:
         """None."""
         return 0
 
-    def accounts(self) -> Sequence[str]:
+    def names(self) -> Sequence[str]:
         """None."""
         return ()
+
+    def nodes_of(self, account: str) -> Sequence[str]:
+        """None."""
+        return ()
+
+    accounts = names
 
     def targets(self, account: str) -> tuple[Target, ...]:
         """None."""

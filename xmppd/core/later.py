@@ -36,10 +36,10 @@ class Later:
 
 class Told(Later):
     """One whose end somebody tells: it has no `rest`, and no future unless it is awaited. `error` is why it
-    failed; what `refuse` is set to takes that in the place of who awaits this.
+    failed; what `refuse` is set to takes that in the place of who awaits this; `on_end` is called first.
     """
 
-    __slots__ = ("_future", "_line", "error", "is_over", "outcome", "refuse")
+    __slots__ = ("_future", "_line", "error", "is_over", "on_end", "outcome", "refuse")
 
     def __init__(self, size: int = 0) -> None:
         self.size = size
@@ -47,6 +47,7 @@ class Told(Later):
         self.outcome: Any = None
         self.error: Exception | None = None
         self.refuse: Callable[[Exception], None] | None = None
+        self.on_end: Callable[[], None] | None = None
         self._line: Line | None = None
         self._future: asyncio.Future[None] | None = None
 
@@ -54,7 +55,7 @@ class Told(Later):
         """This became of it."""
         self.outcome = outcome
         self.is_over = True
-        if self._line is not None or self._future is not None:
+        if self._line is not None or self._future is not None or self.on_end is not None:
             self._tell()
 
     def failed(self, error: Exception) -> None:
@@ -68,8 +69,10 @@ class Told(Later):
         self._line = line
 
     def _tell(self) -> None:
-        future, line = self._future, self._line
-        self._future = self._line = None
+        future, line, on_end = self._future, self._line, self.on_end
+        self._future = self._line = self.on_end = None
+        if on_end is not None:
+            on_end()
         if future is not None and not future.done():
             future.set_result(None)
         if line is not None:
@@ -268,6 +271,29 @@ def _let_be(waiting: Awaitable[Any] | None) -> None:
     """Nobody awaits it."""
     if inspect.iscoroutine(waiting):
         waiting.close()
+
+
+def watched(waiting: Awaitable[Any], on_end: Callable[[], None]) -> Awaitable[Any]:
+    """The same, with something that is called as soon as it is over, however that ends."""
+    if isinstance(waiting, Told):
+        if waiting.is_over:
+            on_end()
+        else:
+            waiting.on_end = on_end
+        return waiting
+    if isinstance(waiting, Later):
+        if isinstance(waiting.rest, asyncio.Future):
+            waiting.rest.add_done_callback(lambda _: on_end())
+            return waiting
+        return Later(_watched(waiting.rest, on_end), waiting.size)
+    return _watched(waiting, on_end)
+
+
+async def _watched(waiting: Awaitable[Any], on_end: Callable[[], None]) -> Any:
+    try:
+        return await waiting
+    finally:
+        on_end()
 
 
 async def settled(waiting: Awaitable[Any]) -> Any:

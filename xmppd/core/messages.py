@@ -11,7 +11,7 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import Carbons, give
-from xmppd.core.later import Later, Pending, settled
+from xmppd.core.later import Later, Pending, settled, watched
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
@@ -249,15 +249,24 @@ class Messages:
 
     def _hand_on(self, origin: Origin, sent: Stanza, to: Jid, recorded: Recorded) -> Awaitable[None] | None:
         """What was written down goes to whoever is there now."""
-        stanza = recorded.message
+        if recorded.held_up is not None and (until := recorded.held_up()) is not None:
+            return Pending(until, partial(self._hand_on, origin, sent, to, recorded), len(sent.raw))
+        stanza, ended = recorded.message, recorded.ended
         try:
             recorded.written.result()
             self._copy_sent(origin, sent, recorded.sent_id)
             outcome = self._hand_over(origin, stanza, to)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            if ended is not None:
+                ended()
             return self._refused(origin, stanza, to, error)
         finally:
             recorded.shown()
+        if ended is not None:
+            if isinstance(outcome, Outcome):
+                ended()
+            else:
+                outcome = watched(outcome, ended)
         return self._became(origin, stanza, to, outcome)
 
     # what becomes of a message for an account

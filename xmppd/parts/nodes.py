@@ -48,6 +48,11 @@ class BoundSignal(Generic[P]):
         data = json.dumps([args, kwargs], ensure_ascii=False)
         self._plugin.server.nodes.tell(self._plugin.name, self._signal.name, data)
 
+    def tell_node(self, node: str, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have it done on the node of this name alone, which is another one."""
+        data = json.dumps([args, kwargs], ensure_ascii=False)
+        self._plugin.server.nodes.other(node, self._plugin.name, self._signal.name, data)
+
 
 def cluster_signal(method: Callable[Concatenate[Any, P], Any]) -> ClusterSignal[P]:
     """Marks a method, plain or async, that `self.method.tell(...)` calls on every node; what it returns is

@@ -1,0 +1,80 @@
+"""The order of what is archived, as a part of the plugin: what it is told of other nodes and sessions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from xmppd import hooks
+from xmppd.plugin import Plugin, Session, StanzaError, cluster_signal
+
+from .elsewhere import Elsewhere
+from .ids import Pool, new_id
+from .order import Order
+
+TICK_SECONDS: Final = 5.0
+
+
+class Ordered(Plugin):
+    """Has the `order` of all messages under way."""
+
+    async def start(self) -> None:
+        """Nothing is under way."""
+        pool = Pool()
+        self.order = Order(
+            Elsewhere(self.server, self.hear.tell_node),
+            self.server.ids.time,
+            lambda at: new_id(at, pool),
+            self.scope.clock,
+            self._look_later,
+        )
+        self._is_looking = False
+        if self.server.has_other_nodes:
+            self.began.tell(self.server.node)
+
+    async def horizon(self, account: str) -> bytes:
+        """What is not shown of an archive now: this id and all larger ones. StanzaError: nobody can say."""
+        try:
+            return await self.order.horizon(account)
+        except TimeoutError:
+            raise StanzaError("resource-constraint", "Ask again in a while.", type="wait") from None
+
+    @cluster_signal
+    def hear(self, node: str, verb: str, account: str, id: str, other: str) -> None:
+        """Another node says something of a message under way."""
+        self.order.hear(node, verb, account, bytes.fromhex(id), bytes.fromhex(other))
+
+    @cluster_signal
+    def began(self, node: str) -> None:
+        """This plugin went to work on a node: it knows of nothing that it was told before."""
+        if node != self.server.node:
+            self.order.lost(node)
+            self.order.met()
+
+    @hooks.node_met
+    def met(self, node: str) -> None:
+        """It was not asked yet."""
+        self.order.met()
+
+    @hooks.node_lost
+    def lost(self, node: str) -> None:
+        """It says nothing more."""
+        self.order.lost(node)
+
+    @hooks.session_closed
+    def left(self, session: Session) -> None:
+        """Perhaps nobody of its account is here now."""
+        self.order.left(session.account)
+
+    def _look_later(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self.call_later(TICK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._is_looking = False
+        if self.order.tick():
+            self._look_later()
+
+    async def stop(self) -> None:
+        """What is still under way asks nobody any more."""
+        self.order.part()

@@ -1,0 +1,263 @@
+"""Who has seen one message of an archive has seen all before it, whatever ends first and on whatever node."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import pytest
+from archivemodel import RULES, Model
+
+from plugins.archive.elsewhere import AWAY, GO, HOLD, KNOWN, LATE
+from plugins.archive.ids import Pool, bound, new_id
+from plugins.archive.order import PAGE_SECONDS, STUCK_SECONDS, Order
+from plugins.archive.under_way import Entry
+from xmppd.core.ids import HybridClock
+
+SEEDS = range(4)
+FORMS = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2)]
+
+
+@pytest.mark.parametrize(("nodes", "devices"), FORMS)
+def test_every_device_finds_every_message(nodes: int, devices: int) -> None:
+    said: Counter[str] = Counter()
+    for seed in SEEDS:
+        model = Model(seed, nodes=nodes, devices=devices)
+        assert model.run() == 0, f"{nodes=} {devices=} {seed=}"
+        said += model.said
+    if nodes > 1:
+        assert all(said[verb] > 5 for verb in (HOLD, LATE, AWAY, GO, KNOWN)), said
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_without_a_rule_some_do_not(rule: str) -> None:
+    models = (
+        Model(seed, nodes=nodes, devices=devices, rules=RULES - {rule})
+        for seed in range(20)
+        for nodes, devices in ((2, 1), (2, 2))
+    )
+    assert any(model.run() > 0 for model in models)
+
+
+class Nodes:
+    """What one node knows of others, and has told them."""
+
+    def __init__(self, *, is_shared: bool = True) -> None:
+        self.is_shared = is_shared
+        self.told: list[tuple[str, str, str, bytes, bytes]] = []
+        self.here: dict[str, list[object]] = {}
+        self.there: dict[str, list[str]] = {}
+
+    def others(self) -> Collection[str]:
+        return ("b",)
+
+    def of(self, account: str) -> Collection[str]:
+        return self.there.get(account, ())
+
+    def sessions(self, account: str) -> Sequence[object]:
+        return self.here.get(account, ())
+
+    def tell(self, node: str, verb: str, account: str, id: bytes, other: bytes) -> None:
+        self.told.append((node, verb, account, id, other))
+
+    def verbs(self) -> list[str]:
+        verbs = [verb for _, verb, *_ in self.told]
+        self.told.clear()
+        return verbs
+
+
+class Desk:
+    """One node's order, and what was written by it."""
+
+    def __init__(self, *, is_shared: bool = True) -> None:
+        pool = Pool()
+        self.nodes = Nodes(is_shared=is_shared)
+        self.seconds = 0.0
+        self.clock = HybridClock(lambda: 1e9 + self.seconds)
+        self.is_looking = False
+        self.order = Order(
+            self.nodes, self.clock, lambda at: new_id(at, pool), lambda: self.seconds, self._look_later
+        )
+        self.filed: list[Entry] = []
+
+    def _look_later(self) -> None:
+        self.is_looking = True
+
+    def begin(self, *accounts: str) -> Entry:
+        entry = self.order.entry(accounts, accounts[0])
+        self.order.begin(entry, self.filed.append)
+        return entry
+
+
+@pytest.mark.asyncio
+async def test_none_is_shown_before_an_older_one_of_its_archives() -> None:
+    rnd = random.Random(3)
+    for _ in range(200):
+        desk, shown = Desk(is_shared=False), []
+        entries = [desk.begin(*rnd.sample("abcde", 2)) for _ in range(30)]
+        assert desk.filed == entries
+        todo = entries[:]
+        rnd.shuffle(todo)
+        while len(shown) < len(entries):
+            if todo:
+                todo.pop().written()
+            for entry in entries:
+                if entry.ready.done() and entry not in shown and rnd.random() < 0.7:
+                    for account in entry.accounts:
+                        assert await desk.order.horizon(account) == entry.id
+                    shown.append(entry)
+                    entry.shown()
+        assert len(desk.order) == 0
+
+
+@pytest.mark.asyncio
+async def test_what_was_not_written_holds_nobody_up() -> None:
+    desk = Desk(is_shared=False)
+    one, two = desk.begin("a", "b"), desk.begin("b", "c")
+    two.written()
+    assert not two.ready.done() and await desk.order.horizon("b") == one.id
+    one.written(OSError("away"))
+    with pytest.raises(OSError, match="away"):
+        one.ready.result()
+    assert not two.ready.done()
+    one.shown()
+    assert two.ready.done() and await desk.order.horizon("a") > two.id
+
+
+@pytest.mark.asyncio
+async def test_a_page_has_nothing_that_begins_after_it() -> None:
+    desk = Desk(is_shared=False)
+    horizon = await desk.order.horizon("a")
+    assert desk.begin("a").id > horizon
+
+
+@pytest.mark.asyncio
+async def test_it_is_written_when_the_other_node_has_agreed_and_goes_when_that_lets_it() -> None:
+    desk = Desk()
+    desk.nodes.there["a"] = ["b"]
+    entry = desk.begin("a")
+    assert desk.nodes.verbs() == ["hold"] and not desk.filed
+    desk.order.hear("b", "taken", "a", entry.id, b"")
+    assert desk.filed == [entry]
+    entry.written()
+    assert not entry.ready.done()
+    desk.order.hear("b", "go", "a", entry.id, b"")
+    assert entry.ready.done()
+    entry.shown()
+    entry.ended()
+    assert desk.nodes.verbs() == ["end"] and len(desk.order) == 0
+
+
+@pytest.mark.asyncio
+async def test_one_that_is_late_has_another_id_and_so_have_those_behind_it() -> None:
+    desk = Desk()
+    desk.nodes.there["a"] = ["b"]
+    one, two, other = desk.begin("a", "x"), desk.begin("x"), desk.begin("y")
+    old, floor = one.id, bound(desk.clock.read() + 1_000_000)
+    assert desk.filed == [other]
+    desk.order.hear("b", "late", "a", old, floor)
+    assert floor < one.id < two.id and other.id < floor
+    assert desk.nodes.told[-1] == ("b", "hold", "a", one.id, floor), "in the place that is held for it"
+    desk.order.hear("b", "taken", "a", old, b"")
+    assert desk.filed == [other], "what is said of the old id counts no more"
+    desk.order.hear("b", "go", "a", one.id, b"")
+    assert desk.filed == [other, one, two]
+
+
+@pytest.mark.asyncio
+async def test_a_larger_one_waits_for_one_of_another_node_and_a_smaller_one_is_late() -> None:
+    desk = Desk()
+    desk.nodes.here["a"] = [object()]
+    await_known = desk.begin("a")
+    await_known.written()
+    assert not await_known.ready.done() and desk.nodes.verbs() == ["ask"]
+    desk.order.hear("b", "known", "a", b"", b"")
+    assert await_known.ready.done()
+    desk.order.hear("b", "hold", "a", await_known.id[:-1], b"")
+    assert desk.nodes.verbs() == ["late"]
+    await_known.shown()
+    await_known.ended()
+    late = desk.begin("a")
+    late.written()
+    assert not late.ready.done()
+    theirs = bound(desk.clock.next())
+    desk.order.hear("b", "hold", "a", theirs, await_known.id[:-1])
+    assert late.ready.done() and desk.nodes.verbs() == ["taken"], "what comes in its place is behind it"
+    late.shown()
+    late.ended()
+    assert desk.nodes.verbs() == ["go"]
+
+
+@pytest.mark.asyncio
+async def test_a_page_waits_for_what_is_under_way_elsewhere() -> None:
+    desk = Desk()
+    desk.nodes.here["a"] = [object()]
+    asking = asyncio.ensure_future(desk.order.horizon("a"))
+    await asyncio.sleep(0)
+    theirs = bound(desk.clock.next())
+    desk.order.hear("b", "keep", "a", theirs, b"")
+    desk.order.hear("b", "known", "a", b"", b"")
+    await asyncio.sleep(0)
+    assert not asking.done()
+    desk.order.hear("b", "end", "a", theirs, b"")
+    assert theirs < await asking
+    desk.order.hear("b", "hold", "a", theirs, b"")
+    assert desk.nodes.verbs()[-1] == "late", "a page may have shown more"
+
+
+@pytest.mark.asyncio
+async def test_a_page_does_not_wait_for_ever() -> None:
+    desk = Desk()
+    desk.nodes.here["a"] = [object()]
+    asking = asyncio.ensure_future(desk.order.horizon("a"))
+    await asyncio.sleep(0)
+    desk.order.hear("b", "keep", "a", bound(desk.clock.next()), b"")
+    desk.seconds += PAGE_SECONDS
+    desk.order.tick()
+    with pytest.raises(TimeoutError):
+        await asking
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_is_lost_is_waited_for_no_more() -> None:
+    desk = Desk()
+    desk.nodes.here["a"], desk.nodes.there["a"] = [object()], ["b"]
+    one = desk.begin("a")
+    desk.order.hear("b", "hold", "a", one.id[:-1], b"")
+    assert not desk.filed
+    desk.nodes.there.clear()
+    desk.order.lost("b")
+    assert desk.filed == [one]
+    one.written()
+    assert one.ready.done()
+
+
+@pytest.mark.asyncio
+async def test_what_hangs_elsewhere_holds_up_nobody_for_ever() -> None:
+    desk = Desk()
+    desk.nodes.there["a"] = ["b"]
+    one = desk.begin("a")
+    desk.order.tick()
+    assert not desk.filed
+    desk.seconds += STUCK_SECONDS
+    assert desk.is_looking and desk.order.tick()
+    assert desk.filed == [one]
+    one.written()
+    one.shown()
+    one.ended()
+    assert not desk.order.tick()
+
+
+@pytest.mark.asyncio
+async def test_who_comes_before_it_is_handed_on_has_it_held_up() -> None:
+    desk = Desk()
+    one = desk.begin("a")
+    one.written()
+    assert one.ready.done()
+    desk.nodes.there["a"] = ["b"]
+    again = one.held_up()
+    assert again is not None and not again.done() and desk.nodes.verbs() == ["keep"]
+    desk.order.hear("b", "go", "a", one.id, b"")
+    assert again.done() and one.held_up() is None
