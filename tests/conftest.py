@@ -1,22 +1,33 @@
 """What all tests share: how hypothesis runs, free ports, and real engines."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.utils
 import stores
+from clients import Clients
 from hypothesis import settings
 from ports import free_ports
 
 from engines import SYNCED, Engines
+from xmppd import finding
 from xmppd.testing import World
 
 # The same examples on every run where nobody watches: a change is judged by what it does, not by luck.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+# What each connection to Redis asks for; to look it up takes longer than to connect.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+# The text of a plugin, which is run anew in each world, and takes longer to compile than to run.
+vars(finding)["compile"] = functools.cache(compile)
 
 
 @pytest.fixture(name="free_ports")
@@ -57,6 +68,12 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield engines.redis_url
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """With `XMPPD_TEST_CLIENTS`, see `clients`, for tests on several nodes."""
+    if folder := os.environ.get("XMPPD_TEST_CLIENTS"):
+        config.pluginmanager.register(Clients(Path(folder)), "clients")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where all run on Cassandra, leave out what runs on an engine of its own choice in any case; where all
     run on several nodes, what is about one.
@@ -80,7 +97,9 @@ def the_switch(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     os.environ["XMPPD_TEST_REDIS"] = request.getfixturevalue("redis_url")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(World, "nodes_by_default", stores.NODES)
+        clients = request.config.pluginmanager.get_plugin("clients")
+        nodes_of = property(lambda world: stores.NODES if clients is None else clients.nodes)
+        patch.setattr(World, "nodes_by_default", nodes_of)
         patch.setattr(World, "carrier", stores.CARRIER)
         patch.setattr(World, "common", property(lambda world: stores.cache_settings()))
         if not stores.ON_CASSANDRA:

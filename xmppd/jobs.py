@@ -39,6 +39,10 @@ class Jobs:
             else:
                 log.error("job-failed", exc_info=error)
 
+    def awaited(self) -> dict[asyncio.Task[Any], object]:
+        """What each task waits for at this moment: the same object for as long as it does not go on."""
+        return {task: getattr(task, "_fut_waiter", None) for task in self._tasks}
+
     async def settle(self, seconds: float = 1.0) -> bool:
         """Wait until one of the tasks of this moment is done, or so many seconds; whether one is."""
         if not self._tasks:

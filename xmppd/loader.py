@@ -197,8 +197,7 @@ class Loader:
 
     def _check_commands(self, fresh: Sequence[Loaded], gone: Sequence[Loaded]) -> None:
         """CommandError when a new plugin brings a command that clashes with another."""
-        taken = {about["name"] for about in self._commands.describe()}
-        taken -= {command.name for old in gone for command in old.commands}
+        taken = set(self._commands.names - {command.name for old in gone for command in old.commands})
         for new in fresh:
             for command in new.commands:
                 if clashes(command.name, taken):

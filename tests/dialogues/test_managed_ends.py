@@ -5,6 +5,7 @@ from heldstore import HeldStore, turns
 from managing import bodies, count, enable, managed, ready, resume, state
 
 from xmppd import ns
+from xmppd.core import output
 from xmppd.core.output import LARGE
 from xmppd.testing import World
 
@@ -165,7 +166,10 @@ async def test_what_is_kept_is_counted() -> None:
         assert world.app.resumption.size == 0 and not world.app.resumption._all
 
 
-async def test_who_is_shown_much_acknowledges_the_first_before_the_rest_comes() -> None:
+async def test_who_is_shown_much_acknowledges_the_first_before_the_rest_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(output, "PATIENCE_SECONDS", 0.0)  # or the acknowledgement is heard in real seconds
     async with World(settings={"limits": {"unacked_stanzas": 6}}) as world:
         for number in range(8):
             other = await world.login("alice")

@@ -18,6 +18,7 @@ import inspect
 import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from xmppd.errors import CommandError, ConfigError, JidError, StoreTimeout, StoreUnavailable, XmppdError
@@ -185,10 +186,15 @@ class Declared:
         self.checker = checker
         return checker
 
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What the method takes; TypeError: see `parameters_of`."""
+        return parameters_of(self.function)
+
     def describe(self, prefix: str = "") -> Description:
         """The description; a command without a name of its own is called `<prefix> <method>`."""
         name = self.about.name or f"{prefix} {self.function.__name__}".strip().replace("_", "-")
-        return replace(self.about, name=name, parameters=parameters_of(self.function))
+        return replace(self.about, name=name, parameters=self.parameters)
 
     def bound(self, instance: object, prefix: str = "") -> Command:
         """The command of one object."""
@@ -317,6 +323,11 @@ class Commands:
         """Take commands back (their plugin is unloaded); unknown names are ignored."""
         for name in names:
             self._by_name.pop(name, None)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What all are called."""
+        return frozenset(self._by_name)
 
     def describe(self) -> list[dict[str, Any]]:
         """All descriptions as plain data, for doors in other processes."""

@@ -22,6 +22,7 @@ from xmppd.config import made_of
 from xmppd.core.questions import Timer
 from xmppd.encryption import certificates
 from xmppd.engines import prepare_folder, trunk_bus
+from xmppd.jobs import Jobs
 from xmppd.parts.http import HttpError, HttpResponse
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Store
@@ -33,8 +34,9 @@ HEARD_SECONDS = 10.0
 
 WRITTEN_SECONDS = 0.5
 """How long messages that are being written down are waited for."""
+JOB_SECONDS = 1.0
 LASTING_SECONDS = 0.02
-"""How long a task of a plugin may do nothing before it counts as one that waits for what comes."""
+"""How long a job, or a task of a plugin, may do nothing before it counts as one that waits for what comes."""
 
 
 class World:
@@ -96,6 +98,7 @@ class World:
         self._due = 0
         self._asked = 0
         self._said = 0
+        self._idle: dict[Jobs, dict[asyncio.Task[Any], object]] = {}
 
     async def __aenter__(self) -> Self:
         prepare_folder(self.config)
@@ -317,10 +320,21 @@ class World:
             moved = await self._carry() or moved
             for app in self.apps:
                 if app.jobs:
-                    moved = await app.jobs.settle() or moved
+                    moved = await self._settle_jobs(app.jobs) or moved
                 elif app.lasting:
                     moved = await app.lasting.settle(LASTING_SECONDS) or moved
             quiet = 0 if moved else quiet + 1
+
+    async def _settle_jobs(self, jobs: Jobs) -> bool:
+        """Wait for one of the jobs to be done, once; as long as all that are left wait for the same things as
+        then, they wait for what comes. Whether one is done.
+        """
+        idle, now = self._idle.get(jobs, {}), jobs.awaited()
+        is_idle = all(task in idle and idle[task] is thing for task, thing in now.items())
+        if await jobs.settle(LASTING_SECONDS if is_idle else JOB_SECONDS):
+            return True
+        self._idle[jobs] = jobs.awaited()
+        return False
 
     async def _hear_each_other(self) -> None:
         """Wait until each node hears what the others say by their cache."""
