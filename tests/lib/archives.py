@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from plugins.archive.ids import Pool, day_of, month_of, new_id
 from xmppd import ns
 from xmppd.testing import Client, World
 
+DAY = 86_400
 BODY = f"{{{ns.CLIENT}}}body"
 RESULT = f"{{{ns.MAM}}}result"
 FIN = f"{{{ns.MAM}}}fin"
@@ -65,3 +67,17 @@ async def ask(client: Client, inner: str = "", attrs: str = "", to: str = "") ->
 
 async def find(client: Client, inner: str = "", attrs: str = "") -> Found:
     return Found(await ask(client, inner, attrs))
+
+
+async def put(w: World, uid: int, *days_ago: float, peer: str = "bob@localhost") -> list[bytes]:
+    """Messages of so many days ago."""
+    plugin, ids = w.plugin("archive"), []
+    for days in days_ago:
+        id = new_id(int((plugin.now() - days * DAY) * 1e6), Pool())
+        stanza = f"<message from='{peer}'><body>{days}</body></message>".encode()
+        row = {"owner": uid, "month": month_of(id), "id": id, "peer": peer, "stanza": stanza}
+        await plugin.messages.put(row)
+        await plugin.days.put({"owner": uid, "peer": peer, "day": day_of(id)})
+        await plugin.months.put({"owner": uid, "month": month_of(id)})
+        ids.append(id)
+    return ids

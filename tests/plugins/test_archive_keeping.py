@@ -4,16 +4,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from archives import ask, chat, field, find, form, world
+from archives import DAY, ask, chat, field, find, form, put, world
 
-from plugins.archive.ids import Pool, day_of, month_of, new_id, to_text
+from plugins.archive.ids import Pool, new_id, to_text
 from plugins.archive.keeping import DELETED_AT_ONCE
 from xmppd.errors import CommandError, StoreTimeout
 from xmppd.testing import World, refusal
 
 pytestmark = pytest.mark.asyncio
 
-DAY = 86_400
 DOMAINS = {"server": {"domains": ["localhost", "other.test"]}}
 
 
@@ -29,20 +28,6 @@ async def uid_of(w: World, account: str = "alice@localhost") -> int:
     row = await archive(w).owners.get(account)
     uid: int = row["uid"]
     return uid
-
-
-async def put(w: World, uid: int, *days_ago: float, peer: str = "bob@localhost") -> list[bytes]:
-    """Messages of so many days ago."""
-    plugin, ids = archive(w), []
-    for days in days_ago:
-        id = new_id(int((plugin.now() - days * DAY) * 1e6), Pool())
-        stanza = f"<message from='{peer}'><body>{days}</body></message>".encode()
-        row = {"owner": uid, "month": month_of(id), "id": id, "peer": peer, "stanza": stanza}
-        await plugin.messages.put(row)
-        await plugin.days.put({"owner": uid, "peer": peer, "day": day_of(id)})
-        await plugin.months.put({"owner": uid, "month": month_of(id)})
-        ids.append(id)
-    return ids
 
 
 async def rows(w: World) -> dict[str, int]:
@@ -111,13 +96,13 @@ async def test_a_write_of_both_domains_whose_outcome_is_unknown_is_made_again() 
 
 
 async def test_messages_are_gone_when_their_time_is_over() -> None:
-    async with world(plugin_config={"archive": {"days": 1}}) as w:
+    async with world(plugin_config={"archive": {"days": 100 / DAY}}) as w:
         alice = await w.login("alice")
         await chat(alice, "bob@localhost", "one")
-        await w.advance(0.9 * DAY)
-        assert (await find(await w.login("alice"))).texts == ["one"]
-        await w.advance(0.2 * DAY)
-        assert (await find(await w.login("alice"))).texts == []
+        await w.advance(90)
+        assert (await find(alice)).texts == ["one"]
+        await w.advance(20)
+        assert (await find(alice)).texts == []
 
 
 @pytest.mark.parametrize("count", [3, 2 * DELETED_AT_ONCE + 7])
