@@ -90,6 +90,10 @@ class World(Protocol):
     def knock(self, node: Node, seed: str) -> Hello | None: ...
 
 
+def nobody_asks(node: str) -> None:
+    """No plugin here asks who comes and goes."""
+
+
 def plugin_module() -> ModuleType:
     """The plugin that keeps messages."""
     path = Path(__file__).parents[2] / "plugins" / "offline.py"
@@ -303,8 +307,8 @@ class Node:
             call_later=call_later,
             signal=nothing,
             hint=self._messages_kept,
-            came=nothing,
-            gone=nothing,
+            came=nobody_asks,
+            gone=nobody_asks,
             grace=GRACE_SECONDS,
             now=self.now,
         )
