@@ -397,12 +397,13 @@ class Load:
                 stream.cut()
 
     async def settle(self) -> None:
-        """All messages that are on their way arrive; what does not is lost."""
-        for _ in range(100):
-            if not self._lost():
-                break
+        """All messages that are on their way arrive; when none came for ten seconds, the others are lost."""
+        lost, idle = self._lost(), 0
+        while lost and idle < 100:
             await asyncio.sleep(0.1)
-        if lost := self._lost():
+            before, lost = lost, self._lost()
+            idle = idle + 1 if lost == before else 0
+        if lost:
             self.tally.wrong.append(f"{lost} messages between residents are lost or doubled")
         errors = sum(stream.counts.errors for stream in self.residents if stream.counts is not None)
         if errors:
