@@ -192,6 +192,10 @@ class Farm:
             for index in range(nodes)
         ]
         self.alone = Server(backend, "alone", next(self._ports), f"{self._prefix}-one")
+        self.strangers = [
+            Server(backend, f"apart{index}", next(self._ports), f"{self._prefix}-apart{index}")
+            for index in range(nodes)
+        ]
         self._fifos = backend.folder / "asks", backend.folder / "answers"
         for fifo in self._fifos:
             os.mkfifo(fifo)
@@ -227,7 +231,7 @@ class Farm:
 
     def stop(self) -> None:
         """End all servers, so that others may have their names."""
-        for server in (*self.cluster, self.alone):
+        for server in (*self.cluster, self.alone, *self.strangers):
             server.stop()
 
     def one(self) -> Server:
@@ -237,9 +241,21 @@ class Farm:
             self.alone.wait()
         return self.alone
 
+    def apart(self, count: int) -> list[Server]:
+        """So many servers that have no cluster and know nothing of each other."""
+        for server in self.strangers[count:]:
+            server.stop()
+        chosen = self.strangers[:count]
+        for server in chosen:
+            if server.process is None:
+                server.spawn()
+        for server in chosen:
+            server.wait()
+        return chosen
+
     def close(self) -> None:
         """Leave no process behind."""
-        for server in (*self.cluster, self.alone):
+        for server in (*self.cluster, self.alone, *self.strangers):
             server.stop(kill=True)
 
     # measuring
@@ -297,9 +313,8 @@ class Farm:
                 moments.append(_Moment(now, cpu, self._frames(servers)))
             answers.write_text("go on\n")
 
-    @staticmethod
-    def _frames(servers: Sequence[Server]) -> list[int]:
-        return [server.frames() if len(servers) > 1 else 0 for server in servers]
+    def _frames(self, servers: Sequence[Server]) -> list[int]:
+        return [server.frames() if server in self.cluster and len(servers) > 1 else 0 for server in servers]
 
     def _say_end(self) -> None:
         with contextlib.suppress(OSError):
