@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from xmppd.cluster.member import LINGER_SECONDS, Marks, Member
+import pytest
+
+from xmppd.cluster.member import LINGER_SECONDS, PACE_SECONDS, Marks, Member
 from xmppd.cluster.mesh import ACK_SECONDS, QUIET_ACK_SECONDS, Mesh, Met
-from xmppd.cluster.records import TOP, Frame, Gone, Message, Presence, Record, decode, encode
+from xmppd.cluster.records import TOP, Frame, Gone, Hint, Message, Presence, Record, decode, encode
 from xmppd.core.ids import HybridClock
 from xmppd.core.output import Cork, Outlet
 from xmppd.core.sessions import Sessions
@@ -52,6 +54,10 @@ class Talk:
     def turn(self) -> None:
         """The end of a turn of the loop, in which nothing was written lately."""
         self.now += 0.1
+        self.end_turn()
+
+    def end_turn(self) -> None:
+        """The same, and no time has passed."""
         due, self._due[:] = [*self._due], []
         for outlet in due:
             outlet.flush()
@@ -138,6 +144,34 @@ def test_what_has_time_is_said_before_long():
     assert [frame.records for frame in talk.paper.frames] == [[gone, gone]]
     talk.mesh.mention(talk.member, gone)
     assert talk.waits == [LINGER_SECONDS]
+
+
+def test_what_nobody_waits_for_shares_frames_soon_after_another_one():
+    talk = Talk()
+    talk.now += 1
+    talk.mesh.send(talk.member, QUIET_RECORD)
+    talk.end_turn()
+    assert len(talk.paper.frames) == 1  # at once, for nothing was written before
+    talk.now += PACE_SECONDS / 4
+    for _ in range(3):
+        talk.mesh.send(talk.member, QUIET_RECORD)
+        talk.end_turn()
+    assert talk.waits == [pytest.approx(PACE_SECONDS * 3 / 4)]
+    assert len(talk.paper.frames) == 1
+    talk.ring(*talk.waits)
+    assert [len(frame.records) for frame in talk.paper.frames] == [1, 3]
+
+
+def test_what_somebody_waits_for_is_said_at_once_and_all_before_it():
+    talk = Talk()
+    talk.now += 1
+    talk.mesh.send(talk.member, QUIET_RECORD)
+    talk.end_turn()
+    talk.now += PACE_SECONDS / 4
+    talk.mesh.send(talk.member, QUIET_RECORD)
+    talk.mesh.send(talk.member, Hint("bob@localhost"))
+    talk.end_turn()
+    assert [frame.records for frame in talk.paper.frames[1:]] == [[QUIET_RECORD, Hint("bob@localhost")]]
 
 
 def test_marks_that_wait_for_frames_behind_one():

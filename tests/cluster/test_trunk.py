@@ -57,6 +57,18 @@ def test_what_is_sent_in_a_turn_is_one_frame(trunk):
     assert trunk.flush() == []
 
 
+def test_a_record_takes_the_place_of_one_that_waits(trunk):
+    trunk.send(Hint("a"))
+    spot = trunk.spot
+    trunk.send(Hint("b"))
+    assert trunk.amend(spot, Hint("c"))
+    assert [sent.records for sent in flushed(trunk)] == [[Hint("c"), Hint("b")]]
+    assert not trunk.amend(spot, Hint("d"))
+    trunk.send(Hint("e"))
+    assert not trunk.amend(spot, Hint("f"))
+    assert [sent.records for sent in flushed(trunk)] == [[Hint("e")]]
+
+
 def test_a_frame_has_64_kib_unless_one_record_is_larger(trunk):
     half = trunks.FRAME_BYTES // 2
     numbers = [trunk.send(Hint(str(n)), size) for n, size in enumerate((half, half, 1, 100_000, 1))]

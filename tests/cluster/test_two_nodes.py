@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from several import CHAT, bodies, several
@@ -56,6 +58,62 @@ async def test_contacts_on_two_nodes_see_each_other_come_and_go(redis_url: str) 
         await bob.drop()
         for viewer in (alice, other):
             await viewer.expect(f"<presence from='{bob.jid}' to='{viewer.bare}' type='unavailable'/>")
+
+
+async def test_a_login_is_one_frame_each_way(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        await world.settle()
+        trunks = [next(iter(world.cluster(node).mesh.present())).trunk for node in (0, 1)]
+        said: list[list[object]] = [[], []]
+        for trunk, records in zip(trunks, said, strict=True):
+            trunk.send = watched(trunk.send, records)  # type: ignore[method-assign]
+        sent = [trunk.sent for trunk in trunks]
+        other = world.connect(node=0)
+        await other.open()
+        await other.authenticate("alice")
+        await other.open()
+        bind = f"<bind xmlns='{ns.BIND}'><resource>two</resource></bind>"
+        await other.send(f"<iq type='set' id='bind'>{bind}</iq><presence/>")
+        await bob.expect("<presence from='alice@localhost/two' to='bob@localhost'/>")
+        assert bob.jid in {tree.get("from") for tree in await other.receive_all()}
+        assert [trunk.sent - before for trunk, before in zip(trunks, sent, strict=True)] == [1, 1]
+        kinds = [[type(record).__name__ for record in records] for records in said]
+        assert kinds == [["Place", "Presence"], ["Shown"]]
+
+
+def watched(send: Callable[..., int], records: list[object]) -> Callable[..., int]:
+    """Sends, and keeps what was sent."""
+
+    def note(record: object, *size: int) -> int:
+        records.append(record)
+        return send(record, *size)
+
+    return note
+
+
+async def test_who_changes_at_once_is_shown_contacts_all_the_same(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        other = await world.bind("alice", "two", node=0)
+        waits = itertools.repeat(None, 200)
+        rounds = world.apps[0].sessions.rounds
+        rounds._clock = itertools.count().__next__  # each step takes a whole slice
+        rounds.do("something long", iter(waits), is_short=False)
+        roster = world.apps[0].sessions.accounts["alice@localhost"].roster
+        many = tuple(f"nobody{number}@localhost" for number in range(100))
+        everybody = (*roster.followers, *many)
+        world.apps[0].sessions.accounts["alice@localhost"].roster = replace(
+            roster, followers=everybody, following=everybody
+        )
+        await other.send("<presence/><presence><show>dnd</show></presence>")
+        assert bob.jid in {tree.get("from") for tree in await other.receive_all()}
+        shown = [
+            tree.findtext("{*}show") for tree in await bob.receive_all() if tree.get("from") == other.jid
+        ]
+        assert shown[-1] == "dnd"
 
 
 async def test_a_presence_for_few_does_not_overtake_one_for_many(redis_url: str) -> None:

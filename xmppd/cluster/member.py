@@ -12,7 +12,12 @@ from xmppd.errors import StanzaError
 CLOSE_SECONDS: Final = 0.001
 """How soon after one write the next one waits a little, so that more goes out at once."""
 
-LINGER_SECONDS: Final = 0.005
+PACE_SECONDS: Final = 0.020
+"""How soon after one write the next one follows of what nobody waits for: a frame costs more than what is in
+it.
+"""
+
+LINGER_SECONDS: Final = 0.050
 """How long what has time waits for something to go with."""
 
 
@@ -94,8 +99,8 @@ class Member:
     __slots__ = (
         "_call_later",
         "_clock",
+        "_due_at",
         "_flushed",
-        "_is_lingering",
         "carrier",
         "directed",
         "fresh",
@@ -139,16 +144,22 @@ class Member:
         self._call_later = call_later
         self._flushed = float("-inf")
         self.is_due = False
-        self._is_lingering = False
+        self._due_at = float("inf")
 
-    def linger(self) -> None:
-        """Write what is queued soon, if nothing else makes that sooner."""
-        if not self._is_lingering:
-            self._is_lingering = True
-            self._call_later(LINGER_SECONDS, self._write_on)
+    @property
+    def pause(self) -> float:
+        """Seconds until what nobody waits for may be written; not above 0: at once."""
+        return self._flushed + PACE_SECONDS - self._clock()
+
+    def linger(self, seconds: float) -> None:
+        """Write what is queued in so many seconds, if nothing else makes that sooner."""
+        due_at = self._clock() + seconds
+        if due_at < self._due_at:
+            self._due_at = due_at
+            self._call_later(seconds, self._write_on)
 
     def _write_on(self) -> None:
-        self._is_lingering = False
+        self._due_at = float("inf")
         if self.trunk.is_waiting and not self.is_gone:
             self.write()
 

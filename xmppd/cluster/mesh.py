@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from xmppd.cluster.member import Carrier, Letter, Member, Take
+from xmppd.cluster.member import LINGER_SECONDS, Carrier, Letter, Member, Take
 from xmppd.cluster.records import QUIET, Bye, Record
 from xmppd.cluster.trunk import Taken, Trunk
 from xmppd.cluster.whereabouts import Place, Whereabouts
@@ -115,13 +115,24 @@ class Mesh:
 
     def send(self, member: Member, record: Record, size: int = 64) -> int:
         """Tell a member something; the number of the frame that it goes with."""
-        self.due(member)
+        if type(record) in QUIET:
+            self.pace(member)
+        elif not member.is_due:
+            self.due(member)
         return member.trunk.send(record, size)
 
     def mention(self, member: Member, record: Record, size: int = 64) -> int:
         """Tell a member something that has a little time: with what is said next."""
-        member.linger()
+        member.linger(LINGER_SECONDS)
         return member.trunk.send(record, size)
+
+    def pace(self, member: Member) -> None:
+        """Write to it at the end of this turn, or a little later if something was written just before."""
+        if not member.is_due:
+            if (pause := member.pause) > 0:
+                member.linger(pause)
+            else:
+                self.due(member)
 
     def send_all(self, record: Record, size: int = 64) -> None:
         """Tell all."""

@@ -169,6 +169,7 @@ class OtherNodes:
         self.is_available = self.presence.is_available
         self.away = self.presence.away
         self.show = self.presence.show
+        self.returned = self.presence.returned
         self.probe = self.presence.probe
         self.sight = self.presence.sight
         self.is_elsewhere = self.presence.is_elsewhere

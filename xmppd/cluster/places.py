@@ -29,15 +29,17 @@ STEP: Final = 256
 class Own:
     """What this node knows of a session of its own. `stamp`: when it was bound, in ms of the wall clock;
     `priority`: what the others were told of it, None: that it is not available; `knew`: numbers of sessions
-    of its full JID on other nodes that it came after.
+    of its full JID on other nodes that it came after. `spots`: where its place stands that each was told at
+    first, until it is available (`Trunk.spot`).
     """
 
-    __slots__ = ("knew", "priority", "stamp")
+    __slots__ = ("knew", "priority", "spots", "stamp")
 
     def __init__(self, stamp: int) -> None:
         self.stamp = stamp
         self.priority: int | None = None
         self.knew: dict[Member, int] = {}
+        self.spots: dict[Member, tuple[int, int]] = {}
 
 
 class Places:
@@ -87,6 +89,7 @@ class Places:
         for member in self._mesh.present():
             frame = self._mesh.mention(member, *self._place_of(member, session, None))
             member.young.put(session.full, frame)
+            own.spots[member] = member.trunk.spot
         for place in self._mesh.places(session.account):
             if place.resource == session.resource:
                 member = self._mesh.member(place.node)
@@ -100,7 +103,7 @@ class Places:
         is_available = session.presence is not None and not session.is_over
         priority = session.priority if is_available else None
         for member in self._mesh.present():
-            frame = self._mesh.send(member, *self._place_of(member, session, priority))
+            frame = self._tell(member, session, priority)
             if is_available and own.priority is None:
                 member.young.put(session.full, frame)
                 member.fresh.put(session.full, frame)
@@ -111,6 +114,7 @@ class Places:
         elif own.priority is None:
             self._appeared(session.full)
         before, own.priority = own.priority, priority
+        own.spots = {}
         self._moved(session.account)
         if _is_less(priority, before):
             self._ceded(session.account)
@@ -119,7 +123,18 @@ class Places:
         """See `Cluster.wanted`."""
         priority = session.priority if session.presence is not None else None
         for member in self._mesh.present():
-            self._mesh.send(member, *self._place_of(member, session, priority))
+            self._tell(member, session, priority)
+
+    def _tell(self, member: Member, session: Session, priority: int | None) -> int:
+        """Tell a member of a place, instead of what it was to be told at first if that still waits; the
+        number of the frame.
+        """
+        record, size = self._place_of(member, session, priority)
+        spot = self._own[session.number].spots.get(member)
+        if spot is None or not member.trunk.amend(spot, record):
+            return self._mesh.send(member, record, size)
+        self._mesh.pace(member)
+        return spot[0]
 
     def ended(self, session: Session) -> None:
         """See `Cluster.ended`."""

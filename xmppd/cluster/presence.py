@@ -82,23 +82,28 @@ class RemotePresence:
 
     # what sessions here show
 
-    def show(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
+    def show(
+        self, session: Session, presence: Broadcast, contacts: Sequence[str], *, asks: bool = False
+    ) -> int:
         """See `Cluster.show`: one record for each node."""
         receivers = self._mesh.spread(contacts)
-        if not receivers and not self.grace:
+        if not receivers:
             return 0
         is_end = presence.head.endswith(UNAVAILABLE) or session.presence is None
         is_moved = isinstance(presence, Moved)
         shown = 0
         for node, accounts in receivers.items():
-            record = Presence(session.full, presence.head, presence.tail, is_end, accounts, is_moved)
+            record = Presence(session.full, presence.head, presence.tail, is_end, accounts, is_moved, asks)
             size = len(presence.head) + len(presence.tail) + sum(map(len, accounts)) + 64
             self._mesh.send(self._mesh.member(node), record, size)
             shown += len(accounts)
-        if self.grace and not is_end and self.grace.is_about(session.full):
+        return shown
+
+    def returned(self, session: Session, contacts: Sequence[str]) -> None:
+        """See `Cluster.returned`."""
+        if self.grace and self.grace.is_about(session.full):
             for contact in contacts:
                 self._came_back(session.full, contact)
-        return shown
 
     def sight(self, account: str, viewer: str, *, is_end: bool) -> None:
         """See `Cluster.sight`: whether he may see them is judged there."""
@@ -154,6 +159,8 @@ class RemotePresence:
                 for account in accounts:
                     self._show(member, record, account)
             yield
+        if record.asks:
+            self._answer(member, record.sender, record.receivers)
 
     def _is_usual(self, member: Member, record: Presence) -> bool:
         """Whether there is nothing to it but copies: nobody of that name is expected, asked for, or there
@@ -318,13 +325,16 @@ class RemotePresence:
 
     def take_probe(self, member: Member, record: Probe) -> None:
         """Show a session there what it may see of these accounts."""
-        if (awaited := self._awaited.get(record.viewer)) is not None:
-            awaited.difference_update(record.accounts)
-        viewer = record.viewer.partition("/")[0]
+        self._answer(member, record.viewer, record.accounts)
+
+    def _answer(self, member: Member, full: str, asked: Sequence[str]) -> None:
+        if (awaited := self._awaited.get(full)) is not None:
+            awaited.difference_update(asked)
+        viewer = full.partition("/")[0]
         stanzas: list[tuple[str, bytes, bytes]] = []
         size = 0
         accounts, allows = self._sessions.accounts, self._visibility.allows
-        for account in record.accounts:
+        for account in asked:
             live = accounts.get(account)
             if live is None or not live.available:
                 continue
@@ -337,10 +347,10 @@ class RemotePresence:
                 stanzas.append((seen.full, head, tail))
                 size += len(seen.full) + len(head) + len(tail)
                 if size > SHOWN_BYTES:
-                    self._mesh.send(member, Shown(record.viewer, stanzas), size)
+                    self._mesh.send(member, Shown(full, stanzas), size)
                     stanzas, size = [], 0
         if stanzas:
-            self._mesh.send(member, Shown(record.viewer, stanzas), size)
+            self._mesh.send(member, Shown(full, stanzas), size)
 
     def _may_see(self, viewer: str, session: Session) -> bool:
         roster = session.live.roster

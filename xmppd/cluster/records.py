@@ -67,6 +67,7 @@ class Snapshot(Struct, array_like=True, tag=3, frozen=True, gc=False):
 class Presence(Struct, array_like=True, tag=4, frozen=True, gc=False):
     """A broadcast of `sender`, a full JID, for the sessions of these accounts: bytes before and behind their
     `to`. `is_end`: it is unavailable now; `is_moved`: it is expected elsewhere, as its node has to stop.
+    `asks`: which sessions of these accounts may the sender see? Answered by `Shown`.
     """
 
     sender: str
@@ -75,6 +76,7 @@ class Presence(Struct, array_like=True, tag=4, frozen=True, gc=False):
     is_end: bool
     receivers: list[str]
     is_moved: bool = False
+    asks: bool = False
 
 
 class Directed(Struct, array_like=True, tag=5, frozen=True, gc=False):

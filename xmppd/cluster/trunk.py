@@ -154,6 +154,21 @@ class Trunk(Generic[Letter]):
         self._batch_bytes += size
         return self.queued
 
+    @property
+    def spot(self) -> tuple[int, int]:
+        """Where the record stands that was sent last: the number of its frame, and its index there."""
+        return self.queued, len(self._batch) - 1
+
+    def amend(self, spot: tuple[int, int], record: Record) -> bool:
+        """Send a record in the place of another one, of the same size, that waits there; whether it still
+        did.
+        """
+        frame, index = spot
+        waits = frame == self.queued and index < len(self._batch)
+        if waits:
+            self._batch[index] = record
+        return waits
+
     def post(self, record: Record, size: int, letter: Letter) -> int:
         """Have a record sent, with the id `next_id` if it has one, for a letter that comes back; the id. It
         will be in frame `queued`.

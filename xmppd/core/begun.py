@@ -1,9 +1,10 @@
-"""Coroutines that seldom have anything to wait for, run without a task."""
+"""Waiting without a task: coroutines that seldom have anything to wait for, and what else may be awaited."""
 
 from __future__ import annotations
 
+import asyncio
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -44,3 +45,17 @@ def _steps(work: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]
     except StopIteration as done:
         result: T = done.value
         return result
+
+
+async def both(one: Awaitable[None], other: Awaitable[None]) -> None:
+    """Wait for one and then for the other."""
+    await one
+    await other
+
+
+def pause(seconds: float) -> asyncio.Future[None]:
+    """Done after so many seconds. Unlike a coroutine it may be left alone."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.call_later(seconds, lambda: None if future.done() else future.set_result(None))
+    return future

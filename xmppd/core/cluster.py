@@ -132,9 +132,16 @@ class Cluster(Protocol):
 
     # presence
 
-    def show(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
+    def show(
+        self, session: Session, presence: Broadcast, contacts: Sequence[str], *, asks: bool = False
+    ) -> int:
         """Show a presence, or its end, to those contacts' sessions there, after those here; how many of them
-        have any, each node counted.
+        have any, each node counted. `asks`: have them show themselves to the session as well.
+        """
+
+    def returned(self, session: Session, contacts: Sequence[str]) -> None:
+        """These contacts' sessions here were shown one that is available: those in whose place it is, which
+        were expected, have ended.
         """
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
@@ -281,9 +288,14 @@ class OneNode:
     def answer(self, stanza: Stanza) -> None:
         """Nobody asked."""
 
-    def show(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
+    def show(
+        self, session: Session, presence: Broadcast, contacts: Sequence[str], *, asks: bool = False
+    ) -> int:
         """Nobody is shown it."""
         return 0
+
+    def returned(self, session: Session, contacts: Sequence[str]) -> None:
+        """Nobody was expected."""
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """Nobody is there."""

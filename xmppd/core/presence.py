@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from xmppd import ns
+from xmppd.core.begun import both, pause
 from xmppd.core.directed import Directed
 from xmppd.core.lastseen import SILENCE, LastSeen
 from xmppd.core.origin import Target
@@ -123,9 +124,7 @@ class Presences:
         if is_shifted:
             session.live.refresh()
             self._sessions.cluster.shifted(session)
-        waiting = self._paid(session, self._broadcast(session, session.presence))
-        if is_first and self._sessions.cluster and session.live.roster is not None:
-            self._sessions.cluster.probe(session, session.live.roster.following)
+        waiting = self._paid(session, self._broadcast(session, session.presence, is_first=is_first))
         if is_first and (drawn := session.give(self._initial(session))) is not None:
             shown = patiently(drawn)  # what the client asks next is answered behind it
             waiting = shown if waiting is None else both(waiting, shown)
@@ -162,22 +161,28 @@ class Presences:
 
     # broadcasts, some receivers in each step
 
-    def _broadcast(self, session: Session, presence: Broadcast) -> asyncio.Future[None] | None:
+    def _broadcast(
+        self, session: Session, presence: Broadcast, *, is_first: bool = False
+    ) -> asyncio.Future[None] | None:
         """Show a presence to the session's followers and to its own account, its end if it is not available;
-        what is done when all were shown it, None if they are.
+        what is done when all were shown it, None if they are. With the first one those of other nodes are
+        asked to show themselves.
         """
         roster = session.live.roster
         followers = roster.followers if roster is not None else ()
-        steps = self._shown(session, presence, roster, is_end=session.presence is None)
+        steps = self._shown(session, presence, roster, is_end=session.presence is None, is_first=is_first)
         return self._rounds.do(session.full, steps, is_short=len(followers) <= STEP)
 
     def _shown(
-        self, session: Session, presence: Broadcast, roster: Roster | None, *, is_end: bool
+        self, session: Session, presence: Broadcast, roster: Roster | None, *, is_end: bool, is_first: bool
     ) -> Iterator[None]:
         """Who loses sight of the session meanwhile is told of its end there and then. The end itself goes to
-        all followers of its moment.
+        all followers of its moment. Other nodes are told first, to go with the session's place; of its end
+        last.
         """
         live, copies, cluster = session.live, 0, self._sessions.cluster
+        if cluster and session.presence is not None:
+            copies += self._show_elsewhere(session, presence, live.roster, is_first=is_first)
         followers: Sequence[str] = roster.followers if roster is not None else ()
         for start in range(0, len(followers), STEP):
             contacts = followers[start : start + STEP]
@@ -194,8 +199,10 @@ class Presences:
             yield
         else:
             copies += self._copies_to_itself(session, presence, is_end=is_end)
-            if cluster:
-                copies += self._show_elsewhere(session, presence, live.roster if not is_end else roster)
+            if cluster and is_end:
+                copies += self._show_elsewhere(session, presence, roster)
+            elif cluster:
+                cluster.returned(session, (session.account, *followers))
         self._charge(session, copies)
         if is_end:
             cluster.shifted(session)
@@ -214,14 +221,20 @@ class Presences:
             receiver.send_copy(copy)
         return len(live.available)
 
-    def _show_elsewhere(self, session: Session, presence: Broadcast, roster: Roster | None) -> int:
-        """Show a presence to the followers, and the own sessions, of other nodes; how many accounts are
-        there.
+    def _show_elsewhere(
+        self, session: Session, presence: Broadcast, roster: Roster | None, *, is_first: bool = False
+    ) -> int:
+        """Show a presence to the followers, and the own sessions, of other nodes, and have them show
+        themselves to a session that became available; how many accounts are there.
         """
         contacts = [session.account, *(roster.followers if roster is not None else ())]
         if session.live.blocks or self._hooks.sees is not None:
             contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
-        return self._sessions.cluster.show(session, presence, contacts)
+        shown = self._sessions.cluster.show(session, presence, contacts, asks=is_first)
+        if is_first and roster is not None and roster.following is not roster.followers:
+            told = frozenset(contacts)
+            self._sessions.cluster.probe(session, [name for name in roster.following if name not in told])
+        return shown
 
     def _copies(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
         """Send a copy to every available resource of some contacts, and to those on hosts of services; how
@@ -450,6 +463,7 @@ class Presences:
         for session in live.sessions.values():
             if session.presence is not None and self._visibility.is_told(session, contact):
                 self._copy(session, contact, session.presence)
+                self._sessions.cluster.returned(session, (contact,))
 
     def hide(self, account: str, contact: str) -> None:
         """Send unavailable from all the account's available resources to a contact who still may see them."""
@@ -573,17 +587,3 @@ def address_of(stanza: Stanza) -> Jid:
         return Jid.parse(stanza.to or "")
     except JidError as error:
         raise StanzaError("jid-malformed", str(error)) from None
-
-
-async def both(one: Awaitable[None], other: Awaitable[None]) -> None:
-    """Wait for one and then for the other."""
-    await one
-    await other
-
-
-def pause(seconds: float) -> asyncio.Future[None]:
-    """Done after so many seconds. Unlike a coroutine it may be left alone."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    loop.call_later(seconds, lambda: None if future.done() else future.set_result(None))
-    return future
