@@ -98,7 +98,8 @@ class Cache(Engine):
 
 class NodeCache(Engine):
     """One node's use of it: a `SharedCache` and a `NodeList`, as `xmppd.store.cache` has them. What is said
-    to Redis just before the way there is cut may be done, and what is said then may be done late.
+    to Redis just before the way there is cut may be done, and what is said then may be done late. `on_away`
+    is called when it shows that nothing arrives.
     """
 
     has_debts = True
@@ -111,10 +112,11 @@ class NodeCache(Engine):
         self.is_dead = False
         self.is_up = True
         self.is_heard = True
+        self.on_away: Callable[[], None] = lambda: None
         self._cache = cache
         self._context = context
         self._heard_until = 0.0
-        self._cut_until = 0.0
+        self.cut_until = 0.0
         self._times_deaf = 0
         self._writes: dict[str, set[Write]] = defaultdict(set)
         self._written: dict[str, float] = {}
@@ -141,7 +143,7 @@ class NodeCache(Engine):
     @property
     def is_cut(self) -> bool:
         """Whether nothing passes between its node and Redis."""
-        return self._now < self._cut_until
+        return self._now < self.cut_until
 
     def _later(self, seconds: float, do: Callable[..., None], *args: object) -> None:
         """Have the node do something."""
@@ -151,12 +153,12 @@ class NodeCache(Engine):
 
     def cut(self, seconds: float, *, is_silent: bool) -> None:
         """Nothing passes for a while: what is on its way is held up, or lost at once."""
-        self._cut_until = max(self._cut_until, self._now + seconds)
+        self.cut_until = max(self.cut_until, self._now + seconds)
         if not is_silent:
             self._later(0.0, self._deafen)
         elif seconds > DEAF_SECONDS:
             self._later(DEAF_SECONDS, self._deafen)
-        self._heard_until = max(self._heard_until, self._cut_until)
+        self._heard_until = max(self._heard_until, self.cut_until)
         if seconds > LOCK_SECONDS:
             self._world.loop.call_later(LOCK_SECONDS, self._expire_if_cut, context=self._world.outside)
 
@@ -174,8 +176,8 @@ class NodeCache(Engine):
             result = await self._do(0.01, step)
             if not self.is_cut:
                 return result
-        elif self._cut_until > self._cache.gone_until and chance.random() < 0.5:
-            loop.call_at(self._cut_until, step, context=self._world.outside)
+        elif self.cut_until > self._cache.gone_until and chance.random() < 0.5:
+            loop.call_at(self.cut_until, step, context=self._world.outside)
         await asyncio.sleep(TIMEOUT_SECONDS)
         self._failed()
         raise Away
@@ -216,6 +218,7 @@ class NodeCache(Engine):
             for write in writes:
                 write.is_alone = False
         self.listener.lost()
+        self.on_away()
         self._failed()
         self._later(PROBE_SECONDS[0], self._listen)
 
@@ -365,7 +368,7 @@ class NodeCache(Engine):
         finally:
             if self._held.get(name) is mine:
                 del self._held[name]
-            left = max(0.0, self._cut_until - self._now)
+            left = max(0.0, self.cut_until - self._now)
             self._release_later(LOCK_SECONDS if self.is_dead else min(left + 0.002, LOCK_SECONDS), name, mine)
             if left:  # it may be taken late
                 self._release_later(left + (0.002 if left < LOCK_SECONDS else LOCK_SECONDS), name, mine)

@@ -1,4 +1,4 @@
-"""What carries the frames of a trunk in `nodesmodel`."""
+"""What carries the frames of a trunk in `nodesmodel`: connections, or lines by Redis."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from modelnodes import Node, World
 
     from xmppd.cluster.member import Member
+
+LOST = 0.002
+"""How many packets on the bus nobody hears."""
 
 
 class Carrier:
@@ -84,4 +87,54 @@ class Carrier:
             self.is_open = False
             if self.member is not None and not self.node.is_dead:
                 self.node.mesh.disconnected(self.member, self)
+            self._world.broken(self)
+
+
+class Line(Carrier):
+    """One end of a line by Redis (`xmppd.cluster.lines`). The bus loses what is said while one of the nodes
+    does not reach it, and now and then something besides. Who gets the packet behind a missing one ends the
+    line, and tells the other end. That a process has ended is told by nobody.
+    """
+
+    has_gap = False
+
+    def write(self, frames: list[bytes]) -> None:
+        """A packet leaves."""
+        if self.is_open:
+            self._say(self._take, frames)
+
+    def _say(self, take: Callable[..., object], *args: Any) -> None:
+        chance = 0.0 if self._world.is_calm else LOST
+        if self.node.cache.is_cut or self._world.random.random() < chance:
+            self.has_gap = True
+        else:
+            self._send(take, *args)
+
+    def _take(self, frames: list[bytes]) -> None:
+        """The other end takes a packet."""
+        end = self.end
+        if end.node.is_dead:
+            return
+        if end.node.cache.is_cut:
+            self.has_gap = True
+        elif not end.is_open or self.has_gap:
+            end.lose()
+        else:
+            end._arrive(frames)
+
+    def lose(self) -> None:
+        """A packet is missing, or this end is over already: the other one is told."""
+        self._say(self._tell)
+        self._ended()
+
+    def _tell(self) -> None:
+        if not self.end.node.cache.is_cut:
+            self.end._ended()
+
+    def close(self, *, is_silent: bool = False) -> None:
+        """This end takes nothing any more; the other one is told, if somebody is there to say so."""
+        if self.is_open:
+            self.is_open = False
+            if not is_silent and not self.node.is_dead:
+                self._say(self._tell)
             self._world.broken(self)

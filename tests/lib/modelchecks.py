@@ -49,7 +49,7 @@ class Checks:
             name: {contact: item.subscription for contact, item in items.items() if not item.hidden}
             for name, items in rosters.items()
         }
-        self._is_whole = not model.faults - {"slow"}
+        self._is_whole = not model.faults - {"slow", "bus"}
 
     def wrong(self) -> Iterator[str]:
         """All that is wrong."""

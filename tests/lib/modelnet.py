@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from contextvars import copy_context
 
-from modelcarriers import Carrier
+from modelcarriers import Carrier, Line
 from modelnodes import REFUSED_SECONDS, Node
 from virtualtime import VirtualLoop
 
@@ -18,8 +18,11 @@ from xmppd.cluster.mesh import Met
 
 class Net:
     """`alive`: all nodes that were begun, by name and incarnation. `apart`, `silent`: until when two names do
-    not reach each other, and until when what they say is held up.
+    not reach each other, and until when what they say is held up. `is_by_bus`: they reach each other by Redis
+    alone.
     """
+
+    is_by_bus = False
 
     def __init__(self, loop: VirtualLoop, chance: random.Random) -> None:
         self.loop = loop
@@ -52,13 +55,19 @@ class Net:
         found = self._newest(seed)
         if found is None or self.loop.stands(found) or found.is_leaving:
             return None
-        if self.apart.get(frozenset((node.name, seed)), 0.0) > self.loop.time():
+        if self._apart(node, found) > self.loop.time():
             return None
         if seed != node.name:
             self.want(node, seed, found.mesh.incarnation)
         elif found.mesh.incarnation > node.mesh.incarnation:
             node.superseded()
         return Hello(name=seed, incarnation=found.mesh.incarnation)
+
+    def _apart(self, one: Node, other: Node) -> float:
+        """Until when two nodes do not reach each other."""
+        if self.is_by_bus:
+            return max(one.cache.cut_until, other.cache.cut_until)
+        return self.apart.get(frozenset((one.name, other.name)), 0.0)
 
     def held_up(self, one: str, other: str) -> float:
         """Until when what is sent between two nodes is held up."""
@@ -74,7 +83,7 @@ class Net:
         if self._newest(dialed.name) is not dialed:
             return  # it is not found at its address any more
         now = self.loop.time()
-        apart = self.apart.get(frozenset((one.name, other.name)), 0.0)
+        apart = self._apart(one, other)
         if apart > now or self.loop.stands(one) or self.loop.stands(other):
             when = max(apart, now) + self.random.uniform(0.0, 0.2)
             self._dialing.add(pair)
@@ -116,7 +125,8 @@ class Net:
             self._trunks += 1
             number = self._trunks
         taken = [m.trunk.taken if m is not None and m.trunk.number == number else 0 for m in members]
-        ends = Carrier(self, one, other), Carrier(self, other, one)
+        kind = Line if self.is_by_bus else Carrier
+        ends = kind(self, one, other), kind(self, other, one)
         ends[0].end, ends[1].end = ends[1], ends[0]
         for end, count in zip(ends, reversed(taken), strict=True):
             end.node.carriers[end.other.name] = end
@@ -137,6 +147,6 @@ class Net:
             seconds = self.random.uniform(0.0, 0.2)
             self._dialing.add(frozenset((one, other)))
             self.loop.call_later(seconds, self._dial, one, other, context=self.outside)
-        elif member is not None and member.incarnation == other.mesh.incarnation:
+        elif not self.is_by_bus and member is not None and member.incarnation == other.mesh.incarnation:
             seconds = self.random.uniform(*REFUSED_SECONDS)
             self.loop.call_later(seconds, one.mesh.give_up, member, "it is dead", context=one.context)

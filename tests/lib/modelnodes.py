@@ -78,6 +78,7 @@ class World(Protocol):
     shelf: Shelf
     cache: Cache
     is_calm: bool
+    is_by_bus: bool
 
     def slices(self) -> float: ...
     def failed(self, error: str) -> None: ...
@@ -283,6 +284,7 @@ class Node:
         self.rosters.on_unsure = self.elsewhere.roster_unsure
         tier.on_marked = self.elsewhere.roster_marked
         self.cache.open(self.elsewhere)
+        self.cache.on_away = self._bus_away
         self.ids = Ids(store, self.now, loop.time, self.spawn)
         self.ids.is_shared = True
         self.mesh = Mesh(name, incarnation, self.sessions, cork.add, loop.time, call_later, self.ids.time)
@@ -367,6 +369,11 @@ class Node:
         self.world.superseded(self)
 
     # its life
+
+    def _bus_away(self) -> None:
+        """Its lines are at their end, if it has any."""
+        for carrier in [*self.carriers.values()] if self.world.is_by_bus else ():
+            carrier.break_off()
 
     def now(self) -> float:
         """Seconds since the epoch, by a clock that is wrong."""

@@ -39,9 +39,11 @@ superseded stops; `words`: others are told that an account said something last.
 
 FAULTS = (
     *("", "slow", "kill", "cut", "kill,cut", "freeze", "drain", "kill,cut,drain"),
-    *("redis", "namesake", "redis,kill,cut,namesake"),
+    *("redis", "namesake", "redis,kill,cut,namesake", "bus", "bus,redis,kill,freeze"),
 )
-"""What goes wrong in a run; slow nodes write some time after they have something to say."""
+"""What goes wrong in a run; slow nodes write some time after they have something to say; by the bus, which is
+Redis, some of it is lost.
+"""
 
 HARMS = frozenset({"kill", "cut", "freeze", "drain", "redis", "namesake"})
 
@@ -90,6 +92,7 @@ class Model(Net):
     def __init__(self, loop: VirtualLoop, seed: int, faults: frozenset[str], off: frozenset[str]):
         super().__init__(loop, random.Random(seed))
         self.faults = faults
+        self.is_by_bus = "bus" in faults
         self._off = off
         self.is_calm = False
         self.shelf = Shelf(self)
