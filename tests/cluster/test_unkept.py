@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from xmppd.cluster.messages import RemoteMessages
 from xmppd.cluster.parcels import FLUSHING, Parcel
 from xmppd.cluster.whereabouts import Place
 from xmppd.core.ids import HybridClock
+from xmppd.core.messages import Otherwise
 from xmppd.core.output import Cork
 from xmppd.core.sessions import LiveAccount, Sessions
 from xmppd.errors import StanzaError
@@ -48,31 +50,52 @@ def kept_by_nobody(to: Jid, stanza: Stanza, otherwise: Any) -> Outcome:
     return found
 
 
+class Node:
+    """A node that bob has a session at, and another one; `keep` says what becomes of what is to be stored."""
+
+    def __init__(self, keep: Callable[[Jid, Stanza, Otherwise], Outcome]) -> None:
+        nothing: Any = lambda *_, **__: None  # noqa: E731
+        self.sessions = Sessions(Cork(lambda do: do()), lambda: 0.0)
+        time = HybridClock(lambda: 0.0)
+        mesh = self.mesh = Mesh("here:1", 1, self.sessions, nothing, lambda: 0.0, nothing, time)
+        self.member = mesh.met(Met("there:1", 1, 1, 0, 0.0), SimpleNamespace(write=nothing, close=nothing))
+        blocks: Any = SimpleNamespace(bars=lambda *_: False)
+        copies: Any = SimpleNamespace(delivered=nothing, wants=lambda _: False)
+        self.messages = RemoteMessages(
+            mesh, self.sessions, blocks, copies, keep, nothing, asyncio.create_task, lambda: 0.0
+        )
+
+    async def unkept(self) -> Parcel:
+        """A message that was sent to the other node once more, since nobody kept it; he left there since."""
+        self.mesh.whereabouts.put(BOB, Place(self.member.index, "there", 1, 0))
+        origin: Any = None
+        parcel = self.messages.route(origin, MESSAGE, Jid.parse(BOB), "chat")
+        assert isinstance(parcel, Parcel)
+        parcel.missed(StanzaError(FLUSHING))
+        await asyncio.sleep(0)
+        assert parcel.is_unkept and parcel.left == 1, "it is to be given to him all the same"
+        self.mesh.whereabouts.end(BOB, self.member.index, "there", 1)
+        return parcel
+
+
 @pytest.mark.asyncio
 async def test_what_nobody_keeps_goes_to_who_is_given_what_is_stored_here() -> None:
     """It was sent to another node, where he was given what was stored as well, and which he left since."""
-    nothing: Any = lambda *_, **__: None  # noqa: E731
-    sessions = Sessions(Cork(lambda do: do()), lambda: 0.0)
-    time = HybridClock(lambda: 0.0)
-    mesh = Mesh("here:1", 1, sessions, nothing, lambda: 0.0, nothing, time)
-    member = mesh.met(Met("there:1", 1, 1, 0, 0.0), SimpleNamespace(write=nothing, close=nothing))
-    blocks: Any = SimpleNamespace(bars=lambda *_: False)
-    copies: Any = SimpleNamespace(delivered=nothing, wants=lambda _: False)
-    messages = RemoteMessages(
-        mesh, sessions, blocks, copies, kept_by_nobody, nothing, asyncio.create_task, lambda: 0.0
-    )
-    mesh.whereabouts.put(BOB, Place(member.index, "there", 1, 0))
-    parcel: Any = messages.route(nothing, MESSAGE, Jid.parse(BOB), "chat")
-    assert isinstance(parcel, Parcel)
-    parcel.missed(StanzaError(FLUSHING))
-    await asyncio.sleep(0)
-    assert parcel.is_unkept and parcel.left == 1, "it is sent once more, to be given to him all the same"
-    mesh.whereabouts.end(BOB, member.index, "there", 1)
+    node = Node(kept_by_nobody)
+    parcel = await node.unkept()
     got: list[str] = []
-    live = sessions.accounts[BOB] = LiveAccount(BOB)
+    live = node.sessions.accounts[BOB] = LiveAccount(BOB)
     for resource, priority in (("low", 0), ("high", 5), ("away", -1)):
         live.sessions[resource] = busy(resource, priority, got)
     live.refresh()
     parcel.missed(StanzaError("service-unavailable"))
     assert await parcel is Outcome.DELIVERED
     assert got == ["high"]
+
+
+@pytest.mark.asyncio
+async def test_what_was_not_kept_while_somebody_was_there_is_kept_when_he_has_gone() -> None:
+    node = Node(lambda to, stanza, otherwise: otherwise(stanza, to) or Outcome.KEPT)  # type: ignore[arg-type, return-value]
+    parcel = await node.unkept()
+    parcel.missed(StanzaError("service-unavailable"))
+    assert await parcel is Outcome.KEPT

@@ -189,9 +189,10 @@ class RemoteMessages:
                 available = live.available if live is not None else ()
                 here = tuple(s for s in available if s.priority >= 0)
                 return self._send(parcel, under_way, here, nodes, ALL)
-            case Action.STORE if not parcel.is_unkept:
+            case Action.STORE:
+                parcel.is_unkept = False  # it may have been for who was there, and has gone
                 return self._store(parcel, by_force=False)
-            case Action.STORE | Action.REFUSE:
+            case Action.REFUSE:
                 raise unavailable()
             case Action.IGNORE:
                 return Outcome.DROPPED
