@@ -29,6 +29,7 @@ from xmppd.plugin import (
     begun,
     cluster_signal,
     gives,
+    removal,
     stamped,
     takes,
 )
@@ -47,6 +48,8 @@ AGAIN_SECONDS = 0.25, 2.0
 """How soon it is looked again for what could not be read, at first and at most."""
 STUBBORN_SECONDS = 10.0
 """How long whom it is for is given nothing newer meanwhile; without a store for longer, chat goes on."""
+OTHERS_SECONDS = 10.0
+"""When it is looked again whether those were there that what is left was for."""
 COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
 TELL_SECONDS = 0.05
@@ -131,6 +134,7 @@ class Turn(Enum):
     DONE = "nothing is left for it"
     OVER = "others may go on; it comes again when it has read what it drew"
     LEFT = "it takes no more"
+    OTHERS = "what is left is for other resources"
     FAILED = "the store cannot be asked"
 
 
@@ -177,7 +181,6 @@ class Offline(Plugin):
     Storing takes turns with flushing. So one of two resources that become available at once is given all;
     and a message is either stored before a flush, or finds its receiver online.
     While a flush goes on no resource that came takes other messages: they are stored behind those that wait.
-    Resources take turns, so that a client that reads slowly does not hold up the others for long.
     """
 
     Config = OfflineConfig
@@ -424,6 +427,8 @@ class Offline(Plugin):
             let_go(going_on)
         if turn is Turn.LEFT:
             self.server.messages_left(session.account)
+        elif turn is Turn.OTHERS:
+            self.call_later(OTHERS_SECONDS, self.flush, session)
 
     async def _take_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
         try:
@@ -455,7 +460,7 @@ class Offline(Plugin):
         """
         loop, given = asyncio.get_running_loop(), self.given[session]
         until = loop.time() + PATIENCE_SECONDS
-        start, settled = None, self.server.ids.settled()  # first, before anything is read
+        start, settled, end = None, self.server.ids.settled(), Turn.DONE  # first, before anything is read
         young = f"{settled + 1:016x}"  # among what has this id or a larger one more may be written
         while takes_messages(session):
             await queue.quiet()
@@ -466,7 +471,8 @@ class Offline(Plugin):
                 return Turn.LEFT
             rows = self._his(session, page.rows)
             is_new = any(row["id"] not in given.ids for row in rows)
-            settled = settled if len(rows) == len(page.rows) else 0
+            if len(rows) < len(page.rows):
+                settled, end = 0, Turn.OTHERS
             reading = session.give(self.server.blocks.admitted(session.account, given.draw(rows)))
             if reading is not None and not await self._read(queue, reading, until - loop.time()):
                 given.stop(reading)
@@ -484,12 +490,15 @@ class Offline(Plugin):
         if (start is None and not page.rows) or not (await self.queue.scan(session.account, limit=1)).rows:
             queue.empty()
             given.ids.clear()
-        return Turn.DONE
+            return Turn.DONE
+        return end
 
     def _his(self, session: Session, rows: Sequence[Mapping[str, Value]]) -> Sequence[Mapping[str, Value]]:
-        """Those messages that are for no other resource that waits for its turn (RFC 6121 8.5.3.1)."""
-        here = self.server.sessions(session.account)
-        others = {other.full for other in here if other is not session and other in self._flushing}
+        """Those that are for no resource that waits for its turn, or may elsewhere (RFC 6121 8.5.3.1)."""
+        located = [one for one in self.server.locate(session.account) if one.full != session.full]
+        here = {one.full for one in located if one in self._flushing}
+        there = {one.full for one in located if not isinstance(one, Session) and one.priority >= 0}
+        others = here | there
         return [row for row in rows if address(row["stanza"]) not in others] if others else rows
 
     async def _read(self, queue: Queue, reading: asyncio.Future[None], seconds: float) -> bool:
@@ -539,8 +548,7 @@ class Offline(Plugin):
                 put = queue.put or (0, 0)
                 queue.put = put[0] + 1, put[1] + len(stanza.encode())
                 queue.last = max(queue.last + 1, int((self.now() if at is None else at) * 1_000_000))
-                number = f"{queue.last:016x}{self._node}"
-                row = {"account": account, "id": number, "stanza": stanza.encode()}
+                row = {"account": account, "id": f"{queue.last:016x}{self._node}", "stanza": stanza.encode()}
                 await self.queue.put({**row, "messages": queue.put[0], "bytes": queue.put[1]})
             queue.put = None  # counted anew by who needs it
 
@@ -565,15 +573,6 @@ def let_go(waiting: asyncio.Future[None]) -> None:
     """Nobody waits for this any more; harmless if repeated."""
     if not waiting.done():
         waiting.set_result(None)
-
-
-def removal(ids: Sequence[str], settled: int) -> list[Delete]:
-    """The deletes of the first messages of a queue: of all that is settled at once, for on some engines each
-    delete of a single row makes later reads slower. Between the others somebody may still write.
-    """
-    old = [number for number in ids if int(number[:16], 16) <= settled]
-    at_once = [Delete((old[-1],), through=True)] if old else []
-    return [*at_once, *(Delete((number,)) for number in ids[len(old) :])]
 
 
 def address(stanza: bytes) -> str | None:

@@ -20,6 +20,7 @@ from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
 from xmppd.core.blocking import AbuseReport, BlockChange
 from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
+from xmppd.core.ids import removal
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay, stamped
 from xmppd.core.later import Later
@@ -169,6 +170,7 @@ __all__ = [
     "network_of",
     "offers",
     "offers_inline",
+    "removal",
     "result_page",
     "route",
     "serialize",

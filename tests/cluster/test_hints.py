@@ -213,3 +213,15 @@ async def test_who_is_next_is_told_of_what_was_stored_for_the_one_before() -> No
     world.seconds += hints.STORED_SECONDS
     world.hints.ceded("bob@x")
     assert len(world.told) == 2
+
+
+@pytest.mark.asyncio
+async def test_who_something_was_stored_for_is_told_whoever_messages_go_to() -> None:
+    world = World()
+    world.places = [Place(1, "first", 1, 5), Place(2, "game", 1, 0), Place(3, "other", 1, 0)]
+    world.hints.kept("bob@x", "game")
+    assert world.told == [("node 1", "bob@x"), ("node 2", "bob@x")]
+    world.sessions.by_full["bob@x/here"] = SimpleNamespace()
+    world.hints.kept("bob@x", "here")
+    assert world.told[2:] == [("node 1", "bob@x")]
+    assert world.looked == ["bob@x"]

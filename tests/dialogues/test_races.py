@@ -59,15 +59,17 @@ async def let_wait(world: World, count: int = 1) -> None:
     async with asyncio.timeout(5):
         while sum(gate.waiting for gate in gates) < count:
             await turns(world)
-            await world.tell_each_other()
 
 
 async def turns(world: World) -> None:
-    """Let everything happen that does not wait."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-        for client in world.clients:
-            client.pump()
+    """Let everything happen that does not wait, on all nodes."""
+    is_over = False
+    while not is_over:
+        for _ in range(20):
+            await asyncio.sleep(0)
+            for client in world.clients:
+                client.pump()
+        is_over = not (await world.tell_each_other() or world.is_sending)
 
 
 def open_gates(world: World) -> None:

@@ -38,6 +38,7 @@ from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LastSeen
 from xmppd.core.messages import Messages
+from xmppd.core.origin import Target
 from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
 from xmppd.core.probes import Probes
@@ -161,6 +162,17 @@ class Logins:
         """It is as it was."""
 
 
+class Scope:
+    """What the plugin does later."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def call_later(self, seconds: float, method: Callable[..., object], *arguments: Any) -> None:
+        node = self._node
+        node.world.loop.call_later(seconds, node.call, method, *arguments, context=node.context)
+
+
 class Server:
     """What the plugin needs of the server; bounds are no matter of this model."""
 
@@ -179,8 +191,13 @@ class Server:
         self.sessions = node.sessions.of
         self.messages_left = node.others.kept
 
-    def scope(self) -> None:
+    def scope(self) -> Scope:
         """It spawns nothing of its own."""
+        return Scope(self._node)
+
+    def locate(self, account: str) -> tuple[Target, ...]:
+        live = self._node.sessions.accounts.get(account)
+        return (*(live.available if live is not None else ()), *self._node.others.targets(account))
 
     async def account_exists(self, account: str) -> bool:
         return True

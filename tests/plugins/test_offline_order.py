@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 from several import CHAT, several
@@ -30,6 +32,38 @@ async def test_what_another_node_stores_before_what_was_read_comes_before_what_w
 async def turns() -> None:
     for _ in range(40):
         await asyncio.sleep(0)
+
+
+@pytest.mark.one_node("has two nodes of its own")
+async def test_what_is_for_who_waits_on_another_node_goes_to_no_other_resource(redis_url: str) -> None:
+    settings = {**several(redis_url), "limits": LIMITS}
+    async with World(plugins=("offline",), settings=settings, nodes=2) as world:
+        alice, first = await world.login("alice", node=0), await world.bind("bob", node=0)
+        waiting = [f"message {number} {'x' * 3000}" for number in range(30)]
+        await chat(alice, first.bare, *waiting)
+        other = await world.bind("bob", node=1)
+        first.stop_reading()
+        first.write("<presence/>")
+        while b"message 0" not in first.transport.held:
+            await turns()
+        other.write("<presence/>")
+        while not other.app.sessions.by_full[other.jid].is_flushing:
+            await turns()
+        alice.write(CHAT.format(to=other.jid, body="for the other"))
+        async with asyncio.timeout(10):
+            while not any([b"the other" in row["stanza"] async for row in rows_of(world)]):
+                await turns()
+                await world.tell_each_other()
+        await first.read_on()
+        assert await bodies(first) == waiting
+        assert await bodies(other) == ["for the other"]
+        assert [row async for row in rows_of(world)] == []
+
+
+def rows_of(world: World) -> AsyncIterator[Mapping[str, Any]]:
+    """All that is stored."""
+    found: AsyncIterator[Mapping[str, Any]] = world.plugin("offline").queue.everything()
+    return found
 
 
 @pytest.mark.one_node("lets so many turns of one loop pass")

@@ -91,12 +91,12 @@ class Hints:
         self._cut: dict[str, tuple[int, float]] = {}
         self._has_forgotten = False
 
-    def kept(self, account: str) -> asyncio.Future[None] | None:
+    def kept(self, account: str, resource: str = "") -> asyncio.Future[None] | None:
         """See `Cluster.kept`."""
         self._stored.pop(account, None)
         self._stored[account] = self._clock() + STORED_SECONDS
         self._forget()
-        return self._tell(account)
+        return self._tell(account, resource)
 
     def _forget(self) -> None:
         """Those whose time is over, and those that are too many."""
@@ -111,20 +111,22 @@ class Hints:
             self._has_forgotten = bool(self._cut)
             del self._stored[account]
 
-    def _tell(self, account: str) -> asyncio.Future[None] | None:
-        """Done when all that messages to the account go to know; None where they do."""
-        told = Told(lambda told: self._tell_there(account, told))
-        self._tell_there(account, told)
+    def _tell(self, account: str, resource: str = "") -> asyncio.Future[None] | None:
+        """Done when all that messages to the account go to know, and the resource that one is for; None where
+        they do.
+        """
+        told = Told(lambda told: self._tell_there(account, resource, told))
+        self._tell_there(account, resource, told)
         if told.count:
             told.end = asyncio.get_running_loop().create_future()
         return told.end
 
-    def _tell_there(self, account: str, told: Told) -> None:
-        for node in self._tell_here(account):
+    def _tell_there(self, account: str, resource: str, told: Told) -> None:
+        for node in self._tell_here(account, resource):
             told.count += 1
             self._mesh.post(self._mesh.member(node), Hint(account), len(account) + 16, told)
 
-    def _tell_here(self, account: str) -> list[int]:
+    def _tell_here(self, account: str, resource: str) -> list[int]:
         """All that messages to the account go to now are told, for what is stored comes before those; the
         nodes where that is still to be done. Messages do not go to who is being given what is stored, but he
         may be the one that it is for.
@@ -132,15 +134,18 @@ class Hints:
         live = self._sessions.accounts.get(account)
         here = max((s.priority for s in live.available), default=-1) if live is not None else -1
         taking = max((s.priority for s in live.open_to), default=-1) if live is not None else -1
-        places = [
-            (place.priority, place.node)
+        places = {
+            place: place.priority
             for place in self._mesh.places(account)
             if place.priority is not None and place.priority >= 0
-        ]
-        top = max((priority for priority, _ in places), default=-1)
-        if here >= max(top, 0):
+        }
+        top = max(places.values(), default=-1)
+        if here >= max(top, 0) or f"{account}/{resource}" in self._sessions.by_full:
             self._look(account)
-        return [*dict.fromkeys(node for priority, node in places if priority == top >= taking)]
+        told = (
+            p.node for p, priority in places.items() if priority == top >= taking or p.resource == resource
+        )
+        return [*dict.fromkeys(told)]
 
     def is_open(self, member: Member, account: str) -> None:
         """A session there takes messages: it may have come too late to be seen by who stored."""

@@ -59,7 +59,7 @@ class RemoteMessages:
         blocks: Blocks,
         copies: RemoteCopies,
         keep: Callable[[Jid, Stanza, Otherwise], Outcome | Became],
-        kept: Callable[[str], asyncio.Future[None] | None],
+        kept: Callable[[str, str], asyncio.Future[None] | None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
     ) -> None:
@@ -369,25 +369,25 @@ class RemoteMessages:
         finally:
             under_way.is_kept_by_force = False
 
-    def keeping(self, account: str, later: Later) -> Later:
+    def keeping(self, to: Jid, later: Later) -> Later:
         """See `Cluster.keeping`: it is under way until whoever came meanwhile is told of it; its sender waits
         until they have heard.
         """
         end = asyncio.ensure_future(later.rest)
         told: asyncio.Future[Outcome | Drop] = asyncio.get_running_loop().create_future()
-        self._begun(account)
-        end.add_done_callback(partial(self._stored, account, told))
+        self._begun(to.bare)
+        end.add_done_callback(partial(self._stored, to, told))
         return Later(told, later.size)
 
     def _stored(
-        self, account: str, told: asyncio.Future[Outcome | Drop], end: asyncio.Future[Outcome | Drop]
+        self, to: Jid, told: asyncio.Future[Outcome | Drop], end: asyncio.Future[Outcome | Drop]
     ) -> None:
-        heard, under_way = None, self._under_way[account]
+        heard, under_way = None, self._under_way[to.bare]
         if not end.cancelled() and end.exception() is None and outcome_of(end.result()) is Outcome.KEPT:
-            heard = self._kept(account)
+            heard = self._kept(to.bare, to.resource)
         if under_way.detour is not None and under_way.detour.is_draining:
             heard, under_way.detour.heard = None, heard  # what comes behind does not wait
-        self._done(account, under_way)
+        self._done(to.bare, under_way)
         if heard is None:
             _pass_on(end, told)
         else:

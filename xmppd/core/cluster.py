@@ -111,14 +111,14 @@ class Cluster(Protocol):
         now.
         """
 
-    def kept(self, account: str) -> Awaitable[None] | None:
-        """A message was stored for the account. What its sender waits for before he is told: that those who
-        came meanwhile will look for it, though this node be lost. None where nobody did.
+    def kept(self, account: str, resource: str = "") -> Awaitable[None] | None:
+        """A message was stored for the account, or a resource of it. What its sender waits for before he is
+        told: that those who came meanwhile will look for it, though this node be lost. None where nobody did.
         """
 
-    def keeping(self, account: str, later: Later) -> Later:
-        """A message is about to be stored for it: who comes elsewhere meanwhile is given nothing newer before
-        that. What to wait for instead of `later`.
+    def keeping(self, to: Jid, later: Later) -> Later:
+        """A message is about to be stored for that address: who comes elsewhere meanwhile is given nothing
+        newer before that. What to wait for instead of `later`.
         """
 
     def copy(self, account: str, copies: Copies) -> None:
@@ -270,11 +270,11 @@ class OneNode:
         """Nobody is there."""
         return None
 
-    def kept(self, account: str) -> Awaitable[None] | None:
+    def kept(self, account: str, resource: str = "") -> Awaitable[None] | None:
         """Nobody came."""
         return None
 
-    def keeping(self, account: str, later: Later) -> Later:
+    def keeping(self, to: Jid, later: Later) -> Later:
         """Nobody comes."""
         return later
 

@@ -8,11 +8,11 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from xmppd.errors import StoreError
-from xmppd.store.table import Row, Store, Table
+from xmppd.store.table import Delete, Row, Store, Table
 
 NODE_CLOCK: Final = Table(
     "node_clock", partition=("name",), cluster=("node",), columns={"at": "int"}, ttl=86_400.0
@@ -172,3 +172,12 @@ class Ids:
                 log.warning("clock-behind", extra={"seconds": round(ahead, 1), "farthest": farthest})
             else:
                 log.info("clock-right", extra={"seconds": round(ahead, 1)})
+
+
+def removal(ids: Sequence[str], settled: int) -> list[Delete]:
+    """The deletes of the first messages of a queue: of all that is settled at once, for on some engines each
+    delete of a single row makes later reads slower. Between the others somebody may still write.
+    """
+    old = [number for number in ids if int(number[:16], 16) <= settled]
+    at_once = [Delete((old[-1],), through=True)] if old else []
+    return [*at_once, *(Delete((number,)) for number in ids[len(old) :])]

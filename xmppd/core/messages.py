@@ -417,17 +417,18 @@ class Messages:
         cluster = self._sessions.cluster
         kept = begun(self._claimed(to, stanza, otherwise or cluster.unclaimed))
         if isinstance(kept, Outcome):
-            if kept is Outcome.KEPT and (told := cluster.kept(to.bare)) is not None:
+            if kept is Outcome.KEPT and (told := cluster.kept(to.bare, to.resource)) is not None:
                 return _told(told)
             return kept
         if isinstance(kept, Later):
-            return cluster.keeping(to.bare, kept)
-        return self._kept_at_last(to.bare, kept)
+            return cluster.keeping(to, kept)
+        return self._kept_at_last(to, kept)
 
-    async def _kept_at_last(self, account: str, kept: Awaitable[Outcome | Later]) -> Outcome:
+    async def _kept_at_last(self, to: Jid, kept: Awaitable[Outcome | Later]) -> Outcome:
         """It had to wait before it was in order, so its sender waits for its end as well."""
         became = outcome_of(await settled(kept))
-        if became is Outcome.KEPT and (told := self._sessions.cluster.kept(account)) is not None:
+        told = self._sessions.cluster.kept(to.bare, to.resource) if became is Outcome.KEPT else None
+        if told is not None:
             await told
         return became
 

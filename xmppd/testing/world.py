@@ -317,7 +317,6 @@ class World:
             await asyncio.sleep(0.002 if is_writing else 0)
             moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending or is_writing
             moved = await self.tell_each_other() or moved
-            moved = await self._carry() or moved
             for app in self.apps:
                 if app.jobs:
                     moved = await self._settle_jobs(app.jobs) or moved
@@ -344,6 +343,11 @@ class World:
             await asyncio.sleep(0.001)
 
     async def tell_each_other(self) -> bool:
+        """Have what nodes say by their cache and their bus heard; whether anything was said."""
+        is_told = await self._hear_of_changes()
+        return await self._carry() or is_told
+
+    async def _hear_of_changes(self) -> bool:
         """Have what nodes say by their cache heard; whether anything was said."""
         caches = [app.cache for app in self.apps if app.cache is not None] if self._nodes > 1 else []
         if sum(cache.asked for cache in caches) == self._asked:
