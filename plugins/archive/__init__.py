@@ -101,8 +101,9 @@ class Archive(Keeping, Moving, Talks):
             ns.RETRACTION,
             f"{ns.RETRACTION}#tombstone",
         ),
-        SERVER: (ns.RETRACTION,),
+        SERVER: (ns.MAM, ns.RETRACTION),
     }
+    """Clients look for archives at their account; profanity 0.13 does at the server."""
 
     owners = Table(
         partition=("account",),
