@@ -4,6 +4,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import pytest
+from archives import later
 
 from xmppd import ns
 from xmppd.testing import Client, World, refusal
@@ -203,7 +204,7 @@ async def test_since_a_moment_and_with_one_only() -> None:
         alice, bob, carol = [await w.login(name) for name in ("alice", "bob", "carol")]
         await chat(alice, "bob@localhost", "a")
         await chat(carol, "bob@localhost", "c")
-        w.clock.seconds += 40 * 86_400.0
+        later(w, days=40)
         await chat(alice, "bob@localhost", "b")
         found = await listed(bob, " since='2023-12-01T00:00:00Z'")
         assert found.short == [("alice", "2", "b")] and found.is_complete

@@ -4,8 +4,10 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import pytest
+from archives import later
 
 from xmppd import ns
+from xmppd.store.table import Table
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -47,7 +49,7 @@ async def texts(client: Client) -> list[str | None]:
     return found
 
 
-async def later(w: World) -> None:
+async def rest(w: World) -> None:
     """Where several nodes write, the clocks of all have passed what was said."""
     await w.advance(2)
 
@@ -61,7 +63,7 @@ async def test_a_tombstone_is_in_both_archives_and_in_the_place_of_the_message()
         )
         await say(alice, "bob@localhost", "n", "other")
         before = {client: await results(client) for client in (alice, bob)}
-        await later(w)
+        await rest(w)
         await retract(alice, "bob@localhost", "m")
         for client in (alice, bob):
             assert await texts(client) == ["grave r", "other", "taken back"]
@@ -86,7 +88,7 @@ async def test_the_retraction_itself_is_delivered_kept_and_not_taken_back() -> N
     async with world() as w:
         alice, bob = await w.login("alice"), await w.login("bob")
         await say(alice, "bob@localhost", "m", "secret")
-        await later(w)
+        await rest(w)
         await retract(alice, "bob@localhost", "m")
         await retract(alice, "bob@localhost", "r", "r2")
         assert [stanza.findtext(BODY) for stanza in await bob.receive_all()] == [
@@ -103,7 +105,7 @@ async def test_nobody_takes_back_what_another_said(who: str) -> None:
         alice, bob, carol = [await w.login(name) for name in ("alice", "bob", "carol")]
         await say(alice, "bob@localhost", "m", "secret")
         await say(alice, "carol@localhost", "m", "secret")
-        await later(w)
+        await rest(w)
         forger = {"bob": bob, "carol": carol}[who]
         await retract(forger, "alice@localhost", "m")
         if who == "carol":
@@ -117,7 +119,7 @@ async def test_only_in_the_conversation_in_which_it_is_taken_back() -> None:
         alice, carol = await w.login("alice"), await w.login("carol")
         await say(alice, "bob@localhost", "m", "to bob")
         await say(alice, "carol@localhost", "m", "to carol")
-        await later(w)
+        await rest(w)
         await retract(alice, "bob@localhost", "m")
         assert await texts(alice) == ["grave r", "to carol", "taken back"]
         assert await texts(carol) == ["to carol"]
@@ -128,7 +130,7 @@ async def test_of_two_with_one_id_the_newest_and_another_device_may() -> None:
         alice, bob = await w.login("alice"), await w.login("bob")
         await say(alice, "bob@localhost", "m", "one")
         await say(alice, "bob@localhost", "m", "two")
-        await later(w)
+        await rest(w)
         await retract(await w.login("alice"), bob.jid, "m")
         assert await texts(bob) == ["one", "grave r", "taken back"]
 
@@ -137,7 +139,7 @@ async def test_whoever_has_no_id_is_named_by_the_archive_and_odd_ids_are_found()
     async with world() as w:
         alice, bob = await w.login("alice"), await w.login("bob")
         await say(alice, "bob@localhost", "a &amp; &#233;", "secret")
-        await later(w)
+        await rest(w)
         await alice.send(
             "<message to='bob@localhost'>"
             f"<retract xmlns='{ns.RETRACTION.replace('u', '&#117;', 1)}' id='a &amp; é'/></message>"
@@ -151,7 +153,7 @@ async def test_days_later_and_behind_many_others() -> None:
     async with world() as w:
         alice, bob, carol = [await w.login(name) for name in ("alice", "bob", "carol")]
         await say(alice, "bob@localhost", "m", "secret")
-        w.clock.seconds += 40 * 86_400.0
+        later(w, days=40)
         for client in (alice, carol):
             others = "<message to='bob@localhost' type='chat' id='n'><body>other</body></message>" * 30
             await client.send(others)
@@ -159,26 +161,33 @@ async def test_days_later_and_behind_many_others() -> None:
         assert (await texts(bob))[0] == "grave r"
 
 
-async def test_a_tombstone_lives_no_longer_than_the_message_would_have() -> None:
-    async with world(plugin_config={"archive": {"days": 2}}) as w:
+async def test_a_tombstone_lives_no_longer_than_the_message_would_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world(plugin_config={"archive": {"days": 3}}) as w:
+        lives: list[float] = []
+        for app in w.apps:
+            put = app.store.put
+
+            async def noting(table: Table, row: Any, *, ttl: float | None = None, put: Any = put) -> None:
+                if table.name == "archive_messages":
+                    lives.append(ttl or 0.0)
+                await put(table, row, ttl=ttl)
+
+            monkeypatch.setattr(app.store, "put", noting)
         alice, bob = await w.login("alice"), await w.login("bob")
         await say(alice, "bob@localhost", "m", "secret")
-        w.clock.seconds += 86_400.0
+        later(w, days=1)
         await retract(alice, "bob@localhost", "m")
         assert await texts(bob) == ["grave r", "taken back"]
-        archive = w.plugin("archive")
-        uid = (await archive.owners.get("bob@localhost"))["uid"]
-        months = [month["month"] for month in (await archive.months.scan(uid)).rows]
-        w.clock.seconds += 86_401.0
-        rows = [row for month in months for row in (await archive.messages.scan(uid, month)).rows]
-        assert len(rows) == 1
+        assert len(lives) == 2 and all(1.99 < life / 86_400 < 2.01 for life in lives)
 
 
 async def test_what_waits_for_a_client_is_taken_back_there_by_what_waits_behind_it() -> None:
     async with world("offline") as w:
         alice = await w.login("alice")
         await say(alice, "bob@localhost", "m", "secret")
-        await later(w)
+        await rest(w)
         await retract(alice, "bob@localhost", "m")
         bob = await w.login("bob")
         assert (await texts(bob)) == ["grave r", "taken back"]
