@@ -24,7 +24,6 @@ from xmppd.plugin import (
     Prepared,
     Stanza,
     Table,
-    XmppdError,
     command,
     result_page,
 )
@@ -159,22 +158,22 @@ class Moving(Plugin):
         """
         offset, _ = _token_of(after)
         path, refused = _absolute(file), list[dict[str, Any]]()
-        counts = {"messages": 0, "too old": 0, "refused": 0}
+        counts = {"messages": 0, "there already": 0, "too old": 0, "refused": 0}
         data = await asyncio.to_thread(_read, path, offset, self.portion.size)
         lines = data.split(b"\n")
         rest = lines.pop() if len(data) >= self.portion.size else b""
         if len(rest) == len(data) > 0:
             raise CommandError(f"{path}: a line of more than {len(data)} bytes at byte {offset}")
         place, some = offset, list[Line]()
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
                     some.append(self._line(line))
-                except (CommandError, XmppdError) as error:
+                except CommandError as error:
                     counts["refused"] += 1
-                    refused.append({"byte": place, "why": str(error)})
+                    refused += [{"byte": place, "why": str(error)}] if len(refused) < SAMPLES else []
             place += len(line) + 1
-            if len(some) == AT_ONCE:
+            if number % AT_ONCE == 0:
                 await self._take(some, counts, refused, is_dry=dry_run)
                 await asyncio.sleep(0)
                 some = []
@@ -206,26 +205,52 @@ class Moving(Plugin):
     ) -> None:
         """Write some messages, each for what is left of its life."""
         writes: dict[float | None, dict[Any, Prepared]] = {}
-        now = self.now() * MICROSECONDS
-        for account, id, peer, stanza in lines:
-            uid = await self.uid_of(account)
+        months: dict[tuple[int, int], list[Line]] = {}
+        for line in lines:
+            uid = await self._number_of(line.account, is_dry=is_dry)
             if uid is None:
                 counts["refused"] += 1
-                refused.append({"account": account, "why": "there is no such account"})
-                continue
-            life = self.lives.of(account)
-            left = life and math.ceil((life - (now - at_of(id)) / MICROSECONDS) / HOUR) * HOUR
-            if left is not None and left <= 0:
-                counts["too old"] += 1
-                continue
-            counts["messages"] += 1
-            index = writes.setdefault(left and left + INDEX_LIFE, {})
-            index[uid, peer, day_of(id)] = self.writers.day.row(uid, peer, day_of(id))
-            index[uid, month_of(id)] = self.writers.month.row(uid, month_of(id))
-            row = self.writers.message.row(uid, month_of(id), id, peer, stanza)
-            writes.setdefault(left, {})[uid, id, peer] = row
+                refused.append({"account": line.account, "why": "there is no such account"})
+            else:
+                months.setdefault((uid, month_of(line.id)), []).append(line)
+        for (uid, month), some in months.items():
+            keys = [(id,) for id in dict.fromkeys(line.id for line in some)]
+            there = {row["id"] for row in await self.messages.get_rows(uid, month, keys=keys)}
+            for line in some:
+                left = self._left_of(line)
+                if line.id in there or (left is not None and left <= 0):
+                    counts["there already" if line.id in there else "too old"] += 1
+                    continue
+                counts["messages"] += 1
+                self._add(writes, uid, line, left)
         for ttl, rows in writes.items() if not is_dry else ():
             await self.messages.write([*rows.values()], ttl=ttl)
+
+    async def _number_of(self, account: str, *, is_dry: bool) -> int | None:
+        if not is_dry:
+            return await self.uid_of(account)
+        row = await self.owners.get(account)
+        if row is not None:
+            uid: int = row["uid"]
+            return uid
+        return 0 if await self.server.account_exists(account) else None
+
+    def _left_of(self, line: Line) -> float | None:
+        """What is left of a message's life, in whole hours; None: it lives for ever."""
+        life = self.lives.of(line.account)
+        age = self.now() - at_of(line.id) / MICROSECONDS
+        return life and math.ceil((life - age) / HOUR) * HOUR
+
+    def _add(
+        self, writes: dict[float | None, dict[Any, Prepared]], uid: int, line: Line, left: float | None
+    ) -> None:
+        """The rows of a message, to be written once each."""
+        _, id, peer, stanza = line
+        index = writes.setdefault(left and left + INDEX_LIFE, {})
+        index[uid, peer, day_of(id)] = self.writers.day.row(uid, peer, day_of(id))
+        index[uid, month_of(id)] = self.writers.month.row(uid, month_of(id))
+        row = self.writers.message.row(uid, month_of(id), id, peer, stanza)
+        writes.setdefault(left, {})[uid, id, peer] = row
 
 
 def _line_of(account: str, id: bytes, peer: str, stanza: bytes) -> str:

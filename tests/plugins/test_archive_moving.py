@@ -14,6 +14,8 @@ from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
 
+NOTHING = {"there already": 0, "too old": 0, "refused": 0}
+
 
 async def run(w: World, name: str, **arguments: Any) -> dict[str, int]:
     """A command with all its pages; the counts."""
@@ -73,11 +75,12 @@ async def test_there_and_back_each_row_is_the_same(portion: Portion, tmp_path: P
     async with world() as w:
         w.plugin("archive").portion = portion
         await w.advance(60)
-        assert await run(w, "import", file=file, dry_run=True) == {"messages": 40, "too old": 0, "refused": 0}
-        assert not (await rows_of(w)).get("alice@localhost")
-        assert await run(w, "import", file=file) == {"messages": 40, "too old": 0, "refused": 0}
+        assert await run(w, "import", file=file, dry_run=True) == {"messages": 40, **NOTHING}
+        assert [1 async for _ in w.plugin("archive").owners.everything()] == []
+        assert await run(w, "import", file=file) == {"messages": 40, **NOTHING}
         assert await rows_of(w) == before
-        await run(w, "import", file=file)
+        again = await run(w, "import", file=file)
+        assert again == {"messages": 0, **NOTHING, "there already": 40}
         assert await rows_of(w) == before
         alice = await w.login("alice")
         assert len((await find(alice)).texts) == 16
@@ -131,7 +134,7 @@ async def test_messages_of_other_servers_come_in_their_order_with_ids_of_ours(tm
         found = await find(alice)
         assert found.texts == ["0", "1", "2", "3", "4", "hi"]
         rows = await rows_of(w)
-        assert (await run(w, "import", file=str(file)))["messages"] == 6
+        assert (await run(w, "import", file=str(file)))["there already"] == 6
         assert await rows_of(w) == rows
         ids = [dict(row)["id"] for row in rows["alice@localhost"] if "id" in dict(row)]
         assert [stamp_of(id) for id in sorted(ids)][-1] == "2020-01-02T03:04:06.000Z"
@@ -174,7 +177,7 @@ async def test_what_is_no_message_of_an_account_here_is_refused_and_told(
     (tmp_path / "in").write_text(refused + line())
     async with world() as w:
         page = await w.app.commands.call("archive import", {"file": str(tmp_path / "in")})
-        assert page["counts"] == {"messages": 1, "too old": 0, "refused": 1}
+        assert page["counts"] == {"messages": 1, **NOTHING, "refused": 1}
         assert len(page["rows"]) == 1 and page["exit_code"] == 1
 
 
@@ -197,7 +200,7 @@ async def test_what_is_too_old_is_not_taken_and_the_rest_lives_as_long_as_it_wou
 
         w.plugin("archive").messages.write = noted
         counts = await run(w, "import", file=str(tmp_path / "in"))
-        assert counts == {"messages": 1, "too old": 1, "refused": 0}
+        assert counts == {"messages": 1, **NOTHING, "too old": 1}
         assert sorted(life - DAY for life in lives if life) == [0, 2 * DAY]
 
 
