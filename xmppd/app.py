@@ -314,6 +314,7 @@ class App:
             nodes=self.nodes,
             scope=lambda: Scope(self.timers, self.lasting.spawn, self.hooks.failed, self.duties),
             left=self._messages_left,
+            hooks=self.hooks,
             lock=self.cache.lock if self.cache is not None else unlocked,
         )
         self.loader = Loader(

@@ -7,7 +7,7 @@ from typing import Any
 
 from xmppd.core.iqs import Handler, HandlerKey
 from xmppd.errors import CommandError
-from xmppd.hooks import RECORD, Mark
+from xmppd.hooks import RECALL, RECORD, Mark
 from xmppd.marks import marked
 from xmppd.parts.http import routes_of
 from xmppd.parts.services import Serves
@@ -40,8 +40,8 @@ class Claims:
                 raise CommandError(f"{origin}: {method.__qualname__}: {error}") from None
             self._claim("route", shape, f"serves {route.method} {route.path}", method, origin)
         for method, use in marked(plugin, Mark):
-            if use.stage == RECORD:
-                self._claim("hook", use.hook, f"records by the hook {use.hook}", method, origin)
+            if use.stage in (RECORD, RECALL):
+                self._claim("hook", use.hook, f"{use.stage}s by the hook {use.hook}", method, origin)
         for method, serves in marked(plugin, Serves):
             for domain in self._domains:
                 host = f"{self._labels.get(serves.name, serves.name)}.{domain}"

@@ -1,7 +1,7 @@
 """Every extension point of the server, typed, in one file.
 
 A plugin marks a method with one of the hooks below; loading compiles all marked methods to one tuple per hook
-and stage, so that a hook nobody uses costs one look at an empty tuple. There are five stages, with five
+and stage, so that a hook nobody uses costs one look at an empty tuple. There are six stages, with six
 meanings:
 
 - `POLICY`: may raise `StanzaError` to refuse; what it returns is ignored.
@@ -9,6 +9,7 @@ meanings:
 - `SIGNAL`: is told; what it raises is logged and counted, and changes nothing.
 - `RULE`: says True or False at once; one False forbids, and so does what it raises.
 - `RECORD`: begins to write something down that is to be durable before it goes on.
+- `RECALL`: reads what was recorded.
 
 Within a stage methods run `EARLY`, `NORMAL`, `LATE`, then `LAST`; among equals in the order in which their
 plugins were loaded. A method that has to wait for something is `async def`: the sender's connection then
@@ -37,6 +38,7 @@ FILTER: Final = "filter"
 SIGNAL: Final = "signal"
 RULE: Final = "rule"
 RECORD: Final = "record"
+RECALL: Final = "recall"
 
 EARLY: Final = 0
 NORMAL: Final = 1
@@ -163,6 +165,11 @@ message_recorded = Hook("message_recorded", (RECORD,), waits=False)
 kept, after all filters. Return `Recorded` to have that wait for a write, None to let it go on, or what is to
 be awaited before this is asked again. Of one plugin only; never `async`.
 """
+messages_recalled = Hook("messages_recalled", (RECALL,))
+"""(account, ids, session): messages that an account was sent and that were recorded by these ids, to be given
+to a session of it now. A coroutine that returns them by id, stamped, without those that are not there any
+more, or that the session asked for itself; without a session all that are there. Of one plugin only.
+"""
 message_routed = Hook("message_routed", (SIGNAL,))
 """(origin, message, account, outcome): what became of a message for this account, as it was delivered."""
 authenticated = Hook("authenticated", (POLICY,))
@@ -216,6 +223,7 @@ ALL: Final = (
     iq_for,
     message_unclaimed,
     message_recorded,
+    messages_recalled,
     message_routed,
     authenticated,
     password_check,
@@ -258,6 +266,7 @@ class Hooks:
     iq_for_filter: Callables
     message_unclaimed_filter: Callables
     message_recorded_record: Callables
+    messages_recalled_recall: Callables
     message_routed_signal: Callables
     watches_messages: bool
     """Whether anybody has a part in what becomes of messages."""

@@ -23,6 +23,7 @@ from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
 from xmppd.core.visibility import Visibility
 from xmppd.errors import SaslError, StreamError
+from xmppd.hooks import Hooks
 from xmppd.nodes import Nodes
 from xmppd.parts.metrics import Metric
 from xmppd.scope import Scope
@@ -65,6 +66,7 @@ class Server:
         nodes: Nodes,
         scope: Callable[[], Scope],
         left: Callable[[str], None],
+        hooks: Hooks,
         lock: Callable[[str], AbstractAsyncContextManager[None]],
     ) -> None:
         self.store = store
@@ -83,6 +85,7 @@ class Server:
         self.scope = scope
         self._lock = lock
         self._left = left
+        self._hooks = hooks
         self.metrics: dict[str, Metric] = {}
         self._visibility = visibility
         self._presences = presences
@@ -169,6 +172,22 @@ class Server:
         `messages_kept` told of those of the highest priority, on whatever node, and of others beside them.
         """
         self._left(account)
+
+    @property
+    def recalls(self) -> bool:
+        """Whether a plugin gives back messages that it recorded."""
+        return bool(self._hooks.messages_recalled_recall)
+
+    async def recall(
+        self, account: str, ids: Sequence[str], session: Session | None = None
+    ) -> Mapping[str, bytes]:
+        """Messages that the account was sent, by the ids by which they were recorded (XEP-0359), stamped:
+        without those that are not there any more, and those that the session asked for itself.
+        """
+        for recall in self._hooks.messages_recalled_recall:
+            found: Mapping[str, bytes] = await recall(account, ids, session)
+            return found
+        return {}
 
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
         """Be the only one of all nodes that does what has this name: `async with`, which waits. Where there

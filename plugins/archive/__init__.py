@@ -28,6 +28,7 @@ from xmppd.plugin import (
     Recorded,
     Request,
     Session,
+    SessionSlot,
     Stanza,
     StanzaError,
     StoreError,
@@ -41,17 +42,19 @@ from xmppd.plugin import (
     iq_get,
     iq_set,
     serialize,
+    stamped,
     takes_at_bind,
 )
 
 from .commands import Keeping
 from .content import is_content
-from .ids import day_of, month_of_day, stamp_of, to_text
+from .ids import MICROSECONDS, at_of, day_of, from_text, month_of_day, stamp_of, to_text
 from .keeping import INDEX_LIFE, Keeper, Lives, Writers
 from .moving import Moving
 from .preferences import PREFS, Owner, owner_of, preferences_of
 from .query import QUERY, Query, form, query_of
 from .reading import Page
+from .recalling import CaughtUp
 from .search import Allowance, Searcher
 from .talks import Talks
 from .under_way import Entry
@@ -117,6 +120,9 @@ class Archive(Keeping, Moving, Talks):
     )
     days = Table(partition=("owner",), cluster=("peer", "day"), columns={"owner": "int", "day": "int"})
     months = Table(partition=("owner",), cluster=("month",), columns={"owner": "int", "month": "int"})
+
+    caught_up = SessionSlot(factory=CaughtUp)
+    """What a session has read before it was available."""
 
     archived = Counter("Messages that were written to archives.")
     asked = Counter("Requests for messages of an archive.")
@@ -358,7 +364,27 @@ class Archive(Keeping, Moving, Talks):
         )
         if given is not None:
             await given
+        if request.session.presence is None:
+            self.caught_up[request.session].note(query, page, horizon)
         return fin(page)
+
+    @hooks.messages_recalled
+    async def recall(self, account: str, ids: Sequence[str], session: Session | None) -> dict[str, bytes]:
+        """Those of its messages that a session has not asked for itself, with their ids and moments."""
+        if self._known.get(account) is None:
+            await self._learn(account)
+        owner = self._known.get(account)
+        if owner is None:
+            return {}
+        read = self.caught_up[session] if session is not None else CaughtUp()
+        wanted = [id for id in map(from_text, ids) if id is not None and not read.has(id)]
+        domain = account.rpartition("@")[2]
+        recalled: dict[str, bytes] = {}
+        for found in await self._reader(owner).found(wanted):
+            text = to_text(found.id)
+            raw = stamped(Stanza("message", {}, found.stanza), domain, at_of(found.id) / MICROSECONDS)
+            recalled[text] = with_id(Stanza("message", {}, raw), account, text).raw
+        return recalled
 
     @iq_get(METADATA, ACCOUNT)
     async def ends(self, request: Request) -> Element:

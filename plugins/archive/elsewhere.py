@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
@@ -77,12 +78,19 @@ class Alone:
         """Nobody hears it."""
 
 
-class Elsewhere:
-    """Implements `Nodes` for a server; `tell` has the node named first `hear` the rest."""
+Saying = tuple[str, str, str, str]
+"""Verb, account, and the two ids, as text."""
 
-    def __init__(self, server: Server, tell: Callable[[str, str, str, str, str, str], None]) -> None:
+
+class Elsewhere:
+    """Implements `Nodes` for a server; `tell` has the node named first `hear` what this one says. What is
+    said in one turn of the loop goes together: it only ever comes behind what else that node is told.
+    """
+
+    def __init__(self, server: Server, tell: Callable[[str, str, Sequence[Saying]], None]) -> None:
         self._server = server
         self._tell = tell
+        self._said: dict[str, list[Saying]] = {}
 
     @property
     def is_shared(self) -> bool:
@@ -103,4 +111,11 @@ class Elsewhere:
 
     def tell(self, node: str, verb: str, account: str, id: bytes, other: bytes) -> None:
         """See `Nodes.tell`."""
-        self._tell(node, self._server.node, verb, account, id.hex(), other.hex())
+        if not self._said:
+            asyncio.get_running_loop().call_soon(self._tell_all)
+        self._said.setdefault(node, []).append((verb, account, id.hex(), other.hex()))
+
+    def _tell_all(self) -> None:
+        said, self._said = self._said, {}
+        for node, sayings in said.items():
+            self._tell(node, self._server.node, sayings)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from xmppd import hooks
 from xmppd.plugin import Plugin, Session, StanzaError, cluster_signal
 
-from .elsewhere import Elsewhere
+from .elsewhere import Elsewhere, Saying
 from .ids import Pool, new_id
 from .order import Order
 
@@ -39,9 +40,10 @@ class Ordered(Plugin):
             raise StanzaError("resource-constraint", "Ask again in a while.", type="wait") from None
 
     @cluster_signal
-    def hear(self, node: str, verb: str, account: str, id: str, other: str) -> None:
-        """Another node says something of a message under way."""
-        self.order.hear(node, verb, account, bytes.fromhex(id), bytes.fromhex(other))
+    def hear(self, node: str, sayings: Sequence[Saying]) -> None:
+        """Another node says something of messages under way."""
+        for verb, account, id, other in sayings:
+            self.order.hear(node, verb, account, bytes.fromhex(id), bytes.fromhex(other))
 
     @cluster_signal
     def began(self, node: str) -> None:

@@ -197,13 +197,18 @@ class Reader:
         """The messages of these ids in the order of time; item-not-found when one is missing, or from before
         the microsecond `oldest`.
         """
-        found: list[Archived] = []
         if any(id < bound(oldest) for id in ids):
             raise StanzaError("item-not-found", "There is no message of this id any more.")
+        found = await self.found(ids)
+        if len(found) < len(ids):
+            raise StanzaError("item-not-found", "There is no message of this id here.")
+        return found
+
+    async def found(self, ids: Sequence[bytes]) -> list[Archived]:
+        """Those of the messages of these ids that are there, in the order of time."""
+        found: list[Archived] = []
         for month, some in _by_month(ids):
             rows = await self._log.get_rows(self._owner, month, keys=[(id,) for id in some])
-            if len(rows) < len(some):
-                raise StanzaError("item-not-found", "There is no message of this id here.")
             found += [Archived(row["id"], row["peer"], row["stanza"]) for row in rows]
         return found
 

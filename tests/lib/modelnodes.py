@@ -98,8 +98,10 @@ def nobody_asks(node: str) -> None:
 
 def plugin_module() -> ModuleType:
     """The plugin that keeps messages."""
-    path = Path(__file__).parents[2] / "plugins" / "offline.py"
-    spec = importlib.util.spec_from_file_location("nodesmodel_offline", path)
+    folder = Path(__file__).parents[2] / "plugins" / "offline"
+    spec = importlib.util.spec_from_file_location(
+        "nodesmodel_offline", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -177,6 +179,7 @@ class Server:
     """What the plugin needs of the server; bounds are no matter of this model."""
 
     has_other_nodes = False
+    recalls = False
     blocks = NoBlocking()
 
     def __init__(self, node: Node, lock: Callable[[str], Any]) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 from weakref import WeakValueDictionary
@@ -34,16 +33,14 @@ from xmppd.plugin import (
     takes,
 )
 
+from .queue import Queue, size_of
+from .rows import NO_STORE, Given, address, id_of, is_chat_state, names
+
 PAGE = 100
-BATCH = 64
-BATCH_BYTES = 131_072
-"""How many messages for one account are written at once."""
 PATIENCE_SECONDS = 5.0
 """How long a client that reads slowly what was kept for it keeps others waiting: what it sends after its
 presence, and other resources of its account.
 """
-REMEMBERED = 1000
-"""How many messages of those that a session was given are remembered until they are seen to be deleted."""
 AGAIN_SECONDS = 0.25, 2.0
 """How soon it is looked again for what could not be read, at first and at most."""
 STUBBORN_SECONDS = 10.0
@@ -54,16 +51,12 @@ COUNTED = 2048
 """Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
 TELL_SECONDS = 0.05
 """How long what was stored here is gathered before other nodes are told how much it is."""
+PART = 16
+"""Of so many parts of a full queue the oldest is forgotten at once, if the archive has it."""
 RECOUNT_SECONDS = 10.0
 """How soon the messages of a full queue are counted again where several nodes store: by reading them all."""
-Fresh = tuple[Mapping[str, Value], asyncio.Future[hooks.Drop]]
-"""A row that has no id yet, and what is done when it is written."""
 Kept = Stanza | hooks.Drop | Later
 """What becomes of a message that nobody takes: it is not for us, dropped or kept, or about to be on disk."""
-CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
-THREAD = f"{{{ns.CLIENT}}}thread"
-DELAY = f"{{{ns.DELAY}}}delay"
-NO_STORE = f"{{{ns.HINTS}}}no-store"
 
 
 class OfflineConfig(PluginConfig):
@@ -71,61 +64,6 @@ class OfflineConfig(PluginConfig):
 
     max_messages: NonNegativeInt = 1000
     max_bytes: NonNegativeInt = 2_097_152
-
-
-class Queue:
-    """What this node knows of the messages of one account, and who is at work there.
-
-    `last` is the newest id; `put` and `gone` count messages and bytes since the queue was last empty, both
-    None until they were read. `writing` counts the rows that are to be written, `fresh` are those of them
-    whose batch has not begun; nobody writes while `gate` is held and `writing` is 0. Whoever delivers holds
-    `lock`, and lets the gate go while his client has to read. `counted_at` is when all messages were counted
-    one by one, None where that was not done.
-    """
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.gate = asyncio.Lock()
-        self.writing = 0
-        self.is_at_work = False
-        self.fresh: deque[Fresh] = deque()
-        self.settled: asyncio.Future[None] | None = None
-        self.last = 0
-        self.put: tuple[int, int] | None = None
-        self.gone = (0, 0)
-        self.counted_at: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a message may be put behind the others now."""
-        return self.put is not None and not self.gate.locked()
-
-    def empty(self) -> None:
-        """Nothing is kept now."""
-        self.put = self.gone = (0, 0)
-
-    def batch(self) -> list[Fresh]:
-        """The next rows to write, each with the end to be told."""
-        rows, size = [self.fresh.popleft()], 0
-        while self.fresh and len(rows) < BATCH:
-            size += len(self.fresh[0][0]["stanza"])
-            if size > BATCH_BYTES:
-                break
-            rows.append(self.fresh.popleft())
-        return rows
-
-    def wrote(self, count: int) -> None:
-        """So many rows are written; who holds the gate may be waiting for the last one."""
-        self.writing -= count
-        if not self.writing and self.settled is not None and not self.settled.done():
-            self.settled.set_result(None)
-
-    async def quiet(self) -> None:
-        """Wait until nobody writes. For who holds the gate."""
-        if self.writing:
-            self.settled = asyncio.get_running_loop().create_future()
-            await self.settled
-            self.settled = None
 
 
 class Turn(Enum):
@@ -136,38 +74,6 @@ class Turn(Enum):
     LEFT = "it takes no more"
     OTHERS = "what is left is for other resources"
     FAILED = "the store cannot be asked"
-
-
-class Given:
-    """The ids of what a session was given from the store, until it is seen that they are not there any more:
-    where the clocks of an engine's nodes differ, a delete may have no effect. `reading` is done when it has
-    read all that it drew of its last page.
-    """
-
-    __slots__ = ("_page", "ids", "reading")
-
-    def __init__(self) -> None:
-        self.ids: dict[str, None] = {}
-        self.reading: asyncio.Future[None] | None = None
-        self._page = 0
-
-    def draw(self, rows: Sequence[Mapping[str, Value]]) -> Iterator[bytes]:
-        """The messages of a page that are new to it, one by one as its client reads, until the `stop`."""
-        self._page += 1
-        page = self._page
-        for row in rows:
-            if self._page != page:
-                break
-            if row["id"] not in self.ids:
-                self.ids[row["id"]] = None
-                if len(self.ids) > REMEMBERED:
-                    del self.ids[next(iter(self.ids))]
-                yield row["stanza"]
-
-    def stop(self, reading: asyncio.Future[None]) -> None:
-        """It is not given what it did not draw by now."""
-        self._page += 1
-        self.reading = reading
 
 
 class Offline(Plugin):
@@ -188,7 +94,7 @@ class Offline(Plugin):
     queue = Table(
         partition=("account",),
         cluster=("id",),
-        columns={"stanza": "blob", "messages": "int", "bytes": "int"},
+        columns={"stanza": "blob", "ref": "text", "messages": "int", "bytes": "int"},
         heap=True,
     )
     given = SessionSlot(factory=Given)
@@ -216,19 +122,42 @@ class Offline(Plugin):
             return hooks.DROP  # nobody wants an error for having begun to type
         if names(message, ns.HINTS) and message.xml.find(NO_STORE) is not None:
             return message
-        queue = self._queue(account)
-        for _ in range(2):
-            if not await self._is_due(account, message.to, queue):
-                return message
-            row = self._row(queue, stamped(message, account.rpartition("@")[2], self.now()))
+        queue, has_looked = self._queue(account), False
+        ref = id_of(message, account) if self.server.recalls else ""
+        stanza = b"" if ref else stamped(message, account.rpartition("@")[2], self.now())
+        while await self._is_due(account, message.to, queue):
+            row = self._row(queue, stanza, ref)
             if row is not None:
-                self._tell(account, len(row["stanza"]))
+                self._tell(account, size_of(row))
                 return self._written(account, queue, row)
-            if queue.counted_at is not None and self.scope.clock() - queue.counted_at < RECOUNT_SECONDS:
-                break
-            queue.put = None  # somebody else may have delivered some: look again
-        self.refused.inc()
-        raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
+            is_counted = queue.counted_at is not None
+            if is_counted and self.scope.clock() - (queue.counted_at or 0.0) < RECOUNT_SECONDS:
+                has_looked = True
+            if not has_looked:
+                queue.put, has_looked = None, True  # somebody else may have delivered some: look again
+            elif not ref:
+                self.refused.inc()
+                raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
+            elif not await self._make_room(account, queue):
+                return hooks.KEPT  # in the archive alone
+        return message
+
+    async def _make_room(self, account: str, queue: Queue) -> bool:
+        """Forget the oldest of the messages that are in the archive, some at once; whether there were any."""
+        async with queue.lock, self.server.lock(f"flush:{account}"), queue.gate:
+            await queue.quiet()
+            settled = self.server.ids.settled()
+            rows = (await self.queue.scan(account, limit=PAGE)).rows
+            first = next((index for index, row in enumerate(rows) if not row["ref"]), len(rows))
+            oldest = rows[: min(first, 1 + self.config.max_messages // PART)]
+            single = [row for row in rows if row["ref"]][:1]
+            ids = [row["id"] for row in oldest or single]
+            if not ids:
+                return False
+            await self.queue.batch(account, writes=removal(ids, settled if oldest else 0))
+            queue.put = None
+            self._tell_deleted(account)
+            return True
 
     async def _is_due(self, account: str, to: str | None, queue: Queue) -> bool:
         """Whether a message to that address is to be stored. If so, nobody flushes and how much is kept is
@@ -263,7 +192,7 @@ class Offline(Plugin):
         if newest and oldest:
             queue.last = int(newest[0]["id"][:16], 16)
             queue.put = newest[0]["messages"], newest[0]["bytes"]
-            queue.gone = oldest[0]["messages"] - 1, oldest[0]["bytes"] - len(oldest[0]["stanza"])
+            queue.gone = oldest[0]["messages"] - 1, oldest[0]["bytes"] - size_of(oldest[0])
 
     async def _count_all(self, account: str, queue: Queue) -> None:
         """By all messages that are there. The totals go on from those of the oldest."""
@@ -271,25 +200,25 @@ class Offline(Plugin):
         queue.empty()
         queue.counted_at = self.scope.clock()
         messages = size = 0
-        gone = (rows[0]["messages"] - 1, rows[0]["bytes"] - len(rows[0]["stanza"])) if rows else (0, 0)
+        gone = (rows[0]["messages"] - 1, rows[0]["bytes"] - size_of(rows[0])) if rows else (0, 0)
         while rows:
             messages += len(rows)
-            size += sum(len(row["stanza"]) for row in rows)
+            size += sum(map(size_of, rows))
             queue.last = int(rows[-1]["id"][:16], 16)
             if len(rows) < PAGE:
                 break
             rows = (await self.queue.scan(account, start=(f"{rows[-1]['id']}!",), limit=PAGE)).rows
         queue.gone, queue.put = gone, (gone[0] + messages, gone[1] + size)
 
-    def _row(self, queue: Queue, stanza: bytes) -> Mapping[str, Value] | None:
-        """The row of a message but for its id; None when more would be kept than may be."""
+    def _row(self, queue: Queue, stanza: bytes, ref: str) -> Mapping[str, Value] | None:
+        """The row of a message but for its own id; None when more would be kept than may be."""
         assert queue.put is not None
-        messages, size = queue.put[0] + 1, queue.put[1] + len(stanza)
+        messages, size = queue.put[0] + 1, queue.put[1] + len(stanza or ref)
         gone_messages, gone_bytes = queue.gone
         if messages - gone_messages > self.config.max_messages or size - gone_bytes > self.config.max_bytes:
             return None
         queue.put = messages, size
-        return {"stanza": stanza, "messages": messages, "bytes": size}
+        return {"stanza": stanza or None, "ref": ref or None, "messages": messages, "bytes": size}
 
     def _tell(self, account: str, size: int) -> None:
         """Other nodes should know of a message of so many bytes."""
@@ -469,7 +398,7 @@ class Offline(Plugin):
                 break
             if not takes_messages(session):
                 return Turn.LEFT
-            rows = self._his(session, page.rows)
+            rows = self._his(session, await self._whole(session, page.rows))
             is_new = any(row["id"] not in given.ids for row in rows)
             if len(rows) < len(page.rows):
                 settled, end = 0, Turn.OTHERS
@@ -493,13 +422,29 @@ class Offline(Plugin):
             return Turn.DONE
         return end
 
+    async def _whole(
+        self, session: Session, rows: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """The same with what the archive has of them; the stanza of one that the session has read there, or
+        that is not there any more, is None. While there is no archive they wait for it.
+        """
+        refs = [row["ref"] for row in rows if row["ref"]]
+        if not refs:
+            return rows
+        if not self.server.recalls:
+            return [row for row in rows if not row["ref"]]
+        found = await self.server.recall(session.account, refs, session)
+        return [{**row, "stanza": found.get(row["ref"])} if row["ref"] else row for row in rows]
+
     def _his(self, session: Session, rows: Sequence[Mapping[str, Value]]) -> Sequence[Mapping[str, Value]]:
         """Those that are for no resource that waits for its turn, or may elsewhere (RFC 6121 8.5.3.1)."""
         located = [one for one in self.server.locate(session.account) if one.full != session.full]
         here = {one.full for one in located if one in self._flushing}
         there = {one.full for one in located if not isinstance(one, Session) and one.priority >= 0}
         others = here | there
-        return [row for row in rows if address(row["stanza"]) not in others] if others else rows
+        if not others:
+            return rows
+        return [row for row in rows if not row["stanza"] or address(row["stanza"]) not in others]
 
     async def _read(self, queue: Queue, reading: asyncio.Future[None], seconds: float) -> bool:
         """Whether a client has read within so many seconds; others may write meanwhile, and so may it."""
@@ -530,9 +475,14 @@ class Offline(Plugin):
         """The messages that wait for each, with the moment in which each was taken in, oldest first."""
         found = await self.queue.scan_many(accounts)
         return [
-            [[row["stanza"].decode(), int(row["id"][:16], 16) / 1_000_000] for row in rows] or None
-            for rows in found
+            await self._given(account, rows) or None for account, rows in zip(accounts, found, strict=True)
         ]
+
+    async def _given(self, account: str, rows: Sequence[Mapping[str, Any]]) -> list[list[str | float]]:
+        refs = [row["ref"] for row in rows if row["ref"]]
+        recalled = await self.server.recall(account, refs) if refs else {}
+        stanzas = ((row["stanza"] or recalled.get(row["ref"]), row["id"]) for row in rows)
+        return [[stanza.decode(), int(id[:16], 16) / 1_000_000] for stanza, id in stanzas if stanza]
 
     @takes("offline")
     async def take(self, account: str, messages: Sequence[tuple[str, float | None]] | None) -> None:
@@ -575,24 +525,6 @@ def let_go(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-def address(stanza: bytes) -> str | None:
-    """Whom a stored message is for."""
-    return Stanza("message", {}, stanza).xml.get("to")
-
-
 def takes_messages(session: Session) -> bool:
     """Whether the session is there still, available, and not by a negative priority out of the way."""
     return not session.is_over and session.presence is not None and session.priority >= 0
-
-
-def names(message: Stanza, namespace: str) -> bool:
-    """Whether the namespace may occur in the bytes: as it is, or written with character references."""
-    return namespace.encode() in message.raw or b"&#" in message.raw
-
-
-def is_chat_state(message: Stanza) -> bool:
-    """Whether a message tells a chat state and nothing else (XEP-0085 5.1)."""
-    return ns.CHAT_STATES.encode() in message.raw and all(
-        child.tag.startswith(CHAT_STATE) or child.tag in (THREAD, DELAY) or child.tag.endswith("}no-store")
-        for child in message.xml
-    )

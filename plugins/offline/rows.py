@@ -1,0 +1,77 @@
+"""What is kept of a message, what was given of it, and what is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from xmppd import ns
+from xmppd.plugin import Stanza
+
+REMEMBERED = 1000
+"""How many messages of those that a session was given are remembered until they are seen to be deleted."""
+CHAT_STATE = f"{{{ns.CHAT_STATES}}}"
+THREAD = f"{{{ns.CLIENT}}}thread"
+DELAY = f"{{{ns.DELAY}}}delay"
+NO_STORE = f"{{{ns.HINTS}}}no-store"
+STANZA_ID = f"{{{ns.STANZA_ID}}}stanza-id"
+
+
+class Given:
+    """The ids of what a session was given from the store, until it is seen that they are not there any more:
+    where the clocks of an engine's nodes differ, a delete may have no effect. `reading` is done when it has
+    read all that it drew of its last page.
+    """
+
+    __slots__ = ("_page", "ids", "reading")
+
+    def __init__(self) -> None:
+        self.ids: dict[str, None] = {}
+        self.reading: asyncio.Future[None] | None = None
+        self._page = 0
+
+    def draw(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+        """The messages of a page that are new to it, one by one as its client reads, until the `stop`."""
+        self._page += 1
+        page = self._page
+        for row in rows:
+            if self._page != page:
+                break
+            if row["id"] not in self.ids:
+                self.ids[row["id"]] = None
+                if len(self.ids) > REMEMBERED:
+                    del self.ids[next(iter(self.ids))]
+                if row["stanza"]:
+                    yield row["stanza"]
+
+    def stop(self, reading: asyncio.Future[None]) -> None:
+        """It is not given what it did not draw by now."""
+        self._page += 1
+        self.reading = reading
+
+
+def address(stanza: bytes) -> str | None:
+    """Whom a stored message is for."""
+    return Stanza("message", {}, stanza).xml.get("to")
+
+
+def names(message: Stanza, namespace: str) -> bool:
+    """Whether the namespace may occur in the bytes: as it is, or written with character references."""
+    return namespace.encode() in message.raw or b"&#" in message.raw
+
+
+def is_chat_state(message: Stanza) -> bool:
+    """Whether a message tells a chat state and nothing else (XEP-0085 5.1)."""
+    return ns.CHAT_STATES.encode() in message.raw and all(
+        child.tag.startswith(CHAT_STATE) or child.tag in (THREAD, DELAY) or child.tag.endswith("}no-store")
+        for child in message.xml
+    )
+
+
+def id_of(message: Stanza, account: str) -> str:
+    """By which id a message is in the archive of the account it is for; "" for none."""
+    if not names(message, ns.STANZA_ID):
+        return ""
+    ids = (child.get("id", "") for child in message.xml.iterfind(STANZA_ID) if child.get("by") == account)
+    return next(ids, "")
