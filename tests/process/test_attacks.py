@@ -33,6 +33,7 @@ def results(tmp_path_factory):
     return {row["name"]: row for row in json.loads(file.read_text())}
 
 
+@pytest.mark.own_engine
 @pytest.mark.parametrize("name", NAMES)
 def test_others_hardly_notice_an_attack(results, name):
     row = results[name]
