@@ -18,7 +18,7 @@ import stores
 
 from xmppd.admin.client import request
 
-SECONDS = 20.0
+SECONDS = 60.0
 """How long anything may take on a busy machine."""
 
 
