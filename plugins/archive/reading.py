@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -16,6 +17,12 @@ DAYS_AT_ONCE: Final = 16
 """Of how many days messages with one peer are looked for side by side, at most."""
 EXAMINED: Final = 1000
 """How many messages of a day are looked at in one request for those with one peer."""
+SIFTED: Final = 50
+"""How many messages with a peer are read at once, at least, when only those with a full JID are wanted."""
+PIECE: Final = 1 << 18
+"""Bytes that messages may have which are read at once, where more than a page of them may be needed."""
+TURN: Final = 16_384
+"""Bytes of messages that are looked at in one turn of the loop."""
 
 
 class Archived(NamedTuple):
@@ -109,7 +116,7 @@ class Reader:
     async def _by_months(
         self, after: bytes, before: bytes, size: int, *, reverse: bool, most: int = 0
     ) -> AsyncIterator[list[Archived]]:
-        """All messages, read in pieces of `size`, or each twice as large as the one before up to `most`."""
+        """All messages, read in pieces of `size`, or each larger than the one before up to `most`."""
         for month in await self._months_of(after, before, reverse=reverse):
             token: bytes | None = None
             while True:
@@ -123,8 +130,9 @@ class Reader:
                     reverse=reverse,
                     page=token,
                 )
-                yield [*map(Archived._make, page.rows)]
-                size = max(size, min(2 * size, most))
+                found = [*map(Archived._make, page.rows)]
+                size = next_size(size, most, found) if most else size
+                yield found
                 if (token := page.next) is None:
                     break
 
@@ -144,54 +152,79 @@ class Reader:
         return [row["day"] for row in page.rows]
 
     async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[list[Archived]]:
-        """Those with one peer: by the days on which there are any, of which ever more are read at once."""
+        """Those with one peer: by the days on which there are any. Of ever more days the first messages are
+        read at once, which are no more than two pages together.
+        """
         days, count = await self._days_of(query.peer, after, before, reverse=query.reverse), 2
+        size = max(query.size + 1, SIFTED if query.address else 1)
+        piece = partial(self._piece, peer=query.peer, after=after, before=before, reverse=query.reverse)
         while days:
             some, days = days[:count], days[count:]
             count = min(2 * count, DAYS_AT_ONCE)
-            for found in await asyncio.gather(*(self._day(day, after, before, query) for day in some)):
+            share = -(-2 * size // len(some))
+            begun = await asyncio.gather(*(piece(day, size=min(size, share)) for day in some))
+            for day, (found, token) in zip(some, begun, strict=True):
                 yield found
-
-    async def _day(self, day: int, after: bytes, before: bytes, query: Query) -> list[Archived]:
-        """As many of one day as may be needed."""
-        found: list[Archived] = []
-        size = query.size + 1
-        async for some in self._of_day(day, query.peer, after, before, size, reverse=query.reverse):
-            found += some
-            if len(found) > query.size:
-                break
-        return found
+                while token is not None:
+                    await asyncio.sleep(0)
+                    found, token = await piece(day, size=size, token=token)
+                    yield found
 
     async def _of_day(
-        self, day: int, peer: str, after: bytes, before: bytes, size: int, *, reverse: bool
+        self, day: int, peer: str, after: bytes, before: bytes, size: int, *, reverse: bool, most: int = 0
     ) -> AsyncIterator[list[Archived]]:
-        """All of one day with a peer, in pieces of `size`."""
-        start, end = bound(day * DAY), bound((day + 1) * DAY)
+        """All of one day with a peer, in pieces of `size`, or each larger than the last, up to `most`."""
         token: bytes | None = None
         while True:
-            page = await self._log.scan_columns(
-                self._owner,
-                month_of(start),
-                columns=Archived._fields,
-                after=(max(after, start),),
-                before=(min(before, end),),
-                match={"peer": peer},
-                examine=EXAMINED,
-                limit=size,
-                reverse=reverse,
-                page=token,
-            )
-            yield [*map(Archived._make, page.rows)]
-            if (token := page.next) is None:
+            found, token = await self._piece(day, peer, after, before, size, reverse=reverse, token=token)
+            size = next_size(size, most, found) if most else size
+            yield found
+            if token is None:
                 break
+
+    async def _piece(
+        self,
+        day: int,
+        peer: str,
+        after: bytes,
+        before: bytes,
+        size: int,
+        *,
+        reverse: bool,
+        token: bytes | None = None,
+    ) -> tuple[list[Archived], bytes | None]:
+        """Some of one day with a peer, `size` at most, and where they go on; None: there are no more."""
+        start, end = bound(day * DAY), bound((day + 1) * DAY)
+        page = await self._log.scan_columns(
+            self._owner,
+            month_of(start),
+            columns=Archived._fields,
+            after=(max(after, start),),
+            before=(min(before, end),),
+            match={"peer": peer},
+            examine=EXAMINED,
+            limit=size,
+            reverse=reverse,
+            page=token,
+        )
+        return [*map(Archived._make, page.rows)], page.next
 
     @staticmethod
     async def _exactly(
         messages: AsyncIterator[list[Archived]], address: str
     ) -> AsyncIterator[list[Archived]]:
         """Those from or to a full JID."""
+        looked = 0
         async for some in messages:
-            yield [message for message in some if is_with(message, address)]
+            found = []
+            for message in some:
+                if is_with(message, address):
+                    found.append(message)
+                looked += len(message.stanza)
+                if looked >= TURN:
+                    looked = 0
+                    await asyncio.sleep(0)
+            yield found
 
     async def _all_of(self, ids: Sequence[bytes], oldest: int) -> list[Archived]:
         """The messages of these ids in the order of time; item-not-found when one is missing, or from before
@@ -217,8 +250,18 @@ def is_with(message: Archived, address: str) -> bool:
     """Whether a message is from or to a full JID ("": anybody)."""
     if not address:
         return True
+    if address.encode() not in message.stanza and b"&" not in message.stanza:
+        return False
     attrs = Stanza("message", {}, message.stanza).xml
     return address in (attrs.get("from"), attrs.get("to"))
+
+
+def next_size(size: int, most: int, found: Sequence[Archived]) -> int:
+    """How many messages to read after `size` of which these came: twice as many, `most` at most, and no more
+    than may be read at once.
+    """
+    read = sum([len(message.stanza) for message in found])
+    return max(1, min(2 * size, most, PIECE * len(found) // read if read else most))
 
 
 def _by_month(ids: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:

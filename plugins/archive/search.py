@@ -11,16 +11,15 @@ from typing import Final
 from xmppd.plugin import Lru, StanzaError
 
 from .query import Query
-from .reading import Archived, Page, Reader, is_with
+from .reading import TURN, Archived, Page, Reader, is_with
 from .words import Words
 
 MINUTE: Final = 60.0
 SEARCHERS: Final = 10_000
 """Of how many accounts it is remembered when they searched."""
+FIRST: Final = 50
 AT_ONCE: Final = 200
-"""How many messages are read at once: the loop is held for as long as that takes."""
-TURN: Final = 16_384
-"""Bytes of messages that are looked at in one turn of the loop."""
+"""How many messages are read at once, at first and at most: the loop is held for as long as that takes."""
 LARGE: Final = 1024
 """Bytes of a message that count as one more message."""
 
@@ -95,12 +94,14 @@ class Searcher(Reader):
         """All that is to be looked at, some at a time."""
         if query.peer:
             for day in await self._days_of(query.peer, after, before, reverse=query.reverse):
-                of_day = self._of_day(day, query.peer, after, before, AT_ONCE, reverse=query.reverse)
+                of_day = self._of_day(
+                    day, query.peer, after, before, FIRST, reverse=query.reverse, most=AT_ONCE
+                )
                 async for piece in of_day:
                     await asyncio.sleep(0)
                     yield piece
             return
-        async for piece in self._by_months(after, before, AT_ONCE, reverse=query.reverse):
+        async for piece in self._by_months(after, before, FIRST, reverse=query.reverse, most=AT_ONCE):
             await asyncio.sleep(0)
             yield piece
 
