@@ -75,13 +75,14 @@ class Talks(Ordered):
     paid_until = SessionSlot(0.0)
     """Up to when what it had listed is as much as a session may have, in the long run."""
     retracted = Counter("Messages of archives that were taken back.")
-    ignored = Counter("Markers and retractions that came too fast to be followed up.")
+    ignored = Counter("Markers, retractions and readings that came too fast to be followed up.")
 
     async def start(self) -> None:
         """Nothing is to be looked for."""
         await super().start()
         self._errands = Errands(self.spawn, self.call_later)
         self._pushes = 0
+        self._to_tell: dict[tuple[str, str], tuple[bytes, str]] = {}
 
     async def _owner(self, account: str) -> Owner:
         raise NotImplementedError
@@ -107,10 +108,11 @@ class Talks(Ordered):
 
     def _do(
         self, account: str, key: tuple[str, ...], work: Callable[..., Awaitable[int]], *about: Any
-    ) -> None:
-        """Have it done behind what is waiting for the account already."""
-        if not self._errands.add(account, key, partial(work, *about)):
-            self.ignored.inc()
+    ) -> bool:
+        """Have it done behind what is waiting for the account already; whether there is room for it."""
+        is_taken = self._errands.add(account, key, partial(work, *about))
+        self.ignored.inc(not is_taken)
+        return is_taken
 
     async def _display(self, remark: Remark, sides: Sequence[Side]) -> int:
         """Somebody has read up to a message: note that for both (XEP-0333)."""
@@ -218,20 +220,48 @@ class Talks(Ordered):
             if life is None or life > 0:
                 await self.shown.put_newest(new, ttl=life)
         if side == OWN:
-            self.was_read.tell(account, peer, to_text(id), stamp_of(id), by)
+            self.was_read.tell(account, peer, to_text(id), by)
 
     @cluster_signal
-    async def was_read(self, account: str, peer: str, id: str, stamp: str, by: str) -> None:
-        """Tell the other clients of an account that one of them has read up to a message."""
-        if not any(self._others_told(account, by)):
+    def was_read(self, account: str, peer: str, id: str, by: str) -> None:
+        """Tell the other clients of an account that one of them has read up to a message. What is told of a
+        conversation is what is newest by then.
+        """
+        read = from_text(id)
+        if read is None or not any(self._others_told(account, by)):
             return
-        walk = await self._list(await self._owner(account), account, ListQuery(b"", b"", peer, 1))
-        about = {"with": peer, "id": id, "stamp": stamp}
-        about |= {name: value for one in walk.page for name, value in one.unread_attrs().items()}
+        key = account, peer
+        if (waiting := self._to_tell.get(key)) is None or waiting[0] < read:
+            self._to_tell[key] = read, by
+        if waiting is None and not self._do(account, ("tell", peer), self._tell, account, peer):
+            del self._to_tell[key]
+
+    async def _tell(self, account: str, peer: str) -> int:
+        """Tell them; through how many messages that took."""
+        id, by = self._to_tell.pop((account, peer))
+        about, rows = {"with": peer, "id": to_text(id), "stamp": stamp_of(id)}, 1
+        try:
+            owner = await self._owner(account)
+            try:
+                walk = await self._list(owner, account, ListQuery(b"", b"", peer, 1))
+            except StanzaError:
+                pass  # nobody can say how much is not read
+            else:
+                rows += walk.examined
+                about |= {name: value for one in walk.page for name, value in one.unread_attrs().items()}
+            now = await self.shown.get(owner.uid, peer, OWN)
+        except StanzaError:
+            return rows  # there is no such archive any more
+        except StoreError as error:
+            self._failed(account, error)
+            return rows
+        if now is not None and now["id"] > id:
+            return rows  # it is told of that one
         for session in self._others_told(account, by):
             self._pushes += 1
             attrs = {"type": "set", "id": f"read{self._pushes}", "to": session.full}
             session.send(serialize(element(IQ, attrs, element(READ, about))))
+        return rows
 
     def _others_told(self, account: str, by: str) -> Iterator[Session]:
         for session in self.server.sessions(account):

@@ -1,0 +1,126 @@
+"""What other devices are told when one has read: in order, the newest only, and at a bounded rate."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from xmppd import ns
+from xmppd.plugin import StanzaError
+from xmppd.testing import Client, World
+
+pytestmark = pytest.mark.asyncio
+
+READ = f"{{{ns.CONVERSATIONS}}}read"
+STANZA_ID = f"{{{ns.STANZA_ID}}}stanza-id"
+
+
+class Devices:
+    """Two of bob, of which `desk` is told what `phone` reads, and the ids of what alice sent to them."""
+
+    def __init__(self, phone: Client, desk: Client, ids: list[str]) -> None:
+        self.phone = phone
+        self.desk = desk
+        self.ids = ids
+
+    @classmethod
+    async def of(cls, w: World, texts: str) -> "Devices":
+        alice, phone, desk = [await w.login(name) for name in ("alice", "bob", "bob")]
+        await desk.ask("get", f"<query xmlns='{ns.CONVERSATIONS}'/>")
+        for text in texts:
+            await alice.send(
+                f"<message to='bob@localhost' id='{text}' type='chat'><body>{text}</body></message>"
+            )
+        await w.settle()
+        stanzas = await phone.receive_all()
+        await desk.receive_all()
+        marks = [mark for stanza in stanzas if (mark := stanza.find(STANZA_ID)) is not None]
+        return cls(phone, desk, [mark.get("id", "") for mark in marks])
+
+    async def read(self, *places: int) -> None:
+        for place in places:
+            read = f"<read xmlns='{ns.CONVERSATIONS}' with='alice@localhost' id='{self.ids[place]}'/>"
+            assert (await self.phone.ask("set", read)).get("type") == "result"
+
+    async def told(self) -> list[tuple[int, str | None]]:
+        """Of which messages the desk was told since, and how many are not read."""
+        await self.desk.world.settle()
+        reads = [read for stanza in await self.desk.receive_all() for read in stanza.iterfind(READ)]
+        return [(self.ids.index(read.get("id", "")), read.get("unread")) for read in reads]
+
+
+def world() -> World:
+    return World(plugins=("archive",))
+
+
+async def test_of_many_that_are_read_while_one_is_told_only_the_newest_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "abcdef")
+        gate, waiting = asyncio.Event(), list[str]()
+        for archive in w.plugins("archive"):
+            listed = archive._list
+
+            async def slow(*about: Any, listed: Any = listed) -> Any:
+                waiting.append("one")
+                if len(waiting) == 1:
+                    await gate.wait()
+                return await listed(*about)
+
+            monkeypatch.setattr(archive, "_list", slow)
+        await bob.read(0)
+        assert await bob.told() == []
+        await bob.read(1, 2, 3, 4)
+        assert await bob.told() == [] and len(waiting) == 1
+        gate.set()
+        assert await bob.told() == [(4, "1")] and len(waiting) == 2
+
+
+async def test_what_comes_late_of_an_older_one_is_not_told() -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "abc")
+        await bob.read(1)
+        assert await bob.told() == [(1, "1")]
+        w.plugin("archive").was_read.tell("bob@localhost", "alice@localhost", bob.ids[0], bob.phone.jid)
+        assert await bob.told() == []
+
+
+async def test_who_read_the_newest_is_known_though_an_older_one_comes_behind() -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "abc")
+        await bob.read(2)
+        assert await bob.told() == [(2, "0")]
+        archive = w.plugin("archive")
+        archive.was_read.tell("bob@localhost", "alice@localhost", bob.ids[2], bob.phone.jid)
+        archive.was_read.tell("bob@localhost", "alice@localhost", bob.ids[0], bob.desk.jid)
+        assert await bob.told() == [(2, "0")]
+        assert not [read for stanza in await bob.phone.receive_all() for read in stanza.iterfind(READ)]
+
+
+async def test_where_nobody_can_say_what_is_unread_the_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "ab")
+
+        async def horizon(account: str) -> bytes:
+            raise StanzaError("resource-constraint", "Ask again in a while.", type="wait")
+
+        for archive in w.plugins("archive"):
+            monkeypatch.setattr(archive, "horizon", horizon)
+        await bob.read(0)
+        assert await bob.told() == [(0, None)]
+
+
+async def test_what_is_gone_through_for_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "abcdef")
+        for archive in w.plugins("archive"):
+            errands = archive._errands
+            monkeypatch.setitem(errands._run.__func__.__globals__, "FREE", 4)
+            monkeypatch.setitem(errands._run.__func__.__globals__, "rest_after", lambda rows: 5.0)
+        await bob.read(0)
+        assert await bob.told() == [(0, "5")]
+        await bob.read(1, 2)
+        assert await bob.told() == []
+        await w.advance(5)
+        assert await bob.told() == [(2, "3")]
