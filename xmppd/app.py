@@ -461,6 +461,7 @@ class App:
             came=lambda node: self._tell(self.hooks.node_met_signal, node),
             gone=lambda node: self._tell(self.hooks.node_lost_signal, node),
             grace=self.config.cluster.grace,
+            stale=2.0 * self.config.cache.ttl,
             now=self.now,
         )
         self.cluster = self.sessions.cluster = cluster

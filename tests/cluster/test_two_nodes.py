@@ -147,6 +147,24 @@ async def test_a_node_that_is_lost_takes_its_sessions_with_it(redis_url: str) ->
         await alice.expect(f"<presence from='{bob.jid}' to='{alice.bare}'/>")
 
 
+async def test_who_shows_himself_by_an_old_roster_is_shown_to_end_with_his_node(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        await alice.ask(
+            "set", f"<query xmlns='{ns.ROSTER}'><item jid='{bob.bare}' subscription='remove'/></query>"
+        )
+        await alice.receive_all()
+        await world.advance(60)
+        shown = bob.session.presence
+        assert shown is not None
+        world.cluster(1).presence.show(bob.session, shown, [alice.bare])
+        await alice.expect(f"<presence from='{bob.jid}' to='{alice.bare}'/>")
+        world.cut(0, 1)
+        await world.advance(6)
+        await alice.expect(f"<presence from='{bob.jid}' to='{alice.bare}' type='unavailable'/>")
+
+
 async def test_an_iq_and_its_answer_cross(redis_url: str) -> None:
     async with World(settings=several(redis_url), nodes=2) as world:
         alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)

@@ -89,7 +89,8 @@ class RemoteSession:
 class OtherNodes:
     """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here;
     `came` and `gone`: a node of this name;
-    `grace`: how many seconds a session is expected on another node when its own stops.
+    `grace`: how many seconds a session is expected on another node when its own stops; `stale`: for how many a
+    roster may be taken for what it was.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class OtherNodes:
         came: Callable[[str], None],
         gone: Callable[[str], None],
         grace: float,
+        stale: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.has_grace = grace > 0
@@ -137,7 +139,7 @@ class OtherNodes:
         self.messages = RemoteMessages(
             mesh, sessions, visibility.blocks, self.copies, messages.keep, self.hints.kept, spawn, now
         )
-        self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace)
+        self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace, stale)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)
         self.brake = SharedBrake(mesh, brake, call_later)

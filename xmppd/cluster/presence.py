@@ -29,8 +29,9 @@ DIRECTED: Final = 100_000
 
 LATELY_SECONDS: Final = 15.0
 LATELY: Final = 10_000
-"""How long it is remembered, and of how many pairs, that an account follows another one since then, or does
-not any more: by then what was under way has come, or the node is given up.
+"""How long it is remembered, and of how many pairs, that an account follows another one since then: by then
+what was under way has come, or the node is given up. That it does not any more is remembered for as long as
+another node may show itself by the roster as it was (`stale`).
 """
 
 LISTED_SECONDS: Final = 1.0
@@ -47,7 +48,8 @@ class RemotePresence:
     asks for that. `_asked` are the questions that are open: by viewer and full JID, the sessions that
     were asked for so far, the last one by a question that is not answered.
 
-    `grace`: how many seconds a session is expected elsewhere when its node stops.
+    `grace`: how many seconds a session is expected elsewhere when its node stops; `stale`: for how many a
+    node that was not told may take a roster for what it was.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class RemotePresence:
         visibility: Visibility,
         call_later: Callable[[float, Callable[[], None]], object],
         grace: float,
+        stale: float,
     ) -> None:
         self.showing = Showing(visibility, lambda viewer, full: self._show_other(viewer, full, ()))
         self.grace = Grace(grace, mesh.clock, call_later, self._did_not_come)
@@ -67,7 +70,7 @@ class RemotePresence:
         self._visibility = visibility
         self._asked: dict[Session, dict[str, Asked]] = {}
         self._directed = 0
-        self._parted = Lately(mesh.clock, LATELY_SECONDS, LATELY)
+        self._parted = Lately(mesh.clock, stale, LATELY)
         self._granted = Lately(mesh.clock, LATELY_SECONDS, LATELY)
         self._awaited: dict[str, set[str]] = {}
 
