@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from several import CHAT, bodies, several
 
+from xmppd import ns
 from xmppd.cluster import grace
 from xmppd.cluster.grace import Grace
 from xmppd.errors import StreamError
@@ -53,6 +54,20 @@ async def test_who_is_back_in_time_is_not_seen_to_go(redis_url: str, node: int, 
         await again.drop()
         for client in (alice, carol):
             await client.expect(f"<presence from='{bob.jid}' to='{client.bare}' type='unavailable'/>")
+
+
+async def test_who_may_not_see_him_any_more_sees_him_go(redis_url: str) -> None:
+    async with World(settings=settings(redis_url), plugins=("blocking",), nodes=3) as world:
+        _, bob, carol = await friends(world)
+        other = await world.bind("bob", "other", node=0)
+        await world.drain(1)
+        block = f"<block xmlns='{ns.BLOCKING}'><item jid='{carol.bare}'/></block>"
+        assert (await other.ask("set", block)).get("type") == "result"
+        again = await world.bind("bob", "game", node=2)
+        await again.send("<presence/>")
+        await world.advance(62)
+        shown = [(tree.get("from"), tree.get("type")) for tree in await carol.receive_all()]
+        assert shown == [(bob.jid, "unavailable")]
 
 
 @pytest.mark.parametrize("comes", ["not", "bound", "and goes"])

@@ -174,6 +174,24 @@ def test_what_somebody_waits_for_is_said_at_once_and_all_before_it():
     assert [frame.records for frame in talk.paper.frames[1:]] == [[QUIET_RECORD, Hint("bob@localhost")]]
 
 
+def test_a_time_that_was_set_before_a_sooner_one_changes_nothing():
+    talk = Talk()
+    gone = Gone("bob@localhost", "x", 1)
+    talk.mesh.mention(talk.member, gone)
+    talk.end_turn()
+    talk.mesh.send(talk.member, gone)
+    talk.now += PACE_SECONDS
+    sooner = next(seconds for seconds in talk.waits if seconds != LINGER_SECONDS)
+    talk.ring(sooner)
+    assert [len(frame.records) for frame in talk.paper.frames] == [2]
+    talk.mesh.send(talk.member, gone)
+    waits = [*talk.waits]
+    talk.ring(LINGER_SECONDS)  # the first one
+    assert len(talk.paper.frames) == 1
+    talk.mesh.send(talk.member, gone)
+    assert talk.waits == [seconds for seconds in waits if seconds != LINGER_SECONDS], "one time for both"
+
+
 def test_marks_that_wait_for_frames_behind_one():
     marks = Marks()
     for name, frame in (("a", 1), ("b", 2), ("c", 2), ("c", 2), ("b", 3)):

@@ -49,6 +49,19 @@ async def seen(client: Client) -> list[tuple[str | None, str | None]]:
     return sorted((one.get("from"), one.get("type")) for one in await client.receive_all())  # type: ignore[type-var]
 
 
+async def test_who_is_hidden_from_somebody_sees_him_all_the_same(tmp_path: Path, redis_url: str) -> None:
+    async with veiled(tmp_path, redis_url) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        world.plugin("veil").hide(BOB, ALICE)
+        await world.settle()
+        await bob.receive_all()
+        other = await world.bind("alice", node=2)
+        await other.send("<presence/>")
+        assert (bob.jid, None) in await seen(other)
+        assert await seen(bob) == []
+
+
 @pytest.mark.parametrize("node", [0, 1, 2])
 async def test_a_plugin_hides_and_shows_who_is_anywhere_from_who_is_anywhere(
     tmp_path: Path, redis_url: str, node: int

@@ -11,6 +11,7 @@ from several import CHAT, bodies, several
 
 from xmppd import ns
 from xmppd.cluster.records import Presence
+from xmppd.core.sessions import Broadcast
 from xmppd.testing import World
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("each_carrier")]
@@ -91,6 +92,33 @@ def watched(send: Callable[..., int], records: list[object]) -> Callable[..., in
         return send(record, *size)
 
     return note
+
+
+async def test_a_place_is_not_amended_before_a_list_of_places(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice = await world.bind("alice", "game", node=0)
+        places = world.cluster(0).places
+        [member] = world.cluster(0).mesh.present()
+        world.cluster(0).mesh.mention(member, *places._place_of(member, alice.session, None))
+        places._own[alice.session.number].spots[member] = member.trunk.spot
+        places._send_piece(member, [alice.session], is_last=False)
+        alice.session.presence = Broadcast(alice.session.presence_head, b"/>")
+        places.shifted(alice.session)
+        await world.settle()
+        [place] = world.cluster(1).mesh.whereabouts.at("alice@localhost", "game")
+        assert place.priority == 0
+
+
+async def test_ones_own_other_session_is_shown_once(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await bob.send("<presence to='alice@localhost' type='subscribe'/>")
+        await alice.send("<presence to='bob@localhost' type='subscribed'/>")
+        await world.settle()
+        other = await world.bind("alice", "two", node=1)
+        await other.send("<presence/>")
+        shown = [tree.get("from") for tree in await other.receive_all()]
+        assert shown.count(alice.jid) == 1
 
 
 async def test_who_changes_at_once_is_shown_contacts_all_the_same(redis_url: str) -> None:

@@ -156,9 +156,11 @@ class Member:
         due_at = self._clock() + seconds
         if due_at < self._due_at:
             self._due_at = due_at
-            self._call_later(seconds, self._write_on)
+            self._call_later(seconds, lambda: self._write_on(due_at))
 
-    def _write_on(self) -> None:
+    def _write_on(self, due_at: float) -> None:
+        if due_at != self._due_at:
+            return  # an earlier time was set since
         self._due_at = float("inf")
         if self.trunk.is_waiting and not self.is_gone:
             self.write()

@@ -89,8 +89,8 @@ class RemoteSession:
 class OtherNodes:
     """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here;
     `came` and `gone`: a node of this name;
-    `grace`: how many seconds a session is expected on another node when its own stops; `stale`: for how many a
-    roster may be taken for what it was.
+    `grace`: how many seconds a session is expected on another node when its own stops; `stale`: for how many
+    a roster may be taken for what it was.
     """
 
     def __init__(

@@ -267,6 +267,7 @@ class Places:
         copied = [session.number for session in piece if session.copies_since]
         frame = self._mesh.send(member, Snapshot(places, is_last, copied), 64 * len(piece) + 16)
         for session in piece:
+            self._own[session.number].spots.pop(member, None)
             member.young.put(session.full, frame)
 
     def _look_at(self, member: Member) -> None:
@@ -281,6 +282,7 @@ class Places:
         """Forget its places, one after the other."""
         for number, own in enumerate([*self._own.values()], 1):
             own.knew.pop(member, None)
+            own.spots.pop(member, None)
             if number % STEP == 0:
                 yield
         for found in self._mesh.whereabouts.places_of(member.index):

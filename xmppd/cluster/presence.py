@@ -106,7 +106,8 @@ class RemotePresence:
         """See `Cluster.returned`."""
         if self.grace and self.grace.is_about(session.full):
             for contact in contacts:
-                self._came_back(session.full, contact)
+                if self._visibility.allows(contact, session.full):
+                    self._came_back(session.full, contact)
 
     def sight(self, account: str, viewer: str, *, is_end: bool) -> None:
         """See `Cluster.sight`: whether he may see them is judged there."""
@@ -121,8 +122,7 @@ class RemotePresence:
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """See `Cluster.probe`."""
-        wanted = dict.fromkeys((session.account, *contacts))
-        for node, accounts in self._mesh.spread(wanted).items():
+        for node, accounts in self._mesh.spread(contacts).items():
             self._probe(self._mesh.member(node), session, accounts)
 
     def _probe(self, member: Member, session: Session, accounts: list[str]) -> None:

@@ -140,8 +140,8 @@ class Cluster(Protocol):
         """
 
     def returned(self, session: Session, contacts: Sequence[str]) -> None:
-        """These contacts' sessions here were shown one that is available: those in whose place it is, which
-        were expected, have ended.
+        """These contacts' sessions here were shown one that is available, if they may see it: those in whose
+        place it is, which were expected, have ended.
         """
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:

@@ -228,10 +228,11 @@ class Presences:
         themselves to a session that became available; how many accounts are there.
         """
         contacts = [session.account, *(roster.followers if roster is not None else ())]
-        if session.live.blocks or self._hooks.sees is not None:
+        is_told_all = not session.live.blocks and self._hooks.sees is None
+        if not is_told_all:
             contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
         shown = self._sessions.cluster.show(session, presence, contacts, asks=is_first)
-        if is_first and roster is not None and roster.following is not roster.followers:
+        if is_first and roster is not None and not (is_told_all and roster.following is roster.followers):
             told = frozenset(contacts)
             self._sessions.cluster.probe(session, [name for name in roster.following if name not in told])
         return shown
