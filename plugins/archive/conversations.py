@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -13,12 +14,14 @@ from .content import Said, said_in
 from .ids import bound, stamp_of, to_text
 from .query import SET, id_of, moment_of, peer_of, size_of
 from .reading import Archived
-from .seeking import Seeker, head_of
+from .seeking import Seeker, head_of, in_turns, weight_of
 
 QUERY: Final = f"{{{ns.CONVERSATIONS}}}query"
 READ: Final = f"{{{ns.CONVERSATIONS}}}read"
 MOST: Final = 2000
-"""How many messages are gone through for a list."""
+"""How many messages are gone through for a list,"""
+WEIGHT: Final = 10_000
+"""and when long ones count as several."""
 UNREAD: Final = 99
 """How many unread messages are counted of a conversation."""
 BYTES: Final = 128 * 1024
@@ -77,7 +80,9 @@ class Conversation:
 
 
 class Walk:
-    """Goes through the archive of an account from the newest message on, until a page is known."""
+    """Goes through the archive of an account from the newest message on, until a page is known. `weight` is
+    through how many it went, long ones as several.
+    """
 
     def __init__(self, account: str, query: ListQuery) -> None:
         self._account = account
@@ -88,7 +93,8 @@ class Walk:
         self._bytes = 0
         self._size = query.size
         self._is_late = False
-        self.examined = 0
+        self._examined = 0
+        self.weight = 0
         self.page: list[Conversation] = []
         self.is_complete = True
         self.is_bounded = False
@@ -100,10 +106,11 @@ class Walk:
     def take(self, rows: Iterable[Archived], shown: Mapping[str, Shown]) -> bool:
         """Look at the next ones; whether that is enough."""
         for row in rows:
-            if self.examined == MOST:
+            if self._examined == MOST or self.weight >= WEIGHT:
                 self.is_bounded = True
                 return True
-            self.examined += 1
+            self._examined += 1
+            self.weight += weight_of(row.stanza)
             if row.id < self._query.since:
                 self._is_late = True
             if self._is_late and not self._open:
@@ -146,7 +153,6 @@ class Walk:
 
     def _is_listed(self, one: Conversation, row: Archived) -> bool:
         """Put a conversation on the page, of which this is the last message, if it is for this page."""
-        one.last = row
         before = self._query.before
         if self._is_late or (before and row.id >= before):
             return False
@@ -154,6 +160,7 @@ class Walk:
             self.is_complete = False
             self._size = len(self.page)
             return False
+        one.last = row
         self._bytes += len(row.stanza)
         self._open += 1
         self.page.append(one)
@@ -187,8 +194,11 @@ class Lists:
         """What was asked for by the account that the archive is of, of what is between two ids."""
         walk = Walk(account, query)
         async for rows in self._seeker.newest(query.peer, after, before):
-            if walk.take(rows, await self._read_up_to(walk.peers_in(rows))):
-                return walk
+            shown = await self._read_up_to(walk.peers_in(rows))
+            for piece in in_turns(rows):
+                if walk.take(piece, shown):
+                    return walk
+                await asyncio.sleep(0)
         walk.end()
         return walk
 

@@ -19,7 +19,7 @@ _RETRACTION: Final = ns.RETRACTION.encode()
 MOST: Final = 100
 """How many remarks of one account may wait."""
 ROWS_A_SECOND: Final = 5000
-"""How many messages are gone through for one account, in the long run."""
+"""How many messages are gone through for one account, in the long run; long ones count as several."""
 FREE: Final = 250
 """For so many it need not rest: that is where nearly all that is looked for is found."""
 
@@ -121,4 +121,9 @@ class Errands:
 
 def rest_after(rows: int) -> float:
     """How many seconds nothing more is looked for when so many messages were gone through."""
-    return rows / ROWS_A_SECOND if rows > FREE else 0.0
+    return seconds_of(rows) if rows > FREE else 0.0
+
+
+def seconds_of(rows: int) -> float:
+    """How many seconds of what an account may have it takes to go through so many messages."""
+    return rows / ROWS_A_SECOND

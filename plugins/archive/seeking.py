@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from xmppd import ns
 from xmppd.plugin import Element, Stanza
 
 from .ids import DAY, bound
-from .reading import Archived, Reader
+from .reading import TURN, Archived, Reader
+from .search import LARGE
 
 FIRST: Final = 50
 AT_ONCE: Final = 200
-"""How many messages are read at once, at first and at most."""
+"""How many messages are read at once, at first and at most, where they are not long."""
 PAGE: Final = 100
 DAYS: Final = 50
-"""How many of those with one peer, and how many of the days on which there are any."""
+"""How many of those with one peer at most, and how many of the days on which there are any."""
 PAGE_COUNTS: Final = 50
 """For how many messages a request counts at least."""
 MOST: Final = 5000
-"""How many messages are gone through for one that may not be there."""
+"""How many messages are gone through for one that may not be there; long ones count as several."""
 
 _RETRACTION: Final = ns.RETRACTION.encode()
 
 
 class Sought(NamedTuple):
-    """A message, None when it is not there, and through how many that took."""
+    """A message, None when it is not there, and through how many that took, long ones as several."""
 
     message: Archived | None
     rows: int
@@ -43,11 +44,14 @@ class Seeker(Reader):
         word = about.encode()
         rows = 0
         async for page in self.newest(peer, b"", before):
-            for message in page:
-                stanza = message.stanza
-                if (word in stanza or b"&" in stanza) and is_by(stanza, author, about):
-                    return Sought(message, rows + len(page))
-            rows += max(len(page), PAGE_COUNTS)
+            weight = sum([weight_of(message.stanza) for message in page])
+            for piece in in_turns(page):
+                for message in piece:
+                    stanza = message.stanza
+                    if (word in stanza or b"&" in stanza) and is_by(stanza, author, about):
+                        return Sought(message, rows + weight)
+                await asyncio.sleep(0)
+            rows += max(weight, PAGE_COUNTS)
             if rows >= MOST:
                 break
         return Sought(None, rows)
@@ -65,12 +69,28 @@ class Seeker(Reader):
         while True:
             days = await self._days_of(peer, after, until, reverse=True, limit=DAYS)
             for day in days:
-                async for page in self._of_day(day, peer, after, before, PAGE, reverse=True):
+                of_day = self._of_day(day, peer, after, before, FIRST, reverse=True, most=PAGE)
+                async for page in of_day:
                     yield page
                     await asyncio.sleep(0)
             if len(days) < DAYS:
                 return
             until = bound(days[-1] * DAY - 1)
+
+
+def weight_of(stanza: bytes) -> int:
+    """As how many messages one counts that is gone through."""
+    return 1 + len(stanza) // LARGE
+
+
+def in_turns(page: Sequence[Archived]) -> Iterator[Sequence[Archived]]:
+    """The messages in pieces, each for one turn of the loop."""
+    start = size = 0
+    for end, message in enumerate(page, 1):
+        size += len(message.stanza)
+        if size >= TURN or end == len(page):
+            yield page[start:end]
+            start, size = end, 0
 
 
 def is_by(stanza: bytes, author: str, about: str) -> bool:

@@ -13,6 +13,7 @@ from xmppd import hooks, ns
 from xmppd.plugin import (
     SELF,
     Counter,
+    Lru,
     Request,
     Session,
     SessionSlot,
@@ -35,7 +36,7 @@ from .ordered import Ordered
 from .preferences import Owner
 from .query import id_of, peer_of
 from .reading import Archived
-from .remarks import Errands, Remark, Side, remark_of, rest_after
+from .remarks import Errands, Remark, Side, remark_of, seconds_of
 from .seeking import Seeker, Sought
 from .tombstones import is_tombstone, tombstone
 from .under_way import Entry
@@ -46,7 +47,9 @@ STANZA_ID: Final = f"{{{ns.STANZA_ID}}}stanza-id"
 SETTLED_SECONDS: Final = 1.0
 """How old a message is before it is replaced, where the clocks of several nodes say which write is newer."""
 AHEAD_SECONDS: Final = 5.0
-"""For how long a session may have conversations listed faster than that."""
+"""For how long an account may have more gone through for its lists than it may in the long run."""
+LISTERS: Final = 10_000
+"""Of how many accounts it is remembered up to when they had as much as they may."""
 AGAIN_SECONDS: Final = 10.0
 TRIES: Final = 3
 """How often and when a message that was taken back is looked for while it may not be there yet."""
@@ -72,8 +75,6 @@ class Talks(Ordered):
     )
     is_told = SessionSlot(False)
     """Whether a session asked for conversations, and is told what is read on other devices."""
-    paid_until = SessionSlot(0.0)
-    """Up to when what it had listed is as much as a session may have, in the long run."""
     retracted = Counter("Messages of archives that were taken back.")
     ignored = Counter("Markers, retractions and readings that came too fast to be followed up.")
 
@@ -83,6 +84,7 @@ class Talks(Ordered):
         self._errands = Errands(self.spawn, self.call_later)
         self._pushes = 0
         self._to_tell: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self._paid_until: Lru[str, float] = Lru(LISTERS)
 
     async def _owner(self, account: str) -> Owner:
         raise NotImplementedError
@@ -247,7 +249,7 @@ class Talks(Ordered):
             except StanzaError:
                 pass  # nobody can say how much is not read
             else:
-                rows += walk.examined
+                rows += walk.weight
                 about |= {name: value for one in walk.page for name, value in one.unread_attrs().items()}
             now = await self.shown.get(owner.uid, peer, OWN)
         except StanzaError:
@@ -303,15 +305,16 @@ class Talks(Ordered):
         """The last conversations, and what of them was not read. From now on the session is told what other
         ones read.
         """
-        session = request.session
+        session, account = request.session, request.session.account
         query = list_query_of(request.payload, self.config.page, self.config.page_most)
-        if self.paid_until[session] - self.now() > AHEAD_SECONDS:
+        if (self._paid_until.get(account) or 0.0) - self.now() > AHEAD_SECONDS:
             raise StanzaError("resource-constraint", "Ask more slowly.", type="wait")
-        owner = await self._owner(session.account)
+        owner = await self._owner(account)
         self.is_told[session] = True
-        walk = await self._list(owner, session.account, query)
-        self.paid_until[session] = max(self.paid_until[session], self.now()) + rest_after(walk.examined)
-        return listed(session.account, walk)
+        walk = await self._list(owner, account, query)
+        paid_until = max(self._paid_until.get(account) or 0.0, self.now())
+        self._paid_until.put(account, paid_until + seconds_of(walk.weight))
+        return listed(account, walk)
 
     async def _list(self, owner: Owner, account: str, query: ListQuery) -> Walk:
         after, before = bound(self.lives.oldest(account)), await self.horizon(account)

@@ -259,12 +259,13 @@ async def test_no_more_messages_are_looked_at_than_some(monkeypatch: pytest.Monk
 async def test_who_asks_all_the_time_is_told_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world() as w:
         for archive in w.plugins("archive"):
-            monkeypatch.setitem(archive.conversations.__func__.__globals__, "rest_after", lambda rows: 2.0)
-        bob = await w.login("bob")
+            monkeypatch.setitem(archive.conversations.__func__.__globals__, "seconds_of", lambda rows: 2.0)
+        bob = await w.login("bob", node=0)
         query = f"<query xmlns='{ns.CONVERSATIONS}'/>"
         for _ in range(3):
             assert (await bob.ask("get", query)).get("type") == "result"
-        assert refusal(await bob.ask("get", query)) == "wait resource-constraint"
+        for client in (bob, await w.bind("bob", node=0)):
+            assert refusal(await client.ask("get", query)) == "wait resource-constraint"
         await w.advance(1.5)
         assert (await bob.ask("get", query)).get("type") == "result"
 
