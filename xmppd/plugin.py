@@ -74,6 +74,7 @@ from xmppd.stream.sasl import Attempt, Challenge, Channel, Exchange, Identity, L
 from xmppd.stream.scram import BadPassword
 from xmppd.timers import Timer
 from xmppd.xml.build import element, escape_attribute, insert_child, serialize, stanza_of
+from xmppd.xml.scan import read_stanza
 from xmppd.xml.stanza import Stanza
 
 __all__ = [
@@ -170,6 +171,7 @@ __all__ = [
     "network_of",
     "offers",
     "offers_inline",
+    "read_stanza",
     "removal",
     "result_page",
     "route",

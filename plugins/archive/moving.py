@@ -13,18 +13,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
-from xml.parsers.expat import ExpatError
 
-from xmppd import ns
 from xmppd.plugin import (
     CommandError,
     Jid,
-    JidError,
     Plugin,
     Prepared,
-    Stanza,
     Table,
+    XmppdError,
     command,
+    read_stanza,
     result_page,
 )
 
@@ -43,7 +41,6 @@ from .ids import (
 from .keeping import INDEX_LIFE, Keeper, Lives, Writers
 
 USAGE: Final = 2
-MESSAGE: Final = f"{{{ns.CLIENT}}}message"
 MILLI: Final = 1000
 """Microseconds up to which stamps are exact."""
 AT_ONCE: Final = 100
@@ -186,19 +183,19 @@ class Moving(Plugin):
         try:
             row = json.loads(data)
             name, at, stanza = str(row["id"]), _microsecond(row["at"]), row["stanza"].encode()
+            message = read_stanza(stanza)
             account = Jid.parse(row["account"]).bare
-            message = Stanza("message", {}, stanza).xml
-            peer = Jid.parse(row.get("with") or _other(account, message.attrib)).bare
-        except (ValueError, TypeError, KeyError, AttributeError, JidError, ExpatError) as error:
+            peer = Jid.parse(row.get("with") or _other(account, message.attrs)).bare
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, XmppdError) as error:
             raise CommandError(f"no message of an archive: {error!r}"[:200]) from None
-        if message.tag != MESSAGE or not stanza.startswith(b"<message"):
+        if message.kind != "message":
             raise CommandError("this is no message")
         if not 0 <= at <= self.now() * MICROSECONDS:
             raise CommandError("a message of before 1970, or one that is still to come")
         id = from_text(name)
         if id is None or at_of(id) // MILLI != at // MILLI:
             id = _made(at, name, stanza)
-        return Line(account, id, peer, stanza)
+        return Line(account, id, peer, message.raw)
 
     async def _take(
         self, lines: Sequence[Line], counts: dict[str, int], refused: list[dict[str, Any]], *, is_dry: bool

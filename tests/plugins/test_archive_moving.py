@@ -9,6 +9,7 @@ from archives import DAY, chat, find, put, world
 
 from plugins.archive.ids import at_of, stamp_of, to_text
 from plugins.archive.moving import Portion
+from xmppd import ns
 from xmppd.errors import CommandError
 from xmppd.testing import World
 
@@ -168,6 +169,21 @@ async def test_the_other_end_is_found_in_the_message_where_the_file_does_not_say
         line(stanza="<iq/>"),
         line(stanza="<messages/>"),
         line(stanza="<!DOCTYPE x><message/>"),
+        line(stanza="<message/><message/>"),
+        line(stanza="<message/><iq/>"),
+        line(stanza="<message/><iq"),
+        line(stanza="<message/>behind"),
+        line(stanza="before<message/>"),
+        line(stanza=""),
+        line(stanza="<message/></stream:stream>"),
+        line(stanza="<message/></x><x>"),
+        line(stanza="<message><!-- hi --></message>"),
+        line(stanza="<message><?hi there?></message>"),
+        line(stanza="<message xmlns=''/>"),
+        line(stanza="<message xmlns='jabber:server'/>"),
+        line(stanza="<message><a:b/></message>"),
+        line(stanza="<message>" + "<a>" * 500 + "</a>" * 500 + "</message>"),
+        "[" * 100_000 + "\n",
         line(**{"with": "a@b@c"}),
     ],
 )
@@ -179,6 +195,31 @@ async def test_what_is_no_message_of_an_account_here_is_refused_and_told(
         page = await w.app.commands.call("archive import", {"file": str(tmp_path / "in")})
         assert page["counts"] == {"messages": 1, **NOTHING, "refused": 1}
         assert len(page["rows"]) == 1 and page["exit_code"] == 1
+
+
+@pytest.mark.parametrize(
+    "stanza",
+    [
+        "<message xmlns='jabber:client' from='x@y/z'><body>hi</body></message>",
+        """<message xmlns="jabber:client" from="x@y/z" xml:lang="en"><body>hi</body></message>""",
+        "<message xmlns:a='urn:a' from='x@y/z' a:b='c'><body>hi</body><a:b/></message>",
+        "<c:message xmlns:c='jabber:client' from='x@y/z'><c:body>hi</c:body></c:message>",
+        "<message\txmlns='jabber:client'\nfrom='x@y/z' ><body><![CDATA[hi]]></body></message> ",
+        "<message from='x@y/z'><body>hi</body><stream:a/></message>",
+    ],
+)
+async def test_however_a_message_is_written_clients_can_read_it(stanza: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(line(stanza=stanza))
+    async with World(plugins=("archive", "offline")) as w:
+        counts = await run(w, "import", file=str(tmp_path / "in"))
+        assert counts == {"messages": 1, **NOTHING}
+        alice = await w.login("alice")
+        found = await find(alice)
+        assert found.texts == ["hi"] and found.messages[0].get("from") == "x@y/z"
+        listed = await alice.ask("get", f"<query xmlns='{ns.CONVERSATIONS}'/>")
+        assert [body.text for body in listed.iter(f"{{{ns.CLIENT}}}body")] == ["hi"]
+        [row] = [row async for row in w.plugin("archive").messages.everything()]
+        assert row["stanza"].startswith(b"<message") and b" xmlns=" not in row["stanza"].partition(b">")[0]
 
 
 async def test_what_is_too_old_is_not_taken_and_the_rest_lives_as_long_as_it_would_have(

@@ -11,14 +11,16 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from xmppd import ns
 from xmppd.errors import StreamError
+from xmppd.xml.build import start_tag
 from xmppd.xml.engine import Engine, canonical, parse_framed, without_sections
 from xmppd.xml.framing import CDATA, Frame
 from xmppd.xml.header import Context, StreamOpen, read_header
 from xmppd.xml.limits import Limits
 from xmppd.xml.stanza import Stanza
 
-__all__ = ["Engine", "Event", "Limits", "Scanner", "StreamClose", "StreamOpen"]
+__all__ = ["Engine", "Event", "Limits", "Scanner", "StreamClose", "StreamOpen", "read_stanza"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,12 @@ _BANG: Final = ord("!")
 _QUESTION: Final = ord("?")
 _SIMPLE_TAG = re.compile(rb"(<[A-Za-z_][\w.-]*+)(?:[ \t\r\n/][^>]*+)?>")
 _CLOSING = {b"<" + name: b"</" + name + b">" for name in (b"message", b"presence", b"iq")}
+
+_KINDS: Final = ("message", "presence", "iq")
+_HEADER: Final = f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' version='1.0'>".encode()
+_DECLARED = re.compile(rb"[ \t\r\n]xmlns[ \t\r\n]*+=")
+_FILED: Final = Limits(stanza_bytes=1 << 21)
+"""What was kept in a file may be larger than what a client sends: it has got more attributes since."""
 
 
 class Scanner:
@@ -216,3 +224,23 @@ class Scanner:
         if len(data) - pos > self.limits.header_bytes:
             raise StreamError("policy-violation", "end tag too big")
         return 0
+
+
+def read_stanza(raw: bytes) -> Stanza:
+    """The stanza that these bytes of anywhere are, by the rules for what clients send; StreamError unless
+    they are exactly one. It has no default namespace of its own, so that it may stand where that is declared.
+    """
+    scanner = Scanner(Engine(), _FILED)
+    scanner.stepwise = False
+    events = scanner.feed(_HEADER + raw)
+    last = events[-1]
+    if isinstance(last, StreamError):
+        raise last
+    if len(events) != 2 or not isinstance(last, Stanza) or scanner.pending:
+        raise StreamError("not-well-formed", "this is not one stanza")
+    if last.kind not in _KINDS:
+        raise StreamError("unsupported-stanza-type", last.kind)
+    if not _DECLARED.search(last.raw, 0, last.tail):
+        return last
+    head = start_tag(last.kind, last.attrs)
+    return Stanza(last.kind, last.attrs, head + last.raw[last.tail :], len(head), last.payload)
