@@ -160,7 +160,8 @@ class Order:
         for account in entry.accounts:
             may_go = self._is_known(account, ways[account]) and may_go
             for node in self._nodes.of(account):
-                if (account, node) not in entry.guards:
+                guard = account, node
+                if guard not in entry.guards and guard not in entry.discharged:
                     self._announce(entry, account, node, KEEP)
         if entry.held or not may_go:
             return False
@@ -231,7 +232,7 @@ class Order:
         if verb != TAKEN:
             entry.held.discard(guard)
         if verb == AWAY:
-            del entry.guards[guard]
+            entry.discharge((guard,))  # it may still be said to have a session there
             if other and was_agreeing:
                 self._clock.see(at_of(other))
                 self._rename(entry)
@@ -396,10 +397,7 @@ class Order:
         """Ask these for nothing more."""
         if entry.guards is None or not guards:
             return
-        for guard in guards:
-            entry.guards.pop(guard, None)
-        entry.agreeing.difference_update(guards)
-        entry.held.difference_update(guards)
+        entry.discharge(guards)
         self._settle([entry])
         self.look(entry)
 

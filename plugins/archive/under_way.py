@@ -21,6 +21,7 @@ class Entry:
         "_order",
         "accounts",
         "agreeing",
+        "discharged",
         "error",
         "file",
         "guards",
@@ -50,6 +51,8 @@ class Entry:
         """Those that have not given it its place."""
         self.held: set[tuple[str, str]] = set()
         """Those where something else comes first."""
+        self.discharged: Collection[tuple[str, str]] = ()
+        """Those that are asked no more, unless they ask: nobody was there, or they did not answer in time."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -65,6 +68,15 @@ class Entry:
     def shown(self) -> None:
         """It was handed on, or never will be."""
         self._order.shown(self)
+
+    def discharge(self, guards: Collection[tuple[str, str]]) -> None:
+        """These have no say any more, and are not asked again by ourselves."""
+        assert self.guards is not None
+        for guard in guards:
+            self.guards.pop(guard, None)
+        self.agreeing.difference_update(guards)
+        self.held.difference_update(guards)
+        self.discharged = frozenset((*self.discharged, *guards))
 
     def ended(self) -> None:
         """Whoever was to be given it was."""

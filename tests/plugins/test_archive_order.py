@@ -245,9 +245,39 @@ async def test_what_hangs_elsewhere_holds_up_nobody_for_ever() -> None:
     assert desk.is_looking and desk.order.tick()
     assert desk.filed == [one]
     one.written()
+    assert one.ready.done(), "it is not asked again"
     one.shown()
     one.ended()
     assert not desk.order.tick()
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_agrees_and_never_lets_it_go_holds_up_nobody_for_ever() -> None:
+    desk = Desk()
+    desk.nodes.there["a"] = ["b"]
+    one = desk.begin("a")
+    desk.order.hear("b", "taken", "a", one.id, b"")
+    one.written()
+    desk.seconds += STUCK_SECONDS
+    desk.order.tick()
+    assert one.ready.done() and desk.nodes.verbs() == ["hold"]
+    assert one.held_up() is None, "nor when it is handed on"
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_has_nobody_is_not_asked_again_before_it_asks() -> None:
+    desk = Desk()
+    desk.nodes.there["a"] = ["b"]
+    one = desk.begin("a")
+    desk.order.hear("b", "away", "a", one.id, b"")
+    one.written()
+    assert one.ready.done() and desk.nodes.verbs() == ["hold"], "its session is still said to be there"
+    desk.order.hear("b", "ask", "a", b"", b"")
+    assert desk.nodes.verbs() == ["keep", "known"]
+    again = one.held_up()
+    assert again is not None and not again.done()
+    desk.order.hear("b", "away", "a", one.id, b"")
+    assert again.done() and one.held_up() is None and desk.nodes.verbs() == []
 
 
 @pytest.mark.asyncio
