@@ -130,32 +130,36 @@ class Offline(Plugin):
             if row is not None:
                 self._tell(account, size_of(row))
                 return self._written(account, queue, row)
-            is_counted = queue.counted_at is not None
-            if is_counted and self.scope.clock() - (queue.counted_at or 0.0) < RECOUNT_SECONDS:
-                has_looked = True
-            if not has_looked:
-                queue.put, has_looked = None, True  # somebody else may have delivered some: look again
+            if not (has_looked or self._is_counted(queue)):
+                has_looked = True  # somebody else may have delivered some
+                await self._count_again(account, queue)
             elif not ref:
                 self.refused.inc()
                 raise StanzaError("service-unavailable", "Too many messages wait for this account already.")
-            elif not await self._make_room(account, queue):
+            elif not await self._make_room(account, queue, len(ref)):
                 return hooks.KEPT  # in the archive alone
         return message
 
-    async def _make_room(self, account: str, queue: Queue) -> bool:
-        """Forget the oldest of the messages that are in the archive, some at once; whether there were any."""
+    async def _make_room(self, account: str, queue: Queue, size: int) -> bool:
+        """Forget the oldest of the messages that are in the archive, some at once, unless there is room for
+        so many bytes by now; whether there were any.
+        """
         async with queue.lock, self.server.lock(f"flush:{account}"), queue.gate:
             await queue.quiet()
+            if queue.put is None:
+                await self._count_all(account, queue)
+            if self._has_room(queue, size):
+                return True
             settled = self.server.ids.settled()
             rows = (await self.queue.scan(account, limit=PAGE)).rows
             first = next((index for index, row in enumerate(rows) if not row["ref"]), len(rows))
-            oldest = rows[: min(first, 1 + self.config.max_messages // PART)]
-            single = [row for row in rows if row["ref"]][:1]
-            ids = [row["id"] for row in oldest or single]
-            if not ids:
+            oldest = rows[:first] or [row for row in rows if row["ref"]]
+            oldest = oldest[: 1 + self.config.max_messages // PART]
+            if not oldest:
                 return False
-            await self.queue.batch(account, writes=removal(ids, settled if oldest else 0))
-            queue.put = None
+            ids = [row["id"] for row in oldest]
+            await self.queue.batch(account, writes=removal(ids, settled if first else 0))
+            queue.gone = queue.gone[0] + len(ids), queue.gone[1] + sum(map(size_of, oldest))
             self._tell_deleted(account)
             return True
 
@@ -185,39 +189,57 @@ class Offline(Plugin):
             del self._counted[next(iter(self._counted))]
 
     async def _look_up(self, account: str, queue: Queue) -> None:
-        """By the totals of this node, which alone stores."""
+        """By the totals of this node, which alone stores: too many where some were forgotten in between."""
         newest = (await self.queue.scan(account, limit=1, reverse=True)).rows
         oldest = (await self.queue.scan(account, limit=1)).rows
         queue.empty()
+        queue.counted_at = None
         if newest and oldest:
             queue.last = int(newest[0]["id"][:16], 16)
             queue.put = newest[0]["messages"], newest[0]["bytes"]
             queue.gone = oldest[0]["messages"] - 1, oldest[0]["bytes"] - size_of(oldest[0])
 
     async def _count_all(self, account: str, queue: Queue) -> None:
-        """By all messages that are there. The totals go on from those of the oldest."""
+        """By all messages that are there. The totals go on from those of the newest."""
+        counted_at = self.scope.clock()
         rows: Sequence[Mapping[str, Any]] = (await self.queue.scan(account, limit=PAGE)).rows
-        queue.empty()
-        queue.counted_at = self.scope.clock()
         messages = size = 0
-        gone = (rows[0]["messages"] - 1, rows[0]["bytes"] - size_of(rows[0])) if rows else (0, 0)
+        put = 0, 0
         while rows:
             messages += len(rows)
             size += sum(map(size_of, rows))
             queue.last = int(rows[-1]["id"][:16], 16)
+            put = rows[-1]["messages"], rows[-1]["bytes"]
             if len(rows) < PAGE:
                 break
             rows = (await self.queue.scan(account, start=(f"{rows[-1]['id']}!",), limit=PAGE)).rows
-        queue.gone, queue.put = gone, (gone[0] + messages, gone[1] + size)
+        queue.put, queue.gone, queue.counted_at = put, (put[0] - messages, put[1] - size), counted_at
+
+    def _is_counted(self, queue: Queue) -> bool:
+        """Whether the messages of a queue were counted one by one, and lately."""
+        counted_at = queue.counted_at
+        return counted_at is not None and self.scope.clock() - counted_at < RECOUNT_SECONDS
+
+    async def _count_again(self, account: str, queue: Queue) -> None:
+        """One by one, unless somebody else has just done so."""
+        async with queue.gate:
+            if not self._is_counted(queue):
+                await queue.quiet()
+                await self._count_all(account, queue)
+
+    def _has_room(self, queue: Queue, size: int) -> bool:
+        """Whether one message more of so many bytes may be kept; for who knows how much is."""
+        assert queue.put is not None
+        messages, before = queue.put[0] - queue.gone[0], queue.put[1] - queue.gone[1]
+        return messages < self.config.max_messages and before + size <= self.config.max_bytes
 
     def _row(self, queue: Queue, stanza: bytes, ref: str) -> Mapping[str, Value] | None:
         """The row of a message but for its own id; None when more would be kept than may be."""
         assert queue.put is not None
-        messages, size = queue.put[0] + 1, queue.put[1] + len(stanza or ref)
-        gone_messages, gone_bytes = queue.gone
-        if messages - gone_messages > self.config.max_messages or size - gone_bytes > self.config.max_bytes:
+        size = len(stanza or ref)
+        if not self._has_room(queue, size):
             return None
-        queue.put = messages, size
+        messages, size = queue.put = queue.put[0] + 1, queue.put[1] + size
         return {"stanza": stanza or None, "ref": ref or None, "messages": messages, "bytes": size}
 
     def _tell(self, account: str, size: int) -> None:

@@ -122,6 +122,34 @@ async def test_a_queue_that_is_full_of_others_has_no_room_for_it() -> None:
         assert (await find(bob)).texts == ["c"]
 
 
+async def test_a_full_queue_with_another_in_front_forgets_no_more_than_it_has_to() -> None:
+    about = {"plugin_config": {"offline": {"max_messages": 3}}}
+    async with world("offline", **about) as w:
+        alice = await w.login("alice")
+        hint = f"<no-permanent-store xmlns='{ns.HINTS}'/>"
+        await alice.send(f"<message to='bob@localhost' type='chat'><body>a</body>{hint}</message>")
+        await alice.receive_all()
+        await chat(alice, "bob@localhost", *"bcdef")
+        await alice.expect_nothing()
+        assert await come(await w.bind("bob")) == [*"aef"]
+
+
+async def test_many_at_once_make_room_for_themselves_alone() -> None:
+    about = {"plugin_config": {"offline": {"max_messages": 32}}}
+    async with world("offline", **about) as w:
+        senders = [await w.login("alice") for _ in range(9)]
+        for sender in senders:
+            await sender.receive_all()
+        texts = [f"old {number}" for number in range(32)]
+        for text in texts:
+            await chat(senders[0], "bob@localhost", text)
+        for number, sender in enumerate(senders[1:]):
+            body = f"<body>{number}</body>"
+            sender.write(f"<message to='bob@localhost' type='chat'>{body}</message>")
+        await w.settle()
+        assert len(await kept(w)) == 31, "three parts of three were forgotten for eight"
+
+
 async def test_what_is_gone_from_the_archive_does_not_come() -> None:
     async with world("offline") as w:
         alice = await w.login("alice")

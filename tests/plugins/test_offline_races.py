@@ -10,6 +10,7 @@ import pytest
 from several import several
 from slowly import LIMITS, read_a_little
 
+from plugins.offline import RECOUNT_SECONDS
 from tests.plugins.test_offline import become_available, bodies, chat
 from xmppd.errors import StoreUnavailable
 from xmppd.store.sqlite.store import SqliteStore
@@ -106,6 +107,7 @@ async def test_nodes_that_share_a_store_overwrite_nothing_and_keep_the_bound_eac
         assert 5 <= len(kept) <= 10
         await bob.drop()
         for world, sender in ((one, senders[0]), (other, senders[-1])):
+            await world.advance(RECOUNT_SECONDS)
             await chat(sender, "bob@localhost", "what one has delivered is not counted by the other")
             await world.settle()
             assert not await sender.receive_all()
