@@ -134,6 +134,7 @@ class Archive(Keeping, Moving, Talks):
         self.allowance = Allowance(self.config.searches, self.now)
         self._known: Lru[str, Owner] = Lru(OWNERS)
         self._nobodies: dict[str, float] = {}
+        self._changes = 0
         self._listed: Lru[tuple[str, str], tuple[bool, float]] = Lru(LISTED)
         self._noted: Lru[tuple[int, str, int], bool] = Lru(DAYS)
         self.writers = Writers(self.messages, self.days, self.months)
@@ -286,14 +287,12 @@ class Archive(Keeping, Moving, Talks):
         return until is not None and until > self.now()
 
     async def _learn(self, account: str) -> None:
-        """Find out whose archive is that of an account, or make it one."""
-        row = await self.owners.get(account)
-        if row is None:
-            async with self.server.writing(account) as exists:
-                if exists:
-                    uid = secrets.randbits(63)
-                    await self.owners.put_if({"account": account, "uid": uid, "standard": "always"}, None)
-                    row = await self.owners.get(account)
+        """Find out whose archive is that of an account, or make it one. What was read before it was told of a
+        change is read again.
+        """
+        changes, row = self._changes, await self._owner_row(account)
+        while changes != self._changes:
+            changes, row = self._changes, await self._owner_row(account)
         if row is None:
             if len(self._nobodies) >= OWNERS:
                 self._nobodies.clear()
@@ -301,6 +300,17 @@ class Archive(Keeping, Moving, Talks):
         else:
             self._nobodies.pop(account, None)
             self._known.put(account, owner_of(row))
+
+    async def _owner_row(self, account: str) -> Mapping[str, Any] | None:
+        """The row of an account, made if need be; None: there is no such account."""
+        row = await self.owners.get(account)
+        if row is None:
+            async with self.server.writing(account) as exists:
+                if exists:
+                    uid = secrets.randbits(63)
+                    await self.owners.put_if({"account": account, "uid": uid, "standard": "always"}, None)
+                    row = await self.owners.get(account)
+        return row
 
     async def _owner(self, account: str) -> Owner:
         if self._known.get(account) is None:
@@ -320,8 +330,17 @@ class Archive(Keeping, Moving, Talks):
     @cluster_signal
     def changed(self, account: str) -> None:
         """The archive of an account is another one, or its preferences are."""
+        self._changes += 1
         self._known.drop(account)
         self._nobodies.pop(account, None)
+
+    @hooks.node_met
+    @hooks.node_lost
+    def parted(self, node: str) -> None:
+        """What was told of changes between two nodes that part is lost."""
+        self._changes += 1
+        self._known.clear()
+        self._nobodies.clear()
 
     # reading
 
@@ -471,6 +490,7 @@ class Archive(Keeping, Moving, Talks):
     async def forget(self, account: str) -> None:
         """Delete the archive; who has the name next gets another one anyway."""
         await self.forget_owner(account)
+        self.owner_changed(account)  # it may have been read before it was deleted
 
     def owner_changed(self, account: str) -> None:
         """Tell all nodes that the archive of an account is another one."""

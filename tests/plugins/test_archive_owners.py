@@ -1,0 +1,86 @@
+"""Whose archive is whose, and what is kept of it: remembered on each node until it is changed on any."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from archives import world
+
+from xmppd import ns
+from xmppd.testing import Client, World
+
+pytestmark = pytest.mark.asyncio
+
+ALICE = "alice@localhost"
+
+
+async def owner(w: World, node: int = 0) -> Any:
+    """Whose archive that of alice is, as a node knows it."""
+    return await w.plugin("archive", node)._owner(ALICE)
+
+
+async def prefer(client: Client, standard: str) -> None:
+    wanted = f"<prefs xmlns='{ns.MAM}' default='{standard}'><always/><never/></prefs>"
+    assert (await client.ask("set", wanted)).get("type") == "result"
+
+
+async def test_a_change_that_comes_while_the_row_is_read_is_not_overlooked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        archive = w.plugin("archive")
+        await archive._owner(ALICE)
+        archive.changed(ALICE)
+        get, changes = archive.owners.get, ["never", "roster"]
+
+        async def overtaken(account: str) -> Mapping[str, Any] | None:
+            row = await get(account)
+            if changes:
+                await archive.owners.put({"account": account, "standard": changes.pop(0)})
+                archive.changed(account)
+            return row
+
+        monkeypatch.setattr(archive.owners, "get", overtaken)
+        assert (await owner(w)).preferences.standard == "roster" and not changes
+
+
+def give_up(w: World) -> None:
+    """Neither of two nodes waits for the other any more, which is cut off."""
+    for node in (0, 1):
+        mesh = w.cluster(node).mesh
+        mesh.give_up(next(iter(mesh.members.values())), "it is cut off")
+
+
+@pytest.mark.parametrize("is_given_up", [False, True])
+async def test_what_is_changed_where_nobody_is_told_is_seen_when_nodes_part_or_meet(
+    is_given_up: bool,
+) -> None:
+    async with world(nodes=2) as w:
+        alice = await w.login("alice", node=1)
+        w.cut(0, 1)
+        if is_given_up:
+            give_up(w)
+            await w.settle()
+        assert (await owner(w)).preferences.standard == "always"
+        await prefer(alice, "never")
+        assert (await owner(w)).preferences.standard == "always"
+        if is_given_up:
+            w.connect_nodes(0, 1)
+        else:
+            give_up(w)
+        await w.settle()
+        assert (await owner(w)).preferences.standard == "never"
+
+
+async def test_who_reads_the_row_of_an_account_that_goes_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        archive = w.plugin("archive")
+        old, delete = (await owner(w)).uid, archive.owners.delete
+
+        async def late(account: str) -> None:
+            await archive._owner(account)
+            await delete(account)
+
+        monkeypatch.setattr(archive.owners, "delete", late)
+        await archive.forget(ALICE)
+        assert (await owner(w)).uid != old
