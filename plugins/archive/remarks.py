@@ -71,6 +71,10 @@ Work = Callable[[], Awaitable[int]]
 """Does what a remark asks for; how many messages were gone through."""
 
 
+Key = tuple[str, ...]
+"""What a remark asks for: of two of the same the later counts."""
+
+
 class Errands:
     """What is done for each account, one thing after the other, and at a bounded rate: for who knows no id
     that is there can have archives gone through by every message. `spawn` and `later` end with the plugin.
@@ -81,14 +85,16 @@ class Errands:
     ) -> None:
         self._spawn = spawn
         self._later = later
-        self._waiting: dict[str, dict[object, Work]] = {}
+        self._waiting: dict[str, dict[Key, Work]] = {}
 
     def __len__(self) -> int:
         """Of how many accounts any are waiting, under way, or rested from."""
         return len(self._waiting)
 
-    def add(self, account: str, key: object, work: Work) -> bool:
-        """Do this for an account; in place of what waits under the same key. Whether there is room for it."""
+    def add(self, account: str, key: Key, work: Work, group: Key = ()) -> bool:
+        """Do this for an account; in place of what waits under the same key, or, where there is no room, of
+        what waits longest under one that begins with `group` (empty: of nothing). Whether there is room.
+        """
         waiting = self._waiting.get(account)
         if waiting is None:
             self._waiting[account] = {key: work}
@@ -96,7 +102,10 @@ class Errands:
             return True
         waiting.pop(key, None)
         if len(waiting) >= MOST:
-            return False
+            first = next((old for old in waiting if group and old[: len(group)] == group), None)
+            if first is None:
+                return False
+            del waiting[first]
         waiting[key] = work
         return True
 

@@ -106,13 +106,16 @@ class Talks(Ordered):
         if remark.is_retraction:
             self._do(remark.sender, ("retract", remark.to, remark.about), self._retract, remark, sides, TRIES)
         else:
-            self._do(remark.sender, ("display", remark.to), self._display, remark, sides)
+            self._do(remark.sender, ("display", remark.to, remark.about), self._display, remark, sides)
 
     def _do(
         self, account: str, key: tuple[str, ...], work: Callable[..., Awaitable[int]], *about: Any
     ) -> bool:
-        """Have it done behind what is waiting for the account already; whether there is room for it."""
-        is_taken = self._errands.add(account, key, partial(work, *about))
+        """Have it done behind what is waiting for the account already; whether there is room for it. Of too
+        much that was read in one conversation the last counts.
+        """
+        group = key[:2] if key[0] in ("display", "read") else ()
+        is_taken = self._errands.add(account, key, partial(work, *about), group)
         self.ignored.inc(not is_taken)
         return is_taken
 
@@ -283,7 +286,7 @@ class Talks(Ordered):
         named, peer = mark.find(STANZA_ID), peer_of(message.to or session.account)[0]
         if named is not None and named.get("by") == session.account:
             about = (session.full, session.account, peer, named.get("id", ""))
-            self._do(session.account, ("read", peer), self._take_mark, *about)
+            self._do(session.account, ("read", *about[2:]), self._take_mark, *about)
         kept = element(tree.tag, tree.attrib, tree.text or "")
         kept.extend(child for child in tree if child.tag != DISPLAYED)
         return stanza_of(kept)

@@ -122,8 +122,8 @@ class Chores:
 async def test_one_thing_after_the_other_and_what_is_outdated_is_left_out() -> None:
     chores = Chores()
     for key, name in (("x", "first"), ("y", "old"), ("z", "second"), ("y", "new")):
-        assert chores.errands.add("a", key, chores.work(name))
-    assert chores.errands.add("b", "x", chores.work("other"))
+        assert chores.errands.add("a", (key,), chores.work(name))
+    assert chores.errands.add("b", ("x",), chores.work("other"))
     await chores.rest()
     assert [name for name in chores.done if name != "other"] == ["first", "second", "new"]
     assert "other" in chores.done and chores.later == [] and len(chores.errands) == 0
@@ -132,19 +132,36 @@ async def test_one_thing_after_the_other_and_what_is_outdated_is_left_out() -> N
 @pytest.mark.asyncio
 async def test_who_has_much_looked_for_waits() -> None:
     chores = Chores()
-    chores.errands.add("a", 1, chores.work("dear", FREE + 1))
+    chores.errands.add("a", ("1",), chores.work("dear", FREE + 1))
     await asyncio.sleep(0)
-    chores.errands.add("a", 2, chores.work("next"))
+    chores.errands.add("a", ("2",), chores.work("next"))
     await chores.rest()
     assert chores.done == ["dear"]
     [(seconds, method, account)] = chores.later
     assert seconds == (FREE + 1) / ROWS_A_SECOND
     for number in range(MOST):
-        assert chores.errands.add("a", number, chores.work("more")) is (number < MOST)
-    assert not chores.errands.add("a", "one too many", chores.work("more"))
+        assert chores.errands.add("a", (str(number),), chores.work("more")) is (number < MOST)
+    assert not chores.errands.add("a", ("one too many",), chores.work("more"))
     method(account)
     await chores.rest()
     assert len(chores.done) == 1 + MOST
+
+
+@pytest.mark.asyncio
+async def test_where_there_is_no_room_the_first_of_its_group_gives_way() -> None:
+    chores = Chores()
+    chores.errands.add("a", ("dear",), chores.work("dear", FREE + 1))
+    await chores.rest()
+    for number in range(MOST):
+        kind = "x" if number == 5 else "y"
+        assert chores.errands.add("a", (kind, "k", str(number)), chores.work(f"{kind}{number}"))
+    assert not chores.errands.add("a", ("y", "k", "new"), chores.work("new"))
+    assert not chores.errands.add("a", ("x", "l", "new"), chores.work("new"), ("x", "l"))
+    assert chores.errands.add("a", ("x", "k", "new"), chores.work("new"), ("x", "k"))
+    [(_, method, account)] = chores.later
+    method(account)
+    await chores.rest()
+    assert chores.done[1:] == [f"y{number}" for number in range(MOST) if number != 5] + ["new"]
 
 
 @pytest.mark.asyncio
@@ -155,8 +172,8 @@ async def test_what_fails_does_not_stand_in_the_way() -> None:
         await asyncio.sleep(0)
         raise OSError("broken")
 
-    chores.errands.add("a", 1, fails)
-    chores.errands.add("a", 2, chores.work("next"))
+    chores.errands.add("a", ("1",), fails)
+    chores.errands.add("a", ("2",), chores.work("next"))
     with pytest.raises(OSError, match="broken"):
         await chores.rest()
     [(_, method, account)] = chores.later

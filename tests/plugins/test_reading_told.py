@@ -1,6 +1,7 @@
 """What other devices are told when one has read: in order, the newest only, and at a bounded rate."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ class Devices:
         self.ids = ids
 
     @classmethod
-    async def of(cls, w: World, texts: str) -> "Devices":
+    async def of(cls, w: World, texts: Iterable[str]) -> "Devices":
         alice, phone, desk = [await w.login(name) for name in ("alice", "bob", "bob")]
         await desk.ask("get", f"<query xmlns='{ns.CONVERSATIONS}'/>")
         for text in texts:
@@ -124,3 +125,53 @@ async def test_what_is_gone_through_for_it_is_counted(monkeypatch: pytest.Monkey
         assert await bob.told() == []
         await w.advance(5)
         assert await bob.told() == [(2, "3")]
+
+
+async def marked(bob: Devices, about: str, place: str) -> None:
+    """A marker about a message, and, where there is a place, what was read for the own server (XEP-0490)."""
+    mark = f"<displayed xmlns='{ns.CHAT_MARKERS}' id='{about}'/>"
+    if place:
+        stanza_id = f"<stanza-id xmlns='{ns.STANZA_ID}' by='bob@localhost' id='{place}'/>"
+        mark += f"<displayed xmlns='{ns.DISPLAYED}'>{stanza_id}</displayed>"
+    await bob.phone.send(f"<message to='alice@localhost' type='chat'>{mark}</message>")
+
+
+@pytest.mark.parametrize("later", ["a", "unknown"])
+@pytest.mark.parametrize("is_for_server", [False, True])
+async def test_a_marker_that_says_nothing_new_does_not_hide_the_one_before(
+    later: str, is_for_server: bool
+) -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "abc")
+        gate = asyncio.Event()
+
+        async def busy() -> int:
+            await gate.wait()
+            return 1
+
+        for archive in w.plugins("archive"):
+            archive._errands.add("bob@localhost", ("busy",), busy)
+        places = dict(zip("abc", bob.ids, strict=True)) | {"unknown": "A" * 16}
+        for about in ("c", later):
+            await marked(bob, "none" if is_for_server else about, places[about] if is_for_server else "")
+        assert await bob.told() == []
+        gate.set()
+        assert await bob.told() == [(2, "0")]
+
+
+async def test_of_more_markers_than_may_wait_the_last_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "abcdefgh")
+        gate = asyncio.Event()
+
+        async def busy() -> int:
+            await gate.wait()
+            return 1
+
+        for archive in w.plugins("archive"):
+            monkeypatch.setitem(archive._errands.add.__func__.__globals__, "MOST", 4)
+            archive._errands.add("bob@localhost", ("busy",), busy)
+        for about in "abcdefgh":
+            await marked(bob, about, "")
+        gate.set()
+        assert (await bob.told())[-1] == (7, "0")
