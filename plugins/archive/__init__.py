@@ -191,8 +191,9 @@ class Archive(Keeping, Moving, Talks):
             life = self.lives.of(account)
             if self._noted.get((uid, peer, day)) is None:
                 news.append((uid, peer, day))
+                writes.setdefault(None, []).append(self.writers.month.row(uid, month))
                 index = writes.setdefault(life and life + INDEX_LIFE, [])
-                index += (self.writers.day.row(uid, peer, day), self.writers.month.row(uid, month))
+                index.append(self.writers.day.row(uid, peer, day))
             writes.setdefault(life, []).append(self.writers.message.row(uid, month, id, peer, message.raw))
         self._note_remark(message, entry, owners)
         try:

@@ -10,11 +10,15 @@ from typing import Annotated, Any, Final
 from xmppd.plugin import CommandError, Jid, Plugin, Table, command, every
 
 from .ids import MICROSECONDS, stamp_of
-from .keeping import Keeper, Lives, everything, unknown
+from .keeping import DAY_SECONDS, Keeper, Lives, everything, unknown
 
 USAGE: Final = 2
 SHORTER_SECONDS: Final = 3600.0
 """How often it is looked whether messages are to be kept for shorter than before."""
+AGAIN_SECONDS: Final = DAY_SECONDS
+"""How often those are deleted then that have become too old, and for how much longer than the time itself:
+other nodes may be told of it later.
+"""
 TRIES: Final = 3
 """How often an archive is erased anew, when its owner's row was changed meanwhile."""
 
@@ -31,7 +35,10 @@ class Keeping(Plugin):
     lives: Lives
     keeper: Keeper
 
-    retentions = Table(partition=("domain",), columns={"days": "float"})
+    retentions = Table(
+        partition=("domain",),
+        columns={"days": "float", "shorter": "float", "until": "float", "pruned": "float"},
+    )
 
     def owner_changed(self, account: str) -> None:
         """Tell all nodes that the archive of an account is another one."""
@@ -126,21 +133,30 @@ class Keeping(Plugin):
 
     @every(SHORTER_SECONDS, once=True)
     async def shorten(self) -> None:
-        """Where messages are to be kept for shorter than before, delete those that are too old now."""
-        domains = {domain: self.lives.days_of(domain) for domain in self.server.domains}
-        shorter: set[str] = set()
-        for domain, days in domains.items():
-            row = await self.retentions.get(domain)
+        """Where messages are to be kept for shorter than before, delete those that are too old. What was
+        written before lives for longer, so that goes on until the last of it is too old.
+        """
+        now, due = self.now(), dict[str, dict[str, Any]]()
+        is_new = not (await self.owners.some(limit=1)).rows
+        for domain in self.server.domains:
+            days, row = self.lives.days_of(domain), await self.retentions.get(domain)
             was = row["days"] if row else 0.0
-            if days and (not was or days < was):
-                shorter.add(domain)
-        if shorter:
+            if not days or days >= was > 0 or is_new:
+                if row is None or row["days"] != days or row["shorter"] is not None:
+                    await self.retentions.put(_retention(domain, days))
+            elif row is None or row["shorter"] != days:
+                until = now + days * DAY_SECONDS + AGAIN_SECONDS
+                due[domain] = _retention(domain, was, shorter=days, until=until, pruned=now)
+            elif now - row["pruned"] >= AGAIN_SECONDS:
+                is_over = now >= row["until"]
+                due[domain] = _retention(domain, days) if is_over else {**row, "pruned": now}
+        if due:
             pruned = await self._prune_all(
-                lambda name: self.lives.oldest(name) if _domain(name) in shorter else 0
+                lambda name: self.lives.oldest(name) if _domain(name) in due else 0
             )
-            self.log.info("archives-shortened", extra={"domains": sorted(shorter), **pruned})
-        for domain, days in domains.items():
-            await self.retentions.put({"domain": domain, "days": days})
+            self.log.info("archives-shortened", extra={"domains": sorted(due), **pruned})
+        for row in due.values():
+            await self.retentions.put(row)
 
     async def _prune_all(self, before: Callable[[str], int]) -> dict[str, int]:
         """Prune each archive; `before` says for an account from before which microsecond, 0 for none."""
@@ -154,6 +170,20 @@ class Keeping(Plugin):
 
 def _domain(account: str) -> str:
     return account.rpartition("@")[2]
+
+
+def _retention(
+    domain: str,
+    days: float,
+    *,
+    shorter: float | None = None,
+    until: float | None = None,
+    pruned: float | None = None,
+) -> dict[str, Any]:
+    """What is noted of a domain: messages live so many days; `shorter` from now on, for those that live for
+    longer are deleted `until` then, which was done last at the moment `pruned`.
+    """
+    return {"domain": domain, "days": days, "shorter": shorter, "until": until, "pruned": pruned}
 
 
 def _moment(text: str) -> int:

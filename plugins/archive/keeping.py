@@ -16,7 +16,9 @@ from .ids import MICROSECONDS, bound, day_of, month_of
 
 DAY_SECONDS: Final = 86_400.0
 INDEX_LIFE: Final = 2 * DAY_SECONDS
-"""How much longer rows live by which others are found."""
+"""How much longer than the messages of a day the row lives by which they are found. Those of months, a dozen
+a year, stay until they are deleted: whatever time was kept to before, all that there is can be found.
+"""
 DELETED_AT_ONCE: Final = 100
 """Rows that one write deletes."""
 READ_AT_ONCE: Final = 500

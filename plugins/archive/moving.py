@@ -200,7 +200,10 @@ class Moving(Plugin):
     async def _take(
         self, lines: Sequence[Line], counts: dict[str, int], refused: list[dict[str, Any]], *, is_dry: bool
     ) -> None:
-        """Write some messages, each for what is left of its life."""
+        """Write some messages, each for what is left of its life, and first what they are found by, which an
+        interruption may have left out.
+        """
+        index: dict[float | None, dict[Any, Prepared]] = {}
         writes: dict[float | None, dict[Any, Prepared]] = {}
         months: dict[tuple[int, int], list[Line]] = {}
         for line in lines:
@@ -215,13 +218,18 @@ class Moving(Plugin):
             there = {row["id"] for row in await self.messages.get_rows(uid, month, keys=keys)}
             for line in some:
                 left = self._left_of(line)
-                if line.id in there or (left is not None and left <= 0):
+                is_late = left is not None and left <= 0
+                if not is_late:
+                    self._find_by(index, uid, line)
+                if line.id in there or is_late:
                     counts["there already" if line.id in there else "too old"] += 1
                     continue
                 counts["messages"] += 1
-                self._add(writes, uid, line, left)
-        for ttl, rows in writes.items() if not is_dry else ():
-            await self.messages.write([*rows.values()], ttl=ttl)
+                row = self.writers.message.row(uid, month, line.id, line.peer, line.stanza)
+                writes.setdefault(left, {})[uid, line.id, line.peer] = row
+        for group in (index, writes) if not is_dry else ():
+            for ttl, rows in group.items():
+                await self.messages.write([*rows.values()], ttl=ttl)
 
     async def _number_of(self, account: str, *, is_dry: bool) -> int | None:
         if not is_dry:
@@ -238,16 +246,14 @@ class Moving(Plugin):
         age = self.now() - at_of(line.id) / MICROSECONDS
         return life and math.ceil((life - age) / HOUR) * HOUR
 
-    def _add(
-        self, writes: dict[float | None, dict[Any, Prepared]], uid: int, line: Line, left: float | None
-    ) -> None:
-        """The rows of a message, to be written once each."""
-        _, id, peer, stanza = line
-        index = writes.setdefault(left and left + INDEX_LIFE, {})
-        index[uid, peer, day_of(id)] = self.writers.day.row(uid, peer, day_of(id))
-        index[uid, month_of(id)] = self.writers.month.row(uid, month_of(id))
-        row = self.writers.message.row(uid, month_of(id), id, peer, stanza)
-        writes.setdefault(left, {})[uid, id, peer] = row
+    def _find_by(self, index: dict[float | None, dict[Any, Prepared]], uid: int, line: Line) -> None:
+        """The rows by which a message is found, to be written once each: they live as those of a new message,
+        for there may be newer ones of the same day.
+        """
+        life, day, month = self.lives.of(line.account), day_of(line.id), month_of(line.id)
+        index.setdefault(None, {})[uid, month] = self.writers.month.row(uid, month)
+        days = index.setdefault(life and life + INDEX_LIFE, {})
+        days[uid, line.peer, day] = self.writers.day.row(uid, line.peer, day)
 
 
 def _line_of(account: str, id: bytes, peer: str, stanza: bytes) -> str:

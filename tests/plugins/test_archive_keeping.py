@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from archives import DAY, ask, chat, field, find, form, put, world
+from archives import DAY, ask, chat, field, find, form, later, put, world
 
 from plugins.archive.ids import Pool, new_id, to_text
 from plugins.archive.keeping import DELETED_AT_ONCE
@@ -68,8 +68,9 @@ async def test_each_side_lives_as_its_domain_says() -> None:
         alice = await w.login("alice")
         await chat(alice, "bob@other.test", "one", "two")
         assert (await find(alice)).texts == ["one", "two"]
-        assert sorted(written[:4]) == sorted([(2, 12 * DAY), (1, 10 * DAY), (2, 3 * DAY), (1, DAY)])
-        assert sorted(written[4:]) == sorted([(1, 10 * DAY), (1, DAY)])
+        lasting = [(1, 12 * DAY), (1, 10 * DAY), (1, 3 * DAY), (1, DAY)]
+        assert written[0] == (2, None) and sorted(written[1:5]) == sorted(lasting)
+        assert sorted(written[5:]) == sorted([(1, 10 * DAY), (1, DAY)])
 
 
 async def test_a_write_of_both_domains_whose_outcome_is_unknown_is_made_again() -> None:
@@ -154,24 +155,79 @@ async def test_what_cannot_be_shortened(arguments: dict[str, Any]) -> None:
             await call(w, "prune", **arguments)
 
 
-async def test_when_messages_are_to_be_kept_for_shorter_the_older_ones_are_deleted_once() -> None:
+async def test_when_messages_are_to_be_kept_for_shorter_the_older_ones_are_deleted() -> None:
     async with world(plugin_config={"archive": {"days": 50, "domains": {"other.test": 0}}}) as w:
+        plugin = archive(w)
+        await plugin.shorten()
+        assert (await plugin.retentions.get("localhost"))["days"] == 50, "nothing was written before"
         alice = await w.login("alice")
         await chat(alice, "bob@localhost", "now")
         uid = await uid_of(w)
         await put(w, uid, 60, 40)
-        await archive(w).shorten()
+        await plugin.shorten()
+        assert await _days(w, uid) == 3, "each lives as long as it is to"
+        plugin.lives._days = 45
+        await plugin.shorten()
         assert len(await call(w, "info", account="alice@localhost")) == 2
         assert await _days(w, uid) == 2
         await put(w, uid, 70)
-        await archive(w).shorten()
-        assert await _days(w, uid) == 3
-        archive(w).lives._days = 20
-        await archive(w).shorten()
+        await plugin.shorten()
+        assert await _days(w, uid) == 3, "that was done today"
+        later(w, days=2)
+        await plugin.shorten()
+        assert await _days(w, uid) == 2
+        plugin.lives._days = 20
+        await plugin.shorten()
         assert await _days(w, uid) == 1
+        plugin.lives._days = 0
+        await plugin.shorten()
+        row = {"domain": "localhost", "days": 0.0, "shorter": None, "until": None, "pruned": None}
+        assert await plugin.retentions.get("localhost") == row
+
+
+async def test_what_was_to_be_kept_for_longer_is_deleted_when_it_has_become_too_old() -> None:
+    async with world() as w:
+        plugin = archive(w)
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "new")
+        uid = await uid_of(w)
+        await put(w, uid, 10)
+        plugin.lives._days = 30
+        await plugin.shorten()
+        await w.settle()
+        later(w, days=9)
+        await chat(alice, "carol@localhost", "short")
+        assert await _days(w, uid) == 3
+        later(w, days=13)
+        await plugin.shorten()
+        assert await _days(w, uid) == 2 and (await find(alice)).texts == ["new", "short"]
+        later(w, days=20)
+        await plugin.shorten()
+        assert await call(w, "info", account="alice@localhost") == []
+        assert (await plugin.retentions.get("localhost"))["days"] == 30
+        assert (await call(w, "erase", account="bob@localhost"))["messages"] == 0
+        assert (await rows(w))["messages"] == 0
+
+
+@pytest.mark.own_engine("its time can be moved")
+@pytest.mark.one_node("its times are changed")
+async def test_what_lives_for_ever_is_found_whatever_was_written_behind_it() -> None:
+    async with world() as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "old")
+        await w.settle()
+        archive(w).lives._days = 10 / DAY
+        await chat(alice, "carol@localhost", "new")
+        await w.settle()
         archive(w).lives._days = 0
-        await archive(w).shorten()
-        assert await archive(w).retentions.get("localhost") == {"domain": "localhost", "days": 0.0}
+        await alice.send("</stream:stream>")
+        await w.advance(2.5 * DAY)
+        assert (await rows(w))["messages"] == 2, "the first, in two archives"
+        [month] = await call(w, "info", account="alice@localhost")
+        assert month["messages"] == 1
+        for account in ("alice@localhost", "bob@localhost"):
+            assert (await call(w, "erase", account=account))["messages"] == 1
+        assert (await rows(w))["messages"] == 0
 
 
 async def _days(w: World, uid: int) -> int:

@@ -10,7 +10,7 @@ from archives import DAY, chat, find, put, world
 from plugins.archive.ids import at_of, stamp_of, to_text
 from plugins.archive.moving import Portion
 from xmppd import ns
-from xmppd.errors import CommandError
+from xmppd.errors import CommandError, StoreTimeout
 from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
@@ -242,7 +242,46 @@ async def test_what_is_too_old_is_not_taken_and_the_rest_lives_as_long_as_it_wou
         w.plugin("archive").messages.write = noted
         counts = await run(w, "import", file=str(tmp_path / "in"))
         assert counts == {"messages": 1, **NOTHING, "too old": 1}
-        assert sorted(life - DAY for life in lives if life) == [0, 2 * DAY]
+        assert lives == [None, 12 * DAY, DAY], "of the month, of the day, of the message"
+
+
+async def test_a_repeat_makes_what_messages_are_found_by_where_that_is_missing(tmp_path: Path) -> None:
+    file = str(tmp_path / "archives")
+    async with world() as w:
+        plugin = w.plugin("archive")
+        await said(w, 3)
+        await run(w, "export", file=file)
+        before = await rows_of(w)
+        uids = [row["uid"] async for row in plugin.owners.everything()]
+        for uid in uids:
+            await plugin.months.delete(uid)
+            await plugin.days.delete(uid)
+        assert await run(w, "import", file=file, dry_run=True) == {
+            "messages": 0,
+            **NOTHING,
+            "there already": 15,
+        }
+        assert await rows_of(w) != before
+        assert await run(w, "import", file=file) == {"messages": 0, **NOTHING, "there already": 15}
+        assert await rows_of(w) == before
+
+
+async def test_what_messages_are_found_by_is_there_before_they_are(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(line())
+    async with world() as w:
+        messages = w.plugin("archive").messages
+        write, written = messages.write, list[int]()
+
+        def failing(some: Any, *, ttl: float | None = None) -> Any:
+            written.append(len(some))
+            if len(written) > 1:
+                raise StoreTimeout("who knows")
+            return write(some, ttl=ttl)
+
+        messages.write = failing
+        with pytest.raises(CommandError):
+            await run(w, "import", file=str(tmp_path / "in"))
+        assert len((await rows_of(w))["alice@localhost"]) == 2
 
 
 async def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
