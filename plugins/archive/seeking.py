@@ -25,13 +25,17 @@ MOST: Final = 5000
 """How many messages are gone through for one that may not be there; long ones count as several."""
 
 _RETRACTION: Final = ns.RETRACTION.encode()
+_CORRECTION: Final = ns.CORRECTION.encode()
 
 
 class Sought(NamedTuple):
-    """A message, None when it is not there, and through how many that took, long ones as several."""
+    """A message, None when it is not there, and through how many that took, long ones as several; and the
+    ids of its corrections.
+    """
 
     message: Archived | None
     rows: int
+    corrections: list[bytes]
 
 
 class Seeker(Reader):
@@ -39,22 +43,26 @@ class Seeker(Reader):
 
     async def find(self, peer: str, author: str, about: str, before: bytes) -> Sought:
         """The newest message with a peer, of before an id, that the account `author` wrote and whose
-        attribute `id` is `about`.
+        attribute `id` is `about`; and all corrections of it that come first.
         """
         word = about.encode()
-        rows = 0
+        rows, corrections = 0, list[bytes]()
         async for page in self.newest(peer, b"", before):
             weight = sum([weight_of(message.stanza) for message in page])
             for piece in in_turns(page):
                 for message in piece:
                     stanza = message.stanza
-                    if (word in stanza or b"&" in stanza) and is_by(stanza, author, about):
-                        return Sought(message, rows + weight)
+                    if word not in stanza and b"&" not in stanza:
+                        continue
+                    if corrects(stanza, author, about):
+                        corrections.append(message.id)
+                    elif is_by(stanza, author, about):
+                        return Sought(message, rows + weight, corrections)
                 await asyncio.sleep(0)
             rows += max(weight, PAGE_COUNTS)
             if rows >= MOST:
                 break
-        return Sought(None, rows)
+        return Sought(None, rows, corrections)
 
     async def newest(self, peer: str, after: bytes, before: bytes) -> AsyncIterator[list[Archived]]:
         """The messages with a peer ("": with anybody) between two bounds, from the newest on, in pieces of
@@ -101,6 +109,16 @@ def is_by(stanza: bytes, author: str, about: str) -> bool:
     if _RETRACTION not in stanza and b"&#" not in stanza:
         return True
     return all(child.tag != f"{{{ns.RETRACTION}}}retract" for child in Stanza("message", {}, stanza).xml)
+
+
+def corrects(stanza: bytes, author: str, about: str) -> bool:
+    """Whether a message was written by an account and replaces what is called so (XEP-0308)."""
+    if _CORRECTION not in stanza and b"&#" not in stanza:
+        return False
+    message = Stanza("message", {}, stanza).xml
+    if message.get("from", "").partition("/")[0] != author:
+        return False
+    return any(child.tag == f"{{{ns.CORRECTION}}}replace" and child.get("id") == about for child in message)
 
 
 def head_of(stanza: bytes) -> Element:

@@ -35,7 +35,6 @@ from .keeping import Lives
 from .ordered import Ordered
 from .preferences import Owner
 from .query import id_of, peer_of
-from .reading import Archived
 from .remarks import Errands, Remark, Side, remark_of, seconds_of
 from .seeking import Seeker, Sought
 from .tombstones import is_tombstone, tombstone
@@ -148,15 +147,17 @@ class Talks(Ordered):
         return 1
 
     async def _retract(self, remark: Remark, sides: Sequence[Side], tries: int) -> int:
-        """A message was taken back (XEP-0424): leave a tombstone of it. Where that cannot be done yet it is
-        tried again.
+        """A message was taken back (XEP-0424): leave a tombstone of it, and of each correction. Where that
+        cannot be done yet it is tried again: where several nodes write it may still be under way.
         """
         rows, left = 0, []
         for side in sides:
             try:
                 found = await self._sought(remark, side)
                 rows += found.rows
-                is_done = await self._is_buried(remark, side, found.message)
+                is_done = found.message is not None or not self.server.has_other_nodes
+                for id in (*found.corrections, *([found.message.id] if found.message else ())):
+                    is_done &= await self._is_buried(remark, side, id)
             except StoreError as error:
                 self._failed(remark.sender, error)
                 is_done = False
@@ -175,15 +176,11 @@ class Talks(Ordered):
     async def _sought(self, remark: Remark, side: Side) -> Sought:
         return await self._seeker(side.owner).find(side.peer, remark.author, remark.about, side.id)
 
-    async def _is_buried(self, remark: Remark, side: Side, message: Archived | None) -> bool:
-        """Leave a tombstone in one archive; whether all is done that can be. Where several nodes write, the
-        message may still be under way, and their clocks say which of two writes is the newer one.
+    async def _is_buried(self, remark: Remark, side: Side, id: bytes) -> bool:
+        """Leave a tombstone in one archive; whether all is done that can be. Where several nodes write, their
+        clocks say which of two writes is the newer one.
         """
-        several = self.server.has_other_nodes
-        if message is None:
-            return not several
-        id = message.id
-        if several and self.now() - at_of(id) / MICROSECONDS < SETTLED_SECONDS:
+        if self.server.has_other_nodes and self.now() - at_of(id) / MICROSECONDS < SETTLED_SECONDS:
             return False
         key = (side.owner, month_of(id), id, side.peer)
         async with self.server.writing(side.account) as exists:

@@ -99,6 +99,42 @@ async def test_the_retraction_itself_is_delivered_kept_and_not_taken_back() -> N
         assert await texts(bob) == ["grave r", "taken back", "taken back"]
 
 
+async def correct(client: Client, to: str, about: str, id: str, space: str = ns.CORRECTION) -> None:
+    await client.send(
+        f"<message to='{to}' id='{id}' type='chat'><body>{id} for {about}</body>"
+        f"<replace xmlns='{space}' id='{about}'/></message>"
+    )
+
+
+async def test_corrections_of_it_are_taken_back_with_a_message() -> None:
+    """XEP-0308: also those by another device; not those of others, nor what corrects something else."""
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await say(alice, "bob@localhost", "m", "secret")
+        await say(alice, "bob@localhost", "n", "other")
+        await correct(alice, "bob@localhost", "m", "m2")
+        await correct(
+            await w.login("alice"), "bob@localhost", "m", "m3", ns.CORRECTION.replace("u", "&#117;", 1)
+        )
+        await correct(alice, "bob@localhost", "m", "m")
+        await correct(bob, "alice@localhost", "m", "m4")
+        await correct(alice, "bob@localhost", "n", "m5")
+        await rest(w)
+        await retract(alice, "bob@localhost", "m")
+        expected = ["grave r", "other", "grave r", "grave r", "grave r", "m4 for m", "m5 for n", "taken back"]
+        for client in (alice, bob):
+            assert await texts(client) == expected
+
+
+async def test_corrections_go_though_the_message_is_not_there_any_more() -> None:
+    async with world() as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await correct(alice, "bob@localhost", "m", "m2")
+        await rest(w)
+        await retract(alice, "bob@localhost", "m")
+        assert await texts(bob) == ["grave r", "taken back"]
+
+
 @pytest.mark.parametrize("who", ["bob", "carol"])
 async def test_nobody_takes_back_what_another_said(who: str) -> None:
     async with world() as w:
@@ -189,8 +225,16 @@ async def test_what_waits_for_a_client_is_taken_back_there_by_what_waits_behind_
         await say(alice, "bob@localhost", "m", "secret")
         await rest(w)
         await retract(alice, "bob@localhost", "m")
-        bob = await w.login("bob")
-        assert (await texts(bob)) == ["grave r", "taken back"]
+        await w.settle()
+        bob = await w.bind("bob")
+        await bob.send("<presence/>")
+        waited = [stanza for stanza in await bob.receive_all() if stanza.tag == MESSAGE]
+        assert [(stanza.get("id"), stanza.findtext(BODY)) for stanza in waited] == [
+            ("m", None),
+            ("r", "taken back"),
+        ]
+        assert waited[0].find(RETRACTED) is not None
+        assert await texts(bob) == ["grave r", "taken back"]
 
 
 @pytest.mark.parametrize(
