@@ -32,6 +32,7 @@ class Keeping(Plugin):
     messages: Table
     days: Table
     months: Table
+    shown: Table
     lives: Lives
     keeper: Keeper
 
@@ -114,12 +115,12 @@ class Keeping(Plugin):
         thorough: Annotated[bool, "look at each message, too"] = False,
     ) -> dict[str, int]:
         """How many owners are unknown, and of those that were swept how many messages."""
-        tables = [self.months, self.days, *([self.messages] if thorough else [])]
+        tables = [self.months, self.days, self.shown, *([self.messages] if thorough else [])]
         found = await unknown(self.owners, tables)
         messages = 0
-        for owner in found if sweep else ():
-            messages += (await self.keeper.count(owner))["messages"]
-            await self.keeper.drop(owner)
+        for owner, months in found.items() if sweep else ():
+            messages += (await self.keeper.count(owner, months))["messages"]
+            await self.keeper.drop(owner, months)
         return {"unknown": len(found), "messages": messages}
 
     async def forget_owner(self, account: str) -> None:

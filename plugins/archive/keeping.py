@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from xmppd.plugin import Delete, Table
 
-from .ids import MICROSECONDS, bound, day_of, month_of
+from .ids import MICROSECONDS, bound, day_of, month_of, month_of_day
 
 DAY_SECONDS: Final = 86_400.0
 INDEX_LIFE: Final = 2 * DAY_SECONDS
@@ -91,18 +91,20 @@ class Keeper:
             size += sum([len(stanza) for _, stanza in rows])
         return Month(month, count, size, first, last) if count else None
 
-    async def drop(self, owner: int) -> None:
-        """Delete all that belongs to an owner. What says where something is goes last, so that a repeat finds
-        what an interruption left.
+    async def drop(self, owner: int, also: Iterable[int] = ()) -> None:
+        """Delete all that belongs to an owner, of the months that its rows name and of these. What says where
+        something is goes last, so that a repeat finds what an interruption left.
         """
-        for month in await self.months_of(owner):
+        for month in {*await self.months_of(owner), *also}:
             await self._messages.delete(owner, month)
         for table in (*self._others, self._days, self._months):
             await table.delete(owner)
 
-    async def count(self, owner: int) -> dict[str, int]:
-        """How many messages, days with a peer and months belong to an owner."""
-        months = await self.months_of(owner)
+    async def count(self, owner: int, also: Iterable[int] = ()) -> dict[str, int]:
+        """How many messages, days with a peer and months belong to an owner, of the same months as `drop`
+        deletes.
+        """
+        months = {*await self.months_of(owner), *also}
         messages = days = 0
         for month in months:
             async for rows in self._messages.stream(owner, month, columns=("id",)):
@@ -161,18 +163,20 @@ async def everything(table: Table) -> AsyncIterator[Row]:
             await asyncio.sleep(0)
 
 
-async def unknown(owners: Table, tables: Sequence[Table]) -> set[int]:
-    """Owners of rows in these tables of whom nothing is known: not before these rows are read, and not after,
-    for an owner is there before what belongs to it.
+async def unknown(owners: Table, tables: Sequence[Table]) -> dict[int, set[int]]:
+    """Owners of rows in these tables of whom nothing is known, each with the months of which there are rows:
+    not before these rows are read, and not after, for an owner is there before what belongs to it.
     """
-    known, found = await _all(owners), set[int]()
+    known, found = await _all(owners), dict[int, set[int]]()
     for table in tables:
         async for row in everything(table):
             if row["owner"] not in known:
-                found.add(row["owner"])
+                months = found.setdefault(row["owner"], set())
+                if "month" in row or "day" in row:
+                    months.add(row["month"] if "month" in row else month_of_day(row["day"]))
     if found:
         known = await _all(owners)
-    return {owner for owner in found if owner not in known}
+    return {owner: months for owner, months in found.items() if owner not in known}
 
 
 async def _all(owners: Table) -> Numbers:

@@ -310,7 +310,23 @@ async def test_what_is_nobodys_is_found_and_swept() -> None:
         assert await rows(w) == before
         assert await call(w, "check", sweep=True) == {"unknown": 1, "messages": 3}
         assert await call(w, "check", sweep=True) == {"unknown": 0, "messages": 0}
+        assert await call(w, "check", sweep=True, thorough=True) == {"unknown": 1, "messages": 1}
+        assert await call(w, "check", sweep=True, thorough=True) == {"unknown": 0, "messages": 0}
+        assert await plugin.messages.get(6, 1, lost, "x") is None
         assert (await find(alice)).texts == ["one"]
+
+
+async def test_what_is_nobodys_of_positions_and_of_days_alone_is_swept() -> None:
+    async with world() as w:
+        plugin = archive(w)
+        read = {"owner": 5, "peer": "x@y", "side": "own", "id": new_id(10**15, Pool()), "at": 10**15}
+        await plugin.shown.put_newest(read)
+        await put(w, 6, 40, 1)
+        await plugin.months.delete(6)
+        assert await call(w, "check", sweep=True) == {"unknown": 2, "messages": 2}
+        assert [1 async for _ in plugin.shown.everything()] == []
+        assert await rows(w) == {"messages": 0, "days": 0, "months": 0}
+        assert await call(w, "check") == {"unknown": 0, "messages": 0}
 
 
 def _stamp(seconds: float) -> str:
