@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from archives import later
 
 from xmppd import ns
-from xmppd.plugin import StanzaError
+from xmppd.plugin import Jid, StanzaError
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -175,3 +176,16 @@ async def test_of_more_markers_than_may_wait_the_last_counts(monkeypatch: pytest
             await marked(bob, about, "")
         gate.set()
         assert (await bob.told())[-1] == (7, "0")
+
+
+async def test_how_far_was_read_stays_when_the_message_is_pruned_and_goes_with_the_archive() -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "ab")
+        await bob.read(0)
+        later(w, days=40)
+        archive, account = w.plugin("archive"), Jid.parse("bob@localhost")
+        assert (await archive.prune(before="2023-12-01", account=account))["messages"] == 2
+        owner = (await archive._owner("bob@localhost")).uid
+        assert await archive.shown.get(owner, "alice@localhost", "own") is not None
+        await archive.erase(account)
+        assert await archive.shown.get(owner, "alice@localhost", "own") is None
