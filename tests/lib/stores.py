@@ -88,8 +88,8 @@ class Fence:
     """A part of a store that looks like a whole one, for servers; nothing for tools that copy stores.
 
     The first partition column of every key begins with the fence's name, or if it is an int is combined with
-    a number of the fence, and remembered by all fences of that name; the name of a table ends with a checksum of its first declaration here, for tests
-    declare different ones under one name.
+    a number of the fence, and remembered by all fences of that name; the name of a table ends with a checksum
+    of its first declaration here, for tests declare different ones under one name.
     """
 
     def __init__(self, store: CassandraStore, mark: str) -> None:
