@@ -36,7 +36,7 @@ from .ordered import Ordered
 from .preferences import Owner
 from .query import id_of, peer_of
 from .remarks import Errands, Remark, Side, remark_of, seconds_of
-from .seeking import Seeker, Sought
+from .seeking import PAGE_COUNTS, Seeker, Sought
 from .tombstones import is_tombstone, tombstone
 from .under_way import Entry
 
@@ -154,7 +154,7 @@ class Talks(Ordered):
         for side in sides:
             try:
                 found = await self._sought(remark, side)
-                rows += found.rows
+                rows += found.rows + PAGE_COUNTS * len(found.corrections)
                 is_done = found.message is not None or not self.server.has_other_nodes
                 for id in (*found.corrections, *([found.message.id] if found.message else ())):
                     is_done &= await self._is_buried(remark, side, id)

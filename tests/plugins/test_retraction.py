@@ -139,6 +139,21 @@ async def test_corrections_of_it_are_taken_back_with_a_message() -> None:
             assert await texts(client) == expected
 
 
+async def test_each_correction_that_is_taken_back_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        counted: list[int] = []
+        for archive in w.plugins("archive"):
+            names = archive._errands._run.__func__.__globals__
+            monkeypatch.setitem(names, "rest_after", lambda rows: counted.append(rows) or 0.0)
+        alice = await w.login("alice")
+        for number in range(10):
+            await correct(alice, "bob@localhost", "m", f"m{number}")
+        await rest(w)
+        await retract(alice, "bob@localhost", "m")
+        assert await texts(alice) == ["grave r"] * 10 + ["taken back"]
+        assert counted and counted[0] >= 2 * 10 * 50
+
+
 async def test_corrections_go_though_the_message_is_not_there_any_more() -> None:
     async with world() as w:
         alice, bob = await w.login("alice"), await w.login("bob")
