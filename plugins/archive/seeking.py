@@ -81,7 +81,7 @@ class Seeker(Reader):
                 async for page in of_day:
                     yield page
                     await asyncio.sleep(0)
-            if len(days) < DAYS:
+            if len(days) < DAYS or days[-1] == 0:
                 return
             until = bound(days[-1] * DAY - 1)
 

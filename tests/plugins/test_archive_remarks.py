@@ -281,6 +281,14 @@ async def test_on_all_days_also_in_the_last_moment_of_one(filled: Filled) -> Non
 
 
 @pytest.mark.asyncio
+async def test_on_the_first_day_that_there_is_each_is_seen_once(filled: Filled) -> None:
+    ids = [id for day in range(DAYS_AT_ONCE) for id in await filled.add("n", at=day * DAY + 1)]
+    seeker = Seeker(filled.log, filled.days, filled.days, 1)  # type: ignore[arg-type]
+    seen = [each.id async for piece in seeker.newest("bob@b", b"", LATER) for each in piece]
+    assert seen == ids[::-1]
+
+
+@pytest.mark.asyncio
 async def test_it_ends_after_so_many(filled: Filled) -> None:
     [id, *_] = await filled.add("m", *["n"] * PAGE)
     assert await filled.find("m") == (id, PAGE + 1)
