@@ -113,6 +113,14 @@ def missing_files(text: str) -> Iterator[str]:
             yield f"{span}: there is no such file"
 
 
+def torn_tables(text: str) -> Iterator[str]:
+    """Rows of tables that have no head: an empty line ends a table."""
+    for block in re.split(r"\n\s*\n", CODE.sub("", text)):
+        lines = block.strip().splitlines()
+        if lines and lines[0].startswith("|") and not re.match(r"\|[\s:|-]*$", lines[min(1, len(lines) - 1)]):
+            yield f"{lines[0][:60]}: a row without a head"
+
+
 # what holds
 
 
@@ -127,6 +135,10 @@ def test_commands_exist(document: Path) -> None:
 
 def test_keys_exist(document: Path) -> None:
     assert list(unknown_keys(document.read_text(encoding="utf-8"))) == []
+
+
+def test_tables_are_whole(document: Path) -> None:
+    assert list(torn_tables(document.read_text(encoding="utf-8"))) == []
 
 
 def test_files_of_the_architecture_exist() -> None:
@@ -196,3 +208,9 @@ def test_an_unknown_key_is_found() -> None:
 
 def test_a_missing_file_is_found() -> None:
     assert list(missing_files("`xmppd/jid.py` and `xmppd/jdi.py`")) == ["xmppd/jdi.py: there is no such file"]
+
+
+def test_a_table_that_is_torn_is_found() -> None:
+    head = "| a | b |\n|---|---|\n| 1 | 2 |\n"
+    assert list(torn_tables(f"text\n\n{head}\ntext")) == []
+    assert list(torn_tables(f"{head}\n| 3 | 4 |\n")) == ["| 3 | 4 |: a row without a head"]
