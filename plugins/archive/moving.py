@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
@@ -45,6 +45,8 @@ MILLI: Final = 1000
 """Microseconds up to which stamps are exact."""
 AT_ONCE: Final = 100
 """Messages that are written together, or become lines in one turn of the loop."""
+SLICE: Final = 1 << 16
+"""Bytes of messages that become lines in one turn, but for the last of them."""
 HOUR: Final = 3600.0
 """Rows whose lives end within one are written together."""
 SAMPLES: Final = 20
@@ -134,11 +136,10 @@ class Moving(Plugin):
         for month in await self.keeper.months_of(uid):
             columns = ("id", "peer", "stanza")
             async for rows in self.messages.stream(uid, month, columns=columns, after=oldest):
-                for start in range(0, len(rows), AT_ONCE):
-                    lines = [_line_of(account, *row) for row in rows[start : start + AT_ONCE]]
-                    data = "".join(lines).encode()
+                for some in _slices(rows):
+                    data = "".join([_line_of(account, *row) for row in some]).encode()
                     await asyncio.to_thread(_write, number, data)
-                    count += len(lines)
+                    count += len(some)
                     size += len(data)
         return count, size
 
@@ -254,6 +255,19 @@ class Moving(Plugin):
         index.setdefault(None, {})[uid, month] = self.writers.month.row(uid, month)
         days = index.setdefault(life and life + INDEX_LIFE, {})
         days[uid, line.peer, day] = self.writers.day.row(uid, line.peer, day)
+
+
+def _slices(rows: Sequence[tuple[bytes, str, bytes]]) -> Iterator[list[tuple[bytes, str, bytes]]]:
+    """Messages in the pieces that become lines in one turn."""
+    some, size = list[tuple[bytes, str, bytes]](), 0
+    for row in rows:
+        some.append(row)
+        size += len(row[2])
+        if len(some) == AT_ONCE or size >= SLICE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def _line_of(account: str, id: bytes, peer: str, stanza: bytes) -> str:

@@ -8,7 +8,7 @@ import pytest
 from archives import DAY, chat, find, put, world
 
 from plugins.archive.ids import at_of, stamp_of, to_text
-from plugins.archive.moving import Portion
+from plugins.archive.moving import SLICE, Portion, _slices
 from xmppd import ns
 from xmppd.errors import CommandError, StoreTimeout
 from xmppd.testing import World
@@ -85,6 +85,14 @@ async def test_there_and_back_each_row_is_the_same(portion: Portion, tmp_path: P
         assert await rows_of(w) == before
         alice = await w.login("alice")
         assert len((await find(alice)).texts) == 16
+
+
+async def test_large_messages_become_lines_in_several_turns() -> None:
+    rows = [(bytes([place]), "", b"x" * size) for place, size in enumerate([10, SLICE, 10, SLICE // 2] * 2)]
+    rows += [(b"", "", b"small")] * 250
+    slices = list(_slices(rows))
+    assert [row for some in slices for row in some] == rows
+    assert [len(some) for some in slices] == [2, 4, 100, 100, 52]
 
 
 async def test_one_archive_alone_and_nothing_is_overwritten(tmp_path: Path) -> None:
