@@ -51,6 +51,7 @@ from .content import is_content
 from .ids import MICROSECONDS, at_of, day_of, from_text, month_of_day, stamp_of, to_text
 from .keeping import INDEX_LIFE, Keeper, Lives, Writers
 from .moving import Moving
+from .ordered import PAGE_SECONDS
 from .preferences import PREFS, Owner, owner_of, preferences_of
 from .query import QUERY, Query, form, query_of
 from .reading import Page
@@ -64,6 +65,8 @@ OWNERS: Final = 100_000
 """Of how many accounts it is remembered whose archive theirs is."""
 DAYS: Final = 200_000
 """Of how many days and peers it is remembered that they are noted; to note one twice is harmless."""
+BIND_SECONDS: Final = 0.5
+"""How long a login waits for what other nodes have under way."""
 AGAIN_SECONDS: Final = 1.0
 TRIES: Final = 20
 """How often a write whose outcome is unknown is made again, and when."""
@@ -410,24 +413,25 @@ class Archive(Keeping, Moving, Talks):
     async def ends(self, request: Request) -> Element:
         """The first and the last message (XEP-0313 5)."""
         self._only_own(request)
-        return await self._metadata(request.target)
+        return await self._metadata(request.target, PAGE_SECONDS)
 
     @takes_at_bind("", "")
     def tell_ends(self, session: Session, asked: Element | None) -> bytes | Awaitable[bytes]:
         """The same for a client that binds together with its login (XEP-0386 3.2): what comes from now on it
-        is sent. Without an answer the session is as good.
+        is sent. Without an answer the session is as good: it waits for no node that hangs.
         """
         return b"" if session.is_anonymous else begun(self._tell_ends(session.account))
 
     async def _tell_ends(self, account: str) -> bytes:
         try:
-            return serialize(await self._metadata(account))
+            return serialize(await self._metadata(account, BIND_SECONDS))
         except (StanzaError, StoreError):
             return b""
 
-    async def _metadata(self, account: str) -> Element:
+    async def _metadata(self, account: str, seconds: float) -> Element:
         owner = await self._owner(account)
-        ends = await self._reader(owner).ends(self.lives.oldest(account), await self.horizon(account))
+        horizon = await self.horizon(account, seconds)
+        ends = await self._reader(owner).ends(self.lives.oldest(account), horizon)
         names = zip(("start", "end"), ends or (), strict=False)
         about = (
             element(f"{{{ns.MAM}}}{name}", {"id": to_text(id), "timestamp": stamp_of(id)})

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 from operator import attrgetter
 from typing import Final
 
@@ -20,8 +21,6 @@ from .elsewhere import ASK, AWAY, END, GO, HOLD, KEEP, KNOWN, LATE, TAKEN, Alone
 from .ids import at_of, bound
 from .under_way import Entry, Foreign, Way
 
-PAGE_SECONDS: Final = 5.0
-"""How long a page waits for what is under way when it is asked for; up to twice that, as it is looked at."""
 KNOWN_SECONDS: Final = 5.0
 """How long another node is waited for that should say what is under way there."""
 STUCK_SECONDS: Final = 60.0
@@ -337,8 +336,8 @@ class Order:
             way.said(node)
             self._let(account, way)
 
-    async def horizon(self, account: str) -> bytes:
-        """What a page of an archive ends in front of. TimeoutError: nobody can say.
+    async def horizon(self, account: str, until: float = inf) -> bytes:
+        """What a page of an archive ends in front of. TimeoutError: nobody can say by then. See `wake`.
 
         On one node that is the oldest under way, for nothing behind that was handed on; and this moment, for
         what begins from now on. Other nodes may have handed on what is behind it, as long as the account had
@@ -347,7 +346,7 @@ class Order:
         if not self._nodes.is_shared:
             alone = self._ways.get(account)
             return alone.own[0].id if alone is not None and alone.own else bound(self._clock.next())
-        way, until = self._way(account), self._seconds() + PAGE_SECONDS
+        way = self._way(account)
         while not self._is_known(account, way):
             way = await self._change(account, way, until)
         end = bound(self._clock.next())
@@ -365,6 +364,11 @@ class Order:
         if self._seconds() >= until:
             raise TimeoutError
         return self._way(account)
+
+    def wake(self, account: str) -> None:
+        """Have those look who wait for the horizon of an archive."""
+        if (way := self._ways.get(account)) is not None:
+            way.wake()
 
     # who comes and goes
 

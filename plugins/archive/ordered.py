@@ -13,6 +13,8 @@ from .ids import Pool, new_id
 from .order import Order
 
 TICK_SECONDS: Final = 5.0
+PAGE_SECONDS: Final = 5.0
+"""How long a page waits for what is under way when it is asked for."""
 
 
 class Ordered(Plugin):
@@ -32,12 +34,20 @@ class Ordered(Plugin):
         if self.server.has_other_nodes:
             self.began.tell(self.server.node)
 
-    async def horizon(self, account: str) -> bytes:
-        """What is not shown of an archive now: this id and all larger ones. StanzaError: nobody can say."""
-        try:
+    async def horizon(self, account: str, seconds: float = PAGE_SECONDS) -> bytes:
+        """What is not shown of an archive now: this id and all larger ones. StanzaError: nobody can say, in
+        so many seconds.
+        """
+        if not self.server.has_other_nodes:
             return await self.order.horizon(account)
+        until = self.scope.clock() + seconds
+        timer = self.call_later(seconds, self.order.wake, account)
+        try:
+            return await self.order.horizon(account, until)
         except TimeoutError:
             raise StanzaError("resource-constraint", "Ask again in a while.", type="wait") from None
+        finally:
+            timer.cancel()
 
     @cluster_signal
     def hear(self, node: str, sayings: Sequence[Saying]) -> None:

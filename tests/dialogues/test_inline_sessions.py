@@ -3,7 +3,9 @@
 import pytest
 from managing import SM, bodies, state
 from sasl2 import BIND, PHONE, B, S, agent, identifier, login, opened, plain, request, tagged
+from several import several
 
+from plugins.archive import BIND_SECONDS
 from xmppd import ns
 from xmppd.errors import StoreUnavailable
 from xmppd.testing import Client, World
@@ -145,12 +147,23 @@ async def test_the_ends_of_the_archive_come_with_the_resource() -> None:
 async def test_an_archive_that_cannot_be_asked_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(plugins=("archive",)) as world:
 
-        async def fails(account: str) -> None:
+        async def fails(account: str, seconds: float) -> None:
             raise StoreUnavailable("no")
 
         for plugin in world.plugins("archive"):
             monkeypatch.setattr(plugin, "_metadata", fails)
         success = await login(await opened(world), "alice", BIND)
+        bound = success.find(f"{B}bound")
+        assert bound is not None and len(bound) == 0
+
+
+async def test_a_node_that_hangs_delays_no_login(redis_url: str) -> None:
+    async with World(plugins=("archive",), settings=several(redis_url), nodes=2) as world:
+        world.plugin("archive", 1).order.hear = lambda *_: None
+        client = await opened(world, node=0)
+        await client.send(request("PLAIN", plain("alice"), BIND))
+        await world.advance(BIND_SECONDS)
+        success = await client.receive()
         bound = success.find(f"{B}bound")
         assert bound is not None and len(bound) == 0
 

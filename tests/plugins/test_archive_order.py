@@ -12,7 +12,8 @@ from archivemodel import RULES, Model
 
 from plugins.archive.elsewhere import AWAY, GO, HOLD, KNOWN
 from plugins.archive.ids import Pool, bound, new_id
-from plugins.archive.order import PAGE_SECONDS, STUCK_SECONDS, Order
+from plugins.archive.order import STUCK_SECONDS, Order
+from plugins.archive.ordered import PAGE_SECONDS
 from plugins.archive.under_way import Entry
 from xmppd.core.ids import HybridClock
 
@@ -211,11 +212,11 @@ async def test_a_page_waits_for_what_is_under_way_elsewhere() -> None:
 async def test_a_page_does_not_wait_for_ever() -> None:
     desk = Desk()
     desk.nodes.here["a"] = [object()]
-    asking = asyncio.ensure_future(desk.order.horizon("a"))
+    asking = asyncio.ensure_future(desk.order.horizon("a", PAGE_SECONDS))
     await asyncio.sleep(0)
     desk.order.hear("b", "keep", "a", bound(desk.clock.next()), b"")
     desk.seconds += PAGE_SECONDS
-    desk.order.tick()
+    desk.order.wake("a")
     with pytest.raises(TimeoutError):
         await asking
 
