@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,12 +34,12 @@ class Paper:
 class Talk:
     """A mesh with one member, and what it wants to do later: `timers` are how soon, and what."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object] = lambda do: do()) -> None:
         self.now = 0.0
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.paper = Paper()
         due: list[Outlet] = []
-        sessions = Sessions(Cork(lambda do: do()), lambda: 0.0)
+        self.sessions = sessions = Sessions(Cork(call_soon), lambda: 0.0)
         self.mesh = Mesh(
             "here:1", 1, sessions, due.append, lambda: self.now, self.call_later, HybridClock(lambda: 0.0)
         )
@@ -204,3 +205,35 @@ def test_marks_that_wait_for_frames_behind_one():
     assert [*marks.behind(3)] == []
     marks.acknowledged(2)
     assert ("a" in marks, "b" in marks, "c" in marks) == (False, True, True)
+
+
+@pytest.mark.asyncio
+async def test_a_node_is_said_to_be_gone_before_its_next_life_is_met():
+    talk, told = Talk(asyncio.get_running_loop().call_soon), []
+
+    class Watching:
+        def met(self, member: Member) -> None:
+            told.append(("met", member.incarnation))
+
+        def joined(self, member: Member) -> None:
+            """Nothing more."""
+
+        def lost(self, member: Member) -> Iterator[None]:
+            told.append(("taken apart", member.incarnation))
+            yield
+
+    def other_work() -> Iterator[None]:
+        while is_busy:
+            yield
+
+    is_busy = [True]
+    rounds = talk.sessions.rounds
+    rounds.do("other", other_work(), is_short=False)
+    talk.mesh.compile({}, (Watching(),))
+    talk.mesh.on_gone = lambda member: told.append(("gone", member.incarnation))
+    talk.mesh.met(Met("there:1", 2, 2, 0, 0.0), Paper())
+    assert told == [("gone", 1), ("met", 2)]
+    is_busy.clear()
+    while rounds.is_due:
+        await asyncio.sleep(0)
+    assert told == [("gone", 1), ("met", 2), ("taken apart", 1)]

@@ -60,7 +60,8 @@ class Watcher(Protocol):
 class Mesh:
     """The members by name, `whereabouts` with the places of all, and the way to them. `losing`: nodes that
     are being given up, some of what they had not taken may not have come back yet. `add` has somebody written
-    to at the end of this turn; `on_left` is told of who said farewell; `time` goes with all frames.
+    to at the end of this turn; `on_left` is told of who said farewell, and `on_gone` of who is
+    given up, before it can be met anew; `time` goes with all frames.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Mesh:
         self.whereabouts = Whereabouts()
         self.watchers: Sequence[Watcher] = ()
         self.on_left: Callable[[Member], None] = nobody_asks
+        self.on_gone: Callable[[Member], None] = nobody_asks
         self._takes: Mapping[type[Record], Take] = {}
         self._by_index: list[Member | None] = [None] * (MOST_MEMBERS + 1)
         self._sessions = sessions
@@ -305,6 +307,7 @@ class Mesh:
         self._owing.discard(member)
         self._owing_quietly.discard(member)
         self.losing.add(member.index)
+        self.on_gone(member)
         self._rounds.do(f"\nlost {member.index}", self._lose(member), is_short=False)
 
     def _lose(self, member: Member) -> Iterator[None]:

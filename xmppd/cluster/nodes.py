@@ -133,7 +133,6 @@ class OtherNodes:
         self._visibility = visibility
         self._questions = questions
         self._came = came
-        self._gone = gone
         self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
         self.copies = RemoteCopies(mesh, sessions, messages.carbons)
         self.messages = RemoteMessages(
@@ -160,6 +159,7 @@ class OtherNodes:
         self.known_fellows = Fellows(mesh, sessions, self.calls)
         self.fellows = self.known_fellows.of
         self.room = mesh.room
+        mesh.on_gone = lambda member: gone(member.name)
         self.concerns = self.messages.concerns
         self.message = self.messages.route
         self.wants_copies = self.copies.wants
@@ -327,4 +327,3 @@ class OtherNodes:
         """It answers nothing more."""
         self.calls.lost(member)
         yield from self.iqs.lost(member)
-        self._gone(member.name)
