@@ -242,7 +242,7 @@ class Order:
         """Another node begins a message: it has its place here, unless a larger one has passed."""
         if not self._nodes.sessions(account):
             left = self._ways.get(account)
-            is_late = left is not None and left.left_at > 0.0 and id <= left.passed
+            is_late = left is not None and left.witness is not None and id <= left.passed
             self._nodes.tell(node, AWAY, account, id, self._make(self._clock.next()) if is_late else b"")
             return
         way = self._way(account)
@@ -292,11 +292,11 @@ class Order:
         return way
 
     def _tidy(self, account: str, way: Way) -> None:
-        """Forget a way that is empty, unless its account has a session of which others were told, or had one
-        lately.
+        """Forget a way that is empty, unless its account has a session that was shown something, or had one
+        lately: of its end is heard a while after it.
         """
-        had_lately = way.left_at > 0.0 and way.left_at > self._seconds() - STUCK_SECONDS
-        if way.is_empty and not (way.waiting or had_lately or self._is_witnessed(account, way)):
+        is_over = way.left_at > 0.0 and way.left_at <= self._seconds() - STUCK_SECONDS
+        if way.is_empty and not way.waiting and (way.witness is None or is_over):
             self._ways.pop(account, None)
 
     def _is_witnessed(self, account: str, way: Way) -> bool:

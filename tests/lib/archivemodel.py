@@ -42,6 +42,7 @@ class Device:
         self.name = name
         self.node: Node | None = None
         self.session = object()
+        self.visit = 0
         self.is_available = False
         self.has_caught_up = False
         self.last = b""
@@ -86,7 +87,7 @@ class Node:
         loop = model.loop
         self.order = kind(self, self.clock, lambda at: new_id(at, pool), loop.time, nothing)
         self.devices: list[Device] = []
-        self.elsewhere: dict[tuple[str, int], bool] = {}
+        self.elsewhere: dict[tuple[str, int, int], bool] = {}
         self.lines: list[deque[Entry]] = [deque(), deque()]
 
     # what `Order` asks
@@ -100,7 +101,7 @@ class Node:
     def of(self, account: str) -> Collection[str]:
         if account != RECEIVER or "agreement" not in self.model.rules:
             return ()
-        return {name for name, _ in self.elsewhere}
+        return {name for name, *_ in self.elsewhere}
 
     def sessions(self, account: str) -> Sequence[object]:
         return [device.session for device in self.devices] if account == RECEIVER else [self]
@@ -145,7 +146,7 @@ class Node:
         """Give it to all devices that are there; nobody: it is stored."""
         id = parcel.entry.id
         here = [device for device in self.devices if device.is_available]
-        there = {name for (name, _), is_available in self.elsewhere.items() if is_available}
+        there = {name for (name, *_), is_available in self.elsewhere.items() if is_available}
         for device in here:
             device.see(id)
         for node in there:
@@ -205,8 +206,9 @@ class Node:
         it has to be afterwards.
         """
         device.node, device.session, device.has_caught_up = self, object(), False
+        device.visit += 1
         self.devices.append(device)
-        self._tell_all(device, is_gone=False)
+        self._tell_all(device, device.visit, is_gone=False)
         asks_first = len(self.model.devices) == 1 and self.model.random.random() < 0.7
         if not asks_first:
             self._appear(device, b"", b"")
@@ -223,19 +225,26 @@ class Node:
 
     def _appear(self, device: Device, after: bytes, until: bytes) -> None:
         device.is_available = True
-        self._tell_all(device, is_gone=False)
+        self._tell_all(device, device.visit, is_gone=False)
         self.give(device, after, until)
 
     def go(self, device: Device) -> None:
+        """Its session is gone at once; that is told when those who see it have been told."""
         device.node, device.is_available = None, False
         self.devices.remove(device)
-        self._tell_all(device, is_gone=True)
+        slow = self.model.random.random() < 0.5
+        self.model.loop.call_later(
+            self.model.random.uniform(0.0, 0.2) if slow else 0.0, self._went, device, device.visit
+        )
+
+    def _went(self, device: Device, visit: int) -> None:
+        self._tell_all(device, visit, is_gone=True)
         self.order.left(RECEIVER)
 
-    def _tell_all(self, device: Device, *, is_gone: bool) -> None:
+    def _tell_all(self, device: Device, visit: int, *, is_gone: bool) -> None:
         for name in self._names():
             elsewhere = self.model.nodes[name].elsewhere
-            key = self.name, device.name
+            key = self.name, device.name, visit
             told: Callable[[], object]
             if is_gone:
                 told = partial(elsewhere.pop, key, None)

@@ -192,6 +192,29 @@ async def test_a_larger_one_waits_for_one_of_another_node_and_a_smaller_one_is_l
 
 
 @pytest.mark.asyncio
+async def test_what_was_seen_by_who_is_gone_counts_before_it_is_told_that_he_is() -> None:
+    desk = Desk()
+    desk.seconds = 1.0
+    desk.nodes.here["a"] = [object()]
+    asking = asyncio.ensure_future(desk.order.horizon("a"))
+    await asyncio.sleep(0)
+    small = bound(desk.clock.read() - 1)
+    desk.order.hear("b", "known", "a", b"", b"")
+    seen = await asking
+    desk.nodes.here.clear()
+    desk.nodes.verbs()
+    for _ in range(2):
+        desk.order.hear("b", "hold", "a", small, b"")
+        node, verb, account, id, other = desk.nodes.told.pop()
+        assert (node, verb, account, id) == ("b", "away", "a", small) and other > seen
+        desk.order.left("a")
+    desk.seconds += STUCK_SECONDS
+    assert desk.order.tick() and not desk.order.tick(), "then it is forgotten"
+    desk.order.hear("b", "hold", "a", small, b"")
+    assert desk.nodes.told == [("b", "away", "a", small, b"")]
+
+
+@pytest.mark.asyncio
 async def test_a_page_waits_for_what_is_under_way_elsewhere() -> None:
     desk = Desk()
     desk.nodes.here["a"] = [object()]
