@@ -195,12 +195,17 @@ class Order:
         if entry.guards is None or self._by_id.pop(entry.id, None) is None:
             return
         self.shown(entry)
-        for (account, node), id in entry.guards.items():
-            self._nodes.tell(node, END, account, id, b"")
+        self._tell_end(entry)
         for account in entry.accounts:
             way = self._ways[account]
             way.unended.remove(entry)
             self._let(account, way)
+
+    def _tell_end(self, entry: Entry) -> None:
+        """Tell all who may have a place for it."""
+        assert entry.guards is not None
+        for (account, node), id in {**entry.discharged, **entry.guards}.items():
+            self._nodes.tell(node, END, account, id, b"")
 
     # those of other nodes
 
@@ -380,9 +385,12 @@ class Order:
         self._look_later()
         way.left_at = self._seconds()
         foreign, way.foreign = way.foreign, []
+        self._tell_away(account, foreign)
+        self._let(account, way)
+
+    def _tell_away(self, account: str, foreign: Collection[Foreign]) -> None:
         for held in foreign:
             self._nodes.tell(held.node, AWAY, account, held.id, b"")
-        self._let(account, way)
 
     def met(self) -> None:
         """There is another node, which has not said what is under way there."""
@@ -406,7 +414,11 @@ class Order:
         self.look(entry)
 
     def part(self) -> None:
-        """Nobody else is asked or told from now on, and nobody waited for."""
+        """Nobody else is asked or told from now on, and nobody waited for, here or there."""
+        for account, way in self._ways.items():
+            self._tell_away(account, way.foreign)
+        for entry in self._by_id.values():
+            self._tell_end(entry)
         self._nodes = Alone()
         for account, way in [*self._ways.items()]:
             way.foreign = []

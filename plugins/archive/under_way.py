@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .order import Order
+
+NOBODY: Final[Mapping[tuple[str, str], bytes]] = MappingProxyType({})
 
 
 class Entry:
@@ -51,7 +54,7 @@ class Entry:
         """Those that have not given it its place."""
         self.held: set[tuple[str, str]] = set()
         """Those where something else comes first."""
-        self.discharged: Collection[tuple[str, str]] = ()
+        self.discharged: Mapping[tuple[str, str], bytes] = NOBODY
         """Those that are asked no more, unless they ask: nobody was there, or they did not answer in time."""
 
     @property
@@ -72,11 +75,9 @@ class Entry:
     def discharge(self, guards: Collection[tuple[str, str]]) -> None:
         """These have no say any more, and are not asked again by ourselves."""
         assert self.guards is not None
-        for guard in guards:
-            self.guards.pop(guard, None)
+        self.discharged = {**self.discharged, **{guard: self.guards.pop(guard) for guard in guards}}
         self.agreeing.difference_update(guards)
         self.held.difference_update(guards)
-        self.discharged = frozenset((*self.discharged, *guards))
 
     def ended(self) -> None:
         """Whoever was to be given it was."""

@@ -259,6 +259,23 @@ async def test_a_node_that_is_lost_is_waited_for_no_more() -> None:
 
 
 @pytest.mark.asyncio
+async def test_who_goes_holds_up_nobody_elsewhere() -> None:
+    desk = Desk()
+    desk.nodes.here["a"], desk.nodes.there["a"] = [object()], ["b"]
+    one = desk.begin("a")
+    theirs = bound(desk.clock.next())
+    desk.order.hear("b", "hold", "a", theirs, b"")
+    desk.nodes.told.clear()
+    desk.order.part()
+    assert desk.nodes.told == [("b", "away", "a", theirs, b""), ("b", "end", "a", one.id, b"")]
+    assert desk.filed == [one]
+    one.written()
+    one.shown()
+    one.ended()
+    assert len(desk.order) == 0 and len(desk.nodes.told) == 2
+
+
+@pytest.mark.asyncio
 async def test_what_hangs_elsewhere_holds_up_nobody_for_ever() -> None:
     desk = Desk()
     desk.nodes.there["a"] = ["b"]
@@ -286,6 +303,9 @@ async def test_a_node_that_agrees_and_never_lets_it_go_holds_up_nobody_for_ever(
     desk.order.tick()
     assert one.ready.done() and desk.nodes.verbs() == ["hold"]
     assert one.held_up() is None, "nor when it is handed on"
+    one.shown()
+    one.ended()
+    assert desk.nodes.verbs() == ["end"], "it may have a place there"
 
 
 @pytest.mark.asyncio
