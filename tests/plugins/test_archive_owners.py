@@ -36,7 +36,8 @@ async def test_a_change_that_comes_while_the_row_is_read_is_not_overlooked(
         async def overtaken(account: str) -> Mapping[str, Any] | None:
             row = await get(account)
             if changes:
-                await archive.owners.put({"account": account, "standard": changes.pop(0)})
+                wanted = {"account": account, "standard": changes.pop(0)}
+                assert row is not None and await archive.owners.put_if(wanted, {"uid": row["uid"]})
                 archive.changed(account)
             return row
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import pytest
 from archives import later
@@ -15,6 +16,8 @@ pytestmark = pytest.mark.asyncio
 
 READ = f"{{{ns.CONVERSATIONS}}}read"
 STANZA_ID = f"{{{ns.STANZA_ID}}}stanza-id"
+LOOKS = 100
+"""How often it is looked, on an engine that is slow."""
 
 
 class Devices:
@@ -44,10 +47,17 @@ class Devices:
             read = f"<read xmlns='{ns.CONVERSATIONS}' with='alice@localhost' id='{self.ids[place]}'/>"
             assert (await self.phone.ask("set", read)).get("type") == "result"
 
-    async def told(self) -> list[tuple[int, str | None]]:
-        """Of which messages the desk was told since, and how many are not read."""
-        await self.desk.world.settle()
-        reads = [read for stanza in await self.desk.receive_all() for read in stanza.iterfind(READ)]
+    async def told(self, count: int = 1) -> list[tuple[int, str | None]]:
+        """Of which messages the desk was told since, and how many are not read: so many, as soon as an engine
+        that may be slow has it, or more.
+        """
+        reads: list[Element] = []
+        for _ in range(LOOKS if count else 1):
+            await self.desk.world.settle()
+            reads += [read for stanza in await self.desk.receive_all() for read in stanza.iterfind(READ)]
+            if len(reads) >= count:
+                break
+            await asyncio.sleep(0.05)
         return [(self.ids.index(read.get("id", "")), read.get("unread")) for read in reads]
 
 
@@ -72,9 +82,9 @@ async def test_of_many_that_are_read_while_one_is_told_only_the_newest_is(
 
             monkeypatch.setattr(archive, "_list", slow)
         await bob.read(0)
-        assert await bob.told() == []
+        assert await bob.told(0) == []
         await bob.read(1, 2, 3, 4)
-        assert await bob.told() == [] and len(waiting) == 1
+        assert await bob.told(0) == [] and len(waiting) == 1
         gate.set()
         assert await bob.told() == [(4, "1")] and len(waiting) == 2
 
@@ -85,7 +95,7 @@ async def test_what_comes_late_of_an_older_one_is_not_told() -> None:
         await bob.read(1)
         assert await bob.told() == [(1, "1")]
         w.plugin("archive").was_read.tell("bob@localhost", "alice@localhost", bob.ids[0], bob.phone.jid)
-        assert await bob.told() == []
+        assert await bob.told(0) == []
 
 
 async def test_who_read_the_newest_is_known_though_an_older_one_comes_behind() -> None:
@@ -123,7 +133,7 @@ async def test_what_is_gone_through_for_it_is_counted(monkeypatch: pytest.Monkey
         await bob.read(0)
         assert await bob.told() == [(0, "5")]
         await bob.read(1, 2)
-        assert await bob.told() == []
+        assert await bob.told(0) == []
         await w.advance(5)
         assert await bob.told() == [(2, "3")]
 
@@ -155,7 +165,7 @@ async def test_a_marker_that_says_nothing_new_does_not_hide_the_one_before(
         places = dict(zip("abc", bob.ids, strict=True)) | {"unknown": "A" * 16}
         for about in ("c", later):
             await marked(bob, "none" if is_for_server else about, places[about] if is_for_server else "")
-        assert await bob.told() == []
+        assert await bob.told(0) == []
         gate.set()
         assert await bob.told() == [(2, "0")]
 
