@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
+    CommandError,
     Counter,
     Delete,
     Later,
@@ -494,7 +495,9 @@ class Offline(Plugin):
 
     @gives("offline", many=True)
     async def give(self, accounts: Sequence[str]) -> list[list[list[str | float]] | None]:
-        """The messages that wait for each, with the moment in which each was taken in, oldest first."""
+        """The messages that wait for each, with the moment in which each was taken in, oldest first.
+        CommandError when some are in an archive and none is at work.
+        """
         found = await self.queue.scan_many(accounts)
         return [
             await self._given(account, rows) or None for account, rows in zip(accounts, found, strict=True)
@@ -502,6 +505,8 @@ class Offline(Plugin):
 
     async def _given(self, account: str, rows: Sequence[Mapping[str, Any]]) -> list[list[str | float]]:
         refs = [row["ref"] for row in rows if row["ref"]]
+        if refs and not self.server.recalls:
+            raise CommandError(f"What waits for {account} is in its archive: enable the plugin archive.")
         recalled = await self.server.recall(account, refs) if refs else {}
         stanzas = ((row["stanza"] or recalled.get(row["ref"]), row["id"]) for row in rows)
         return [[stanza.decode(), int(id[:16], 16) / 1_000_000] for stanza, id in stanzas if stanza]

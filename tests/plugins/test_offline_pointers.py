@@ -8,6 +8,7 @@ import pytest
 from archives import BODY, STANZA_ID, chat, field, find, form, page, world
 
 from xmppd import ns
+from xmppd.errors import CommandError
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -168,6 +169,10 @@ async def test_accounts_that_move_take_along_what_waits() -> None:
         await chat(await w.login("alice"), "bob@localhost", "one")
         [[[stanza, at]]] = await w.plugin("offline").give(["bob@localhost"])
         assert "<body>one</body>" in stanza and at == pytest.approx(w.clock.now(), abs=60.0)
+        for app in w.apps:
+            app.hooks.messages_recalled_recall = ()
+        with pytest.raises(CommandError, match="bob@localhost is in its archive"):
+            await w.plugin("offline").give(["bob@localhost"])
 
 
 async def test_while_the_archive_is_not_at_work_they_wait_for_it() -> None:
