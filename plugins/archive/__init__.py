@@ -263,6 +263,9 @@ class Archive(Keeping, Moving, Talks):
             entry.written()
 
     async def _pause(self) -> None:
+        if self.scope.is_over:  # and with it its timers: this write outlives it
+            await asyncio.sleep(AGAIN_SECONDS)
+            return
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.call_later(AGAIN_SECONDS, over.set_result, None)
         await over

@@ -326,6 +326,18 @@ async def test_a_write_nobody_knows_of_is_made_again_with_the_same_id() -> None:
         assert found.texts == ["one", "two"]
 
 
+async def test_such_a_write_is_made_again_when_its_plugin_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugins.archive.AGAIN_SECONDS", 0.0)
+    async with world(store=(store := new_store())) as w:
+        alice, bob = await w.login("alice"), await w.login("bob")
+        await chat(alice, "bob@localhost", "one")
+        for plugin in w.plugins("archive"):
+            plugin.scope.stop_timers()
+        Failing(store, StoreTimeout("slow"), StoreTimeout("slow"))
+        await chat(alice, "bob@localhost", "two")
+        assert (await find(bob)).texts == ["one", "two"]
+
+
 class SlowStore(SqliteStore):
     """A store whose answers take a turn of the loop, as those of a cluster do."""
 
