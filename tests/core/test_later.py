@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from xmppd.core.later import BYTES, MANY, Later, Line, Told
+from xmppd.core.later import BYTES, MANY, Later, Line, Pending, Told
 
 pytestmark = pytest.mark.asyncio
 
@@ -159,3 +159,27 @@ async def test_who_does_not_know_it_awaits_it_like_anything_else():
     end = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(end.set_result, 7)
     assert await Later(end) == 7
+
+
+@pytest.mark.asyncio
+async def test_what_comes_in_the_place_of_one_that_nobody_awaits_any_more_acts_too() -> None:
+    ready, again = (asyncio.get_running_loop().create_future() for _ in range(2))
+    acted: list[str] = []
+
+    def first() -> Pending:
+        acted.append("first")
+        return Pending(again, lambda: acted.append("second"))
+
+    async def wait() -> None:
+        await Pending(ready, first)
+
+    waiting = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    ready.set_result(None)
+    await asyncio.sleep(0)
+    assert acted == ["first"]
+    again.set_result(None)
+    await asyncio.sleep(0)
+    assert acted == ["first", "second"]

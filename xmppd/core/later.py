@@ -113,7 +113,7 @@ class Pending(Later):
             try:
                 yield from turn.__await__()
             except BaseException:  # who waits is gone; what was begun is not
-                ready.add_done_callback(lambda _: _let_be(self.act()))
+                _let_be(self)
                 raise
         waiting = self.act()
         return None if waiting is None else (yield from waiting.__await__())
@@ -268,9 +268,11 @@ async def _raising(error: Exception) -> None:
 
 
 def _let_be(waiting: Awaitable[Any] | None) -> None:
-    """Nobody awaits it."""
+    """Nobody awaits it; what was begun is not given up."""
     if inspect.iscoroutine(waiting):
         waiting.close()
+    elif isinstance(waiting, Pending):
+        waiting.ready.add_done_callback(lambda _: _let_be(waiting.act()))
 
 
 def watched(waiting: Awaitable[Any], on_end: Callable[[], None]) -> Awaitable[Any]:
