@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections.abc import Callable, Collection, Sequence
+from heapq import heappop, heappush
 from math import inf
 from operator import attrgetter
 from typing import Final
@@ -114,13 +115,25 @@ class Order:
                 file(entry)
 
     def _rename(self, late: Entry) -> None:
-        """Give another id to one that has none for good, and to all behind it whose order is its own."""
-        keys = set(late.keys)
-        behind = {entry.id: entry for line in self._unfinal.values() for entry in line if entry.id >= late.id}
-        for _, entry in sorted(behind.items()):
-            if not keys.isdisjoint(entry.keys):
-                keys.update(entry.keys)
-                self._give_another_id(entry)
+        """Give another id to one that has none for good, and to all behind it whose order is its own: by the
+        lines that these share.
+        """
+        keys: set[str] = set()
+        behind = {late.id: late}
+        ids, renamed = [late.id], []
+        while ids:
+            id = heappop(ids)
+            renamed.append(behind[id])
+            for key in behind[id].keys:
+                if key in keys:
+                    continue
+                keys.add(key)
+                for entry in self._unfinal.get(key, ()):
+                    if entry.id > id and entry.id not in behind:
+                        behind[entry.id] = entry
+                        heappush(ids, entry.id)
+        for entry in renamed:
+            self._give_another_id(entry)
         for account in keys:
             if (way := self._ways.get(account)) is not None:
                 self._let(account, way)
