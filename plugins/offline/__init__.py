@@ -380,7 +380,7 @@ class Offline(Plugin):
         if turn is Turn.LEFT:
             self.server.messages_left(session.account)
         elif turn is Turn.OTHERS:
-            self.call_later(OTHERS_SECONDS, self.flush, session)
+            self.given[session].look_again(self.call_later(OTHERS_SECONDS, self.flush, session))
 
     async def _take_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xmppd import ns
-from xmppd.plugin import Stanza
+from xmppd.plugin import Stanza, Timer
 
 REMEMBERED = 1000
 """How many messages of those that a session was given are remembered until they are seen to be deleted."""
@@ -24,12 +24,13 @@ class Given:
     read all that it drew of its last page.
     """
 
-    __slots__ = ("_page", "ids", "reading")
+    __slots__ = ("_again", "_page", "ids", "reading")
 
     def __init__(self) -> None:
         self.ids: dict[str, None] = {}
         self.reading: asyncio.Future[None] | None = None
         self._page = 0
+        self._again: Timer | None = None
 
     def draw(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
         """The messages of a page that are new to it, one by one as its client reads, until the `stop`."""
@@ -49,6 +50,12 @@ class Given:
         """It is not given what it did not draw by now."""
         self._page += 1
         self.reading = reading
+
+    def look_again(self, timer: Timer) -> None:
+        """What is left is looked for by this timer, and by no earlier one."""
+        if self._again is not None:
+            self._again.cancel()
+        self._again = timer
 
 
 def address(stanza: bytes) -> str | None:

@@ -88,3 +88,21 @@ async def test_what_one_does_not_take_of_what_was_stored_comes_to_others_before_
         first.transport.close()
         await world.settle()
         assert await bodies(other) == [*waiting, "newer"]
+
+
+async def test_a_session_looks_again_for_what_is_left_by_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(plugins=("offline",)) as world:
+        bob = await world.login("bob", node=0)
+        plugin, session = world.plugin("offline", 0), bob.session
+
+        async def left(*_: object) -> object:
+            return sys.modules[type(plugin).__module__].Turn.OTHERS
+
+        monkeypatch.setattr(plugin, "_take_turn", left)
+        before = len(plugin.scope._waiting)
+        for _ in range(3):
+            going_on = plugin.flush(session)
+            if going_on is not None:
+                await going_on
+            await world.settle()
+        assert len(plugin.scope._waiting) == before + 1
