@@ -90,19 +90,29 @@ async def test_what_one_does_not_take_of_what_was_stored_comes_to_others_before_
         assert await bodies(other) == [*waiting, "newer"]
 
 
+class Pushed:
+    """A timer that never goes off."""
+
+    is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
 async def test_a_session_looks_again_for_what_is_left_by_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     async with World(plugins=("offline",)) as world:
         bob = await world.login("bob", node=0)
         plugin, session = world.plugin("offline", 0), bob.session
 
         async def left(*_: object) -> object:
-            return sys.modules[type(plugin).__module__].Turn.OTHERS
+            return type(plugin).flush.__globals__["Turn"].OTHERS
 
         monkeypatch.setattr(plugin, "_take_turn", left)
-        before = len(plugin.scope._waiting)
+        made = []
+        monkeypatch.setattr(plugin, "call_later", lambda *about: made.append(Pushed()) or made[-1])
         for _ in range(3):
             going_on = plugin.flush(session)
             if going_on is not None:
                 await going_on
             await world.settle()
-        assert len(plugin.scope._waiting) == before + 1
+        assert [timer.is_cancelled for timer in made] == [True, True, False]
