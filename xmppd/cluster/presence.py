@@ -122,7 +122,7 @@ class RemotePresence:
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """See `Cluster.probe`."""
-        for node, accounts in self._mesh.spread(contacts).items():
+        for node, accounts in self._mesh.spread(dict.fromkeys((session.account, *contacts))).items():
             self._probe(self._mesh.member(node), session, accounts)
 
     def _probe(self, member: Member, session: Session, accounts: list[str]) -> None:
