@@ -168,7 +168,7 @@ def test_what_somebody_waits_for_is_said_at_once_and_all_before_it():
     talk.now += 1
     talk.mesh.send(talk.member, QUIET_RECORD)
     talk.end_turn()
-    talk.now += PACE_SECONDS / 4
+    talk.now += PACE_SECONDS * 3 / 4
     talk.mesh.send(talk.member, QUIET_RECORD)
     talk.mesh.send(talk.member, Hint("bob@localhost"))
     talk.end_turn()
