@@ -128,14 +128,9 @@ class Messages:
             jid = Jid.parse(to)
         except JidError as error:
             raise StanzaError("jid-malformed", str(error)) from None
-        if jid.domain not in self._domains:
-            self._copy_sent(origin, stanza)
-            return self._services.take(origin, stanza, jid)
-        if not jid.local:
-            self._copy_sent(origin, stanza)
-            if not self._hooks.server_message_filter:
-                raise unavailable()
-            return self._offer(origin, stanza)
+        if not self._is_account(jid):
+            waiting = self._record(origin, stanza, jid)
+            return waiting if waiting is not None else _end_of(self._deliver(origin, stanza, jid))
         blocks = self._blocks.load(jid.bare)
         if not isinstance(blocks, frozenset):
             return self._route_later(origin, stanza, jid, blocks)
@@ -182,8 +177,9 @@ class Messages:
 
     def _made(self, origin: Origin, stanza: Stanza) -> Pending | Awaitable[None] | None:
         to = Jid.parse(stanza.to or origin.account)
-        is_ours = to.domain in self._domains and bool(to.local)
-        if not is_ours or not stanza.to or self._blocks.known(to.bare) is None:
+        if not self._is_account(to):
+            return self._record(origin, stanza, to)
+        if not stanza.to or self._blocks.known(to.bare) is None:
             return None
         return None if self._blocks.bars(to.bare, origin.full) else self._record(origin, stanza, to)
 
@@ -239,10 +235,14 @@ class Messages:
         return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
 
     def _is_taken(self, stanza: Stanza, to: Jid) -> bool | Awaitable[bool]:
-        """Whether a message will be delivered or kept, as far as that can be said without doing it."""
+        """Whether a message will be delivered or kept, as far as that can be said without doing it. What a
+        host makes of it is known when it has it.
+        """
         kind = kind_of(stanza)
         if kind not in KEEPABLE:
             return False
+        if not self._is_account(to):
+            return self._is_served(to)
         if to.resource and kind == "normal":
             return to.full in self._targets or self._sessions.cluster.has(to.full)
         return to.bare in self._live or self._accounts.exists(to.bare)
@@ -263,7 +263,7 @@ class Messages:
         finally:
             recorded.shown()
         if ended is not None:
-            if isinstance(outcome, Outcome):
+            if isinstance(outcome, Outcome) or not self._is_account(to):  # no session is given it
                 ended()
             else:
                 outcome = watched(outcome, ended)
@@ -279,8 +279,7 @@ class Messages:
         try:
             if is_barred:
                 self._copy_sent(origin, stanza)
-                dropped = refused(stanza, to)
-                return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, dropped)
+                return self._tell(origin, stanza, to, refused(stanza, to))
             kept = hooks.filtered(hooks.message_for_filter, to.bare, stanza)
             if isinstance(kept, Awaitable):
                 return self._watched_later(origin, stanza, to, kept)
@@ -316,32 +315,35 @@ class Messages:
         self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Became
     ) -> Awaitable[None] | None:
         """Tell what became of it, as soon as that is known."""
-        hooks = self._hooks
         if isinstance(outcome, Outcome):
-            return hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, outcome)
-        if isinstance(outcome, Later) and not hooks.message_routed_signal:
+            return self._tell(origin, stanza, to, outcome)
+        if isinstance(outcome, Later) and not self._hooks.message_routed_signal:
             return outcome
         told = self._told_later(origin, stanza, to, outcome)
         return Later(told) if isinstance(outcome, Later) else told
 
     async def _told_later(self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Became) -> None:
-        hooks = self._hooks
         try:
             became = outcome if isinstance(outcome, Outcome) else outcome_of(await outcome)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             waiting = self._refused(origin, stanza, to, error)
         else:
-            waiting = hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, became)
+            waiting = self._tell(origin, stanza, to, became)
         if waiting is not None:
             await waiting
 
     def _refused(self, origin: Origin, stanza: Stanza, to: Jid, error: Exception) -> Awaitable[None] | None:
         """Tell of it, then raise the error."""
-        hooks = self._hooks
-        waiting = hooks.tell(hooks.message_routed_signal, origin, stanza, to.bare, Outcome.REFUSED)
+        waiting = self._tell(origin, stanza, to, Outcome.REFUSED)
         if waiting is None:
             raise error
         return _raise_later(waiting, error)
+
+    def _tell(self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome) -> Awaitable[None] | None:
+        """Tell what became of a message for an account."""
+        if not self._is_account(to):
+            return None
+        return self._hooks.tell(self._hooks.message_routed_signal, origin, stanza, to.bare, outcome)
 
     def _deliver(self, origin: Origin, stanza: Stanza, to: Jid) -> Outcome | Became:
         """Hand it over, and copies of it to the other devices of its sender."""
@@ -364,9 +366,11 @@ class Messages:
     def _hand_over(
         self, origin: Origin, stanza: Stanza, to: Jid, *, is_again: bool = False
     ) -> Outcome | Became:
-        """Do what the table says, unless the account has come to bar its sender. `is_again`: it was copied
-        before.
+        """Do what the table says, unless the account has come to bar its sender; or let a host do what it
+        will. `is_again`: it was copied before.
         """
+        if not self._is_account(to):
+            return self._to_host(origin, stanza, to)
         if self._blocks.bars(to.bare, origin.full):
             return refused(stanza, to)
         kind = kind_of(stanza)
@@ -398,6 +402,29 @@ class Messages:
         copy(receivers, stanza.raw)
         self._copy_received(copied, stanza, receivers)
         return Outcome.DELIVERED
+
+    # to a host
+
+    def _is_account(self, to: Jid) -> bool:
+        return to.domain in self._domains and bool(to.local)
+
+    def _is_served(self, host: Jid) -> bool:
+        """Whether anybody answers for an address that is no account's."""
+        if host.domain in self._domains:
+            return bool(self._hooks.server_message_filter)
+        return host.domain in self._services
+
+    def _to_host(self, origin: Origin, stanza: Stanza, to: Jid) -> Outcome | Became:
+        """To an address that is no account's."""
+        if to.domain not in self._domains:
+            waiting = self._services.take(origin, stanza, to)
+        elif self._is_served(to):
+            waiting = self._offer(origin, stanza)
+        else:
+            raise unavailable()
+        if waiting is None:
+            return Outcome.DELIVERED
+        return waiting if isinstance(waiting, Later) else _delivered(waiting)
 
     async def _offer(self, origin: Origin, stanza: Stanza) -> None:
         """Give plugins a message to the server itself; nobody else takes such (RFC 6120 10.5.2)."""
@@ -486,6 +513,11 @@ def copy(receivers: Sequence[Target], data: bytes, *, is_patient: bool = False) 
     else:
         for receiver in receivers:
             receiver.send(data)
+
+
+async def _delivered(waiting: Awaitable[None]) -> Outcome:
+    await waiting
+    return Outcome.DELIVERED
 
 
 async def _told(told: Awaitable[None]) -> Outcome:
