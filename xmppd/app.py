@@ -460,6 +460,8 @@ class App:
             hint=self._messages_kept,
             came=lambda node: self._tell(self.hooks.node_met_signal, node),
             gone=lambda node: self._tell(self.hooks.node_lost_signal, node),
+            plugins=self.nodes.plugins,
+            told=lambda *about: self._tell(self.hooks.node_runs_signal, *about),
             grace=self.config.cluster.grace,
             stale=2.0 * self.config.cache.ttl,
             now=self.now,
@@ -469,6 +471,7 @@ class App:
         self.nodes.name = name
         self.nodes.others = cluster.calls.tell
         self.nodes.other = cluster.calls.tell_one
+        self.nodes.changed = cluster.plugins.changed
         cluster.known_fellows.was_given = self.handover.was_given
         resuming = importlib.import_module("xmppd.cluster.resuming")
         self.service.depart, self.service.departed = self.handover.depart, self.handover.departed

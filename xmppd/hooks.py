@@ -202,6 +202,10 @@ reported = Hook("reported", (SIGNAL,))
 """(report): an account reported somebody whom it blocked (XEP-0377), as an `AbuseReport`."""
 node_met = Hook("node_met", (SIGNAL,))
 """(node): another node of this name is there now; nothing was heard of it yet."""
+node_runs = Hook("node_runs", (SIGNAL,))
+"""(node, plugins, anew): another node has said which plugins are at work there, and which of them went to
+work since it said so last.
+"""
 node_lost = Hook("node_lost", (SIGNAL,))
 """(node): the node of this name is gone, and so are its sessions."""
 account_created = Hook("account_created", (SIGNAL,))
@@ -235,6 +239,7 @@ ALL: Final = (
     blocks_changed,
     reported,
     node_met,
+    node_runs,
     node_lost,
     account_created,
     account_removed,
@@ -281,6 +286,7 @@ class Hooks:
     blocks_changed_signal: Callables
     reported_signal: Callables
     node_met_signal: Callables
+    node_runs_signal: Callables
     node_lost_signal: Callables
     account_created_signal: Callables
     account_removed_signal: Callables

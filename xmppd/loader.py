@@ -232,7 +232,8 @@ class Loader:
         self._hooks.compile(plugins)
         handlers = [pair for plugin in plugins for pair in handlers_of(plugin)]
         self._iqs.compile([*self._core_handlers, *handlers])
-        self._server.nodes.compile({key: it for plugin in plugins for key, it in signals_of(plugin).items()})
+        signals = {key: it for plugin in plugins for key, it in signals_of(plugin).items()}
+        self._server.nodes.compile(signals, {plugin.name: plugin for plugin in plugins})
         self._server.services.compile(hosts_of(plugins, self._labels, self._server.domains, self._iqs))
         self._server.disco.compile(declared_by(plugins))
         self._on_change(plugins)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 Signals = Mapping[tuple[str, str], Callable[..., Any]]
@@ -12,18 +12,28 @@ Signals = Mapping[tuple[str, str], Callable[..., Any]]
 
 class Nodes:
     """This node, by its `name` ("": it is alone), and the others, which `others` tells, and `other` one of
-    them. What a signal raises is its own matter: it must not reach who told it.
+    them. What a signal raises is its own matter: it must not reach who told it. `changed` is told which
+    plugins went to work, whenever others are at work than before.
     """
 
     def __init__(self) -> None:
         self._signals: Signals = {}
+        self._plugins: Mapping[str, object] = {}
         self.name = ""
         self.others: Callable[[str, str, str], None] = nobody
         self.other: Callable[[str, str, str, str], None] = nobody
+        self.changed: Callable[[Collection[str]], None] = unheard
 
-    def compile(self, signals: Signals) -> None:
-        """Replace all signals that can be taken."""
-        self._signals = signals
+    def compile(self, signals: Signals, plugins: Mapping[str, object]) -> None:
+        """Replace all signals that can be taken, and the plugins at work, by name."""
+        before, self._plugins, self._signals = self._plugins, plugins, signals
+        anew = [name for name, plugin in plugins.items() if before.get(name) is not plugin]
+        if anew or plugins.keys() != before.keys():
+            self.changed(anew)
+
+    def plugins(self) -> Collection[str]:
+        """The names of the plugins at work here."""
+        return self._plugins.keys()
 
     def tell(self, plugin: str, method: str, data: str) -> None:
         """Have a signal done on every node; `data` are its arguments as JSON."""
@@ -39,4 +49,8 @@ class Nodes:
 
 
 def nobody(*signal: str) -> None:
+    """There are no others."""
+
+
+def unheard(plugins: Collection[str]) -> None:
     """There are no others."""

@@ -146,6 +146,10 @@ class Server:
         """The names of all others that are there."""
         return self._sessions.cluster.names()
 
+    def runs(self, node: str, plugin: str) -> bool:
+        """Whether a plugin of this name is at work on one of them; it may be until that has said so."""
+        return self._sessions.cluster.runs(node, plugin)
+
     def nodes_of(self, account: str) -> Sequence[str]:
         """The names of those of them where the account has sessions, available or not."""
         return self._sessions.cluster.nodes_of(account)

@@ -84,11 +84,15 @@ Saying = tuple[str, str, str, str]
 
 class Elsewhere:
     """Implements `Nodes` for a server; `tell` has the node named first `hear` what this one says. What is
-    said in one turn of the loop goes together: it only ever comes behind what else that node is told.
+    said in one turn of the loop goes together: it only ever comes behind what else that node is told. Nodes
+    on which no `plugin` of this name is at work are none: they would answer nothing.
     """
 
-    def __init__(self, server: Server, tell: Callable[[str, str, Sequence[Saying]], None]) -> None:
+    def __init__(
+        self, server: Server, plugin: str, tell: Callable[[str, str, Sequence[Saying]], None]
+    ) -> None:
         self._server = server
+        self._plugin = plugin
         self._tell = tell
         self._said: dict[str, list[Saying]] = {}
 
@@ -99,11 +103,14 @@ class Elsewhere:
 
     def others(self) -> Collection[str]:
         """See `Nodes.others`."""
-        return self._server.other_nodes()
+        return self._at_work(self._server.other_nodes())
 
     def of(self, account: str) -> Collection[str]:
         """See `Nodes.of`."""
-        return self._server.nodes_of(account)
+        return self._at_work(self._server.nodes_of(account))
+
+    def _at_work(self, nodes: Collection[str]) -> Collection[str]:
+        return [node for node in nodes if self._server.runs(node, self._plugin)] if nodes else nodes
 
     def sessions(self, account: str) -> Sequence[object]:
         """See `Nodes.sessions`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from xmppd import hooks
@@ -24,15 +24,13 @@ class Ordered(Plugin):
         """Nothing is under way."""
         pool = Pool()
         self.order = Order(
-            Elsewhere(self.server, self.hear.tell_node),
+            Elsewhere(self.server, self.name, self.hear.tell_node),
             self.server.ids.time,
             lambda at: new_id(at, pool),
             self.scope.clock,
             self._look_later,
         )
         self._is_looking = False
-        if self.server.has_other_nodes:
-            self.began.tell(self.server.node)
 
     async def horizon(self, account: str, seconds: float = PAGE_SECONDS) -> bytes:
         """What is not shown of an archive now: this id and all larger ones. StanzaError: nobody can say, in
@@ -55,11 +53,12 @@ class Ordered(Plugin):
         for verb, account, id, other in sayings:
             self.order.hear(node, verb, account, bytes.fromhex(id), bytes.fromhex(other))
 
-    @cluster_signal
-    def began(self, node: str) -> None:
-        """This plugin went to work on a node: it knows of nothing that it was told before."""
-        if node != self.server.node:
+    @hooks.node_runs
+    def runs(self, node: str, plugins: Collection[str], anew: Collection[str]) -> None:
+        """Where this plugin is not at work nobody has a say; where it began nothing is known of before."""
+        if self.name not in plugins or self.name in anew:
             self.order.lost(node)
+        if self.name in anew:
             self.order.met()
 
     @hooks.node_met

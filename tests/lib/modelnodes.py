@@ -334,6 +334,8 @@ class Node:
             hint=self._messages_kept,
             came=nobody_asks,
             gone=nobody_asks,
+            plugins=tuple,
+            told=lambda *about: None,
             grace=GRACE_SECONDS,
             stale=STALE_SECONDS,
             now=self.now,

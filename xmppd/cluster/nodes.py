@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from xmppd.cluster.records import (
     Probe,
     Reply,
     Roster,
+    Running,
     Shown,
     Sight,
     Signal,
@@ -45,6 +46,7 @@ from xmppd.cluster.records import (
     Stanza,
     Words,
 )
+from xmppd.cluster.running import Plugins
 from xmppd.core.blocking import BlockChange
 from xmppd.core.origin import Host, Origin, Target
 from xmppd.jid import Jid
@@ -88,7 +90,7 @@ class RemoteSession:
 
 class OtherNodes:
     """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here;
-    `came` and `gone`: a node of this name;
+    `came` and `gone`: a node of this name; `plugins`: those at work here, and `told` of those elsewhere;
     `grace`: how many seconds a session is expected on another node when its own stops; `stale`: for how many
     a roster may be taken for what it was.
     """
@@ -118,6 +120,8 @@ class OtherNodes:
         hint: Callable[[str], None],
         came: Callable[[str], None],
         gone: Callable[[str], None],
+        plugins: Callable[[], Collection[str]],
+        told: Callable[[str, Collection[str], Collection[str]], None],
         grace: float,
         stale: float,
         now: Callable[[], float] = time.time,
@@ -141,6 +145,8 @@ class OtherNodes:
         self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace, stale)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.calls = Calls(mesh, spawn, call_later, signal)
+        self.plugins = Plugins(mesh, plugins, told)
+        self.runs = self.plugins.runs
         self.brake = SharedBrake(mesh, brake, call_later)
         self.budgets = SharedBudgets(mesh, additions, log_budget, now)
         self.places = Places(
@@ -211,11 +217,12 @@ class OtherNodes:
                 Call: self.calls.take_call,
                 Reply: self.calls.take_reply,
                 Signal: self.calls.take_signal,
+                Running: self.plugins.take,
                 Guesses: self.brake.take,
                 Spent: self.budgets.take,
                 Bye: mesh.take_bye,
             },
-            (self.presence, self.hints, self.places, self),
+            (self.plugins, self.presence, self.hints, self.places, self),
         )
         self.calls.serve("seek", self._sought)
         self.calls.serve("blocks", self._take_blocks)

@@ -251,13 +251,20 @@ class Copy(Struct, array_like=True, tag=OPTIONAL + 3, frozen=True, gc=False):
     is_stored: bool
 
 
+class Running(Struct, array_like=True, tag=OPTIONAL + 4, frozen=True, gc=False):
+    """The plugins at work on the sender, and those of them that went to work since it said so last."""
+
+    plugins: list[str]
+    anew: list[str]
+
+
 Record = (
     Place | Gone | Snapshot
     | Presence | Directed | Probe | Shown | Ask | Have
     | Message | Iq | Late | Settled | Hint
     | Stanza | Roster | Words
     | Signal | Call | Reply | Bye
-    | Guesses | Sight | Spent | Copy
+    | Guesses | Sight | Spent | Copy | Running
 )  # fmt: skip
 
 

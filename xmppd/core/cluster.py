@@ -63,6 +63,9 @@ class Cluster(Protocol):
     def names(self) -> Sequence[str]:
         """Those of all other nodes."""
 
+    def runs(self, node: str, plugin: str) -> bool:
+        """Whether a plugin of this name is at work on one of them, as far as is known."""
+
     def nodes_of(self, account: str) -> Sequence[str]:
         """The names of those where the account has sessions, available or not."""
 
@@ -242,6 +245,10 @@ class OneNode:
         return ()
 
     accounts = names
+
+    def runs(self, node: str, plugin: str) -> bool:
+        """Nothing is."""
+        return False
 
     def targets(self, account: str) -> tuple[Target, ...]:
         """None."""
