@@ -268,11 +268,12 @@ class Process:
         self.app.service.draining = True
         if self._joining is not None:
             self.app.service.other_host = self._config.cluster.see_other_host or ""
-        for listener in self._listeners:
-            listener.drain()
-        self.app.listeners.close()
-        if self._door is not None and self._joining is None:
-            self._door.shut()
+        doors = [self._door] if self._door is not None and self._joining is None else []
+        await asyncio.gather(
+            *(listener.drain() for listener in self._listeners),
+            self.app.listeners.drain(),
+            *(door.shut() for door in doors),
+        )
         await self.unless(self._leave_now, self._clients_to_go(pace), drain_seconds)
         if self._joining is not None:
             await self._joining.leave()

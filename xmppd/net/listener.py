@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import logging
 import os
 import resource
 import socket
+import struct
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -27,8 +30,17 @@ MOST_WAITING = 2048
 PAUSE_SECONDS = 1.0
 """How long newcomers are left to the kernel when no descriptor is free."""
 
+HANDSHAKE_SECONDS = 0.3
+"""How long whoever has begun to connect has for that, when no more begin."""
+
 CROWDED_SECONDS = 0.02
 """The same when there is no room for one more login."""
+
+SO_ATTACH_FILTER = 26
+NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+"""Classic BPF for what comes to a listening socket, from the TCP header on: load its flags, drop what has
+SYN, and pass on all else.
+"""
 
 RESERVE = 24
 """Descriptors, at most a quarter of them, that clients leave to the store, to commands and to a reload."""
@@ -96,8 +108,12 @@ class Listener:
         """How many were taken and have no protocol yet."""
         return self._coming
 
-    def drain(self) -> None:
-        """Stop listening, and take all that wait: the kernel would reset them."""
+    async def drain(self) -> None:
+        """Stop listening, and take all that wait: the kernel would reset them. Where other processes listen
+        at the same port nobody can begin to connect meanwhile; who tries comes to one of them a second later.
+        """
+        if sum(refuse_newcomers(listening) for listening in self._sockets):
+            await asyncio.sleep(HANDSHAKE_SECONDS)
         for listening in [*self._sockets]:
             with contextlib.suppress(OSError):
                 for _ in range(MOST_WAITING):
@@ -176,6 +192,20 @@ class Listener:
     def _go_on(self, listening: socket.socket) -> None:
         del self._paused[listening]
         asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+
+def refuse_newcomers(listening: socket.socket) -> bool:
+    """Have the kernel drop each first packet (SYN) to a socket that shares its port; whether it does. A
+    client repeats the packet, and once this socket is closed the kernel finds that of another process for it.
+    """
+    if sys.platform != "linux" or not listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+        return False
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in NO_SYN))
+    with contextlib.suppress(OSError):
+        filtering = struct.pack("HL", len(NO_SYN), ctypes.addressof(program))
+        listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filtering)
+        return True
+    return False
 
 
 def descriptor_limit() -> int:

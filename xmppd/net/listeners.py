@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -66,9 +67,9 @@ class Listeners:
             listener.make = self._claims[place].make
             listener.begin()
 
-    def close(self) -> None:
-        """Close all for good."""
+    async def drain(self) -> None:
+        """Close all for good, and take all that wait."""
         self._is_open = False
-        for listener in self._listeners.values():
-            listener.close()
+        listeners = [*self._listeners.values()]
         self._listeners.clear()
+        await asyncio.gather(*(listener.drain() for listener in listeners))

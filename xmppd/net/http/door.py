@@ -104,13 +104,13 @@ class Door:
         """Listen, with `reuse_port` beside other processes; OSError."""
         await self._listener.open(address, port, backlog, reuse_port=reuse_port)
 
-    def shut(self) -> None:
-        """Take nobody in any more; who is there is served on."""
-        self._listener.close()
+    async def shut(self) -> None:
+        """Take nobody in any more; who is there, or waits to come in, is served on."""
+        await self._listener.drain()
 
     async def close(self) -> None:
         """Take nobody in any more, and let requests under way end."""
-        self.shut()
+        await self.shut()
         await self._visitors.shutdown(CLOSE_SECONDS)
 
     def _has_room(self, coming: int) -> bool:

@@ -1,0 +1,97 @@
+"""Listening sockets that close while clients are connecting, where several processes share a port."""
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter
+from threading import Event, Thread
+
+import pytest
+
+from xmppd.net import listener
+from xmppd.net.listener import Listener
+
+CONNECTS = 4
+
+
+class Greeter(asyncio.Protocol):
+    """Says a word, and ends the connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"hello")
+        transport.close()
+
+
+@pytest.fixture
+def families():
+    """Addresses that can be listened at."""
+    found = []
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with contextlib.suppress(OSError), socket.socket(family) as trying:
+            trying.bind((host, 0))
+            found.append(host)
+    return found
+
+
+def spawned(tasks):
+    def spawn(work):
+        tasks.append(asyncio.ensure_future(work))
+
+    return spawn
+
+
+def dial(host, port, is_over, outcomes):
+    while not is_over.is_set():
+        try:
+            with socket.create_connection((host, port), timeout=5) as peer:
+                outcomes[peer.recv(8)] += 1
+        except OSError as error:
+            outcomes[repr(error)] += 1
+
+
+@pytest.mark.asyncio
+async def test_no_client_is_reset_where_another_process_has_the_port(families):
+    for host in families:
+        tasks: list[asyncio.Future[None]] = []
+        stays, goes = (Listener(Greeter, spawned(tasks)) for _ in range(2))
+        await stays.open(host, 0, 128, reuse_port=True)
+        is_over, outcomes = Event(), Counter()
+        threads = [Thread(target=dial, args=(host, stays.port, is_over, outcomes)) for _ in range(CONNECTS)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            await goes.open(host, stays.port, 128, reuse_port=True)
+            await asyncio.sleep(0.05)
+            await goes.drain()
+        await asyncio.sleep(1.2)  # until who was not heard has said it again
+        is_over.set()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+        stays.close()
+        assert set(outcomes) == {b"hello"}, host
+        assert outcomes[b"hello"] > 100
+
+
+@pytest.mark.asyncio
+async def test_who_has_not_begun_yet_is_left_to_the_other_process():
+    with contextlib.ExitStack() as sockets:
+        shared = [
+            sockets.enter_context(listener.bound(socket.AF_INET, ("127.0.0.1", 0), 64, reuse_port=True))
+        ]
+        place = shared[0].getsockname()
+        shared.append(sockets.enter_context(listener.bound(socket.AF_INET, place, 64, reuse_port=True)))
+        assert listener.refuse_newcomers(shared[1])
+        peers = [asyncio.to_thread(socket.create_connection, place, 5) for _ in range(20)]
+        opening = asyncio.gather(*peers)
+        await asyncio.sleep(0.2)
+        with pytest.raises(BlockingIOError):
+            shared[1].accept()
+        shared[1].close()
+        for peer in await opening:
+            peer.close()
+
+
+def test_a_port_of_its_own_has_no_filter():
+    with listener.bound(socket.AF_INET, ("127.0.0.1", 0), 64) as alone:
+        assert not listener.refuse_newcomers(alone)
