@@ -51,6 +51,8 @@ ENOUGH = 60
 """Broken promises after which a run ends."""
 EVERY = 10
 """Faults after which it is told how things stand."""
+SLOW_SECONDS = 1.5
+"""What is not right after so long is told."""
 INSIST_SECONDS = 3.0
 """Who does not see what he asked for after so long asks again."""
 STORED_SECONDS = 15.0
@@ -271,10 +273,13 @@ class Run:
         """Everything is as it should be within `PATIENCE` seconds."""
         self.may_change.clear()
         problems = ["nothing looked at"]
-        is_late = False
+        is_late = is_slow = False
         while problems and time.monotonic() < healed + PATIENCE:
             await asyncio.sleep(0.05)
             problems = await self._problems()
+            if problems and not is_slow and time.monotonic() > healed + SLOW_SECONDS:
+                is_slow = True
+                self.say(f"slow after {what}: {len(problems)} problems, {problems[:3]}")
             if problems and not is_late and time.monotonic() > healed + INSIST_SECONDS:
                 is_late = True
                 self.crew.insist()
@@ -359,6 +364,7 @@ async def run(options: argparse.Namespace, backend: Backend, thread: ThreadPoolE
     finally:
         found.close()
         if options.logs is not None:
+            options.logs.mkdir(parents=True, exist_ok=True)
             for node in found.nodes:
                 with contextlib.suppress(OSError):
                     (options.logs / f"node{node.index}.log").write_bytes((node.folder / "log").read_bytes())

@@ -10,6 +10,10 @@ in its memory still, where the receiver does not confirm what comes (XEP-0198).
 """
 
 
+NEAR_SECONDS = 10.0
+"""What was so long before or behind is told of a lost message."""
+
+
 @dataclass(slots=True, eq=False)
 class Sent:
     """One message, `to` a bare or full JID. `acked`: when the ping behind it was answered, on the connection
@@ -155,7 +159,20 @@ def _judge_lost(
                 if life.node in fault.nodes and acked - TAKEN_SECONDS <= fault.began <= acked + TAKEN_SECONDS:
                     verdict.counts["acknowledged, gone with its receiver's node"] += 1
                     return
-    verdict.wrong.append(f"lost: {message.id}, sent at {message.at:.2f}, acknowledged at {acked:.2f}")
+    where = "; ".join(
+        _life(life)
+        for life in lives
+        if life.who in (message.sender, message.receiver)
+        and life.began <= acked + NEAR_SECONDS
+        and life.ended >= message.at - NEAR_SECONDS
+    )
+    hurt = "; ".join(
+        f"{fault.kind} of {fault.nodes} at {fault.began:.2f}"
+        for fault in faults
+        if message.at - NEAR_SECONDS <= fault.began <= acked + NEAR_SECONDS
+    )
+    times = f"sent at {message.at:.2f}, acknowledged at {acked:.2f}"
+    verdict.wrong.append(f"lost: {message.id} to {message.to}, {times}; {where}; {hurt}")
 
 
 def _judge_twice(
@@ -260,10 +277,11 @@ def _judge_answers(
 def _ways(iq: Asked, lives: Mapping[str, Sequence[Life]]) -> str:
     """Who was where."""
     about = [life for life in lives[iq.to.partition("@")[0]] if life.began <= iq.at + ANSWER_SECONDS]
-    return "; ".join(
-        f"{life.who} on node {life.node} from {life.began:.2f} to {life.ended:.2f}"
-        for life in (iq.life, *about[-2:])
-    )
+    return "; ".join(_life(life) for life in (iq.life, *about[-2:]))
+
+
+def _life(life: Life) -> str:
+    return f"{life.who} on node {life.node} from {life.began:.2f} to {life.ended:.2f}"
 
 
 def _is_hurt(iq: Asked, until: float, lives: Mapping[str, Sequence[Life]], faults: Sequence[Fault]) -> bool:
