@@ -110,6 +110,13 @@ def shared_duties(cache: SharedCache | None) -> SharedDuties | None:
     return duties
 
 
+def own_locks(cache: SharedCache | None, incarnation: int, has_ended: Callable[[int], bool]) -> None:
+    """Have others know whose locks are this node's, and take those of a node that has ended."""
+    locks = getattr(cache, "locks", None)
+    if locks is not None:
+        locks.belong(incarnation, has_ended)
+
+
 def trunk_bus(cache: SharedCache | None) -> Bus:
     """What carries trunks where nodes do not reach each other: the Redis of the cache."""
     bus: Bus = getattr(cache, "bus")()  # noqa: B009 - it is the cache in Redis that has one

@@ -20,7 +20,7 @@ from xmppd.cluster.link import Dialer
 from xmppd.cluster.neighbours import Neighbours
 from xmppd.cluster.registry import Entry, Registry, new_incarnation
 from xmppd.cluster.trunk import Trunk
-from xmppd.engines import node_list, trunk_bus
+from xmppd.engines import node_list, own_locks, trunk_bus
 from xmppd.rules import node_name
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Joining:
         self.cluster = app.join(self.name, new_incarnation(app.now()), loop.call_later)
         mesh = self.cluster.mesh
         self._neighbours = Neighbours(mesh, __version__, clock, stop)
+        own_locks(app.cache, mesh.incarnation, self._neighbours.has_ended)
         self._links = Links(self._neighbours, clock)
         self._way: Way
         if config.carrier == "redis":

@@ -20,6 +20,9 @@ REFUSED_SECONDS: Final = 1.0
 ended.
 """
 
+ENDED: Final = 1000
+"""Of how many nodes it is remembered that they ended."""
+
 
 class Neighbours:
     """Implements `xmppd.cluster.connection.Neighbours`. `addresses` are where this node is reached; `usurped`
@@ -42,12 +45,17 @@ class Neighbours:
         self._members: dict[Connection, Member] = {}
         self._refused_since: dict[str, float] = {}
         self._left: dict[str, int] = {}
+        self._wanted: dict[str, int] = {}
+        self._over: dict[int, None] = {}
         mesh.on_left = self._has_left
 
     def want(self, name: str, incarnation: int, addresses: Sequence[str]) -> None:
         """Have a connection with a node that is said to be there, unless it told that it leaves."""
         if not self.has_left(name, incarnation):
             self._left.pop(name, None)
+            if self._wanted.get(name) != incarnation:
+                self._wanted[name] = incarnation
+                self._refused_since.pop(name, None)  # that was another process
             self.dialing.want(name, addresses)
 
     def has_left(self, name: str, incarnation: int) -> bool:
@@ -105,9 +113,23 @@ class Neighbours:
             self._refused_since.pop(name, None)
             return
         self._refused_since.setdefault(name, self._clock())
+        if not self.is_absent(name):
+            return
         member = self._mesh.members.get(name)
-        if member is not None and member.carrier is None and self.is_absent(name):
+        if member is None:
+            self._ended(self._wanted.get(name, 0))
+        elif member.carrier is None:
+            self._ended(member.incarnation)
             self._mesh.give_up(member, "nobody listens there")
+
+    def _ended(self, incarnation: int) -> None:
+        self._over[incarnation] = None
+        if len(self._over) > ENDED:
+            del self._over[next(iter(self._over))]
+
+    def has_ended(self, incarnation: int) -> bool:
+        """Whether it is known that this life of a node is over, and ended without a word."""
+        return incarnation in self._over
 
     def is_absent(self, name: str) -> bool:
         """Whether nobody has listened there for so long that its process has ended."""

@@ -84,3 +84,41 @@ async def test_giving_back_is_tried_again(link: LossyLink) -> None:
     async with Locks(link, prefix).hold("queue"):
         link.failing_sends = 1
     assert await free_within(link, f"{prefix}:queue", 4.0)
+
+
+async def test_the_locks_of_a_process_that_has_ended_are_free(link: LossyLink) -> None:
+    prefix, ended = uuid4().hex, set()
+    killed, here = Locks(link, prefix), Locks(link, prefix)
+    killed.belong(7, lambda number: False)
+    here.belong(8, ended.__contains__)
+    left = killed.hold("queue")
+    await left.__aenter__()
+
+    async def hold() -> None:
+        async with here.hold("queue"):
+            return
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(hold(), 1.5)
+    ended.add(7)
+    await asyncio.wait_for(hold(), 1.5)
+    assert await free_within(link, f"{prefix}:queue", 3.0)
+
+
+async def test_a_lock_that_another_took_meanwhile_stays(link: LossyLink) -> None:
+    prefix = uuid4().hex
+    here, others = Locks(link, prefix), Locks(link, prefix)
+    here.belong(8, {7}.__contains__)
+    others.belong(9, {7}.__contains__)
+    await link.client.set(f"{prefix}:queue", "7.left", px=10_000)
+    inside = 0
+
+    async def work(locks: Locks) -> None:
+        nonlocal inside
+        async with locks.hold("queue"):
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(0.05)
+            inside -= 1
+
+    await asyncio.wait_for(asyncio.gather(*(work(locks) for locks in (here, others, here, others))), 3.0)

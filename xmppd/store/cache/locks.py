@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from xmppd.store.cache.link import FAILURES, Link, LinkDown
 from xmppd.store.cache.scripts import RELEASE, RENEW
 
 LIFE_MS = 10_000
-"""How long a lock stands that nobody renews: its holder has ended."""
+"""How long a lock stands that nobody renews: its holder has ended, and nobody knows it."""
 
 RENEW_SECONDS = 3.0
 RELEASE_SECONDS = 1.0
@@ -22,17 +22,26 @@ LOOK_SECONDS = (0.02, 0.5)
 class Locks:
     """The locks of one Redis, each by the name of what is to be done alone. They keep nobody from working:
     without Redis everybody goes on.
+
+    They begin with a number that stands for this process, 0 for one that is alone. What one held for which
+    `has_ended` says that it has ended is free at once.
     """
 
     def __init__(self, link: Link, prefix: str) -> None:
+        self._number = 0
+        self._has_ended: Callable[[int], bool] = lambda number: False
         self._link = link
         self._prefix = prefix
         self._releasing: set[asyncio.Task[None]] = set()
 
+    def belong(self, number: int, has_ended: Callable[[int], bool]) -> None:
+        """Be one process of several; the locks taken by now have no owner."""
+        self._number, self._has_ended = number, has_ended
+
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
         """Hold a lock, as soon as it is free."""
-        key, token = f"{self._prefix}:{name}", secrets.token_hex(8)
+        key, token = f"{self._prefix}:{name}", f"{self._number:x}.{secrets.token_hex(8)}"
         renewing = await self._renewed(key, token)
         try:
             yield
@@ -52,12 +61,23 @@ class Locks:
                 if await asking:
                     return asyncio.get_running_loop().create_task(self._renew(key, token))
                 is_unsure = False
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
+                if not await self._was_left(key):
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, longest)
         except LinkDown:
             if is_unsure:
                 self._give_back(key, token)
             return None
+
+    async def _was_left(self, key: str) -> bool:
+        """Whether a lock is free by now: who held it has ended."""
+        token: bytes | None = await self._link.call("GET", key)
+        if token is None:
+            return True
+        if not self._has_ended(int(token.partition(b".")[0], 16)):
+            return False
+        await self._link.run(RELEASE, [key], token)
+        return True
 
     def _give_back(self, key: str, token: str) -> None:
         """See that a lock does not stand any longer, which others wait for."""

@@ -104,7 +104,8 @@ class RedisCache:
         self._ttl = ttl
         self._patience = max(connect_timeout, timeout)
         self._link = Link(timeout, self._failed)
-        self.lock = Locks(self._link, prefix).hold
+        self.locks = Locks(self._link, prefix)
+        self.lock = self.locks.hold
         self.duties = RedisDuties(self._link, prefix)
         self._writes: dict[str, set[Write]] = {}
         self._debts = Debts(MARK_SECONDS, time.monotonic)
