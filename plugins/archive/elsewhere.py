@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from xmppd.plugin import Server
 
 ASK: Final = "ask"
-"""What is under way there into an archive? Each is told, and then that all are known."""
+"""What is under way there into an archive? Each is told, and then that all are known, with the id of this."""
 KNOWN: Final = "known"
 HOLD: Final = "hold"
 """One begins with this id; instead of another one, if that is said too."""

@@ -52,7 +52,9 @@ class Order:
         self._ways: dict[str, Way] = {}
         self._unfinal: dict[str, list[Entry]] = {}
         self._by_id: dict[bytes, Entry] = {}
+        self._busy: set[str] = set()
         self._met = 0
+        self._asks = 0
 
     def __len__(self) -> int:
         """Into how many archives something is under way."""
@@ -225,9 +227,9 @@ class Order:
     def hear(self, node: str, verb: str, account: str, id: bytes, other: bytes) -> None:
         """Another node says something of a message under way."""
         if verb == ASK:
-            self._asked(node, account)
+            self._asked(node, account, id)
         elif verb == KNOWN:
-            self._told(node, account)
+            self._told(node, account, id)
         elif verb in (HOLD, KEEP):
             self._hold(node, account, id, other, is_final=verb == KEEP)
         elif verb == END:
@@ -269,7 +271,7 @@ class Order:
         is_late = not is_final and id <= way.passed
         place = self._make(self._clock.next()) if is_late else id
         held = Foreign(place, id, node, self._seconds())
-        self._look_later()
+        self._watch(account)
         insort(way.foreign, held, key=_ID)
         if is_late:
             held.is_let = True  # it is told to go when it comes with another id
@@ -331,12 +333,19 @@ class Order:
             way.witness, way.met = sessions[0], self._met
             way.asked_at, way.left_at = self._seconds(), 0.0
             way.missing = frozenset(self._nodes.others())
-            self._look_later()
+            self._asks += 1
+            way.question = self._asks.to_bytes(8, "big")
+            self._watch(account)
             for node in way.missing:
-                self._nodes.tell(node, ASK, account, b"", b"")
+                self._nodes.tell(node, ASK, account, way.question, b"")
         return not way.missing
 
-    def _asked(self, node: str, account: str) -> None:
+    def _watch(self, account: str) -> None:
+        """Have the clock look at the way of an account, while that is busy."""
+        self._busy.add(account)
+        self._look_later()
+
+    def _asked(self, node: str, account: str, question: bytes) -> None:
         """The first session of an account came on another node: tell what is under way here."""
         way = self._ways.get(account)
         for entry in [*way.unended] if way is not None else ():
@@ -346,11 +355,11 @@ class Order:
             self._announce(entry, account, node, KEEP if entry.is_final else HOLD)
             if entry.is_shown:
                 entry.held.discard((account, node))
-        self._nodes.tell(node, KNOWN, account, b"", b"")
+        self._nodes.tell(node, KNOWN, account, question, b"")
 
-    def _told(self, node: str, account: str) -> None:
+    def _told(self, node: str, account: str, question: bytes) -> None:
         way = self._ways.get(account)
-        if way is not None:
+        if way is not None and question in (way.question, b""):  # nodes of the version before do not say
             way.said(node)
             self._let(account, way)
 
@@ -377,7 +386,7 @@ class Order:
         """Wait until something is not under way any more; the way as it is then. TimeoutError: it is late."""
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         way.waiting.append(change)
-        self._look_later()
+        self._watch(account)
         await change
         if self._seconds() >= until:
             raise TimeoutError
@@ -395,7 +404,7 @@ class Order:
         way = self._ways.get(account)
         if way is None or not self._nodes.is_shared or self._nodes.sessions(account):
             return
-        self._look_later()
+        self._watch(account)
         way.left_at = self._seconds()
         foreign, way.foreign = way.foreign, []
         self._tell_away(account, foreign)
@@ -411,7 +420,7 @@ class Order:
 
     def lost(self, node: str) -> None:
         """A node is given up: it has no say, and nothing of it is waited for."""
-        for account, way in [(name, way) for name, way in self._ways.items() if way.foreign or way.missing]:
+        for account, way in self._busy_ways():
             way.foreign = [held for held in way.foreign if held.node != node]
             way.said(node)
             self._let(account, way)
@@ -439,10 +448,15 @@ class Order:
         for entry in [*self._by_id.values()]:
             self._leave(entry, [*(entry.guards or ())])
 
+    def _busy_ways(self) -> list[tuple[str, Way]]:
+        ways = [(account, self._ways.get(account)) for account in self._busy]
+        return [(account, way) for account, way in ways if way is not None and way.is_busy]
+
     def tick(self) -> bool:
         """What hangs holds up nobody for ever. Whether to look again in a few seconds."""
         now = self._seconds()
-        busy = [(name, way) for name, way in self._ways.items() if way.is_busy]
+        busy = self._busy_ways()
+        self._busy = {account for account, _ in busy}
         for account, way in busy:
             if way.asked_at <= now - KNOWN_SECONDS:
                 way.missing = ()

@@ -104,9 +104,10 @@ class Foreign:
 class Way:
     """What is under way into one archive, each list in the order of ids: `own` is what was not shown yet,
     `unended` what has not ended (where there are other nodes), `foreign` what those have. Nothing new may be
-    smaller than `passed`. `missing`: the nodes that have not said what is under way there, since `asked_at`;
-    what they said counts while the session `witness` is here, and no node came (`met`). `waiting` are told
-    when something is not under way any more. `left_at`: when the last session went, 0: there was none.
+    smaller than `passed`. `missing`: the nodes that have not said what is under way there, since `asked_at`,
+    when they were asked by the id `question`; what they said counts while the session `witness` is here, and
+    no node came (`met`). `waiting` are told when something is not under way any more. `left_at`: when the
+    last session went, 0: there was none.
     """
 
     __slots__ = (
@@ -117,6 +118,7 @@ class Way:
         "missing",
         "own",
         "passed",
+        "question",
         "unended",
         "waiting",
         "witness",
@@ -128,6 +130,7 @@ class Way:
         self.foreign: list[Foreign] = []
         self.passed = passed
         self.missing: Collection[str] = ()
+        self.question = b""
         self.witness: object = None
         self.met = 0
         self.asked_at = 0.0

@@ -10,11 +10,11 @@ from collections.abc import Collection, Sequence
 import pytest
 from archivemodel import RULES, Model
 
-from plugins.archive.elsewhere import AWAY, GO, HOLD, KNOWN
+from plugins.archive.elsewhere import ASK, AWAY, GO, HOLD, KNOWN
 from plugins.archive.ids import Pool, bound, new_id
 from plugins.archive.order import STUCK_SECONDS, Order
 from plugins.archive.ordered import PAGE_SECONDS
-from plugins.archive.under_way import Entry
+from plugins.archive.under_way import Entry, Way
 from xmppd.core.ids import HybridClock
 
 SEEDS = range(4)
@@ -335,3 +335,39 @@ async def test_who_comes_before_it_is_handed_on_has_it_held_up() -> None:
     assert again is not None and not again.done() and desk.nodes.verbs() == ["keep"]
     desk.order.hear("b", "go", "a", one.id, b"")
     assert again.done() and one.held_up() is None
+
+
+@pytest.mark.asyncio
+async def test_an_answer_counts_for_what_it_answers_alone() -> None:
+    desk = Desk()
+    questions = []
+    for _ in range(2):
+        desk.nodes.here["a"] = [object()]
+        desk.begin("a").written()
+        [(_, verb, _, id, _)] = desk.nodes.told
+        assert verb == ASK
+        desk.nodes.told.clear()
+        questions.append(id)
+    desk.order.hear("b", KNOWN, "a", questions[0], b"")
+    assert not any(entry.ready.done() for entry in desk.filed)
+    desk.order.hear("b", KNOWN, "a", questions[1], b"")
+    assert desk.filed[0].ready.done()
+
+
+@pytest.mark.asyncio
+async def test_the_clock_looks_at_ways_that_are_busy_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    for number in range(50):
+        account = f"a{number}"
+        desk.nodes.here[account] = [object()]
+        one = desk.begin(account)
+        [(*_, question, _)] = desk.nodes.told
+        desk.nodes.told.clear()
+        desk.order.hear("b", KNOWN, account, question, b"")
+        one.written()
+        one.ended()
+    desk.order.tick()
+    desk.order.hear("b", HOLD, "a7", desk.order.entry(("a7",), "a7").id, b"")
+    looked: list[Way] = []
+    monkeypatch.setattr(Way, "is_busy", property(lambda way: looked.append(way) or bool(way.foreign)))
+    assert desk.order.tick() and len(looked) == 1
