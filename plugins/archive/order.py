@@ -371,16 +371,29 @@ class Order:
         no session here: so all that is under way by now is waited for.
         """
         if not self._nodes.is_shared:
-            alone = self._ways.get(account)
-            return alone.own[0].id if alone is not None and alone.own else bound(self._clock.next())
+            return self._horizon_alone(account)
         way = self._way(account)
         while not self._is_known(account, way):
             way = await self._change(account, way, until)
         end = bound(self._clock.next())
-        while any(under_way and under_way[0].id < end for under_way in (way.own, way.foreign)):
+        while way.has_before(end):
             way = await self._change(account, way, until)
         way.passed = max(way.passed, end)
         return end
+
+    def horizon_now(self, account: str) -> bytes | None:
+        """The same where nothing has to be waited for; None where something has."""
+        if not self._nodes.is_shared:
+            return self._horizon_alone(account)
+        way, end = self._way(account), bound(self._clock.next())
+        if not self._is_known(account, way) or way.has_before(end):
+            return None
+        way.passed = max(way.passed, end)
+        return end
+
+    def _horizon_alone(self, account: str) -> bytes:
+        way = self._ways.get(account)
+        return way.own[0].id if way is not None and way.own else bound(self._clock.next())
 
     async def _change(self, account: str, way: Way, until: float) -> Way:
         """Wait until something is not under way any more; the way as it is then. TimeoutError: it is late."""

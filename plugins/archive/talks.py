@@ -35,7 +35,7 @@ from .keeping import Lives
 from .ordered import Ordered
 from .preferences import Owner
 from .query import id_of, peer_of
-from .remarks import Errands, Remark, Side, remark_of, seconds_of
+from .remarks import MOST, Errands, Remark, Side, remark_of, seconds_of
 from .seeking import PAGE_COUNTS, Seeker, Sought
 from .tombstones import is_tombstone, tombstone
 from .under_way import Entry
@@ -83,6 +83,7 @@ class Talks(Ordered):
         self._errands = Errands(self.spawn, self.call_later)
         self._pushes = 0
         self._to_tell: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self._unsettled: dict[str, list[str]] = {}
         self._paid_until: Lru[str, float] = Lru(LISTERS)
 
     async def _owner(self, account: str) -> Owner:
@@ -235,20 +236,52 @@ class Talks(Ordered):
         key = account, peer
         if (waiting := self._to_tell.get(key)) is None or waiting[0] < read:
             self._to_tell[key] = read, by
-        if waiting is None and not self._do(account, ("tell", peer), self._tell, account, peer):
-            del self._to_tell[key]
+        if waiting is None:
+            self._tell_in_turn(account, peer)
 
-    async def _tell(self, account: str, peer: str) -> int:
-        """Tell them; through how many messages that took."""
+    def _tell_in_turn(self, account: str, peer: str, *waited: bytes | None) -> None:
+        if not self._do(account, ("tell", peer), self._tell, account, peer, *waited):
+            del self._to_tell[account, peer]
+
+    def _tell_when_settled(self, account: str, peer: str) -> None:
+        """Something is under way into the archive: let other things be done until it is there."""
+        peers = self._unsettled.get(account)
+        if peers is None:
+            self._unsettled[account] = [peer]
+            self.spawn(self._settle(account))
+        elif len(peers) < MOST:
+            peers.append(peer)
+        else:
+            del self._to_tell[account, peer]
+            self.ignored.inc()
+
+    async def _settle(self, account: str) -> None:
+        end: bytes | None = None
+        try:
+            end = await self.horizon(account)
+        except StanzaError:
+            pass  # nobody can say how much is not read
+        finally:
+            peers = self._unsettled.pop(account)
+        for peer in peers:
+            self._tell_in_turn(account, peer, end)
+
+    async def _tell(self, account: str, peer: str, *waited: bytes | None) -> int:
+        """Tell them; through how many messages that took. `waited`: what is shown of the archive, if that was
+        waited for.
+        """
+        before = self.horizon_now(account)
+        if before is None:
+            if not waited:
+                self._tell_when_settled(account, peer)
+                return 0
+            [before] = waited
         id, by = self._to_tell.pop((account, peer))
         about, rows = {"with": peer, "id": to_text(id), "stamp": stamp_of(id)}, 1
         try:
             owner = await self._owner(account)
-            try:
-                walk = await self._list(owner, account, ListQuery(b"", b"", peer, 1))
-            except StanzaError:
-                pass  # nobody can say how much is not read
-            else:
+            if before is not None:
+                walk = await self._list(owner, account, ListQuery(b"", b"", peer, 1), before)
                 rows += walk.weight
                 about |= {name: value for one in walk.page for name, value in one.unread_attrs().items()}
             now = await self.shown.get(owner.uid, peer, OWN)
@@ -311,12 +344,13 @@ class Talks(Ordered):
             raise StanzaError("resource-constraint", "Ask more slowly.", type="wait")
         owner = await self._owner(account)
         self.is_told[session] = True
-        walk = await self._list(owner, account, query)
+        walk = await self._list(owner, account, query, await self.horizon(account))
         paid_until = max(self._paid_until.get(account) or 0.0, self.now())
         self._paid_until.put(account, paid_until + seconds_of(walk.weight))
         return listed(account, walk)
 
-    async def _list(self, owner: Owner, account: str, query: ListQuery) -> Walk:
-        after, before = bound(self.lives.oldest(account)), await self.horizon(account)
+    async def _list(self, owner: Owner, account: str, query: ListQuery, before: bytes) -> Walk:
+        """Conversations as they are before an id."""
+        after = bound(self.lives.oldest(account))
         lists = Lists(self._seeker(owner.uid), self.shown, owner.uid)
         return await lists.page(account, query, after, before)

@@ -147,6 +147,10 @@ class Way:
         """Whether anything here may hang, or is to be forgotten."""
         return bool(self.foreign or self.missing or self.waiting or self.left_at)
 
+    def has_before(self, end: bytes) -> bool:
+        """Whether anything before an id is under way."""
+        return any(some and some[0].id < end for some in (self.own, self.foreign))
+
     def drop(self, node: str, id: bytes) -> None:
         """One of another node is not under way with this id any more; harmless if it is not known."""
         self.foreign = [held for held in self.foreign if held.node != node or id not in (held.id, held.asked)]

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 import pytest
 from archives import later
 
+from plugins.archive.ids import LAST, bound, to_text
 from xmppd import ns
 from xmppd.plugin import Jid, StanzaError
 from xmppd.testing import Client, World
@@ -119,8 +120,65 @@ async def test_where_nobody_can_say_what_is_unread_the_place_is_told(monkeypatch
 
         for archive in w.plugins("archive"):
             monkeypatch.setattr(archive, "horizon", horizon)
+            monkeypatch.setattr(archive, "horizon_now", lambda account: None)
         await bob.read(0)
         assert await bob.told() == [(0, None)]
+
+
+async def test_what_waits_for_messages_under_way_holds_up_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "abc")
+        gate = asyncio.Event()
+        for archive in w.plugins("archive"):
+            horizon = archive.horizon
+
+            async def slow(account: str, horizon: Any = horizon) -> Any:
+                await gate.wait()
+                return await horizon(account)
+
+            monkeypatch.setattr(archive, "horizon", slow)
+            monkeypatch.setattr(archive, "horizon_now", lambda account: None)
+        await bob.read(0)
+        assert await bob.told(0) == []
+        await marked(bob, "b", "")
+        await bob.phone.world.settle()
+        archive = w.plugins("archive")[w.apps.index(bob.phone.app)]
+        owner = (await archive._owner("bob@localhost")).uid
+        for _ in range(LOOKS):
+            row = await archive.shown.get(owner, "alice@localhost", "own")
+            if to_text(row["id"]) == bob.ids[1]:
+                break
+            await asyncio.sleep(0.05)
+        assert to_text(row["id"]) == bob.ids[1]
+        assert await bob.told(0) == []
+        gate.set()
+        assert await bob.told() == [(1, "1")]
+
+
+async def test_too_many_that_wait_for_messages_under_way_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        bob = await Devices.of(w, "a")
+        archive = w.plugins("archive")[w.apps.index(bob.desk.app)]
+        gate = asyncio.Event()
+
+        async def slow(account: str) -> bytes:
+            await gate.wait()
+            return bound(LAST)
+
+        monkeypatch.setattr(archive, "horizon", slow)
+        monkeypatch.setattr(archive, "horizon_now", lambda account: None)
+        monkeypatch.setitem(archive._tell_when_settled.__func__.__globals__, "MOST", 3)
+        for number in range(8):
+            archive.was_read("bob@localhost", f"peer{number}@localhost", bob.ids[0], bob.phone.jid)
+            await w.settle()
+        assert len(archive._to_tell) == 3 and archive.ignored.value == 5
+        gate.set()
+        await w.advance(10)
+        assert not archive._to_tell and not archive._unsettled
 
 
 async def test_what_is_gone_through_for_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
