@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from functools import partial
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -18,7 +19,14 @@ DAYS_AT_ONCE: Final = 16
 EXAMINED: Final = 1000
 """How many messages of a day are looked at in one request for those with one peer."""
 SIFTED: Final = 50
-"""How many messages with a peer are read at once, at least, when only those with a full JID are wanted."""
+SIFTED_AT_ONCE: Final = 200
+"""How many messages with a peer are read at once, at first and at most, when only those with a full JID are
+wanted.
+"""
+LOOKED_AT: Final = 5000
+"""How many of them are looked at for one page, long ones as several."""
+LARGE: Final = 1024
+"""Bytes of a message that count as one more message."""
 PIECE: Final = 1 << 18
 """Bytes that messages may have which are read at once, where more than a page of them may be needed."""
 TURN: Final = 16_384
@@ -65,6 +73,10 @@ class Reader:
         if query.ids is not None:
             return Page(await self._all_of(query.ids, oldest), is_complete=True)
         after, before = await self._between(query, oldest, horizon)
+        if query.address:
+            async with aclosing(self._with(after, before, query)) as pieces:
+                is_wanted = partial(is_with, address=query.address)
+                return await sifted(pieces, query, is_wanted, enough=query.size + 1, most=LOOKED_AT)
         found: list[Archived] = []
         async for some in self._walk(after, before, query):
             found += some
@@ -107,8 +119,6 @@ class Reader:
 
     def _walk(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[list[Archived]]:
         """Messages between two bounds in the direction of a query, some at a time."""
-        if query.address:
-            return self._exactly(self._with(after, before, query), query.address)
         if query.peer:
             return self._with(after, before, query)
         return self._by_months(after, before, query.size + 1, reverse=query.reverse)
@@ -151,7 +161,7 @@ class Reader:
         page = await self._days.scan(self._owner, start=first, end=last, limit=limit, reverse=reverse)
         return [row["day"] for row in page.rows]
 
-    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[list[Archived]]:
+    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncGenerator[list[Archived], None]:
         """Those with one peer: by the days on which there are any. Of ever more days the first messages are
         read at once, which are no more than two pages together.
         """
@@ -165,9 +175,11 @@ class Reader:
             begun = await asyncio.gather(*(piece(day, size=min(size, share)) for day in some))
             for day, (found, token) in zip(some, begun, strict=True):
                 yield found
+                more = size
                 while token is not None:
                     await asyncio.sleep(0)
-                    found, token = await piece(day, size=size, token=token)
+                    more = next_size(more, SIFTED_AT_ONCE, found) if query.address else size
+                    found, token = await piece(day, size=more, token=token)
                     yield found
 
     async def _of_day(
@@ -209,23 +221,6 @@ class Reader:
         )
         return [*map(Archived._make, page.rows)], page.next
 
-    @staticmethod
-    async def _exactly(
-        messages: AsyncIterator[list[Archived]], address: str
-    ) -> AsyncIterator[list[Archived]]:
-        """Those from or to a full JID."""
-        looked = 0
-        async for some in messages:
-            found = []
-            for message in some:
-                if is_with(message, address):
-                    found.append(message)
-                looked += len(message.stanza)
-                if looked >= TURN:
-                    looked = 0
-                    await asyncio.sleep(0)
-            yield found
-
     async def _all_of(self, ids: Sequence[bytes], oldest: int) -> list[Archived]:
         """The messages of these ids in the order of time; item-not-found when one is missing, or from before
         the microsecond `oldest`.
@@ -244,6 +239,48 @@ class Reader:
             rows = await self._log.get_rows(self._owner, month, keys=[(id,) for id in some])
             found += [Archived(row["id"], row["peer"], row["stanza"]) for row in rows]
         return found
+
+
+async def sifted(
+    pieces: AsyncIterator[list[Archived]],
+    query: Query,
+    is_wanted: Callable[[Archived], bool],
+    *,
+    enough: int,
+    most: int,
+    is_over: Callable[[], bool] = lambda: False,
+) -> Page:
+    """The page of those that are wanted. When there are `enough`, when about `most` were looked at, long ones
+    as several, or when it `is_over`, it ends with the last that was looked at, be it wanted or not: who asks
+    for what is behind it goes on there. One that has more than a page ends with that.
+    """
+    found, looked = list[Archived](), 0
+    async for piece in pieces:
+        for message in piece:
+            if is_wanted(message):
+                found.append(message)
+            if len(found) > query.size:
+                return Page(_in_order(found[: query.size], query), is_complete=False)
+            most -= weight_of(message.stanza)
+            if len(found) == enough or most <= 0 or is_over():
+                return _until(message, found, query)
+            looked += len(message.stanza)
+            if looked >= TURN:
+                looked = 0
+                await asyncio.sleep(0)
+    return Page(_in_order(found, query), is_complete=True)
+
+
+def _until(last: Archived, found: list[Archived], query: Query) -> Page:
+    """The page that ends with the last message that was looked at."""
+    first = found[0].id if found else last.id
+    ends = (last.id, first) if query.reverse else (first, last.id)
+    return Page(_in_order(found, query), is_complete=False, looked_at=ends)
+
+
+def weight_of(stanza: bytes) -> int:
+    """As how many messages one counts that is gone through."""
+    return 1 + len(stanza) // LARGE
 
 
 def is_with(message: Archived, address: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 from xmppd.plugin import Lru, StanzaError
 
 from .query import Query
-from .reading import TURN, Archived, Page, Reader, is_with
+from .reading import Archived, Page, Reader, is_with, sifted
 from .words import Words
 
 MINUTE: Final = 60.0
@@ -20,8 +20,6 @@ SEARCHERS: Final = 10_000
 FIRST: Final = 50
 AT_ONCE: Final = 200
 """How many messages are read at once, at first and at most: the loop is held for as long as that takes."""
-LARGE: Final = 1024
-"""Bytes of a message that count as one more message."""
 
 
 class Allowance:
@@ -71,22 +69,17 @@ class Searcher(Reader):
             found = await self._all_of(query.ids, oldest)
             return Page([each for each in found if words.are_in(each.stanza)], is_complete=True)
         after, before = await self._between(query, oldest, horizon)
-        found, looked = [], 0
         if query.size == 0:
-            return Page(found, is_complete=False)
+            return Page([], is_complete=False)
         async with aclosing(self._pieces(after, before, query)) as pieces:
-            async for piece in pieces:
-                for message in piece:
-                    if words.are_in(message.stanza) and is_with(message, query.address):
-                        found.append(message)
-                    most -= 1 + len(message.stanza) // LARGE
-                    if len(found) == query.size or most <= 0 or is_over():
-                        return _until(message, found, query)
-                    looked += len(message.stanza)
-                    if looked >= TURN:
-                        looked = 0
-                        await asyncio.sleep(0)
-        return Page(found[::-1] if query.reverse else found, is_complete=True)
+            return await sifted(
+                pieces,
+                query,
+                lambda message: words.are_in(message.stanza) and is_with(message, query.address),
+                enough=query.size,
+                most=most,
+                is_over=is_over,
+            )
 
     async def _pieces(
         self, after: bytes, before: bytes, query: Query
@@ -104,11 +97,3 @@ class Searcher(Reader):
         async for piece in self._by_months(after, before, FIRST, reverse=query.reverse, most=AT_ONCE):
             await asyncio.sleep(0)
             yield piece
-
-
-def _until(last: Archived, found: list[Archived], query: Query) -> Page:
-    """The page that ends with the last message that was looked at."""
-    first = found[0].id if found else last.id
-    if query.reverse:
-        return Page(found[::-1], False, (last.id, first))
-    return Page(found, False, (first, last.id))

@@ -10,8 +10,7 @@ from xmppd import ns
 from xmppd.plugin import Element, Stanza
 
 from .ids import DAY, bound
-from .reading import TURN, Archived, Reader
-from .search import LARGE
+from .reading import TURN, Archived, Reader, weight_of
 
 FIRST: Final = 50
 AT_ONCE: Final = 200
@@ -84,11 +83,6 @@ class Seeker(Reader):
             if len(days) < DAYS or days[-1] == 0:
                 return
             until = bound(days[-1] * DAY - 1)
-
-
-def weight_of(stanza: bytes) -> int:
-    """As how many messages one counts that is gone through."""
-    return 1 + len(stanza) // LARGE
 
 
 def in_turns(page: Sequence[Archived]) -> Iterator[Sequence[Archived]]:

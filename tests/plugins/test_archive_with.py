@@ -100,6 +100,34 @@ async def test_days_that_are_read_side_by_side_share_two_pages() -> None:
         assert limits == [100] * 2 + [50] * 4 + [25] * 8 + [13] * 16
 
 
+@pytest.mark.parametrize("back", [False, True])
+async def test_a_page_looks_at_so_many_and_the_next_goes_on_there(
+    back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [(5 - place / 1e5 - place // 9, "a", f"no {place}") for place in range(30)]
+    said = sorted([*others, (5.5, "b", "first"), (2.9999, "b", "middle"), (0.5, "b", "last")], reverse=True)
+    async with world() as w:
+        bob = await filled(w, *said)
+        reader = w.plugin("archive")._reader(await w.plugin("archive")._owner("bob@localhost"))
+        monkeypatch.setitem(type(reader).page.__globals__, "LOOKED_AT", 10)
+        looked: list[bytes] = []
+        is_with = type(reader).page.__globals__["is_with"]
+
+        def noted(message: Archived, address: str) -> bool:
+            looked.append(message.id)
+            return bool(is_with(message, address))
+
+        monkeypatch.setitem(type(reader).page.__globals__, "is_with", noted)
+        found = await pages(bob, f"{PEER}/b", PAGE, back=back)
+        texts = [text for each in (found[::-1] if back else found) for text in each]
+        assert texts == ["first", "middle", "last"] and len(found) > 3
+        assert sorted(looked) == sorted({*looked}) and len(looked) == 33
+        assert [each for each in await pages(bob, f"{PEER}/nobody", PAGE, back=back) if each] == []
+        looked.clear()
+        nobody = await find(bob, form(field("with", f"{PEER}/nobody")))
+        assert nobody.texts == [] and not nobody.is_complete and nobody.last and len(looked) == 10
+
+
 async def test_of_large_messages_fewer_are_read_at_once() -> None:
     small, large = [Archived(b"", "", b"x" * size) for size in (100, PIECE // 4)]
     assert next_size(50, 200, [small] * 50) == 100

@@ -8,8 +8,7 @@ import pytest
 
 from plugins.archive.conversations import MOST, WEIGHT, ListQuery, Lists, Walk
 from plugins.archive.ids import Pool, new_id
-from plugins.archive.reading import TURN, Archived
-from plugins.archive.search import LARGE
+from plugins.archive.reading import LARGE, TURN, Archived
 from plugins.archive.seeking import Seeker, in_turns
 
 AT = 1_700_000_000_000_000
