@@ -49,7 +49,7 @@ from xmppd.plugin import (
 from .commands import Keeping
 from .content import is_content
 from .ids import MICROSECONDS, at_of, day_of, from_text, month_of_day, stamp_of, to_text
-from .keeping import INDEX_LIFE, Keeper, Lives, Writers
+from .keeping import Keeper, Lives, Writers
 from .moving import Moving
 from .ordered import PAGE_SECONDS
 from .preferences import PREFS, Owner, owner_of, preferences_of
@@ -143,6 +143,7 @@ class Archive(Keeping, Moving, Talks):
         self.writers = Writers(self.messages, self.days, self.months)
         self.lives = Lives(self.config.days, self.config.domains, self.now)
         self.keeper = Keeper(self.messages, self.days, self.months, self.shown)
+        await self.note_lives()
 
     # writing
 
@@ -195,7 +196,7 @@ class Archive(Keeping, Moving, Talks):
             if self._noted.get((uid, peer, day)) is None:
                 news.append((uid, peer, day))
                 writes.setdefault(None, []).append(self.writers.month.row(uid, month))
-                index = writes.setdefault(life and life + INDEX_LIFE, [])
+                index = writes.setdefault(self.lives.index_of(account), [])
                 index.append(self.writers.day.row(uid, peer, day))
             writes.setdefault(life, []).append(self.writers.message.row(uid, month, id, peer, message.raw))
         self._note_remark(message, entry, owners)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from xmppd.plugin import CommandError, Jid, Plugin, Table, command, every
+from xmppd.plugin import CommandError, Jid, Plugin, Table, cluster_signal, command, every
 
 from .ids import MICROSECONDS, stamp_of
 from .keeping import DAY_SECONDS, Keeper, Lives, everything, unknown
@@ -132,25 +132,46 @@ class Keeping(Plugin):
                 await self.keeper.drop(owner)
             await self.owners.delete(account)
 
+    async def note_lives(self) -> None:
+        """Note where messages are kept for another time from now on, and tell all nodes of longer ones."""
+        is_new = not (await self.owners.some(limit=1)).rows
+        for domain in self.server.domains:
+            await self._kept_in(domain, is_new=is_new)
+
+    async def _kept_in(self, domain: str, *, is_new: bool) -> Mapping[str, Any]:
+        """What is noted of a domain by now; `is_new`: nothing was ever kept."""
+        now, days, row = self.now(), self.lives.days_of(domain), await self.retentions.get(domain)
+        was = row["days"] if row else 0.0
+        if not days or days >= was > 0 or is_new:
+            noted = _retention(domain, days)
+            if row is None or row["days"] != days or row["shorter"] is not None:
+                await self.retentions.put(noted)
+                self.longer.tell(domain, days, now + AGAIN_SECONDS)
+            return noted
+        if row is None or row["shorter"] != days:
+            until = now + days * DAY_SECONDS + AGAIN_SECONDS
+            row = _retention(domain, was, shorter=days, until=until, pruned=0.0)
+            await self.retentions.put(row)
+        self.lives.longer(domain, was, row["until"] - days * DAY_SECONDS)
+        return row
+
+    @cluster_signal
+    def longer(self, domain: str, days: float, until: float) -> None:
+        """Another node keeps messages for so many days from now on, which may be longer than it is here."""
+        self.lives.longer(domain, days, until)
+
     @every(SHORTER_SECONDS, once=True)
     async def shorten(self) -> None:
         """Where messages are to be kept for shorter than before, delete those that are too old. What was
         written before lives for longer, so that goes on until the last of it is too old.
         """
-        now, due = self.now(), dict[str, dict[str, Any]]()
+        now, due = self.now(), dict[str, Mapping[str, Any]]()
         is_new = not (await self.owners.some(limit=1)).rows
         for domain in self.server.domains:
-            days, row = self.lives.days_of(domain), await self.retentions.get(domain)
-            was = row["days"] if row else 0.0
-            if not days or days >= was > 0 or is_new:
-                if row is None or row["days"] != days or row["shorter"] is not None:
-                    await self.retentions.put(_retention(domain, days))
-            elif row is None or row["shorter"] != days:
-                until = now + days * DAY_SECONDS + AGAIN_SECONDS
-                due[domain] = _retention(domain, was, shorter=days, until=until, pruned=now)
-            elif now - row["pruned"] >= AGAIN_SECONDS:
+            row = await self._kept_in(domain, is_new=is_new)
+            if row["shorter"] is not None and now - row["pruned"] >= AGAIN_SECONDS:
                 is_over = now >= row["until"]
-                due[domain] = _retention(domain, days) if is_over else {**row, "pruned": now}
+                due[domain] = _retention(domain, row["shorter"]) if is_over else {**row, "pruned": now}
         if due:
             pruned = await self._prune_all(
                 lambda name: self.lives.oldest(name) if _domain(name) in due else 0

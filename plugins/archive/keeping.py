@@ -28,12 +28,15 @@ Row = Mapping[str, Any]
 
 
 class Lives:
-    """How long messages are kept: `days` (0: for ever), in some domains others."""
+    """How long messages are kept: `days` (0: for ever), in some domains others. Today's may live for longer,
+    by what was so before or is so on other nodes.
+    """
 
     def __init__(self, days: float, domains: Mapping[str, float], now: Callable[[], float]) -> None:
         self._days = days
         self._domains = domains
         self._now = now
+        self._longer: dict[str, tuple[float, float]] = {}
 
     def days_of(self, domain: str) -> float:
         """How many days, 0 for ever."""
@@ -43,6 +46,26 @@ class Lives:
         """Seconds that messages in the archive of this account live; None: for ever."""
         days = self.days_of(account.rpartition("@")[2]) if self._domains else self._days
         return days * DAY_SECONDS or None
+
+    def longer(self, domain: str, days: float, until: float) -> None:
+        """Until that moment there may be messages of the same day that live for so many days."""
+        known, before = self._longer.get(domain, (days, 0.0))
+        if before > self._now():
+            days, until = days and known and max(days, known), max(until, before)
+        self._longer[domain] = days, until
+
+    def longest_of(self, account: str) -> float | None:
+        """Seconds that any message of today lives in this archive; None: for ever."""
+        life = self.of(account)
+        days, until = self._longer.get(account.rpartition("@")[2], (0.0, 0.0)) if self._longer else (0.0, 0.0)
+        if life is None or until <= self._now():
+            return life
+        return max(life, days * DAY_SECONDS) if days else None
+
+    def index_of(self, account: str) -> float | None:
+        """Seconds that a row lives by which messages of a day are found; None: for ever."""
+        life = self.longest_of(account)
+        return None if life is None else life + INDEX_LIFE
 
     def oldest(self, account: str) -> int:
         """The microsecond before which nothing is shown any more."""

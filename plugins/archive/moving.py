@@ -38,7 +38,7 @@ from .ids import (
     stamp_of,
     to_text,
 )
-from .keeping import INDEX_LIFE, Keeper, Lives, Writers
+from .keeping import Keeper, Lives, Writers
 
 USAGE: Final = 2
 MILLI: Final = 1000
@@ -251,9 +251,9 @@ class Moving(Plugin):
         """The rows by which a message is found, to be written once each: they live as those of a new message,
         for there may be newer ones of the same day.
         """
-        life, day, month = self.lives.of(line.account), day_of(line.id), month_of(line.id)
+        day, month = day_of(line.id), month_of(line.id)
         index.setdefault(None, {})[uid, month] = self.writers.month.row(uid, month)
-        days = index.setdefault(life and life + INDEX_LIFE, {})
+        days = index.setdefault(self.lives.index_of(line.account), {})
         days[uid, line.peer, day] = self.writers.day.row(uid, line.peer, day)
 
 

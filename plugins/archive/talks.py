@@ -219,7 +219,9 @@ class Talks(Ordered):
             if row is not None and row["id"] >= id:
                 return
             new = {"owner": owner, "peer": peer, "side": side, "id": id, "at": at_of(id)}
-            life = self._life_of(account, id)
+            life = self.lives.longest_of(account)
+            if life is not None:
+                life -= self.now() - at_of(id) / MICROSECONDS
             if life is None or life > 0:
                 await self.shown.put_newest(new, ttl=life)
         if side == OWN:

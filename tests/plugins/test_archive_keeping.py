@@ -1,6 +1,7 @@
 """How long messages are kept, by domain, and what operators do with archives."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from archives import DAY, ask, chat, field, find, form, later, put, world
 from plugins.archive.ids import Pool, new_id, to_text
 from plugins.archive.keeping import DELETED_AT_ONCE
 from xmppd.errors import CommandError, StoreTimeout
+from xmppd.section import changed
 from xmppd.testing import World, refusal
 
 pytestmark = pytest.mark.asyncio
@@ -207,6 +209,78 @@ async def test_what_was_to_be_kept_for_longer_is_deleted_when_it_has_become_too_
         assert (await plugin.retentions.get("localhost"))["days"] == 30
         assert (await call(w, "erase", account="bob@localhost"))["messages"] == 0
         assert (await rows(w))["messages"] == 0
+
+
+async def relived(w: World, days: float, *nodes: int) -> None:
+    """Messages are kept for so many days from now on, on these nodes."""
+    section = changed(w.config.plugins, config={"archive": {"days": days}})
+    for node in nodes:
+        await w.apps[node].loader.load(changed(w.config, plugins=section))
+    await w.settle()
+
+
+def index_lives(w: World) -> list[float | None]:
+    """For how many days the rows live by which messages are found, as they are written from now on."""
+    lives: list[float | None] = []
+    for plugin in w.plugins("archive"):
+        row, write = plugin.writers.day.row, plugin.messages.write
+        days: list[Any] = []
+
+        def made(*about: Any, row: Any = row, days: list[Any] = days) -> Any:
+            days.append(row(*about))
+            return days[-1]
+
+        def written(some: Any, *, ttl: float | None = None, write: Any = write, days: Any = days) -> Any:
+            if any(one is day for one in some for day in days):
+                lives.append(ttl and ttl / DAY)
+            return write(some, ttl=ttl)
+
+        plugin.writers.day, plugin.messages.write = SimpleNamespace(row=made), written
+    return lives
+
+
+@pytest.mark.parametrize(
+    ("days", "longest"), [((30, 1), 32), ((1, 30, 1, 2), 32), ((0, 1), None), ((1, 30), 32)]
+)
+async def test_rows_of_a_day_live_as_long_as_any_of_its_messages(
+    days: tuple[float, ...], longest: float | None
+) -> None:
+    async with world(plugin_config={"archive": {"days": days[0]}}) as w:
+        everywhere = range(len(w.apps))
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "one")
+        for each in days[1:]:
+            await relived(w, each, *everywhere)
+        lives = index_lives(w)
+        await chat(alice, "bob@localhost", "two")
+        assert lives and {*lives} == {longest}
+        await archive(w).shorten()
+        await w.settle()
+        later(w, days=1.1)
+        await chat(alice, "bob@localhost", "three")
+        assert lives[-1] == days[-1] + 2, "the longer ones are of another day"
+
+
+async def test_a_shorter_life_on_one_node_does_not_hide_what_another_one_keeps() -> None:
+    async with world(plugin_config={"archive": {"days": 1}}, nodes=2) as w:
+        alice, bob = await w.login("alice", node=0), await w.login("bob", node=1)
+        await relived(w, 30, 0)
+        lives = index_lives(w)
+        await chat(alice, "bob@localhost", "one")
+        await chat(bob, "alice@localhost", "two")
+        assert lives == [32] * 2
+
+
+@pytest.mark.own_engine("its time can be moved")
+async def test_what_lived_for_longer_is_found_by_its_peer_when_it_does_again() -> None:
+    async with world(plugin_config={"archive": {"days": 30}}, nodes=1) as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "one")
+        await relived(w, 1, 0)
+        await chat(alice, "bob@localhost", "two")
+        await relived(w, 30, 0)
+        w.clock.seconds += 5 * DAY
+        assert (await find(alice, form(field("with", "bob@localhost")))).texts == ["one"]
 
 
 @pytest.mark.own_engine("its time can be moved")
