@@ -52,6 +52,7 @@ def management_rules(config: Config) -> ManagementRules:
     return ManagementRules(
         seconds=sessions.resume_seconds,
         longest=sessions.resume_seconds_at_most,
+        location=sessions.resume_location or "",
         detached=limits.detached_per_account,
         stanzas=limits.unacked_stanzas,
         bytes=limits.unacked_bytes,

@@ -356,6 +356,7 @@ class SessionsConfig(Section):
     client_state: bool = True
     resume_seconds: Seconds = 300.0
     resume_seconds_at_most: Annotated[Seconds, not_below("resume_seconds")] = 600.0
+    resume_location: Annotated[str, _other_host] | None = None
 
 
 class IqsConfig(Section):

@@ -30,6 +30,14 @@ def chat(to: str, body: str, more: str = "") -> str:
     return f"<message to='{to}' type='chat'><body>{body}</body>{more}</message>"
 
 
+async def test_a_client_is_told_where_to_come_back_to() -> None:
+    async with World(settings={"sessions": {"resume_location": "[fd00::1]:5222"}}) as world:
+        alice = await world.login("alice")
+        await alice.send(f"<enable xmlns='{ns.SM}' resume='true'/>")
+        where = "location='[fd00::1]:5222'"
+        await alice.expect(f"<enabled xmlns='{ns.SM}' id='*' resume='true' max='300' {where}/>")
+
+
 async def test_it_is_offered_with_the_resource() -> None:
     async with World() as world:
         client = world.connect()

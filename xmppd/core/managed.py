@@ -40,7 +40,8 @@ Route = Callable[[Session, Stanza], Awaitable[None] | None]
 class ManagementRules:
     """A client that does not say how long its session shall be kept for it has `seconds`, others at most
     `longest`; so many `detached` ones an account. Of what it has not acknowledged so many `stanzas` and
-    `bytes` are kept for one session, and bytes `together` for all.
+    `bytes` are kept for one session, and bytes `together` for all. `location`: where a client should come
+    back to, "" for wherever it finds.
     """
 
     seconds: float = 300.0
@@ -49,6 +50,7 @@ class ManagementRules:
     stanzas: int = 1000
     bytes: int = 1_048_576
     together: int = 268_435_456
+    location: str = ""
 
 
 class ManagedStream(Connection, Protocol):

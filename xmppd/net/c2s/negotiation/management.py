@@ -25,6 +25,7 @@ from xmppd.net.c2s.stream import Stream
 from xmppd.stream.inline import Answer, Attached, Granted, offers_inline, takes_at_bind, takes_inline
 from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates, offers
 from xmppd.stream.sasl import Login
+from xmppd.xml.build import escape_attribute
 from xmppd.xml.stanza import Stanza
 
 log = logging.getLogger(__name__)
@@ -153,8 +154,10 @@ class Management:
         managed = self._resumption.manage(session, stream, resumable=wants, most=most)
         if not managed.seconds:
             return f"<enabled xmlns='{ns.SM}'/>".encode()
-        seconds = int(managed.seconds)
-        return f"<enabled xmlns='{ns.SM}' id='{managed.id}' max='{seconds}' resume='true'/>".encode()
+        where = self._resumption.rules.location
+        location = f" location='{escape_attribute(where)}'" if where else ""
+        about = f"id='{managed.id}' max='{int(managed.seconds)}' resume='true'{location}"
+        return f"<enabled xmlns='{ns.SM}' {about}/>".encode()
 
     async def resume(self, stream: Stream, attrs: Mapping[str, str]) -> Resumed:
         """Give a stream that has logged in the session that `<resume/>` with these attributes asks for.
