@@ -126,7 +126,7 @@ class Server:
 
     def is_connected(self, account: str) -> bool:
         """Whether the account has a session on whatever node, available or not."""
-        return account in self._sessions.accounts or self._sessions.cluster.count(account) > 0
+        return account in self._sessions.accounts or bool(self._sessions.cluster.nodes_of(account))
 
     def connected(self) -> set[str]:
         """All accounts that have a session on whatever node, available or not."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from sasl2 import PHONE, agent, login, opened, plain, request, tagged
 from several import CHAT, bodies, several
 
 from xmppd import ns
@@ -200,6 +201,29 @@ async def test_a_resource_is_one_over_all_nodes(redis_url: str) -> None:
         assert second.jid == first.jid
         assert world.cluster(0).mesh.whereabouts.at("alice@localhost", "game")
         assert not world.cluster(1).mesh.whereabouts.at("alice@localhost", "game")
+
+
+async def test_a_client_that_comes_by_another_tag_leaves_no_session_elsewhere(redis_url: str) -> None:
+    settings = {**several(redis_url), "limits": {"sessions_per_account": 2}}
+    async with World(settings=settings, nodes=2) as world:
+        other = await world.login("alice", "desk", node=0)
+        first, second = await opened(world, node=0), await opened(world, node=1)
+        await login(first, "alice", tagged("Game") + agent(PHONE))
+        await login(second, "alice", tagged("Chat") + agent(PHONE))
+        await first.expect_closed("conflict")
+        assert (
+            second.jid.partition("/")[2].startswith("Chat.") and second.jid in world.apps[1].sessions.by_full
+        )
+        assert [*world.apps[0].sessions.by_full] == [other.jid]
+
+
+async def test_of_a_client_that_comes_to_two_nodes_at_once_one_session_is_left(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        for node, tag in enumerate(("Game", "Chat")):
+            client = await opened(world, node=node)
+            client.write(request("PLAIN", plain("alice"), tagged(tag) + agent(PHONE)))
+        await world.settle()
+        assert sum(len(app.sessions.by_full) for app in world.apps) == 1
 
 
 async def test_a_node_that_says_farewell_is_gone_at_once(redis_url: str) -> None:

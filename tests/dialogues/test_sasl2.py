@@ -313,7 +313,6 @@ async def test_it_does_so_where_others_are_given_new_names() -> None:
         await first.expect_closed("conflict")
 
 
-@pytest.mark.one_node("of a client that came by another tag only sessions on the same node end")
 async def test_a_client_has_one_session_whatever_its_tag() -> None:
     async with World(settings={"limits": {"sessions_per_account": 1}}) as world:
         first, second = await opened(world), await opened(world)

@@ -47,6 +47,7 @@ from xmppd.cluster.records import (
     Words,
 )
 from xmppd.cluster.running import Plugins
+from xmppd.core.binding import is_of
 from xmppd.core.blocking import BlockChange
 from xmppd.core.origin import Host, Origin, Target
 from xmppd.jid import Jid
@@ -230,9 +231,10 @@ class OtherNodes:
     def __bool__(self) -> bool:
         return True
 
-    def count(self, account: str) -> int:
-        """See `Cluster.count`."""
-        return len(self.mesh.places(account))
+    def count_beside(self, account: str, resource: str, client: str) -> int:
+        """See `Cluster.count_beside`."""
+        places = self.mesh.places(account)
+        return sum(place.resource != resource and not is_of(client, place.resource) for place in places)
 
     def names(self) -> Sequence[str]:
         """See `Cluster.names`."""

@@ -15,7 +15,7 @@ from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Gone, Have, Snapshot
 from xmppd.cluster.records import Place as PlaceRecord
 from xmppd.cluster.whereabouts import Place
-from xmppd.core.binding import REPLACED
+from xmppd.core.binding import REPLACED, client_of, is_of
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StreamError
 
@@ -90,8 +90,10 @@ class Places:
             frame = self._mesh.mention(member, *self._place_of(member, session, None))
             member.young.put(session.full, frame)
             own.spots[member] = member.trunk.spot
+        client = ""
         for place in self._mesh.places(session.account):
-            if place.resource == session.resource:
+            client = client or client_of(session.login, session.resource)
+            if place.resource == session.resource or is_of(client, place.resource):
                 member = self._mesh.member(place.node)
                 own.knew[member] = place.number
                 self._have(member, session)
@@ -196,8 +198,7 @@ class Places:
         if old is not None and _is_less(record.priority, old.priority):
             self._ceded(record.account)
         if is_new:
-            held = self._sessions.by_full.get(f"{record.account}/{record.resource}")
-            if held is not None:
+            for held in self._rivals(record.account, record.resource):
                 self._have(member, held)
 
     def take_gone(self, member: Member, record: Gone) -> None:
@@ -208,12 +209,26 @@ class Places:
             self._went(member, f"{record.account}/{record.resource}")
 
     def take_have(self, member: Member, record: Have) -> None:
-        """A full JID is there and here: the one that the other came after ends, or else the one that was
-        bound first by the clocks of both (RFC 6120 7.7.2.2).
+        """A full JID, or a client, is there and here: the session that the other came after ends, or else
+        the one that was bound first by the clocks of both (RFC 6120 7.7.2.2).
         """
-        session = self._sessions.by_full.get(f"{record.account}/{record.resource}")
-        if session is None:
-            return
+        for session in self._rivals(record.account, record.resource):
+            self._decide(member, session, record)
+
+    def _rivals(self, account: str, resource: str) -> list[Session]:
+        """The sessions here that cannot be beside one there: of that full JID, or of the same client by
+        another tag (XEP-0386 3.2).
+        """
+        live = self._sessions.accounts.get(account)
+        if live is None:
+            return []
+        return [
+            session
+            for session in live.sessions.values()
+            if session.resource == resource or is_of(client_of(session.login, session.resource), resource)
+        ]
+
+    def _decide(self, member: Member, session: Session, record: Have) -> None:
         own = self._own[session.number]
         is_later = own.knew.get(member) == record.number
         if record.knew == session.number or (

@@ -115,8 +115,9 @@ class Ask(Struct, array_like=True, tag=8, frozen=True, gc=False):
 
 
 class Have(Struct, array_like=True, tag=9, frozen=True, gc=False):
-    """The sender has this full JID, too. `stamp`: when it was bound, in ms of the wall clock, and the name of
-    the node; `knew`: the number of the receiver's session it replaced, or 0.
+    """The sender has this full JID, too, or this one of a client that has another with the receiver. `stamp`:
+    when it was bound, in ms of the wall clock, and the name of the node; `knew`: the number of the receiver's
+    session it replaced, or 0.
     """
 
     account: str

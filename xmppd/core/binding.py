@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
@@ -20,6 +22,9 @@ from xmppd.stream.sasl import Login
 log = logging.getLogger(__name__)
 
 REPLACED = "Replaced by a new connection."
+
+ID_BYTES = 9
+"""Of the identifier that tells clients of an account apart."""
 
 SHUTDOWN = "system-shutdown"
 """Why sessions end with their node, so that their clients come back to another one."""
@@ -67,10 +72,11 @@ class Binding:
         connection: Connection,
         lang: str,
         *,
-        is_same_client: bool = False,
+        client: str = "",
     ) -> Session:
         """A new session; `wanted` may be empty. StanzaError resource-constraint (RFC 6120 7.6.2.1). With
-        `is_same_client` the resource is of one client alone, of which other sessions on this node end, too.
+        the identifier of a `client` the resource is of that one alone, and its other sessions end, too, those
+        on other nodes when these hear of this one.
 
         `Logins.confirm` comes right before it: after that the block list of the account is known.
         """
@@ -80,16 +86,15 @@ class Binding:
             raise StanzaError("resource-constraint", "It is not known whom this account blocks.")
         resource = conforming(wanted) or secrets.token_urlsafe(9)
         full, cluster = f"{account}/{resource}", self._sessions.cluster
-        if is_same_client and login.agent is not None and login.agent.id:
+        if client and login.agent is not None and login.agent.id:
             self._end_those_of(account, login.agent.id)
         held = self._sessions.by_full.get(full)
-        is_elsewhere = cluster.has(full)
-        replaces = is_same_client or self.rules.replace
+        replaces = bool(client) or self.rules.replace
         if held is not None and replaces:
             self.end(held, StreamError("conflict", REPLACED))
-        elif (held is not None or is_elsewhere) and not replaces:
-            resource, is_elsewhere = f"{resource[:200]}-{secrets.token_urlsafe(6)}", False
-        count = len(self._sessions.of(account)) + cluster.count(account) - is_elsewhere
+        elif not replaces and (held is not None or cluster.has(full)):
+            resource = f"{resource[:200]}-{secrets.token_urlsafe(6)}"
+        count = len(self._sessions.of(account)) + cluster.count_beside(account, resource, client)
         if count >= self.rules.sessions_per_account:
             raise StanzaError("resource-constraint", "This account has too many sessions.")
         session = self._sessions.add(login, resource, connection, lang, blocks)
@@ -155,3 +160,27 @@ def conforming(wanted: str) -> str:
         return prepare_resource(short)
     except JidError:
         return ""
+
+
+def identifier_of(account: str, client: str) -> str:
+    """What stands behind the tag in the resources of one installation and account: always the same, and
+    tells nothing of either (XEP-0386 3.2.1).
+    """
+    digest = hashlib.sha256(f"{account}\0{client}".encode()).digest()
+    return base64.urlsafe_b64encode(digest[:ID_BYTES]).decode()
+
+
+def client_of(login: Login, resource: str) -> str:
+    """The identifier of a client whose resource ends with it, "" for one that has told no id, or has bound
+    one by another name.
+    """
+    agent = login.agent
+    if agent is None or not agent.id:
+        return ""
+    identifier = identifier_of(login.account, agent.id)
+    return identifier if is_of(identifier, resource) else ""
+
+
+def is_of(client: str, resource: str) -> bool:
+    """Whether a resource is one of the client with this identifier ("": of none), by whatever tag."""
+    return bool(client) and resource.rpartition(".")[2] == client

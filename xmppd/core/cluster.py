@@ -57,8 +57,10 @@ class Cluster(Protocol):
     def has(self, full: str) -> bool:
         """Whether a session with this full JID is on another node."""
 
-    def count(self, account: str) -> int:
-        """How many sessions the account has on other nodes."""
+    def count_beside(self, account: str, resource: str, client: str) -> int:
+        """How many sessions the account has on other nodes that one with this resource, of the client with
+        this identifier ("": of none), does not replace.
+        """
 
     def names(self) -> Sequence[str]:
         """Those of all other nodes."""
@@ -232,7 +234,7 @@ class OneNode:
         """All."""
         return accounts
 
-    def count(self, account: str) -> int:
+    def count_beside(self, account: str, resource: str, client: str) -> int:
         """None."""
         return 0
 

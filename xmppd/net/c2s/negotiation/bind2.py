@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import secrets
 from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
-from xmppd.core.binding import Binding, conforming
+from xmppd.core.binding import ID_BYTES, Binding, conforming, identifier_of
 from xmppd.core.expiry import Expiry
 from xmppd.core.logins import Logins
 from xmppd.core.sessions import Session
@@ -27,8 +25,6 @@ BIND, TAG = (f"{{{ns.BIND2}}}{name}" for name in ("bind", "tag"))
 
 TAG_CHARACTERS = 100
 """So much of a tag is in the resource."""
-ID_BYTES = 9
-"""Of the identifier behind it."""
 
 
 class Bind2:
@@ -68,9 +64,10 @@ class Bind2:
 
     def _open(self, stream: Stream, granted: Granted) -> Answer | Awaitable[Answer]:
         login, bind = granted.login, granted.elements[BIND]
-        wanted = resource_for(login, bind.findtext(TAG) or "")
+        client = identifier_for(login)
+        wanted = resource_for(client, bind.findtext(TAG) or "")
         try:
-            session = self._binding.bind(login, wanted, stream, stream.lang, is_same_client=True)
+            session = self._binding.bind(login, wanted, stream, stream.lang, client=client)
         except StanzaError as error:
             return build.bind2_failure(error)
         try:
@@ -125,18 +122,18 @@ class Bind2:
         session.begin()
 
 
-def resource_for(login: Login, tag: str) -> str:
-    """The resource of a client: its tag, if that can be part of one, and an identifier that is always the
-    same for one installation and account, and tells nothing of either (XEP-0386 3.2.1).
-    """
+def identifier_for(login: Login) -> str:
+    """What tells a client from all others of its account, by random if it has told no id."""
     client = login.agent.id if login.agent is not None else ""
-    if client:
-        digest = hashlib.sha256(f"{login.account}\0{client}".encode()).digest()
-        identifier = base64.urlsafe_b64encode(digest[:ID_BYTES]).decode()
-    else:
-        identifier = secrets.token_urlsafe(ID_BYTES)
+    return identifier_of(login.account, client) if client else secrets.token_urlsafe(ID_BYTES)
+
+
+def resource_for(client: str, tag: str) -> str:
+    """The resource of the client with this identifier: its tag, if that can be part of one, before that
+    (XEP-0386 3.2.1).
+    """
     shown = conforming(tag.strip()[:TAG_CHARACTERS])
-    return f"{shown}.{identifier}" if shown else identifier
+    return f"{shown}.{client}" if shown else client
 
 
 @lru_cache(maxsize=16)
