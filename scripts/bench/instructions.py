@@ -44,6 +44,8 @@ class Counted:
 
 
 SCRAM = "--mech scram-sha-1"
+BACK = "storm --first 0 --n 100 --settle 1 --carbons 1"
+"""All of a ring come back at once, each with 50 contacts in it, carbons and stream management."""
 COUNTED = {
     "chat": Counted("message", 3000, f"chat --first 1000 --n 100 --window 4 --count 3000 {SCRAM}"),
     "tls-chat": Counted(
@@ -67,6 +69,10 @@ COUNTED = {
     "resume-scram": Counted("login", 200, f"storm --first 1800 --n 200 --settle 1 --resume 1 {SCRAM}"),
     "resume-fast": Counted("login", 200, "storm --first 1600 --n 200 --settle 1 --resume 1 --mech fast"),
     "storm": Counted("login", 100, "storm --first 0 --n 100 --settle 1"),
+    "storm-full": Counted("login", 100, f"{BACK} --acks 1 {SCRAM}"),
+    "storm-resume": Counted("login", 100, f"{BACK} --resume 1 {SCRAM}"),
+    "storm-fast": Counted("login", 100, f"{BACK} --acks 1 --mech fast"),
+    "storm-fast-resume": Counted("login", 100, f"{BACK} --resume 1 --mech fast"),
     "offline": Counted(
         "store", 4000, f"offline --first 2000 --n 40 --to-first 3000 --targets 1000 --count 400 {SCRAM}"
     ),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from idle import measure_idle
-from scenarios import ACCOUNTS, FEATURES, HISTORY, IDLE, RINGS, SCENARIOS, TIERED, Scenario, shortened
+from scenarios import ACCOUNTS, FEATURES, HISTORY, IDLE, SCENARIOS, TIERED, Scenario, shortened
 from servers import WORK, Bench, Server, known_servers, say
 from startup import import_table, measure_start
 from table import ON_CASSANDRA, table
@@ -65,7 +65,7 @@ class Run:
 
     def measure(self, server: Server, scenario: Scenario, profile: str) -> None:
         """One scenario on one server."""
-        seed = self.bench.seed(server, ACCOUNTS, RINGS, hashed=scenario.hashed)
+        seed = self.bench.seed(server, ACCOUNTS, scenario.rings, hashed=scenario.hashed)
         arguments = shortened(scenario.arguments) if self.options.quick else scenario.arguments
         with self.bench.fresh(server, seed, profile, hashed=scenario.hashed) as running:
             if (found := self.bench.measure(running, arguments)) is not None:

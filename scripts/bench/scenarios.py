@@ -29,6 +29,8 @@ class Scenario:
     """Whether the peers do not know it, or are not asked for it."""
     cassandra: float | None = None
     """What bounds it with our store in Cassandra; None: it is not measured so."""
+    rings: str = RINGS
+    """Which rosters there are."""
 
 
 SCENARIOS = {
@@ -103,33 +105,38 @@ OTHERS = {
 }
 """Nothing is asked of these yet."""
 
-STORM = "storm --first 0 --n 1000 --settle 2 --mech"
-STORM_10K = "storm --first 2000 --n 10000 --settle 2 --max-login 200 --mech"
-"""Without contacts: what a login costs by itself."""
+FIFTY = "0:10000:50"
+BACK = "--settle 2 --carbons 1"
+STORM = f"storm --first 0 --n 1000 {BACK}"
+STORM_10K = f"storm --first 0 --n 10000 {BACK} --max-login 200"
 
 
 def _storms() -> Iterator[Scenario]:
-    """Clients that all come back at once: by a whole login, and by what is to cost a third of that."""
-    for suffix, storm in (("", STORM), ("10k", STORM_10K)):
+    """Clients that all come back at once, each with 50 contacts among them: by all that it takes to be where
+    they were (RFC 6120 with SCRAM, stream management, carbons, roster, presence), and by what is to cost a
+    third of that.
+    """
+    for suffix, storm, rings in (("", STORM, RINGS), ("10k", STORM_10K, FIFTY)):
         whole = Scenario(
             f"full-storm{suffix}",
             "login",
-            f"{storm} scram-sha-1",
+            f"{storm} --acks 1 --mech scram-sha-1",
             measure="storm",
             hashed=True,
             alone=bool(suffix),
+            rings=rings,
         )
         yield whole
-        for key, how, alone in (
-            ("resume", "scram-sha-1 --resume 1", bool(suffix)),
-            ("fast", "fast", True),
-            ("fast-resume", "fast --resume 1", True),
+        for key, how, asked, alone in (
+            ("resume", "--resume 1 --mech scram-sha-1", 0.33, bool(suffix)),
+            ("fast", "--acks 1 --mech fast", None, True),
+            ("fast-resume", "--resume 1 --mech fast", 0.33, True),
         ):
             yield replace(
                 whole,
                 key=f"{key}-storm{suffix}",
                 arguments=f"{storm} {how}",
-                target=0.33,
+                target=asked,
                 against=whole.key,
                 alone=alone,
             )
@@ -185,7 +192,6 @@ class Idle:
     """Whether each has stream management (XEP-0198), with resumption."""
 
 
-FIFTY = "0:10000:50"
 IDLE = {
     idle.key: idle
     for idle in (
