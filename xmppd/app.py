@@ -526,6 +526,7 @@ class App:
         return {
             **self.rosters.cache,
             **self.accounts.cached,
+            "client_tokens": self.tokens.cached,
             "last_presences": self.last_seen.cached,
             "block_lists": self.blocks.cached,
             **{f"shared_{name}": value for name, value in shared.items()},
@@ -539,6 +540,7 @@ class App:
         """Many have gone: forget what can be read again, and return the memory."""
         self.rosters.release()
         self.accounts.release()
+        self.tokens.release()
         self.last_seen.release()
         self.blocks.release()
         self.sessions.release()
@@ -556,7 +558,7 @@ class App:
         self.rows.compile((*self._negotiators, *plugins))
         self.inlines.compile((*self._negotiators, *plugins))
         added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
-        self.sasl.mechanisms = [*self._mechanisms, *added]
+        self.sasl.use([*self._mechanisms, *added])
         self._belongings = belongings_of(plugins)
         self.routes.compile(pair for plugin in plugins for pair in routes_of(plugin))
         self.listeners.claim(claim for plugin in plugins for claim in claims_of(plugin.name, plugin))

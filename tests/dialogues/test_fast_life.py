@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from sasl2 import (
     BIND,
+    DESK,
     PHONE,
     F,
     S,
@@ -18,6 +19,7 @@ from sasl2 import (
 )
 
 from xmppd.core.tokens import DAY, TOKENS
+from xmppd.errors import StoreTimeout
 from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
@@ -185,3 +187,82 @@ async def test_keys_that_come_later_take_no_token() -> None:
         await world.settle()
         assert len((await accounts.info(ALICE)).mechanisms) == 3
         assert await by_token(world, "alice", token) == "success"
+
+
+# --------------------------------------------------------------------------------- remembered
+
+
+async def remembered(world: World) -> str:
+    """A token that the first node remembers, and would have let in without asking."""
+    token = await token_for(world, "alice", node=0)
+    assert await by_token(world, "alice", token, node=0) == "success"
+    assert world.app.tokens.cached == 1
+    return token
+
+
+async def test_what_is_remembered_lets_in_who_shows_it_and_nobody_else() -> None:
+    async with World() as world:
+        token = await remembered(world)
+        assert await by_token(world, "alice", token, node=0) == "success"
+        assert await by_token(world, "alice", token[:-1], node=0) == "not-authorized"
+        assert await by_token(world, "alice", token, id=DESK, node=0) == "not-authorized"
+        assert await by_token(world, "bob", token, node=0) == "not-authorized"
+        world.clock.seconds += 22 * DAY
+        assert await by_token(world, "alice", token, node=0) == "credentials-expired"
+
+
+async def test_a_revocation_is_heard_where_a_token_is_remembered() -> None:
+    async with World() as world:
+        token = await remembered(world)
+        assert await world.apps[-1].tokens.revoke(ALICE, PHONE) == [PHONE]
+        await world.settle()
+        assert await by_token(world, "alice", token, node=0) == "not-authorized"
+
+
+async def test_a_token_that_another_took_the_place_of_is_not_remembered() -> None:
+    async with World() as world:
+        first = await remembered(world)
+        second = await token_for(world, "alice", node=len(world.apps) - 1)
+        assert await by_token(world, "alice", second, node=len(world.apps) - 1) == "success"
+        assert await by_token(world, "alice", first, node=0) == "not-authorized"
+
+
+async def test_nothing_is_remembered_that_may_be_revoked() -> None:
+    async with World() as world:
+        token = await remembered(world)
+        delete_if = world.app.store.delete_if
+
+        async def unsure(*arguments: Any) -> bool:
+            await delete_if(*arguments)
+            raise StoreTimeout("nobody knows")
+
+        world.app.store.delete_if = unsure  # type: ignore[method-assign]
+        with pytest.raises(StoreTimeout):
+            await world.app.tokens.revoke(ALICE, PHONE)
+        assert await by_token(world, "alice", token, node=0) == "not-authorized"
+
+
+async def test_a_revocation_beside_a_look_at_the_row_wins() -> None:
+    async with World() as world:
+        token = await token_for(world, "alice", node=0)
+        get = world.app.store.get
+
+        async def slowly(*arguments: Any) -> Any:
+            row = await get(*arguments)
+            if row is not None and "basis" in row:
+                await world.app.tokens.revoke(ALICE, PHONE)
+            return row
+
+        world.app.store.get = slowly  # type: ignore[method-assign]
+        assert await by_token(world, "alice", token, node=0) == "success", "it was there when it was read"
+        world.app.store.get = get  # type: ignore[method-assign]
+        assert await by_token(world, "alice", token, node=0) == "not-authorized"
+
+
+async def test_what_nobody_would_hear_of_is_not_remembered() -> None:
+    async with World() as world:
+        token = await remembered(world)
+        world.app.accounts.trust(False)
+        assert await by_token(world, "alice", token, node=0) == "success"
+        await world.app.store.delete(TOKENS, (ALICE,))
+        assert await by_token(world, "alice", token, node=0) == "not-authorized"

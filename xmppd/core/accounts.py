@@ -142,7 +142,7 @@ class Accounts:
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._gone = Gone(store, gone_seconds, now, clock)
         self.ends_sessions = ends_sessions
-        self._is_caching = True
+        self.is_caching = True
         self.changes = Changes()
         self._drops = 0
         self._secret = b""
@@ -284,7 +284,7 @@ class Accounts:
             return await self._store.put_if(ACCOUNT, row, None)
         finally:
             self._drop(account)
-            self._publish(account)
+            self.publish(account)
 
     async def rekey(self, account: str, credentials: Row) -> int:
         """Replace the credential columns of an account, and end its sessions; the number of this change.
@@ -428,7 +428,7 @@ class Accounts:
 
     def trust(self, is_told: bool) -> None:
         """Whether changes made elsewhere are told here; if not, nothing is cached."""
-        self._is_caching = is_told
+        self.is_caching = is_told
         self.forget_all()
 
     def forget_all(self) -> None:
@@ -450,15 +450,16 @@ class Accounts:
     def _completed(self, account: str) -> None:
         """The account has more keys: nothing that anybody has found out about it is wrong for that."""
         self._drop(account)
-        self._publish(account)
+        self.publish(account)
 
-    def _publish(self, account: str) -> None:
+    def publish(self, account: str) -> None:
+        """Tell the other nodes that something of the account is another than before."""
         for listener in self.on_changed:
             listener(account)
 
     def _changed(self, account: str) -> None:
         self.forget(account)
-        self._publish(account)
+        self.publish(account)
 
     async def _find(self, account: str, created: float | None = None) -> Row:
         """The account's row; AccountUnknown, also when it was not made at `created`."""
@@ -551,7 +552,7 @@ class Accounts:
         row = await self._store.get(ACCOUNT, (account,))
         found = None if row is None else credentials_of(row, self._hashes)
         # A row read before a change that has been made meanwhile must not outlive that change in the cache.
-        if self._is_caching and drops == self._drops:
+        if self.is_caching and drops == self._drops:
             self._exists.put(account, found is not None)
             if found is not None:
                 self._credentials.put(account, found)

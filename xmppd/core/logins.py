@@ -18,7 +18,7 @@ from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, SaslError, StoreError, StreamError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
-from xmppd.stream.sasl import Attempt, Channel, Identity, Login, Tenure
+from xmppd.stream.sasl import Attempt, Channel, Identity, Login, Standing, Tenure
 from xmppd.stream.scram import Credentials
 
 GUESSES = frozenset(("not-authorized", "invalid-authzid"))
@@ -76,15 +76,23 @@ class Logins:
         """
         domain = attempt.channel.domain
         # What the server's own mechanisms found on file was looked up by a normalised name.
-        is_normalised = isinstance(identity.shown, Credentials)
+        shown = identity.shown
+        is_normalised = isinstance(shown, (Credentials, Standing))
         account = f"{identity.local}@{domain}" if is_normalised else account_of(identity.local, domain)
         attempt.account = account
         if identity.anonymous:
             return self._asked(attempt, login_of(attempt, identity, None))
+        if isinstance(shown, Standing) and self._is_unchanged(account, shown.mark):
+            return self._asked(attempt, login_of(attempt, identity, shown.tenure, shown.mark))
         found = self._current(account)
         if found is None or isinstance(found, Credentials):
             return self._asked(attempt, self._judge(attempt, identity, account, found))
         return self._judge_later(attempt, identity, account, found)
+
+    def _is_unchanged(self, account: str, mark: int | None) -> bool:
+        """Whether what was found of an account is so still."""
+        accounts = self._accounts
+        return mark is not None and accounts.is_caching and not accounts.changes.since(account, mark)
 
     async def let_in(self, channel: Channel, identity: Identity, mechanism: str, mark: int) -> Login:
         """All that there is to a login but its proof, for who has another way than SASL; `mark` is from
@@ -165,12 +173,11 @@ class Logins:
             raise SaslError("not-authorized")
         if found.disabled:
             raise SaslError("account-disabled")
-        if isinstance(shown, Credentials):
-            if shown.tenure != found.tenure:
-                raise SaslError("not-authorized")
-        elif self._accounts.changes.since(account, attempt.mark):
+        if isinstance(shown, (Credentials, Standing)) and shown.tenure != found.tenure:
+            raise SaslError("not-authorized")
+        if not isinstance(shown, Credentials) and self._accounts.changes.since(account, attempt.mark):
             raise SaslError("temporary-auth-failure", "The account was changed meanwhile; try again.")
-        return login_of(attempt, identity, found.tenure)
+        return login_of(attempt, identity, found.tenure, self._accounts.changes.mark)
 
     # how it came out
 
@@ -233,15 +240,25 @@ class Logins:
         """
         if login.tenure is None:
             return None
-        return begun(self._confirm(login))
+        loading: Awaitable[Credentials | None] | None = None
+        if self._blocks.known(login.account) is not None:
+            if self._is_unchanged(login.account, login.mark):
+                return None
+            found = self._current(login.account)
+            if found is None or isinstance(found, Credentials):
+                self._check(login, found)
+                return None
+            loading = found
+        return begun(self._confirm(login, loading))
 
-    async def _confirm(self, login: Login) -> None:
+    async def _confirm(self, login: Login, loading: Awaitable[Credentials | None] | None) -> None:
         account = login.account
         try:
             while True:
                 if self._blocks.known(account) is None:
                     await self._blocks.read(account)
-                found = self._current(account)
+                found = self._current(account) if loading is None else loading
+                loading = None
                 found = await found if isinstance(found, Awaitable) else found
                 if self._blocks.known(account) is not None:
                     break
@@ -306,8 +323,8 @@ def claimed(local: str, domain: str) -> str:
         return ""
 
 
-def login_of(attempt: Attempt, identity: Identity, tenure: Tenure | None) -> Login:
-    """The login that an attempt leads to."""
+def login_of(attempt: Attempt, identity: Identity, tenure: Tenure | None, mark: int | None = None) -> Login:
+    """The login that an attempt leads to; see `Login.mark`."""
     channel = attempt.channel
     agent = channel.asked.agent if channel.asked is not None else None
     return Login(
@@ -318,6 +335,7 @@ def login_of(attempt: Attempt, identity: Identity, tenure: Tenure | None) -> Log
         dict(identity.facts),
         identity.expires,
         agent,
+        mark,
     )
 
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from xmppd.core.begun import begun
+from xmppd.core.changes import Changes
 from xmppd.core.gone import new_number
 from xmppd.core.holds import Hold
 from xmppd.errors import SaslError
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.hashedtokens import BINDINGS, Redeemed, Shown, initiator_hash, responder_hash
-from xmppd.stream.sasl import Login, UserAgent
+from xmppd.stream.lru import Lru
+from xmppd.stream.sasl import Login, Standing, UserAgent
 from xmppd.stream.scram import HASHES, Credentials
 
 TOKENS = Table(
@@ -53,8 +55,12 @@ Key = Callable[[bool], bytes | None]
 class Accounts(Protocol):
     """What is asked of accounts; see `xmppd.core.accounts.Accounts`."""
 
+    changes: Changes
+    is_caching: bool
+
     def credentials(self, account: str) -> Credentials | Awaitable[Credentials | None] | None: ...
     def hold(self, account: str, login: Login | None = None) -> Hold: ...
+    def publish(self, account: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,33 +107,77 @@ def kept_in(text: str | None) -> Kept | None:
     )
 
 
+class Known(NamedTuple):
+    """A client's token that was right when the account had this standing, and for which nothing had to be
+    written: so it is until either is changed.
+    """
+
+    standing: Standing
+    kept: Kept
+
+
 class ClientTokens:
-    """The tokens of all accounts, over the table `TOKENS`. Nothing of it is kept in memory: what is revoked
-    on one node is so on all.
+    """The tokens of all accounts, over the table `TOKENS`. Those that were shown lately are remembered as
+    credentials are: whatever changes a client's row is told to all nodes as a change of its account.
 
     A client has two at most: the one that it has shown last (`current`) and one that it was given since
     (`fresh`), so that it can go on if that did not reach it (XEP-0484 5.1).
     """
 
     def __init__(
-        self, store: Store, accounts: Accounts, key: Key, rules: TokenRules, now: Callable[[], float]
+        self,
+        store: Store,
+        accounts: Accounts,
+        key: Key,
+        rules: TokenRules,
+        now: Callable[[], float],
+        *,
+        remembered: int = 10_000,
     ) -> None:
         self._store = store
         self._accounts = accounts
         self._key = key
         self._now = now
+        self._known: Lru[tuple[str, str], Known] = Lru(remembered)
+        self._changes = 0
         self.rules = rules
+
+    @property
+    def cached(self) -> int:
+        """How many are remembered."""
+        return len(self._known)
+
+    def release(self) -> None:
+        """Give up the memory of what is remembered."""
+        self._known.clear()
 
     # showing one
 
     def redeem(self, account: str, shown: Shown) -> Redeemed | Awaitable[Redeemed]:
         """See `TokenSource.redeem`."""
-        return begun(self._redeem(account, shown))
+        return self._redeem_known(account, shown) or begun(self._redeem(account, shown))
+
+    def _redeem_known(self, account: str, shown: Shown) -> Redeemed | None:
+        """What the store needs neither be asked nor told about; None for all else."""
+        known, accounts = self._known.get((account, shown.agent.id)), self._accounts
+        if known is None or shown.is_last or not accounts.is_caching:
+            return None
+        kept, now = known.kept, self._now()
+        if (
+            accounts.changes.since(account, known.standing.mark)
+            or kept.mechanism != shown.mechanism
+            or not kept.issued <= now < min(kept.expires, kept.issued + REPLACED_AFTER)
+        ):
+            return None
+        answer = self._answer(account, shown.agent.id, kept, shown)
+        return None if answer is None else Redeemed(known.standing, answer)
 
     async def _redeem(self, account: str, shown: Shown) -> Redeemed:
+        mark = self._accounts.changes.mark
         found = self._accounts.credentials(account)
         found = await found if isinstance(found, Awaitable) else found
         for _ in range(TRIES):
+            changes = self._changes
             row = await self._store.get(TOKENS, (account, shown.agent.id))
             matched = self._match(row, shown)
             if row is None or matched is None or found is None:
@@ -140,9 +190,18 @@ class ClientTokens:
                     return Redeemed(found, answer)
                 continue
             after, token = self._after(row, column, kept, shown.agent)
-            if after is row or await self._write(after, row):
+            if after is row:
+                if self._accounts.is_caching and changes == self._changes:
+                    self._know(account, shown.agent.id, Known(Standing(found.tenure, mark), kept), found)
+                return Redeemed(found, answer, token)
+            if await self._write(after, row):
                 return Redeemed(found, answer, token)
         raise SaslError("temporary-auth-failure")
+
+    def _know(self, account: str, client: str, known: Known, found: Credentials) -> None:
+        """Remember a token of an account that was not disabled."""
+        if not found.disabled and found.tenure is not None:
+            self._known.put((account, client), known)
 
     def _after(self, row: Row, column: str, kept: Kept, agent: UserAgent) -> tuple[Row, Token | None]:
         """A client's row after it has shown the token in this column, and the one that takes its place if it
@@ -175,16 +234,16 @@ class ClientTokens:
             kept = kept_in(row[column]) if row is not None else None
             if row is None or kept is None or kept.mechanism != shown.mechanism:
                 continue
-            if (answer := self._answer(row, kept, shown)) is not None:
+            if (answer := self._answer(row["account"], row["client"], kept, shown)) is not None:
                 return column, kept, answer
         return None
 
-    def _answer(self, row: Row, kept: Kept, shown: Shown) -> bytes | None:
+    def _answer(self, account: str, client: str, kept: Kept, shown: Shown) -> bytes | None:
         """The server's answer to who has this token; None to who has not."""
         if not BINDINGS[kept.mechanism]:
             right = hmac.compare_digest(hashlib.sha256(shown.hashed).digest(), kept.one)
             return kept.other if right else None
-        token = self._bound_token(row["account"], row["client"], kept.mechanism, kept.one, create=False)
+        token = self._bound_token(account, client, kept.mechanism, kept.one, create=False)
         if token is None or not hmac.compare_digest(initiator_hash(token, shown.bound), shown.hashed):
             return None
         return responder_hash(token, shown.bound)
@@ -210,10 +269,13 @@ class ClientTokens:
         account, agent = login.account, login.agent
         if agent is None or not agent.id or login.tenure is None:
             return None
+        changes = self._accounts.changes
         async with self._accounts.hold(account, login) as exists:
             found = self._accounts.credentials(account) if exists else None
             found = await found if isinstance(found, Awaitable) else found
             if found is None or found.tenure != login.tenure:
+                return None
+            if isinstance(shown, Standing) and changes.since(account, shown.mark):
                 return None
             found = shown if isinstance(shown, Credentials) else found
             now = self._now()
@@ -263,11 +325,26 @@ class ClientTokens:
         ends = [kept.expires for column in ("current", "fresh") if (kept := kept_in(row[column])) is not None]
         ttl = max(ends) - self._now() + LINGER
         expect = None if before is None else {"change": before["change"]}
-        return await self._store.put_if(TOKENS, row, expect, ttl=ttl)
+        change = self._store.put_if(TOKENS, row, expect, ttl=ttl)
+        return await change if before is None else await self._changing(row, change)
 
     async def _delete(self, row: Row) -> bool:
         key = (row["account"], row["client"])
-        return await self._store.delete_if(TOKENS, key, {"change": row["change"]})
+        return await self._changing(row, self._store.delete_if(TOKENS, key, {"change": row["change"]}))
+
+    async def _changing(self, row: Row, change: Awaitable[bool]) -> bool:
+        """Change a client's row, of which nothing is remembered anywhere then; nor if nobody knows whether it
+        was changed.
+        """
+        is_changed = True
+        try:
+            is_changed = await change
+        finally:
+            if is_changed:
+                self._changes += 1
+                self._known.drop((row["account"], row["client"]))
+                self._accounts.publish(row["account"])
+        return is_changed
 
     async def of(self, account: str) -> Sequence[Row]:
         """What is on file of an account's clients whose tokens count, sorted by client. StoreError."""

@@ -16,6 +16,7 @@ from xmppd.stream.sasl import (
     Channel,
     Exchange,
     Identity,
+    Standing,
     Step,
     Success,
     UserAgent,
@@ -47,11 +48,11 @@ class Shown(NamedTuple):
 
 
 class Redeemed(NamedTuple):
-    """A token that was right: the account's credentials at that moment, the server's answer, and the token
-    that the client is to have from now on, if it is due for another one.
+    """A token that was right: the account's credentials at that moment, or its standing, the server's answer,
+    and the token that the client is to have from now on, if it is due for another one.
     """
 
-    credentials: Credentials
+    shown: Credentials | Standing
     answer: bytes
     token: object = None
 
@@ -125,4 +126,4 @@ class _HashedTokenExchange:
 
     @staticmethod
     def _accept(local: str, found: Redeemed) -> Success:
-        return Success(Identity(local, shown=found.credentials), found.answer, found.token)
+        return Success(Identity(local, shown=found.shown), found.answer, found.token)

@@ -49,13 +49,13 @@ BindTaker = Callable[[Any, Element | None], bytes | Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class _Inline:
-    elements: tuple[str, ...]
+    elements: frozenset[str]
     attaches: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _InlineFeature:
-    pass
+    is_alike: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,19 @@ def takes_inline(*elements: str, attaches: bool = False) -> Callable[[Method], M
     Those that may return `Attached` say so by `attaches`: they are called after the others, in the order of
     their owners, until one of them did.
     """
-    return lambda method: mark(method, _Inline(elements, attaches))
+    return lambda method: mark(method, _Inline(frozenset(elements), attaches))
 
 
 def offers_inline(method: Method) -> Method:
     """Marks an `Offer` of what stands in the `<inline/>` of `<authentication/>`."""
-    return mark(method, _InlineFeature())
+    return mark(method, _InlineFeature(is_alike=False))
+
+
+def offers_inline_alike(method: Method) -> Method:
+    """The same for an offer that is asked only once for streams that have the same mechanisms and types of
+    channel binding.
+    """
+    return mark(method, _InlineFeature(is_alike=True))
 
 
 def takes_at_bind(element: str, var: str) -> Callable[[Method], Method]:
@@ -93,6 +100,8 @@ class Inlines:
         self._takers: list[tuple[_Inline, InlineTaker]] = []
         self._offers: list[Offer] = []
         self._at_bind: list[tuple[_AtBind, BindTaker]] = []
+        self._are_alike = False
+        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], bytes] = {}
         self.vars: tuple[str, ...] = ()
         """The features that can be had with a resource."""
 
@@ -101,26 +110,36 @@ class Inlines:
         takers: list[tuple[_Inline, InlineTaker]] = []
         offers: list[Offer] = []
         at_bind: list[tuple[_AtBind, BindTaker]] = []
+        are_alike = True
         for owner in owners:
             takers += [(taken, method) for method, taken in marked(owner, _Inline)]
-            offers += [method for method, _ in marked(owner, _InlineFeature)]
+            for method, feature in marked(owner, _InlineFeature):
+                offers.append(method)
+                are_alike = are_alike and feature.is_alike
             at_bind += [(taken, method) for method, taken in marked(owner, _AtBind)]
         _check_names(name for taken, _ in takers for name in taken.elements)
         _check_names(taken.element for taken, _ in at_bind if taken.element)
         takers.sort(key=lambda taker: taker[0].attaches)
         self._takers, self._offers, self._at_bind = takers, offers, at_bind
+        self._are_alike, self._known = are_alike, {}
         self.vars = tuple(dict.fromkeys(taken.var for taken, _ in at_bind if taken.var))
 
-    def features(self, stream: Negotiable) -> bytes:
-        """What is offered to a stream with its login."""
-        return b"".join([offer(stream) for offer in self._offers])
+    def features(self, stream: Negotiable, channel: Channel) -> bytes:
+        """What is offered to a stream with its login on this channel."""
+        kind = channel.offered, tuple(channel.bindings)
+        features = self._known.get(kind)
+        if features is None:
+            features = b"".join([offer(stream) for offer in self._offers])
+            if self._are_alike:
+                self._known[kind] = features
+        return features
 
     def takers(self, elements: Mapping[str, Element]) -> list[tuple[bool, InlineTaker]]:
         """Who takes any of these elements, in order, each with whether it may attach the stream."""
         return [
             (taken.attaches, method)
             for taken, method in self._takers
-            if any(name in elements for name in taken.elements)
+            if not taken.elements.isdisjoint(elements)
         ]
 
     def at_bind(self, bind: Element) -> list[tuple[BindTaker, Element | None]]:

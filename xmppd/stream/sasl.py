@@ -29,13 +29,22 @@ class Tenure(NamedTuple):
     epoch: int | None
 
 
+class Standing(NamedTuple):
+    """An account with this tenure that was there, and not disabled, when change number `mark` was the last:
+    so it is as long as it is not changed.
+    """
+
+    tenure: Tenure | None
+    mark: int
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who logged in: the prepared localpart of the account, in the domain of the stream.
 
-    `shown` is what the mechanism found on file and proved it by: it must still be there in the end. Without
-    it the account must be there, and not have been changed since the exchange began. `facts` and `expires` go
-    to the `Login`.
+    `shown` is what the mechanism found on file and proved it by, or the `Standing` of the account: it must
+    still be so in the end. Without it the account must be there, and not have been changed since the exchange
+    began. `facts` and `expires` go to the `Login`.
     """
 
     local: str
@@ -59,7 +68,8 @@ class UserAgent(NamedTuple):
 class Login:
     """A login that succeeded. `account` is a bare JID, `tenure` None for who has no account, `peer` the
     address of the client, `facts` what is known of who it is, by plugins for plugins. At `expires`, in
-    seconds since the epoch, its time is over. `agent` is None for who logged in by RFC 6120.
+    seconds since the epoch, its time is over. `agent` is None for who logged in by RFC 6120. It was found to
+    hold when change number `mark` of all accounts was the last (None: nobody knows).
     """
 
     account: str
@@ -69,6 +79,7 @@ class Login:
     facts: Mapping[str, Any] = field(default_factory=dict)
     expires: float | None = None
     agent: UserAgent | None = None
+    mark: int | None = None
 
 
 class Asked(NamedTuple):
@@ -88,7 +99,7 @@ class Channel(NamedTuple):
 
     `secure` says whether TLS protects it. `bindings` maps channel binding types (RFC 5929, 9266) to their
     data, and is empty without TLS. `offered` names the mechanisms that were advertised; the `Authenticator`
-    fills it in. `peer` is the client's address, `asked` None in a login by RFC 6120.
+    fills it in where that is not known. `peer` is the client's address, `asked` None in a login by RFC 6120.
     """
 
     domain: str
@@ -184,7 +195,9 @@ class Mechanism(Protocol):
     def needs_tls(self) -> bool: ...
 
     def available(self, channel: Channel) -> bool:
-        """Whether it can work on this channel; `needs_tls` is looked at elsewhere."""
+        """Whether it can work on this channel; `needs_tls` is looked at elsewhere. It has to say the same for
+        all channels of a kind, which have the same domain, security and types of channel binding.
+        """
 
     def start(self, channel: Channel) -> Exchange:
         """A fresh exchange."""
@@ -244,10 +257,9 @@ class Authenticator:
         self._idle: tuple[Attempt, ...] = ()
         self.login: Login | None = None
         self.attempts = attempts
-        usable = [m for m in mechanisms if (channel.secure or not m.needs_tls) and m.available(channel)]
-        usable.sort(key=lambda mechanism: -mechanism.priority)
-        offered = tuple(mechanism.name for mechanism in usable)
-        self.channel = Channel(channel.domain, channel.secure, channel.bindings, offered, channel.peer)
+        if not channel.offered:
+            channel = channel._replace(offered=offered_on(channel, mechanisms))
+        self.channel = channel
 
     def mechanisms(self) -> tuple[str, ...]:
         """The names to advertise, the preferred one first (RFC 6120 6.3.3)."""
@@ -391,6 +403,13 @@ class Authenticator:
         """The attempt with who the client claims to be: what an exchange does not say, the gate may know."""
         self._attempt.account = getattr(exchange, "account", "") or self._attempt.account
         return self._attempt
+
+
+def offered_on(channel: Channel, mechanisms: Sequence[Mechanism]) -> tuple[str, ...]:
+    """The names to advertise on a channel, the preferred one first."""
+    usable = [m for m in mechanisms if (channel.secure or not m.needs_tls) and m.available(channel)]
+    usable.sort(key=lambda mechanism: -mechanism.priority)
+    return tuple(mechanism.name for mechanism in usable)
 
 
 def unavailable(error: StoreError) -> SaslError:

@@ -15,7 +15,7 @@ from xmppd.core.logins import Logins
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError, StreamError
 from xmppd.net.c2s.stream import Stream
-from xmppd.stream.inline import Answer, Attached, Granted, Inlines, offers_inline, takes_inline
+from xmppd.stream.inline import Answer, Attached, Granted, Inlines, offers_inline_alike, takes_inline
 from xmppd.stream.rows import Negotiable
 from xmppd.stream.sasl import Login
 from xmppd.xml import build
@@ -36,7 +36,7 @@ class Bind2:
         self._expiry = expiry
         self._inlines = inlines
 
-    @offers_inline
+    @offers_inline_alike
     def feature(self, stream: Negotiable) -> bytes:
         """XEP-0386 3.1."""
         return bind_feature(self._inlines.vars)

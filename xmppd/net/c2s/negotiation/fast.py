@@ -13,7 +13,7 @@ from xmppd.core.tokens import ClientTokens, Token
 from xmppd.errors import StoreError
 from xmppd.net.c2s.negotiation.attempts import authenticator_of
 from xmppd.stream.hashedtokens import HashedToken
-from xmppd.stream.inline import Granted, offers_inline, takes_inline
+from xmppd.stream.inline import Granted, offers_inline_alike, takes_inline
 from xmppd.stream.rows import Negotiable
 from xmppd.stream.sasl import Channel
 from xmppd.xml.build import escape_attribute, escape_text
@@ -30,7 +30,7 @@ class Fast:
         self._tokens = tokens
         self.mechanisms = mechanisms
 
-    @offers_inline
+    @offers_inline_alike
     def feature(self, stream: Negotiable) -> bytes:
         """XEP-0484 3.1. There is no early data of TLS, so no counting of attempts."""
         return fast_feature(self._names(authenticator_of(stream).channel))

@@ -22,7 +22,7 @@ from xmppd.core.resumption import Resumption
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError, StreamError
 from xmppd.net.c2s.stream import Stream
-from xmppd.stream.inline import Answer, Attached, Granted, offers_inline, takes_at_bind, takes_inline
+from xmppd.stream.inline import Answer, Attached, Granted, offers_inline_alike, takes_at_bind, takes_inline
 from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates, offers
 from xmppd.stream.sasl import Login
 from xmppd.xml.build import escape_attribute
@@ -59,7 +59,7 @@ class Management:
 
     @offers(Phase.BIND)
     @offers(Phase.BOUND)
-    @offers_inline
+    @offers_inline_alike
     def feature(self, stream: Negotiable) -> bytes:
         """XEP-0198 2."""
         return OFFER
@@ -181,7 +181,9 @@ class Management:
         if (h - managed.acked) % MODULO > managed.sent - managed.acked:
             raise too_high(h, managed.sent)
         self._resumption.take(managed, stream)
-        if not await self._is_finished(managed, stream):
+        if (idle := managed.idle(FINISH_SECONDS)) is not None:
+            await idle  # it would send again what is not handled
+        if not self._resumption.is_taken(managed, stream, is_gone=has_gone(stream)):
             return Resumed(self._gone(id, login), None)
         managed.give_up()
         managed.acknowledged(h)
@@ -216,12 +218,6 @@ class Management:
 
     def _gone(self, id: str, login: Login) -> bytes:
         return failed("item-not-found", self._resumption.handled_of(id, login.account))
-
-    async def _is_finished(self, managed: Managed, stream: Stream) -> bool:
-        """Wait for what the client sent before; whether the session is to be had then."""
-        if (idle := managed.idle(FINISH_SECONDS)) is not None:
-            await idle
-        return self._resumption.is_taken(managed, stream, is_gone=has_gone(stream))
 
     def _attach(self, stream: Stream, managed: Managed) -> None:
         session = managed.session

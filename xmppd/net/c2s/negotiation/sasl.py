@@ -9,7 +9,7 @@ from xmppd import ns
 from xmppd.errors import SaslError
 from xmppd.net.c2s.negotiation.attempts import Attempts, authenticator_of
 from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates, offers
-from xmppd.stream.sasl import Authenticator, Challenge, Channel, Gate, Mechanism, Step
+from xmppd.stream.sasl import Authenticator, Challenge, Channel, Gate, Mechanism, Step, offered_on
 from xmppd.xml import build
 from xmppd.xml.build import escape_attribute, escape_text
 from xmppd.xml.stanza import Stanza
@@ -31,17 +31,32 @@ class Sasl(Attempts):
         tokens: Sequence[Mechanism] = (),
     ) -> None:
         super().__init__(gate)
-        self.mechanisms = mechanisms
         self._tokens = tokens
         self._attempts = attempts
+        self.use(mechanisms)
+
+    def use(self, mechanisms: Sequence[Mechanism]) -> None:
+        """Offer these from now on."""
+        self.mechanisms = mechanisms
+        self._offered: dict[tuple[str, bool, tuple[str, ...]], tuple[str, ...]] = {}
+
+    def _channel_of(self, stream: Negotiable) -> Channel:
+        """What is offered is the same for all channels of a kind."""
+        link = stream.link
+        domain, secure, bindings = stream.domain, link.secure, link.channel_bindings()
+        kind = domain, secure, tuple(bindings)
+        offered = self._offered.get(kind)
+        if offered is None:
+            channel = Channel(domain, secure, bindings, peer=link.peer)
+            offered = self._offered[kind] = offered_on(channel, self.mechanisms)
+        return Channel(domain, secure, bindings, offered, link.peer)
 
     @offers(Phase.LOGIN)
     def feature(self, stream: Negotiable) -> bytes:
         """RFC 6120 6.3.3, XEP-0440. Failed attempts before STARTTLS count on behind it."""
         before = stream.kept.get(ns.SASL)
         attempts = self._attempts() if before is None else before.attempts
-        link = stream.link
-        channel = Channel(stream.domain, link.secure, link.channel_bindings(), peer=link.peer)
+        channel = self._channel_of(stream)
         authenticator = Authenticator(
             self.mechanisms, channel, self._gate, attempts=attempts, tokens=self._tokens
         )

@@ -96,7 +96,8 @@ class Sasl2(Attempts):
         """XEP-0388 2.1."""
         if not self._is_there(stream):
             return b""
-        return authentication_feature(authenticator_of(stream).mechanisms(), self._inlines.features(stream))
+        channel = authenticator_of(stream).channel
+        return authentication_feature(channel.offered, self._inlines.features(stream, channel))
 
     @negotiates(Phase.LOGIN, AUTHENTICATE, exposed=True)
     def begin(self, stream: Negotiable, stanza: Stanza) -> Waiting:
@@ -206,6 +207,8 @@ def _agent_in(tree: Element | None) -> UserAgent:
     id = tree.get("id", "").lower()
     if id and UUID4.match(id) is None:
         raise SaslError("malformed-request", "The id of a user-agent is a UUID of version 4.")
+    if not len(tree):
+        return UserAgent(id)
     software, device = (tree.findtext(name, "").strip()[:AGENT_TEXT] for name in (SOFTWARE, DEVICE))
     return UserAgent(id, software, device)
 
