@@ -64,6 +64,68 @@ async def test_presence_and_chat_states_wait_and_the_last_of_each_contact_comes(
         assert shown(await alice.receive_all()) == ["bob now"]
 
 
+async def carbons(world: World) -> tuple[Client, Client, Client]:
+    """Alice, who is inactive and wants copies, another device of hers on another node, if there is one, and
+    bob.
+    """
+    alice, desk = await world.login("alice", node=0), await world.login("alice", priority=5, node=-1)
+    bob = await world.login("bob", node=0)
+    await alice.ask("set", f"<enable xmlns='{ns.CARBONS}'/>")
+    await alice.send(INACTIVE)
+    for client in (alice, desk, bob):
+        await client.receive_all()
+    return alice, desk, bob
+
+
+def copied(stanzas: list[Element]) -> list[str]:
+    """What copies were received, in short: the way, and what is said by whom to whom."""
+    found = []
+    for one in stanzas:
+        [message] = one.iterfind(f"*/{{{ns.FORWARD}}}forwarded/{{{ns.CLIENT}}}message")
+        names = (message.get(name, "").partition("@")[0] for name in ("from", "to"))
+        said = message[0].text or message[0].tag.rpartition("}")[2]
+        found.append(" ".join([one[0].tag.rpartition("}")[2], *names, said]))
+    return found
+
+
+async def test_copies_of_chat_states_wait_as_these_would() -> None:
+    async with World(plugins=("carbons",)) as world:
+        alice, desk, bob = await carbons(world)
+        for state in (TYPING, PAUSED):
+            await bob.send(chat(desk.jid, state))
+            await desk.send(chat("bob@localhost", state))
+            await desk.send(chat("carol@localhost", state))
+            await bob.send(chat(alice.bare, state))
+        await alice.expect_nothing()
+        await alice.send(ACTIVE)
+        waited = ["sent alice bob paused", "sent alice carol paused", "received bob alice paused"]
+        assert sorted(copied(await alice.receive_all())) == sorted(waited)
+
+
+@pytest.mark.parametrize(
+    "inside", ["<body>hello</body>", f"<body>x</body>{TYPING}", f"<x xmlns='urn:x'/>{TYPING}"]
+)
+async def test_copies_that_matter_come_at_once_behind_those_that_waited(inside: str) -> None:
+    async with World(plugins=("carbons",)) as world:
+        alice, desk, bob = await carbons(world)
+        await bob.send(chat(desk.jid, TYPING))
+        await bob.send(chat(desk.jid, inside))
+        assert [way.split()[:2] for way in copied(await alice.receive_all())] == [["received", "bob"]] * 2
+
+
+async def test_what_looks_like_a_copy_and_is_none_does_not_wait() -> None:
+    async with World(plugins=("carbons",)) as world:
+        alice, _, bob = await carbons(world)
+        inner = (
+            f"<message xmlns='jabber:client' from='carol@localhost/x' to='alice@localhost'>{TYPING}</message>"
+        )
+        forged = (
+            f"<received xmlns='{ns.CARBONS}'><forwarded xmlns='{ns.FORWARD}'>{inner}</forwarded></received>"
+        )
+        await bob.send(chat(alice.jid, forged))
+        assert [one.get("from") for one in await alice.receive_all()] == [bob.jid]
+
+
 @pytest.mark.parametrize(
     "what",
     [

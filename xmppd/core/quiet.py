@@ -7,11 +7,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final
+from xml.etree.ElementTree import Element
 
 from xmppd import ns
 from xmppd.core.output import Connection
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
+from xmppd.xml.build import escape_attribute
 from xmppd.xml.stanza import parse
 
 MOST: Final = 500
@@ -23,6 +25,9 @@ ROOM: Final = f"{ns.MUC}#user".encode()
 
 _BESIDE: Final = (f"{{{ns.CHAT_STATES}}}", f"{{{ns.HINTS}}}", f"{{{ns.CLIENT}}}thread")
 """What a message has that tells a chat state and nothing else (XEP-0085 5.1)."""
+_COPIES: Final = {f"{{{ns.CARBONS}}}received": b"state ", f"{{{ns.CARBONS}}}sent": b"sent "}
+"""How the key of a copy begins by what is around it (XEP-0280); of a received one as that of the original."""
+_COPIED: Final = f"{{{ns.FORWARD}}}forwarded/{{{ns.CLIENT}}}message"
 
 _TAG: Final = re.compile(rb"<(?:presence|message)\s[^>]*?\bfrom='([^']*)'[^>]*")
 _TYPE: Final = re.compile(rb"\stype\s*=\s*['\"]([a-z]+)['\"]")
@@ -67,7 +72,7 @@ class Quiet:
     def write_all(self, stanzas: Sequence[bytes]) -> None:
         """Send several, behind what waits, unless all may wait."""
         for number, stanza in enumerate(stanzas):
-            key = key_of(stanza)
+            key = key_of(stanza, self._session.account)
             if not key or key.endswith(self._session.full.encode()):
                 self._write([*self._waiting.values(), *stanzas[number:]])
                 return
@@ -117,10 +122,10 @@ def beneath(session: Session, connection: Connection) -> None:
         session.connection = connection
 
 
-def key_of(stanza: bytes) -> bytes:
-    """Of what a stanza tells the state, by kind and sender: only the last of these matters. b"" for what does
-    not wait: all but presence that shows somebody or his end, and chat states alone. That a room was entered
-    or left matters.
+def key_of(stanza: bytes, account: str) -> bytes:
+    """Of what a stanza for an account tells the state, by kind and sender: only the last of these matters.
+    b"" for what does not wait: all but presence that shows somebody or his end, and chat states alone, be
+    they copies. That a room was entered or left matters.
     """
     tag = _TAG.match(stanza)
     if tag is None:
@@ -132,4 +137,22 @@ def key_of(stanza: bytes) -> bytes:
         return b"presence " + tag[1] if type in (b"", b"unavailable") and not is_room else b""
     if type not in (b"", b"normal", b"chat", b"groupchat") or STATES not in stanza or b"<body" in stanza:
         return b""
-    return b"state " + tag[1] if all(child.tag.startswith(_BESIDE) for child in parse(stanza)) else b""
+    message = parse(stanza)
+    if _tells_state(message):
+        return b"state " + tag[1]
+    return _key_of_copy(message, account)
+
+
+def _tells_state(message: Element) -> bool:
+    return all(child.tag.startswith(_BESIDE) for child in message)
+
+
+def _key_of_copy(message: Element, account: str) -> bytes:
+    if len(message) != 1 or message.get("from") != account:
+        return b""
+    kind, copied = _COPIES.get(message[0].tag), message[0].find(_COPIED)
+    if kind is None or copied is None or copied.get("type") == "error" or not _tells_state(copied):
+        return b""
+    sender = copied.get("from", "")
+    names = (sender,) if kind == b"state " else (copied.get("to", ""), sender)
+    return kind + " ".join(map(escape_attribute, names)).encode()
