@@ -204,7 +204,7 @@ class App:
             presence_rules(config),
         )
         self.messages = Messages(
-            self.sessions, self.accounts, self.services, self.blocks, self.hooks, domains
+            self.sessions, self.accounts, self.services, self.blocks, self.hooks, domains, self.now
         )
         self.contacts = Contacts(
             self.sessions,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import product
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import pytest
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.asyncio
 
 MESSAGE = f"{{{ns.CLIENT}}}message"
 CARBONS = f"{{{ns.CARBONS}}}"
+DELAY = f"{{{ns.DELAY}}}delay"
 FORWARDED = f"{{{ns.FORWARD}}}forwarded"
 ENABLE = f"<enable xmlns='{ns.CARBONS}'/>"
 DISABLE = f"<disable xmlns='{ns.CARBONS}'/>"
@@ -67,7 +70,8 @@ def way(tree: Element) -> str:
         if around is not None and tree.get("from", "").count("/") == 0:
             [forwarded] = around
             assert forwarded.tag == FORWARDED
-            [inner] = forwarded
+            [delay, inner] = forwarded
+            assert delay.tag == DELAY and delay.get("from") == "localhost"
             assert inner.tag == MESSAGE
             assert inner.get("type") == tree.get("type")
             return f"{name} {inner.get('type') if inner.get('type') == 'error' else inner.get('id')}"
@@ -157,7 +161,10 @@ async def test_it_is_offered_with_the_resource() -> None:
 async def test_a_copy_is_as_it_is_to_be() -> None:
     async with world_of() as world:
         one, two, bob, other = await devices(world)
+        await world.advance(75)
         await one.send(message(bob.jid, BODY + "<thread>t</thread>"))
+        at = datetime.fromtimestamp(world.clock.now(), UTC)
+        stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         inner = (
             f"<message xmlns='{ns.CLIENT}' from='{one.jid}' to='{bob.jid}' type='chat' id='m1'>"
             f"{BODY}<thread>t</thread></message>"
@@ -165,7 +172,9 @@ async def test_a_copy_is_as_it_is_to_be() -> None:
         for client, name in ((two, "sent"), (other, "received")):
             await client.expect(
                 f"<message from='{client.bare}' to='{client.jid}' type='chat'><{name} xmlns='{ns.CARBONS}'>"
-                f"<forwarded xmlns='{ns.FORWARD}'>{inner}</forwarded></{name}></message>"
+                f"<forwarded xmlns='{ns.FORWARD}'>"
+                f"<delay xmlns='{ns.DELAY}' from='localhost' stamp='{stamp}'/>"
+                f"{inner}</forwarded></{name}></message>"
             )
         for client in (one, two, other):
             await client.expect_nothing()
@@ -306,6 +315,42 @@ async def test_what_somebody_in_a_room_says_in_private_is_copied_where_it_is_sen
         one, two, bob, other = await devices(world)
         await one.send(message(bob.jid, BODY + MUC_USER, kind))
         assert await got(one, two, bob, other) == [[], ["sent m1"], ["m1"], []]
+
+
+ROOMS = """
+from xmppd.plugin import Plugin, StanzaError, service
+
+
+class Rooms(Plugin):
+    @service("rooms")
+    async def take(self, origin, stanza, to) -> None:
+        if stanza.kind == "message":
+            raise StanzaError("item-not-found")
+"""
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+@pytest.mark.parametrize("nodes", [1, 2])
+async def test_what_is_said_in_private_in_a_room_is_copied_to_who_shares_the_nick(
+    tmp_path: Path, nodes: int, is_refused: bool
+) -> None:
+    (tmp_path / "rooms.py").write_text(ROOMS if is_refused else ROOMS.replace("raise", "return  #"))
+    async with World(plugins=("carbons", "rooms"), plugin_folders=(tmp_path,), nodes=nodes) as world:
+        one, shared, far, other, absent = [
+            await device(world, "alice", name, node=node % nodes)
+            for name, node in (("one", 0), ("shared", 0), ("far", 1), ("other", 1), ("absent", 1))
+        ]
+        for client, nick in ((one, "al"), (shared, "al"), (far, "al"), (other, "ally")):
+            await client.send(f"<presence to='room@rooms.localhost/{nick}'/>")
+        await other.send("<presence to='elsewhere@rooms.localhost/al'/>")
+        await got(one, shared, far, other, absent)
+        await one.send(message("room@rooms.localhost/bob", BODY + MUC_USER))
+        wanted = ["sent m1", *["received error"] * is_refused]
+        assert await got(one, shared, far) == [["error"] * is_refused, wanted, wanted]
+        assert await got(other, absent) == [[], []]
+        await one.send(message("room@rooms.localhost", INVITATION, "", "m2"))
+        for found in await got(shared, far, other, absent):
+            assert found[0] == "sent m2"
 
 
 async def test_a_message_for_another_host_is_copied_though_nobody_is_there() -> None:
@@ -457,19 +502,22 @@ async def test_a_session_without_a_connection_is_sent_copies_and_resumes_with_th
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-async def test_what_was_not_acknowledged_is_not_given_to_who_has_a_copy(is_late: bool) -> None:
-    async with world_of("offline", nodes=1) as world:
-        alice = await world.login("alice")
-        top = await world.login("bob", "top", 5)
+@pytest.mark.parametrize("places", [(0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 1, 2)])
+async def test_what_was_not_acknowledged_is_not_given_to_who_has_a_copy(
+    places: tuple[int, int, int], is_late: bool
+) -> None:
+    async with world_of("offline", nodes=max(places) + 1) as world:
+        alice = await world.login("alice", node=places[0])
+        top = await world.login("bob", "top", 5, node=places[1])
         if not is_late:
-            low = await device(world, "bob", "low", 1)
+            low = await device(world, "bob", "low", 1, node=places[2])
         await world.advance(2)
         await top.receive_all()
         await enable(top)
         await top.drop()
         await alice.send(message(BOB))
         if is_late:
-            low = await device(world, "bob", "low", 1)
+            low = await device(world, "bob", "low", 1, node=places[2])
         assert await got(low) == [[] if is_late else ["received m1"]]
         for _ in range(8):
             await world.advance(40)

@@ -6,8 +6,11 @@ Copies go by the trunk and are not asked for again: those for a node that is los
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Awaitable, Collection, Mapping
+from typing import Any, Final
 
+from xmppd.cluster.calls import Calls
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.parcels import Parcel
@@ -16,14 +19,18 @@ from xmppd.core.carbons import Carbons, Copies, give
 from xmppd.core.sessions import Session, Sessions
 from xmppd.xml.stanza import read
 
+HAD: Final = "session copies"
+
 
 class RemoteCopies:
     """Sends copies to the sessions of other nodes, and takes those for sessions here."""
 
-    def __init__(self, mesh: Mesh, sessions: Sessions, carbons: Carbons) -> None:
+    def __init__(self, mesh: Mesh, sessions: Sessions, carbons: Carbons, calls: Calls) -> None:
         self._mesh = mesh
         self._sessions = sessions
         self._carbons = carbons
+        self._calls = calls
+        calls.serve(HAD, self._answer)
 
     def wants(self, account: str) -> bool:
         """See `Cluster.wants_copies`."""
@@ -55,16 +62,30 @@ class RemoteCopies:
     def _send(self, account: str, copies: Copies, but: Collection[int], *, is_stored: bool = False) -> None:
         nodes = {place.node for place in self._mesh.places(account) if place.wants_copies}
         for node in nodes.difference(but):
-            record = Copy(account, copies.sender, copies.head, copies.tail, is_stored)
+            record = Copy(account, copies.sender, copies.head, copies.tail, is_stored, copies.only)
             self._mesh.send(self._mesh.member(node), record, len(copies.head) + len(copies.tail) + 96)
 
+    def had(self, account: str, second: int) -> Awaitable[bool] | None:
+        """See `Cluster.had_copies`."""
+        nodes = {place.node for place in self._mesh.places(account) if place.wants_copies}
+        return self._had(nodes, account, second) if nodes else None
+
+    async def _had(self, nodes: Collection[int], account: str, second: int) -> bool:
+        about = {"account": account, "second": second}
+        asked = [self._calls.ask(self._mesh.member(node), HAD, about) for node in nodes]
+        return any(answer is True for answer in await asyncio.gather(*asked, return_exceptions=True))
+
     # the node of who wants them
+
+    async def _answer(self, asked: Mapping[str, Any]) -> bool:
+        return self._carbons.have_had(asked["account"], asked["second"])
 
     def take(self, member: Member, record: Copy) -> None:
         """Give the sessions here that want one their copies."""
         live = self._sessions.accounts.get(record.account)
         if live is not None:
-            give(Copies(record.sender, record.head, record.tail), live, is_stored=record.is_stored)
+            copies = Copies(record.sender, record.head, record.tail, record.only)
+            give(copies, live, is_stored=record.is_stored)
 
     def taken(self, record: Message, receivers: Collection[Session]) -> None:
         """A message from another node was given to these sessions, others of whose account want copies."""

@@ -139,13 +139,13 @@ class OtherNodes:
         self._questions = questions
         self._came = came
         self.hints = Hints(mesh, sessions, hint, mesh.clock, call_later, now)
-        self.copies = RemoteCopies(mesh, sessions, messages.carbons)
+        self.calls = Calls(mesh, spawn, call_later, signal)
+        self.copies = RemoteCopies(mesh, sessions, messages.carbons, self.calls)
         self.messages = RemoteMessages(
             mesh, sessions, visibility.blocks, self.copies, messages.keep, self.hints.kept, spawn, now
         )
         self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace, stale)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
-        self.calls = Calls(mesh, spawn, call_later, signal)
         self.plugins = Plugins(mesh, plugins, told)
         self.runs = self.plugins.runs
         self.brake = SharedBrake(mesh, brake, call_later)
@@ -171,6 +171,7 @@ class OtherNodes:
         self.message = self.messages.route
         self.wants_copies = self.copies.wants
         self.copy = self.copies.send
+        self.had_copies = self.copies.had
         self.unclaimed = self.messages.unclaimed
         self.kept = self.hints.kept
         self.keeping = self.messages.keeping

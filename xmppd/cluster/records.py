@@ -242,7 +242,8 @@ class Spent(Struct, array_like=True, tag=OPTIONAL + 2, frozen=True, gc=False):
 
 class Copy(Struct, array_like=True, tag=OPTIONAL + 3, frozen=True, gc=False):
     """Copies of a message of `sender`, a full JID, for the sessions of an account that want such (XEP-0280):
-    bytes before and behind their `to`. `is_stored`: it was not delivered, but stored.
+    bytes before and behind their `to`. `is_stored`: it was not delivered, but stored. `only`: for those who
+    are in a room by one of these addresses.
     """
 
     account: str
@@ -250,6 +251,7 @@ class Copy(Struct, array_like=True, tag=OPTIONAL + 3, frozen=True, gc=False):
     head: bytes
     tail: bytes
     is_stored: bool
+    only: tuple[str, ...] = ()
 
 
 class Running(Struct, array_like=True, tag=OPTIONAL + 4, frozen=True, gc=False):

@@ -6,11 +6,13 @@ A message is wrapped once for all sessions of an account that want copies; each 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, NamedTuple
 
 from xmppd import ns
 from xmppd.core.intake import DELAYS
+from xmppd.core.lastseen import delay
 from xmppd.core.origin import Target
 from xmppd.core.sessions import LiveAccount, Session, Sessions, to_stamp
 from xmppd.xml import build
@@ -30,25 +32,29 @@ MEDIATED: Final = frozenset((f"{{{ns.MUC_USER}}}invite", f"{{{ns.MUC_USER}}}decl
 TALK: Final = tuple(f"{{{name}}}" for name in (ns.RECEIPTS, ns.CHAT_STATES, ns.CHAT_MARKERS))
 """Namespaces of what is said in a conversation without a body (XEP-0184, XEP-0085, XEP-0333)."""
 
+ROOM_USER: Final = ns.MUC_USER.encode()
 TELLING: Final = (ns.CARBONS.encode(), ns.HINTS.encode(), ns.MUC_USER.encode(), b"&#")
 """A chat message without any of these is copied: a namespace may be hidden by character references alone."""
 
 
 class Copies(NamedTuple):
     """A message wrapped for an account: what is before and behind the `to` of each copy. `sender` is the full
-    JID of who wrote it, who gets none.
+    JID of who wrote it, who gets none. `only`: it is for those alone who are in a room by one of these
+    addresses; empty: for all.
     """
 
     sender: str
     head: bytes
     tail: bytes
+    only: tuple[str, ...] = ()
 
 
 class Carbons:
-    """Makes copies, and gives them to sessions of this node."""
+    """Makes copies, and gives them to sessions of this node. `now`: seconds since the epoch."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, now: Callable[[], float] = time.time) -> None:
         self._sessions = sessions
+        self._now = now
 
     def sent(self, session: Session, stanza: Stanza, sent_id: str = "") -> None:
         """A message of a session goes out: whoever of its account wants copies is sent one, on all nodes.
@@ -57,9 +63,13 @@ class Carbons:
         One to the account itself is copied where it is delivered, for those who are not given it.
         """
         account, live = session.account, session.live
-        if bare_of(stanza.to or account) == account or not is_copied(account, live, stanza, is_sent=True):
+        to = bare_of(stanza.to or account)
+        if to == account:
             return
-        copies = wrapped(account, stanza, "sent", sent_id)
+        only = nicks_of(session, to) if ROOM_USER in stanza.raw and "/" in (stanza.to or "") else ()
+        if not is_copied(account, live, stanza, is_sent=True, only=only):
+            return
+        copies = wrapped(account, stanza, "sent", self._now(), sent_id, only)
         give(copies, live)
         if live.is_copied_elsewhere:
             self._sessions.cluster.copy(account, copies)
@@ -71,7 +81,8 @@ class Carbons:
         is_sent = bare_of(stanza.attrs.get("from", "")) == account
         if not is_copied(account, live, stanza, is_sent=is_sent):
             return None
-        return wrapped(account, stanza, "sent" if is_sent else "received")
+        only = exchanged_by(account, live, stanza) or () if stanza.type == "error" else ()
+        return wrapped(account, stanza, "sent" if is_sent else "received", self._now(), only=only)
 
     def refused(self, session: Session, stanza: Stanza, reply: bytes) -> None:
         """A message of a session was answered with an error: whoever has a copy of it is told, too."""
@@ -88,40 +99,67 @@ class Carbons:
         if live.is_copied_elsewhere:
             self._sessions.cluster.copy(session.account, copies)
 
-    def had(self, full: str, stanza: Stanza, second: int) -> bool:
-        """Whether another session here has a copy of a message that was sent to that one in that second; if
-        it is managed, whether its client has it. What came late was not copied.
+    def had(self, full: str, stanza: Stanza, second: int) -> bool | Awaitable[bool]:
+        """Whether another session of the account, on whatever node, has a copy of a message that was sent to
+        that one in that second. What came late was not copied.
         """
-        live = self._sessions.accounts.get(bare_of(full))
-        if live is None or any(child.tag in DELAYS for child in stanza.xml):
+        if any(child.tag in DELAYS for child in stanza.xml):
             return False
         if stanza.type == "error" or not is_eligible(stanza, is_sent=False):
             return False
-        return any(
-            session.full != full
+        account = bare_of(full)
+        if self.have_had(account, second, but=full):
+            return True
+        return self._sessions.cluster.had_copies(account, second) or False
+
+    def have_had(self, account: str, second: int, but: str = "") -> bool:
+        """Whether a session here has the copies of that second; if it is managed, whether its client has."""
+        live = self._sessions.accounts.get(account)
+        return live is not None and any(
+            session.full != but
             and session.copies_since <= second
             and (session.managed is None or session.managed.has_had(second))
             for session in live.carbons
         )
 
 
-def is_copied(account: str, live: LiveAccount | None, stanza: Stanza, *, is_sent: bool) -> bool:
-    """Whether a message that the account sends or receives is for all its devices. An error is if the message
-    was that it answers, which is noted where the account has sessions, who may answer.
+def is_copied(
+    account: str,
+    live: LiveAccount | None,
+    stanza: Stanza,
+    *,
+    is_sent: bool,
+    only: tuple[str, ...] = (),
+) -> bool:
+    """Whether a message that the account sends or receives is for other devices of it, or `only` for some. An
+    error is if the message was that it answers, which is noted where the account has sessions, who may
+    answer.
     """
-    sender, to = stanza.attrs.get("from", ""), stanza.to or account
-    exchanged = live.exchanged if live is not None else None
     if stanza.type == "error":
-        return exchanged is not None and (to, bare_of(sender), stanza.id) in exchanged
+        return exchanged_by(account, live, stanza) is not None
     if not is_eligible(stanza, is_sent=is_sent):
         return False
     if live is not None and stanza.id is not None:
+        exchanged = live.exchanged
         if exchanged is None:
             exchanged = live.exchanged = {}
-        exchanged[sender, bare_of(to), stanza.id] = None
+        sender, to = stanza.attrs.get("from", ""), stanza.to or account
+        exchanged[sender, bare_of(to), stanza.id] = only
         if len(exchanged) > EXCHANGED:
             del exchanged[next(iter(exchanged))]
     return True
+
+
+def exchanged_by(account: str, live: LiveAccount | None, error: Stanza) -> tuple[str, ...] | None:
+    """For whom alone the message was copied that an error answers; None: it was not, as far as is known."""
+    if live is None or live.exchanged is None:
+        return None
+    return live.exchanged.get((error.to or account, bare_of(error.attrs.get("from", "")), error.id))
+
+
+def nicks_of(session: Session, room: str) -> tuple[str, ...]:
+    """The addresses by which a session is in a room: those there that it sent its presence to (XEP-0045)."""
+    return tuple(session.directed.of(room)) if session.directed is not None else ()
 
 
 def is_eligible(stanza: Stanza, *, is_sent: bool) -> bool:
@@ -147,8 +185,10 @@ def is_eligible(stanza: Stanza, *, is_sent: bool) -> bool:
     return any(name.startswith(TALK) for name in children)
 
 
-def wrapped(account: str, stanza: Stanza, way: str, stanza_id: str = "") -> Copies:
-    """The copies of a message; `way` is "sent" or "received"."""
+def wrapped(
+    account: str, stanza: Stanza, way: str, at: float, stanza_id: str = "", only: tuple[str, ...] = ()
+) -> Copies:
+    """The copies of a message; `way` is "sent" or "received", `at` when that was (XEP-0297 3.2)."""
     attrs = {"from": account} if stanza.type is None else {"type": stanza.type, "from": account}
     raw = stanza.raw
     if stanza_id:
@@ -158,15 +198,17 @@ def wrapped(account: str, stanza: Stanza, way: str, stanza_id: str = "") -> Copi
     return Copies(
         stanza.attrs.get("from", ""),
         build.start_tag("message", attrs),
-        b"><%b xmlns='%b'><forwarded xmlns='%b'><message xmlns='%b'%b</forwarded></%b></message>"
+        b"><%b xmlns='%b'><forwarded xmlns='%b'>%b<message xmlns='%b'%b</forwarded></%b></message>"
         % (
             way.encode(),
             ns.CARBONS.encode(),
             ns.FORWARD.encode(),
+            delay(account.rpartition("@")[2], at),
             ns.CLIENT.encode(),
             raw[len("<message") :],
             way.encode(),
         ),
+        only,
     )
 
 
@@ -176,6 +218,8 @@ def give(copies: Copies, live: LiveAccount, but: Collection[Target] = (), *, is_
     """
     for session in live.carbons:
         if session in but or session.full == copies.sender:
+            continue
+        if copies.only and set(copies.only).isdisjoint(nicks_of(session, bare_of(copies.only[0]))):
             continue
         if is_stored and (session.presence is None or session.priority >= 0):
             continue

@@ -129,6 +129,9 @@ class Cluster(Protocol):
     def copy(self, account: str, copies: Copies) -> None:
         """Send copies of a message to the sessions there that want them; they may be lost on the way."""
 
+    def had_copies(self, account: str, second: int) -> Awaitable[bool] | None:
+        """Whether a session there has the copies of that second; None where nobody wants copies."""
+
     def iq(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """Hand an iq to a session of another node (`has`); StanzaError, or one when it is awaited."""
 
@@ -259,6 +262,10 @@ class OneNode:
     def fellows(self, session: Session) -> tuple[RemoteFellow, ...]:
         """None."""
         return ()
+
+    def had_copies(self, account: str, second: int) -> Awaitable[bool] | None:
+        """Nobody wants any."""
+        return None
 
     def room(self) -> Awaitable[None] | None:
         """There is."""

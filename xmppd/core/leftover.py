@@ -64,7 +64,7 @@ class LeftOver:
     def __init__(
         self,
         routes: Routes,
-        had: Callable[[str, Stanza, int], bool],
+        had: Callable[[str, Stanza, int], bool | Awaitable[bool]],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._routes = routes
@@ -111,16 +111,23 @@ class LeftOver:
         others = unacked.others if message.to == account else ()
         if any(isinstance(other, Session) and has_it(other) for other in others):
             return None
-        if self._had(full, message, unacked.second):
+        had = self._had(full, message, unacked.second)
+        if had is True:
             return None
         origin = Sender(sender, full, self._routes, self._spawn)
         again = readdressed(message, account, unacked.second)
-        if all(isinstance(other, Session) for other in others):
+        if isinstance(had, bool) and all(isinstance(other, Session) for other in others):
             return self._routes.reroute(origin, again)
-        return self._unless_seen_to(origin, again, others)
+        return self._unless_seen_to(origin, again, others, had)
 
-    async def _unless_seen_to(self, origin: Origin, message: Stanza, others: Sequence[Fellow]) -> None:
-        """The same where it was sent to sessions of other nodes, too, that may have ended just now."""
+    async def _unless_seen_to(
+        self, origin: Origin, message: Stanza, others: Sequence[Fellow], had: bool | Awaitable[bool]
+    ) -> None:
+        """The same where it, or a copy, was sent to sessions of other nodes, too, that may have ended just
+        now.
+        """
+        if not isinstance(had, bool) and await had:
+            return
         for other in others:
             if not isinstance(other, Session) and await other.sees_to_it():
                 return

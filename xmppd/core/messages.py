@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from functools import partial
@@ -92,8 +93,9 @@ class Messages:
         blocks: Blocks,
         hooks: Hooks,
         domains: frozenset[str],
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self.carbons = Carbons(sessions)
+        self.carbons = Carbons(sessions, now)
         self._blocks = blocks
         self._sessions = sessions
         self._targets = sessions.targets

@@ -322,7 +322,8 @@ class LiveAccount:
     `audience`, which are the available sessions otherwise: it has to be asked who may reach it (`bars`).
     `carbons` are the sessions that want copies of messages (XEP-0280). Where others of the account may send
     or get any, on this node or because some want copies on another one, it `is_copied`: then it has no
-    `targets` either. `exchanged` are its last messages that were copied: sender, account of the receiver, id.
+    `targets` either. `exchanged` are its last messages that were copied, by sender, account of the
+    receiver and id, and for whom alone.
     """
 
     __slots__ = (
@@ -353,7 +354,7 @@ class LiveAccount:
         self.targets: tuple[Session, ...] = ()
         self.is_split = False
         self.carbons: tuple[Session, ...] = ()
-        self.exchanged: dict[tuple[str, str, str | None], None] | None = None
+        self.exchanged: dict[tuple[str, str, str | None], tuple[str, ...]] | None = None
         self.is_copied = False
         self.is_copied_elsewhere = False
         self.to_stamp = to_stamp(account)
