@@ -87,7 +87,7 @@ class Register(Plugin):
 
     # before login
 
-    @offers(Phase.LOGIN)
+    @offers(Phase.LOGIN, alike=True)
     def offer(self, stream: Negotiable) -> bytes:
         """XEP-0077 8."""
         return OFFER if self.config.registration else b""

@@ -385,6 +385,7 @@ class Process:
             self._door.most = config.http.connections
         logs.configure(config.log)
         self._config = self.app.config = config
+        self.app.rows.forget()
         warn_of_certificates(config)
         if kept:
             log.warning("restart-needed", extra={"keys": kept})

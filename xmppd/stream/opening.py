@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from xmppd.errors import JidError, StreamError
 from xmppd.jid import Jid
@@ -16,10 +17,13 @@ def domain_of(opening: StreamOpen, domains: frozenset[str]) -> str:
     """The domain a client wants; StreamError for an address or version we cannot serve (RFC 6120
     4.7, 4.9.3).
     """
-    version = opening.attrs.get("version", "0.9")
+    return _domain(opening.attrs.get("version", "0.9"), opening.attrs.get("to", ""), domains)
+
+
+@lru_cache(maxsize=256)
+def _domain(version: str, to: str, domains: frozenset[str]) -> str:
     if not VERSION.match(version) or int(version.partition(".")[0]) < 1:
         raise StreamError("unsupported-version")
-    to = opening.attrs.get("to", "")
     if not to:
         raise StreamError("improper-addressing", "Name the domain you want in the attribute 'to'.")
     try:

@@ -118,10 +118,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """That something is offered in a phase. With `exposed` also where TLS is required and not there yet."""
+    """That something is offered in a phase. With `exposed` also where TLS is required and not there yet;
+    `alike`: see `offers`.
+    """
 
     phase: Phase
     exposed: bool = False
+    alike: bool = False
 
 
 STANZAS: Final = frozenset(("message", "presence", "iq"))
@@ -142,9 +145,12 @@ def negotiates(phase: Phase, *elements: str, exposed: bool = False) -> Callable[
     return add
 
 
-def offers(phase: Phase, *, exposed: bool = False) -> Callable[[Method], Method]:
-    """Marks an `Offer`: features that are announced whenever the stream enters this phase."""
-    return lambda method: mark(method, Feature(phase, exposed))
+def offers(phase: Phase, *, exposed: bool = False, alike: bool = False) -> Callable[[Method], Method]:
+    """Marks an `Offer`: features that are announced whenever the stream enters this phase. One that says the
+    same to all streams that have TLS, or may begin it, is `alike` and asked only once, until anything is
+    loaded or configured anew.
+    """
+    return lambda method: mark(method, Feature(phase, exposed, alike))
 
 
 def iq_set_of(payload: str) -> str:
@@ -159,6 +165,7 @@ class Rows:
         self._rows: dict[tuple[Phase, str], tuple[Row, Negotiator]] = {}
         self._offers: dict[Phase, list[tuple[Feature, Offer]]] = {}
         self._known: frozenset[str] = frozenset()
+        self._composed: dict[tuple[Phase, bool, bool, bool], list[bytes | Offer]] = {}
         self.bound: dict[str, Negotiator] = {}
         """What may come on a bound stream besides stanzas."""
 
@@ -178,6 +185,7 @@ class Rows:
             for method, feature in marked(owner, Feature):
                 offered[feature.phase].append((feature, method))
         self._rows, self._offers = rows, offered
+        self.forget()
         self._known = frozenset(name for _, name in rows)
         self.bound = {name: taker for (phase, name), (_, taker) in rows.items() if phase is Phase.BOUND}
 
@@ -185,13 +193,30 @@ class Rows:
         """`<stream:features/>` for the phase of a stream (RFC 6120 4.3.2), or for one that it is about to
         enter.
         """
-        exposed = stream.is_exposed
-        parts = [b"<stream:features>"]
-        for feature, offer in self._offers[phase or stream.phase]:
-            if feature.exposed or not exposed:
-                parts.append(offer(stream))
-        parts.append(b"</stream:features>")
-        return b"".join(parts)
+        link = stream.link
+        kind = phase or stream.phase, stream.is_exposed, link.can_encrypt, link.secure
+        parts = self._composed.get(kind)
+        if parts is None:
+            parts = self._composed[kind] = self._compose(stream, kind[0], exposed=kind[1])
+        return b"".join([part if isinstance(part, bytes) else part(stream) for part in parts])
+
+    def _compose(self, stream: Negotiable, phase: Phase, *, exposed: bool) -> list[bytes | Offer]:
+        """The features of all streams of a kind, and in their places the offers that each is to be asked."""
+        parts: list[bytes | Offer] = []
+        alike = b"<stream:features>"
+        for feature, offer in self._offers[phase]:
+            if exposed and not feature.exposed:
+                continue
+            if feature.alike:
+                alike += offer(stream)
+            else:
+                parts += [alike, offer]
+                alike = b""
+        return [*parts, alike + b"</stream:features>"]
+
+    def forget(self) -> None:
+        """What is offered may be something else now."""
+        self._composed.clear()
 
     def negotiator(self, stream: Negotiable, stanza: Stanza) -> Negotiator:
         """Who takes an element of a stream that is not bound; StreamError for what nobody does."""

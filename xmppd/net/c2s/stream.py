@@ -52,6 +52,7 @@ class Stream:
         "_line",
         "_negotiation",
         "_service",
+        "_unsaid",
         "_waiting",
         "domain",
         "framing",
@@ -81,6 +82,7 @@ class Stream:
         self._line: Line | None = None
         self._awaited: list[Awaitable[None]] | None = None
         self._backlog: Iterator[Event | Pause] | None = None
+        self._unsaid: list[bytes] | None = None
         self._waiting = False
 
     # what it is
@@ -311,12 +313,27 @@ class Stream:
     # what a session and the service say
 
     def write(self, data: bytes) -> None:
-        """Send one first-level element now."""
-        self.link.write(data)
+        """Send one first-level element now, or, while it negotiates, with all else that is said to what was
+        read.
+        """
+        if self._unsaid is None:
+            self.link.write(data)
+        else:
+            self.write_all((data,))
 
     def write_all(self, elements: Sequence[bytes]) -> None:
         """Send several."""
-        self.link.write_all(elements)
+        if self._unsaid is None:
+            self.link.write_all(elements)
+            return
+        self._unsaid += elements
+        if self.session is not None:
+            self._say()  # what sessions are sent is bounded elsewhere
+
+    def _say(self) -> None:
+        unsaid, self._unsaid = self._unsaid, None
+        if unsaid:
+            self.link.write_all(unsaid)
 
     def close(self, error: StreamError | None) -> None:
         """End the stream from our side (RFC 6120 4.4, 4.9)."""
@@ -325,6 +342,7 @@ class Stream:
         if self._negotiation is not None and not self._negotiation.greeted:
             domain = self.domain or self._service.default_domain
             last.insert(0, self.framing.header(domain, "", self._service.lang))
+        self._say()
         self.link.finish([*last, self.framing.end()])
 
     def fail(self, error: StreamError | None) -> None:
@@ -356,15 +374,17 @@ class Stream:
     # negotiation
 
     def _negotiate(self, data: bytes) -> None:
-        """One first-level element at a time: each may change how the bytes behind it are to be read."""
-        while True:
-            events = self.framing.feed(data)
+        """One first-level element at a time: each may change how the bytes behind it are to be read. What is
+        said to all of them is written once.
+        """
+        if self._negotiation is not None:
+            self._unsaid = []
+        while events := self.framing.feed(data):
             data = b""
-            if not events:
-                return
             self._run(iter(events))
             if self._must_stop():
-                return
+                break
+        self._say()
 
     def _meet(self, event: Event | Pause) -> Waiting:
         """An event of a stream that is not bound, or anything but a stanza on one that is."""
@@ -438,6 +458,7 @@ class Stream:
         self._negotiation.phase = Phase.HEADER
         self._negotiation.greeted = False
         self.framing.restart(discard=True)
+        self._say()
         self.link.start_tls(self.domain)
 
     def authenticated(self, login: Login) -> None:

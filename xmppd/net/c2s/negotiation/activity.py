@@ -23,8 +23,8 @@ class Activity:
     def __init__(self, is_offered: Callable[[], bool]) -> None:
         self._is_offered = is_offered
 
-    @offers(Phase.BIND)
-    @offers(Phase.BOUND)
+    @offers(Phase.BIND, alike=True)
+    @offers(Phase.BOUND, alike=True)
     def feature(self, stream: Negotiable) -> bytes:
         """XEP-0352 4.1."""
         return OFFER if self._is_offered() else b""

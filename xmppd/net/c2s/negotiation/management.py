@@ -57,8 +57,8 @@ class Management:
 
     # as first-level elements
 
-    @offers(Phase.BIND)
-    @offers(Phase.BOUND)
+    @offers(Phase.BIND, alike=True)
+    @offers(Phase.BOUND, alike=True)
     @offers_inline_alike
     def feature(self, stream: Negotiable) -> bytes:
         """XEP-0198 2."""

@@ -36,7 +36,7 @@ class Resource:
         self._logins = logins
         self._expiry = expiry
 
-    @offers(Phase.BIND)
+    @offers(Phase.BIND, alike=True)
     def feature(self, stream: Negotiable) -> bytes:
         """RFC 6120 7.4."""
         return OFFER
@@ -110,13 +110,13 @@ def resource_in(stanza: Stanza) -> str:
 class SessionOffers:
     """What a bound session may use, announced before."""
 
-    @offers(Phase.BIND)
+    @offers(Phase.BIND, alike=True)
     def establishment(self, stream: Negotiable) -> bytes:
         """RFC 3921 3, as something that may be left out."""
         return SESSION_OFFER
 
-    @offers(Phase.BIND)
-    @offers(Phase.BOUND)
+    @offers(Phase.BIND, alike=True)
+    @offers(Phase.BOUND, alike=True)
     def rosters(self, stream: Negotiable) -> bytes:
         """RFC 6121 2.6.1 and 3.4.3."""
         return ROSTER_OFFER

@@ -15,7 +15,7 @@ DEMAND = f"<starttls xmlns='{ns.TLS}'><required/></starttls>".encode()
 class StartTls:
     """Offered where the link can do it; demanded where the server's rules want it."""
 
-    @offers(Phase.LOGIN, exposed=True)
+    @offers(Phase.LOGIN, exposed=True, alike=True)
     def feature(self, stream: Negotiable) -> bytes:
         """RFC 6120 5.3.1."""
         if not stream.link.can_encrypt:
