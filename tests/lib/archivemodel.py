@@ -1,6 +1,6 @@
 """Archives of several nodes on random schedules: the real `Order` and clocks, between models of what is
 around them. Senders write to one account, whose devices come, catch up behind the last id that they saw, and
-go.
+go. Nodes may be killed, and others come in their place.
 """
 
 from __future__ import annotations
@@ -89,6 +89,41 @@ class Node:
         self.devices: list[Device] = []
         self.elsewhere: dict[tuple[str, int, int], bool] = {}
         self.lines: list[deque[Entry]] = [deque(), deque()]
+        self.peers: dict[str, Node] = {}
+        self.away: dict[Node, list[Parcel]] = {}
+        self.coming: set[asyncio.Task[None]] = set()
+        self.is_dead = False
+
+    # who else is there
+
+    def meet(self, other: Node) -> None:
+        """There is another node, which is told who is here; the one that had its name is gone."""
+        if (former := self.peers.get(other.name)) is not None:
+            self.lose(former)
+        self.peers[other.name] = other
+        self.order.met()
+        for device in self.devices:
+            self._tell(other, device, device.visit, is_gone=False)
+
+    def lose(self, other: Node) -> None:
+        """A node is given up: what it had not taken goes elsewhere."""
+        if self.is_dead or self.peers.get(other.name) is not other:
+            return
+        del self.peers[other.name]
+        for key in [key for key in self.elsewhere if key[0] == other.name]:
+            del self.elsewhere[key]
+        self.order.lost(other.name)
+        for parcel in [*self.away.get(other, ())]:
+            self.taken(parcel, other, was_taken=False)
+
+    def die(self) -> None:
+        """It is killed, and so are its sessions."""
+        self.is_dead = True
+        for device in self.devices:
+            device.node, device.is_available = None, False
+        self.devices.clear()
+        for task in self.coming:
+            task.cancel()
 
     # what `Order` asks
 
@@ -96,7 +131,7 @@ class Node:
         return self._names() if "knowing" in self.model.rules else ()
 
     def _names(self) -> list[str]:
-        return [name for name in self.model.nodes if name != self.name]
+        return [*self.peers]
 
     def of(self, account: str) -> Collection[str]:
         if account != RECEIVER or "agreement" not in self.model.rules:
@@ -108,8 +143,8 @@ class Node:
 
     def tell(self, node: str, verb: str, account: str, id: bytes, other: bytes) -> None:
         self.model.said[verb] += 1
-        there = self.model.nodes[node].order
-        self.model.carry(self, node, partial(there.hear, self.name, verb, account, id, other))
+        if (there := self.peers.get(node)) is not None:
+            self.model.carry(self, there, partial(there.order.hear, self.name, verb, account, id, other))
 
     # sending
 
@@ -127,6 +162,10 @@ class Node:
         self.model.loop.call_later(self.model.write_seconds(), self._filed, entry)
 
     def _filed(self, entry: Entry) -> None:
+        if self.is_dead:
+            if self.model.random.random() < 0.5:
+                self.model.archive.add(entry.id)
+            return
         self.model.archive.add(entry.id)
         entry.written()
 
@@ -149,9 +188,10 @@ class Node:
         there = {name for (name, *_), is_available in self.elsewhere.items() if is_available}
         for device in here:
             device.see(id)
-        for node in there:
+        for node in [self.peers[name] for name in there]:
             parcel.left += 1
-            self.model.carry(self, node, partial(self.model.nodes[node].take, self, parcel))
+            self.away.setdefault(node, []).append(parcel)
+            self.model.carry(self, node, partial(node.take, self, parcel))
         parcel.was_taken = bool(here)
         if here and not there:
             self._end(parcel)
@@ -162,9 +202,10 @@ class Node:
         devices = [device for device in self.devices if device.is_available]
         for device in devices:
             device.see(parcel.entry.id)
-        self.model.carry(self, sender.name, partial(sender.taken, parcel, bool(devices)))
+        self.model.carry(self, sender, partial(sender.taken, parcel, self, was_taken=bool(devices)))
 
-    def taken(self, parcel: Parcel, was_taken: bool) -> None:
+    def taken(self, parcel: Parcel, node: Node, *, was_taken: bool) -> None:
+        self.away[node].remove(parcel)
         parcel.left -= 1
         parcel.was_taken = parcel.was_taken or was_taken
         if not parcel.left:
@@ -174,10 +215,13 @@ class Node:
                 self._route(parcel)
 
     def _stored(self, parcel: Parcel) -> None:
+        if self.is_dead and self.model.random.random() < 0.5:
+            return
         self.model.queue.add(parcel.entry.id)
-        for node in self.model.nodes.values():
-            if node is not self:
-                self.model.carry(self, node.name, node.flush)
+        if self.is_dead:
+            return
+        for node in self.peers.values():
+            self.model.carry(self, node, node.flush)
         self.flush()
         self._end(parcel)
 
@@ -238,25 +282,32 @@ class Node:
         )
 
     def _went(self, device: Device, visit: int) -> None:
-        self._tell_all(device, visit, is_gone=True)
-        self.order.left(RECEIVER)
+        if not self.is_dead:
+            self._tell_all(device, visit, is_gone=True)
+            self.order.left(RECEIVER)
 
     def _tell_all(self, device: Device, visit: int, *, is_gone: bool) -> None:
-        for name in self._names():
-            elsewhere = self.model.nodes[name].elsewhere
-            key = self.name, device.name, visit
-            told: Callable[[], object]
-            if is_gone:
-                told = partial(elsewhere.pop, key, None)
-            else:
-                told = partial(elsewhere.__setitem__, key, device.is_available)
-            self.model.carry(self, name, told)
+        for node in self.peers.values():
+            self._tell(node, device, visit, is_gone=is_gone)
+
+    def _tell(self, node: Node, device: Device, visit: int, *, is_gone: bool) -> None:
+        key = self.name, device.name, visit
+        told: Callable[[], object]
+        if is_gone:
+            told = partial(node.elsewhere.pop, key, None)
+        else:
+            told = partial(node.elsewhere.__setitem__, key, device.is_available)
+        self.model.carry(self, node, told)
 
 
 class Model:
-    """All of it; `run` gives how many acknowledged messages some device never sees."""
+    """All of it; `run` gives how many acknowledged messages some device never sees. Nodes are lost if there
+    are `kills`, which are counted.
+    """
 
-    def __init__(self, seed: int, *, nodes: int, devices: int, rules: Collection[str] = RULES) -> None:
+    def __init__(
+        self, seed: int, *, nodes: int, devices: int, rules: Collection[str] = RULES, kills: bool = False
+    ) -> None:
         self.random = random.Random(seed)
         self.loop = VirtualLoop()
         self.rules = rules
@@ -265,10 +316,15 @@ class Model:
         self.queue: set[bytes] = set()
         self.acknowledged: set[bytes] = set()
         self.said: Counter[str] = Counter()
-        self._last: dict[tuple[str, str], float] = {}
+        self.killed = 0
+        self._kills = kills
+        self._last: dict[tuple[Node, Node], float] = {}
+        self._is_shared = nodes > 1
         self.nodes: dict[str, Node] = {}
+        self._alive: list[Node] = []
         for number in range(nodes):
-            self.nodes[f"n{number}"] = Node(self, f"n{number}", is_shared=nodes > 1)
+            node = self._born(f"n{number}")
+            self.nodes[node.name] = node
         self.devices = [Device(number) for number in range(devices)]
 
     def write_seconds(self) -> float:
@@ -278,16 +334,29 @@ class Model:
     async def pause(self, least: float, most: float) -> None:
         await asyncio.sleep(self.random.uniform(least, most))
 
-    def carry(self, sender: Node, node: str, do: Callable[[], object]) -> None:
-        """Say something to another node, behind all that it was told before; its clock follows."""
-        at, key = sender.clock.read(), (sender.name, node)
+    def _born(self, name: str) -> Node:
+        """A node which all others meet, and that nobody uses yet."""
+        node = Node(self, name, is_shared=self._is_shared)
+        self._alive = [other for other in self._alive if not other.is_dead]
+        for other in self._alive:
+            other.meet(node)
+            node.meet(other)
+        self._alive.append(node)
+        return node
+
+    def carry(self, sender: Node, node: Node, do: Callable[[], object]) -> None:
+        """Say something to another node, behind all that it was told before; its clock follows. What is on
+        its way when either is killed may be lost.
+        """
+        at, key = sender.clock.read(), (sender, node)
         slow = self.random.random() < 0.02
         when = self.loop.time() + self.random.uniform(0.0002, 0.05 if slow else 0.003)
         when = self._last[key] = max(when, self._last.get(key, 0.0))
 
         def come() -> None:
-            self.nodes[node].clock.see(at)
-            do()
+            if not node.is_dead and node.peers.get(sender.name) is sender:
+                node.clock.see(at)
+                do()
 
         self.loop.call_at(when, come)
 
@@ -295,30 +364,56 @@ class Model:
         """It comes and goes."""
         while self.loop.time() < until:
             await self.pause(0.0, 0.1)
-            node = self.random.choice([*self.nodes.values()])
+            node = self.random.choice([node for node in self.nodes.values() if not node.is_dead])
             coming = asyncio.ensure_future(node.come(device))
+            node.coming.add(coming)
             await self.pause(0.0, 0.2)
             if device.node is node:
                 node.go(device)
-            await coming
+            await asyncio.wait((coming,))
+            node.coming.remove(coming)
+            if not coming.cancelled():
+                coming.result()
 
-    async def _write(self, node: Node, until: float) -> None:
+    async def _write(self, name: str, until: float) -> None:
         while self.loop.time() < until:
             await asyncio.sleep(self.random.expovariate(1 / 0.01))
-            node.send()
+            if not self.nodes[name].is_dead:
+                self.nodes[name].send()
+
+    async def _kill(self, until: float) -> None:
+        """One node after the other is killed, and sooner or later another one comes by its name; one is left.
+        Clients come to that when it knows who is elsewhere.
+        """
+        while self._kills and self.loop.time() < until - 1.0:
+            await self.pause(0.05, 0.8)
+            alive = [node for node in self.nodes.values() if not node.is_dead]
+            if len(alive) > 1:
+                killed = self.random.choice(alive)
+                killed.die()
+                self.killed += 1
+                for node in [*killed.peers.values()]:
+                    self.loop.call_later(self.random.uniform(0.0, 0.4), node.lose, killed)
+                self.loop.call_later(self.random.uniform(0.0, 0.6), self._bear, killed.name)
+
+    def _bear(self, name: str) -> None:
+        node = self._born(name)
+        self.loop.call_later(0.1, self.nodes.__setitem__, name, node)
 
     async def _run(self) -> int:
         until = self.loop.time() + 5.0
         await asyncio.gather(
             *(self._live(device, until) for device in self.devices),
-            *(self._write(node, until) for node in self.nodes.values()),
+            *(self._write(name, until) for name in self.nodes),
+            self._kill(until),
         )
         await asyncio.sleep(5.0)
         for device in self.devices:
             await next(iter(self.nodes.values())).come(device)
         await asyncio.sleep(5.0)
-        assert not any(line for node in self.nodes.values() for line in node.lines)
-        assert len(self.acknowledged) == len(self.archive)
+        assert not any(node.is_dead or any(node.lines) for node in self.nodes.values())
+        assert self.acknowledged <= self.archive
+        assert self.killed or len(self.acknowledged) == len(self.archive)
         return sum(len(self.acknowledged - device.seen) for device in self.devices)
 
     def run(self) -> int:

@@ -32,6 +32,17 @@ def test_every_device_finds_every_message(nodes: int, devices: int) -> None:
         assert all(said[verb] > 5 for verb in (HOLD, AWAY, GO, KNOWN)), said
 
 
+@pytest.mark.parametrize(("nodes", "devices"), FORMS[2:])
+def test_every_device_finds_what_was_acknowledged_when_nodes_are_lost(nodes: int, devices: int) -> None:
+    killed = 0
+    for seed in SEEDS:
+        model = Model(seed, nodes=nodes, devices=devices, kills=True)
+        assert model.run() == 0, f"{nodes=} {devices=} {seed=}"
+        assert len(model.acknowledged) > 300
+        killed += model.killed
+    assert killed > 2 * len(SEEDS)
+
+
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_without_a_rule_some_do_not(rule: str) -> None:
     models = (
