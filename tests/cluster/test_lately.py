@@ -1,6 +1,6 @@
 """Pairs of names that are remembered for a while."""
 
-from xmppd.cluster.lately import Lately
+from xmppd.cluster.lately import Lately, Order
 
 
 class Noted:
@@ -41,3 +41,19 @@ def test_of_too_many_the_oldest_are_forgotten() -> None:
         noted.lately.note("a", value)
     assert noted.lately.of("a") == ("x", "y", "z")
     assert len(noted.lately) == 3
+
+
+def test_it_is_known_for_a_while_what_came_first() -> None:
+    seconds = [0.0]
+    order = Order(lambda: seconds[0], 10.0, 3)
+    for name in ("a", "b", "a"):
+        order.note(name)
+    assert order.of("c") < order.of("b") < order.of("a")
+    seconds[0] = 10.1
+    order.note("c")
+    assert order.of("a") == order.of("b") == 0 < order.of("c")
+    order.drop("c")
+    assert order.of("c") == len(order) == 0
+    for name in "wxyz":
+        order.note(name)
+    assert [name for name in "wxyz" if order.of(name)] == ["x", "y", "z"]

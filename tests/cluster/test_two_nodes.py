@@ -110,6 +110,18 @@ async def test_a_place_is_not_amended_before_a_list_of_places(redis_url: str) ->
         assert place.priority == 0
 
 
+async def test_ones_own_other_session_is_shown_once(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await bob.send("<presence to='alice@localhost' type='subscribe'/>")
+        await alice.send("<presence to='bob@localhost' type='subscribed'/>")
+        await world.settle()
+        other = await world.bind("alice", "two", node=1)
+        await other.send("<presence/>")
+        shown = [tree.get("from") for tree in await other.receive_all()]
+        assert shown.count(alice.jid) == 1
+
+
 async def test_who_changes_at_once_is_shown_contacts_all_the_same(redis_url: str) -> None:
     async with World(settings=several(redis_url), nodes=2) as world:
         alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)

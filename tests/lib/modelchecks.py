@@ -246,7 +246,7 @@ def left_on(node: Node) -> Iterator[str]:
         yield f"under way to {[*others.messages._under_way]}"
     if others.presence._asked:
         yield "questions for who has the same full JID"
-    if others.presence.grace or others.presence._awaited:
+    if others.presence.grace or others.presence.followers.awaited:
         yield "sessions that are expected"
     if node.offline._flushing:
         yield "sessions that wait for a flush"

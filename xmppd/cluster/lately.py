@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 
@@ -44,3 +44,39 @@ class Lately:
                 del values[value]
             if not values:
                 del self._by_key[key]
+
+
+class Order:
+    """In which order names were noted, each for some `seconds` at least; of more than `most` the oldest are
+    forgotten.
+    """
+
+    __slots__ = ("_clock", "_most", "_noted", "_number", "_seconds")
+
+    def __init__(self, clock: Callable[[], float], seconds: float, most: int) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._most = most
+        self._number = 0
+        self._noted: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._noted)
+
+    def note(self, name: str) -> None:
+        """It comes behind all others now."""
+        now, noted = self._clock(), self._noted
+        self._number += 1
+        noted[name] = self._number, now
+        noted.move_to_end(name)
+        while len(noted) > self._most or now - next(iter(noted.values()))[1] > self._seconds:
+            noted.popitem(last=False)
+
+    def drop(self, name: str) -> None:
+        """Forget it; harmless if it was not noted."""
+        self._noted.pop(name, None)
+
+    def of(self, name: str) -> int:
+        """A number that is greater the later it was noted; 0: not lately."""
+        found = self._noted.get(name)
+        return found[0] if found is not None else 0

@@ -158,7 +158,7 @@ class OtherNodes:
             is_open=self.hints.is_open,
             ceded=self.hints.ceded,
             went=self._went,
-            appeared=self.presence.grace.came,
+            appeared=self.presence.appeared,
             left=self.presence.left,
             end=binding.end,
             now=now,
@@ -186,9 +186,11 @@ class OtherNodes:
         self.show_other = self.presence.show_other
         self.withhold = self.presence.withhold
         self.withhold_directed = self.presence.withhold_directed
+        self.sent_directed = self.presence.sent_directed
         self.direct = self.presence.direct
         self.unfollowed = self.presence.unfollowed
-        self.granted = self.presence.granted
+        self.granted = self.presence.followers.granted
+        self.followed = self.presence.followers.followed
         self.has = self.iqs.has
         self.iq = self.iqs.route
         self.answer = self.iqs.answer

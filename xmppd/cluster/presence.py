@@ -4,9 +4,10 @@ nothing is remembered of who subscribes to whom but in the rosters of both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from typing import Final
 
+from xmppd.cluster.followers import Followers
 from xmppd.cluster.grace import Grace
 from xmppd.cluster.lately import Lately
 from xmppd.cluster.member import Member
@@ -27,15 +28,10 @@ SHOWN_BYTES: Final = 32_768
 DIRECTED: Final = 100_000
 """Pairs of sender and address that are remembered of directed presence from other nodes."""
 
-LATELY_SECONDS: Final = 15.0
-LATELY: Final = 10_000
-"""How long it is remembered, and of how many pairs, that an account follows another one since then: by then
-what was under way has come, or the node is given up. That it does not any more is remembered for as long as
-another node may show itself by the roster as it was (`stale`).
+PARTED: Final = 10_000
+"""Of how many pairs it is remembered that one does not follow the other any more, for as long as another node
+may show itself by the roster as it was (`stale`).
 """
-
-LISTED_SECONDS: Final = 1.0
-"""How soon after a session became available its probe is there, which lists whom it follows."""
 
 Asked = tuple[tuple[int, int], ...]
 """Sessions that have one full JID, as node and number."""
@@ -70,9 +66,8 @@ class RemotePresence:
         self._visibility = visibility
         self._asked: dict[Session, dict[str, Asked]] = {}
         self._directed = 0
-        self._parted = Lately(mesh.clock, stale, LATELY)
-        self._granted = Lately(mesh.clock, LATELY_SECONDS, LATELY)
-        self._awaited: dict[str, set[str]] = {}
+        self._parted = Lately(mesh.clock, stale, PARTED)
+        self.followers = Followers(mesh, sessions, self._show_here, self._answer)
 
     def is_available(self, account: str) -> bool:
         """See `Cluster.is_available`."""
@@ -122,7 +117,7 @@ class RemotePresence:
 
     def probe(self, session: Session, contacts: Sequence[str]) -> None:
         """See `Cluster.probe`."""
-        for node, accounts in self._mesh.spread(dict.fromkeys((session.account, *contacts))).items():
+        for node, accounts in self._mesh.spread(contacts).items():
             self._probe(self._mesh.member(node), session, accounts)
 
     def _probe(self, member: Member, session: Session, accounts: list[str]) -> None:
@@ -328,11 +323,13 @@ class RemotePresence:
 
     def take_probe(self, member: Member, record: Probe) -> None:
         """Show a session there what it may see of these accounts."""
-        self._answer(member, record.viewer, record.accounts)
+        accounts: Sequence[str] = record.accounts
+        if record.is_late:
+            accounts = self.followers.unshown(record.viewer.partition("/")[0], accounts)
+        self._answer(member, record.viewer, accounts)
 
     def _answer(self, member: Member, full: str, asked: Sequence[str]) -> None:
-        if (awaited := self._awaited.get(full)) is not None:
-            awaited.difference_update(asked)
+        self.followers.asked(member, full, asked)
         viewer = full.partition("/")[0]
         stanzas: list[tuple[str, bytes, bytes]] = []
         size = 0
@@ -354,6 +351,13 @@ class RemotePresence:
                     stanzas, size = [], 0
         if stanzas:
             self._mesh.send(member, Shown(full, stanzas), size)
+
+    def _show_here(self, viewer: Session, accounts: Sequence[str]) -> None:
+        for account in accounts:
+            live = self._sessions.accounts.get(account)
+            for seen in live.available if live is not None else ():
+                if seen.presence is not None and self._may_see(viewer.account, seen):
+                    self._send(viewer, seen.full, *seen.presence)
 
     def _may_see(self, viewer: str, session: Session) -> bool:
         roster = session.live.roster
@@ -398,10 +402,12 @@ class RemotePresence:
         sessions that its node does not know of yet: it was for others, and nobody tells these of its end.
         """
         account = record.to.partition("/")[0]
-        unknown = member.young if record.sender and not record.is_end else frozenset[str]()
+        but: Container[str] = member.young if record.sender else ()
+        if record.is_end:
+            but = self._still_sent(record.sender, account, member)
         is_there = False
         if not (record.is_moved and self.grace.hold(record.sender, record.to, is_directed=True)):
-            is_there = self._presences.direct_here(account, record.to, record.raw, but=unknown)
+            is_there = self._presences.direct_here(account, record.to, record.raw, but=but)
             self.grace.forget(record.sender, record.to, is_directed=True)
         if not record.sender:
             return
@@ -438,17 +444,30 @@ class RemotePresence:
             live = self._sessions.accounts.get(account)
             if live is None or (has_broadcasts and live.available and self._follows(live, sender)):
                 continue
-            if not self._is_sent_directed(full, account, address):
-                self._presences.direct_here(account, address, head + to_stamp(address) + b"/>")
+            but = self._still_sent(full, account, None)
+            self._presences.direct_here(account, address, head + to_stamp(address) + b"/>", but=but)
 
-    def _is_sent_directed(self, full: str, account: str, address: str) -> bool:
-        """Whether the session of that name that is here, or on a node that is there, sent the address
-        directed presence.
-        """
+    def _still_sent(self, full: str, account: str, but: Member | None) -> Collection[str]:
+        """As `sent_directed`, or those that a session of that name here sent some; not that of a node."""
         here = self._sessions.by_full.get(full)
-        if here is not None and here.directed is not None and address in here.directed.of(account):
-            return True
-        return any(address in member.directed.get(full, ()) for member in self._mesh.present())
+        sent = here.directed.of(account) if here is not None and here.directed is not None else ()
+        return self._sent_directed(full, account, but, sent)
+
+    def sent_directed(self, full: str, account: str) -> Collection[str]:
+        """See `Cluster.sent_directed`."""
+        return self._sent_directed(full, account, None, ())
+
+    def _sent_directed(
+        self, full: str, account: str, but: Member | None, sent: Iterable[str]
+    ) -> Collection[str]:
+        addresses = {*sent}
+        for member in self._mesh.present():
+            if member is not but and (shown := member.directed.get(full)):
+                addresses.update(address for address in shown if address.partition("/")[0] == account)
+        live = self._sessions.accounts.get(account)
+        if account in addresses and live is not None:
+            addresses.update(session.full for session in live.available)
+        return addresses
 
     @staticmethod
     def _follows(live: LiveAccount, account: str) -> bool:
@@ -461,19 +480,13 @@ class RemotePresence:
         for contact in contacts:
             self._parted.note(account, contact)
 
-    def granted(self, account: str, contact: str) -> None:
-        """See `Cluster.granted`."""
-        self._granted.note(contact, account)
-
     def came(self, member: Member, record: Place) -> None:
         """A session there became available. Those of ours that its node did not know of when it told us of it
         are shown to it now, if it may see them: neither could ask for the other.
         """
         full = f"{record.account}/{record.resource}"
         self.grace.came(full)
-        if granted := self._granted.of(record.account):
-            self._awaited[full] = set(granted)
-            self._mesh.call_later(LISTED_SECONDS, lambda: self._show_granted(member, full))
+        self.followers.came(member, record.account, full)
         for name in member.fresh.behind(record.seen):
             session = self._sessions.by_full.get(name)
             if session is None or session.presence is None or name == full:
@@ -482,11 +495,10 @@ class RemotePresence:
                 head, tail = session.presence
                 self._mesh.send(member, Shown(full, [(name, head, tail)]), len(head) + len(tail) + 96)
 
-    def _show_granted(self, member: Member, full: str) -> None:
-        """A session there became available when its node may not have known yet that these may be seen."""
-        accounts = sorted(self._awaited.pop(full, ()))
-        if accounts and not member.is_gone:
-            self.take_probe(member, Probe(full, accounts))
+    def appeared(self, full: str) -> None:
+        """A session here became available."""
+        self.grace.came(full)
+        self.followers.came_here(full)
 
     def went(self, member: Member, full: str) -> None:
         """A session there has ended, and has said so to whom it sent directed presence."""

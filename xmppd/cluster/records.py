@@ -92,10 +92,13 @@ class Directed(Struct, array_like=True, tag=5, frozen=True, gc=False):
 
 
 class Probe(Struct, array_like=True, tag=6, frozen=True, gc=False):
-    """Which sessions of these accounts may `viewer`, a full JID, see? Answered by `Shown`."""
+    """Which sessions of these accounts may `viewer`, a full JID, see? Answered by `Shown`. `is_late`: it is
+    known there only now that it may; who was shown to it for that reason is left out.
+    """
 
     viewer: str
     accounts: list[str]
+    is_late: bool = False
 
 
 class Shown(Struct, array_like=True, tag=7, frozen=True, gc=False):

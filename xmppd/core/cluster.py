@@ -6,7 +6,7 @@ nodes it hands over here. One node alone has the `OneNode`, which knows nobody.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -176,6 +176,11 @@ class Cluster(Protocol):
     def withhold_directed(self, full: str, address: str) -> bool:
         """The same for an address here that was sent directed presence. False: it has to be told now."""
 
+    def sent_directed(self, full: str, account: str) -> Collection[str]:
+        """The sessions of an account here that one with this full JID on another node sent directed presence:
+        they are not told of the end of the one here.
+        """
+
     def direct(
         self, sender: str, address: str, stanza: bytes, *, is_end: bool, is_moved: bool = False
     ) -> None:
@@ -187,6 +192,11 @@ class Cluster(Protocol):
     def granted(self, account: str, contact: str) -> None:
         """The contact may see the account's sessions from now on, and those of its own that are known were
         shown them.
+        """
+
+    def followed(self, account: str, contacts: Sequence[str]) -> None:
+        """The account's sessions here are to see these from now on, by its own roster. Whoever was not shown
+        when that was granted, as he was not there then, is asked for.
         """
 
     def unfollowed(self, account: str, contacts: Iterable[str]) -> None:
@@ -329,12 +339,19 @@ class OneNode:
         """Nobody is expected."""
         return False
 
+    def sent_directed(self, full: str, account: str) -> Collection[str]:
+        """Nobody is there."""
+        return ()
+
     def direct(
         self, sender: str, address: str, stanza: bytes, *, is_end: bool, is_moved: bool = False
     ) -> None:
         """Nobody is there."""
 
     def granted(self, account: str, contact: str) -> None:
+        """Nobody is there."""
+
+    def followed(self, account: str, contacts: Sequence[str]) -> None:
         """Nobody is there."""
 
     def unfollowed(self, account: str, contacts: Iterable[str]) -> None:

@@ -412,7 +412,7 @@ class Presences:
             data, cluster = unavailable.head + to_stamp(address) + unavailable.tail, self._sessions.cluster
             is_moved = isinstance(unavailable, Moved)
             if not (is_moved and cluster.withhold_directed(session.full, address)):
-                self.direct_here(account, address, data)
+                self.direct_here(account, address, data, but=cluster.sent_directed(session.full, account))
             cluster.direct(session.full, address, data, is_end=True, is_moved=is_moved)
 
     def _is_there(self, account: str, address: str) -> bool:
@@ -482,8 +482,11 @@ class Presences:
         if before is None or after is None or after is before:
             return frozenset()
         if self._sessions.cluster and after.following != before.following:
-            parted = frozenset(before.following).difference(after.following)
-            self._sessions.cluster.unfollowed(live.account, parted)
+            past, now = frozenset(before.following), frozenset(after.following)
+            if past - now:
+                self._sessions.cluster.unfollowed(live.account, past - now)
+            if now - past:
+                self._sessions.cluster.followed(live.account, sorted(now - past))
         if after.followers is before.followers:
             return frozenset()
         had, has = frozenset(before.followers), frozenset(after.followers)
