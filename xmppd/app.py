@@ -435,7 +435,7 @@ class App:
         nodes = importlib.import_module("xmppd.cluster.nodes")
         meshes = importlib.import_module("xmppd.cluster.mesh")
         mesh = meshes.Mesh(
-            name, incarnation, self.sessions, self.cork.add, self.clock, call_later, self.ids.time
+            name, incarnation, self.sessions, self.cork.add_last, self.clock, call_later, self.ids.time
         )
         cluster: OtherNodes = nodes.OtherNodes(
             mesh,

@@ -58,7 +58,7 @@ class Crowd:
         self._target = target
         self._numbers = range(first, first + sessions)
         self._met = 0.0
-        stub = cast("Sessions", SimpleNamespace(rounds=Rounds()))
+        stub = cast("Sessions", SimpleNamespace(rounds=Rounds(), is_writing=False))
         self.mesh = Mesh(
             name, new_incarnation(time.time()), stub, lambda outlet: loop.call_soon(outlet.flush),
             time.monotonic, loop.call_later,

@@ -193,6 +193,73 @@ def test_a_time_that_was_set_before_a_sooner_one_changes_nothing():
     assert talk.waits == [seconds for seconds in waits if seconds != LINGER_SECONDS], "one time for both"
 
 
+class Written:
+    """A session that is given what comes, and the other node: `order` is who was written to."""
+
+    full = "bob@localhost/x"
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.turns: list[Callable[[], None]] = []
+        self.timers: list[Callable[[], None]] = []
+        self.cork = Cork(self.turns.append)
+        self.mesh = Mesh(
+            *("here:1", 1, Sessions(self.cork, lambda: 0.0), self.cork.add_last, lambda: 0.0),
+            *(lambda seconds, do: self.timers.append(do), HybridClock(lambda: 0.0)),
+        )
+        self.mesh.compile({Message: lambda member, record: self.cork.add(self)}, ())
+        self.member: Member = self.mesh.met(Met("there:1", 1, 1, 0, 0.0), self)
+        self.turns.pop()()
+        self.order.clear()
+        self.timers.clear()
+        self.said = 0
+
+    def flush(self) -> None:
+        self.order.append("session")
+
+    def write(self, frames: list[bytes]) -> None:
+        self.order += [f"node {decode(memoryview(data)[4:]).ack}" for data in frames]
+
+    def close(self) -> None:
+        """Nothing more is written."""
+
+    def hear(self) -> None:
+        self.said += 1
+        self.mesh.received(self.member, self, encode(Frame(self.said, 0, [], [], [MESSAGE]))[4:])
+
+
+def test_what_was_to_be_written_before_something_came_goes_behind_that():
+    written = Written()
+    written.member._flushed = -1.0
+    written.mesh.send(written.member, Hint("bob@localhost"))
+    written.hear()
+    written.mesh.send(written.member, Hint("bob@localhost"))
+    written.turns.pop()()
+    assert written.order == ["session", "node 0", "node 1"]
+
+
+@pytest.mark.parametrize("why", ["acknowledged", "lingers", "was close", "beats"])
+def test_what_is_written_in_a_while_goes_behind_what_just_came(why: str):
+    written = Written()
+    written.hear()
+    [acknowledge] = written.timers
+    written.turns.pop()()
+    written.order.clear()
+    if why == "lingers":
+        written.mesh.mention(written.member, QUIET_RECORD)
+    elif why == "was close":
+        written.member._flushed = 0.0
+        written.mesh.send(written.member, Hint("bob@localhost"))
+        written.turns.pop()()
+    later = {"acknowledged": acknowledge, "beats": written.mesh.tick}.get(why) or written.timers[-1]
+    written.hear()
+    later()
+    assert written.order == []
+    written.turns.pop()()
+    assert written.order in (["session", "node 1"], ["session", "node 2"])
+    assert not written.turns
+
+
 def test_marks_that_wait_for_frames_behind_one():
     marks = Marks()
     for name, frame in (("a", 1), ("b", 2), ("c", 2), ("c", 2), ("b", 3)):

@@ -310,7 +310,9 @@ class Node:
         self.cache.on_away = self._bus_away
         self.ids = Ids(store, self.now, loop.time, self.spawn)
         self.ids.is_shared = True
-        self.mesh = Mesh(name, incarnation, self.sessions, cork.add, loop.time, call_later, self.ids.time)
+        self.mesh = Mesh(
+            name, incarnation, self.sessions, cork.add_last, loop.time, call_later, self.ids.time
+        )
         self.others = OtherNodes(
             self.mesh,
             sessions=self.sessions,

@@ -89,18 +89,22 @@ class Member:
 
     `index` stands for it in the whereabouts. `carrier` is None while there is no connection. `is_joined`: all
     its places are known here; `is_told`: all of ours were sent there. `is_due`: it is written to in this
-    turn, or soon. `young` are the sessions of this node that are new or became available, until it has
-    acknowledged that, `fresh` those among them that became available since it was met; `missing` are accounts
-    of which a message of its was missed, until it has heard of that.
+    turn, or soon. `add` has it written to at the end of this turn, behind sessions, and `is_writing` says
+    whether any of them wait for that. `young` are the sessions of this node that are new or became available,
+    until it has acknowledged that, `fresh` those among them that became available since it was met; `missing`
+    are accounts of which a message of its was missed, until it has heard of that.
     `was_silent`: it was given up because nothing was heard of it. `directed` are the sessions there that sent
     directed presence here, each with the addresses that it went to.
     """
 
     __slots__ = (
+        "_add",
         "_call_later",
         "_clock",
         "_due_at",
         "_flushed",
+        "_is_urgent",
+        "_is_writing",
         "carrier",
         "directed",
         "fresh",
@@ -126,6 +130,8 @@ class Member:
         trunk: Trunk[Letter],
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], object],
+        add: Callable[[Member], None],
+        is_writing: Callable[[], bool],
     ) -> None:
         self.name = self.full = name
         self.incarnation = incarnation
@@ -142,8 +148,11 @@ class Member:
         self.directed: dict[str, set[str]] = {}
         self._clock = clock
         self._call_later = call_later
+        self._add = add
+        self._is_writing = is_writing
         self._flushed = float("-inf")
         self.is_due = False
+        self._is_urgent = False
         self._due_at = float("inf")
 
     @property
@@ -163,18 +172,28 @@ class Member:
             return  # an earlier time was set since
         self._due_at = float("inf")
         if self.trunk.is_waiting and not self.is_gone:
-            self.write()
+            self.write_behind()
 
     def flush(self) -> None:
         """Write what is queued: now, or in a millisecond where something was written just before."""
-        if self._clock() - self._flushed < CLOSE_SECONDS:
-            self._call_later(CLOSE_SECONDS, self.write)
-        else:
+        if self._is_urgent or self._clock() - self._flushed >= CLOSE_SECONDS:
             self.write()
+        elif self.is_due:
+            self._call_later(CLOSE_SECONDS, self.write_behind)
+
+    def write_behind(self) -> None:
+        """Write what is queued, and what has to be acknowledged, when sessions were written what they wait
+        for: what was taken is theirs, though this process be killed at any moment.
+        """
+        if not self._is_writing():
+            self.write()
+        elif not self._is_urgent:
+            self._is_urgent = True
+            self._add(self)
 
     def write(self) -> None:
         """Write what is queued, and what has to be acknowledged."""
-        self.is_due = False
+        self.is_due = self._is_urgent = False
         if self.carrier is not None:
             self._flushed = self._clock()
             if frames := self.trunk.flush():

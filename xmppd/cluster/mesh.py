@@ -60,8 +60,8 @@ class Watcher(Protocol):
 class Mesh:
     """The members by name, `whereabouts` with the places of all, and the way to them. `losing`: nodes that
     are being given up, some of what they had not taken may not have come back yet. `add` has somebody written
-    to at the end of this turn; `on_left` is told of who said farewell, and `on_gone` of who is
-    given up, before it can be met anew; `time` goes with all frames.
+    to at the end of this turn, behind sessions; `on_left` is told of who said farewell, and `on_gone` of who
+    is given up, before it can be met anew; `time` goes with all frames.
     """
 
     def __init__(
@@ -206,7 +206,16 @@ class Mesh:
         if not index:
             raise TrunkError("there are too many nodes")
         trunk: Trunk[Letter] = Trunk(self.clock, met.trunk, self._time)
-        member = Member(met.name, met.incarnation, index, trunk, self.clock, self.call_later)
+        member = Member(
+            met.name,
+            met.incarnation,
+            index,
+            trunk,
+            self.clock,
+            self.call_later,
+            self._add,
+            lambda: self._sessions.is_writing,
+        )
         self.members[member.name] = self._by_index[index] = member
         return member
 
@@ -258,7 +267,7 @@ class Mesh:
     def _acknowledge(member: Member, owing: set[Member]) -> None:
         owing.discard(member)
         if member.trunk.owes_ack:
-            member.write()
+            member.write_behind()
 
     def _cut(self, member: Member) -> None:
         """The connection has to be made anew."""
@@ -276,7 +285,7 @@ class Mesh:
                 self.give_up(member, "it is silent")
             elif member.carrier is not None:
                 member.trunk.beat()
-                member.write()
+                member.write_behind()
 
     def bid_farewell(self) -> None:
         """Tell all that nothing more comes."""

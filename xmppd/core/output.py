@@ -179,12 +179,13 @@ class Outlet(Protocol):
 class Cork:
     """The sessions with output waiting. Each is written to once per turn of the event loop, but for those
     that only wait for copies of what went to many: they come last, as many in a turn as SLICE_SECONDS allow.
-    Then bursts are drawn for as long.
+    Then bursts are drawn for as long. Other nodes are written to behind all sessions but those: what a node
+    acknowledges its clients were written.
 
     `kept_bytes` is how much is kept for one of them that cannot be written to, `is_due` whether any waits.
     """
 
-    __slots__ = ("_dirty", "_givers", "_patient", "call_soon", "clock", "is_due", "kept_bytes")
+    __slots__ = ("_dirty", "_givers", "_last", "_patient", "call_soon", "clock", "is_due", "kept_bytes")
 
     def __init__(
         self,
@@ -197,6 +198,7 @@ class Cork:
         self.clock = clock
         self.is_due = False
         self._dirty: list[Outlet] = []
+        self._last: list[Outlet] = []
         self._patient: deque[Outlet] = deque()
         self._givers: deque[Outlet] = deque()
 
@@ -208,6 +210,13 @@ class Cork:
             self.is_due = True
             self.call_soon(self.flush)
         self._dirty.append(session)
+
+    def add_last(self, node: Outlet) -> None:
+        """Have another node written to at the end of this turn, behind sessions."""
+        if not self.is_due:
+            self.is_due = True
+            self.call_soon(self.flush)
+        self._last.append(node)
 
     def add_patient(self, session: Outlet) -> None:
         """The same, at the end of this turn or of one of the next."""
@@ -229,6 +238,10 @@ class Cork:
         dirty, self._dirty = self._dirty, []
         for session in dirty:
             self._write(session)
+        if self._last:
+            last, self._last = self._last, []
+            for node in last:
+                self._write(node)
         if self._patient:
             self._write_some(self._patient)
         if self._givers:

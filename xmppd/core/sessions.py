@@ -474,6 +474,11 @@ class Sessions:
         self._cork = cork
         self._now = now
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether any of them, or another node, is to be written to at the end of this turn of the loop."""
+        return self._cork.is_due
+
     def add(
         self,
         login: Login,
