@@ -7,6 +7,7 @@ every error.
 
 from __future__ import annotations
 
+from xml.etree.ElementTree import ParseError
 from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
 
 from xmppd import ns
@@ -14,7 +15,7 @@ from xmppd.errors import StreamError
 from xmppd.xml.build import escape_bytes, serialize
 from xmppd.xml.framing import CDATA, CDATA_END
 from xmppd.xml.limits import Limits
-from xmppd.xml.stanza import SEPARATOR, Stanza, clark, parse_within
+from xmppd.xml.stanza import SEPARATOR, Stanza, clark, parse_strictly, parse_within, unclark
 
 ROOT_NAME = "é"
 """The element around what is parsed. Nobody can close it: the name is not ASCII (see `Engine.stanza`)."""
@@ -83,6 +84,19 @@ class Engine:
             if not name:
                 return None
         return Stanza(_KINDS.get(name) or _kind(name), self._attrs, raw, 0, self._payload)
+
+    @staticmethod
+    def element(raw: bytes) -> Stanza | None:
+        """The same with the same promise, for what is no stanza and of which the tree is wanted anyway: it is
+        parsed once, by a parser of its own. Nobody can close the element around it and open another.
+        """
+        try:
+            [tree] = parse_strictly(raw)
+        except (ParseError, ValueError):
+            return None
+        attrs = {unclark(name): value for name, value in tree.items()} if tree.attrib else {}
+        kind = tree.tag if tree.tag[0] == "{" else "{}" + tree.tag
+        return Stanza(kind, attrs, raw, payload=tree[0].tag if len(tree) else "", tree=tree)
 
     def release(self) -> None:
         """Give up the memory of the parser and of the stanza before."""

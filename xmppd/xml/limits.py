@@ -8,7 +8,7 @@ _MARKS = (b"&", b"\n", b"\r", b">", b"'")
 _TEXT_SHARE = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Limits:
     """Bounds of one stream; beyond them there is the stream error policy-violation (RFC 6120 4.9.3.14).
 

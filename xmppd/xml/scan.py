@@ -39,6 +39,9 @@ _QUESTION: Final = ord("?")
 _SIMPLE_TAG = re.compile(rb"(<[A-Za-z_][\w.-]*+)(?:[ \t\r\n/][^>]*+)?>")
 _CLOSING = {b"<" + name: b"</" + name + b">" for name in (b"message", b"presence", b"iq")}
 
+_WITH_TREE: Final = b"<authenticate"
+"""What begins an element whose children are looked at in any case (XEP-0388)."""
+
 _KINDS: Final = ("message", "presence", "iq")
 _HEADER: Final = f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' version='1.0'>".encode()
 _DECLARED = re.compile(rb"[ \t\r\n]xmlns[ \t\r\n]*+=")
@@ -143,6 +146,8 @@ class Scanner:
         limits = self.limits
         if end - pos > limits.simple_bytes and not limits.allow(raw):
             return None
+        if self.stepwise and opening == _WITH_TREE:
+            return self._engine.element(raw)
         return self._engine.stanza(raw)
 
     def _header(self, data: bytes, pos: int, events: list[Event]) -> int:

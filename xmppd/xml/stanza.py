@@ -49,7 +49,13 @@ class Stanza:
     __slots__ = ("_tail", "_xml", "attrs", "id", "kind", "payload", "raw", "to", "type")
 
     def __init__(
-        self, kind: str, attrs: dict[str, str], raw: bytes, tail: int = 0, payload: str = ""
+        self,
+        kind: str,
+        attrs: dict[str, str],
+        raw: bytes,
+        tail: int = 0,
+        payload: str = "",
+        tree: Element | None = None,
     ) -> None:
         self.kind = kind
         self.attrs = attrs
@@ -59,7 +65,7 @@ class Stanza:
         self.type = attrs.get("type")
         self.to = attrs.get("to")
         self.id = attrs.get("id")
-        self._xml: Element | None = None
+        self._xml = tree
 
     @property
     def tail(self) -> int:
@@ -112,13 +118,25 @@ def parse_within(opening: bytes, raw: bytes, closing: bytes) -> Element:
 
 def parse_around(opening: bytes, raw: bytes, closing: bytes) -> Element:
     """The same with the element around it, whatever that holds."""
-    parser = XMLParser()
     try:
-        for piece in (opening, raw, closing):
-            parser.feed(piece)
-        tree: Element = parser.close()
+        tree = _parse_strictly((opening, raw, closing))
     except ParseError:  # its own separator is `}`, and a namespace with it is not well-formed to it
         tree = _parse_any(opening + raw + closing)
+    return tree
+
+
+def parse_strictly(raw: bytes) -> Element:
+    """The element around the tree of bytes from anywhere; ParseError unless they are well-formed, and have no
+    namespace with a `}`.
+    """
+    return _parse_strictly((_OPEN, raw, b"</x>"))
+
+
+def _parse_strictly(pieces: tuple[bytes, ...]) -> Element:
+    parser = XMLParser()
+    for piece in pieces:
+        parser.feed(piece)
+    tree: Element = parser.close()
     return tree
 
 
