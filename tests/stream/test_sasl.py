@@ -42,7 +42,7 @@ def plain(name: str, password: str, authzid: str = "") -> str:
 
 @pytest.mark.asyncio
 async def test_mechanisms_in_order_of_preference(server: Any) -> None:
-    assert list(server.tls().mechanisms()) == [
+    assert list(server.tls().channel.offered) == [
         "SCRAM-SHA-512-PLUS",
         "SCRAM-SHA-256-PLUS",
         "SCRAM-SHA-1-PLUS",
@@ -52,7 +52,7 @@ async def test_mechanisms_in_order_of_preference(server: Any) -> None:
         "PLAIN",
         "ANONYMOUS",
     ]
-    assert server.plaintext().mechanisms() == (
+    assert server.plaintext().channel.offered == (
         "SCRAM-SHA-512",
         "SCRAM-SHA-256",
         "SCRAM-SHA-1",
@@ -62,9 +62,9 @@ async def test_mechanisms_in_order_of_preference(server: Any) -> None:
 
 @pytest.mark.asyncio
 async def test_channel_binding_types_are_listed_where_a_mechanism_uses_them(server: Any) -> None:
-    assert server.tls().channel_binding_types() == ("tls-server-end-point",)
-    assert server.plaintext().channel_binding_types() == ()
-    assert server.tls(Plain(server.accounts)).channel_binding_types() == ()
+    assert server.tls().channel.advertised == ("tls-server-end-point",)
+    assert server.plaintext().channel.advertised == ()
+    assert server.tls(Plain(server.accounts)).channel.advertised == ()
 
 
 @pytest.mark.asyncio
@@ -83,7 +83,7 @@ async def test_a_plugin_adds_a_mechanism(server: Any) -> None:
 
     await server.accounts.provision(f"bob@{DOMAIN}")
     auth = server.plaintext(*server.mechanisms, Token())
-    assert auth.mechanisms()[0] == "X-TOKEN"
+    assert auth.channel.offered[0] == "X-TOKEN"
     success = await finish(auth.start("X-TOKEN", b64("bob")))
     assert success == Success(Identity("bob"), b"")
     assert success.payload == "="
@@ -107,7 +107,7 @@ async def test_plain_asks_for_tls_unless_allowed_without(server: Any) -> None:
     payload = plain("alice", PASSWORD)
     assert (await refusal(lambda: server.plaintext().start("PLAIN", payload)))[0] == "encryption-required"
     auth = server.plaintext(Plain(server.accounts, needs_tls=False))
-    assert auth.mechanisms() == ("PLAIN",)
+    assert auth.channel.offered == ("PLAIN",)
     assert await finish(auth.start("PLAIN", payload)) == Success(Identity("alice"))
 
 

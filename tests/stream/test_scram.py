@@ -101,7 +101,7 @@ async def test_a_client_can_compare_what_was_advertised(server: Any, mechanism: 
     if mechanism.endswith("-PLUS"):
         client = ScramClient(gs2="p=tls-server-end-point,,", bound=BINDING)
     await client.login(auth, mechanism)
-    seen = "\x1e".join(sorted(auth.mechanisms())) + "\x1ftls-server-end-point"
+    seen = "\x1e".join(sorted(auth.channel.offered)) + "\x1ftls-server-end-point"
     algorithm = HASHES[mechanism.removesuffix("-PLUS")]
     assert client.challenge["h"] == b64(hashlib.new(algorithm, seen.encode()).digest())
 
@@ -219,7 +219,7 @@ async def test_the_binding_is_that_of_the_type_asked_for(server: Any) -> None:
     bindings = {"tls-exporter": b"exported", "tls-server-end-point": BINDING}
     for name, data in bindings.items():
         auth = Authenticator(server.mechanisms, Channel(DOMAIN, secure=True, bindings=bindings), server.gate)
-        assert auth.channel_binding_types() == ("tls-exporter", "tls-server-end-point")
+        assert auth.channel.advertised == ("tls-exporter", "tls-server-end-point")
         client = ScramClient(gs2=f"p={name},,", bound=data)
         assert await client.login(auth, "SCRAM-SHA-256-PLUS")
 
@@ -434,7 +434,7 @@ async def test_mutated_exchanges_end_in_a_refusal_or_a_challenge(server: Any) ->
         auth = server.tls()
         try:
             step = await finish(
-                auth.start(rng.choice(auth.mechanisms()[:5]), b64(mutate(rng, rng.choice(seeds))))
+                auth.start(rng.choice(auth.channel.offered[:5]), b64(mutate(rng, rng.choice(seeds))))
             )
             assert isinstance(step, Challenge) or step == Success(Identity("alice"))
             await finish(auth.respond(b64(mutate(rng, seeds[3]))))

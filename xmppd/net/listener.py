@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -162,20 +163,30 @@ class Listener:
             peer.close()
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self._coming += 1
-        self._spawn(self._welcome(peer))
+        peer.setblocking(False)
+        loop = asyncio.get_running_loop()
+        self._welcome(peer, loop.connect_accepted_socket(self.make, peer))
         return True
 
-    async def _welcome(self, peer: socket.socket) -> None:
-        peer.setblocking(False)
+    def _welcome(
+        self, peer: socket.socket, work: Coroutine[Any, Any, Any], awaited: asyncio.Future[Any] | None = None
+    ) -> None:
+        """Go on with giving a connection its protocol. Of the loop's own work it is known that it needs no
+        task, which would cost as much as the rest of it.
+        """
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self.make, peer)
-        except OSError:
-            peer.close()
-        except BaseException:  # a plugin's `make` may raise anything
-            peer.close()
-            raise
-        finally:
+            awaited = work.send(None)
+        except StopIteration:
             self._coming -= 1
+        except OSError:
+            self._coming -= 1
+            peer.close()
+        except BaseException as error:  # noqa: BLE001 - a plugin's `make` may raise anything
+            self._coming -= 1
+            peer.close()
+            self._spawn(failed(error))
+        else:
+            awaited.add_done_callback(partial(self._welcome, peer, work))
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Leave newcomers to the kernel for a moment; trying again at once would only burn time."""
@@ -208,6 +219,26 @@ def refuse_newcomers(listening: socket.socket) -> bool:
     return False
 
 
+async def failed(error: BaseException) -> None:
+    """A job that failed."""
+    raise error
+
+
+class Plain(socket.socket):
+    """A socket whose family and type are numbers: to make an enum of them takes as long as to accept it, and
+    loops ask five times.
+    """
+
+    __slots__ = ()
+    family = socket.SocketType.family  # type: ignore[assignment]
+    type = socket.SocketType.type  # type: ignore[assignment]
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """See `socket.socket.accept`."""
+        descriptor, address = self._accept()  # type: ignore[attr-defined]
+        return Plain(self.family, self.type, self.proto, fileno=descriptor), address
+
+
 def descriptor_limit() -> int:
     """How many descriptors this process may have."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -216,7 +247,7 @@ def descriptor_limit() -> int:
 def bound(family: int, place: Any, backlog: int, *, reuse_port: bool = False) -> socket.socket:
     """A listening socket that does not block; OSError."""
     # Accepted sockets inherit the protocol's number, by which asyncio knows whom to give TCP_NODELAY.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening = Plain(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setblocking(False)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -261,14 +261,6 @@ class Authenticator:
             channel = channel._replace(offered=offered_on(channel, mechanisms))
         self.channel = channel
 
-    def mechanisms(self) -> tuple[str, ...]:
-        """The names to advertise, the preferred one first (RFC 6120 6.3.3)."""
-        return self.channel.offered
-
-    def channel_binding_types(self) -> tuple[str, ...]:
-        """The types to advertise by XEP-0440; none when no offered mechanism can use them."""
-        return self.channel.advertised
-
     @property
     def exhausted(self) -> bool:
         """Whether a refusal now was the last one: the stream ends with policy-violation (RFC 6120 6.4.5)."""

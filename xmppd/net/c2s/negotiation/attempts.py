@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from xmppd import ns
 from xmppd.errors import SaslError, StreamError
 from xmppd.stream.rows import Negotiable, Waiting
-from xmppd.stream.sasl import Authenticator, Channel, Gate, Step
+from xmppd.stream.sasl import Authenticator, Challenge, Channel, Gate, Step, Success
 
 
 class Attempts(ABC):
@@ -34,9 +34,9 @@ class Attempts(ABC):
         except SaslError as error:
             self._refuse(stream, error)
             return None
-        if isinstance(taken, Awaitable):
-            return self._answer_later(stream, taken)
-        return self._answer(stream, taken)
+        if isinstance(taken, (Challenge, Success)):
+            return self._answer(stream, taken)
+        return self._answer_later(stream, taken)
 
     async def _answer_later(self, stream: Negotiable, step: Awaitable[Step]) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 from xmppd import ns
 from xmppd.errors import SaslError
@@ -38,30 +37,33 @@ class Sasl(Attempts):
     def use(self, mechanisms: Sequence[Mechanism]) -> None:
         """Offer these from now on."""
         self.mechanisms = mechanisms
-        self._offered: dict[tuple[str, bool, tuple[str, ...]], tuple[str, ...]] = {}
+        self._offered: dict[tuple[str, bool, tuple[str, ...]], tuple[tuple[str, ...], bytes]] = {}
 
-    def _channel_of(self, stream: Negotiable) -> Channel:
-        """What is offered is the same for all channels of a kind."""
+    def _offer_to(self, stream: Negotiable) -> tuple[Channel, bytes]:
+        """The channel with what is offered on it, which is the same for all of a kind, and that as XML."""
         link = stream.link
         domain, secure, bindings = stream.domain, link.secure, link.channel_bindings()
         kind = domain, secure, tuple(bindings)
         offered = self._offered.get(kind)
         if offered is None:
             channel = Channel(domain, secure, bindings, peer=link.peer)
-            offered = self._offered[kind] = offered_on(channel, self.mechanisms)
-        return Channel(domain, secure, bindings, offered, link.peer)
+            channel = channel._replace(offered=offered_on(channel, self.mechanisms))
+            feature = mechanisms_feature(channel.offered, channel.advertised)
+            offered = self._offered[kind] = channel.offered, feature
+        names, feature = offered
+        return Channel(domain, secure, bindings, names, link.peer), feature
 
     @offers(Phase.LOGIN)
     def feature(self, stream: Negotiable) -> bytes:
         """RFC 6120 6.3.3, XEP-0440. Failed attempts before STARTTLS count on behind it."""
         before = stream.kept.get(ns.SASL)
         attempts = self._attempts() if before is None else before.attempts
-        channel = self._channel_of(stream)
+        channel, feature = self._offer_to(stream)
         authenticator = Authenticator(
             self.mechanisms, channel, self._gate, attempts=attempts, tokens=self._tokens
         )
         stream.kept[ns.SASL] = authenticator
-        return mechanisms_feature(authenticator.mechanisms(), authenticator.channel_binding_types())
+        return feature
 
     @negotiates(Phase.LOGIN, AUTH, exposed=True)
     @negotiates(Phase.EXCHANGE, AUTH)
@@ -105,7 +107,6 @@ class Sasl(Attempts):
         return build.sasl_failure(error)
 
 
-@lru_cache(maxsize=64)
 def mechanisms_feature(mechanisms: tuple[str, ...], channel_bindings: tuple[str, ...]) -> bytes:
     """The names of mechanisms, and beside them the types of channel binding; b"" without mechanisms."""
     if not mechanisms:

@@ -159,7 +159,7 @@ class Sasl2(Attempts):
         """Have all that was asked for taken, one after the other; the client is told of all at once."""
         while (taker := granting.next()) is not None:
             answer = taker(stream, granting.granted)
-            if isinstance(answer, Awaitable):
+            if not isinstance(answer, (bytes, Attached)):
                 return self._grant_later(stream, granting, answer)
             granting.add(answer)
         self._succeed(stream, granting)
