@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -46,6 +47,29 @@ async def test_it_waits_as_an_id_and_comes_stamped_with_the_id_that_it_has_in_th
         assert (stanza_id.get("by"), stanza_id.get("id")) == ("bob@localhost", row["ref"])
         assert given.get("from") == alice.jid and given.get("to") == "bob@localhost"
         assert (await find(bob)).ids == [row["ref"]] and await kept(w) == []
+
+
+@pytest.mark.one_node  # what is read is held up on the node of the receiver
+@pytest.mark.parametrize("resource", ["", "/r"])
+async def test_what_comes_while_it_is_looked_for_what_waits_is_given_to_who_takes_it_then(
+    resource: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world("offline") as w:
+        alice, bob = await w.login("alice"), await w.bind("bob", "r")
+        queue = w.plugin("offline").queue
+        scan, goes_on = queue.scan, asyncio.Event()
+
+        async def held_up(*key: Any, **about: Any) -> Any:
+            await goes_on.wait()
+            return await scan(*key, **about)
+
+        monkeypatch.setattr(queue, "scan", held_up)
+        await bob.send("<presence/>")
+        await chat(alice, f"bob@localhost{resource}", "one")
+        assert await said(bob) == []
+        goes_on.set()
+        await w.settle()
+        assert await said(bob) == ["one"] and await kept(w) == []
 
 
 async def test_what_is_in_no_archive_waits_itself_and_all_keep_their_order() -> None:
