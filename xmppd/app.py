@@ -289,6 +289,7 @@ class App:
             visibility=self.visibility,
             presences=self.presences,
             sessions=self.sessions,
+            resumption=self.resumption,
             router=self.router,
             sending=Sending(
                 self.router,

@@ -130,6 +130,10 @@ class Hook:
 
 session_bound = Hook("session_bound", (SIGNAL,))
 """(session): a resource was bound; the client learns of it after all are done."""
+session_resumed = Hook("session_resumed", (SIGNAL,))
+"""(session): one that was on another node goes on here (XEP-0198 5); its client learns of it after all are
+done. It was bound here before.
+"""
 session_closed = Hook("session_closed", (SIGNAL,))
 """(session): the session is over; its unavailable presence was sent."""
 session_available = Hook("session_available", (SIGNAL,))
@@ -169,6 +173,12 @@ messages_recalled = Hook("messages_recalled", (RECALL,))
 """(account, ids, session): messages that an account was sent and that were recorded by these ids, to be given
 to a session of it now. A coroutine that returns them by id, stamped, without those that are not there any
 more, or that the session asked for itself; without a session all that are there. Of one plugin only.
+"""
+messages_missed = Hook("messages_missed", (RECALL,))
+"""(session, keep): the client of this session wanted to resume one that is not there (`login.sought`), and it
+is about to be given what waits for it. A coroutine that calls `await keep(messages)` with those that were
+recorded and that it missed, oldest first: each the id by which it was, and the microsecond since the epoch.
+They are kept before newer ones when that returns. Asked again while `sought` is set. Of one plugin only.
 """
 message_routed = Hook("message_routed", (SIGNAL,))
 """(origin, message, account, outcome): what became of a message for this account, as it was delivered."""
@@ -215,6 +225,7 @@ account_removed = Hook("account_removed", (SIGNAL,))
 
 ALL: Final = (
     session_bound,
+    session_resumed,
     session_closed,
     session_available,
     messages_kept,
@@ -228,6 +239,7 @@ ALL: Final = (
     message_unclaimed,
     message_recorded,
     messages_recalled,
+    messages_missed,
     message_routed,
     authenticated,
     password_check,
@@ -262,6 +274,7 @@ class Hooks:
     presence_sent: Stages | None
     iq_sent: Stages | None
     session_bound_signal: Callables
+    session_resumed_signal: Callables
     session_closed_signal: Callables
     session_available_signal: Callables
     messages_kept_signal: Callables
@@ -272,6 +285,7 @@ class Hooks:
     message_unclaimed_filter: Callables
     message_recorded_record: Callables
     messages_recalled_recall: Callables
+    messages_missed_recall: Callables
     message_routed_signal: Callables
     watches_messages: bool
     """Whether anybody has a part in what becomes of messages."""

@@ -17,6 +17,7 @@ from xmppd.core.ids import Ids
 from xmppd.core.logins import Logins
 from xmppd.core.origin import Target
 from xmppd.core.presence import Presences
+from xmppd.core.resumption import Resumption
 from xmppd.core.router import Router
 from xmppd.core.sending import Sending
 from xmppd.core.services import Services
@@ -49,6 +50,7 @@ class Server:
         visibility: Visibility,
         presences: Presences,
         sessions: Sessions,
+        resumption: Resumption,
         router: Router,
         sending: Sending,
         disco: Disco,
@@ -90,6 +92,7 @@ class Server:
         self._visibility = visibility
         self._presences = presences
         self._sessions = sessions
+        self._resumption = resumption
         self.services = services
         self._router = router
         self._sending = sending
@@ -154,6 +157,31 @@ class Server:
         """The names of those of them where the account has sessions, available or not."""
         return self._sessions.cluster.nodes_of(account)
 
+    @property
+    def process(self) -> str:
+        """A random name of this process. The id of a session that began here begins with it."""
+        return self._resumption.process
+
+    def resumption_id(self, session: Session) -> str:
+        """The id by which the session is resumed (XEP-0198 5); "" when it may not be, or is on another node
+        now.
+        """
+        managed = session.managed
+        return "" if managed is None or managed.is_given else str(managed.id)
+
+    def waiting(self, second: int) -> Sequence[Session]:
+        """The sessions that may be resumed and whose clients have not acknowledged all that they were sent up
+        to that second since the epoch.
+        """
+        return self._resumption.waiting(second)
+
+    def unacknowledged(self, session: Session) -> Sequence[bytes]:
+        """What the session was sent and its client has not acknowledged, in order; nothing for one without
+        stream management.
+        """
+        found: Sequence[bytes] = () if session.managed is None else session.managed.unacked
+        return found
+
     async def account_exists(self, account: str) -> bool:
         """Whether there is such an account."""
         exists = self.accounts.exists(account)
@@ -192,6 +220,13 @@ class Server:
             found: Mapping[str, bytes] = await recall(account, ids, session)
             return found
         return {}
+
+    async def missed(self, session: Session, keep: Callable[[Sequence[tuple[str, int]]], Any]) -> None:
+        """Have `keep` awaited with what the client of a session missed when that was lost which it wanted to
+        resume: see the hook `messages_missed`. StoreError.
+        """
+        for missed in self._hooks.messages_missed_recall:
+            await missed(session, keep)
 
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
         """Be the only one of all nodes that does what has this name: `async with`, which waits. Where there

@@ -59,6 +59,7 @@ from .recalling import CaughtUp
 from .search import Allowance, Searcher
 from .talks import Talks
 from .under_way import Entry
+from .watermark import Watermark
 
 METADATA: Final = f"{{{ns.MAM}}}metadata"
 OWNERS: Final = 100_000
@@ -91,7 +92,7 @@ class ArchiveConfig(PluginConfig):
     searched: PositiveInt = 100_000
 
 
-class Archive(Keeping, Moving, Talks):
+class Archive(Keeping, Moving, Watermark, Talks):
     """A row for each message and owner, in one partition a month. Beside it stands on which days there are
     any with a peer, and in which months any at all: so a page costs the same at any depth.
     """
@@ -414,6 +415,8 @@ class Archive(Keeping, Moving, Talks):
             text = to_text(found.id)
             raw = stamped(Stanza("message", {}, found.stanza), domain, at_of(found.id) / MICROSECONDS)
             recalled[text] = with_id(Stanza("message", {}, raw), account, text).raw
+        if session is not None and recalled:
+            await self.cover(session, min(wanted))
         return recalled
 
     @iq_get(METADATA, ACCOUNT)
@@ -502,6 +505,7 @@ class Archive(Keeping, Moving, Talks):
     async def forget(self, account: str) -> None:
         """Delete the archive; who has the name next gets another one anyway."""
         await self.forget_owner(account)
+        await self.behind.delete(account)
         self.owner_changed(account)  # it may have been read before it was deleted
 
     def owner_changed(self, account: str) -> None:

@@ -33,7 +33,8 @@ _ID: Final = attrgetter("id")
 
 class Order:
     """All messages under way, by account. `make` makes the id of a moment of the clock; `seconds` is a clock
-    that nobody sets; `look_later` is called whenever `tick` should be, in a few seconds.
+    that nobody sets; `look_later` is called whenever `tick` should be, in a few seconds. `newest`:
+    the largest id that was given.
     """
 
     def __init__(
@@ -55,10 +56,17 @@ class Order:
         self._busy: set[str] = set()
         self._met = 0
         self._asks = 0
+        self.newest = b""
 
     def __len__(self) -> int:
         """Into how many archives something is under way."""
         return sum(not way.is_empty for way in self._ways.values())
+
+    def oldest(self) -> bytes:
+        """The smallest id of what is under way on this node, b"" of nothing."""
+        if self._nodes.is_shared:
+            return min(self._by_id, default=b"")
+        return min((way.own[0].id for way in self._ways.values() if way.own), default=b"")
 
     # messages of this node
 
@@ -68,6 +76,7 @@ class Order:
 
     def begin(self, entry: Entry, file: Callable[[Entry], None]) -> None:
         """Have it written, when it has its id for good: at once where no other node has a say in that."""
+        self.newest = max(self.newest, entry.id)
         for account in entry.accounts:
             self._way(account).own.append(entry)
         if not self._nodes.is_shared:

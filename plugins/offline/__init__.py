@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -34,8 +35,8 @@ from xmppd.plugin import (
     takes,
 )
 
-from .queue import Queue, size_of
-from .rows import NO_STORE, Given, address, id_of, is_chat_state, names
+from .queue import BATCH, Queue, size_of
+from .rows import NO_STORE, Given, address, id_of, is_chat_state, names, rows_of_missed
 
 PAGE = 100
 PATIENCE_SECONDS = 5.0
@@ -321,6 +322,26 @@ class Offline(Plugin):
                 return
             late = [Delete((write.row["id"],)) for write in writes]
 
+    async def _keep_missed(self, account: str, queue: Queue, messages: Sequence[tuple[str, int]]) -> None:
+        """Store messages that were handed over, as it seemed, and did not arrive, in the order in which they
+        were taken in, and so before what came later; those that wait already as well. For who holds the lock.
+        """
+        async with self.server.lock(f"flush:{account}"), queue.gate:
+            await queue.quiet()
+            [waiting] = await self.queue.scan_many([account])
+            refs = {ref for ref, _ in messages}
+            others = [row for row in waiting if row["ref"] not in refs]
+            room = max(0, self.config.max_messages - len(others))
+            queue.put = None
+            writes = rows_of_missed(messages[max(0, len(messages) - room) :], others)
+            for start in range(0, len(writes), BATCH):
+                await self.queue.batch(account, writes=writes[start : start + BATCH])
+            written = {write.row["id"] for write in writes}
+            again = [row["id"] for row in waiting if row["ref"] in refs and row["id"] not in written]
+            if again:
+                await self.queue.batch(account, writes=[Delete((id,)) for id in again])
+            self._tell_deleted(account)
+
     # delivering
 
     @hooks.session_available
@@ -384,6 +405,8 @@ class Offline(Plugin):
 
     async def _take_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
         try:
+            if session.login.sought:
+                await self.server.missed(session, partial(self._keep_missed, session.account, queue))
             if await self._is_empty(session.account, queue):
                 return Turn.DONE
             if not takes_messages(session):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 from xmppd import ns
-from xmppd.plugin import Stanza, Timer
+from xmppd.plugin import Put, Stanza, Timer
+
+from .queue import size_of
 
 REMEMBERED = 1000
 """How many messages of those that a session was given are remembered until they are seen to be deleted."""
@@ -24,10 +27,11 @@ class Given:
     read all that it drew of its last page.
     """
 
-    __slots__ = ("_again", "_page", "ids", "reading")
+    __slots__ = ("_again", "_page", "_refs", "ids", "reading")
 
     def __init__(self) -> None:
         self.ids: dict[str, None] = {}
+        self._refs: dict[str, None] = {}
         self.reading: asyncio.Future[None] | None = None
         self._page = 0
         self._again: Timer | None = None
@@ -39,12 +43,9 @@ class Given:
         for row in rows:
             if self._page != page:
                 break
-            if row["id"] not in self.ids:
-                self.ids[row["id"]] = None
-                if len(self.ids) > REMEMBERED:
-                    del self.ids[next(iter(self.ids))]
-                if row["stanza"]:
-                    yield row["stanza"]
+            is_due = _is_new(self.ids, row["id"]) and row["stanza"]
+            if is_due and (not row["ref"] or _is_new(self._refs, row["ref"])):
+                yield row["stanza"]
 
     def stop(self, reading: asyncio.Future[None]) -> None:
         """It is not given what it did not draw by now."""
@@ -56,6 +57,31 @@ class Given:
         if self._again is not None:
             self._again.cancel()
         self._again = timer
+
+
+def _is_new(known: dict[str, None], id: str) -> bool:
+    """Whether it was not known; it is from now on."""
+    if id in known:
+        return False
+    known[id] = None
+    if len(known) > REMEMBERED:
+        del known[next(iter(known))]
+    return True
+
+
+def rows_of_missed(missed: Sequence[tuple[str, int]], waiting: Sequence[Mapping[str, Any]]) -> list[Put]:
+    """What to write of messages that are in the archive, each with its id there and the microsecond of it, so
+    that a repeat writes the same rows. Their totals go on to those of the oldest that is `waiting`, so that
+    the oldest and the newest tell how much there is.
+    """
+    messages = waiting[0]["messages"] - 1 - len(missed) if waiting else 0
+    size = waiting[0]["bytes"] - size_of(waiting[0]) - sum(len(ref) for ref, _ in missed) if waiting else 0
+    writes = []
+    for ref, at in missed:
+        messages, size = messages + 1, size + len(ref)
+        id = f"{at:016x}{crc32(ref.encode()):08x}"
+        writes.append(Put({"id": id, "stanza": None, "ref": ref, "messages": messages, "bytes": size}))
+    return writes
 
 
 def address(stanza: bytes) -> str | None:

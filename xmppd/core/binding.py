@@ -116,6 +116,10 @@ class Binding:
         """Tell the plugins of a new session; it may have to be waited for."""
         return self._hooks.tell(self._hooks.session_bound_signal, session)
 
+    def resumed(self, session: Session) -> Awaitable[None] | None:
+        """Tell them of one of another node that goes on here; it may have to be waited for."""
+        return self._hooks.tell(self._hooks.session_resumed_signal, session)
+
     def want_copies(self, session: Session, wants: bool) -> None:
         """Whether the session is sent copies of its account's messages from now on (XEP-0280)."""
         self._sessions.want_copies(session, wants)

@@ -236,7 +236,10 @@ class Handover:
         for push in pushes:
             session.send(push)
         self._binding.want_copies(session, bool(state.get("copies")))
-        return self._resumption.revive(session, id, state)
+        managed = self._resumption.revive(session, id, state)
+        if (told := self._binding.resumed(session)) is not None:
+            await told
+        return managed
 
     def drop(self, managed: Managed) -> None:
         """Its stream has gone before it had it: it is left over where it was given."""

@@ -35,7 +35,8 @@ LeftOver = Callable[[str, Iterable[Unacked]], None]
 
 class Resumption:
     """The managed sessions. `end` ends one, `left_over` sees to what it had not acknowledged; `now` gives
-    seconds since the epoch, `clock` seconds that never jump. Call `look` about once a second.
+    seconds since the epoch, `clock` seconds that never jump. Call `look` about once a second. `process` is a
+    random name of this process, which the ids of sessions that began in it begin with.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Resumption:
         clock: Callable[[], float],
         now: Callable[[], float],
     ) -> None:
+        self.process = secrets.token_urlsafe(6)
         self.rules = rules
         self.route = route
         self.call_later = call_later
@@ -86,7 +88,7 @@ class Resumption:
         rules = self.rules
         is_kept = resumable and rules.seconds > 0 and not session.is_anonymous
         seconds = min(most or rules.seconds, rules.longest) if is_kept else 0.0
-        id = secrets.token_urlsafe(16) if seconds else ""
+        id = f"{self.process}{secrets.token_urlsafe(16)}" if seconds else ""
         session.flush()  # what it was sent before is not counted
         managed = session.managed = Managed(session, stream, self, id, seconds)
         beneath(session, managed)
@@ -109,6 +111,14 @@ class Resumption:
         """The session of that account to be resumed by this id."""
         managed = self._by_id.get(id)
         return managed if managed is not None and managed.session.account == account else None
+
+    def waiting(self, second: int) -> list[Session]:
+        """Those that may be resumed and whose clients have not acknowledged all that they were sent up to
+        that second.
+        """
+        detached = (managed for some in self._detached.values() for managed in some)
+        some = dict.fromkeys((*self._unasked, *self._asked, *self._taken, *detached))
+        return [one.session for one in some if one.id and one.is_kept and not one.has_had(second)]
 
     def handled_of(self, id: str, account: str) -> int | None:
         """How many stanzas of one that is not to be resumed any more were handled, if that is known."""

@@ -69,7 +69,8 @@ class Login:
     """A login that succeeded. `account` is a bare JID, `tenure` None for who has no account, `peer` the
     address of the client, `facts` what is known of who it is, by plugins for plugins. At `expires`, in
     seconds since the epoch, its time is over. `agent` is None for who logged in by RFC 6120. It was found to
-    hold when change number `mark` of all accounts was the last (None: nobody knows).
+    hold when change number `mark` of all accounts was the last (None: nobody knows). `sought`: the id of a
+    session that the client wanted to resume and that was not to be had (XEP-0198 5), "" for none.
     """
 
     account: str
@@ -80,6 +81,7 @@ class Login:
     expires: float | None = None
     agent: UserAgent | None = None
     mark: int | None = None
+    sought: str = ""
 
 
 class Asked(NamedTuple):

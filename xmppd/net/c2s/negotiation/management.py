@@ -217,6 +217,7 @@ class Management:
         return Resumed(resumed(managed), go_on)
 
     def _gone(self, id: str, login: Login) -> bytes:
+        login.sought = id
         return failed("item-not-found", self._resumption.handled_of(id, login.account))
 
     def _attach(self, stream: Stream, managed: Managed) -> None:

@@ -1,0 +1,263 @@
+"""A session whose process is killed: what its client had not acknowledged comes from the archive."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import pytest
+from archives import BODY, STANZA_ID, chat, find, world
+from managing import SM, ask_to_resume, managed, ready
+
+from xmppd import ns
+from xmppd.store.sqlite.store import SqliteStore
+from xmppd.testing import Client, World
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.own_engine, pytest.mark.one_node]
+
+DELAY = f"{{{ns.DELAY}}}delay"
+MESSAGE = f"{{{ns.CLIENT}}}message"
+
+Lives = Callable[..., Any]
+
+
+@pytest.fixture
+def lives(tmp_path: Path) -> Lives:
+    """Servers on one file, each of which begins with what the one before had written when it was killed."""
+    paths = [tmp_path / "0.db"]
+    ended: list[World] = []
+
+    @asynccontextmanager
+    async def begin(*more: str) -> AsyncIterator[World]:
+        if ended:
+            before = paths[-1]
+            paths.append(tmp_path / f"{len(paths)}.db")
+            with sqlite3.connect(before) as old, sqlite3.connect(paths[-1]) as new:
+                old.backup(new)
+        store = SqliteStore(paths[-1])
+        accounts = () if ended else ("alice", "bob", "carol")
+        w = world("offline", *more, store=store, accounts=accounts)
+        w.clock.seconds = ended[-1].clock.seconds + 5 if ended else w.clock.seconds
+        async with w:
+            ended.append(w)
+            yield w
+
+    return begin
+
+
+async def come(w: World, id: str, *, resource: str = "r", h: int = 0, enable: bool = True) -> Client:
+    """Bob comes back with the id of a session that is not there any more."""
+    bob = await ready(w, "bob")
+    assert (await ask_to_resume(bob, id, h)).find(f"{{{ns.STANZA_ERRORS}}}item-not-found") is not None
+    await bob.bind(resource)
+    if enable:
+        await bob.send(f"<enable xmlns='{ns.SM}' resume='true'/>")
+        await bob.receive()
+    return bob
+
+
+def messages(stanzas: list[Element]) -> list[Element]:
+    return [one for one in stanzas if one.tag == MESSAGE and one.findtext(BODY)]
+
+
+def texts(stanzas: list[Element]) -> list[str | None]:
+    return [one.findtext(BODY) for one in messages(stanzas)]
+
+
+async def given(bob: Client) -> list[Element]:
+    """What he is given who becomes available."""
+    await bob.receive_all()
+    await bob.send("<presence/>")
+    return messages(await bob.receive_all())
+
+
+async def test_what_was_not_acknowledged_comes_in_order_stamped_with_the_ids_that_it_had(
+    lives: Lives,
+) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1", "2")
+        await chat(alice, bob.jid, "3")
+        before = messages(await bob.receive_all())
+        await bob.drop()
+        await chat(alice, "bob@localhost", "4")
+        async with lives() as w2:
+            again = await come(w2, id)
+            got = await given(again)
+            assert texts(got) == ["1", "2", "3", "4"]
+            assert all(len(one.findall(DELAY)) == 1 for one in got)
+            ids = [one.find(STANZA_ID).get("id") for one in got]
+            assert ids[:3] == [one.find(STANZA_ID).get("id") for one in before]
+            assert (await find(again)).ids == ids
+            await chat(await w2.login("alice"), "bob@localhost", "5")
+            assert texts(await again.receive_all()) == ["5"]
+            assert texts(await given(await come(w2, id, resource="other"))) == [], "it comes once"
+
+
+async def test_what_was_acknowledged_long_ago_does_not_come_again(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1")
+        await bob.receive_all()
+        await bob.send(f"<a xmlns='{ns.SM}' h='1'/>")
+        await w.advance(30)
+        await chat(alice, "bob@localhost", "2")
+        await w.settle()
+        async with lives() as w2:
+            assert texts(await given(await come(w2, id))) == ["2"]
+
+
+async def test_who_is_behind_the_mark_is_given_all_and_others_only_theirs(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        carol, carols = await managed(w, "carol", "r")
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1")
+        await chat(alice, "carol@localhost", "c1")
+        await bob.drop()
+        await carol.receive_all()
+        await carol.send(f"<a xmlns='{ns.SM}' h='1'/>")
+        await w.advance(60)
+        await chat(alice, "bob@localhost", "2")
+        await chat(alice, "carol@localhost", "c2")
+        await w.advance(30)
+        rows = (await w.plugin("archive").behind.scan("bob@localhost")).rows
+        assert [row["session"] for row in rows] == [id]
+        async with lives() as w2:
+            assert texts(await given(await come(w2, id))) == ["1", "2"]
+            other = await ready(w2, "carol")
+            await ask_to_resume(other, carols, 2)
+            await other.bind("r")
+            assert texts(await given(other)) == ["c2"]
+
+
+async def test_a_session_that_ended_properly_left_its_messages_to_the_store(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1")
+        await bob.drop()
+        await w.advance(400)
+        assert not w.app.sessions.of("bob@localhost")
+        async with lives() as w2:
+            assert texts(await given(await come(w2, id))) == ["1"]
+
+
+async def test_a_process_that_stopped_in_peace_leaves_nothing(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        await chat(await w.login("alice"), "bob@localhost", "1")
+        await bob.receive_all()
+        await bob.send(f"<a xmlns='{ns.SM}' h='1'/>")
+    async with lives() as w2:
+        assert texts(await given(await come(w2, id))) == []
+
+
+async def test_who_asks_the_archive_first_is_given_nothing_twice(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        await chat(await w.login("alice"), "bob@localhost", "1", "2")
+        await bob.drop()
+        async with lives() as w2:
+            bob = await come(w2, id)
+            assert (await find(bob)).texts == ["1", "2"]
+            await chat(await w2.login("alice"), "bob@localhost", "3")
+            assert texts(await given(bob)) == ["3"]
+
+
+async def test_it_comes_before_what_was_stored_meanwhile_and_once(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1", "2")
+        await bob.drop()
+        async with lives() as w2:
+            alice = await w2.login("alice")
+            await chat(alice, "bob@localhost", "3", "4")
+            bob = await come(w2, id)
+            assert texts(await given(bob)) == ["1", "2", "3", "4"]
+            assert (await w2.plugin("offline").queue.scan("bob@localhost")).rows == []
+
+
+async def test_what_waited_and_was_given_and_not_acknowledged_comes_again(lives: Lives) -> None:
+    async with lives() as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1", "2")
+        await w.advance(100)
+        bob = await w.bind("bob", "r")
+        await bob.send(f"<enable xmlns='{ns.SM}' resume='true'/>")
+        id = (await bob.receive()).get("id")
+        assert texts(await given(bob)) == ["1", "2"]
+        await w.settle()
+        assert (await w.plugin("offline").queue.scan("bob@localhost")).rows == []
+        async with lives() as w2:
+            bob = await come(w2, id)
+            assert texts(await given(bob)) == ["1", "2"]
+            new = bob.session.managed.id
+            async with lives() as w3:
+                assert texts(await given(await come(w3, new))) == ["1", "2"], "killed again before that"
+
+
+async def test_rows_go_when_all_is_acknowledged(lives: Lives) -> None:
+    async with lives() as w:
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1", "2")
+        bob = await w.bind("bob", "r")
+        await bob.send(f"<enable xmlns='{ns.SM}' resume='true'/>")
+        await bob.receive()
+        assert texts(await given(bob)) == ["1", "2"]
+        archive = w.plugin("archive")
+        assert len((await archive.behind.scan("bob@localhost")).rows) == 1
+        await bob.send(f"<a xmlns='{ns.SM}' h='{bob.session.managed.sent}'/>")
+        await w.advance(60)
+        assert (await archive.behind.scan("bob@localhost")).rows == [] and archive.progress.rows == {}
+
+
+@pytest.mark.parametrize(
+    ("message", "comes"),
+    [
+        ("<message to='bob@localhost' type='chat'><body>x</body></message>", True),
+        ("<message to='bob@localhost/r' type='normal'><body>x</body></message>", True),
+        ("<message to='bob@localhost'><body>x</body><private xmlns='urn:xmpp:carbons:2'/></message>", True),
+        (f"<message to='bob@localhost'><body>x</body><no-store xmlns='{ns.HINTS}'/></message>", False),
+        (
+            f"<message to='bob@localhost'><body>x</body><no-permanent-store xmlns='{ns.HINTS}'/></message>",
+            False,
+        ),
+        ("<message to='bob@localhost' type='headline'><body>x</body></message>", False),
+        ("<message to='bob@localhost/other' type='chat'><body>x</body></message>", False),
+    ],
+)
+async def test_only_what_the_archive_has_and_the_session_was_sent(
+    lives: Lives, message: str, comes: bool
+) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        await w.login("bob", "other")
+        alice = await w.login("alice")
+        await alice.send(message)
+        await bob.send("<message to='alice@localhost' type='chat'><body>his own</body></message>")
+        await w.settle()
+        async with lives() as w2:
+            await w2.login("bob", "other")
+            assert texts(await given(await come(w2, id))) == (["x"] if comes else [])
+
+
+async def test_without_stream_management_and_by_a_strange_id_nothing_comes(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        await chat(await w.login("alice"), "bob@localhost", "1")
+        await bob.receive_all()
+        async with lives() as w2:
+            assert texts(await given(await w2.bind("bob", "r"))) == []
+            assert texts(await given(await come(w2, "unknown"))) == []
+            carol = await ready(w2, "carol")
+            assert (await ask_to_resume(carol, id)).tag == f"{SM}failed"
+            await carol.bind("r")
+            assert texts(await given(carol)) == []

@@ -1,0 +1,143 @@
+"""A managed session on one of two nodes, which is killed: what came from its own node is in the archive."""
+
+from __future__ import annotations
+
+import asyncio
+from xml.etree.ElementTree import Element
+
+import pytest
+from archives import BODY, STANZA_ID, chat, world
+from managing import ask_to_resume, enable, managed, ready, resume
+from several import several
+
+from xmppd import ns
+from xmppd.testing import Client, World
+
+pytestmark = pytest.mark.asyncio
+
+MESSAGE = f"{{{ns.CLIENT}}}message"
+
+
+async def kill(w: World, node: int) -> None:
+    """A node is gone without a word, and the other knows."""
+    other = w.cluster(1 - node)
+    w.cut(0, 1)
+    other.mesh.give_up(other.mesh.members[w.cluster(node).mesh.name], "it was killed")
+    await w.settle()
+
+
+async def come(w: World, node: int, id: str) -> Client:
+    """Bob comes back with the id of a session that is not to be had."""
+    bob = await ready(w, "bob", node=node)
+    assert (await ask_to_resume(bob, id)).find(f"{{{ns.STANZA_ERRORS}}}item-not-found") is not None
+    await bob.bind("r")
+    await enable(bob)
+    return bob
+
+
+def texts(stanzas: list[Element]) -> list[str]:
+    return [body for one in stanzas if one.tag == MESSAGE and (body := one.findtext(BODY))]
+
+
+async def given(bob: Client) -> list[str]:
+    await bob.receive_all()
+    await bob.send("<presence/>")
+    return texts(await bob.receive_all())
+
+
+async def test_what_a_sender_on_the_killed_node_sent_comes_on_the_other(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        alice = await w.login("alice", node=0)
+        await chat(alice, "bob@localhost", "1", "2")
+        await chat(alice, bob.jid, "3")
+        assert texts(await bob.receive_all()) == ["1", "2", "3"]
+        await kill(w, 0)
+        again = await come(w, 1, id)
+        assert await given(again) == ["1", "2", "3"]
+        await chat(await w.login("alice", node=1), "bob@localhost", "4")
+        assert texts(await again.receive_all()) == ["4"]
+
+
+async def test_what_senders_on_both_nodes_sent_comes_once(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        here, there = await w.login("alice", node=0), await w.login("carol", node=1)
+        for number in range(4):
+            await chat(here, "bob@localhost", f"here {number}")
+            await chat(there, "bob@localhost", f"there {number}")
+            await w.settle()
+        assert len(texts(await bob.receive_all())) == 8
+        await kill(w, 0)
+        got = await given(await come(w, 1, id))
+        assert sorted(got) == sorted(f"{who} {number}" for number in range(4) for who in ("here", "there"))
+        for who in ("here", "there"):
+            assert [text for text in got if text.startswith(who)] == [
+                f"{who} {number}" for number in range(4)
+            ]
+
+
+async def test_who_comes_before_the_loss_is_noticed_is_given_it_then(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        await chat(await w.login("alice", node=0), "bob@localhost", "1")
+        await bob.receive_all()
+        w.cut(0, 1)
+        again = await ready(w, "bob", node=1)
+        again.write(f"<resume xmlns='{ns.SM}' previd='{id}' h='0'/>")
+        await w.advance(4.5)
+        assert (await again.receive()).find(f"{{{ns.STANZA_ERRORS}}}item-not-found") is not None
+        await again.bind("r2")
+        await enable(again)
+        got = await given(again)
+        await w.advance(20)
+        got += texts(await again.receive_all())
+        assert got == ["1"]
+
+
+async def test_a_session_that_moved_and_whose_new_node_is_killed(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        alice = await w.login("alice", node=1)
+        await chat(alice, "bob@localhost", "1")
+        await bob.receive_all()
+        await bob.drop()
+        bob = await resume(w, bob, id, 0, node=1)
+        await w.advance(60)
+        await chat(alice, "bob@localhost", "2")
+        await bob.receive_all()
+        await w.settle()
+        await kill(w, 1)
+        assert await given(await come(w, 0, id)) == ["1", "2"]
+
+
+async def test_a_session_that_ended_on_a_node_that_is_there_is_not_looked_for(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        await chat(await w.login("alice", node=0), "bob@localhost", "1")
+        await bob.receive_all()
+        await bob.send(f"<a xmlns='{ns.SM}' h='1'/>")
+        await bob.send("</stream:stream>")
+        await w.settle()
+        again = await come(w, 1, id)
+        assert await given(again) == []
+        await w.advance(60)
+        await kill(w, 0)
+        await w.advance(5)
+        assert texts(await again.receive_all()) == []
+
+
+async def test_ids_of_what_comes_again_are_those_it_had(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        await chat(await w.login("alice", node=0), "bob@localhost", "1")
+        [first] = [one for one in await bob.receive_all() if one.tag == MESSAGE]
+        await kill(w, 0)
+        again = await come(w, 1, id)
+        await again.receive_all()
+        await again.send("<presence/>")
+        [second] = [one for one in await again.receive_all() if one.tag == MESSAGE and one.findtext(BODY)]
+        ids = [one.find(STANZA_ID) for one in (first, second)]
+        assert ids[0] is not None and ids[1] is not None and ids[0].get("id") == ids[1].get("id")
+        assert second.find(f"{{{ns.DELAY}}}delay") is not None
+        await asyncio.sleep(0)
