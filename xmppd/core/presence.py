@@ -308,15 +308,21 @@ class Presences:
 
     def _shown_of(self, other: LiveAccount, viewer: Session) -> Iterator[bytes]:
         """The sessions of somebody else as a follower is shown them."""
+        visibility, live = self._visibility, viewer.live
         for seen in other.available:
-            if seen.presence is not None and self._visibility.allows(viewer.account, seen.full):
-                copy = seen.presence.head + viewer.live.to_stamp + seen.presence.tail
-                yield from self._visibility.filtered(viewer.account, copy)
+            if (presence := seen.presence) is not None and visibility.is_all_shown(live, other):
+                yield presence.head + live.to_stamp + presence.tail
+            elif presence is not None and visibility.allows(viewer.account, seen.full):
+                copy = presence.head + live.to_stamp + presence.tail
+                yield from visibility.filtered(viewer.account, copy)
 
     def _ask_elsewhere(self, session: Session, absent: Sequence[str]) -> None:
         """Have those who are not here show themselves: services by a probe, accounts by their last words."""
-        absent = [contact for contact in absent if not session.live.bars(contact)]
-        abroad = [contact for contact in absent if domain_of(contact) in self._services]
+        if session.live.blocks:
+            absent = [contact for contact in absent if not session.live.bars(contact)]
+        abroad: Sequence[str] = ()
+        if self._services:
+            abroad = [contact for contact in absent if domain_of(contact) in self._services]
         if abroad:
             self._rounds.do(f"{session.full}\nprobes", self._probing(session, abroad), is_short=False)
             absent = [contact for contact in absent if domain_of(contact) not in self._services]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xmppd.core.accounts import Accounts
 from xmppd.core.blocks import Blocks
 from xmppd.core.roster.rosters import Roster, Rosters
-from xmppd.core.sessions import Session
+from xmppd.core.sessions import LiveAccount, Session
 from xmppd.hooks import Hooks
 from xmppd.xml.stanza import parse
 
@@ -29,6 +29,11 @@ class Visibility:
             return False
         sees = self._hooks.sees
         return sees is None or viewer == owner.partition("/")[0] or sees(viewer, owner)
+
+    def is_all_shown(self, one: LiveAccount, other: LiveAccount) -> bool:
+        """Whether `allows` and `filtered` hold nothing back between two accounts with sessions here."""
+        hooks = self._hooks
+        return not (one.blocks or other.blocks or hooks.presence_for_filter) and hooks.sees is None
 
     @property
     def has_filters(self) -> bool:
