@@ -260,16 +260,18 @@ def placed(count: int, nodes: int, groups: int, chance: random.Random) -> str:
 
 
 def _work(count: int, *, is_short: bool) -> dict[str, tuple[str, int]]:
-    """For so many servers: what the generator does, and for how many units."""
+    """For so many servers: what the generator does, and for how many units. There is always work for each:
+    what a service can bear is what counts, and the less there is to do the more costs each piece.
+    """
     everybody = f"--first {FIRST_MEMBER} --n {COMMUNITIES * MEMBERS} {SCRAM}"
-    messages, changes = (2_000, 60) if is_short else (15_000, 600)
+    messages, changes = (2_000, 60) if is_short else (60_000, 6_000)
     return {
         "chat": (
-            f"chat {everybody} --one-way 1 --window {count} --count {messages} --body 100",
+            f"chat {everybody} --one-way 1 --window {4 * count} --count {messages} --body 100",
             messages,
         ),
         "presence": (
-            f"presence {everybody} --R {FRIENDS} --slots {16 * count} --quiesce 3 --count {changes}",
+            f"presence {everybody} --R {FRIENDS} --slots {64 * count} --quiesce 3 --count {changes}",
             changes * FRIENDS,
         ),
         "login": (
