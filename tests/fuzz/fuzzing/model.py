@@ -199,10 +199,10 @@ class Model:
         inner = children(copy)
         states = [child for child in inner if child[0].startswith("{http://jabber.org/protocol/chatstates}")]
         rest = [child for child in inner if child not in states]
-        harmless = (f"{{{CLIENT}}}thread", "{urn:xmpp:hints}no-store")
-        if states and all(child[0] == harmless[0] or child[0].endswith("}no-store") for child in rest):
+        beside = (f"{{{CLIENT}}}thread", "{urn:xmpp:delay}delay")
+        if states and all(child[0] in beside or child[0].endswith("}no-store") for child in rest):
             return None
-        if any(child[0] == harmless[1] for child in inner):
+        if any(child[0] == "{urn:xmpp:hints}no-store" for child in inner):
             return self.refuse(login, tree, "service-unavailable")
         if len(account.offline) >= self.offline_limit:
             return self.refuse(login, tree, "service-unavailable")
