@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -82,11 +82,17 @@ class Management:
     @negotiates(Phase.BIND, RESUME)
     def take_resume(self, stream: Stream, element: Stanza) -> Waiting:
         """Go on with another stream's session (XEP-0198 5)."""
-        resuming = begun(self._take_resume(stream, element))
-        return resuming if isinstance(resuming, Coroutine) else None
+        resumed = self.resume(stream, element.attrs)
+        if not isinstance(resumed, Resumed):
+            return self._answer_later(stream, resumed)
+        self._answer(stream, resumed)
+        return None
 
-    async def _take_resume(self, stream: Stream, element: Stanza) -> None:
-        resumed = await self.resume(stream, element.attrs)
+    async def _answer_later(self, stream: Stream, resuming: Awaitable[Resumed]) -> None:
+        self._answer(stream, await resuming)
+
+    @staticmethod
+    def _answer(stream: Stream, resumed: Resumed) -> None:
         stream.write(resumed.answer)
         if resumed.go_on is not None:
             resumed.go_on()
@@ -115,10 +121,16 @@ class Management:
     @takes_inline(RESUME, attaches=True)
     def resume_inline(self, stream: Stream, granted: Granted) -> Answer | Awaitable[Answer]:
         """Go on with another stream's session; where it is not to be had, the client may bind one at once."""
-        return begun(self._resume_inline(stream, granted.elements[RESUME].attrib))
+        resumed = self.resume(stream, granted.elements[RESUME].attrib)
+        if not isinstance(resumed, Resumed):
+            return self._attached_later(stream, resumed)
+        return self._attached(stream, resumed)
 
-    async def _resume_inline(self, stream: Stream, attrs: Mapping[str, str]) -> Answer:
-        resumed = await self.resume(stream, attrs)
+    async def _attached_later(self, stream: Stream, resuming: Awaitable[Resumed]) -> Answer:
+        return self._attached(stream, await resuming)
+
+    @staticmethod
+    def _attached(stream: Stream, resumed: Resumed) -> Answer:
         if resumed.go_on is None:
             return resumed.answer
         go_on = resumed.go_on
@@ -159,7 +171,7 @@ class Management:
         about = f"id='{managed.id}' max='{int(managed.seconds)}' resume='true'{location}"
         return f"<enabled xmlns='{ns.SM}' {about}/>".encode()
 
-    async def resume(self, stream: Stream, attrs: Mapping[str, str]) -> Resumed:
+    def resume(self, stream: Stream, attrs: Mapping[str, str]) -> Resumed | Awaitable[Resumed]:
         """Give a stream that has logged in the session that `<resume/>` with these attributes asks for.
         StreamError for an acknowledgement of what was not sent.
         """
@@ -169,22 +181,45 @@ class Management:
             return Resumed(failed("bad-request"), None)
         try:
             waiting = self._logins.confirm(login)
-            if waiting is not None:
-                await waiting
         except StanzaError as error:
             return Resumed(failed(error.condition), None)
+        if waiting is not None:
+            return self._resume_later(stream, login, id, h, waiting)
+        return self._resume(stream, login, id, h)
+
+    async def _resume_later(
+        self, stream: Stream, login: Login, id: str, h: int, waiting: Awaitable[None]
+    ) -> Resumed:
+        try:
+            await waiting
+        except StanzaError as error:
+            return Resumed(failed(error.condition), None)
+        resumed = self._resume(stream, login, id, h)
+        return resumed if isinstance(resumed, Resumed) else await resumed
+
+    def _resume(self, stream: Stream, login: Login, id: str, h: int) -> Resumed | Awaitable[Resumed]:
         managed = self._resumption.find(id, login.account)
         if managed is None:
-            return await self._resume_from_elsewhere(stream, login, id, h)
+            return begun(self._resume_from_elsewhere(stream, login, id, h))
         if not managed.seconds or has_gone(stream):
             return Resumed(self._gone(id, login), None)
         if (h - managed.acked) % MODULO > managed.sent - managed.acked:
             raise too_high(h, managed.sent)
         self._resumption.take(managed, stream)
         if (idle := managed.idle(FINISH_SECONDS)) is not None:
-            await idle  # it would send again what is not handled
+            return self._go_on_later(stream, managed, login, h, idle)
+        return self._go_on(stream, managed, login, h)
+
+    async def _go_on_later(
+        self, stream: Stream, managed: Managed, login: Login, h: int, idle: Awaitable[None]
+    ) -> Resumed:
+        await idle  # it would send again what is not handled
+        return self._go_on(stream, managed, login, h)
+
+    def _go_on(self, stream: Stream, managed: Managed, login: Login, h: int) -> Resumed:
+        """With a session that was taken for this stream, if it is to be had still."""
         if not self._resumption.is_taken(managed, stream, is_gone=has_gone(stream)):
-            return Resumed(self._gone(id, login), None)
+            return Resumed(self._gone(managed.id, login), None)
         managed.give_up()
         managed.acknowledged(h)
         managed.session.login = login
