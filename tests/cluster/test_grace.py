@@ -153,11 +153,29 @@ async def test_the_end_of_directed_presence_is_withheld_too(redis_url: str, node
         again = await world.login("bob", "game", node=node)
         await again.send(f"<presence to='{alice.jid}'/>")
         await alice.expect(f"<presence from='{bob.jid}' to='{alice.jid}'/>")
-        await world.advance(61)
-        await alice.expect_nothing()
+        await world.advance(2)
+        await carol.expect_nothing()
+        await world.advance(2)  # not more than who is back needs
         for client in (carol, dave):
             await client.expect(f"<presence from='{bob.jid}' to='{client.jid}' type='unavailable'/>")
+        await world.advance(61)
+        for client in (alice, carol, dave):
             await client.expect_nothing()
+        assert left_of(world) == [0, 0, 0]
+
+
+async def test_directed_presence_of_who_comes_by_another_resource_ends(redis_url: str) -> None:
+    async with World(settings=settings(redis_url), nodes=3) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", "game", node=1)
+        await bob.send(f"<presence to='{alice.jid}'/>")
+        await alice.receive_all()
+        world.apps[1].binding.end(bob.session, StreamError("system-shutdown"))
+        await world.login("bob", "phone", node=2)
+        await alice.expect_nothing()
+        await world.advance(4)
+        await alice.expect(f"<presence from='{bob.jid}' to='{alice.jid}' type='unavailable'/>")
+        await world.advance(61)
+        await alice.expect_nothing()
         assert left_of(world) == [0, 0, 0]
 
 
@@ -250,8 +268,9 @@ class Timers:
 
 
 async def test_the_tables_of_a_grace() -> None:
-    timers, late = Timers(), []
-    expected = Grace(60.0, lambda: timers.now, timers.call_later, late.extend)
+    timers, late, back = Timers(), [], []
+    is_back = lambda full, names: back.append((full, {*names}))  # noqa: E731
+    expected = Grace(60.0, lambda: timers.now, timers.call_later, late.extend, is_back)
     assert expected.hold("bob@x/1", "alice@x")
     timers.pass_to(30.0)
     assert expected.hold("bob@x/2", "alice@x") and expected.hold("bob@x/2", "carol@x")
@@ -263,24 +282,29 @@ async def test_the_tables_of_a_grace() -> None:
     assert expected.shown("bob@x/3", "alice@x") == ["bob@x/1", "bob@x/2"]
     assert len(expected) == 1 and expected
     assert not expected.shown("bob@x/3", "alice@x")
-    timers.pass_to(60.0)
-    assert not late
-    timers.pass_to(90.0)
-    assert late == ["bob@x/2"]
-    taken = expected.take("bob@x/2")
-    assert taken is not None and taken.addresses == {"alice@x"} and not taken.accounts
+    timers.pass_to(33.0)
+    assert back == [("bob@x/2", {"alice@x"})]
     assert not expected and not len(expected) and not expected._of
+    timers.pass_to(90.0)
+    assert not late
     timers.pass_to(99.0)
     assert not timers.due, "nothing is left to be done"
 
 
 async def test_who_moves_again_is_expected_anew() -> None:
-    timers, late = Timers(), []
-    expected = Grace(60.0, lambda: timers.now, timers.call_later, late.extend)
+    timers, late, back = Timers(), [], []
+    is_back = lambda full, names: back.append((full, {*names}))  # noqa: E731
+    expected = Grace(60.0, lambda: timers.now, timers.call_later, late.extend, is_back)
     assert expected.hold("bob@x/1", "alice@x")
     timers.pass_to(50.0)
     assert expected.hold("bob@x/1", "alice@x")
-    timers.pass_to(109.0)
-    assert not late and expected.take("bob@x/1") is None
-    timers.pass_to(110.0)
+    expected.came("bob@x/1")
+    assert expected.hold("bob@x/1", "alice@x", is_directed=True)
+    timers.pass_to(51.0)
+    expected.came("bob@x/1")
+    timers.pass_to(52.0)
+    assert expected.hold("bob@x/1", "carol@x", is_directed=True)
+    timers.pass_to(111.0)
+    assert not (late or back) and expected.take("bob@x/1") is None
+    timers.pass_to(112.0)
     assert late == ["bob@x/1"]

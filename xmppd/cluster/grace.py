@@ -4,7 +4,7 @@ and their contacts are not shown the end before the grace is over. If they come 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 SESSIONS: Final = 50_000
@@ -12,6 +12,9 @@ PAIRS: Final = 250_000
 """How many sessions are expected, and pairs of one and an account or address here. The ends of more are shown
 at once.
 """
+
+BACK_SECONDS: Final = 3.0
+"""How long who is back has to send directed presence again, before those who had some see that end."""
 
 LOOK_SECONDS: Final = 1.0
 """For how long at least those whose grace is over are gathered."""
@@ -40,7 +43,8 @@ class Expected:
 
 class Grace:
     """Those that are expected, by full JID; of `seconds` 0 there are none. `over` is given those that did not
-    come, and takes (`take`) one after the other.
+    come, and takes (`take`) one after the other; `is_back` is given one that did, or has a successor, and the
+    addresses that were not sent directed presence again.
     """
 
     def __init__(
@@ -49,11 +53,13 @@ class Grace:
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], object],
         over: Callable[[Sequence[str]], None],
+        is_back: Callable[[str, Collection[str]], None],
     ) -> None:
         self._seconds = seconds
         self._clock = clock
         self._call_later = call_later
         self._over = over
+        self._is_back = is_back
         self._expected: dict[str, Expected] = {}
         self._of: dict[str, tuple[str, ...]] = {}  # by account
         self._pairs = 0
@@ -94,9 +100,28 @@ class Grace:
         """A session has become available, here or elsewhere. If it is not expected itself, those of its
         account that are have a successor.
         """
-        if full not in self._expected:
-            for other in self._of.get(full.partition("/")[0], ()):
-                self._expected[other].successor = full
+        if full in self._expected:
+            self._look_back_later(full)
+            return
+        for other in self._of.get(full.partition("/")[0], ()):
+            self._expected[other].successor = full
+            self._look_back_later(other)
+
+    def _look_back_later(self, full: str) -> None:
+        expected = self._expected[full]
+        if expected.addresses:
+            deadline = expected.deadline
+            self._call_later(BACK_SECONDS, lambda: self._look_back(full, deadline))
+
+    def _look_back(self, full: str, deadline: float) -> None:
+        """A session came so long ago, if it has not moved again since."""
+        expected = self._expected.get(full)
+        if expected is not None and expected.deadline == deadline and expected.addresses:
+            addresses, expected.addresses = expected.addresses, set()
+            self._pairs -= len(addresses)
+            if not len(expected):
+                self._drop(full)
+            self._is_back(full, addresses)
 
     def is_about(self, full: str) -> bool:
         """Whether the session is expected, or the successor of one that is."""

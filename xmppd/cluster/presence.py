@@ -59,7 +59,7 @@ class RemotePresence:
         stale: float,
     ) -> None:
         self.showing = Showing(visibility, lambda viewer, full: self._show_other(viewer, full, ()))
-        self.grace = Grace(grace, mesh.clock, call_later, self._did_not_come)
+        self.grace = Grace(grace, mesh.clock, call_later, self._did_not_come, self._is_back)
         self._mesh = mesh
         self._sessions = sessions
         self._presences = presences
@@ -227,6 +227,10 @@ class RemotePresence:
             live = self._sessions.accounts.get(account)
             if live is not None:
                 self._end(live.available, replaced, ())
+
+    def _is_back(self, full: str, addresses: Collection[str]) -> None:
+        """A session came again, and has not sent these directed presence as the one before it had."""
+        self._tell_end(full, addresses, has_broadcasts=self._is_anywhere(full))
 
     def _did_not_come(self, names: Sequence[str]) -> None:
         self._sessions.rounds.do("\ngrace", self._end_grace(names), is_short=False)
