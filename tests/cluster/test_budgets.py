@@ -43,3 +43,29 @@ async def test_entries_of_the_log_are_counted_over_all_nodes(redis_url: str) -> 
         budgets = [app.rosters.log_budget for app in world.apps]
         spent = [budget._spent_today((ALICE, True), world.clock.now())[1] for budget in budgets]
         assert spent == [1, 1]
+
+
+async def test_who_joins_later_counts_what_was_counted_before(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        world.cut(0, 2)
+        world.cut(1, 2)
+        await world.advance(6)  # it is given up
+        for app, account in ((world.apps[0], "alice@localhost"), (world.apps[1], "bob@localhost")):
+            for _ in range(100):
+                app.rosters.additions.spend(account, account, world.clock.now())
+                app.rosters.log_budget.spend(account, "carol@localhost", world.clock.now())
+        await world.settle()
+        for node in range(2):
+            world.connect_nodes(node, 2, trunk=2)
+        await world.settle()
+
+        def known(number: int) -> list[dict[tuple[str, bool], int]]:
+            rosters = world.apps[number].rosters
+            budgets = rosters.additions, rosters.log_budget
+            return [{(name, own): spent for name, own, _, spent in budget.known()} for budget in budgets]
+
+        for number in range(3):
+            assert known(number) == [
+                {("alice@localhost", True): 100, ("bob@localhost", True): 100},
+                {("alice@localhost", False): 100, ("bob@localhost", False): 100},
+            ]

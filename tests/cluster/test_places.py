@@ -68,7 +68,13 @@ def test_messages_are_left_to_others_by_who_is_less_than_before(
     node.tell(after)
     assert node.ceded == [BOB] * is_ceded
     session: Any = SimpleNamespace(
-        account=BOB, resource="here", full=f"{BOB}/here", copies_since=0, is_over=False, presence=None
+        account=BOB,
+        resource="here",
+        full=f"{BOB}/here",
+        login=SimpleNamespace(agent=None),
+        copies_since=0,
+        is_over=False,
+        presence=None,
     )
     node.ceded.clear()
     node.places.bound(session)

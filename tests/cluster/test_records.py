@@ -38,10 +38,10 @@ EXAMPLES = [
     records.Reply(3, "[]", ""),
     records.Bye(),
     records.Sight("bob@localhost", "eve@localhost", True),
-    records.Spent("bob@localhost", True, False),
+    records.Spent("bob@localhost", True, False, 3, 1_700_000_000.5),
     records.Copy("bob@localhost", "bob@localhost/pc", b"<message", b"/>", True),
     records.Running(["archive", "ping"], ["archive"]),
-    records.Guesses([Counted("192.0.2.7", "bob@localhost", True, 3, 1.5)]),
+    records.Guesses([Counted("192.0.2.7", "bob@localhost", True, 3, 1.5)], True, [7.5]),
 ]
 
 

@@ -111,6 +111,28 @@ async def test_what_was_counted_is_told_when_nodes_are_connected_again(redis_url
 
 
 @pytest.mark.asyncio
+async def test_a_node_that_comes_slows_down_who_was_slowed_down_before(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        pauses = Pauses(world)
+        world.cut(0, 2)
+        world.cut(1, 2)
+        await world.advance(6)  # it is given up
+        for node in (0, 1, 0, 1):
+            await attempt(world, GUESSER, node=node)
+        await world.settle()
+        assert world.apps[2].logins.brake.wait(GUESSER, "alice@localhost") == 0.0
+        for node in range(2):
+            world.connect_nodes(node, 2, trunk=2)
+        await world.settle()
+        known = [dict(app.logins.brake.known()) for app in world.apps]
+        assert known[0].keys() == known[1].keys() == known[2].keys()
+        assert max(one.failures for one in known[2]) == 4, "it is counted once, though two nodes told of it"
+        del pauses[:]
+        await attempt(world, GUESSER, node=2)
+        assert pauses == [1.0]
+
+
+@pytest.mark.asyncio
 async def test_who_tries_more_than_can_be_answered_is_told_nothing_of_the_password() -> None:
     async with World() as world:
         for _ in range(9):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Spent
 from xmppd.core.roster.budget import DailyBudget
+
+STEP: Final = 64
+"""How much is told before others have their turn."""
 
 
 class SharedBudgets:
@@ -25,6 +29,18 @@ class SharedBudgets:
     def _tell(self, record: Spent) -> None:
         self._mesh.send_all(record, len(record.account) + 16)
 
+    def share(self, member: Member) -> Iterator[None]:
+        """Tell a node that came all that is counted here, step by step."""
+        for is_logged, budget in self._budgets.items():
+            for number, (account, is_own, since, spent) in enumerate(budget.known(), 1):
+                self._mesh.send(member, Spent(account, is_logged, is_own, spent, since), len(account) + 32)
+                if number % STEP == 0:
+                    yield
+
     def take(self, member: Member, record: Spent) -> None:
         """It counts here, too."""
-        self._budgets[record.is_logged].heard(record.account, record.is_own, self._now())
+        budget = self._budgets[record.is_logged]
+        if record.all:
+            budget.learn(record.account, record.is_own, record.since, record.all)
+        else:
+            budget.heard(record.account, record.is_own, self._now())

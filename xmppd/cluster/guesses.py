@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from xmppd.cluster.member import Member
@@ -12,6 +13,9 @@ from xmppd.core.brake import Brake
 
 TELL_SECONDS: Final = 0.2
 """How long what was counted is gathered before the others are told; no login waits for that."""
+
+STEP: Final = 64
+"""How much is told before others have their turn."""
 
 
 class SharedBrake:
@@ -29,6 +33,19 @@ class SharedBrake:
         size = sum(len(counted.network) + len(counted.account) for counted in news)
         self._mesh.send_all(Guesses(news), size + 32 * len(news))
 
+    def share(self, member: Member) -> Iterator[None]:
+        """Tell a node that came all that is counted here, step by step."""
+        known = self._brake.known()
+        while some := [*islice(known, STEP)]:
+            size = sum(len(counted.network) + len(counted.account) + 48 for counted, _ in some)
+            counted, ages = [one for one, _ in some], [age for _, age in some]
+            self._mesh.send(member, Guesses(counted, True, ages), size)
+            yield
+
     def take(self, member: Member, record: Guesses) -> None:
         """It counts here, too."""
-        self._brake.heard(record.counted)
+        if record.is_all:
+            for counted, age in zip(record.counted, record.ages, strict=True):
+                self._brake.learn(counted, age)
+        else:
+            self._brake.heard(record.counted)

@@ -333,7 +333,15 @@ class OtherNodes:
         self._came(member.name)
 
     def joined(self, member: Member) -> None:
-        """Nothing more."""
+        """What is counted here counts there."""
+        self._sessions.rounds.do(f"\ncounts {member.index}", self._counts(member), is_short=False)
+
+    def _counts(self, member: Member) -> Iterator[None]:
+        for steps in (self.brake.share(member), self.budgets.share(member)):
+            for _ in steps:
+                yield
+                if member.is_gone:
+                    return
 
     def lost(self, member: Member) -> Iterator[None]:
         """It answers nothing more."""

@@ -228,19 +228,25 @@ class Sight(Struct, array_like=True, tag=OPTIONAL + 1, frozen=True, gc=False):
 
 
 class Guesses(Struct, array_like=True, tag=OPTIONAL, frozen=True, gc=False):
-    """What was counted of who guesses passwords."""
+    """What was counted of who guesses passwords since the sender told it last; `is_all`: ever, for a node
+    that came, each with the seconds since it was counted last.
+    """
 
     counted: list[Counted]
+    is_all: bool = False
+    ages: list[float] = []
 
 
 class Spent(Struct, array_like=True, tag=OPTIONAL + 2, frozen=True, gc=False):
     """One more of what a roster may have in a day: a new item, or an entry of its log; done by its owner or
-    by others.
+    by others. Told to a node that came, it is `all` of them since then, in seconds since the epoch.
     """
 
     account: str
     is_logged: bool
     is_own: bool
+    all: Count = 0
+    since: float = 0.0
 
 
 class Copy(Struct, array_like=True, tag=OPTIONAL + 3, frozen=True, gc=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -177,6 +177,26 @@ class Brake:
             entry = self._recent(key, now)
             if entry is not None and seconds:
                 entry.free_at = max(entry.free_at, now) + seconds
+
+    def known(self) -> Iterator[tuple[Counted, float]]:
+        """All that is counted, and how many seconds ago it was last."""
+        now = self._clock()
+        for key in [*self._entries]:
+            entry = self._recent(key, now)
+            if entry is not None:
+                yield Counted(*key, False, entry.count, max(entry.free_at - now, 0.0)), now - entry.last
+
+    def learn(self, counted: Counted, age: float) -> None:
+        """What another node counted before this one was there, or heard it: it may be known here in part."""
+        key, now = (counted.network, counted.account), self._clock()
+        entry = self._recent(key, now)
+        if entry is None:
+            self._count(key, 0, now)
+            entry = self._entries[key]
+            entry.last = now - age
+        entry.count = max(entry.count, counted.failures)
+        entry.last = max(entry.last, now - age)
+        entry.free_at = max(entry.free_at, now + counted.seconds)
 
     def _recent(self, key: Key, now: float) -> _Failures | None:
         entry = self._entries.get(key)

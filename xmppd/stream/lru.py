@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -35,6 +35,10 @@ class Lru(Generic[K, V]):
         self._entries.move_to_end(key)
         if len(self._entries) > self._limit:
             self._entries.popitem(last=False)
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """All entries by now, the one unused for the longest time first; that is no use of them."""
+        return iter([*self._entries.items()])
 
     def clear(self) -> None:
         """Forget everything."""

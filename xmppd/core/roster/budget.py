@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from xmppd.stream.lru import Lru
 
@@ -44,6 +44,19 @@ class DailyBudget:
         """Count what was done, here or on another node."""
         since, spent = self._spent_today((account, is_own), at)
         self._spent.put((account, is_own), (since, spent + 1))
+
+    def known(self) -> Iterator[tuple[str, bool, float, int]]:
+        """All that is counted: account, whether it did it itself, since when, how much."""
+        for (account, is_own), (since, spent) in self._spent.items():
+            yield account, is_own, since, spent
+
+    def learn(self, account: str, is_own: bool, since: float, spent: int) -> None:
+        """Another node has counted so much since then."""
+        here = self._spent.get((account, is_own))
+        if here is None or here[0] + DAY <= since:
+            self._spent.put((account, is_own), (since, spent))
+        elif since + DAY > here[0]:
+            self._spent.put((account, is_own), (min(since, here[0]), max(spent, here[1])))
 
     def _spent_today(self, payer: tuple[str, bool], at: float) -> tuple[float, int]:
         since, spent = self._spent.get(payer) or (at, 0)
