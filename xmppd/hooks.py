@@ -171,8 +171,9 @@ be awaited before this is asked again. Of one plugin only; never `async`.
 """
 messages_recalled = Hook("messages_recalled", (RECALL,))
 """(account, ids, session): messages that an account was sent and that were recorded by these ids, to be given
-to a session of it now. A coroutine that returns them by id, stamped, without those that are not there any
-more, or that the session asked for itself; without a session all that are there. Of one plugin only.
+to a session of it now. A coroutine that returns them by id, oldest first, stamped, without those that are
+not there any more, or that the session asked for itself; without a session all that are there. Of one plugin
+only.
 """
 messages_missed = Hook("messages_missed", (RECALL,))
 """(session, keep): the client of this session wanted to resume one that is not there (`login.sought`), and it

@@ -36,7 +36,7 @@ from xmppd.plugin import (
 )
 
 from .queue import BATCH, Queue, size_of
-from .rows import NO_STORE, Given, address, id_of, is_chat_state, names, rows_of_missed
+from .rows import NO_STORE, Given, address, id_of, in_order_of, is_chat_state, names, rows_of_missed
 
 PAGE = 100
 PATIENCE_SECONDS = 5.0
@@ -452,7 +452,7 @@ class Offline(Plugin):
             if reading is not None and not await self._read(queue, reading, until - loop.time()):
                 given.stop(reading)
                 return Turn.OVER
-            if not await self._delete(session, queue, [row["id"] for row in rows], settled):
+            if not await self._delete(session, queue, sorted(row["id"] for row in rows), settled):
                 return Turn.LEFT
             if page.next is None and reading is None:
                 break
@@ -471,8 +471,9 @@ class Offline(Plugin):
     async def _whole(
         self, session: Session, rows: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
-        """The same with what the archive has of them; the stanza of one that the session has read there, or
-        that is not there any more, is None. While there is no archive they wait for it.
+        """The same with what the archive has of them, in the order in which it has it: two nodes may have
+        stored some at one moment. The stanza of one that the session has read there, or that is not there any
+        more, is None. While there is no archive they wait for it.
         """
         refs = [row["ref"] for row in rows if row["ref"]]
         if not refs:
@@ -480,7 +481,7 @@ class Offline(Plugin):
         if not self.server.recalls:
             return [row for row in rows if not row["ref"]]
         found = await self.server.recall(session.account, refs, session)
-        return [{**row, "stanza": found.get(row["ref"])} if row["ref"] else row for row in rows]
+        return in_order_of(found, rows)
 
     def _his(self, session: Session, rows: Sequence[Mapping[str, Value]]) -> Sequence[Mapping[str, Value]]:
         """Those that are for no resource that waits for its turn, or may elsewhere (RFC 6121 8.5.3.1)."""

@@ -69,6 +69,14 @@ def _is_new(known: dict[str, None], id: str) -> bool:
     return True
 
 
+def in_order_of(found: Mapping[str, bytes], rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows with what was found of those that are in the archive, in its order where these stand."""
+    place = {ref: number for number, ref in enumerate(found)}
+    ordered = iter(sorted([row for row in rows if row["ref"] in place], key=lambda row: place[row["ref"]]))
+    placed = [next(ordered) if row["ref"] in place else row for row in rows]
+    return [{**row, "stanza": found.get(row["ref"])} if row["ref"] else row for row in placed]
+
+
 def rows_of_missed(missed: Sequence[tuple[str, int]], waiting: Sequence[Mapping[str, Any]]) -> list[Put]:
     """What to write of messages that are in the archive, each with its id there and the microsecond of it, so
     that a repeat writes the same rows. Their totals go on to those of the oldest that is `waiting`, so that

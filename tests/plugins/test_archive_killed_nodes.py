@@ -141,3 +141,21 @@ async def test_ids_of_what_comes_again_are_those_it_had(redis_url: str) -> None:
         assert ids[0] is not None and ids[1] is not None and ids[0].get("id") == ids[1].get("id")
         assert second.find(f"{{{ns.DELAY}}}delay") is not None
         await asyncio.sleep(0)
+
+
+async def test_of_two_sessions_that_end_at_one_moment_both_may_store_it_and_it_comes_once(
+    redis_url: str,
+) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bobs = [(await managed(w, "bob", f"r{node}", node=node))[0] for node in (0, 1)]
+        await chat(await w.login("alice", node=0), "bob@localhost", *"12345")
+        for bob in bobs:
+            assert texts(await bob.receive_all()) == [*"12345"]
+        sessions = [(bob.app, bob.session) for bob in bobs]
+        for bob in bobs:
+            await bob.drop()
+        for app, session in sessions:
+            app.binding.end(session)
+        await w.settle()
+        again = await w.bind("bob", "r2", node=0)
+        assert await given(again) == [*"12345"]
