@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PASSWORD = "secret"
 START = 1_700_000_000.0
+DECLARATION = b"<?xml"
 STREAM_HEADER = (
     f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' to='{{domain}}' version='1.0'{{more}}>"
 )
@@ -225,8 +226,14 @@ class Client:
 
     def _receive(self, data: bytes) -> None:
         self.raw += data
-        if data.startswith(b"<?xml"):
+        rest, *streams = data.split(DECLARATION)  # who sends a new header unasked may get both in one piece
+        if rest:
+            self._parse(rest)
+        for stream in streams:
             self._parser, self._depth = XMLPullParser(("start", "end")), 0
+            self._parse(DECLARATION + stream)
+
+    def _parse(self, data: bytes) -> None:
         self._parser.feed(data)
         event: str
         tree: Element
