@@ -95,3 +95,26 @@ async def test_who_has_not_begun_yet_is_left_to_the_other_process():
 def test_a_port_of_its_own_has_no_filter():
     with listener.bound(socket.AF_INET, ("127.0.0.1", 0), 64) as alone:
         assert not listener.refuse_newcomers(alone)
+
+
+@pytest.mark.asyncio
+async def test_a_protocol_that_cannot_be_made_is_a_job_that_failed_and_ends_the_connection() -> None:
+    def make() -> asyncio.Protocol:
+        raise LookupError("no protocol today")
+
+    tasks: list[asyncio.Future[None]] = []
+    listening = Listener(make, spawned(tasks))
+    await listening.open("127.0.0.1", 0, 8)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
+    assert await reader.read() == b""
+    assert listening.coming == 0
+    [job] = tasks
+    with pytest.raises(LookupError):
+        await job
+    writer.close()
+    listening.make = Greeter
+    reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
+    assert await reader.read() == b"hello"
+    assert listening.coming == 0
+    writer.close()
+    listening.close()
