@@ -201,6 +201,7 @@ class App:
             self.visibility,
             self.services,
             self.hooks,
+            self.jobs.spawn,
             presence_rules(config),
         )
         self.messages = Messages(

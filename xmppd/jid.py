@@ -115,6 +115,11 @@ def _parse_cached(text: str) -> Jid:
     return found
 
 
+def domain_of(address: str) -> str:
+    """The domain of a JID in normal form."""
+    return address.partition("/")[0].rpartition("@")[2]
+
+
 def load() -> None:
     """Load the tables for domains that are not ASCII, which takes 25 ms: once, before there are clients."""
     idna.uts46_remap("\u00e9")

@@ -258,6 +258,7 @@ class Node:
             visibility,
             services,
             hooks,
+            self.spawn,
             PresenceRules(),
             clock=loop.time,
         )

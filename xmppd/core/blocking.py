@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from xmppd.core.blocks import Blocks
-from xmppd.core.presence import STEP, Presences, domain_of
+from xmppd.core.presence import STEP, Presences
 from xmppd.core.sessions import NOBODY, LiveAccount, Session, Sessions, bars
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StanzaError, StoreError
 from xmppd.hooks import Hooks
+from xmppd.jid import domain_of
 from xmppd.xml.stanza import parse
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from xmppd.core.later import Later
 from xmppd.core.managed import Fellow, Managed, Unacked
 from xmppd.core.messages import KEEPABLE, MESSAGE_TYPES
 from xmppd.core.origin import Host, Origin
-from xmppd.core.presence import domain_of
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError
+from xmppd.jid import domain_of
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza, read
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from xmppd import ns
+from xmppd.core.available import Unshown, priority_of
 from xmppd.core.begun import both, pause
 from xmppd.core.directed import Directed
 from xmppd.core.lastseen import SILENCE, LastSeen
@@ -17,9 +18,9 @@ from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.services import Services
 from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
 from xmppd.core.visibility import Visibility
-from xmppd.errors import JidError, StanzaError
+from xmppd.errors import JidError, StanzaError, StoreError
 from xmppd.hooks import Hooks
-from xmppd.jid import Jid
+from xmppd.jid import Jid, domain_of
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
 
@@ -56,6 +57,7 @@ class Presences:
         visibility: Visibility,
         services: Services,
         hooks: Hooks,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         rules: PresenceRules,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +73,7 @@ class Presences:
         self._hooks = hooks
         self._rounds = sessions.rounds
         self._indebted: set[Session] = set()
+        self._unshown = Unshown(spawn, self._show_at_last)
 
     # what a client sends
 
@@ -78,12 +81,17 @@ class Presences:
         """Undirected presence: available (type None) or unavailable (RFC 6121 4.2, 4.4, 4.5)."""
         if self._indebted and session in self._indebted:
             return self._update_when_paid(session, stanza)
+        if self._unshown:
+            self._unshown.drop(session)
         if stanza.type == "unavailable":
             return self._leave(session, stanza)
         priority = priority_of(stanza)
         live = session.live
         if live.roster is None:
-            roster = self._rosters.load(session.account)
+            try:
+                roster = self._rosters.load(session.account)
+            except StoreError:
+                return self._unshown.put(session, stanza)
             if not isinstance(roster, Roster):
                 return self._update_later(session, stanza, priority, roster)
             live.roster = roster
@@ -109,9 +117,24 @@ class Presences:
     async def _update_later(
         self, session: Session, stanza: Stanza, priority: int, loading: Awaitable[Roster]
     ) -> None:
-        self.adopt(session.live, await loading)
+        try:
+            self.adopt(session.live, await loading)
+        except StoreError:
+            await self._unshown.put(session, stanza)
+            return
         if not session.is_over and (waiting := self._available(session, stanza, priority)) is not None:
             await waiting
+
+    async def _show_at_last(self, session: Session, stanza: Stanza) -> bool:
+        try:
+            roster = self._rosters.load(session.account)
+            self.adopt(session.live, roster if isinstance(roster, Roster) else await roster)
+        except StoreError:
+            return False
+        is_newest = self._unshown.is_newest(session, stanza)
+        if is_newest and (waiting := self._available(session, stanza, priority_of(stanza))) is not None:
+            await waiting
+        return True
 
     def _available(self, session: Session, stanza: Stanza, priority: int) -> Awaitable[None] | None:
         is_first = session.presence is None
@@ -545,30 +568,6 @@ def admitted(live: LiveAccount, sender: Session) -> Sequence[Session]:
 def end_of(session: Session) -> Broadcast:
     """The presence that tells of a session's end."""
     return Broadcast(session.presence_head + UNAVAILABLE, b"/>")
-
-
-def priority_of(stanza: Stanza) -> int:
-    """The presence's priority (RFC 6121 4.7.2.3); StanzaError bad-request unless -128..127."""
-    if b"priority" not in stanza.raw:
-        return 0
-    found = stanza.xml.findall(f"{{{ns.CLIENT}}}priority")
-    if not found:
-        return 0
-    text = (found[0].text or "").strip()
-    digits = text[1:] if text[:1] in ("-", "+") else text
-    if (
-        len(found) > 1
-        or not (digits.isascii() and digits.isdigit())
-        or not -128 <= int(text[:5]) <= 127
-        or len(digits) > 3
-    ):
-        raise StanzaError("bad-request", "A priority is one number from -128 to 127.")
-    return int(text)
-
-
-def domain_of(address: str) -> str:
-    """The domain of a JID in normal form."""
-    return address.partition("/")[0].rpartition("@")[2]
 
 
 def _farewell(session: Session) -> str:

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from xmppd import ns
 from xmppd.errors import SaslError, StreamError
+from xmppd.jid import domain_of
 from xmppd.net.c2s.negotiation.attempts import Attempts, authenticator_of
 from xmppd.stream.inline import Answer, Attached, Granted, Inlines, InlineTaker
 from xmppd.stream.rows import Negotiable, Phase, Rows, Waiting, negotiates, offers
@@ -105,7 +106,7 @@ class Sasl2(Attempts):
         if stream.is_exposed or not self._is_there(stream):
             self._refuse_at_once(stream, SaslError("encryption-required"))
             return None
-        if stream.sender and _domain_of(stream.sender) != stream.domain:
+        if stream.sender and domain_of(stream.sender) != stream.domain:
             raise StreamError("invalid-from")
         try:
             request = _request_in(stanza.xml, stream.sender)
@@ -184,10 +185,6 @@ class Sasl2(Attempts):
             stream.write_all(first)
         else:
             attached.begin(first)
-
-
-def _domain_of(jid: str) -> str:
-    return jid.partition("/")[0].rpartition("@")[2]
 
 
 def _request_in(tree: Element, sender: str) -> _Request:
