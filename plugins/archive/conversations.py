@@ -93,7 +93,7 @@ class Walk:
         self._bytes = 0
         self._size = query.size
         self._is_late = False
-        self._examined = 0
+        self.examined = 0
         self.weight = 0
         self.page: list[Conversation] = []
         self.is_complete = True
@@ -106,10 +106,10 @@ class Walk:
     def take(self, rows: Iterable[Archived], shown: Mapping[str, Shown]) -> bool:
         """Look at the next ones; whether that is enough."""
         for row in rows:
-            if self._examined == MOST or self.weight >= WEIGHT:
+            if self.examined == MOST or self.weight >= WEIGHT:
                 self.is_bounded = True
                 return True
-            self._examined += 1
+            self.examined += 1
             self.weight += weight_of(row.stanza)
             if row.id < self._query.since:
                 self._is_late = True

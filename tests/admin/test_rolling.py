@@ -79,6 +79,22 @@ def test_nothing_is_done_where_one_is_not_well(wrong: Mapping[str, Any]) -> None
     with pytest.raises(CommandError, match="b is not well"):
         nodes.run()
     assert nodes.drained == []
+    assert nodes.now == 1015.0
+
+
+def test_one_that_was_lost_just_now_is_waited_for() -> None:
+    nodes = Nodes("asked", "b", "lost")
+    nodes.broken["lost"] = {"problem": "asked is not connected to it"}
+    forget = nodes.sleep
+
+    def sleep(seconds: float) -> None:
+        forget(seconds)
+        if nodes.now >= 1010 and "lost" in nodes.began:
+            del nodes.began["lost"]
+
+    nodes.sleep = sleep  # type: ignore[method-assign]
+    assert [row["node"] for row in nodes.run()] == ["b", "asked"]
+    assert "lost is not well (asked is not connected to it): waits up to 15 s" in nodes.said[0]
 
 
 def test_a_server_alone_is_no_cluster() -> None:

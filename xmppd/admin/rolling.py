@@ -18,6 +18,11 @@ WELL_SECONDS: Final = 10
 WAIT_SECONDS: Final = 120
 """How long a node may take to be so, once its sessions are gone."""
 
+BEFORE_SECONDS: Final = 15
+"""How long it is waited for all to be well before anything is done: one that was lost is on the list of nodes
+for 10 s.
+"""
+
 LOOK_SECONDS: Final = 0.5
 
 RESTART: Final = Description(
@@ -73,15 +78,27 @@ class Rolling:
         """A row for each node that was restarted. CommandError when one is not well before, or does not come
         back: then the rest are left alone.
         """
+        began, is_told = self._clock(), False
+        while trouble := self._trouble():
+            if self._clock() - began >= BEFORE_SECONDS:
+                self._abort(trouble)
+            if not is_told:
+                is_told = True
+                self._say(f"{trouble}: waits up to {BEFORE_SECONDS} s for that to change")
+            self._sleep(LOOK_SECONDS)
         asked, *others = self._nodes().values()
-        for row in (asked, *others):
-            if "node" not in row:
-                raise CommandError("this server is one alone, not a node of a cluster")
-            if "problem" in row or row["state"] != "up":
-                self._abort(f"{row['node']} is not well ({row.get('problem', row.get('state'))})")
         for row in (*others, asked):
             self._restart(row["node"], pace, wait, well)
         return self._done
+
+    def _trouble(self) -> str:
+        """What is wrong with a node; "": all are well."""
+        for name, row in self._nodes().items():
+            if not name:
+                raise CommandError("this server is one alone, not a node of a cluster")
+            if "problem" in row or row["state"] != "up":
+                return f"{name} is not well ({row.get('problem', row.get('state'))})"
+        return ""
 
     def _nodes(self) -> dict[str, Mapping[str, Any]]:
         """All nodes by name, first the one that is asked."""
