@@ -1,10 +1,15 @@
-"""kill [--kills N] [--seed S] [--port P] [--store sqlite|cassandra]: SIGKILL under mixed load, and an oracle.
+"""kill [--archived [--nodes 2]] [--kills N] [--seed S] [--port P] [--store sqlite|cassandra]: SIGKILL under
+mixed load, and an oracle.
 
 Clients change rosters, make and end friendships, send messages to accounts that are away, store vCards and
 private XML, register, change passwords and remove accounts, in-band and by the command socket. Each knows
 what was answered and what was on its way. After a restart everything answered must be there, once; what was
 on its way may have happened or not. A friendship is two rows in two rosters: a kill between them leaves a
 half state, which is counted by kind, and must be gone after the client repeats what it wanted.
+
+With `--archived` clients with stream management write to each other, some of which ask their archives when
+they come back, and a server with an archive is killed, or one of two nodes: what was acknowledged comes, once
+to whoever looks at ids, and in order.
 """
 
 import argparse
@@ -16,7 +21,9 @@ import re
 import sys
 from typing import Any
 
+import archived
 from backend import DEFAULT, STORES, Backend
+from nodes import Node
 from oracle import Fact, Oracle, items_of
 from stream import Refused, Stream, connect
 from victim import PASSWORD, ROSTER, Server
@@ -474,6 +481,30 @@ def report(server: Server, oracle: Oracle, kills: int, seed: int, starts: list[f
     return 1 if wrong else 0
 
 
+def kill_archived(arguments: argparse.Namespace, backend: Backend) -> int:
+    """The command line with `--archived`."""
+    server = archived.Alone(backend.folder / "server", arguments.port, profile="full")
+    nodes: list[Node] = []
+    try:
+        backend.start()
+        server.environ = backend.environ()
+        if arguments.nodes > 1:
+            nodes = archived.nodes_of(backend, arguments.port, arguments.nodes)
+        return asyncio.run(
+            archived.run(
+                nodes or [server],
+                nodes[0].ask if nodes else server.command,
+                count=arguments.nodes,
+                kills=arguments.kills,
+                seed=arguments.seed,
+                within=arguments.within,
+                rate=arguments.rate,
+            )
+        )
+    finally:
+        backend.remove()
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -482,8 +513,13 @@ def main() -> int:
     parser.add_argument("--within", type=float, default=0.75, help="seconds from a start to a kill, at most")
     parser.add_argument("--port", type=int, default=25742)
     parser.add_argument("--store", choices=STORES, default=DEFAULT)
+    parser.add_argument("--archived", action="store_true", help="messages between managed clients, alone")
+    parser.add_argument("--nodes", type=int, default=1, help="of which one is killed each time (--archived)")
+    parser.add_argument("--rate", type=float, default=100, help="messages a second (--archived)")
     arguments = parser.parse_args()
     backend = Backend(arguments.store)
+    if arguments.archived:
+        return kill_archived(arguments, backend)
     server = Server(backend.folder / "server", arguments.port)
     try:
         backend.start()

@@ -79,7 +79,9 @@ class Node:
         names = [name.decode() for name in NAME.findall(first)]
         return next((name for name in names if name != self.name and name in self._names), "")
 
-    def configure(self, store: Mapping[str, Any], prefix: str) -> None:
+    def configure(
+        self, store: Mapping[str, Any], prefix: str, plugins: Sequence[str] = ("ping", "offline")
+    ) -> None:
         """Write its configuration: the store, and what all keys in Redis begin with, are the same for all."""
         self.folder.mkdir(parents=True)
         near = self._site.near
@@ -99,7 +101,7 @@ class Node:
                 "seeds": [*self._names],
             },
             "plugins": {
-                "enabled": ["ping", "offline"],
+                "enabled": [*plugins],
                 "config": {"offline": {"max_messages": 1_000_000, "max_bytes": 100_000_000}},
             },
             "log": {"level": "info", "format": "json"},

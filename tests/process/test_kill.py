@@ -12,19 +12,37 @@ pytestmark = pytest.mark.own_engine
 KILL = Path(__file__).parents[2] / "scripts" / "bench" / "kill"
 
 
-@pytest.mark.parametrize(("store", "kills", "within"), [("sqlite", 6, 0.75), ("cassandra", 4, 2)])
-def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports, request, store, kills, within):
-    """Rosters, friendships, offline messages, vCards, private XML, passwords, accounts that come and go."""
+def run(request, *arguments):
+    """Run it, on the engines of the tests; it has to pass."""
     environ = dict(os.environ)
-    if store == "cassandra":
+    if "cassandra" in arguments:
         nodes = request.getfixturevalue("cassandra_nodes")
         environ["XMPPD_TEST_CASSANDRA"] = ",".join(f"{host}:{port}" for host, port in nodes)
         environ["XMPPD_TEST_REDIS"] = request.getfixturevalue("redis_url")
-    (port,) = free_ports(1)
-    command = [KILL, "--store", store, "--kills", str(kills), "--within", str(within), "--port", str(port)]
+    command = [KILL, *map(str, arguments)]
     done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stdout
+    return done
+
+
+@pytest.mark.parametrize(("store", "nodes", "kills"), [("sqlite", 1, 6), ("cassandra", 2, 3)])
+def test_what_managed_clients_had_not_acknowledged_comes_from_the_archive(
+    free_ports, request, store, nodes, kills
+):
+    """Messages between clients with stream management, some of which ask their archives."""
+    port, *_ = free_ports(30)
+    about = ("--store", store, "--nodes", nodes, "--kills", kills, "--within", 2, "--port", port)
+    done = run(request, "--archived", *about)
+    [late] = re.findall(r"clients without an archive: .*came late (\d+)", done.stdout)
+    assert int(late) > 0, "nothing was lost on its way to clients that never ask"
+
+
+@pytest.mark.parametrize(("store", "kills", "within"), [("sqlite", 6, 0.75), ("cassandra", 4, 2)])
+def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports, request, store, kills, within):
+    """Rosters, friendships, offline messages, vCards, private XML, passwords, accounts that come and go."""
+    (port,) = free_ports(1)
+    done = run(request, "--store", store, "--kills", kills, "--within", within, "--port", port)
     assert len(re.findall(r"^answered, ", done.stdout, re.MULTILINE)) == 6, "all kinds of load"
 
 

@@ -1,0 +1,159 @@
+"""`kill --archived`: SIGKILL under archived load, of a server or of one of two nodes, and managed clients."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from backend import Backend
+from nodes import PORTS, Node, Site
+from phones import Phone, judge, missing, settled
+from victim import PASSWORD, Server
+
+PHONES = 8
+SPARES = 3
+STORED_SECONDS = 40.0
+"""In which all that was acknowledged has come, once nothing is killed any more."""
+LONG = 6
+"""One life of so many is long enough for what is old to be acknowledged."""
+
+
+Command = Callable[..., Awaitable[Any]]
+"""Has a server run one."""
+
+
+class Victim(Protocol):
+    """A server that is killed and started again."""
+
+    port: int
+    is_open: bool
+
+    def kill(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    async def start(self) -> float: ...
+
+
+class Alone(Server):
+    """The only one."""
+
+    is_open = False
+
+    async def start(self) -> float:
+        """How many seconds it took."""
+        took = await super().start()
+        self.is_open = True
+        return took
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.is_open = False
+        super().kill()
+
+    def close(self) -> None:
+        """As an operator does it."""
+        self.stop()
+
+
+def nodes_of(backend: Backend, port: int, count: int) -> list[Node]:
+    """So many nodes that know each other, and some to take the place of one that is killed: its name is free
+    10 s after its last beat.
+    """
+    count += SPARES
+    host, _, number = backend.points[0].rpartition(":")
+    redis, _, rest = backend.redis.removeprefix("redis://").partition("/")[0].rpartition(":")
+    site = Site(backend.redis, (redis, int(rest)), (host, int(number)), is_relayed=False)
+    firsts = [port + PORTS * index for index in range(count)]
+    names = [site.name(first) for first in firsts]
+    nodes = [Node(i, first, backend.folder / f"node{i}", names, site) for i, first in enumerate(firsts)]
+    chosen = {
+        "engine": "cassandra",
+        "cassandra": {
+            "contact_points": backend.points,
+            "keyspace": backend.keyspace,
+            "local_dc": "datacenter1",
+            "replication": {"datacenter1": 1},
+        },
+    }
+    for node in nodes:
+        node.configure(chosen, backend.keyspace, plugins=("ping", "offline", "archive"))
+    return nodes
+
+
+async def run(victims: Sequence[Victim], command: Command, **how: Any) -> int:
+    """See `work`. Servers end before the loop that their relays are in."""
+    try:
+        return await work(victims, command, **how)
+    finally:
+        for victim in victims:
+            victim.close()
+
+
+async def work(
+    victims: Sequence[Victim],
+    command: Command,
+    *,
+    count: int,
+    kills: int,
+    seed: int,
+    within: float,
+    rate: float,
+) -> int:
+    """All of it with `count` of the servers at once, most kills `within` so many seconds, some after ten
+    times as many; the exit status.
+    """
+    chance = random.Random(seed)
+    running, spare = [*victims[:count]], deque(victims[count:])
+    starts = [await victim.start() for victim in running]
+    names = [f"phone{number}" for number in range(PHONES)]
+    for name in names:
+        await command("user add", account=f"{name}@localhost", password=PASSWORD)
+    phones = [
+        Phone(name, victims, random.Random(f"{seed}/{name}"), asks=number % 2 == 1)
+        for number, name in enumerate(names)
+    ]
+    is_over = asyncio.Event()
+    for phone in phones:
+        phone.others = [other for other in phones if other is not phone]
+        phone.pause = PHONES / rate
+    living = [asyncio.create_task(phone.live(is_over)) for phone in phones]
+    began = time.monotonic()
+    for number in range(kills):
+        longer = 10 if number % LONG == LONG - 1 else 1
+        await asyncio.sleep(within * longer * (0.2 + 0.8 * chance.random()))
+        index = chance.randrange(count)
+        victim = running[index]
+        victim.kill()
+        for phone in phones:
+            phone.hit(victim)
+        spare.append(victim)
+        if count > 1:
+            await asyncio.sleep(chance.uniform(0.2, 2))
+        running[index] = spare.popleft()
+        starts.append(await running[index].start())
+    is_over.set()
+    await settled(phones, STORED_SECONDS)
+    for life in living:
+        life.cancel()
+    await asyncio.gather(*living, return_exceptions=True)
+    return report(phones, kills, seed, starts, time.monotonic() - began)
+
+
+def report(phones: Sequence[Phone], kills: int, seed: int, starts: Sequence[float], seconds: float) -> int:
+    """Print it; the exit status."""
+    wrong = judge(phones)
+    print(f"{kills} kills in {seconds:.0f} s, seed {seed}; restart at most {max(starts):.1f} s")
+    print(f"acknowledged: {sum(len(phone.acked) for phone in phones)}, lost: {len(missing(phones))}")
+    for title, asks in (("without an archive", False), ("that ask their archive", True)):
+        counts: dict[str, int] = {}
+        for phone in phones:
+            for what, count in phone.counts.items() if phone.asks_archive is asks else ():
+                counts[what] = counts.get(what, 0) + count
+        print(f"clients {title}: " + ", ".join(f"{what} {count}" for what, count in sorted(counts.items())))
+    if not all(phone.counts["not to be resumed"] for phone in phones):
+        wrong.append("hardly any session was killed")
+    print("\n".join(["FAILED:", *wrong[:40]]) if wrong else "passed: nothing acknowledged is lost, or twice")
+    return 1 if wrong else 0

@@ -1,0 +1,327 @@
+"""Clients with stream management (XEP-0198) that write to each other while servers are killed; for `kill.py`.
+
+Each has one session, resumes it when the connection ends, and binds anew when it is not to be had; half of
+them then ask their archive for what is behind the last message they know (XEP-0313), the others never do. A
+message that has the id of one that came before (XEP-0359) is not counted again.
+"""
+
+import asyncio
+import base64
+import contextlib
+import random
+import re
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+from xml.etree.ElementTree import Element, XMLPullParser
+
+from victim import PASSWORD
+
+from xmppd import ns
+
+HEADER = (
+    f"<stream:stream to='localhost' version='1.0' xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}'>".encode()
+)
+PATIENCE = 30.0
+BODY = f"{{{ns.CLIENT}}}body"
+COUNTED = frozenset(f"{{{ns.CLIENT}}}{kind}" for kind in ("message", "presence", "iq"))
+TEXT = re.compile(r"(\w+) to (\w+) (\d+)")
+
+
+class Place(Protocol):
+    """Where clients may connect to."""
+
+    port: int
+    is_open: bool
+
+
+class Phone:
+    """One client, over all its connections. `sent` are stanzas that the server may not have, each with its
+    number and, if it is a message, its text; `acked` are texts that it has. `behind`: the id
+    from which on it has not caught up, None where it has.
+    """
+
+    def __init__(self, name: str, places: Sequence[Place], chance: random.Random, *, asks: bool) -> None:
+        self.name = name
+        self.places = places
+        self.chance = chance
+        self.asks_archive = asks
+        self.others: list[Phone] = []
+        self.jid = ""
+        self.is_ready = False
+        self.pause = 0.05
+        self.lag = 0.0
+        self._is_hit = False
+        self._place: Place | None = None
+        self.counts: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.got: list[str] = []
+        self.acked: dict[str, None] = {}
+        self.seen: set[bytes] = set()
+        self.last = b""
+        self.behind: bytes | None = None
+        self._pages = 0
+        self.id = ""
+        self.h = 0
+        self.out = 0
+        self.sent: deque[tuple[int, str, str]] = deque()
+        self._numbers: Counter[str] = Counter()
+
+    def hit(self, place: Place) -> None:
+        """A server was killed: what it wrote and this client has not read does not come."""
+        self._is_hit = self._is_hit or place is self._place
+
+    # its life
+
+    async def live(self, is_over: asyncio.Event) -> None:
+        """Be there, and now and then not, until it is over; then be there once more, to stay."""
+        while True:
+            try:
+                await self._connect()
+                await self._talk(is_over)
+            except (OSError, EOFError, TimeoutError):
+                self.counts["connections that ended"] += 1
+            finally:
+                self.is_ready = False
+            await asyncio.sleep(self.chance.uniform(0.02, 0.5))
+
+    async def _connect(self) -> None:
+        places = [place for place in self.places if place.is_open]
+        if not places:
+            raise ConnectionRefusedError
+        self._place = place = self.chance.choice(places)
+        self._is_hit, self.lag = False, self.chance.choice((0.0, 0.02, 0.3))
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", place.port)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._log_in()
+        except BaseException:
+            self._writer.transport.abort()
+            raise
+
+    async def _open(self) -> None:
+        self._parser: XMLPullParser[Any] = XMLPullParser(("start", "end"))
+        self._depth = 0
+        self._writer.write(HEADER)
+        await self._next(f"{{{ns.STREAM}}}features")
+
+    async def _log_in(self) -> None:
+        await self._open()
+        plain = base64.b64encode(f"\0{self.name}\0{PASSWORD}".encode()).decode()
+        self.write(f"<auth xmlns='{ns.SASL}' mechanism='PLAIN'>{plain}</auth>")
+        if (await self._next()).tag != f"{{{ns.SASL}}}success":
+            raise ConnectionRefusedError
+        await self._open()
+        if self.id:
+            self.write(f"<resume xmlns='{ns.SM}' previd='{self.id}' h='{self.h}'/>")
+            answer = await self._next()
+            if answer.tag == f"{{{ns.SM}}}resumed":
+                self.counts["resumed"] += 1
+                self._acknowledged(int(answer.get("h", "0")))
+                for _, xml, _ in self.sent:
+                    self.write(xml)
+                if self.behind is not None:
+                    await self._catch_up()
+                return
+            self.counts["not to be resumed"] += 1
+        await self._begin()
+
+    async def _begin(self) -> None:
+        """A new session. What was not acknowledged to it may be there or not, and is not sent again."""
+        self.counts["sent, with no answer"] += sum(bool(text) for _, _, text in self.sent)
+        self.sent.clear()
+        self.write(f"<iq type='set' id='bind'><bind xmlns='{ns.BIND}'/></iq>")
+        bound = await self._next(f"{{{ns.CLIENT}}}iq")
+        self.jid = bound.findtext(f".//{{{ns.BIND}}}jid") or ""
+        self.write(f"<enable xmlns='{ns.SM}' resume='true'/>")
+        self.id = (await self._next(f"{{{ns.SM}}}enabled")).get("id", "")
+        self.h = self.out = 0
+        if self.asks_archive and self.behind is None:
+            self.behind = self.last
+        await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Ask for all of the archive behind what it knows, and then be available."""
+        while self.behind is not None:
+            self._pages += 1
+            behind = f"<after>{base64.urlsafe_b64encode(self.behind).decode()}</after>" if self.behind else ""
+            page = f"<set xmlns='{ns.RSM}'><max>100</max>{behind}</set>"
+            id = f"page{self._pages}"
+            self._stanza(f"<iq type='set' id='{id}'><query xmlns='{ns.MAM}'>{page}</query></iq>", "")
+            while (stanza := await self._next()).get("id") != id:
+                self._count(stanza)
+                self._received(stanza)
+            self._count(stanza)
+            fin = stanza.find(f"{{{ns.MAM}}}fin")
+            if fin is None:
+                raise TimeoutError
+            last = fin.findtext(f".//{{{ns.RSM}}}last")
+            is_over = fin.get("complete") == "true"
+            self.behind = None if is_over else base64.urlsafe_b64decode(last) if last else self.behind
+        self._stanza("<presence/>", "")
+
+    async def _talk(self, is_over: asyncio.Event) -> None:
+        self.is_ready = True
+        reading = asyncio.create_task(self._read())
+        try:
+            while not reading.done():
+                await asyncio.sleep(self.pause * self.chance.uniform(0.5, 1.5))
+                if is_over.is_set():
+                    self.write(f"<r xmlns='{ns.SM}'/>")
+                    await asyncio.sleep(0.5)
+                    continue
+                do = self.chance.random()
+                if do < 0.004:
+                    self.counts["cut"] += 1
+                    return
+                if do < 0.006:
+                    await self._leave(reading)
+                    return
+                self._say()
+        finally:
+            reading.cancel()
+            self._writer.transport.abort()
+            with contextlib.suppress(asyncio.CancelledError, OSError, EOFError):
+                await reading
+
+    async def _leave(self, reading: asyncio.Task[None]) -> None:
+        """End the session properly: what is acknowledged by then is known."""
+        self.is_ready = False
+        self.write(f"<r xmlns='{ns.SM}'/></stream:stream>")
+        await asyncio.wait((reading,), timeout=PATIENCE)
+        self.id = ""
+        self.counts["left"] += 1
+        await asyncio.sleep(self.chance.uniform(0.2, 2))
+
+    def _say(self) -> None:
+        other = self.chance.choice(self.others)
+        self._numbers[other.name] += 1
+        text = f"{self.name} to {other.name} {self._numbers[other.name]}"
+        to = other.jid if other.is_ready and self.chance.random() < 0.4 else f"{other.name}@localhost"
+        self._stanza(self._message(to, text), text)
+        self.write(f"<r xmlns='{ns.SM}'/>")
+        self.counts["sent"] += 1
+
+    @staticmethod
+    def _message(to: str, text: str) -> str:
+        return f"<message to='{to}' type='chat' id='{text.replace(' ', '.')}'><body>{text}</body></message>"
+
+    # the wire
+
+    def write(self, xml: str) -> None:
+        """Send; nobody waits."""
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError
+        self._writer.write(xml.encode())
+
+    def _stanza(self, xml: str, text: str) -> None:
+        self.out += 1
+        self.sent.append((self.out, xml, text))
+        self.write(xml)
+
+    async def _next(self, tag: str = "") -> Element:
+        while True:
+            for event, element in self._parser.read_events():
+                self._depth += 1 if event == "start" else -1
+                if event == "end" and self._depth == 1 and (not tag or element.tag == tag):
+                    return element
+            data = await self._reader.read(65536)
+            if self.lag:
+                await asyncio.sleep(self.lag)
+            if not data or self._is_hit:
+                raise EOFError  # what was on its way to it is lost
+            self._parser.feed(data)
+
+    async def _read(self) -> None:
+        while True:
+            stanza = await self._next()
+            self._count(stanza)
+            self._received(stanza)
+
+    def _count(self, stanza: Element) -> None:
+        self.h += stanza.tag in COUNTED
+
+    def _received(self, stanza: Element) -> None:
+        if stanza.tag == f"{{{ns.SM}}}r":
+            late = self.chance.uniform(0, 1.5) if self.chance.random() < 0.2 else 0.0
+            asyncio.get_running_loop().call_later(late, self._acknowledge, self._writer)
+        elif stanza.tag == f"{{{ns.SM}}}a":
+            self._acknowledged(int(stanza.get("h", "0")))
+        elif (result := stanza.find(f"{{{ns.MAM}}}result")) is not None:
+            found = base64.urlsafe_b64decode(result.get("id", ""))
+            text = result.findtext(f".//{BODY}") or ""
+            if found not in self.seen and self._new(found, text, is_late=True):  # else it asked again
+                self.counts["from the archive"] += 1
+                self.got.append(text)
+        elif (text := stanza.findtext(BODY)) and stanza.get("type") != "error":
+            id = next((one.get("id", "") for one in stanza.iterfind(f"{{{ns.STANZA_ID}}}stanza-id")), "")
+            is_late = stanza.find(f"{{{ns.DELAY}}}delay") is not None
+            if not id:
+                self.wrong.append(f"{self.name} was given {text!r} without an id")
+            elif self._new(base64.urlsafe_b64decode(id), text, is_late=is_late):
+                self.counts["came late"] += is_late
+                self.got.append(text)
+        elif stanza.get("type") == "error" and text:
+            self.wrong.append(f"{text!r} was refused")
+
+    def _acknowledge(self, writer: asyncio.StreamWriter) -> None:
+        if writer is self._writer and not writer.transport.is_closing():
+            self.write(f"<a xmlns='{ns.SM}' h='{self.h}'/>")
+
+    def _acknowledged(self, h: int) -> None:
+        while self.sent and self.sent[0][0] <= h:
+            _, _, text = self.sent.popleft()
+            if text:
+                self.acked[text] = None
+
+    def _new(self, id: bytes, text: str, *, is_late: bool) -> str:
+        """The text of a message that was not there before; "" for one that it sent itself."""
+        self.last = max(self.last, id)
+        if text.startswith(f"{self.name} to "):
+            return ""
+        if id in self.seen:
+            self.counts["came again"] += 1
+            if not is_late:
+                self.wrong.append(f"{self.name} was given {text!r} again without a stamp")
+            return ""
+        self.seen.add(id)
+        return text
+
+
+def missing(phones: Sequence[Phone]) -> list[str]:
+    """What was acknowledged and has not come."""
+    got = {text for phone in phones for text in phone.got}
+    return [text for phone in phones for text in phone.acked if text not in got]
+
+
+def judge(phones: Sequence[Phone]) -> list[str]:
+    """What is wrong: lost, twice, at a wrong one, or overtaken."""
+    wrong = [problem for phone in phones for problem in phone.wrong]
+    wrong += [f"lost: {text}" for text in missing(phones)]
+    for phone in phones:
+        last: Counter[str] = Counter()
+        for text, count in Counter(phone.got).items():
+            if count > 1:
+                wrong.append(f"twice: {text}")
+        for text in phone.got:
+            found = TEXT.fullmatch(text)
+            if found is None or found[2] != phone.name:
+                wrong.append(f"{phone.name} was given {text!r}")
+            elif int(found[3]) < last[found[1]]:
+                wrong.append(f"overtaken: {text} came behind {last[found[1]]}")
+            else:
+                last[found[1]] = int(found[3])
+    return wrong
+
+
+async def settled(phones: Sequence[Phone], seconds: float) -> None:
+    """Wait until all that was acknowledged has come, and nothing is under way."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while (  # noqa: ASYNC110
+                not all(phone.is_ready for phone in phones)
+                or any(phone.sent for phone in phones)
+                or missing(phones)
+            ):
+                await asyncio.sleep(0.2)
+    await asyncio.sleep(1)
