@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 import pytest
 from archives import BODY, STANZA_ID, chat, find, world
 from managing import SM, ask_to_resume, managed, ready
+from sasl2 import identifier, opened, plain, request, tagged
 
 from xmppd import ns
 from xmppd.store.sqlite.store import SqliteStore
@@ -261,3 +262,60 @@ async def test_without_stream_management_and_by_a_strange_id_nothing_comes(lives
             assert (await ask_to_resume(carol, id)).tag == f"{SM}failed"
             await carol.bind("r")
             assert texts(await given(carol)) == []
+
+
+async def test_who_binds_together_with_its_login(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        await chat(await w.login("alice"), "bob@localhost", "1")
+        await bob.drop()
+        async with lives() as w2:
+            bob = await opened(w2)
+            resume = f"<resume xmlns='{ns.SM}' previd='{id}' h='0'/>"
+            bind = tagged("Phone", f"<enable xmlns='{ns.SM}' resume='true'/>")
+            await bob.send(request("PLAIN", plain("bob"), resume + bind))
+            bob.jid = identifier(await bob.receive())
+            assert texts(await given(bob)) == ["1"]
+
+
+async def test_a_plugin_that_was_loaded_again_goes_on(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1")
+        await bob.drop()
+        await w.advance(30)
+        await w.app.loader.reload("archive", w.config)
+        await chat(alice, "bob@localhost", "2")
+        await w.advance(30)
+        await w.app.loader.reload("archive", w.config)
+        async with lives() as w2:
+            assert texts(await given(await come(w2, id))) == ["1", "2"]
+
+
+async def test_what_is_slowly_acknowledged_moves_its_row(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        alice = await w.login("alice")
+        for number in range(1, 7):
+            await chat(alice, "bob@localhost", str(number))
+            await w.advance(12)
+            await bob.receive_all()
+            await bob.send(f"<a xmlns='{ns.SM}' h='{number - 1}'/>")
+        await w.advance(4)
+        async with lives() as w2:
+            got = texts(await given(await come(w2, id)))
+            assert got[-1] == "6" and len(got) <= 2
+
+
+async def test_a_blocked_sender_stays_blocked(lives: Lives) -> None:
+    async with lives("blocking") as w:
+        bob, id = await managed(w, "bob", "r")
+        await chat(await w.login("alice"), "bob@localhost", "1")
+        await chat(await w.login("carol"), "bob@localhost", "2")
+        await bob.send(
+            f"<iq type='set' id='b'><block xmlns='{ns.BLOCKING}'><item jid='alice@localhost'/></block></iq>"
+        )
+        await w.settle()
+        async with lives("blocking") as w2:
+            assert texts(await given(await come(w2, id))) == ["2"]
