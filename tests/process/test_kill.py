@@ -26,14 +26,10 @@ def run(request, *arguments):
     return done
 
 
-@pytest.mark.parametrize(("store", "nodes", "kills"), [("sqlite", 1, 6), ("cassandra", 2, 3)])
-def test_what_managed_clients_had_not_acknowledged_comes_from_the_archive(
-    free_ports, request, store, nodes, kills
-):
+def test_what_managed_clients_had_not_acknowledged_comes_from_the_archive(free_ports, request):
     """Messages between clients with stream management, some of which ask their archives."""
-    port, *_ = free_ports(30)
-    about = ("--store", store, "--nodes", nodes, "--kills", kills, "--within", 2, "--port", port)
-    done = run(request, "--archived", *about)
+    port, _ = free_ports(2)
+    done = run(request, "--archived", "--store", "sqlite", "--kills", 6, "--within", 2, "--port", port)
     [late] = re.findall(r"clients without an archive: .*came late (\d+)", done.stdout)
     assert int(late) > 0, "nothing was lost on its way to clients that never ask"
 
