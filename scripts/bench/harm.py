@@ -353,6 +353,8 @@ class Harm:
         self._wires.heal()
         one.is_open = True
         self._over("cut", since, *hurt)
+        if how == "alone":
+            self._over("cassandra", since, one)
         return f"net {how} of nodes {one.index} and {other.index} for {time.monotonic() - since:.1f} s"
 
     # the engines

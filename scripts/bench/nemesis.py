@@ -250,7 +250,7 @@ class Run:
     def _logs(self) -> None:
         """What nodes wrote that they should not have written."""
         events: Counter[str] = Counter()
-        is_without_store = "cassandra" in self.counts
+        is_without_store = "cassandra" in self.counts or "net" in self.counts
         for node in self.nodes:
             for record in node.log():
                 events[f"{record['level']} {record['event']} {record.get('reason', '')}".strip()] += 1
