@@ -79,6 +79,9 @@ SURVIVED = ("freeze", "cut", "cassandra")
 FOR_NOW = "resource-constraint"
 """How a message is refused for who is away, while there is no store (type wait)."""
 
+STORELESS = ("cassandra", "freeze")
+"""Faults by which a node does not hear its store in time: also when it was the node that stood still."""
+
 ANSWER_SECONDS = 10.0
 """In which an iq to a session that is there is answered, by it or by an error."""
 
@@ -142,7 +145,7 @@ def _judge_one(
 def _judge_refused(message: Sent, faults: Sequence[Fault], verdict: Verdict) -> None:
     verdict.counts[f"refused: {message.error}"] += 1
     is_excused = message.error == FOR_NOW and any(
-        fault.kind == "cassandra" and fault.began <= message.refused and message.at <= fault.ended
+        fault.kind in STORELESS and fault.began <= message.refused and message.at <= fault.ended
         for fault in faults
     )
     if not is_excused:

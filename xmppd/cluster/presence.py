@@ -145,8 +145,11 @@ class RemotePresence:
         """A broadcast for the sessions of some accounts; those that the sender's node does not know of yet
         are shown it otherwise (`Shown`).
         """
-        is_short = len(record.receivers) <= STEP
-        self._sessions.rounds.do(f"{record.sender}\naway", self._showing(member, record), is_short=is_short)
+        rounds, is_short = self._sessions.rounds, len(record.receivers) <= STEP
+        if is_short and not (rounds.is_due or record.asks) and self._is_usual(member, record):
+            self._copy(member, record, record.receivers)  # nearly all of them
+        else:
+            rounds.do(f"{record.sender}\naway", self._showing(member, record), is_short=is_short)
 
     def _showing(self, member: Member, record: Presence) -> Iterator[None]:
         for start in range(0, len(record.receivers), STEP):
@@ -168,22 +171,24 @@ class RemotePresence:
             return False
         return not record.is_end or not self._has_other(record.sender, self._asked_of(member, record.sender))
 
-    def _copy(self, member: Member, record: Presence, accounts: Iterable[str]) -> None:
+    def _copy(self, member: Member, record: Presence, accounts: Sequence[str]) -> None:
         """Send a presence to the sessions of some accounts, but for the sender's own and such as its node
         does not know of yet.
         """
         head, tail, sender, young = record.head, record.tail, record.sender, member.young.frames
-        due, live_accounts = self.showing.due, self._sessions.accounts
-        for account in accounts:
-            live = live_accounts.get(account)
-            if live is not None and live.blocks:
+        due, own = self.showing.due, sender.partition("/")[0]
+        for account, live in zip(accounts, map(self._sessions.accounts.get, accounts), strict=True):
+            if live is None:
+                continue
+            if live.blocks:
                 self._show(member, record, account)
-            for session in live.audience if live is not None else ():
-                if session.full == sender or (young and session.full in young):
+            copy = head + live.to_stamp + tail
+            for session in live.audience:
+                if (account == own and session.full == sender) or (young and session.full in young):
                     continue
                 if due:
                     self.showing.drop(session, sender)
-                session.send_copy(head + session.live.to_stamp + tail)
+                session.send_copy(copy)
 
     def _show(self, member: Member, record: Presence, account: str) -> None:
         live = self._sessions.accounts.get(account)

@@ -78,16 +78,16 @@ class Whereabouts:
         found: dict[int, list[str]] = {}
         if self._is_plain and self._packed.keys().isdisjoint(accounts):
             return found
-        for account in accounts:
-            packed = packed_of(account)
+        for account, packed in zip(accounts, map(packed_of, accounts), strict=True):  # the look-ups as one
             if not packed:
                 continue
-            if packed[0] != SEVERAL:
+            first = packed[0]
+            if first != SEVERAL:
                 if packed[1] != UNAVAILABLE:
-                    if packed[0] in found:
-                        found[packed[0]].append(account)
+                    if first in found:
+                        found[first].append(account)
                     else:
-                        found[packed[0]] = [account]
+                        found[first] = [account]
             else:
                 for node in self.available(account):
                     found.setdefault(node, []).append(account)
