@@ -40,6 +40,22 @@ async def test_what_is_offered() -> None:
         assert (await client.receive()).find(f"{SM}sm") is not None, "a session may enable it still"
 
 
+async def test_a_session_that_has_it_is_not_offered_it() -> None:
+    async with World() as world:
+        client = await opened(world, node=0)
+        await client.send(request("PLAIN", plain("alice"), tagged("Phone", ENABLE) + agent(PHONE)))
+        enabled = (await client.receive()).find(f"{B}bound/{SM}enabled")
+        assert enabled is not None
+        features = await client.receive()
+        assert features.tag == FEATURES and features.find(f"{SM}sm") is None
+        await client.drop()
+        again = await opened(world, node=len(world.apps) - 1)
+        await again.send(request("PLAIN", plain("alice"), resume(enabled.get("id", "")) + agent(PHONE)))
+        assert (await again.receive()).find(f"{SM}resumed") is not None
+        features = await again.receive()
+        assert features.tag == FEATURES and features.find(f"{SM}sm") is None
+
+
 async def test_it_is_enabled_with_the_resource_and_counts_from_the_first_stanza_on() -> None:
     async with World() as world:
         client, _ = await enabled(world)

@@ -58,11 +58,15 @@ class Management:
     # as first-level elements
 
     @offers(Phase.BIND, alike=True)
-    @offers(Phase.BOUND, alike=True)
     @offers_inline_alike
     def feature(self, stream: Negotiable) -> bytes:
         """XEP-0198 2."""
         return OFFER
+
+    @offers(Phase.BOUND)
+    def feature_of_bound(self, stream: Stream) -> bytes:
+        """Not where it came with the login: some clients take the offer as a request to begin again."""
+        return OFFER if stream.managed is None else b""
 
     @negotiates(Phase.LOGIN, ENABLE, RESUME)
     @negotiates(Phase.BIND, ENABLE)
