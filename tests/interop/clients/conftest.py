@@ -14,6 +14,7 @@ from slixmpp import JID, ClientXMPP
 from slixmpp.exceptions import XMPPError
 from slixmpp.stanza import Iq, Message, Presence, StreamError
 from slixmpp.xmlstream import StanzaBase
+from tunnels import Tunnel
 
 SECONDS = 20.0
 """How long anything may take on a busy machine."""
@@ -300,6 +301,21 @@ async def friends(pair: tuple[Client, Client]) -> tuple[Client, Client]:
     alice, bob = pair
     await alice.befriend(bob)
     return pair
+
+
+@pytest_asyncio.fixture
+async def tunnel() -> AsyncIterator[Callable[[Any], Awaitable[Tunnel]]]:
+    """Makes ways to a server that can be lost: `await tunnel(server)`."""
+    made: list[Tunnel] = []
+
+    async def make(server: Any) -> Tunnel:
+        made.append(Tunnel(server.ports["starttls"]))
+        await made[-1].start()
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
 
 
 @pytest.fixture
