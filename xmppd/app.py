@@ -291,6 +291,7 @@ class App:
             presences=self.presences,
             sessions=self.sessions,
             resumption=self.resumption,
+            given_away=self.handover.given,
             router=self.router,
             sending=Sending(
                 self.router,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
@@ -51,6 +51,7 @@ class Server:
         presences: Presences,
         sessions: Sessions,
         resumption: Resumption,
+        given_away: Callable[[], Iterator[tuple[str, bytes]]],
         router: Router,
         sending: Sending,
         disco: Disco,
@@ -93,6 +94,7 @@ class Server:
         self._presences = presences
         self._sessions = sessions
         self._resumption = resumption
+        self._given_away = given_away
         self.services = services
         self._router = router
         self._sending = sending
@@ -181,6 +183,12 @@ class Server:
         """
         found: Sequence[bytes] = () if session.managed is None else session.managed.unacked
         return found
+
+    def given_away(self) -> Iterator[tuple[str, bytes]]:
+        """The same of sessions that other nodes were given a moment ago and have not said to have: accounts
+        and stanzas.
+        """
+        return self._given_away()
 
     async def account_exists(self, account: str) -> bool:
         """Whether there is such an account."""

@@ -63,9 +63,12 @@ class Order:
         return sum(not way.is_empty for way in self._ways.values())
 
     def oldest(self) -> bytes:
-        """The smallest id of what is under way on this node, b"" of nothing."""
+        """The smallest id of what is under way on this node, or elsewhere for accounts that have sessions
+        here; b"" of nothing.
+        """
         if self._nodes.is_shared:
-            return min(self._by_id, default=b"")
+            foreign = [way.foreign[0].id for _, way in self._busy_ways() if way.foreign]
+            return min([*self._by_id, *foreign], default=b"")
         return min((way.own[0].id for way in self._ways.values() if way.own), default=b"")
 
     # messages of this node

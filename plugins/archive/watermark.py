@@ -172,7 +172,8 @@ class Watermark(Ordered):
         if not has_news and not state.rows:
             return
         late = bound(now - FAR)
-        mark = max(state.mark, min([late, *(id for _, id in under_way if id)]))
+        given = [id for account, raw in self.server.given_away() if (id := id_in(raw, account)) is not None]
+        mark = max(state.mark, min([late, *given, *(id for _, id in under_way if id)]))
         second = int(self.now() - BEHIND_SECONDS) + 1
         async with state.lock:
             try:
@@ -191,8 +192,10 @@ class Watermark(Ordered):
             if not oldest or oldest >= mark:
                 continue
             point = bound(at_of(oldest))
-            if row is not None and row.point and 0 <= at_of(point) - at_of(row.point) < FAR:
-                continue
+            if row is not None and row.point and row.point <= point:
+                is_young = clock - row.since < KEPT_SECONDS  # more may be about to be given
+                if is_young or at_of(point) - at_of(row.point) < FAR:
+                    continue
             if id := self.server.resumption_id(session):
                 unacknowledged, is_moved = (
                     self.server.unacknowledged(session),
@@ -237,14 +240,10 @@ class Watermark(Ordered):
         oldest, count = b"", 0
         if row is not None and row.point and unacknowledged and unacknowledged[0] is row.first:
             oldest, count = row.point, row.count
-        mark = f"{STANZA_ID}{escape_attribute(session.account)}' id='".encode()
         for raw in unacknowledged[count:]:
-            place = raw.rfind(mark)
-            if place >= 0:
-                start = place + len(mark)
-                id = from_text(raw[start : start + ID_LETTERS].decode(errors="replace"))
-                if id is not None and (not oldest or id < oldest):
-                    oldest = id
+            id = id_in(raw, session.account)
+            if id is not None and (not oldest or id < oldest):
+                oldest = id
         if count and row is not None and oldest == row.point:
             row.count = len(unacknowledged)
         return oldest
@@ -292,12 +291,13 @@ class Watermark(Ordered):
         if dead is None:  # or it was stopped in peace, or that is long ago
             session.login.sought = ""
             return
+        mark: bytes = dead["mark"]
         if self._is_there(process, dead["node"]):
             now = self.scope.clock()
             young = [one for one in self._young if one.until > now and one.session is not session]
             self._young = [*young, Young(session, dead["node"], now + YOUNG_SECONDS)]
+            await self.cover(session, min(point or mark, mark))  # it may be lost itself before that is known
             return
-        mark: bytes = dead["mark"]
         missed = await self._addressed(session, min(point or mark, mark), mark)
         if missed:
             await keep(missed)
@@ -375,6 +375,13 @@ class Watermark(Ordered):
         """What it had is to be looked for."""
         self._there.pop(node, None)
         self._is_gone(node)
+
+
+def id_in(raw: bytes, account: str) -> bytes | None:
+    """By which id a message that was sent to an account is in its archive."""
+    mark = f"{STANZA_ID}{escape_attribute(account)}' id='".encode()
+    start = raw.rfind(mark) + len(mark)
+    return from_text(raw[start : start + ID_LETTERS].decode(errors="replace")) if start >= len(mark) else None
 
 
 async def in_turns(sessions: Sequence[Session]) -> AsyncIterator[Session]:

@@ -10,6 +10,7 @@ from archives import BODY, STANZA_ID, chat, world
 from managing import ask_to_resume, enable, managed, ready, resume
 from several import several
 
+from plugins.archive.ids import bound, from_text
 from xmppd import ns
 from xmppd.testing import Client, World
 
@@ -159,3 +160,64 @@ async def test_of_two_sessions_that_end_at_one_moment_both_may_store_it_and_it_c
         await w.settle()
         again = await w.bind("bob", "r2", node=0)
         assert await given(again) == [*"12345"]
+
+
+async def test_a_mark_does_not_pass_what_was_given_to_a_node_that_has_not_said_to_have_it(
+    redis_url: str,
+) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        await chat(await w.login("alice", node=0), "bob@localhost", "1")
+        [first] = [one for one in await bob.receive_all() if one.tag == MESSAGE]
+        assert await w.apps[0].handover.give(id, "bob@localhost", 0) is not None
+        archive = w.plugin("archive", 0)
+        w.skews[:] = [skew + 9.0 for skew in w.skews]  # what is given is kept for 10 s by another clock
+        await archive.note_how_far()
+        stanza_id = first.find(STANZA_ID)
+        assert stanza_id is not None
+        known = from_text(stanza_id.get("id", ""))
+        assert known is not None and archive.progress.mark <= known
+        await w.advance(20)
+        await archive.note_how_far()
+        assert archive.progress.mark > known
+
+
+async def test_who_comes_before_the_loss_is_noticed_is_given_it_if_his_new_node_is_lost_too(
+    redis_url: str,
+) -> None:
+    async with world("offline", nodes=3, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        await chat(await w.login("alice", node=0), "bob@localhost", "1")
+        await bob.receive_all()
+        await w.advance(5)
+        for other in (1, 2):
+            w.cut(0, other)
+        bob = await ready(w, "bob", node=1)
+        bob.write(f"<resume xmlns='{ns.SM}' previd='{id}' h='0'/>")
+        await w.advance(4.5)
+        assert (await bob.receive()).find(f"{{{ns.STANZA_ERRORS}}}item-not-found") is not None
+        await bob.bind("r2")
+        second = await enable(bob)
+        await given(bob)
+        assert bob.session.login.sought == id, "it is not known yet"
+        for other in (0, 2):
+            w.cut(1, other)
+        mesh = w.cluster(2).mesh
+        for node in (0, 1):
+            mesh.give_up(mesh.members[w.cluster(node).mesh.name], "it was killed")
+        await w.settle()
+        assert await given(await come(w, 2, second)) == ["1"]
+
+
+async def test_a_row_stays_while_what_it_covers_is_about_to_be_given(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        alice, archive = await w.login("alice", node=0), w.plugin("archive", 0)
+        await archive.cover(bob.session, bound(archive.server.ids.time.read() - 60_000_000))
+        await chat(alice, "bob@localhost", "1")
+        await bob.receive_all()
+        before = await archive.behind.get("bob@localhost", id)
+        for seconds, is_there in ((9, True), (15, False)):
+            await w.advance(seconds)
+            row = await archive.behind.get("bob@localhost", id)
+            assert (row["point"] == before["point"]) is is_there

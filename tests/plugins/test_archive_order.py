@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import pytest
 from archivemodel import RULES, Model
 
-from plugins.archive.elsewhere import ASK, AWAY, GO, HOLD, KNOWN
+from plugins.archive.elsewhere import ASK, AWAY, END, GO, HOLD, KNOWN
 from plugins.archive.ids import Pool, bound, new_id
 from plugins.archive.order import STUCK_SECONDS, Order
 from plugins.archive.ordered import PAGE_SECONDS
@@ -382,3 +382,17 @@ async def test_the_clock_looks_at_ways_that_are_busy_alone(monkeypatch: pytest.M
     looked: list[Way] = []
     monkeypatch.setattr(Way, "is_busy", property(lambda way: looked.append(way) or bool(way.foreign)))
     assert desk.order.tick() and len(looked) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_mark_does_not_pass_what_another_node_has_under_way() -> None:
+    desk = Desk()
+    desk.nodes.here["bob"] = [object()]
+    assert desk.order.oldest() == b""
+    held = new_id(desk.clock.next() + 50, Pool())
+    desk.order.hear("b", HOLD, "bob", held, b"")
+    desk.seconds += 1.0
+    begun = desk.begin("bob", "alice")
+    assert desk.order.oldest() == held < begun.id
+    desk.order.hear("b", END, "bob", held, b"")
+    assert desk.order.oldest() == begun.id

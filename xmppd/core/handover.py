@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -75,7 +75,7 @@ class Handover:
         self._send = send
         self._left_over = left_over
         self._spawn = spawn
-        self._given: dict[str, Timer] = {}
+        self._given: dict[str, tuple[State, Timer]] = {}
         self._kept: dict[str, tuple[State, Timer]] = {}
         self._size = 0
         self._numbers: dict[tuple[str, int], None] = {}
@@ -114,8 +114,10 @@ class Handover:
             await idle
         if not self._resumption.is_taken(managed, by, is_gone=False):
             return None
+        session = managed.session
+        counted(session)
         managed.acknowledged(h % MODULO)
-        state, session = state_of(managed), managed.session
+        state = state_of(managed)
         managed.is_given = True
         self._numbers[session.account, session.number] = None
         if len(self._numbers) > KEPT:
@@ -128,14 +130,22 @@ class Handover:
     def _until_taken(self, state: State) -> None:
         """Keep what was not acknowledged until another node says that it has it."""
         again = partial(self._come_back, state)
-        self._given[state["id"]] = self._resumption.call_later(GIVEN_SECONDS, again)
+        self._given[state["id"]] = state, self._resumption.call_later(GIVEN_SECONDS, again)
 
     def _come_back(self, state: State) -> None:
         """Nobody has taken it."""
-        timer = self._given.pop(state["id"], None)
-        if timer is not None:
-            timer.cancel()
+        given = self._given.pop(state["id"], None)
+        if given is not None:
+            given[1].cancel()
             self._left_over(full_of(state), left_of(state))
+
+    def given(self) -> Iterator[tuple[str, bytes]]:
+        """What clients had not acknowledged of sessions that no other node has said yet to have, each stanza
+        with its account.
+        """
+        for state, _ in self._given.values():
+            for raw, _ in state["unacked"]:
+                yield state["account"], raw.encode()
 
     def was_given(self, account: str, number: int) -> bool:
         """Whether the session that had this number here has moved to another node."""
@@ -143,8 +153,8 @@ class Handover:
 
     def confirm(self, id: str) -> None:
         """Another node has it."""
-        if (timer := self._given.pop(id, None)) is not None:
-            timer.cancel()
+        if (given := self._given.pop(id, None)) is not None:
+            given[1].cancel()
 
     # a node that stops
 
@@ -220,6 +230,7 @@ class Handover:
         """Make a session of what was given; None where that cannot be: then it is left over there. Nothing
         is written to it before `begin`.
         """
+        login.sought = login.sought or state.get("sought", "")
         try:
             session = self._binding.bind(login, state["resource"], stream, state["lang"])
         except StanzaError:
@@ -241,9 +252,12 @@ class Handover:
             await told
         return managed
 
-    def drop(self, managed: Managed) -> None:
-        """Its stream has gone before it had it: it is left over where it was given."""
-        managed.let_go()
+    def drop(self, managed: Managed, state: State) -> None:
+        """Its stream has gone before it had it: what it was given with is left over where it was given, and
+        what came since is here.
+        """
+        counted(managed.session)
+        managed.acknowledged((managed.acked + len(state["unacked"])) % MODULO)
         self._binding.end(managed.session)
 
     def begin(self, managed: Managed, state: State) -> None:
@@ -266,6 +280,12 @@ class Handover:
                 await waiting
 
 
+def counted(session: Session) -> None:
+    """Have all counted that a session was sent, in this turn of the loop or before it began."""
+    session.begin()
+    session.flush()
+
+
 def state_of(managed: Managed) -> State:
     """All that a session is made of."""
     session = managed.session
@@ -276,6 +296,7 @@ def state_of(managed: Managed) -> State:
         "resource": session.resource,
         "lang": session.lang,
         "since": session.since,
+        "sought": session.login.sought,
         "seconds": managed.seconds,
         "received": managed.handled,
         "sent": managed.sent,

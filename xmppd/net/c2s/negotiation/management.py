@@ -226,6 +226,7 @@ class Management:
             return Resumed(self._gone(managed.id, login), None)
         managed.give_up()
         managed.acknowledged(h)
+        login.sought = login.sought or managed.session.login.sought
         managed.session.login = login
         self._attach(stream, managed)
         return Resumed(resumed(managed), managed.resend)
@@ -243,7 +244,7 @@ class Management:
             return Resumed(self._gone(id, login), None)
         managed = await self._handover.take(stream, login, id, state)
         if managed is not None and has_gone(stream):
-            self._handover.drop(managed)
+            self._handover.drop(managed, state)
             managed = None
         if managed is None:
             return Resumed(self._gone(id, login), None)
