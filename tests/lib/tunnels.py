@@ -10,9 +10,9 @@ STEP = 65536
 class Tunnel:
     """A loopback port, `port`, of which each connection is led to another one as long as the way is open."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, port: int = 0) -> None:
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
