@@ -175,7 +175,9 @@ def _judge_lost(
         if message.at - NEAR_SECONDS <= fault.began <= acked + NEAR_SECONDS
     )
     times = f"sent at {message.at:.2f}, acknowledged at {acked:.2f}"
-    verdict.wrong.append(f"lost: {message.id} to {message.to}, {times}; {where}; {hurt}")
+    verdict.wrong.append(
+        "; ".join(filter(None, (f"lost: {message.id} to {message.to}, {times}", where, hurt)))
+    )
 
 
 def _judge_twice(

@@ -137,7 +137,11 @@ def test_all_that_was_sent_arrived(judged):
 
 
 def test_one_is_lost(judged):
-    assert judged((1, 0, 1), (2, 0, 2), (3, 0, 3)).wrong == ["lost: m4, sent at 4.00, acknowledged at 4.50"]
+    [lost] = judged((1, 0, 1), (2, 0, 2), (3, 0, 3)).wrong
+    assert lost == (
+        "lost: m4 to bob@x, sent at 4.00, acknowledged at 4.50; bob on node 0 from 0.00 to inf; "
+        "bob on node 1 from 5.00 to inf"
+    )
 
 
 def test_what_was_not_acknowledged_may_be_lost(judged):
