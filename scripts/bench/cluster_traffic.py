@@ -244,6 +244,11 @@ MIX = {"chat": 10.0, "presence": 600.0, "login": 0.5}
 """What a session causes in an hour: messages, copies of presence (12 changes, 50 contacts online) and logins.
 """
 
+HOSTED = 100_000
+"""Sessions whose hour each server is given: there is as much at once as there would be, and no more, for what is
+under way at one moment shares its frames and writes.
+"""
+
 
 def placed(count: int, nodes: int, groups: int, chance: random.Random) -> str:
     """Where `count` sessions go that are in groups of contacts: so that a random half of the others of a
@@ -259,25 +264,15 @@ def placed(count: int, nodes: int, groups: int, chance: random.Random) -> str:
     return "".join(map(str, found))
 
 
-def _work(count: int, *, is_short: bool) -> dict[str, tuple[str, int]]:
-    """For so many servers: what the generator does, and for how many units. There is always work for each:
-    what a service can bear is what counts, and the less there is to do the more costs each piece.
-    """
+def _work(count: int, *, is_short: bool) -> dict[str, str]:
+    """For so many servers: what the generator does, at the rate of so many sessions on each."""
     everybody = f"--first {FIRST_MEMBER} --n {COMMUNITIES * MEMBERS} {SCRAM}"
-    messages, changes = (2_000, 60) if is_short else (60_000, 6_000)
+    rate, seconds = count * HOSTED / 3600, 1 if is_short else 6
+    timed = f"--warm 0.5 --dur {seconds}"
     return {
-        "chat": (
-            f"chat {everybody} --one-way 1 --window {4 * count} --count {messages} --body 100",
-            messages,
-        ),
-        "presence": (
-            f"presence {everybody} --R {FRIENDS} --slots {64 * count} --quiesce 3 --count {changes}",
-            changes * FRIENDS,
-        ),
-        "login": (
-            f"login {everybody} --conc {32 * count} --deal {COMMUNITIES} --settle 1",
-            COMMUNITIES * MEMBERS,
-        ),
+        "chat": f"chat {everybody} --one-way 1 --rate {MIX['chat'] * rate:.0f} {timed} --body 100",
+        "presence": f"presence {everybody} --R {FRIENDS} --rate {MIX['presence'] / FRIENDS * rate:.0f} {timed}",
+        "login": f"login {everybody} --conc {32 * count} --deal {COMMUNITIES} --settle 1",
     }
 
 
@@ -299,10 +294,12 @@ def nodes(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
         for _ in range(rounds):
             for key in MIX:
                 for kind, (servers, places) in kinds.items():
-                    arguments, units = _work(len(servers), is_short=is_short)[key]
+                    arguments = _work(len(servers), is_short=is_short)[key]
                     report, used = farm.load(servers, f"{arguments} --places {places}")
-                    spent = _spent(report, 1.0) if key == "login" else sum(used.cpu)
-                    found[key][kind].append(spent / units)
+                    if key == "login":
+                        found[key][kind].append(_spent(report, 1.0) / people)
+                    else:
+                        found[key][kind].append(sum(used.cpu) / report["count"])
         costs = {key: {kind: middle(found[key][kind]) for kind in kinds} for key in MIX}
         for key, cost in costs.items():
             yield Figure("nodes", f"{key}, {count} nodes", _capacity(cost, count))

@@ -178,19 +178,21 @@ def test_what_somebody_waits_for_is_said_at_once_and_all_before_it():
 def test_a_time_that_was_set_before_a_sooner_one_changes_nothing():
     talk = Talk()
     gone = Gone("bob@localhost", "x", 1)
+    late, soon = 2.0, 1.0
     talk.mesh.mention(talk.member, gone)
-    talk.end_turn()
-    talk.mesh.send(talk.member, gone)
-    talk.now += PACE_SECONDS
-    sooner = next(seconds for seconds in talk.waits if seconds != LINGER_SECONDS)
-    talk.ring(sooner)
-    assert [len(frame.records) for frame in talk.paper.frames] == [2]
-    talk.mesh.send(talk.member, gone)
-    waits = [*talk.waits]
-    talk.ring(LINGER_SECONDS)  # the first one
+    talk.ring(LINGER_SECONDS)
+    talk.paper.frames.clear()
+    talk.member.linger(late)
+    talk.member.linger(soon)
+    talk.mesh.member(1).trunk.send(gone, 64)
+    talk.ring(soon)
+    assert [len(frame.records) for frame in talk.paper.frames] == [1]
+    talk.mesh.member(1).trunk.send(gone, 64)
+    talk.member.linger(soon)
+    talk.ring(late)  # the first one
     assert len(talk.paper.frames) == 1
-    talk.mesh.send(talk.member, gone)
-    assert talk.waits == [seconds for seconds in waits if seconds != LINGER_SECONDS], "one time for both"
+    talk.member.linger(late)
+    assert talk.waits == [soon], "one time for both"
 
 
 class Written:
