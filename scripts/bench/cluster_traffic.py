@@ -245,8 +245,8 @@ MIX = {"chat": 10.0, "presence": 600.0, "login": 0.5}
 """
 
 HOSTED = 100_000
-"""Sessions whose hour each server is given: there is as much at once as there would be, and no more, for what is
-under way at one moment shares its frames and writes.
+"""Sessions whose hour each server is given: there is as much at once as there would be, and no more, for
+what is under way at one moment shares its frames and writes.
 """
 
 
@@ -268,10 +268,10 @@ def _work(count: int, *, is_short: bool) -> dict[str, str]:
     """For so many servers: what the generator does, at the rate of so many sessions on each."""
     everybody = f"--first {FIRST_MEMBER} --n {COMMUNITIES * MEMBERS} {SCRAM}"
     rate, seconds = count * HOSTED / 3600, 1 if is_short else 6
-    timed = f"--warm 0.5 --dur {seconds}"
+    timed, changes = f"--warm 0.5 --dur {seconds}", MIX["presence"] / FRIENDS
     return {
         "chat": f"chat {everybody} --one-way 1 --rate {MIX['chat'] * rate:.0f} {timed} --body 100",
-        "presence": f"presence {everybody} --R {FRIENDS} --rate {MIX['presence'] / FRIENDS * rate:.0f} {timed}",
+        "presence": f"presence {everybody} --R {FRIENDS} --rate {changes * rate:.0f} {timed}",
         "login": f"login {everybody} --conc {32 * count} --deal {COMMUNITIES} --settle 1",
     }
 
