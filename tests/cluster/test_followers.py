@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from several import several
 
+from xmppd import ns
 from xmppd.cluster.records import Directed, Place
 from xmppd.testing import Client, World
 
@@ -111,9 +112,11 @@ async def test_the_end_of_an_older_session_is_not_that_of_the_one_that_has_its_n
         await new.send(f"<presence to='{bob.jid}'/>")
         await bob.expect(f"<presence from='{new.jid}' to='{bob.jid}'/>")
         world.connect_nodes(0, 1, trunk=2)
-        await old.send(f"<presence to='{bob.jid}'/>")
+        await old.send(f"<presence to='{bob.jid}'><show>dnd</show></presence>")
         await old.expect_closed("conflict")
-        assert (new.jid, "unavailable") not in await seen(bob)
+        shown = [tree for tree in await bob.receive_all() if tree.get("from") == new.jid]
+        assert [tree.get("type") for tree in shown] == [None] * len(shown)
+        assert shown[-1].findtext(f"{{{ns.CLIENT}}}show") is None
 
 
 async def test_who_is_shown_the_one_that_has_its_name_is_not_told_of_the_end_of_the_older_one(

@@ -231,12 +231,35 @@ async def test_directed_presence_of_another_session_of_that_name_goes_on(redis_u
         for end in (1, 2):
             world.cut(0, end)
         other = await world.bind("bob", "game", node=2)
-        await other.send(f"<presence to='{carol.bare}'/>")
+        await other.send(f"<presence to='{carol.bare}'><show>dnd</show></presence>")
         await carol.receive_all()
         await world.advance(6)
-        await carol.expect_nothing()
+        await carol.expect(f"<presence from='{other.jid}' to='{carol.bare}'><show>dnd</show></presence>")
         await other.drop()
         await carol.expect(f"<presence from='{bob.jid}' to='{carol.bare}' type='unavailable'/>")
+
+
+async def test_who_was_sent_directed_presence_by_two_of_one_name_sees_what_the_other_said(
+    redis_url: str,
+) -> None:
+    async with World(settings=several(redis_url), nodes=3) as world:
+        carol = await world.login("carol", node=1)
+        bob = await world.login("bob", "game", node=0)
+        world.cut(0, 2)
+        await world.advance(6)
+        other = await world.bind("bob", "game", node=2)
+        await other.send("<presence/>")
+        await other.send(f"<presence to='{carol.jid}'><status>stays</status></presence>")
+        await world.settle()
+        await bob.send(f"<presence to='{carol.bare}'><status>goes</status></presence>")
+        await carol.receive_all()
+        world.connect_nodes(0, 2, trunk=2)
+        await bob.expect_closed("conflict")
+        shown = [tree for tree in await carol.receive_all() if tree.get("from") == bob.jid]
+        assert shown[-1].findtext(f"{{{ns.CLIENT}}}status") == "stays"
+        assert all(tree.get("type") is None for tree in shown)
+        await other.drop()
+        await carol.expect(f"<presence from='{bob.jid}' to='{carol.jid}' type='unavailable'/>")
 
 
 async def test_directed_presence_is_not_for_a_session_its_node_does_not_know(redis_url: str) -> None:

@@ -320,13 +320,18 @@ class RemotePresence:
             viewer.send_copy(shown)
 
     def take_ask(self, member: Member, record: Ask) -> None:
-        """How a session of this node is shown to one there."""
+        """How a session of this node is shown to one there: by its broadcasts, or what it sent besides."""
         session = self._sessions.by_full.get(record.full)
         viewer = record.viewer.partition("/")[0]
         head = tail = b""
+        sent: Iterable[tuple[str, bytes]] = ()
         if session is not None and session.presence is not None and self._may_see(viewer, session):
             head, tail = session.presence
+        elif session is not None and self._visibility.allows(viewer, record.full):
+            sent = session.directed_to(record.viewer)
         self._mesh.send(member, Shown(record.viewer, [(record.full, head, tail)]), len(head) + len(tail) + 96)
+        for address, raw in sent:
+            self._mesh.send(member, Directed(record.full, address, raw, is_end=False), len(raw) + 96)
 
     # probes
 
@@ -413,7 +418,7 @@ class RemotePresence:
         account = record.to.partition("/")[0]
         but: Container[str] = member.young if record.sender else ()
         if record.is_end:
-            but = self._still_sent(record.sender, account, member)
+            but = self._sent_again(record.sender, record.to, member)
         is_there = False
         if not (record.is_moved and self.grace.hold(record.sender, record.to, is_directed=True)):
             is_there = self._presences.direct_here(account, record.to, record.raw, but=but)
@@ -453,30 +458,44 @@ class RemotePresence:
             live = self._sessions.accounts.get(account)
             if live is None or (has_broadcasts and live.available and self._follows(live, sender)):
                 continue
-            but = self._still_sent(full, account, None)
+            but = self._sent_again(full, address, None)
             self._presences.direct_here(account, address, head + to_stamp(address) + b"/>", but=but)
 
-    def _still_sent(self, full: str, account: str, but: Member | None) -> Collection[str]:
-        """As `sent_directed`, or those that a session of that name here sent some; not that of a node."""
-        here = self._sessions.by_full.get(full)
-        sent = here.directed.of(account) if here is not None and here.directed is not None else ()
-        return self._sent_directed(full, account, but, sent)
-
-    def sent_directed(self, full: str, account: str) -> Collection[str]:
+    def sent_directed(self, full: str, address: str) -> Collection[str]:
         """See `Cluster.sent_directed`."""
-        return self._sent_directed(full, account, None, ())
+        return self._sent_again(full, address, None, is_own=True)
 
-    def _sent_directed(
-        self, full: str, account: str, but: Member | None, sent: Iterable[str]
+    def _sent_again(
+        self, full: str, address: str, but: Member | None, *, is_own: bool = False
     ) -> Collection[str]:
-        addresses = {*sent}
-        for member in self._mesh.present():
-            if member is not but and (shown := member.directed.get(full)):
-                addresses.update(address for address in shown if address.partition("/")[0] == account)
+        """As `sent_directed`; the other one is not on a node, and may be on this one but for an end that
+        `is_own`.
+        """
+        here = self._sessions.by_full.get(full) if not is_own else None
+        if here is not None and here.directed is None:
+            here = None
+        members = [member for member in self._mesh.present() if member is not but and full in member.directed]
+        if here is None and not members:
+            return ()
+        found: set[str] = set()
+        account, _, resource = address.partition("/")
+        for viewer in self._viewers(account, address if resource else ""):
+            for _, raw in here.directed_to(viewer.full) if here is not None else ():
+                self._presences.direct_here(account, viewer.full, raw)
+                found.add(viewer.full)
+            for member in members:
+                if not member.directed[full].isdisjoint((account, viewer.full)):
+                    self._mesh.send(member, Ask(viewer.full, full), len(full) + 64)
+                    found.add(viewer.full)
+        return found
+
+    def _viewers(self, account: str, full: str) -> Sequence[Session]:
+        """The session of that name, or all of an account that are available."""
+        if full:
+            session = self._sessions.by_full.get(full)
+            return (session,) if session is not None else ()
         live = self._sessions.accounts.get(account)
-        if account in addresses and live is not None:
-            addresses.update(session.full for session in live.available)
-        return addresses
+        return live.available if live is not None else ()
 
     @staticmethod
     def _follows(live: LiveAccount, account: str) -> bool:

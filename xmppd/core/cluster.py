@@ -176,9 +176,9 @@ class Cluster(Protocol):
     def withhold_directed(self, full: str, address: str) -> bool:
         """The same for an address here that was sent directed presence. False: it has to be told now."""
 
-    def sent_directed(self, full: str, account: str) -> Collection[str]:
-        """The sessions of an account here that one with this full JID on another node sent directed presence:
-        they are not told of the end of the one here.
+    def sent_directed(self, full: str, address: str) -> Collection[str]:
+        """The sessions here, of an address, that one with this full JID on another node sent directed
+        presence: they are shown that again, and not the end of the one here.
         """
 
     def direct(
@@ -339,7 +339,7 @@ class OneNode:
         """Nobody is expected."""
         return False
 
-    def sent_directed(self, full: str, account: str) -> Collection[str]:
+    def sent_directed(self, full: str, address: str) -> Collection[str]:
         """Nobody is there."""
         return ()
 

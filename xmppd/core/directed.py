@@ -18,7 +18,7 @@ _NOBODY: Mapping[str, bytes] = MappingProxyType({})
 
 class Directed:
     """By account: the addresses of it that were sent directed presence, bare or full, each with the stanza
-    (b"": not kept).
+    (b"": not kept), in the order in which they last were.
     """
 
     __slots__ = ("_by_account", "_count", "_room")
@@ -43,7 +43,7 @@ class Directed:
         """The address is sent this; StanzaError resource-constraint when there are too many."""
         shown = self._by_account.get(account)
         if shown is not None and address in shown:
-            self._room += len(shown[address])
+            self._room += len(shown.pop(address))
         elif self._count >= DIRECTED_LIMIT:
             raise StanzaError(
                 "resource-constraint", f"Directed presence to more than {DIRECTED_LIMIT} entities."

@@ -441,7 +441,7 @@ class Presences:
             data, cluster = unavailable.head + to_stamp(address) + unavailable.tail, self._sessions.cluster
             is_moved = isinstance(unavailable, Moved)
             if not (is_moved and cluster.withhold_directed(session.full, address)):
-                self.direct_here(account, address, data, but=cluster.sent_directed(session.full, account))
+                self.direct_here(account, address, data, but=cluster.sent_directed(session.full, address))
             cluster.direct(session.full, address, data, is_end=True, is_moved=is_moved)
 
     def _is_there(self, account: str, address: str) -> bool:

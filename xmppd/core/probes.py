@@ -87,6 +87,4 @@ class Probes:
         """What the sender was shown by directed presence, once more (4.6.3)."""
         if session.directed is None or not self._visibility.allows(origin.account, session.full):
             return []
-        shown = session.directed.of(origin.account)
-        bare = session.presence_head + to_stamp(origin.account) + b"/>"
-        return [shown[address] or bare for address in (origin.account, origin.full) if address in shown]
+        return [stanza for _, stanza in session.directed_to(origin.full)]

@@ -306,6 +306,15 @@ class Session:
         raw = build.restamp(stanza, from_=None, to=None)
         return Broadcast(build.start_tag("presence", {"from": self.full}), raw[9:])
 
+    def directed_to(self, full: str) -> list[tuple[str, bytes]]:
+        """The directed presence that it sent to another session or its account, each with the address, the
+        last one last; where the stanza was not kept, one that says no more than that it is available.
+        """
+        account = full.partition("/")[0]
+        shown = self.directed.of(account) if self.directed is not None else {}
+        bare = self.presence_head + to_stamp(account) + b"/>"
+        return [(address, raw or bare) for address, raw in shown.items() if address in (account, full)]
+
     def __repr__(self) -> str:
         return f"<Session {self.full}>"
 
