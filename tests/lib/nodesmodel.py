@@ -410,8 +410,11 @@ class Model(Net):
         account, since = full.partition("/")[0], moved - LATE_SECONDS
         has_ended = any(at >= since and name == full for at, name in self._ended)
         came = {name for at, name in self.arrivals if at >= since and name.startswith(f"{account}/")}
+        item = self.shelf.roster(account).get(viewer.session.account)
+        is_follower = viewer.session.account == account or (item is not None and item.state.is_followed)
+        is_back = not is_follower and full in came  # and did not send its directed presence again
         has_parted = (viewer.session.account, account) in self.changed
-        if not (has_ended or has_parted or came - {full}):
+        if not (has_ended or has_parted or is_back or came - {full}):
             self.failures.append(f"{viewer.session.full} on {viewer.node.name} sees {full} go")
 
     def failed(self, error: str) -> None:
