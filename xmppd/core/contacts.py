@@ -285,6 +285,9 @@ class Contacts:
         async with self._accounts.hold(origin.account, origin.login) as exists:
             if not exists:
                 raise NoRoster("not-allowed", "There is no account that could have contacts.")
+            if kind == "unsubscribe":
+                await self._unsubscribe(origin.account, contact, whole, by=origin.full)
+                return
             outcome = await self._say(origin.account, contact, kind, by=origin.full)
         with suppress(StanzaError):  # the contact's roster is full: who asks must not learn that it is there
             await self._tell(origin.account, contact, kind, outcome.transition, whole, by=origin.full)
@@ -293,8 +296,19 @@ class Contacts:
         """Both halves of a subscription stanza (b"": one without content); StanzaError when one of the
         rosters has no room for it.
         """
-        outcome = await self._say(account, contact, kind, by=by)
-        await self._tell(account, contact, kind, outcome.transition, stanza, by=by)
+        if kind == "unsubscribe":
+            await self._unsubscribe(account, contact, stanza, by=by)
+        else:
+            outcome = await self._say(account, contact, kind, by=by)
+            await self._tell(account, contact, kind, outcome.transition, stanza, by=by)
+
+    async def _unsubscribe(self, account: str, contact: str, stanza: bytes, *, by: str) -> None:
+        """Both halves of that, which is always routed (RFC 6121 A.2.2): the contact's first. A kill between
+        them would leave an account that sees whom its own roster does not list.
+        """
+        with suppress(StanzaError):
+            await self.deliver(account, contact, "unsubscribe", stanza, by=by)
+        await self._say(account, contact, "unsubscribe", by=by)
 
     async def _say(self, account: str, contact: str, kind: Kind, *, by: str) -> SubscriptionChange[Outbound]:
         """The sender's half: roster and push (RFC 6121 A.2)."""
