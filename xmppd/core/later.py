@@ -127,10 +127,22 @@ class Line:
     """What is under way of one sender, in the order in which it came: each is finished after those before
     it, and those whose effects are still to come have them one after the other. `spawn` begins a task where
     one has to be awaited; `settle` awaits the end of one and raises nothing. While it `is_ahead` there are
-    effects still to come, and those of others have to wait.
+    effects still to come, and those of others have to wait. Of those that are `unmade` nothing is begun
+    before their turn, nor of any behind them: what had a place in an order by then would wait for what comes
+    after it.
     """
 
-    __slots__ = ("_ahead", "_is_acting", "_settle", "_size", "_spawn", "_under_way", "_waiter", "is_ahead")
+    __slots__ = (
+        "_ahead",
+        "_is_acting",
+        "_settle",
+        "_size",
+        "_spawn",
+        "_under_way",
+        "_waiter",
+        "is_ahead",
+        "unmade",
+    )
 
     def __init__(
         self,
@@ -143,6 +155,7 @@ class Line:
         self._ahead: deque[Pending] = deque()
         self._is_acting = False
         self.is_ahead = False
+        self.unmade = 0
         self._size = 0
         self._waiter: tuple[int, asyncio.Future[None]] | None = None
 
@@ -174,6 +187,30 @@ class Line:
         return count <= left and self._size <= BYTES
 
     # those whose effects are still to come
+
+    def in_turn(self, act: Callable[[], Awaitable[Any] | None], size: int) -> Pending:
+        """One that is `unmade`: all that it is, it is in its turn."""
+        self.unmade += 1
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ready.set_result(None)
+        return Pending(ready, lambda: self._make(act), size)
+
+    def _make(self, act: Callable[[], Awaitable[Any] | None]) -> Awaitable[Any] | None:
+        try:
+            waiting = act()
+        except BaseException:
+            self.unmade -= 1
+            raise
+        if waiting is None or isinstance(waiting, Later):
+            self.unmade -= 1
+            return waiting
+        return self._made(waiting)
+
+    async def _made(self, waiting: Awaitable[Any]) -> None:
+        try:
+            await waiting
+        finally:
+            self.unmade -= 1
 
     def _lead(self, _: object = None) -> None:
         """Let those act that are ready, up to the first that is not."""

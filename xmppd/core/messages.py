@@ -12,7 +12,7 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import Carbons, give
-from xmppd.core.later import Later, Pending, settled, watched
+from xmppd.core.later import Later, Line, Pending, settled, watched
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
@@ -118,7 +118,7 @@ class Messages:
                 copy(live.targets, stanza.raw)
                 return None
         elif isinstance(origin, Session) and origin.line is not None and origin.line.is_ahead:
-            return self._behind(origin, stanza)
+            return self._behind(origin, origin.line, stanza)
         return self._route(origin, stanza)
 
     def _route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
@@ -164,18 +164,21 @@ class Messages:
 
     # what is written down before it goes on
 
-    def _behind(self, origin: Origin, stanza: Stanza) -> Pending:
+    def _behind(self, origin: Origin, line: Line, stanza: Stanza) -> Pending:
         """A message of somebody whose last ones still have to go on: it does so after them, but is written
-        down now if it has to be. Where filters are to be asked, that is done when it is its turn.
+        down now if it has to be. Where filters are to be asked, or something has to be found out of it or of
+        one before it, that is done when it is its turn.
         """
-        try:
-            made = None if self._hooks.message_for_filter else self._made(origin, stanza)
-        except Exception as error:  # noqa: BLE001 - he is told when it is its turn
-            return Pending(at_once(), partial(_raise, error))
-        if isinstance(made, Pending):
-            return made
-        route = partial(self._route, origin, stanza)
-        return Pending(at_once(), route if made is None else lambda: made, len(stanza.raw))
+        made: Pending | Awaitable[None] | None = None
+        if not (line.unmade or self._hooks.message_for_filter):
+            try:
+                made = self._made(origin, stanza)
+            except Exception as error:  # noqa: BLE001 - he is told when it is its turn
+                return Pending(at_once(), partial(_raise, error))
+            if isinstance(made, Pending):
+                return made
+        route = partial(self._route, origin, stanza) if made is None else lambda: made
+        return line.in_turn(route, len(stanza.raw))
 
     def _made(self, origin: Origin, stanza: Stanza) -> Pending | Awaitable[None] | None:
         to = Jid.parse(stanza.to or origin.account)

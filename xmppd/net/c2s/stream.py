@@ -474,6 +474,7 @@ class Stream:
         """Stanzas flow from now on, as those of this session."""
         service = self._service
         self.session = session
+        session.line = self._line  # and no more that of a stream before, where it is resumed
         self._negotiation = None
         self.framing.limits = service.limits
         self.framing.stepwise = False

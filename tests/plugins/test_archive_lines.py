@@ -1,0 +1,60 @@
+"""What a client sends in one go is archived in its order, whatever has to be found out of some of it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from archives import find, world
+from managing import bodies, managed, resume
+from several import several
+
+from xmppd.testing import Client, World
+
+pytestmark = pytest.mark.asyncio
+
+NODES = pytest.mark.parametrize("nodes", [1, 2])
+
+
+def message(to: str, text: str) -> str:
+    return f"<message to='{to}@localhost' type='chat' id='{text}'><body>{text}</body></message>"
+
+
+async def said(w: World, client: Client, *messages: str) -> None:
+    await client.send("".join(messages))
+    await w.settle()
+
+
+@NODES
+async def test_one_to_somebody_who_is_not_known_yet_holds_up_nobody(redis_url: str, nodes: int) -> None:
+    async with world("offline", nodes=nodes, settings=several(redis_url)) as w:
+        alice, bob, carol = [await w.login(name, node=0) for name in ("alice", "bob", "carol")]
+        await said(w, alice, message("bob", "0"))
+        await said(w, alice, message("bob", "1"), message("carol", "2"), message("bob", "3"))
+        assert bodies(await bob.receive_all()) == ["0", "1", "3"]
+        assert bodies(await carol.receive_all()) == ["2"]
+        assert (await find(alice)).texts == ["0", "1", "2", "3"]
+
+
+@NODES
+async def test_all_comes_in_its_order_whoever_is_known(redis_url: str, nodes: int) -> None:
+    names = [f"user{number}" for number in range(20)]
+    async with world("offline", nodes=nodes, accounts=("alice", *names), settings=several(redis_url)) as w:
+        alice, rnd = await w.login("alice", node=0), random.Random(5)
+        sent = [(rnd.choice(names), str(number)) for number in range(60)]
+        await said(w, alice, *(message(name, text) for name, text in sent))
+        assert (
+            await find(alice, "<set xmlns='http://jabber.org/protocol/rsm'><max>100</max></set>")
+        ).texts == [text for _, text in sent]
+
+
+async def test_a_session_that_is_resumed_has_one_line(redis_url: str) -> None:
+    async with world("offline") as w:
+        alice, id = await managed(w, "alice", "r")
+        bob = await w.login("bob")
+        await said(w, alice, message("bob", "0"))
+        await alice.drop()
+        alice = await resume(w, alice, id)
+        assert alice.session.line is None
+        await said(w, alice, message("bob", "1"), message("carol", "2"), message("bob", "3"))
+        assert bodies(await bob.receive_all()) == ["0", "1", "3"]
