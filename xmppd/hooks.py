@@ -79,7 +79,7 @@ class Recorded:
     """A message that is being written down. It goes on as `message`, as that is when `written` is done,
     unless that raises; `shown` is called when it has, or will not. `sent_id`: its id in its sender's archive,
     "" for none. `held_up` is asked just before it goes on: what to wait for first after all. `ended` is
-    called when it is known what became of it.
+    called when it is known what became of it, with whether that is as it should be.
     """
 
     message: Stanza
@@ -87,7 +87,7 @@ class Recorded:
     shown: Callable[[], None]
     sent_id: str = ""
     held_up: Callable[[], asyncio.Future[None] | None] | None = None
-    ended: Callable[[], None] | None = None
+    ended: Callable[[bool], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,10 @@ session_resumed = Hook("session_resumed", (SIGNAL,))
 """(session): one that was on another node goes on here (XEP-0198 5); its client learns of it after all are
 done. It was bound here before.
 """
+stanzas_given_up = Hook("stanzas_given_up", (SIGNAL,), waits=False)
+"""(session, node): its client resumes it, and sends again what was not handled in time. That is still under
+way: on the node of this name, here (""), or nowhere any more (None), for its node has stopped. Never `async`.
+"""
 session_closed = Hook("session_closed", (SIGNAL,))
 """(session): the session is over; its unavailable presence was sent."""
 session_available = Hook("session_available", (SIGNAL,))
@@ -166,8 +170,8 @@ returns KEPT, who lets it vanish DROP; otherwise its sender is refused. `from` i
 """
 message_recorded = Hook("message_recorded", (RECORD,), waits=False)
 """(origin, message, to): a message for an account of ours, by its address `to`, is about to be delivered or
-kept, after all filters. Return `Recorded` to have that wait for a write, None to let it go on, or what is to
-be awaited before this is asked again. Of one plugin only; never `async`.
+kept, after all filters. Return `Recorded` to have that wait for a write, None to let it go on, DROP where it
+has gone on before, or what is to be awaited before this is asked again. Of one plugin only; never `async`.
 """
 messages_recalled = Hook("messages_recalled", (RECALL,))
 """(account, ids, session): messages that an account was sent and that were recorded by these ids, to be given
@@ -227,6 +231,7 @@ account_removed = Hook("account_removed", (SIGNAL,))
 ALL: Final = (
     session_bound,
     session_resumed,
+    stanzas_given_up,
     session_closed,
     session_available,
     messages_kept,
@@ -276,6 +281,7 @@ class Hooks:
     iq_sent: Stages | None
     session_bound_signal: Callables
     session_resumed_signal: Callables
+    stanzas_given_up_signal: Callables
     session_closed_signal: Callables
     session_available_signal: Callables
     messages_kept_signal: Callables

@@ -46,6 +46,7 @@ from xmppd.plugin import (
     takes_at_bind,
 )
 
+from .again import Again
 from .commands import Keeping
 from .content import is_content
 from .ids import MICROSECONDS, at_of, day_of, from_text, month_of_day, stamp_of, to_text
@@ -58,8 +59,7 @@ from .reading import Page
 from .recalling import CaughtUp
 from .search import Allowance, Searcher
 from .talks import Talks
-from .under_way import Entry
-from .watermark import Watermark
+from .under_way import Entry, Known
 
 METADATA: Final = f"{{{ns.MAM}}}metadata"
 OWNERS: Final = 100_000
@@ -92,7 +92,7 @@ class ArchiveConfig(PluginConfig):
     searched: PositiveInt = 100_000
 
 
-class Archive(Keeping, Moving, Watermark, Talks):
+class Archive(Keeping, Moving, Again, Talks):
     """A row for each message and owner, in one partition a month. Beside it stands on which days there are
     any with a peer, and in which months any at all: so a page costs the same at any depth.
     """
@@ -149,7 +149,9 @@ class Archive(Keeping, Moving, Watermark, Talks):
     # writing
 
     @hooks.message_recorded
-    def record(self, origin: Origin, message: Stanza, to: Jid) -> Recorded | Awaitable[None] | None:
+    def record(
+        self, origin: Origin, message: Stanza, to: Jid
+    ) -> Recorded | hooks.Drop | Awaitable[None] | None:
         """Begin to write a message into the archives of both sides; what has to be waited for first, where it
         is not known whose archives these are.
         """
@@ -176,11 +178,33 @@ class Archive(Keeping, Moving, Watermark, Talks):
                 owners.append((account, owner.uid, bare))
         if not owners:
             return None
+        if (
+            self._doubts
+            and origin in self._doubts
+            and (known := self.sent_before(origin, message)) is not None
+        ):
+            return (
+                self._record_again(known, message, sender, receiver, owners)
+                if isinstance(known, bytes)
+                else known
+            )
         entry = self.order.entry([account for account, _, _ in owners], sender)
         recorded = Recorded(message, entry.ready, entry.shown)
         if self.server.has_other_nodes:
             recorded.held_up, recorded.ended = entry.held_up, entry.ended
         self.order.begin(entry, partial(self._file, recorded, receiver, owners))
+        return recorded
+
+    def _record_again(
+        self, id: bytes, message: Stanza, sender: str, receiver: str, owners: Sequence[tuple[str, int, str]]
+    ) -> Recorded:
+        """Write over a message that was written and perhaps not handed on."""
+        entry = Known(self.order, id, [account for account, _, _ in owners], sender)
+        recorded = Recorded(message, entry.ready, entry.shown)
+        self._file(recorded, receiver, owners, entry)
+        domain = (receiver if self._is_ours(receiver) else sender).rpartition("@")[2]
+        raw = stamped(recorded.message, domain, at_of(id) / MICROSECONDS)
+        recorded.message = Stanza("message", message.attrs, raw)
         return recorded
 
     def _file(

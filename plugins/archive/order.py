@@ -34,7 +34,7 @@ _ID: Final = attrgetter("id")
 class Order:
     """All messages under way, by account. `make` makes the id of a moment of the clock; `seconds` is a clock
     that nobody sets; `look_later` is called whenever `tick` should be, in a few seconds. `newest`:
-    the largest id that was given.
+    the largest id that was given. `on_failed` is told the id of what is in the archives and was refused.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Order:
         self._met = 0
         self._asks = 0
         self.newest = b""
+        self.on_failed: Callable[[bytes], None] = lambda id: None
 
     def __len__(self) -> int:
         """Into how many archives something is under way."""
@@ -217,8 +218,10 @@ class Order:
                 self._tidy(account, way)
             way.wake()
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self, entry: Entry, *, is_well: bool = True) -> None:
         """See `Entry.ended`."""
+        if not is_well and entry.error is None:
+            self.on_failed(entry.id)
         if entry.guards is None or self._by_id.pop(entry.id, None) is None:
             return
         self.shown(entry)
@@ -384,13 +387,22 @@ class Order:
         """
         if not self._nodes.is_shared:
             return self._horizon_alone(account)
+        return await self.finished(account, until)
+
+    async def finished(self, account: str, until: float = inf) -> bytes:
+        """This moment, when all is over that was under way into an archive by now. TimeoutError: nobody can
+        say by then. See `wake`.
+        """
         way = self._way(account)
-        while not self._is_known(account, way):
+        while self._nodes.is_shared and not self._is_known(account, way):
             way = await self._change(account, way, until)
         end = bound(self._clock.next())
         while way.has_before(end):
             way = await self._change(account, way, until)
-        way.passed = max(way.passed, end)
+        if self._nodes.is_shared:
+            way.passed = max(way.passed, end)
+        else:
+            self._tidy(account, way)
         return end
 
     def horizon_now(self, account: str) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 from xmppd import hooks
@@ -10,9 +10,10 @@ from xmppd.plugin import Plugin, Session, StanzaError, cluster_signal
 
 from .elsewhere import Elsewhere, Saying
 from .ids import Pool, new_id
-from .order import Order
+from .order import STUCK_SECONDS, Order
 
 TICK_SECONDS: Final = 5.0
+FINISHED_SECONDS: Final = STUCK_SECONDS + TICK_SECONDS
 PAGE_SECONDS: Final = 5.0
 """How long a page waits for what is under way when it is asked for."""
 
@@ -38,10 +39,19 @@ class Ordered(Plugin):
         """
         if not self.server.has_other_nodes:
             return await self.order.horizon(account)
+        return await self._in_time(self.order.horizon, account, seconds)
+
+    async def finished(self, account: str) -> bytes:
+        """This moment, when all is over that was under way into an archive by now. StanzaError as before."""
+        return await self._in_time(self.order.finished, account, FINISHED_SECONDS)
+
+    async def _in_time(
+        self, end: Callable[[str, float], Awaitable[bytes]], account: str, seconds: float
+    ) -> bytes:
         until = self.scope.clock() + seconds
         timer = self.call_later(seconds, self.order.wake, account)
         try:
-            return await self.order.horizon(account, until)
+            return await end(account, until)
         except TimeoutError:
             raise StanzaError("resource-constraint", "Ask again in a while.", type="wait") from None
         finally:

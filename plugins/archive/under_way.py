@@ -79,13 +79,29 @@ class Entry:
         self.agreeing.difference_update(guards)
         self.held.difference_update(guards)
 
-    def ended(self) -> None:
-        """Whoever was to be given it was."""
-        self._order.ended(self)
+    def ended(self, is_well: bool = True) -> None:
+        """Whoever was to be given it was, unless it was refused."""
+        self._order.ended(self, is_well=is_well)
 
     def held_up(self) -> asyncio.Future[None] | None:
         """What to wait for though it was ready: somebody has come who is to see others first."""
         return self._order.held_up(self)
+
+
+class Known(Entry):
+    """One that is in its archives already, by the `id` that it has there, and whose turn that was."""
+
+    __slots__ = ()
+
+    def written(self, error: BaseException | None = None) -> None:
+        """It is there once more, as it was."""
+        if error is None:
+            self.ready.set_result(None)
+        else:
+            self.ready.set_exception(error)
+
+    def shown(self) -> None:
+        """Nobody waits for it."""
 
 
 class Foreign:

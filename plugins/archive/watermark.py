@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
@@ -65,6 +65,7 @@ NOTHING: Final = bound(LAST)
 """The point of a session whose client has been given what it missed."""
 STANZA_ID: Final = f"<stanza-id xmlns='{ns.STANZA_ID}' by='"
 
+T = TypeVar("T")
 Keep = Callable[[Sequence[tuple[str, int]]], Awaitable[None]]
 """Keeps messages for an account, by their ids and the microseconds of these."""
 
@@ -384,14 +385,14 @@ def id_in(raw: bytes, account: str) -> bytes | None:
     return from_text(raw[start : start + ID_LETTERS].decode(errors="replace")) if start >= len(mark) else None
 
 
-async def in_turns(sessions: Sequence[Session]) -> AsyncIterator[Session]:
+async def in_turns(some: Sequence[T]) -> AsyncIterator[T]:
     """Each of them, in slices of the loop's time."""
     end = time.perf_counter() + SLICE_SECONDS
-    for session in sessions:
+    for one in some:
         if time.perf_counter() > end:
             await asyncio.sleep(0)
             end = time.perf_counter() + SLICE_SECONDS
-        yield session
+        yield one
 
 
 def is_for(raw: bytes, account: str, others: Collection[str]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from backend import Backend
 from nodes import PORTS, Node, Site
-from phones import Phone, judge, missing, settled
+from phones import Phone, about, judge, looked_up, missing, settled
 from victim import PASSWORD, Server
 
 PHONES = 8
@@ -120,13 +120,14 @@ async def work(
         phone.others = [other for other in phones if other is not phone]
         phone.pause = PHONES / rate
     living = [asyncio.create_task(phone.live(is_over)) for phone in phones]
-    began = time.monotonic()
+    began, killed = time.monotonic(), list[tuple[float, int]]()
     for number in range(kills):
         longer = 10 if number % LONG == LONG - 1 else 1
         await asyncio.sleep(within * longer * (0.2 + 0.8 * chance.random()))
         index = chance.randrange(count)
         victim = running[index]
         victim.kill()
+        killed.append((time.monotonic(), victim.port))
         for phone in phones:
             phone.hit(victim)
         spare.append(victim)
@@ -139,7 +140,10 @@ async def work(
     for life in living:
         life.cancel()
     await asyncio.gather(*living, return_exceptions=True)
-    return report(phones, kills, seed, starts, time.monotonic() - began)
+    seconds, lost = time.monotonic() - began, missing(phones)
+    for text, found in (await looked_up(phones, lost)).items() if lost else ():
+        print("\n".join(about(text, phones, killed, began)), f"  now: {found or 'nowhere'}", sep="\n")
+    return report(phones, kills, seed, starts, seconds)
 
 
 def report(phones: Sequence[Phone], kills: int, seed: int, starts: Sequence[float], seconds: float) -> int:

@@ -1,8 +1,9 @@
 """Clients with stream management (XEP-0198) that write to each other while servers are killed; for `kill.py`.
 
 Each has one session, resumes it when the connection ends, and binds anew when it is not to be had; half of
-them then ask their archive for what is behind the last message they know (XEP-0313), the others never do. A
-message that has the id of one that came before (XEP-0359) is not counted again.
+them then ask their archive for what is behind the last message they know (XEP-0313), the others never do.
+What was not acknowledged is sent again, as it was. A message that has the id of one that came before
+(XEP-0359) is not counted again.
 """
 
 import asyncio
@@ -10,8 +11,10 @@ import base64
 import contextlib
 import random
 import re
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 from xml.etree.ElementTree import Element, XMLPullParser
 
@@ -25,6 +28,8 @@ HEADER = (
 PATIENCE = 30.0
 BODY = f"{{{ns.CLIENT}}}body"
 COUNTED = frozenset(f"{{{ns.CLIENT}}}{kind}" for kind in ("message", "presence", "iq"))
+NEAR_SECONDS = 10.0
+"""What was so long before or behind is told of a message that is lost."""
 TEXT = re.compile(r"(\w+) to (\w+) (\d+)")
 
 
@@ -35,10 +40,25 @@ class Place(Protocol):
     is_open: bool
 
 
+@dataclass(slots=True)
+class Life:
+    """One connection of a client, to a server at this port; `session` is the id by which it is resumed, and
+    `how` tells whether it was.
+    """
+
+    port: int
+    began: float
+    session: str = ""
+    how: str = "logging in"
+    ended: float = float("inf")
+
+
 class Phone:
     """One client, over all its connections. `sent` are stanzas that the server may not have, each with its
-    number and, if it is a message, its text; `acked` are texts that it has. `behind`: the id
-    from which on it has not caught up, None where it has. `again` were sent once more when it resumed.
+    number and, if it is a message, its text; `acked` are texts that it has, and when it said so; `said`: when
+    they were sent first, and where to; `unsure` are messages of a session that is gone, to be sent again.
+    `behind`: the id from which on it has not caught up, None where it has. `ids`: by which ids texts came,
+    and how.
     """
 
     def __init__(self, name: str, places: Sequence[Place], chance: random.Random, *, asks: bool) -> None:
@@ -56,8 +76,11 @@ class Phone:
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.got: list[str] = []
-        self.acked: dict[str, None] = {}
-        self.again: set[str] = set()
+        self.acked: dict[str, float] = {}
+        self.said: dict[str, tuple[float, str]] = {}
+        self.unsure: list[tuple[str, str]] = []
+        self.lives: list[Life] = []
+        self.ids: dict[str, list[tuple[str, str]]] = {}
         self.seen: set[bytes] = set()
         self.last = b""
         self.behind: bytes | None = None
@@ -84,6 +107,8 @@ class Phone:
                 self.counts["connections that ended"] += 1
             finally:
                 self.is_ready = False
+                if self.lives:
+                    self.lives[-1].ended = min(self.lives[-1].ended, time.monotonic())
             await asyncio.sleep(self.chance.uniform(0.02, 0.5))
 
     async def _connect(self) -> None:
@@ -92,6 +117,7 @@ class Phone:
             raise ConnectionRefusedError
         self._place = place = self.chance.choice(places)
         self._is_hit, self.lag = False, self.chance.choice((0.0, 0.02, 0.3))
+        self.lives.append(Life(place.port, time.monotonic()))
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", place.port)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -118,29 +144,36 @@ class Phone:
             answer = await self._next()
             if answer.tag == f"{{{ns.SM}}}resumed":
                 self.counts["resumed"] += 1
+                self.lives[-1].session, self.lives[-1].how = self.id, "resumed"
                 self._acknowledged(int(answer.get("h", "0")))
                 for _, xml, text in self.sent:
-                    self.again.add(text)
+                    self.counts["sent again"] += bool(text)
                     self.write(xml)
                 if self.behind is not None:
                     await self._catch_up()
+                self.unsure.clear()
                 return
             self.counts["not to be resumed"] += 1
         await self._begin()
 
     async def _begin(self) -> None:
-        """A new session. What was not acknowledged to it may be there or not, and is not sent again."""
-        self.counts["sent, with no answer"] += sum(bool(text) for _, _, text in self.sent)
+        """A new session. What was not acknowledged to it may be there or not."""
+        self.unsure += [(xml, text) for _, xml, text in self.sent if text]
         self.sent.clear()
         self.write(f"<iq type='set' id='bind'><bind xmlns='{ns.BIND}'/></iq>")
         bound = await self._next(f"{{{ns.CLIENT}}}iq")
         self.jid = bound.findtext(f".//{{{ns.BIND}}}jid") or ""
         self.write(f"<enable xmlns='{ns.SM}' resume='true'/>")
         self.id = (await self._next(f"{{{ns.SM}}}enabled")).get("id", "")
+        self.lives[-1].session, self.lives[-1].how = self.id, "bound"
         self.h = self.out = 0
         if self.asks_archive and self.behind is None:
             self.behind = self.last
         await self._catch_up()
+        unsure, self.unsure = self.unsure, []
+        for xml, text in unsure:
+            self.counts["sent again"] += 1
+            self._stanza(xml, text)
 
     async def _catch_up(self) -> None:
         """Ask for all of the archive behind what it knows, and then be available."""
@@ -192,6 +225,7 @@ class Phone:
         self.write(f"<r xmlns='{ns.SM}'/></stream:stream>")
         await asyncio.wait((reading,), timeout=PATIENCE)
         self.id = ""
+        self.sent.clear()
         self.counts["left"] += 1
         await asyncio.sleep(self.chance.uniform(0.2, 2))
 
@@ -200,6 +234,7 @@ class Phone:
         self._numbers[other.name] += 1
         text = f"{self.name} to {other.name} {self._numbers[other.name]}"
         to = other.jid if other.is_ready and self.chance.random() < 0.4 else f"{other.name}@localhost"
+        self.said[text] = time.monotonic(), to
         self._stanza(self._message(to, text), text)
         self.write(f"<r xmlns='{ns.SM}'/>")
         self.counts["sent"] += 1
@@ -252,12 +287,14 @@ class Phone:
         elif (result := stanza.find(f"{{{ns.MAM}}}result")) is not None:
             found = base64.urlsafe_b64decode(result.get("id", ""))
             text = result.findtext(f".//{BODY}") or ""
+            self.ids.setdefault(text, []).append((result.get("id", ""), "in the archive"))
             if found not in self.seen and self._new(found, text, is_late=True):  # else it asked again
                 self.counts["from the archive"] += 1
                 self.got.append(text)
         elif (text := stanza.findtext(BODY)) and stanza.get("type") != "error":
             id = next((one.get("id", "") for one in stanza.iterfind(f"{{{ns.STANZA_ID}}}stanza-id")), "")
             is_late = stanza.find(f"{{{ns.DELAY}}}delay") is not None
+            self.ids.setdefault(text, []).append((id, "stored" if is_late else "live"))
             if not id:
                 self.wrong.append(f"{self.name} was given {text!r} without an id")
             elif self._new(base64.urlsafe_b64decode(id), text, is_late=is_late):
@@ -274,7 +311,7 @@ class Phone:
         while self.sent and self.sent[0][0] <= h:
             _, _, text = self.sent.popleft()
             if text:
-                self.acked[text] = None
+                self.acked[text] = time.monotonic()
 
     def _new(self, id: bytes, text: str, *, is_late: bool) -> str:
         """The text of a message that was not there before; "" for one that it sent itself."""
@@ -297,26 +334,19 @@ def missing(phones: Sequence[Phone]) -> list[str]:
 
 
 def judge(phones: Sequence[Phone]) -> list[str]:
-    """What is wrong: lost, twice, at a wrong one, or overtaken. What a session that was resumed on another
-    node did not count as handled in time was sent again, and may be there twice.
-    """
+    """What is wrong: lost, twice, at a wrong one, or overtaken."""
     wrong = [problem for phone in phones for problem in phone.wrong]
     wrong += [f"lost: {text}" for text in missing(phones)]
-    is_alone = len(phones[0].places) == 1
-    again = set() if is_alone else {text for phone in phones for text in phone.again}
     for phone in phones:
         last: Counter[str] = Counter()
         counts = Counter(phone.got)
         for text, count in counts.items():
-            if count > 1 and text not in again:
-                wrong.append(f"twice: {text}")
-            phone.counts["twice since sent again"] += count > 1 and text in again
+            if count > 1:
+                wrong.append(f"twice: {text}, {phone.ids[text]}")
         for text in phone.got:
             found = TEXT.fullmatch(text)
             if found is None or found[2] != phone.name:
                 wrong.append(f"{phone.name} was given {text!r}")
-            elif text in again:
-                continue
             elif int(found[3]) < last[found[1]]:
                 wrong.append(f"overtaken: {text} came behind {last[found[1]]}")
             else:
@@ -335,3 +365,39 @@ async def settled(phones: Sequence[Phone], seconds: float) -> None:
             ):
                 await asyncio.sleep(0.2)
     await asyncio.sleep(1)
+
+
+async def looked_up(phones: Sequence[Phone], texts: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """By which ids and how these come to one more session of those whom they are for, which asks for the
+    whole archive and is given what is stored.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for phone in phones:
+        if not any(text.split()[2] == phone.name for text in texts):
+            continue
+        look = Phone(phone.name, phone.places, phone.chance, asks=True)
+        with contextlib.suppress(OSError, EOFError, TimeoutError):
+            await look._connect()
+            async with asyncio.timeout(3):
+                await look._read()
+        look._writer.transport.abort()
+        found |= look.ids
+    return {text: found.get(text, []) for text in texts}
+
+
+def about(text: str, phones: Sequence[Phone], kills: Sequence[tuple[float, int]], began: float) -> list[str]:
+    """Where its sender and its receiver were when it was sent and acknowledged, and what was killed."""
+    sender, receiver = (next(p for p in phones if p.name == text.split()[place]) for place in (0, 2))
+    at, to = sender.said[text]
+    acked = sender.acked.get(text, at)
+    first, last = at - NEAR_SECONDS, acked + NEAR_SECONDS
+    lines = [f"{text}: to {to} at {at - began:.2f}, acknowledged at {acked - began:.2f}"]
+    for phone in (sender, receiver):
+        lines += [
+            f"  {phone.name} on {life.port} from {life.began - began:.2f} to {life.ended - began:.2f}, "
+            f"{life.how} {life.session}"
+            for life in phone.lives
+            if life.began <= last and life.ended >= first
+        ]
+    lines += [f"  {port} killed at {when - began:.2f}" for when, port in kills if first <= when <= last]
+    return lines

@@ -120,6 +120,10 @@ class Binding:
         """Tell them of one of another node that goes on here; it may have to be waited for."""
         return self._hooks.tell(self._hooks.session_resumed_signal, session)
 
+    def given_up(self, session: Session, node: str | None) -> None:
+        """Tell them that a client sends again what is still under way: see the hook `stanzas_given_up`."""
+        self._hooks.tell(self._hooks.stanzas_given_up_signal, session, node)
+
     def want_copies(self, session: Session, wants: bool) -> None:
         """Whether the session is sent copies of its account's messages from now on (XEP-0280)."""
         self._sessions.want_copies(session, wants)

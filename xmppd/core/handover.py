@@ -200,7 +200,10 @@ class Handover:
             return False
         self._size += size
         end = partial(self._end_kept, state["id"])
-        self._kept[state["id"]] = state, self._resumption.call_later(state["seconds"], end)
+        self._kept[state["id"]] = (
+            {**state, "is_left": True},
+            self._resumption.call_later(state["seconds"], end),
+        )
         return True
 
     def _forget(self, id: str) -> State:
@@ -250,7 +253,15 @@ class Handover:
         managed = self._resumption.revive(session, id, state)
         if (told := self._binding.resumed(session)) is not None:
             await told
+        if state.get("is_busy"):
+            self._binding.given_up(session, None if state.get("is_left") else state.get("node"))
         return managed
+
+    def go_on(self, managed: Managed) -> None:
+        """It is resumed here, and has waited long enough for what its client sent."""
+        if managed.is_busy:
+            self._binding.given_up(managed.session, "")
+            managed.give_up()
 
     def drop(self, managed: Managed, state: State) -> None:
         """Its stream has gone before it had it: what it was given with is left over where it was given, and
@@ -299,6 +310,7 @@ def state_of(managed: Managed) -> State:
         "sought": session.login.sought,
         "seconds": managed.seconds,
         "received": managed.handled,
+        "is_busy": managed.is_busy,
         "sent": managed.sent,
         "unacked": [[unacked.raw.decode(), unacked.second] for unacked in managed.left()],
         "presence": (presence.head + presence.tail).decode() if presence is not None else "",

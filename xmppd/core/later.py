@@ -36,7 +36,8 @@ class Later:
 
 class Told(Later):
     """One whose end somebody tells: it has no `rest`, and no future unless it is awaited. `error` is why it
-    failed; what `refuse` is set to takes that in the place of who awaits this; `on_end` is called first.
+    failed; what `refuse` is set to takes that in the place of who awaits this; `on_end` is called first, with
+    whether it did not fail.
     """
 
     __slots__ = ("_future", "_line", "error", "is_over", "on_end", "outcome", "refuse")
@@ -47,7 +48,7 @@ class Told(Later):
         self.outcome: Any = None
         self.error: Exception | None = None
         self.refuse: Callable[[Exception], None] | None = None
-        self.on_end: Callable[[], None] | None = None
+        self.on_end: Callable[[bool], None] | None = None
         self._line: Line | None = None
         self._future: asyncio.Future[None] | None = None
 
@@ -72,7 +73,7 @@ class Told(Later):
         future, line, on_end = self._future, self._line, self.on_end
         self._future = self._line = self.on_end = None
         if on_end is not None:
-            on_end()
+            on_end(self.error is None)
         if future is not None and not future.done():
             future.set_result(None)
         if line is not None:
@@ -312,27 +313,32 @@ def _let_be(waiting: Awaitable[Any] | None) -> None:
         waiting.ready.add_done_callback(lambda _: _let_be(waiting.act()))
 
 
-def watched(waiting: Awaitable[Any], on_end: Callable[[], None]) -> Awaitable[Any]:
-    """The same, with something that is called as soon as it is over, however that ends."""
+def watched(waiting: Awaitable[Any], on_end: Callable[[bool], None]) -> Awaitable[Any]:
+    """The same, with something that is called as soon as it is over, with whether it raises nothing."""
     if isinstance(waiting, Told):
         if waiting.is_over:
-            on_end()
+            on_end(waiting.error is None)
         else:
             waiting.on_end = on_end
         return waiting
     if isinstance(waiting, Later):
         if isinstance(waiting.rest, asyncio.Future):
-            waiting.rest.add_done_callback(lambda _: on_end())
+            waiting.rest.add_done_callback(
+                lambda rest: on_end(not rest.cancelled() and rest.exception() is None)
+            )
             return waiting
         return Later(_watched(waiting.rest, on_end), waiting.size)
     return _watched(waiting, on_end)
 
 
-async def _watched(waiting: Awaitable[Any], on_end: Callable[[], None]) -> Any:
+async def _watched(waiting: Awaitable[Any], on_end: Callable[[bool], None]) -> Any:
+    is_well = False
     try:
-        return await waiting
+        result = await waiting
+        is_well = True
     finally:
-        on_end()
+        on_end(is_well)
+    return result
 
 
 async def settled(waiting: Awaitable[Any]) -> Any:

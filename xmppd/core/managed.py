@@ -429,6 +429,11 @@ class Managed:
         idle.add_done_callback(lambda _: timer.cancel())
         return idle
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything that its client sent is not handled yet."""
+        return bool(self._pending)
+
     def give_up(self) -> None:
         """What is still under way is not waited for: its client sends it again."""
         self.received = self.handled

@@ -199,7 +199,7 @@ class Messages:
         if not is_taken:
             return None
         made = record[0](origin, stanza, to)
-        if made is None or isinstance(made, Recorded):
+        if made is None or isinstance(made, Recorded | Drop):
             return self._pending(origin, stanza, to, made)
         return self._asked_again(origin, stanza, to, made)
 
@@ -215,12 +215,12 @@ class Messages:
             await self._asked_again(origin, stanza, to, made)
 
     async def _asked_again(
-        self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | Awaitable[None] | None
+        self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | Drop | Awaitable[None] | None
     ) -> None:
         """The same, when all is known that has to be."""
         try:
             for _ in range(ASKED):
-                if made is None or isinstance(made, Recorded):
+                if made is None or isinstance(made, Recorded | Drop):
                     break
                 await made
                 made = self._hooks.message_recorded_record[0](origin, stanza, to)
@@ -234,9 +234,13 @@ class Messages:
         if waiting is not None:
             await waiting
 
-    def _pending(self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | None) -> Pending | None:
+    def _pending(
+        self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | Drop | None
+    ) -> Pending | None:
         if made is None:
             return None
+        if isinstance(made, Drop):
+            return Pending(at_once(), partial(self._became, origin, stanza, to, outcome_of(made)))
         return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
 
     def _is_taken(self, stanza: Stanza, to: Jid) -> bool | Awaitable[bool]:
@@ -263,13 +267,13 @@ class Messages:
             outcome = self._hand_over(origin, stanza, to)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             if ended is not None:
-                ended()
+                ended(False)
             return self._refused(origin, stanza, to, error)
         finally:
             recorded.shown()
         if ended is not None:
             if isinstance(outcome, Outcome) or not self._is_account(to):  # no session is given it
-                ended()
+                ended(True)
             else:
                 outcome = watched(outcome, ended)
         return self._became(origin, stanza, to, outcome)

@@ -224,7 +224,7 @@ class Management:
         """With a session that was taken for this stream, if it is to be had still."""
         if not self._resumption.is_taken(managed, stream, is_gone=has_gone(stream)):
             return Resumed(self._gone(managed.id, login), None)
-        managed.give_up()
+        self._handover.go_on(managed)
         managed.acknowledged(h)
         login.sought = login.sought or managed.session.login.sought
         managed.session.login = login

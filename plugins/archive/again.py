@@ -1,0 +1,163 @@
+"""What clients send again when they come back, since they do not know whether it was taken: what is in the
+archive by then is not archived once more, and goes on only if that may not have been done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from xmppd import hooks, ns
+from xmppd.plugin import (
+    Counter,
+    Kept,
+    Lru,
+    Origin,
+    Session,
+    Stanza,
+    StanzaError,
+    StoreError,
+    cluster_signal,
+    read_stanza,
+)
+
+from .ids import MICROSECONDS, at_of, bound
+from .watermark import ALL, PROCESS_LETTERS, Watermark, in_turns
+
+AGAIN_SECONDS: Final = 600.0
+"""How old a message may be that is known when it comes again, and how long that is looked for."""
+LOOKED_AT: Final = 200
+"""Among how many of the last messages of an account."""
+FAILED: Final = 1000
+"""Of how many messages it is remembered that they were archived and then refused."""
+ORIGIN_ID: Final = f"{{{ns.STANZA_ID}}}origin-id"
+
+
+@dataclass(slots=True, eq=False)
+class Doubt:
+    """A session whose client may send again what it sent before, by one that it could not resume (`sought`),
+    or by this. What was under way goes on in this `process` of a `node`: "" here, None nowhere any more.
+    `known`: by what they say, the ids of what it sent; None until that was `looking` for.
+    """
+
+    until: float
+    sought: str = ""
+    node: str | None = None
+    process: str = ""
+    known: dict[bytes, bytes] | None = None
+    looking: asyncio.Future[None] | None = None
+
+
+class Again(Watermark):
+    """`doubts` are few: sessions that began since another one was gone, or that were resumed while something
+    of theirs was under way. All others pay nothing.
+    """
+
+    doubts: Kept[dict[Origin, Doubt]] = Kept(dict)
+    repeated = Counter("Messages that were sent again and were in the archive already.")
+
+    async def start(self) -> None:
+        """Nothing has failed yet."""
+        await super().start()
+        self._doubts = self.doubts
+        self._failed: Lru[str, bool] = Lru(FAILED)
+        self.order.on_failed = lambda id: self.went_wrong.tell(id.hex())
+
+    @cluster_signal
+    def went_wrong(self, id: str) -> None:
+        """A message is in the archives, and was refused nevertheless."""
+        self._failed.put(id, True)
+
+    @hooks.session_bound
+    def came(self, session: Session) -> None:
+        """It is in doubt if its client wanted to resume another one."""
+        if session.login.sought:
+            self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, sought=session.login.sought)
+
+    @hooks.stanzas_given_up
+    def gave_up(self, session: Session, node: str | None) -> None:
+        """It is in doubt what of its messages is taken there."""
+        process = self._there.get(node, "") if node else ""
+        self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, node=node, process=process)
+
+    @hooks.session_closed
+    def has_left(self, session: Session) -> None:
+        """Its client sends nothing more."""
+        self._doubts.pop(session, None)
+
+    def sent_before(self, origin: Origin, message: Stanza) -> bytes | hooks.Drop | Awaitable[None] | None:
+        """The id of a message that is in the archive and has to go on again; DROP where it has gone on; None
+        for a new one. What has to be waited for before this is known.
+        """
+        doubt = self._doubts[origin]
+        if doubt.until < self.scope.clock():
+            del self._doubts[origin]
+            return None
+        if not is_named(message):
+            return None
+        if doubt.known is None:
+            if doubt.looking is None:
+                doubt.looking = asyncio.get_running_loop().create_future()
+                self.spawn(self._look_back(origin.account, doubt, doubt.looking))
+            return asyncio.shield(doubt.looking)
+        id = doubt.known.pop(digest(message), None)
+        if id is None:
+            return None
+        self.repeated.inc()
+        return hooks.DROP if self._goes_on(doubt) and self._failed.get(id.hex()) is None else id
+
+    def _goes_on(self, doubt: Doubt) -> bool:
+        """Whether what was under way has gone on for sure."""
+        return doubt.node == "" or (doubt.node is not None and self._is_there(doubt.process, doubt.node))
+
+    async def _look_back(self, account: str, doubt: Doubt, looking: asyncio.Future[None]) -> None:
+        try:
+            doubt.known = await self._last_of(account, doubt)
+        except (StanzaError, StoreError) as error:
+            self.log.warning("store-failed", extra={"kind": "again", "error": str(error)})
+        finally:
+            doubt.looking = None
+            if not looking.done():
+                looking.set_result(None)
+
+    async def _last_of(self, account: str, doubt: Doubt) -> dict[bytes, bytes]:
+        """What an account has sent lately, when all of that is in its archive."""
+        found: dict[bytes, bytes] = {}
+        if await self.uid_of(account) is None:
+            return found
+        if doubt.sought:
+            await self._trace(account, doubt)
+        end = await self.finished(account)
+        owner, since = await self._owner(account), bound(at_of(end) - int(AGAIN_SECONDS * MICROSECONDS))
+        async for id, _, raw in in_turns(await self._last(owner, account, since, end, LOOKED_AT)):
+            message = read_stanza(raw)
+            if message.attrs.get("from", "").partition("/")[0] == account:
+                found[digest(message)] = id
+        return found
+
+    async def _trace(self, account: str, doubt: Doubt) -> None:
+        """Find out where the session was that was sought."""
+        row = await self.behind.get(account, doubt.sought)
+        process: str = row["process"] if row is not None else doubt.sought[:PROCESS_LETTERS]
+        if process == self.server.process:
+            doubt.node = ""
+        elif (there := await self.processes.get(ALL, process)) is not None:
+            doubt.node, doubt.process = there["node"], process
+
+
+def is_named(message: Stanza) -> bool:
+    """Whether a client has given a message an id: two that have none are two."""
+    if message.id:
+        return True
+    return b"origin-id" in message.raw and message.xml.find(ORIGIN_ID) is not None
+
+
+def digest(message: Stanza) -> bytes:
+    """What a message says, whichever session of its sender said it."""
+    attrs: Sequence[tuple[str, str]] = sorted(
+        (name, value) for name, value in message.attrs.items() if name != "from"
+    )
+    return hashlib.sha256(repr(attrs).encode() + message.raw[message.tail :]).digest()

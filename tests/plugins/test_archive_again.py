@@ -1,0 +1,241 @@
+"""What a client sends again when it comes back, not knowing that it was taken, is archived once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import pytest
+from archives import BODY, STANZA_ID, chat, find, world
+from managing import ASK, SM, ask_to_resume, enable, managed, ready, resume
+from several import several
+
+from xmppd import ns
+from xmppd.plugin import StoreError
+from xmppd.testing import Client, World
+
+pytestmark = pytest.mark.asyncio
+
+DELAY = f"{{{ns.DELAY}}}delay"
+NODES = pytest.mark.parametrize("nodes", [1, 2])
+
+
+class Held:
+    """The archive of a node writes nothing from now on until it is let go."""
+
+    def __init__(self, w: World, node: int = 0) -> None:
+        self.world = w
+        self.archive = w.plugin("archive", node)
+        self.file = self.archive._file
+        self.held: list[Callable[[], Any]] = []
+        self.archive._file = lambda *about: self.held.append(partial(self.file, *about))
+
+    async def let_go(self) -> None:
+        self.archive._file = self.file
+        for file in self.held:
+            file()
+        await self.world.settle()
+
+
+async def kill(w: World, node: int) -> None:
+    """A node is gone without a word, and the other knows."""
+    other = w.cluster(1 - node)
+    w.cut(0, 1)
+    other.mesh.give_up(other.mesh.members[w.cluster(node).mesh.name], "it was killed")
+    await w.settle()
+
+
+async def move(w: World, old: Client, id: str, node: int) -> Client:
+    """A client resumes a session while something that it sent is under way, which is not waited for."""
+    new = await ready(w, "alice", node=node)
+    new.write(f"<resume xmlns='{ns.SM}' previd='{id}' h='0'/>")
+    await w.settle()
+    await new.expect_nothing()
+    await w.advance(2.1)
+    answer = await new.receive()
+    assert answer.tag == f"{SM}resumed" and answer.get("h") == "0"
+    new.jid = old.jid
+    return new
+
+
+async def come(w: World, id: str, node: int) -> Client:
+    """Alice comes back, and her session is not to be had."""
+    new = await ready(w, "alice", node=node)
+    assert (await ask_to_resume(new, id)).tag == f"{SM}failed"
+    await new.bind("new")
+    await enable(new)
+    await new.send("<presence/>")
+    await new.receive_all()
+    return new
+
+
+async def say(w: World, client: Client, *texts: str) -> None:
+    await chat(client, "bob@localhost", *texts)
+    await w.settle()
+
+
+async def acknowledged(client: Client) -> int:
+    await client.send(ASK)
+    return int([one for one in await client.receive_all() if one.tag == f"{SM}a"][-1].get("h", ""))
+
+
+def messages(stanzas: list[Element]) -> list[Element]:
+    return [one for one in stanzas if one.findtext(BODY)]
+
+
+def texts(stanzas: list[Element]) -> list[str | None]:
+    return [one.findtext(BODY) for one in messages(stanzas)]
+
+
+def ids(stanzas: list[Element]) -> list[str | None]:
+    return [found.get("id") for one in messages(stanzas) if (found := one.find(STANZA_ID)) is not None]
+
+
+@NODES
+@pytest.mark.parametrize("bobs", [0, -1])
+async def test_what_is_under_way_when_she_resumes_is_not_archived_again(
+    redis_url: str, nodes: int, bobs: int
+) -> None:
+    async with world("offline", nodes=nodes, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=bobs % nodes)
+        await alice.receive_all()
+        held = Held(w)
+        await say(w, alice, "1", "2")
+        await alice.drop()
+        alice = await move(w, alice, id, nodes - 1)
+        await say(w, alice, "1", "2", "3")
+        await bob.expect_nothing()
+        await held.let_go()
+        got = await bob.receive_all()
+        assert texts(got) == ["1", "2", "3"]
+        assert await acknowledged(alice) == 3
+        assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
+        await say(w, alice, "1")
+        assert texts(await bob.receive_all()) == ["1"], "a third time is a new one"
+
+
+async def test_what_came_to_nothing_with_a_killed_node_is_new(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=1)
+        Held(w)
+        await say(w, alice, "1")
+        await alice.drop()
+        alice = await move(w, alice, id, 1)
+        await say(w, alice, "1")
+        await bob.expect_nothing()
+        await kill(w, 0)
+        got = await bob.receive_all()
+        assert texts(got) == ["1"] and got[-1].find(DELAY) is None
+        assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
+
+
+async def test_what_a_killed_node_had_written_goes_on_by_the_id_that_it_has(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=1)
+        w.plugin("archive", 0)._wrote = lambda *about: None
+        await say(w, alice, "1")
+        await alice.drop()
+        alice = await move(w, alice, id, 1)
+        await say(w, alice, "1")
+        await bob.expect_nothing()
+        await kill(w, 0)
+        got = await bob.receive_all()
+        assert texts(got) == ["1"] and len(got[-1].findall(DELAY)) == 1
+        assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
+        assert await acknowledged(alice) == 2
+
+
+async def test_what_is_sent_again_since_a_node_was_killed_has_the_same_id(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=1)
+        origin = (
+            "<message to='bob@localhost'><body>2</body><origin-id xmlns='urn:xmpp:sid:0' id='a'/></message>"
+        )
+        nameless = "<message to='bob@localhost'><body>3</body></message>"
+        for _ in range(2):
+            await say(w, alice, "1")
+            await alice.send(origin + nameless)
+            if not alice.transport.is_closing() and w.clients[-1] is not alice:
+                await kill(w, 0)
+                alice = await come(w, id, 1)
+        got = await bob.receive_all()
+        assert texts(got) == ["1", "2", "3"] * 2
+        assert ids(got)[:2] == ids(got)[3:5] and len({*ids(got)}) == 4
+        assert [len(one.findall(DELAY)) for one in messages(got)] == [0, 0, 0, 1, 1, 0]
+        assert (await find(bob)).ids == (await find(alice)).ids == [*ids(got)[:3], ids(got)[5]]
+
+
+@NODES
+async def test_what_a_session_had_sent_that_ended_is_not_given_again(redis_url: str, nodes: int) -> None:
+    async with world("offline", nodes=nodes, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=0)
+        await say(w, alice, "1")
+        assert texts(await bob.receive_all()) == ["1"]
+        await alice.drop()
+        await w.advance(310)
+        bob = await w.login("bob", node=0)
+        alice = await come(w, id, nodes - 1)
+        await say(w, alice, "1", "2")
+        assert texts(await bob.receive_all()) == ["2"]
+        assert len((await find(bob)).ids) == len((await find(alice)).ids) == 2
+
+
+@NODES
+async def test_after_ten_minutes_it_is_a_new_one(redis_url: str, nodes: int) -> None:
+    async with world("offline", nodes=nodes, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=0)
+        await say(w, alice, "1")
+        assert texts(await bob.receive_all()) == ["1"]
+        await alice.drop()
+        await w.advance(601)
+        bob = await w.login("bob", node=0)
+        alice = await come(w, id, nodes - 1)
+        await say(w, alice, "1")
+        assert texts(await bob.receive_all()) == ["1"]
+        assert w.plugin("archive", nodes - 1).doubts
+        await alice.send("</stream:stream>")
+        await w.settle()
+        assert not w.plugin("archive", nodes - 1).doubts
+
+
+async def test_what_could_not_be_queued_where_it_was_archived_is_queued_when_it_comes_again(
+    redis_url: str,
+) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        await (await w.login("alice", "other", node=1)).receive_all()
+        held, offline = Held(w), w.plugin("offline", 0)
+
+        async def fail(*about: Any) -> None:
+            raise StoreError("it is away")
+
+        offline._put = fail
+        await say(w, alice, "1")
+        await alice.drop()
+        alice = await move(w, alice, id, 1)
+        await say(w, alice, "1")
+        await held.let_go()
+        assert await acknowledged(alice) == 1
+        bob = await w.login("bob", node=1)
+        await w.settle()
+        assert bob.raw.count(b"<body>1</body>") == 1
+        assert len((await find(bob)).ids) == len((await find(alice)).ids) == 1
+
+
+async def test_who_lost_nothing_is_not_in_doubt(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        await say(w, alice, "1")
+        await alice.drop()
+        for node in (1, 1, 0):
+            alice = await resume(w, alice, id, node=node)
+            await alice.drop()
+        assert not any(archive.doubts for archive in w.plugins("archive"))
