@@ -34,6 +34,14 @@ def test_what_managed_clients_had_not_acknowledged_comes_from_the_archive(free_p
     assert int(late) > 0, "nothing was lost on its way to clients that never ask"
 
 
+def test_what_was_acknowledged_outlives_one_of_two_nodes_and_is_there_once(free_ports, request):
+    """The same on two nodes, whose sessions are resumed on the other one: what is sent again is known."""
+    how = "--archived", "--store", "cassandra", "--nodes", 2, "--kills", 4, "--within", 3, "--rate", 40
+    done = run(request, *how, "--seed", 61, "--port", free_ports(25)[0])
+    [acknowledged] = re.findall(r"acknowledged: (\d+)", done.stdout)
+    assert int(acknowledged) > 200, "hardly anything was said"
+
+
 @pytest.mark.parametrize(("store", "kills", "within"), [("sqlite", 6, 0.75), ("cassandra", 4, 2)])
 def test_nothing_answered_is_lost_and_nothing_is_there_twice(free_ports, request, store, kills, within):
     """Rosters, friendships, offline messages, vCards, private XML, passwords, accounts that come and go."""
