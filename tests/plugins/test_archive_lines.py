@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from typing import Any
 
 import pytest
 from archives import find, world
 from managing import bodies, managed, resume
 from several import several
 
+from xmppd import ns
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -58,3 +61,55 @@ async def test_a_session_that_is_resumed_has_one_line(redis_url: str) -> None:
         assert alice.session.line is None
         await said(w, alice, message("bob", "1"), message("carol", "2"), message("bob", "3"))
         assert bodies(await bob.receive_all()) == ["0", "1", "3"]
+
+
+@NODES
+@pytest.mark.parametrize(
+    "between",
+    [
+        f"<message to='bob@localhost' type='chat' id='x'><composing xmlns='{ns.CHAT_STATES}'/></message>",
+        "<message to='bob@localhost' type='headline'><body>x</body></message>",
+        f"<message to='bob@localhost' type='chat'><body>x</body><no-permanent-store xmlns='{ns.HINTS}'/></message>",
+    ],
+)
+async def test_behind_one_of_which_nothing_is_written_all_are_under_way_at_once(
+    redis_url: str, nodes: int, between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world("offline", nodes=nodes, settings=several(redis_url)) as w:
+        alice, bob = await w.login("alice", node=0), await w.login("bob", node=nodes - 1)
+        await said(w, alice, message("bob", "0"))
+        archive, goes_on, begun = w.plugin("archive", 0), asyncio.Event(), []
+        write = archive._file
+
+        def held(*about: Any) -> None:
+            begun.append(about[0])
+
+            async def later() -> None:
+                await goes_on.wait()
+                write(*about)
+
+            archive.server.spawn(later())
+
+        monkeypatch.setattr(archive, "_file", held)
+        alice.write("".join([message("bob", "1"), between, *(message("bob", str(n)) for n in range(2, 10))]))
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+            for client in w.clients:
+                client.pump()
+        assert len(begun) == 9
+        goes_on.set()
+        await w.settle()
+        got = bodies(await bob.receive_all())
+        assert [text for text in got if text not in ("", "x")] == [str(number) for number in range(10)]
+        assert got[2] in ("", "x"), "it kept its place"
+
+
+async def test_one_to_who_may_be_there_later_is_asked_again_in_its_turn() -> None:
+    """It is to be in the archives if it is taken then; those behind it must not have smaller ids."""
+    async with world("offline") as w:
+        alice, bob = await w.login("alice", node=0), await w.login("bob", "r", node=0)
+        await said(w, alice, message("bob", "0"))
+        to_nobody = "<message to='bob@localhost/gone' type='normal'><body>gone</body></message>"
+        await said(w, alice, message("bob", "1"), to_nobody, message("bob", "2"))
+        assert bodies(await bob.receive_all()) == ["0", "1", "2"]
+        assert (await find(alice)).texts == ["0", "1", "2"]

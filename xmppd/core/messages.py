@@ -25,7 +25,6 @@ from xmppd.xml.stanza import Stanza
 FEW = 8
 """Sessions that get a message at once; where there are more, they come after those who are alone."""
 
-
 ASKED = 10
 """How often a plugin may have to find something out before it records a message."""
 
@@ -73,9 +72,7 @@ KEEPABLE = frozenset(("normal", "chat"))
 
 MESSAGE_TYPES = frozenset(("normal", "chat", "groupchat", "headline", "error"))
 
-
 Became = Awaitable[Outcome | Drop]
-
 Otherwise = Callable[[Stanza, Jid], Became | Outcome | None]
 """Takes a message that nobody keeps; None where nobody is there either."""
 
@@ -166,27 +163,39 @@ class Messages:
 
     def _behind(self, origin: Origin, line: Line, stanza: Stanza) -> Pending:
         """A message of somebody whose last ones still have to go on: it does so after them, but is written
-        down now if it has to be. Where filters are to be asked, or something has to be found out of it or of
-        one before it, that is done when it is its turn.
+        down now, or settled that it is not. Where filters are to be asked, or something has to be found out
+        of it or of one before it, that is done when it is its turn.
         """
         made: Pending | Awaitable[None] | None = None
-        if not (line.unmade or self._hooks.message_for_filter):
-            try:
-                made = self._made(origin, stanza)
-            except Exception as error:  # noqa: BLE001 - he is told when it is its turn
-                return Pending(at_once(), partial(_raise, error))
-            if isinstance(made, Pending):
-                return made
+        try:
+            to = Jid.parse(stanza.to or origin.account)
+            if not (line.unmade or self._hooks.message_for_filter) and self._is_open(origin, stanza, to):
+                made = self._record(origin, stanza, to)
+                if made is None and self._is_settled(stanza, to):
+                    return Pending(at_once(), partial(self._go_on, origin, stanza, to), len(stanza.raw))
+        except Exception as error:  # noqa: BLE001 - he is told when it is its turn
+            return Pending(at_once(), partial(_raise, error))
+        if isinstance(made, Pending):
+            return made
         route = partial(self._route, origin, stanza) if made is None else lambda: made
         return line.in_turn(route, len(stanza.raw))
 
-    def _made(self, origin: Origin, stanza: Stanza) -> Pending | Awaitable[None] | None:
-        to = Jid.parse(stanza.to or origin.account)
-        if not self._is_account(to):
-            return self._record(origin, stanza, to)
-        if not stanza.to or self._blocks.known(to.bare) is None:
-            return None
-        return None if self._blocks.bars(to.bare, origin.full) else self._record(origin, stanza, to)
+    def _is_settled(self, stanza: Stanza, to: Jid) -> bool:
+        """Whether one of which nothing was to be written would not be later either."""
+        return kind_of(stanza) not in KEEPABLE or self._is_taken(stanza, to) is True
+
+    def _is_open(self, origin: Origin, stanza: Stanza, to: Jid) -> bool:
+        """Whether it is known that nobody bars a message, which has its address."""
+        is_known = not self._is_account(to) or (bool(stanza.to) and self._blocks.known(to.bare) is not None)
+        return is_known and not self._blocks.bars(to.bare, origin.full)
+
+    def _go_on(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+        """It is the turn of one of which nothing is written."""
+        try:
+            outcome = self._deliver(origin, stanza, to)
+        except Exception as error:  # noqa: BLE001 - raised again when all have been told
+            return self._refused(origin, stanza, to, error)
+        return self._became(origin, stanza, to, outcome)
 
     def _record(self, origin: Origin, stanza: Stanza, to: Jid) -> Pending | Awaitable[None] | None:
         """Have a message written down that will be taken; None if it is nothing to be."""
