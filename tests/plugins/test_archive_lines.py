@@ -69,7 +69,7 @@ async def test_a_session_that_is_resumed_has_one_line(redis_url: str) -> None:
     [
         f"<message to='bob@localhost' type='chat' id='x'><composing xmlns='{ns.CHAT_STATES}'/></message>",
         "<message to='bob@localhost' type='headline'><body>x</body></message>",
-        f"<message to='bob@localhost' type='chat'><body>x</body><no-permanent-store xmlns='{ns.HINTS}'/></message>",
+        f"<message to='bob@localhost'><body>x</body><no-permanent-store xmlns='{ns.HINTS}'/></message>",
     ],
 )
 async def test_behind_one_of_which_nothing_is_written_all_are_under_way_at_once(
