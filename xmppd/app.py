@@ -547,6 +547,7 @@ class App:
         self.last_seen.release()
         self.blocks.release()
         self.sessions.release()
+        self.resumption.release()
         self.service.release()
         jid.release()
         self.service.engine.release()

@@ -1,5 +1,9 @@
 """XEP-0198 on one node: how managed sessions end, and what bounds them."""
 
+import gc
+import tracemalloc
+from pathlib import Path
+
 import pytest
 from heldstore import HeldStore, turns
 from managing import bodies, count, enable, managed, ready, resume, state
@@ -69,7 +73,9 @@ async def test_its_time_comes_to_an_end() -> None:
         await again.send(f"<resume xmlns='{ns.SM}' previd='{id}' h='0'/>")
         await again.expect(failed("item-not-found", "2"))
         await world.advance(3700)
-        assert len(world.app.resumption._past) == 0
+        again = await ready(world, "alice")
+        await again.send(f"<resume xmlns='{ns.SM}' previd='{id}' h='0'/>")
+        await again.expect(failed("item-not-found"))
 
 
 async def test_time_begins_anew_with_each_break() -> None:
@@ -163,7 +169,40 @@ async def test_what_is_kept_is_counted() -> None:
         assert world.app.resumption.size == state(alice).size == len(state(alice).unacked[0])
         await alice.drop()
         world.app.binding.end(alice.session)
-        assert world.app.resumption.size == 0 and not world.app.resumption._all
+        assert world.app.resumption.size == 0 and not world.app.resumption._by_id
+
+
+async def test_who_has_acknowledged_all_keeps_no_list_of_anything() -> None:
+    async with World() as world:
+        alice, _ = await managed(world, "alice")
+        bob = await world.login("bob")
+        await bob.send(chat(alice.jid, "x"))
+        await alice.send(chat(bob.jid, "y"))
+        await alice.send(a(1))
+        held = gc.get_referents(state(alice))
+        assert [found for found in held if isinstance(found, list | dict | tuple | set)] == []
+
+
+async def test_sessions_that_have_ended_leave_nothing_behind() -> None:
+    core = tracemalloc.Filter(True, str(Path(output.__file__).parent / "*"))
+    async with World(settings={"sessions": {"ping_after": 0}}) as world:
+
+        async def come_and_go(times: int) -> int:
+            """Bytes of the core after these sessions have ended."""
+            for number in range(times):
+                alice, _ = await managed(world, "alice", f"r{number}")
+                await alice.send("</stream:stream>")
+                await alice.drop()
+            world.clients.clear()
+            gc.collect()
+            return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([core]).traces)
+
+        tracemalloc.start()
+        try:
+            before = await come_and_go(20)
+            assert await come_and_go(60) - before < 60 * 50
+        finally:
+            tracemalloc.stop()
 
 
 async def test_who_is_shown_much_acknowledges_the_first_before_the_rest_comes(

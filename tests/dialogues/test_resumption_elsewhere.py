@@ -171,7 +171,7 @@ async def test_who_breaks_off_while_it_is_fetched_loses_nothing(redis_url: str) 
         last = await world.login("alice", node=1)
         await world.settle()
         assert b"<body>1</body>" in last.raw
-        assert not any(app.resumption._all for app in world.apps)
+        assert not any(app.resumption._by_id for app in world.apps)
 
 
 async def kill(world: World, node: int) -> None:

@@ -27,7 +27,7 @@ async def test_what_comes_when_the_last_that_she_sent_is_done_goes_with_her(
         alice, id = await managed(world, "alice", "r", node=0)
         bob = await world.login("bob", node=0)
         session, finished = alice.session, Managed._finished
-        session.managed._pending.append(session.managed.received + 1)
+        session.managed._pending = [session.managed.received + 1]
         session.managed.received += 1
 
         def then(it: Managed, number: int) -> None:
@@ -82,7 +82,7 @@ async def test_what_comes_while_she_is_fetched_is_not_lost_if_she_breaks_off(
             last = await world.login("alice", node=1)
             await world.settle()
             assert sorted(text for text in "12" if f"<body>{text}</body>".encode() in last.raw) == ["1", "2"]
-            assert not any(app.resumption._all for app in world.apps)
+            assert not any(app.resumption._by_id for app in world.apps)
         else:
             assert bodies(await again.receive_all()) == ["1", "2"]
 

@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 from xmppd.core.begun import begun
 from xmppd.core.binding import Binding
 from xmppd.core.contacts import Contacts
-from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, ManagedStream, Unacked, too_high
+from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, ManagedStream, too_high
 from xmppd.core.origin import Origin
+from xmppd.core.outstanding import Unacked
 from xmppd.core.questions import Timer
 from xmppd.core.resumption import LeftOver, Resumption
 from xmppd.core.sessions import Session

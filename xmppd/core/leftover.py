@@ -8,9 +8,10 @@ from typing import Any, Final, Protocol
 from xmppd.core.begun import begun
 from xmppd.core.lastseen import stamped
 from xmppd.core.later import Later
-from xmppd.core.managed import Fellow, Managed, Unacked
+from xmppd.core.managed import Managed
 from xmppd.core.messages import KEEPABLE, MESSAGE_TYPES
 from xmppd.core.origin import Host, Origin
+from xmppd.core.outstanding import Fellow, Unacked
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError
 from xmppd.jid import domain_of

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from xmppd import ns
-from xmppd.core.cluster import RemoteFellow
 from xmppd.core.later import Later, Pending
 from xmppd.core.output import Connection
+from xmppd.core.outstanding import Fellow, Outstanding, Unacked
 from xmppd.core.questions import Timer
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
@@ -29,9 +29,6 @@ ANSWER_SECONDS: Final = 1.0
 
 FINISH_SECONDS: Final = 2.0
 """How long who resumes a session waits for what it sent before to be handled: it would send that again."""
-
-Fellow = Session | RemoteFellow
-"""A session that was sent the same message as another one of its account."""
 
 Route = Callable[[Session, Stanza], Awaitable[None] | None]
 
@@ -98,55 +95,33 @@ class Keeper(Protocol):
         """What it sent before its stream was gone ends it."""
 
 
-class Moment(NamedTuple):
-    """What was so when the stanzas from number `first` on were sent: the `second` since the epoch, and who
-    took messages to the account.
-    """
-
-    first: int
-    second: int
-    takers: tuple[Fellow, ...]
-
-
-class Unacked(NamedTuple):
-    """One stanza that the client may not have, when it was sent, and the other sessions that were sent it if
-    it was a message to their account.
-    """
-
-    raw: bytes
-    second: int
-    others: tuple[Fellow, ...]
-
-
 class Managed:
     """The connection of a managed session. `stream` is None while it is detached; `seconds` is how long it
     may be so, 0: not at all. Stanzas are numbered from 1 and counters never begin anew here, but on the wire.
 
     `received`: stanzas of the client; `sent`: to it, of which it `acked` some. The others are `unacked`, as
     they were written, `size` bytes in all, unless they were too many (`is_kept`). `is_given`: another node
-    has the session now.
+    has the session now; `is_over`: nobody has it. What is idle has no list of anything.
     """
 
     __slots__ = (
         "_asked",
         "_expected",
-        "_had",
         "_idle",
         "_keeper",
-        "_moments",
+        "_outstanding",
         "_pending",
         "acked",
         "id",
         "is_given",
         "is_kept",
+        "is_over",
         "received",
         "seconds",
         "sent",
         "session",
-        "size",
         "stream",
         "timer",
-        "unacked",
     )
 
     def __init__(
@@ -158,16 +133,14 @@ class Managed:
         self.seconds = seconds
         self.received = 0
         self.sent = self.acked = 0
-        self.unacked: list[bytes] = []
-        self.size = 0
         self.is_kept = True
         self.is_given = False
+        self.is_over = False
         self.timer: Timer | None = None
         self._keeper = keeper
-        self._moments: list[Moment] = []
+        self._outstanding: Outstanding | None = None
         self._expected: dict[int, Callable[[], None]] | None = None
-        self._had: list[tuple[int, Callable[[], None]]] = []
-        self._pending: list[int] = []
+        self._pending: list[int] | None = None
         self._asked: tuple[int, Timer] | None = None
         self._idle: asyncio.Future[None] | None = None
         if stream is not None:
@@ -183,9 +156,9 @@ class Managed:
 
     def resend(self) -> None:
         """Write what the client has not acknowledged, in order and as it was."""
-        if self.stream is not None and self.unacked:
+        if self.stream is not None and self._outstanding is not None:
             self._keeper.asks(self)
-            self.stream.write_all((*self.unacked, REQUEST))
+            self.stream.write_all((*self._outstanding.raw, REQUEST))
         self.session.drained()
 
     def ask(self) -> None:
@@ -198,12 +171,12 @@ class Managed:
         """Go on where a session on another node ended: its counters, and what is unacknowledged with the
         seconds in which it was sent.
         """
-        self.received, self.acked = received, sent - len(unacked)
-        for number, (raw, second) in enumerate(unacked, self.acked):
-            self._moments.append(Moment(number, second, ()))
-            self.unacked.append(raw)
-        self.sent, self.size = sent, sum(map(len, self.unacked))
-        self._keeper.grown(self, self.size)
+        self.received, self.sent, self.acked = received, sent, sent - len(unacked)
+        if unacked:
+            outstanding = self._outstanding = Outstanding()
+            for number, (raw, second) in enumerate(unacked, self.acked):
+                outstanding.add((raw,), number, second, ())
+            self._keeper.grown(self, outstanding.size)
 
     def lost(self) -> bool:
         """The stream is gone; whether the session goes on without."""
@@ -218,13 +191,13 @@ class Managed:
         """Keep nothing from now on, so that it cannot be resumed."""
         self.seconds = 0
         self.is_kept = False
-        self.unacked.clear()
-        self._moments.clear()
-        size, self.size = self.size, 0
-        self._keeper.grown(self, -size)
+        outstanding, self._outstanding = self._outstanding, None
         expected, self._expected = self._expected or {}, None
-        had, self._had = self._had, []
-        for told in [*(told for _, told in had), *expected.values()]:
+        waiting = [*expected.values()]
+        if outstanding is not None:
+            self._keeper.grown(self, -outstanding.size)
+            waiting = [*outstanding.told(), *waiting]
+        for told in waiting:
             told()
 
     # as its session's connection
@@ -244,6 +217,16 @@ class Managed:
         """Whether bursts wait: for the client to come back, to read, or to acknowledge."""
         stream = self.stream
         return stream is None or stream.clogged or len(self.unacked) > self._keeper.rules.stanzas // 2
+
+    @property
+    def unacked(self) -> list[bytes]:
+        """What its client has not acknowledged, in order; not to be changed."""
+        return [] if self._outstanding is None else self._outstanding.raw
+
+    @property
+    def size(self) -> int:
+        """How many bytes that is."""
+        return 0 if self._outstanding is None else self._outstanding.size
 
     def write(self, data: bytes) -> None:
         """Send one stanza."""
@@ -268,15 +251,13 @@ class Managed:
         self.sent += len(stanzas)
         if not self.is_kept:
             return
+        outstanding, keeper = self._outstanding, self._keeper
+        if outstanding is None:
+            outstanding = self._outstanding = Outstanding()
         if self._expected:
-            self._note(stanzas, before)
-        second, takers, moments = int(self._keeper.now()), self._keeper.takers(self.session), self._moments
-        if not moments or moments[-1].second != second or moments[-1].takers != takers:
-            moments.append(Moment(before, second, takers))
-        self.unacked += stanzas
-        size = sum(map(len, stanzas))
-        self.size += size
-        self._keeper.grown(self, size)
+            self._note(stanzas, before, outstanding)
+        size = outstanding.add(stanzas, before, int(keeper.now()), keeper.takers(self.session))
+        keeper.grown(self, size)
 
     # what its client acknowledges
 
@@ -289,23 +270,21 @@ class Managed:
             raise too_high(h, self.sent)
         was_clogged = self.clogged
         self.acked += count
-        if self.is_kept and count:
-            size = sum(map(len, self.unacked[:count]))
-            del self.unacked[:count]
-            self.size -= size
-            self._keeper.grown(self, -size)
-            moments = self._moments
-            while moments and (not self.unacked or (len(moments) > 1 and moments[1].first <= self.acked)):
-                del moments[0]
-        if self._had:
-            self._tell(self.acked)
+        outstanding = self._outstanding
+        if outstanding is not None and count:
+            self._keeper.grown(self, -outstanding.remove(count, self.acked))
+            if not outstanding.raw:
+                self._outstanding = None
+            for told in outstanding.told(self.acked):
+                told()
         self._keeper.heard(self)
         if was_clogged:
             self.session.drained()
 
     def has_had(self, second: int) -> bool:
         """Whether its client has acknowledged all that was sent up to that second."""
-        return self.is_kept and (not self.unacked or self._moments[0].second > second)
+        outstanding = self._outstanding
+        return self.is_kept and (outstanding is None or outstanding.is_from(second))
 
     def when_had(self, raw: bytes, told: Callable[[], None]) -> None:
         """Tell when the client has acknowledged this stanza, which was just sent to the session, or when that
@@ -315,30 +294,18 @@ class Managed:
             self._expected = {}
         self._expected[id(raw)] = told
 
-    def _note(self, stanzas: Sequence[bytes], before: int) -> None:
+    def _note(self, stanzas: Sequence[bytes], before: int, outstanding: Outstanding) -> None:
         """Number those that somebody waits for."""
         expected = self._expected
         for number, raw in enumerate(stanzas, before + 1):
             if expected and (told := expected.pop(id(raw), None)) is not None:
-                self._had.append((number, told))
-
-    def _tell(self, count: int) -> None:
-        had = self._had
-        while had and had[0][0] <= count:
-            had.pop(0)[1]()
+                outstanding.tell(number, told)
+        self._expected = expected or None
 
     def left(self) -> Iterator[Unacked]:
         """What it has not, in order."""
-        moments = iter(self._moments)
-        moment = next(moments, None)
-        following = next(moments, None)
-        for number, raw in enumerate(self.unacked, self.acked):
-            while following is not None and following.first <= number:
-                moment, following = following, next(moments, None)
-            assert moment is not None
-            is_shared = self.session in moment.takers  # else it was in turn for what was kept, alone
-            others = [taker for taker in moment.takers if taker is not self.session] if is_shared else ()
-            yield Unacked(raw, moment.second, tuple(others))
+        outstanding = self._outstanding
+        return iter(()) if outstanding is None else outstanding.left(self.acked, self.session)
 
     # what its client sends
 
@@ -358,7 +325,10 @@ class Managed:
         number = self.received = self.received + 1
         if waiting is None:
             return None
-        self._pending.append(number)
+        if self._pending is None:
+            self._pending = [number]
+        else:
+            self._pending.append(number)
         return self._followed(number, waiting)
 
     def _followed(self, number: int, waiting: Awaitable[None] | None) -> Awaitable[None] | None:
@@ -395,9 +365,12 @@ class Managed:
             self._keeper.failed(self, error)
 
     def _finished(self, number: int) -> None:
-        if number not in self._pending:
+        pending = self._pending
+        if pending is None or number not in pending:
             return  # it was given up
-        self._pending.remove(number)
+        pending.remove(number)
+        if not pending:
+            self._pending = None
         if self._asked is not None and self.handled >= self._asked[0]:
             self._answer()
         if not self._pending and self._idle is not None:
@@ -437,7 +410,7 @@ class Managed:
     def give_up(self) -> None:
         """What is still under way is not waited for: its client sends it again."""
         self.received = self.handled
-        self._pending.clear()
+        self._pending = None
 
 
 def let_go(waiting: asyncio.Future[None]) -> None:

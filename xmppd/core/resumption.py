@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from xmppd.core.managed import Fellow, Managed, ManagedStream, ManagementRules, Route, Unacked
+from xmppd.core.managed import Managed, ManagedStream, ManagementRules, Route
 from xmppd.core.output import SLICE_SECONDS
+from xmppd.core.outstanding import Fellow, Unacked
+from xmppd.core.past import Past
 from xmppd.core.questions import CallLater
 from xmppd.core.quiet import beneath, wake
 from xmppd.core.sessions import Session, Sessions
@@ -24,10 +26,6 @@ EVERY: Final = 5
 ASK_SECONDS: Final = 2.0
 ACKNOWLEDGE_SECONDS: Final = 60.0
 """Who does not acknowledge for so long after he was asked is not there."""
-PAST_SECONDS: Final = 3600.0
-"""How long it is known how many stanzas of a session were handled, after its end."""
-PAST: Final = 10_000
-"""Of how many sessions."""
 
 LeftOver = Callable[[str, Iterable[Unacked]], None]
 """Sees to what a session, by its full JID, had not acknowledged when it ended."""
@@ -64,10 +62,9 @@ class Resumption:
         self._clock = clock
         self._size = 0
         self._by_id: dict[str, Managed] = {}
-        self._all: set[Managed] = set()
         self._detached: dict[str, list[Managed]] = {}
         self._taken: dict[Managed, object] = {}
-        self._past: dict[str, tuple[str, int, float]] = {}
+        self._past = Past(clock)
         # In the order of when they are due: who has something unacknowledged, since when, or was asked.
         self._unasked: dict[Managed, float] = {}
         self._asked: dict[Managed, float] = {}
@@ -92,7 +89,6 @@ class Resumption:
         session.flush()  # what it was sent before is not counted
         managed = session.managed = Managed(session, stream, self, id, seconds)
         beneath(session, managed)
-        self._all.add(managed)
         if id:
             self._by_id[id] = managed
         return managed
@@ -101,7 +97,6 @@ class Resumption:
         """Go on with what another node gave of a session (`Handover`); its stream is still to be attached."""
         seconds = min(state["seconds"], self.rules.longest)
         managed = session.connection = session.managed = Managed(session, None, self, id, seconds)
-        self._all.add(managed)
         self._by_id[id] = managed
         unacked = [(raw.encode(), second) for raw, second in state["unacked"]]
         managed.revive(state["received"], state["sent"], unacked)
@@ -116,14 +111,17 @@ class Resumption:
         """Those that may be resumed and whose clients have not acknowledged all that they were sent up to
         that second.
         """
-        detached = (managed for some in self._detached.values() for managed in some)
-        some = dict.fromkeys((*self._unasked, *self._asked, *self._taken, *detached))
+        some = self._behind()
         return [one.session for one in some if one.id and one.is_kept and not one.has_had(second)]
+
+    def _behind(self) -> dict[Managed, None]:
+        """All whose clients have not acknowledged something, and some more."""
+        detached = (managed for some in self._detached.values() for managed in some)
+        return dict.fromkeys((*self._unasked, *self._asked, *self._taken, *detached))
 
     def handled_of(self, id: str, account: str) -> int | None:
         """How many stanzas of one that is not to be resumed any more were handled, if that is known."""
-        owner, h, _ = self._past.get(id, ("", 0, 0.0))
-        return h if owner == account else None
+        return self._past.handled(id, account)
 
     def take(self, managed: Managed, by: object, why: StreamError | None = None) -> None:
         """A stream resumes it, or it goes elsewhere: what it still has as one ends. It may yet be taken from
@@ -147,6 +145,13 @@ class Resumption:
         if is_gone and not self.lost(managed):
             self._end(managed.session, None)
         return not is_gone and bool(managed.seconds)
+
+    def release(self) -> None:
+        """Give up the room of those that have ended: a dict keeps the table of its greatest size."""
+        for table in (self._by_id, self._detached, self._taken, self._unasked, self._asked):
+            left = [*table.items()]
+            table.clear()
+            table.update(left)
 
     # what they tell
 
@@ -188,7 +193,7 @@ class Resumption:
             if len(managed.unacked) > rules.stanzas or managed.size > rules.bytes:
                 self._overflown(managed)
             if self._size > rules.together:
-                self._relieve(rules.together - rules.together // 16)
+                self._relieve(managed, rules.together - rules.together // 16)
 
     def lost(self, managed: Managed) -> bool:
         """See `Keeper.lost`."""
@@ -208,13 +213,10 @@ class Resumption:
     def over(self, managed: Managed) -> None:
         """See `Keeper.over`."""
         if managed.id:
-            self._past.pop(managed.id, None)
-            self._past[managed.id] = managed.session.account, managed.h, self._clock() + PAST_SECONDS
-            if len(self._past) > PAST:
-                del self._past[next(iter(self._past))]
-        if managed not in self._all:
+            self._past.note(managed.id, managed.session.account, managed.h)
+        if managed.is_over:
             return
-        self._all.discard(managed)
+        managed.is_over = True
         self._by_id.pop(managed.id, None)
         self._forget_detached(managed)
         self._taken.pop(managed, None)
@@ -255,17 +257,17 @@ class Resumption:
             managed.seconds = 0
             self._call_soon(lambda: self._end(managed.session, None))
 
-    def _relieve(self, left: int) -> None:
+    def _relieve(self, grown: Managed, left: int) -> None:
         """Keep no more than so many bytes: those with most go first."""
         size = self._size
-        for managed in sorted(self._all, key=lambda managed: -managed.size):
+        for managed in sorted({**self._behind(), grown: None}, key=lambda managed: -managed.size):
             if size <= left:
                 break
             size -= managed.size
             self._overflown(managed)
 
     def look(self) -> None:
-        """Ask who has something unacknowledged for long, give up who does not answer, forget the past."""
+        """Ask who has something unacknowledged for long, and give up who does not answer."""
         end, now = time.perf_counter() + SLICE_SECONDS, self._clock()
         for waiting, seconds, act in (
             (self._unasked, ASK_SECONDS, Managed.ask),
@@ -280,11 +282,6 @@ class Resumption:
                 if time.perf_counter() > end:
                     self._call_soon(self.look)
                     return
-        while self._past:
-            id, (_, _, until) = next(iter(self._past.items()))
-            if until > now:
-                break
-            del self._past[id]
 
     def _give_up(self, managed: Managed) -> None:
         stream = managed.stream
