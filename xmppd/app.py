@@ -256,7 +256,9 @@ class App:
         self.binding = Binding(
             self.sessions, self.presences, self.blocks, self.hooks, self.jobs.spawn, binding_rules(config)
         )
-        left_over = LeftOver(self.router, self.messages.carbons.had, self.jobs.spawn).take
+        left_over = LeftOver(
+            self.router, self.messages.carbons.had, self._messages_left, self.jobs.spawn
+        ).take
         self.resumption = Resumption(
             management_rules(config),
             sessions=self.sessions,

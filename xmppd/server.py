@@ -184,6 +184,32 @@ class Server:
         found: Sequence[bytes] = () if session.managed is None else session.managed.unacked
         return found
 
+    def when_had(self, session: Session, stanza: bytes, told: Callable[[bool], None]) -> bool:
+        """Have it told, with True, when the client has acknowledged a stanza that the session is about to be
+        sent, and that is kept for its account until then; with False if it does not while the session is
+        here. False where no client acknowledges anything: then nobody is told.
+        """
+        managed = session.managed
+        if managed is None or not managed.is_kept:
+            return False
+        managed.when_had(stanza, told, is_stored=True)
+        return True
+
+    def stored(self, session: Session) -> Mapping[int, bytes]:
+        """Of what such a session was sent on another node, and its client has not acknowledged, that which is
+        kept for its account: by numbers for `when_stored_had`.
+        """
+        return {} if session.managed is None else dict(session.managed.stored())
+
+    def when_stored_had(self, session: Session, number: int, told: Callable[[bool], None]) -> None:
+        """The same as `when_had` for one of those."""
+        if session.managed is not None:
+            session.managed.when_stored_had(number, told)
+
+    def has_moved(self, session: Session) -> bool:
+        """Whether a session is on another node now."""
+        return session.managed is not None and bool(session.managed.is_given)
+
     def given_away(self) -> Iterator[tuple[str, bytes]]:
         """The same of sessions that other nodes were given a moment ago and have not said to have: accounts
         and stanzas.

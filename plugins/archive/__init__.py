@@ -439,8 +439,6 @@ class Archive(Keeping, Moving, Again, Talks):
             text = to_text(found.id)
             raw = stamped(Stanza("message", {}, found.stanza), domain, at_of(found.id) / MICROSECONDS)
             recalled[text] = with_id(Stanza("message", {}, raw), account, text).raw
-        if session is not None and recalled:
-            await self.cover(session, min(wanted))
         return recalled
 
     @iq_get(METADATA, ACCOUNT)

@@ -250,8 +250,8 @@ class Watermark(Ordered):
         return oldest
 
     async def cover(self, session: Session, oldest: bytes) -> None:
-        """A session is about to be given messages that waited for it, the oldest of this id: whoever stored
-        them forgets them when they are written.
+        """A session is about to be given messages from this id on that another one missed, as soon as it is
+        known that this one was lost.
         """
         id, point, state = self.server.resumption_id(session), bound(at_of(oldest)), self.progress
         if not id:

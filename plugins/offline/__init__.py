@@ -17,7 +17,6 @@ from xmppd.plugin import (
     Delete,
     Later,
     NonNegativeInt,
-    Plugin,
     PluginConfig,
     Put,
     Session,
@@ -35,10 +34,10 @@ from xmppd.plugin import (
     takes,
 )
 
-from .queue import BATCH, Queue, size_of
+from .queue import BATCH, PAGE, Queue, size_of
 from .rows import NO_STORE, Given, address, id_of, in_order_of, is_chat_state, names, rows_of_missed
+from .unacknowledged import Unacknowledged
 
-PAGE = 100
 PATIENCE_SECONDS = 5.0
 """How long a client that reads slowly what was kept for it keeps others waiting: what it sends after its
 presence, and other resources of its account.
@@ -78,8 +77,9 @@ class Turn(Enum):
     FAILED = "the store cannot be asked"
 
 
-class Offline(Plugin):
-    """One partition for each account, one row for each message, written once and deleted when delivered.
+class Offline(Unacknowledged):
+    """One partition for each account, one row for each message, written once and deleted when delivered: when
+    its receiver has acknowledged it, where he does that.
 
     No write has a condition, so storing is cheap on every engine. Ids are microseconds of a clock that all
     nodes follow, and a mark of the node; rows hold running totals, so the newest and the oldest tell how much
@@ -106,6 +106,7 @@ class Offline(Plugin):
 
     async def start(self) -> None:
         """Nobody stores or flushes yet."""
+        await super().start()
         self._node = secrets.token_hex(4)
         self._queues: WeakValueDictionary[str, Queue] = WeakValueDictionary()
         self._counted: dict[str, Queue] = {}
@@ -444,15 +445,23 @@ class Offline(Plugin):
                 break
             if not takes_messages(session):
                 return Turn.LEFT
-            rows = self._his(session, await self._whole(session, page.rows))
+            free = [row for row in page.rows if self.holder(session.account, row["id"]) is None]
+            rows = self._his(session, await self._whole(session, free))
             is_new = any(row["id"] not in given.ids for row in rows)
             if len(rows) < len(page.rows):
-                settled, end = 0, Turn.OTHERS
-            reading = session.give(self.server.blocks.admitted(session.account, given.draw(rows)))
+                settled = 0
+            if len(rows) < len(free):
+                end = Turn.OTHERS
+            admitted = self.server.blocks.admitted(session.account, given.draw(rows))
+            reading = session.give(self.noted(session, rows, admitted))
             if reading is not None and not await self._read(queue, reading, until - loop.time()):
                 given.stop(reading)
                 return Turn.OVER
-            if not await self._delete(session, queue, sorted(row["id"] for row in rows), settled):
+            self.tell_held(session, rows)
+            seen = sorted(row["id"] for row in rows if self.holder(session.account, row["id"]) is None)
+            if len(seen) < len(rows):
+                settled = 0
+            if not await self._delete(session, queue, seen, settled):
                 return Turn.LEFT
             if page.next is None and reading is None:
                 break

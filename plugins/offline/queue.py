@@ -10,6 +10,8 @@ from typing import Any
 from xmppd import hooks
 from xmppd.plugin import Value
 
+PAGE = 100
+"""How many messages are read at once."""
 BATCH = 64
 BATCH_BYTES = 131_072
 """How many messages for one account are written at once."""

@@ -44,7 +44,7 @@ class Unread:
         self._count += 1
         self._size += len(record.raw)
         member.trunk.hold(record.id)
-        managed.when_had(record.raw, lambda: self._had(member, record.id, len(record.raw)))
+        managed.when_had(record.raw, lambda _: self._had(member, record.id, len(record.raw)))
 
     def _had(self, member: Member, id: int, size: int) -> None:
         self._count -= 1

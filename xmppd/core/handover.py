@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -104,9 +104,8 @@ class Handover:
         if count > len(state["unacked"]):
             return {"sent": state["sent"]}
         self._forget(id)
-        state = {**state, "unacked": state["unacked"][count:]}
-        self._until_taken(state)
-        return state
+        self._until_taken({**state, **unacknowledged(left_of(state)[count:])})
+        return {**state, "h": h}
 
     async def _give(self, managed: Managed, h: int, why: StreamError) -> State | None:
         by, conflict = object(), None if why.condition == "see-other-host" else why
@@ -251,9 +250,11 @@ class Handover:
         for push in pushes:
             session.send(push)
         self._binding.want_copies(session, bool(state.get("copies")))
-        managed = self._resumption.revive(session, id, state)
+        managed = self._resumption.revive(session, id, state, left_of(state))
         if (told := self._binding.resumed(session)) is not None:
             await told
+        if "h" in state:  # whoever kept it could tell nobody
+            managed.acknowledged(state["h"] % MODULO)
         if state.get("is_busy"):
             self._binding.given_up(session, None if state.get("is_left") else state.get("node"))
         return managed
@@ -269,7 +270,7 @@ class Handover:
         what came since is here.
         """
         counted(managed.session)
-        managed.acknowledged((managed.acked + len(state["unacked"])) % MODULO)
+        managed.disown(state["sent"])
         self._binding.end(managed.session)
 
     def begin(self, managed: Managed, state: State) -> None:
@@ -313,7 +314,7 @@ def state_of(managed: Managed) -> State:
         "received": managed.handled,
         "is_busy": managed.is_busy,
         "sent": managed.sent,
-        "unacked": [[unacked.raw.decode(), unacked.second] for unacked in managed.left()],
+        **unacknowledged(managed.left()),
         "presence": (presence.head + presence.tail).decode() if presence is not None else "",
         "directed": [
             raw.decode()
@@ -326,6 +327,15 @@ def state_of(managed: Managed) -> State:
     }
 
 
+def unacknowledged(left: Iterable[Unacked]) -> State:
+    """What a client has not acknowledged: each stanza with its second, and which of them are `stored`."""
+    stanzas = [*left]
+    return {
+        "unacked": [[one.raw.decode(), one.second] for one in stanzas],
+        "stored": [index for index, one in enumerate(stanzas) if one.is_stored],
+    }
+
+
 def full_of(state: State) -> str:
     """The full JID of a session."""
     return f"{state['account']}/{state['resource']}"
@@ -333,7 +343,11 @@ def full_of(state: State) -> str:
 
 def left_of(state: State) -> list[Unacked]:
     """What its client has not acknowledged."""
-    return [Unacked(raw.encode(), second, ()) for raw, second in state["unacked"]]
+    stored = frozenset(state.get("stored", ()))
+    return [
+        Unacked(raw.encode(), second, (), index in stored)
+        for index, (raw, second) in enumerate(state["unacked"])
+    ]
 
 
 def size_of(state: State) -> int:

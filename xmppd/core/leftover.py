@@ -59,24 +59,29 @@ async def _sent(routes: Routes, origin: Origin, data: bytes) -> None:
 class LeftOver:
     """Messages that may be kept go by the rules to sessions that were not sent them, or to whoever keeps
     them, unless one `had` a copy (XEP-0280); who asked for something is told that there is no answer; all
-    else is dropped.
+    else is dropped. What is kept for the account already `is_left` to whoever is there.
     """
 
     def __init__(
         self,
         routes: Routes,
         had: Callable[[str, Stanza, int], bool | Awaitable[bool]],
+        is_left: Callable[[str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._routes = routes
         self._had = had
+        self._is_left = is_left
         self._spawn = spawn
 
     def take(self, full: str, left: Iterable[Unacked]) -> None:
         """See to all of a session, in order, and before anything that comes now; what has to be awaited ends
         by itself.
         """
-        rest = begun(self._take_all(full, left))
+        unacked = [*left]
+        if any(one.is_stored for one in unacked):
+            self._is_left(full.partition("/")[0])
+        rest = begun(self._take_all(full, [one for one in unacked if not one.is_stored]))
         if rest is not None:
             self._spawn(rest)
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from xmppd import ns
 from xmppd.core.later import Later, Pending
 from xmppd.core.output import Connection
-from xmppd.core.outstanding import Fellow, Outstanding, Unacked
+from xmppd.core.outstanding import Awaited, Fellow, Outstanding, Unacked
 from xmppd.core.questions import Timer
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
@@ -106,6 +106,7 @@ class Managed:
 
     __slots__ = (
         "_asked",
+        "_awaited",
         "_expected",
         "_idle",
         "_keeper",
@@ -139,7 +140,8 @@ class Managed:
         self.timer: Timer | None = None
         self._keeper = keeper
         self._outstanding: Outstanding | None = None
-        self._expected: dict[int, Callable[[], None]] | None = None
+        self._expected: dict[int, Awaited] | None = None
+        self._awaited: dict[int, Awaited] | None = None
         self._pending: list[int] | None = None
         self._asked: tuple[int, Timer] | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -167,15 +169,15 @@ class Managed:
             self._keeper.asks(self)
             self.stream.write(REQUEST)
 
-    def revive(self, received: int, sent: int, unacked: Sequence[tuple[bytes, int]]) -> None:
-        """Go on where a session on another node ended: its counters, and what is unacknowledged with the
-        seconds in which it was sent.
-        """
+    def revive(self, received: int, sent: int, unacked: Sequence[Unacked]) -> None:
+        """Go on where a session on another node ended: its counters, and what is unacknowledged."""
         self.received, self.sent, self.acked = received, sent, sent - len(unacked)
         if unacked:
             outstanding = self._outstanding = Outstanding()
-            for number, (raw, second) in enumerate(unacked, self.acked):
-                outstanding.add((raw,), number, second, ())
+            for number, one in enumerate(unacked, self.acked):
+                outstanding.add((one.raw,), number, one.second, ())
+                if one.is_stored:
+                    self._awaits(number + 1, Awaited(one.raw, _nobody, is_stored=True))
             self._keeper.grown(self, outstanding.size)
 
     def lost(self) -> bool:
@@ -192,13 +194,28 @@ class Managed:
         self.seconds = 0
         self.is_kept = False
         outstanding, self._outstanding = self._outstanding, None
-        expected, self._expected = self._expected or {}, None
-        waiting = [*expected.values()]
         if outstanding is not None:
             self._keeper.grown(self, -outstanding.size)
-            waiting = [*outstanding.told(), *waiting]
-        for told in waiting:
-            told()
+        self._wait_no_more(lambda one: not one.is_stored)
+
+    def forsake(self) -> None:
+        """Its client will acknowledge nothing more of what is kept for its account."""
+        for one in [*(self._awaited or {}).values(), *(self._expected or {}).values()]:
+            if one.is_stored:
+                one.told(False)
+
+    def disown(self, sent: int) -> None:
+        """Up to this number it is seen to elsewhere what its client has not acknowledged."""
+        self._wait_no_more(lambda one: True, sent)
+        self.acknowledged(sent % MODULO)
+
+    def _wait_no_more(self, is_due: Callable[[Awaited], bool], most: int | None = None) -> None:
+        unsent = self._expected or {}
+        for waiting in (self._awaited or {}, unsent if most is None else {}):
+            for key, one in [*waiting.items()]:
+                if is_due(one) and (most is None or key <= most):
+                    del waiting[key]
+                    one.told(False)
 
     # as its session's connection
 
@@ -249,13 +266,13 @@ class Managed:
     def _keep(self, stanzas: Sequence[bytes]) -> None:
         before = self.sent
         self.sent += len(stanzas)
+        if self._expected:
+            self._note(stanzas, before)
         if not self.is_kept:
             return
         outstanding, keeper = self._outstanding, self._keeper
         if outstanding is None:
             outstanding = self._outstanding = Outstanding()
-        if self._expected:
-            self._note(stanzas, before, outstanding)
         size = outstanding.add(stanzas, before, int(keeper.now()), keeper.takers(self.session))
         keeper.grown(self, size)
 
@@ -275,8 +292,8 @@ class Managed:
             self._keeper.grown(self, -outstanding.remove(count, self.acked))
             if not outstanding.raw:
                 self._outstanding = None
-            for told in outstanding.told(self.acked):
-                told()
+        if self._awaited:
+            self._tell(self.acked)
         self._keeper.heard(self)
         if was_clogged:
             self.session.drained()
@@ -286,26 +303,50 @@ class Managed:
         outstanding = self._outstanding
         return self.is_kept and (outstanding is None or outstanding.is_from(second))
 
-    def when_had(self, raw: bytes, told: Callable[[], None]) -> None:
-        """Tell when the client has acknowledged this stanza, which was just sent to the session, or when that
-        is not waited for any more.
+    def when_had(self, raw: bytes, told: Callable[[bool], None], *, is_stored: bool = False) -> None:
+        """Tell when the client has acknowledged this stanza, which was just sent to the session or is about
+        to be, or when that is not waited for any more. One that `is_stored` is kept for its account until it
+        was: nobody has to see to it when the session ends.
         """
         if self._expected is None:
             self._expected = {}
-        self._expected[id(raw)] = told
+        self._expected[id(raw)] = Awaited(raw, told, is_stored)
 
-    def _note(self, stanzas: Sequence[bytes], before: int, outstanding: Outstanding) -> None:
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        """What is unacknowledged of that, each with its number."""
+        return ((number, one.raw) for number, one in (self._awaited or {}).items() if one.is_stored)
+
+    def when_stored_had(self, number: int, told: Callable[[bool], None]) -> None:
+        """Tell when the client has acknowledged one of those, unless it has."""
+        if self._awaited is not None and (one := self._awaited.get(number)) is not None:
+            self._awaited[number] = one._replace(told=told)
+
+    def _note(self, stanzas: Sequence[bytes], before: int) -> None:
         """Number those that somebody waits for."""
         expected = self._expected
         for number, raw in enumerate(stanzas, before + 1):
-            if expected and (told := expected.pop(id(raw), None)) is not None:
-                outstanding.tell(number, told)
+            if expected and (one := expected.pop(id(raw), None)) is not None:
+                self._awaits(number, one)
         self._expected = expected or None
+
+    def _awaits(self, number: int, one: Awaited) -> None:
+        if self._awaited is None:
+            self._awaited = {}
+        self._awaited[number] = one
+
+    def _tell(self, count: int) -> None:
+        awaited = self._awaited
+        while awaited and (first := next(iter(awaited))) <= count:
+            awaited.pop(first).told(True)
+        self._awaited = awaited or None
 
     def left(self) -> Iterator[Unacked]:
         """What it has not, in order."""
         outstanding = self._outstanding
-        return iter(()) if outstanding is None else outstanding.left(self.acked, self.session)
+        if outstanding is None:
+            return iter(())
+        stored = frozenset(number for number, _ in self.stored()) if self._awaited else ()
+        return outstanding.left(self.acked, self.session, stored)
 
     # what its client sends
 
@@ -411,6 +452,10 @@ class Managed:
         """What is still under way is not waited for: its client sends it again."""
         self.received = self.handled
         self._pending = None
+
+
+def _nobody(is_had: bool) -> None:
+    """Nobody is told yet."""
 
 
 def let_go(waiting: asyncio.Future[None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from xmppd.core.cluster import RemoteFellow
@@ -24,26 +24,36 @@ class Moment(NamedTuple):
 
 class Unacked(NamedTuple):
     """One stanza that the client may not have, when it was sent, and the other sessions that were sent it if
-    it was a message to their account.
+    it was a message to their account; `is_stored`: it is kept for the account until it was acknowledged.
     """
 
     raw: bytes
     second: int
     others: tuple[Fellow, ...]
+    is_stored: bool = False
+
+
+class Awaited(NamedTuple):
+    """Who is told whether the client has a stanza: with True when it has acknowledged it, with False when
+    that is not waited for any more.
+    """
+
+    raw: bytes
+    told: Callable[[bool], None]
+    is_stored: bool
 
 
 class Outstanding:
-    """Stanzas as they were written, `size` bytes in all, and whom to tell when the client has one of them.
-    There is none for a client that has acknowledged everything, as most have most of the time.
+    """Stanzas as they were written, `size` bytes in all. There is none for a client that has acknowledged
+    everything, as most have most of the time.
     """
 
-    __slots__ = ("_moments", "_told", "raw", "size")
+    __slots__ = ("_moments", "raw", "size")
 
     def __init__(self) -> None:
         self.raw: list[bytes] = []
         self.size = 0
         self._moments: list[Moment] = []
-        self._told: list[tuple[int, Callable[[], None]]] | None = None
 
     def add(self, stanzas: Sequence[bytes], before: int, second: int, takers: tuple[Fellow, ...]) -> int:
         """More were sent in a second behind `before` others, and to these sessions; how many bytes."""
@@ -55,12 +65,6 @@ class Outstanding:
         self.size += size
         return size
 
-    def tell(self, number: int, told: Callable[[], None]) -> None:
-        """Tell when this one was acknowledged, which is the last so far."""
-        if self._told is None:
-            self._told = []
-        self._told.append((number, told))
-
     def remove(self, count: int, acked: int) -> int:
         """The first ones were acknowledged, so many in all by now; how many bytes."""
         size = sum(map(len, self.raw[:count]))
@@ -71,18 +75,14 @@ class Outstanding:
             del moments[0]
         return size
 
-    def told(self, acked: int | None = None) -> Iterator[Callable[[], None]]:
-        """Whom to tell now that so many were acknowledged, or None waits any more."""
-        told = self._told
-        while told and (acked is None or told[0][0] <= acked):
-            yield told.pop(0)[1]
-
     def is_from(self, second: int) -> bool:
         """Whether the first one was sent after that second."""
         return self._moments[0].second > second
 
-    def left(self, acked: int, session: Session) -> Iterator[Unacked]:
-        """What is left of a session behind those that were acknowledged, in order."""
+    def left(self, acked: int, session: Session, stored: Collection[int]) -> Iterator[Unacked]:
+        """What is left of a session behind those that were acknowledged, in order; the numbers of those that
+        are `stored`.
+        """
         moments = iter(self._moments)
         moment = next(moments)
         following = next(moments, None)
@@ -91,4 +91,4 @@ class Outstanding:
                 moment, following = following, next(moments, None)
             is_shared = session in moment.takers  # else it was in turn for what was kept, alone
             others = [taker for taker in moment.takers if taker is not session] if is_shared else ()
-            yield Unacked(raw, moment.second, tuple(others))
+            yield Unacked(raw, moment.second, tuple(others), number + 1 in stored)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from xmppd.core.managed import Managed, ManagedStream, ManagementRules, Route
@@ -93,12 +93,15 @@ class Resumption:
             self._by_id[id] = managed
         return managed
 
-    def revive(self, session: Session, id: str, state: Mapping[str, Any]) -> Managed:
-        """Go on with what another node gave of a session (`Handover`); its stream is still to be attached."""
+    def revive(
+        self, session: Session, id: str, state: Mapping[str, Any], unacked: Sequence[Unacked]
+    ) -> Managed:
+        """Go on with what another node gave of a session (`Handover`), whose client has not acknowledged
+        that; its stream is still to be attached.
+        """
         seconds = min(state["seconds"], self.rules.longest)
         managed = session.connection = session.managed = Managed(session, None, self, id, seconds)
         self._by_id[id] = managed
-        unacked = [(raw.encode(), second) for raw, second in state["unacked"]]
         managed.revive(state["received"], state["sent"], unacked)
         return managed
 
@@ -222,7 +225,8 @@ class Resumption:
         self._taken.pop(managed, None)
         self._unasked.pop(managed, None)
         self._asked.pop(managed, None)
-        self._left_over(managed.session.full, [*managed.left()])
+        managed.forsake()
+        self._left_over(managed.session.full, [one for one in managed.left() if not one.is_stored])
         managed.let_go()
 
     def failed(self, managed: Managed, error: StreamError) -> None:
