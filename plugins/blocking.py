@@ -193,7 +193,7 @@ class Blocking(Plugin):
         if sum(self._counts.values()) <= self.config.reports_kept:
             await self.reports.put(row_of(report, self.now()))
 
-    @command("Show who was reported by accounts that blocked them", name="block reports")
+    @command("Show who was reported by accounts that blocked them", name="block reports", reads=True)
     async def reports_of(
         self,
         *,

@@ -105,6 +105,7 @@ MAY_IMPORT = {
         "xmppd.text",
         VERSION,
     ),
+    "xmppd.api": ("xmppd.errors", "xmppd.admin.commands", "xmppd.parts.http", "xmppd.api", VERSION),
     "xmppd.migrate": (
         "xmppd.errors",
         "xmppd.ns",

@@ -20,6 +20,7 @@ from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.tokens import TokenCommands
 from xmppd.allocator import collect, trim
+from xmppd.api import routes as api
 from xmppd.config import Config
 from xmppd.core.accounts import Accounts
 from xmppd.core.arrivals import Arrivals
@@ -85,7 +86,7 @@ from xmppd.net.wire import Shared
 from xmppd.nodes import Nodes
 from xmppd.offices import AccountOffice, SessionOffice, StoreOffice, TokenOffice
 from xmppd.parts.belongings import Belonging, belongings_of
-from xmppd.parts.http import routes_of
+from xmppd.parts.http import HttpHandler, Route, routes_of
 from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
 from xmppd.rules import (
@@ -148,6 +149,8 @@ class App:
         self.listeners = Listeners(self.jobs.spawn)
         self.routes = Routes(http_rules(config), self.hooks.failed)
         self.commands = Commands()
+        self.commands.on_changed = self._routes_changed
+        self._plugin_routes: Sequence[tuple[Route, HttpHandler]] = ()
         self.store = store if store is not None else store_of(config, now)
         self.cache = shared_cache(config)
         self.duties = Duties(shared_duties(self.cache))
@@ -566,8 +569,12 @@ class App:
         added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
         self.sasl.use([*self._mechanisms, *added])
         self._belongings = belongings_of(plugins)
-        self.routes.compile(pair for plugin in plugins for pair in routes_of(plugin))
+        self._plugin_routes = [pair for plugin in plugins for pair in routes_of(plugin)]
+        self._routes_changed()
         self.listeners.claim(claim for plugin in plugins for claim in claims_of(plugin.name, plugin))
+
+    def _routes_changed(self) -> None:
+        self.routes.compile((*self._plugin_routes, *api.routes(self.commands)))
 
     async def _account_created(self, account: str) -> None:
         await self.hooks.tell_in_order(self.hooks.account_created_signal, account)

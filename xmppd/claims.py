@@ -9,7 +9,7 @@ from xmppd.core.iqs import Handler, HandlerKey
 from xmppd.errors import CommandError
 from xmppd.hooks import RECALL, RECORD, Mark
 from xmppd.marks import marked
-from xmppd.parts.http import routes_of
+from xmppd.parts.http import OWN, routes_of
 from xmppd.parts.services import Serves
 from xmppd.plugin import Plugin, handlers_of
 
@@ -38,6 +38,9 @@ class Claims:
                 shape = route.shape
             except ValueError as error:
                 raise CommandError(f"{origin}: {method.__qualname__}: {error}") from None
+            if route.segments[0] in OWN:
+                message = f"{origin}: {method.__qualname__} serves {route.path}, which is the server's own"
+                raise CommandError(message)
             self._claim("route", shape, f"serves {route.method} {route.path}", method, origin)
         for method, use in marked(plugin, Mark):
             if use.stage in (RECORD, RECALL):

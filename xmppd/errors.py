@@ -133,12 +133,15 @@ class ConfigError(XmppdError):
 
 class CommandError(XmppdError):
     """A command that could not be done: one sentence for the operator, and the exit code of the
-    command line.
+    command line. For machines: the `field`, a parameter, that is wrong if it is one, and the name of the
+    `rule` that refused.
     """
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
+    def __init__(self, message: str, exit_code: int = 1, *, field: str = "", rule: str = "") -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.field = field
+        self.rule = rule or ("usage" if exit_code == 2 else "refused")
 
 
 class StoreError(XmppdError):

@@ -239,7 +239,7 @@ class HttpTokenConfig(Section):
 
     name: Annotated[str, matching(r"^[A-Za-z0-9_.@-]{1,64}$")]
     sha256: Annotated[SecretText, _sha256]
-    scopes: tuple[Annotated[str, matching(r"^([a-z0-9_.:-]+|\*)$")], ...]
+    scopes: tuple[Annotated[str, matching(r"^[a-z0-9_.:*-]+$")], ...]
 
 
 def _different(tokens: tuple[HttpTokenConfig, ...]) -> tuple[HttpTokenConfig, ...]:

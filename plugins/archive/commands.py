@@ -45,7 +45,7 @@ class Keeping(Plugin):
         """Tell all nodes that the archive of an account is another one."""
         raise NotImplementedError
 
-    @command("Show what an archive has of each month")
+    @command("Show what an archive has of each month", reads=True)
     async def info(self, account: Account) -> list[dict[str, Any]]:
         """One row for each month, the oldest first: how many messages, their bytes, and when the first and
         the last of them were sent.

@@ -34,7 +34,7 @@ class BlockCommands:
     def __init__(self, blocks: Blocks) -> None:
         self.blocks = blocks
 
-    @command("Show whom an account has blocked", name="block list", offline=True)
+    @command("Show whom an account has blocked", name="block list", reads=True, offline=True)
     async def show(self, account: Account) -> list[dict[str, Any]]:
         """One row for each address."""
         return [dict(row) for row in await self.blocks.show(account_of(account))]

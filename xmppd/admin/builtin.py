@@ -170,7 +170,7 @@ class UserCommands:
 
     remove.check(_check_old)
 
-    @command("List accounts", name="user list", offline=True)
+    @command("List accounts", name="user list", reads=True, offline=True)
     async def every(
         self,
         domain: Annotated[Jid | None, "only those of this domain"] = None,
@@ -194,7 +194,9 @@ class UserCommands:
             self._check_domain(domain_of(domain))
         return sorted(rows, key=lambda row: str(row["account"]))
 
-    @command("Count accounts by the mechanisms they have keys for", name="user keys", offline=True)
+    @command(
+        "Count accounts by the mechanisms they have keys for", name="user keys", reads=True, offline=True
+    )
     async def keys(self, domain: Annotated[Jid | None, "only those of this domain"] = None) -> list[Any]:
         """One row for each mechanism: how many accounts have keys for it, and how many have others only, so
         that clients that choose it are refused; the last row is for those without any, which need a new
@@ -236,7 +238,7 @@ class UserCommands:
         if domain not in self.domains:
             raise CommandError(f"{domain} is not a domain of this server ({', '.join(self.domains)})")
 
-    @command("Show what is known of an account", name="user show", offline=True)
+    @command("Show what is known of an account", name="user show", reads=True, offline=True)
     async def show(self, account: Account) -> dict[str, Any]:
         """Everything but its secrets."""
         info = await self.accounts.info(account_of(account))
@@ -288,13 +290,16 @@ class StoreCommands:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    @command("Show the store: engine, nodes, tables", name="store info", offline=True)
+    @command("Show the store: engine, nodes, tables", name="store info", reads=True, offline=True)
     async def info(self) -> dict[str, Any]:
         """Sizes are estimates, where the engine has any."""
         return dict(await self.store.info())
 
     @command(
-        "Compare the store with what the server and its plugins declare", name="store check", offline=True
+        "Compare the store with what the server and its plugins declare",
+        name="store check",
+        reads=True,
+        offline=True,
     )
     async def check(self) -> dict[str, str]:
         """Changes nothing; fails with what is missing."""
@@ -315,12 +320,12 @@ class ServerCommands:
     def __init__(self, server: Server) -> None:
         self.server = server
 
-    @command("Show how the running server is doing")
+    @command("Show how the running server is doing", reads=True)
     def status(self) -> dict[str, Any]:
         """Version, up-time, sessions and so on."""
         return dict(self.server.status())
 
-    @command("List the loaded plugins", name="plugin list")
+    @command("List the loaded plugins", name="plugin list", reads=True)
     def plugin_list(self) -> list[dict[str, Any]]:
         """One row for each."""
         return [dict(row) for row in self.server.plugins()]

@@ -1,4 +1,4 @@
-"""One registry of commands behind every door: command line, unix socket, later HTTP and ad-hoc commands.
+"""One registry of commands behind every door: command line, unix socket, HTTP, later ad-hoc commands.
 
 A command is a method declared with `@command`; its signature and annotations are its whole description:
 
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from xmppd.errors import CommandError, ConfigError, JidError, StoreTimeout, StoreUnavailable, XmppdError
 from xmppd.jid import Jid
@@ -39,6 +40,13 @@ _ARTICLES = {
     "float": "a number",
     "bool": "true or false",
     "Jid": "an address",
+}
+_FROM_TEXT: dict[Kind, Callable[[str], Json]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": lambda text: {"true": True, "false": False}[text],
+    "Jid": str,
 }
 
 
@@ -71,7 +79,7 @@ class Parameter:
         if not self.many:
             return self._read(value)
         if not isinstance(value, list):
-            raise CommandError(f"{self.name} must be a list", USAGE)
+            raise self._wrong(f"{self.name} must be a list")
         return [self._read(item) for item in value]
 
     def _read(self, value: Json) -> Any:
@@ -80,17 +88,35 @@ class Parameter:
             try:
                 return Jid.parse(value)
             except JidError as error:
-                raise CommandError(f"{self.name}: {value!r} is not an address: {error}", USAGE) from None
+                raise self._wrong(f"{self.name}: {value!r} is not an address: {error}") from None
         if self.kind == "float" and number:
             return value
         if type(value).__name__ != self.kind:
-            raise CommandError(f"{self.name} must be {_ARTICLES[self.kind]}", USAGE)
+            raise self._wrong(f"{self.name} must be {_ARTICLES[self.kind]}")
         return value
+
+    def read_text(self, texts: Sequence[str]) -> Json:
+        """The JSON of what came in as text, several times where there may be many; CommandError."""
+        if self.many:
+            return [self._json(text) for text in texts]
+        if len(texts) != 1:
+            raise self._wrong(f"{self.name} may be given once")
+        return self._json(texts[0])
+
+    def _json(self, text: str) -> Json:
+        try:
+            return _FROM_TEXT[self.kind](text)
+        except (ValueError, KeyError):
+            raise self._wrong(f"{self.name} must be {_ARTICLES[self.kind]}") from None
+
+    def _wrong(self, message: str) -> CommandError:
+        return CommandError(message, USAGE, field=self.name, rule="parameter")
 
 
 @dataclass(frozen=True)
 class Description:
     """What a door must know of a command. `offline`: it also works on the store alone, without a server.
+    `reads`: it changes nothing.
 
     `paged`: it does a part of its work at each call and returns by `page` what that came to; the
     door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
@@ -103,6 +129,17 @@ class Description:
     offline: bool = False
     paged: bool = False
     confirm: str = ""
+    reads: bool = False
+
+    @property
+    def noun(self) -> str:
+        """What it is about: the first word of its name."""
+        return self.name.partition(" ")[0]
+
+    @property
+    def verb(self) -> str:
+        """What is done to that: all other words, with hyphens; "" for a name of one word."""
+        return self.name.partition(" ")[2].replace(" ", "-")
 
     def as_json(self) -> dict[str, Any]:
         """Plain data from which `described` makes an equal description."""
@@ -113,6 +150,7 @@ class Description:
             "offline": self.offline,
             "paged": self.paged,
             "confirm": self.confirm,
+            "reads": self.reads,
         }
 
 
@@ -126,6 +164,7 @@ def described(data: Mapping[str, Any]) -> Description:
         data["offline"],
         data.get("paged", False),
         data.get("confirm", ""),
+        data.get("reads", False),
     )
 
 
@@ -157,14 +196,30 @@ class Command(Description):
         known = {parameter.name: parameter for parameter in parameters}
         for name in arguments:
             if name not in known:
-                raise CommandError(f"{self.name}: there is no parameter {name!r}", USAGE)
+                message = f"{self.name}: there is no parameter {name!r}"
+                raise CommandError(message, USAGE, field=name, rule="parameter")
         values = {}
         for name, parameter in known.items():
             if name in arguments:
                 values[name] = parameter.read(arguments[name])
             elif parameter.required:
-                raise CommandError(f"{self.name}: {name} is missing", USAGE)
+                raise CommandError(f"{self.name}: {name} is missing", USAGE, field=name, rule="parameter")
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who has a command done: by which door (`socket`, `http`), under which name, from which address; ""
+    where there is none.
+    """
+
+    door: str = ""
+    name: str = ""
+    address: str = ""
+
+
+NOBODY: Final = Caller()
+"""The server itself."""
 
 
 class Declared:
@@ -205,10 +260,18 @@ class Declared:
 
 
 def command(
-    help: str, *, name: str = "", offline: bool = False, paged: bool = False, confirm: str = ""
+    help: str,
+    *,
+    name: str = "",
+    offline: bool = False,
+    paged: bool = False,
+    confirm: str = "",
+    reads: bool = False,
 ) -> Callable[[Callable[..., Any]], Declared]:
-    """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`)."""
-    about = Description(name, help, offline=offline, paged=paged, confirm=confirm)
+    """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`);
+    `reads`: it changes nothing.
+    """
+    about = Description(name, help, offline=offline, paged=paged, confirm=confirm, reads=reads)
     return lambda function: Declared(function, about)
 
 
@@ -301,11 +364,16 @@ def clashes(name: str, others: Iterable[str]) -> bool:
 
 
 class Commands:
-    """Every command that one server offers, by name."""
+    """Every command that one server offers, by name. `on_changed` is called when there are others."""
 
     def __init__(self, commands: Iterable[Command] = ()) -> None:
         self._by_name: dict[str, Command] = {}
-        self.add(Command("commands", "List every command of the running server", function=self.describe))
+        self.on_changed: Callable[[], None] = lambda: None
+        self.add(
+            Command(
+                "commands", "List every command of the running server", reads=True, function=self.describe
+            )
+        )
         self.add(*commands)
 
     def add(self, *commands: Command) -> None:
@@ -318,11 +386,17 @@ class Commands:
                 )
             added[new.name] = new
         self._by_name = added
+        self.on_changed()
 
     def remove(self, *names: str) -> None:
         """Take commands back (their plugin is unloaded); unknown names are ignored."""
         for name in names:
             self._by_name.pop(name, None)
+        self.on_changed()
+
+    def __iter__(self) -> Iterator[Command]:
+        """All of them, by name."""
+        return iter([self._by_name[name] for name in sorted(self._by_name)])
 
     @property
     def names(self) -> frozenset[str]:
@@ -331,9 +405,9 @@ class Commands:
 
     def describe(self) -> list[dict[str, Any]]:
         """All descriptions as plain data, for doors in other processes."""
-        return [self._by_name[name].as_json() for name in sorted(self._by_name)]
+        return [found.as_json() for found in self]
 
-    async def call(self, name: str, arguments: Mapping[str, Json]) -> Any:
+    async def call(self, name: str, arguments: Mapping[str, Json], by: Caller = NOBODY) -> Any:
         """Run one command with arguments as they come from JSON; CommandError when it cannot be done."""
         return await self._do(self._found(name).call, arguments)
 
@@ -362,4 +436,6 @@ def as_command_error(error: XmppdError) -> CommandError:
     if isinstance(error, CommandError):
         return error
     codes = {StoreUnavailable: UNAVAILABLE, StoreTimeout: UNAVAILABLE, ConfigError: BAD_CONFIG}
-    return CommandError(str(error), codes.get(type(error), FAILED))
+    kind = type(error)
+    rule = re.sub("(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+    return CommandError(str(error), codes.get(kind, FAILED), rule=rule)

@@ -89,12 +89,12 @@ class MigrateCommands:
             under_way=max(1, workers),
         )
 
-    @command("Say where runs and their reports are kept", name="migrate folder", offline=True)
+    @command("Say where runs and their reports are kept", name="migrate folder", reads=True, offline=True)
     def folder(self) -> str:
         """An absolute path."""
         return str(self.office.folder)
 
-    @command("Give out accounts with all that they have", name="migrate give", offline=True)
+    @command("Give out accounts with all that they have", name="migrate give", reads=True, offline=True)
     async def give(
         self,
         *,
@@ -105,7 +105,7 @@ class MigrateCommands:
         found, token = await self.office.give(token_of(after), account or ())
         return {"accounts": found, "after": text_of(token) or ""}
 
-    @command("Name all accounts", name="migrate names", offline=True)
+    @command("Name all accounts", name="migrate names", reads=True, offline=True)
     async def names(
         self, *, after: Annotated[str, "go on here: the token of the last answer"] = ""
     ) -> dict[str, Any]:
@@ -114,7 +114,10 @@ class MigrateCommands:
         return {"accounts": found, "after": text_of(token) or ""}
 
     @command(
-        "Show which state accounts are in, to see whether they change", name="migrate states", offline=True
+        "Show which state accounts are in, to see whether they change",
+        name="migrate states",
+        reads=True,
+        offline=True,
     )
     async def states(self, *, account: Annotated[list[str], "these"]) -> dict[str, str]:
         """Of each that is here a text that is another one after each change of its keys or roster."""
@@ -140,7 +143,12 @@ class MigrateCommands:
         counts = {"accounts": len(found), "kept": len(kept)}
         return page(kept, counts, after=text_of(token), exit_code=1 if kept else 0)
 
-    @command("List the runs of `migrate import`, and what they brought", name="migrate runs", offline=True)
+    @command(
+        "List the runs of `migrate import`, and what they brought",
+        name="migrate runs",
+        reads=True,
+        offline=True,
+    )
     async def runs(self) -> list[dict[str, Any]]:
         """One row for each, the oldest first."""
         return [{"run": run, **states} for run, states in sorted((await self.office.runs()).items())]

@@ -30,7 +30,7 @@ class NodeCommands:
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
 
-    @command("List all nodes", name="node list")
+    @command("List all nodes", name="node list", reads=True)
     async def every(self) -> list[dict[str, Any]]:
         """One row for each. `load`: the share of one processor that it used in the last seconds. `lag_ms`:
         how long it took until what the asked node told it last was acknowledged; `frames`: how many it was

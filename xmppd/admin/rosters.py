@@ -63,12 +63,14 @@ class RosterCommands:
     def __init__(self, rosters: Rosters) -> None:
         self.rosters = rosters
 
-    @command("Show the contacts of an account", name="roster show", offline=True)
+    @command("Show the contacts of an account", name="roster show", reads=True, offline=True)
     async def show(self, account: Account) -> list[dict[str, Any]]:
         """One row for each, requests that wait for an answer included."""
         return [dict(row) for row in await self.rosters.show(account_of(account))]
 
-    @command("Show who changed what in the contacts of an account", name="roster log", offline=True)
+    @command(
+        "Show who changed what in the contacts of an account", name="roster log", reads=True, offline=True
+    )
     async def log(
         self,
         account: Account,
@@ -114,7 +116,13 @@ class RosterCommands:
         await self.rosters.remove(owner, contact_of(contact))
         return {"account": owner, "removed": contact.bare}
 
-    @command("Find halves of subscriptions that do not fit", name="roster check", offline=True, paged=True)
+    @command(
+        "Find halves of subscriptions that do not fit",
+        name="roster check",
+        reads=True,
+        offline=True,
+        paged=True,
+    )
     async def check(
         self,
         account: Annotated[Jid | None, "only this one"] = None,

@@ -32,7 +32,7 @@ class SessionCommands:
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
 
-    @command("List sessions", name="session list")
+    @command("List sessions", name="session list", reads=True)
     async def every(
         self,
         account: Annotated[Jid | None, "only those of this account"] = None,

@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from xmppd.admin.client import NoServer, address_of, connect
-from xmppd.admin.commands import FAILED, USAGE, Commands
+from xmppd.admin.commands import FAILED, USAGE, Caller, Commands
 from xmppd.errors import CommandError
 
 REQUEST_BYTES = 64 * 1024
@@ -78,12 +79,13 @@ class AdminSocket:
             task.add_done_callback(self._serving.discard)
 
     async def _serve(self, peer: socket.socket) -> None:
+        caller = Caller("socket", name_of(uid_of(peer)))
         reader, writer = await asyncio.open_unix_connection(sock=peer, limit=REQUEST_BYTES)
         try:
             async with asyncio.timeout(self.read_seconds):
                 line = await reader.readline()
             if line:
-                writer.write(json.dumps(await self._reply(line)).encode() + b"\n")
+                writer.write(json.dumps(await self._reply(line, caller)).encode() + b"\n")
                 async with asyncio.timeout(self.read_seconds):
                     await writer.drain()
         except ValueError:  # longer than the limit
@@ -93,19 +95,21 @@ class AdminSocket:
         finally:
             writer.close()
 
-    async def _reply(self, line: bytes) -> dict[str, Any]:
+    async def _reply(self, line: bytes, caller: Caller) -> dict[str, Any]:
         try:
             request = json.loads(line)
-            door, work = (
-                ("check", self.commands.check) if "check" in request else ("command", self.commands.call)
-            )
-            name, arguments = request[door], request.get("arguments", {})
+            is_check = "check" in request
+            name, arguments = request["check" if is_check else "command"], request.get("arguments", {})
             if not isinstance(name, str) or not isinstance(arguments, dict):
                 raise TypeError
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return _refusal("this is not a request", USAGE)
         try:
-            result = await work(name, arguments)
+            if is_check:
+                result = None
+                await self.commands.check(name, arguments)
+            else:
+                result = await self.commands.call(name, arguments, caller)
             json.dumps(result)
             return {"result": result}
         except CommandError as error:
@@ -121,9 +125,22 @@ def _refusal(message: str, exit_code: int) -> dict[str, Any]:
 
 def is_trusted(peer: socket.socket) -> bool:
     """Whether the process at the other end belongs to our user or to root."""
+    return uid_of(peer) in (0, os.geteuid())
+
+
+def uid_of(peer: socket.socket) -> int:
+    """The user whose process is at the other end."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
-    return uid in (0, os.geteuid())
+    return int(uid)
+
+
+def name_of(uid: int) -> str:
+    """A user's name, or number."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def bind(path: Path) -> socket.socket:

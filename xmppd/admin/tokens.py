@@ -28,7 +28,7 @@ class TokenCommands:
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
 
-    @command("List the clients of an account that have a token", name="token list", offline=True)
+    @command("List the clients of an account that have a token", name="token list", reads=True, offline=True)
     async def every(self, account: Account) -> list[dict[str, Any]]:
         """One row for each; what it says of itself is not proved."""
         return [dict(row) for row in await self.tokens.of(account_of(account))]

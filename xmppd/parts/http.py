@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -16,13 +16,16 @@ PUBLIC: Final = ""
 """The scope of a route that asks for no token."""
 METHODS: Final = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 JSON: Final = "application/json"
+OWN: Final = frozenset(("api", "livez", "readyz", "healthz", "metrics"))
+"""What paths begin with that are the server's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """One method and path. `{name}` stands for one segment of the path, of which the request has the text.
 
-    `max_bytes` and `seconds` bound its requests more tightly than the configuration; 0: as that does.
+    `max_bytes` and `seconds` bound its requests more tightly than the configuration; 0: as that does. A token
+    that has one of the `wider` scopes will do, too.
     """
 
     method: str
@@ -30,6 +33,7 @@ class Route:
     scope: str
     max_bytes: int = 0
     seconds: float = 0.0
+    wider: frozenset[str] = frozenset()
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -89,18 +93,23 @@ class HttpError(XmppdError):
 class HttpRequest:
     """A request for a handler.
 
-    `params` are the pieces of the path by name, `query` the last value of each field, `headers` have names in
-    lower case, `caller` is the name of the token ("" on a public route), `peer` the address.
+    `params` are the pieces of the path by name, `fields` those of the query in their order, `headers` have
+    names in lower case, `caller` is the name of the token ("" on a public route), `peer` the address.
     """
 
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
+    fields: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     caller: str = ""
     peer: str = ""
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The last value of each field."""
+        return dict(self.fields)
 
     def json(self) -> Any:
         """The body as JSON; HttpError 400 when it is none."""

@@ -148,7 +148,7 @@ class Routes:
         path, _, query = target.partition("?")
         segments = tuple(unquote(segment) for segment in path[1:].split("/"))
         route, handler = self._find(method, segments)
-        caller = self._caller(route.scope, headers)
+        caller = self._caller(route, headers)
         names = route.segments
         params = {name[1:-1]: text for name, text in zip(names, segments, strict=True) if name[0] == "{"}
         bytes_ = min(route.max_bytes or self.rules.body_bytes, self.rules.body_bytes)
@@ -173,9 +173,9 @@ class Routes:
             raise HttpError(405, headers={"Allow": allowed})
         return found
 
-    def _caller(self, scope: str, headers: Mapping[str, str]) -> str:
+    def _caller(self, route: Route, headers: Mapping[str, str]) -> str:
         """The name of the caller's token; HttpError 401 or 403 (RFC 6750 3)."""
-        if not scope:
+        if not route.scope:
             return ""
         kind, _, secret = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not secret:
@@ -185,9 +185,9 @@ class Routes:
         if not found:
             challenge = 'Bearer error="invalid_token"'
             raise HttpError(401, "The token is not known.", headers={"WWW-Authenticate": challenge})
-        if not found[0].scopes & {scope, ALL}:
-            challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-            detail = f"The token has no scope {scope}."
+        if found[0].scopes.isdisjoint({route.scope, ALL, *route.wider}):
+            challenge = f'Bearer error="insufficient_scope", scope="{route.scope}"'
+            detail = f"The token has no scope {route.scope}."
             raise HttpError(403, detail, headers={"WWW-Authenticate": challenge})
         return found[0].name
 
@@ -206,10 +206,10 @@ class Routes:
             raise HttpError(500) from error
 
 
-def fields_of(query: str) -> dict[str, str]:
+def fields_of(query: str) -> list[tuple[str, str]]:
     """The fields of a query; HttpError 400 for too many."""
     try:
-        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_FIELDS))
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
         raise HttpError(400, f"A query has at most {MOST_FIELDS} fields.") from None
 

@@ -1,0 +1,151 @@
+"""Every command by every door: the same arguments give the same results and the same refusals."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from xmppd.admin.client import request
+from xmppd.admin.socket import AdminSocket
+from xmppd.api.calls import path_of
+from xmppd.errors import CommandError
+from xmppd.testing import World
+
+ALICE, BOB, ZOE = "alice@localhost", "bob@localhost", "zoe@localhost"
+PLUGINS = ("archive", "offline", "announce", "blocking")
+TOKEN = "a" * 32
+SUM = "3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a547"
+WALK: list[tuple[str, dict[str, Any]]] = [
+    ("commands", {}),
+    ("user add", {"account": ZOE, "password": "geheim"}),
+    ("user add", {"account": ZOE, "password": "geheim"}),
+    ("user passwd", {"account": ZOE, "password": "anders", "keep_sessions": True}),
+    ("user disable", {"account": ZOE}),
+    ("user show", {"account": ZOE}),
+    ("user enable", {"account": ZOE}),
+    ("user list", {"domain": "localhost", "without_password": False}),
+    ("user keys", {}),
+    ("roster add", {"account": ALICE, "contact": BOB, "name": "Bob", "group": ["one", "two"]}),
+    ("roster show", {"account": ALICE}),
+    ("roster log", {"account": ALICE}),
+    ("roster check", {"account": ALICE}),
+    ("roster repair", {"account": ALICE}),
+    ("roster undo", {"account": ALICE, "version": 1}),
+    ("roster remove", {"account": ALICE, "contact": BOB}),
+    ("block add", {"account": ALICE, "address": "spam@example.org"}),
+    ("block list", {"account": ALICE}),
+    ("block remove", {"account": ALICE, "address": "spam@example.org"}),
+    ("block reports", {}),
+    ("session list", {"most": 10}),
+    ("session kick", {"address": ALICE}),
+    ("token list", {"account": ALICE}),
+    ("token revoke", {"account": ALICE}),
+    ("announce send", {"text": "hello"}),
+    ("announce motd", {"text": "hello"}),
+    ("announce clear", {}),
+    ("archive info", {"account": ALICE}),
+    ("archive prune", {"before": "2001-01-01", "all": True}),
+    ("archive prune", {"before": "2001-01-01"}),
+    ("archive erase", {"account": ALICE}),
+    ("archive check", {}),
+    ("archive export", {"file": "FOLDER/archive.jsonl"}),
+    ("archive import", {"file": "FOLDER/archive.jsonl"}),
+    ("store check", {}),
+    ("store migrate", {}),
+    ("migrate names", {}),
+    ("migrate runs", {}),
+    ("migrate apply", {"file": "FOLDER/missing", "run": "first"}),
+    ("migrate undo", {"run": "first"}),
+    ("user remove", {"account": ZOE}),
+    ("user remove", {"account": ZOE}),
+]
+NOT_ALIKE = {"migrate folder", "migrate give", "migrate states", "store info"}
+"""Their results name folders, or hold random numbers."""
+
+Door = Callable[[str, dict[str, Any]], Awaitable[Any]]
+
+
+def refused(error: CommandError) -> dict[str, Any]:
+    return {"refused": str(error)}
+
+
+@asynccontextmanager
+async def registry(world: World, folder: Path) -> AsyncIterator[Door]:
+    async def call(name: str, arguments: dict[str, Any]) -> Any:
+        try:
+            return json.loads(json.dumps(await world.app.commands.call(name, arguments)))
+        except CommandError as error:
+            return refused(error)
+
+    yield call
+
+
+@asynccontextmanager
+async def by_socket(world: World, folder: Path) -> AsyncIterator[Door]:
+    socket = AdminSocket(folder / "xmppd.sock", world.app.commands)
+    await socket.start()
+
+    async def call(name: str, arguments: dict[str, Any]) -> Any:
+        try:
+            return await asyncio.to_thread(request, socket.path, name, arguments)
+        except CommandError as error:
+            return refused(error)
+
+    yield call
+    await socket.close()
+
+
+@asynccontextmanager
+async def by_http(world: World, folder: Path) -> AsyncIterator[Door]:
+    async def call(name: str, arguments: dict[str, Any]) -> Any:
+        about = {it.name: it for it in world.app.commands}[name]
+        if about.reads:
+            fields = {
+                key: json.dumps(it) if isinstance(it, bool | int) else it for key, it in arguments.items()
+            }
+            path = f"{path_of(about)}?{urlencode(fields, doseq=True)}"
+            response = await world.http("GET", path, token=TOKEN)
+        else:
+            body = json.dumps(arguments).encode()
+            response = await world.http("POST", path_of(about), token=TOKEN, body=body)
+        result = json.loads(response.body)
+        return result if response.status == 200 else {"refused": result["detail"]}
+
+    yield call
+
+
+DOORS = {"registry": registry, "socket": by_socket, "http": by_http}
+
+
+async def walked(door: str, folder: Path) -> list[tuple[str, Any]]:
+    """What each step of the walk gives, on a server of its own."""
+    settings = {"http": {"tokens": [{"name": "parity", "sha256": SUM, "scopes": ["*"]}]}}
+    async with World(plugins=PLUGINS, settings=settings) as world, DOORS[door](world, folder) as call:
+        steps = []
+        for name, arguments in WALK:
+            given = {
+                key: it.replace("FOLDER", str(folder)) if isinstance(it, str) else it
+                for key, it in arguments.items()
+            }
+            result = json.dumps(await call(name, given)).replace(str(folder), "FOLDER")
+            steps.append((name, result))
+        left = {about.name for about in world.app.commands} - {name for name, _ in WALK} - NOT_ALIKE
+        assert not left, f"no step is about {left}"
+        return steps
+
+
+@pytest.mark.asyncio
+async def test_all_doors_say_the_same(tmp_path: Path) -> None:
+    for door in DOORS:
+        (tmp_path / door).mkdir()
+    expected = await walked("registry", tmp_path / "registry")
+    assert len(expected) > 30
+    for door in DOORS.keys() - {"registry"}:
+        found = await walked(door, tmp_path / door)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours == theirs, door

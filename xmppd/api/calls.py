@@ -1,0 +1,93 @@
+"""Each command as a route: arguments from a query or a body, its result as JSON, its refusals as RFC 9457 has
+it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from xmppd.admin.commands import NO_PERMISSION, UNAVAILABLE, USAGE, Caller, Commands, Description, Json
+from xmppd.errors import CommandError
+from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, Route
+
+BASE: Final = "/api/v1"
+"""What all paths begin with."""
+STATUSES: Final = {USAGE: 400, NO_PERMISSION: 403, UNAVAILABLE: 503}
+"""Statuses by exit code; 409, the state of things does not allow it, for all others."""
+RULES: Final = {"account-unknown": 404, "account-exists": 409}
+"""Those of some rules."""
+
+
+def path_of(about: Description) -> str:
+    """Where a command is: `/api/v1/roster/show`."""
+    return "/".join((BASE, about.noun, about.verb) if about.verb else (BASE, about.noun))
+
+
+def scopes_of(about: Description) -> tuple[str, ...]:
+    """The scopes that allow a command, the narrowest first: `roster:show`, `roster:read`, `roster:*`,
+    `*:read`. `write` stands for all that change something.
+    """
+    kind = "read" if about.reads else "write"
+    return (f"{about.noun}:{about.verb or kind}", f"{about.noun}:{kind}", f"{about.noun}:*", f"*:{kind}")
+
+
+def calls(commands: Commands) -> Iterator[tuple[Route, HttpHandler]]:
+    """A route for each command that there is now."""
+    for about in commands:
+        narrowest, *wider = scopes_of(about)
+        method = "GET" if about.reads else "POST"
+        yield Route(method, path_of(about), narrowest, wider=frozenset(wider)), Call(commands, about)
+
+
+class Call:
+    """Serves one command."""
+
+    def __init__(self, commands: Commands, about: Description) -> None:
+        self._commands = commands
+        self._about = about
+
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Run it; HttpError."""
+        about = self._about
+        try:
+            arguments = from_query(about, request.fields) if about.reads else from_body(request)
+            caller = Caller("http", request.caller, request.peer)
+            result = await self._commands.call(about.name, arguments, caller)
+        except CommandError as error:
+            raise refusal(error) from error
+        return HttpResponse(200, json.dumps(result, ensure_ascii=False).encode(), "application/json")
+
+
+def from_query(about: Description, fields: Iterable[tuple[str, str]]) -> dict[str, Json]:
+    """Arguments from the fields of a query; CommandError."""
+    texts: dict[str, list[str]] = {}
+    for name, text in fields:
+        texts.setdefault(name, []).append(text)
+    known = {parameter.name: parameter for parameter in about.parameters}
+    found: dict[str, Json] = {}
+    for name, given in texts.items():
+        # An unknown name is refused where it is called.
+        found[name] = known[name].read_text(given) if name in known else None
+    return found
+
+
+def from_body(request: HttpRequest) -> dict[str, Any]:
+    """Arguments from a body: a JSON object, or nothing; HttpError."""
+    if request.fields:
+        raise HttpError(400, "The parameters of this command go into the body.", rule="body")
+    if not request.body:
+        return {}
+    arguments = request.json()
+    if not isinstance(arguments, dict):
+        raise HttpError(400, "The body must be a JSON object.", rule="body")
+    return arguments
+
+
+def refusal(error: CommandError) -> HttpError:
+    """A refusal of a command as one by HTTP: with the rule that refused, and the field that is wrong."""
+    status = RULES.get(error.rule) or STATUSES.get(error.exit_code, 409)
+    more = {"rule": error.rule, **({"field": error.field} if error.field else {})}
+    headers = {"Retry-After": "5"} if status == 503 else {}
+    return HttpError(status, str(error), headers=headers, **more)
