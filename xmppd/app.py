@@ -260,7 +260,11 @@ class App:
             self.sessions, self.presences, self.blocks, self.hooks, self.jobs.spawn, binding_rules(config)
         )
         left_over = LeftOver(
-            self.router, self.messages.carbons.had, self._messages_left, self.jobs.spawn
+            self.router,
+            self.messages.carbons,
+            self._messages_left,
+            lambda: self.sessions.cluster,
+            self.jobs.spawn,
         ).take
         self.resumption = Resumption(
             management_rules(config),

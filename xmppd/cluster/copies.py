@@ -65,20 +65,21 @@ class RemoteCopies:
             record = Copy(account, copies.sender, copies.head, copies.tail, is_stored, copies.only)
             self._mesh.send(self._mesh.member(node), record, len(copies.head) + len(copies.tail) + 96)
 
-    def had(self, account: str, second: int) -> Awaitable[bool] | None:
+    def had(self, account: str, seconds: Collection[int]) -> Awaitable[Collection[int]] | None:
         """See `Cluster.had_copies`."""
         nodes = {place.node for place in self._mesh.places(account) if place.wants_copies}
-        return self._had(nodes, account, second) if nodes else None
+        return self._had(nodes, account, seconds) if nodes else None
 
-    async def _had(self, nodes: Collection[int], account: str, second: int) -> bool:
-        about = {"account": account, "second": second}
+    async def _had(self, nodes: Collection[int], account: str, seconds: Collection[int]) -> Collection[int]:
+        about = {"account": account, "seconds": sorted(seconds)}
         asked = [self._calls.ask(self._mesh.member(node), HAD, about) for node in nodes]
-        return any(answer is True for answer in await asyncio.gather(*asked, return_exceptions=True))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return {second for answer in answers if isinstance(answer, list) for second in answer}
 
     # the node of who wants them
 
-    async def _answer(self, asked: Mapping[str, Any]) -> bool:
-        return self._carbons.have_had(asked["account"], asked["second"])
+    async def _answer(self, asked: Mapping[str, Any]) -> list[int]:
+        return [second for second in asked["seconds"] if self._carbons.have_had(asked["account"], second)]
 
     def take(self, member: Member, record: Copy) -> None:
         """Give the sessions here that want one their copies."""

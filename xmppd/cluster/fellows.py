@@ -1,37 +1,41 @@
-"""Sessions of one account on several nodes that were sent the same message: of those that ended and had not
-acknowledged it, one sees to it.
+"""Sessions of one account on several nodes that were sent the same messages: of those that ended and had not
+acknowledged them, the last one sees to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from xmppd.cluster.calls import Calls
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
+from xmppd.core.cluster import RemoteFellow
 from xmppd.core.sessions import Session, Sessions
-from xmppd.errors import CommandError
 
-ASK: Final = "session fellow"
+ASK: Final = "session fellows"
+
+ENDED: Final = 10_000
+"""Of so many sessions it is remembered when they ended."""
+
+End = list[Any]
+"""When a session ended, by the clock that all nodes follow, and on which node: no two are the same."""
 
 
-class RemoteFellow(NamedTuple):
-    """A session of another node that was sent what the session `own` of this one was sent, too."""
+class Fellow(NamedTuple):
+    """Implements `RemoteFellow`: a session with this `number`, that was sent what `own` was sent, too."""
 
-    fellows: Fellows
-    account: str
     member: Member
     number: int
     own: int
 
-    async def sees_to_it(self) -> bool:
-        """Whether it has what both were sent, or sees to that: it may have ended just now, as `own` has."""
-        return await self.fellows.ask(self)
-
 
 class Fellows:
-    """Knows them, and asks. Where two end at once, each asks the other: the smaller one sees to it."""
+    """Knows them, and asks. A session that is over leaves what it had to those that are not, and to those
+    that ended later; none leaves it to one that ended before. So there is always one who sees to it.
+    """
 
     def __init__(self, mesh: Mesh, sessions: Sessions, calls: Calls) -> None:
         self.mesh = mesh
@@ -39,37 +43,41 @@ class Fellows:
         """Whether a session of this node has moved to another one: that sees to what it had."""
         self._sessions = sessions
         self._calls = calls
-        self._deciding: dict[tuple[str, int], int] = {}
+        self._ended: OrderedDict[tuple[str, int], End] = OrderedDict()
         calls.serve(ASK, self._answer)
 
     def of(self, session: Session) -> tuple[RemoteFellow, ...]:
         """See `Cluster.fellows`."""
         return tuple(
-            RemoteFellow(self, session.account, self.mesh.member(place.node), place.number, session.number)
+            Fellow(self.mesh.member(place.node), place.number, session.number)
             for place in self.mesh.places(session.account)
             if place.priority == session.priority
         )
 
-    async def ask(self, fellow: RemoteFellow) -> bool:
-        """See `RemoteFellow.sees_to_it`."""
-        member, key = fellow.member, (fellow.account, fellow.own)
-        if member.is_gone:
-            return False
-        self._deciding[key] = self._deciding.get(key, 0) + 1
-        asked = {"account": fellow.account, "number": fellow.number, "by": [self.mesh.name, fellow.own]}
-        try:
-            return bool(await self._calls.ask(member, ASK, asked))
-        except CommandError:
-            return False
-        finally:
-            self._deciding[key] -= 1
-            if not self._deciding[key]:
-                del self._deciding[key]
+    async def ask(self, account: str, fellows: Collection[Any]) -> Collection[RemoteFellow]:
+        """See `Cluster.see_to_it`."""
+        [own] = {fellow.own for fellow in fellows}
+        end = self._ended[account, own] = [self.mesh.time.next(), self.mesh.name]
+        if len(self._ended) > ENDED:
+            self._ended.popitem(last=False)
+        by_member: dict[Member, list[Fellow]] = {}
+        for fellow in fellows:
+            if not fellow.member.is_gone:
+                by_member.setdefault(fellow.member, []).append(fellow)
+        asked = [self._ask(member, account, some, end) for member, some in by_member.items()]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [fellow for answer in answers if not isinstance(answer, BaseException) for fellow in answer]
 
-    async def _answer(self, asked: Mapping[str, Any]) -> bool:
-        account, number = asked["account"], asked["number"]
+    async def _ask(self, member: Member, account: str, fellows: list[Fellow], end: End) -> list[Fellow]:
+        numbers = [fellow.number for fellow in fellows]
+        found = await self._calls.ask(member, ASK, {"account": account, "numbers": numbers, "end": end})
+        return [fellow for fellow in fellows if fellow.number in found]
+
+    async def _answer(self, asked: Mapping[str, Any]) -> list[int]:
+        account, end = asked["account"], asked["end"]
+        return [number for number in asked["numbers"] if self._sees_to_it(account, number, end)]
+
+    def _sees_to_it(self, account: str, number: int, end: End) -> bool:
         if any(session.number == number for session in self._sessions.of(account)):
             return True
-        if self.was_given(account, number):
-            return True
-        return (account, number) in self._deciding and [self.mesh.name, number] < asked["by"]
+        return self.was_given(account, number) or self._ended.get((account, number), [0, ""]) > end

@@ -88,7 +88,7 @@ class Mesh:
         self._add = add
         self.clock = clock
         self.call_later = call_later
-        self._time = time
+        self.time = time
         self.losing: set[int] = set()
         self._room: asyncio.Future[None] | None = None
         self._owing: set[Member] = set()
@@ -205,7 +205,7 @@ class Mesh:
         index = next((i for i in range(1, MOST_MEMBERS + 1) if self._by_index[i] is None), 0)
         if not index:
             raise TrunkError("there are too many nodes")
-        trunk: Trunk[Letter] = Trunk(self.clock, met.trunk, self._time)
+        trunk: Trunk[Letter] = Trunk(self.clock, met.trunk, self.time)
         member = Member(
             met.name,
             met.incarnation,

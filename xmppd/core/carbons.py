@@ -7,7 +7,7 @@ A message is wrapped once for all sessions of an account that want copies; each 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 from xmppd import ns
@@ -99,18 +99,15 @@ class Carbons:
         if live.is_copied_elsewhere:
             self._sessions.cluster.copy(session.account, copies)
 
-    def had(self, full: str, stanza: Stanza, second: int) -> bool | Awaitable[bool]:
-        """Whether another session of the account, on whatever node, has a copy of a message that was sent to
-        that one in that second. What came late was not copied.
+    def had(self, full: str, stanza: Stanza, second: int) -> bool | None:
+        """Whether another session of the account has a copy of a message that was sent to that one in that
+        second; None: one of another node may. What came late was not copied.
         """
         if any(child.tag in DELAYS for child in stanza.xml):
             return False
         if stanza.type == "error" or not is_eligible(stanza, is_sent=False):
             return False
-        account = bare_of(full)
-        if self.have_had(account, second, but=full):
-            return True
-        return self._sessions.cluster.had_copies(account, second) or False
+        return True if self.have_had(bare_of(full), second, but=full) else None
 
     def have_had(self, account: str, second: int, but: str = "") -> bool:
         """Whether a session here has the copies of that second; if it is managed, whether its client has."""

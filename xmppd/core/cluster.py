@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 class RemoteFellow(Protocol):
-    """A session of another node that was sent the same message as one of its account here."""
+    """A session of another node that was sent the same messages as one of its account here."""
 
-    async def sees_to_it(self) -> bool:
-        """Whether it has that message, or sees to it; it may have ended, or moved to yet another node."""
+    @property
+    def own(self) -> int:
+        """The number of that one."""
 
 
 class Cluster(Protocol):
@@ -80,6 +81,12 @@ class Cluster(Protocol):
     def fellows(self, session: Session) -> tuple[RemoteFellow, ...]:
         """The sessions of its account there that have its priority: they are sent what it is sent."""
 
+    async def see_to_it(self, account: str, fellows: Collection[RemoteFellow]) -> Collection[RemoteFellow]:
+        """Which of the fellows of a session that is over have what both were sent, or see to it: they may
+        have ended as well, or moved to yet another node. Each node is asked once. It is now that the session
+        has ended, if they ask.
+        """
+
     def wants_copies(self, account: str) -> bool:
         """Whether any session of the account there wants copies of its messages (XEP-0280)."""
 
@@ -129,8 +136,10 @@ class Cluster(Protocol):
     def copy(self, account: str, copies: Copies) -> None:
         """Send copies of a message to the sessions there that want them; they may be lost on the way."""
 
-    def had_copies(self, account: str, second: int) -> Awaitable[bool] | None:
-        """Whether a session there has the copies of that second; None where nobody wants copies."""
+    def had_copies(self, account: str, seconds: Collection[int]) -> Awaitable[Collection[int]] | None:
+        """Of which of these seconds a session there has the copies, each node asked once; None where nobody
+        wants copies.
+        """
 
     def iq(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """Hand an iq to a session of another node (`has`); StanzaError, or one when it is awaited."""
@@ -273,7 +282,11 @@ class OneNode:
         """None."""
         return ()
 
-    def had_copies(self, account: str, second: int) -> Awaitable[bool] | None:
+    async def see_to_it(self, account: str, fellows: Collection[RemoteFellow]) -> Collection[RemoteFellow]:
+        """There are none."""
+        return ()
+
+    def had_copies(self, account: str, seconds: Collection[int]) -> Awaitable[Collection[int]] | None:
         """Nobody wants any."""
         return None
 

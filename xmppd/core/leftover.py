@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 from xmppd.core.begun import begun
+from xmppd.core.cluster import Cluster, RemoteFellow
 from xmppd.core.lastseen import stamped
 from xmppd.core.later import Later
 from xmppd.core.managed import Managed
 from xmppd.core.messages import KEEPABLE, MESSAGE_TYPES
 from xmppd.core.origin import Host, Origin
-from xmppd.core.outstanding import Fellow, Unacked
+from xmppd.core.outstanding import Unacked
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError
 from xmppd.jid import domain_of
@@ -56,22 +57,50 @@ async def _sent(routes: Routes, origin: Origin, data: bytes) -> None:
         return
 
 
+class Copied(Protocol):
+    """Who has copies of messages (XEP-0280), as far as it is needed here."""
+
+    def had(self, full: str, stanza: Stanza, second: int) -> bool | None:
+        """Whether another session than that one has a copy; None: one of another node may."""
+
+
+class Message(NamedTuple):
+    """One that is left, and what has to be asked on other nodes before it goes on: whether these `fellows`
+    see to it, and whether it `may_be_copied` there.
+    """
+
+    message: Stanza
+    sender: str
+    second: int
+    fellows: tuple[RemoteFellow, ...] = ()
+    may_be_copied: bool = False
+
+
+class Answers(NamedTuple):
+    """Who sees to what was sent to several, and of which seconds somebody has the copies."""
+
+    fellows: Collection[RemoteFellow] = ()
+    seconds: Collection[int] = ()
+
+
 class LeftOver:
     """Messages that may be kept go by the rules to sessions that were not sent them, or to whoever keeps
-    them, unless one `had` a copy (XEP-0280); who asked for something is told that there is no answer; all
-    else is dropped. What is kept for the account already `is_left` to whoever is there.
+    them, unless another one has a copy (XEP-0280); who asked for something is told that there is no answer;
+    all else is dropped. What is kept for the account already `is_left` to whoever is there.
     """
 
     def __init__(
         self,
         routes: Routes,
-        had: Callable[[str, Stanza, int], bool | Awaitable[bool]],
+        copied: Copied,
         is_left: Callable[[str], None],
+        cluster: Callable[[], Cluster],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._routes = routes
-        self._had = had
+        self._copied = copied
         self._is_left = is_left
+        self._cluster = cluster
         self._spawn = spawn
 
     def take(self, full: str, left: Iterable[Unacked]) -> None:
@@ -81,14 +110,27 @@ class LeftOver:
         unacked = [*left]
         if any(one.is_stored for one in unacked):
             self._is_left(full.partition("/")[0])
-        rest = begun(self._take_all(full, [one for one in unacked if not one.is_stored]))
+        messages = [
+            message
+            for one in unacked
+            if not one.is_stored and (message := self._looked_at(full, one)) is not None
+        ]
+        rest = begun(self._take_all(full, messages)) if messages else None
         if rest is not None:
             self._spawn(rest)
 
-    async def _take_all(self, full: str, left: Iterable[Unacked]) -> None:
+    async def _take_all(self, full: str, left: Sequence[Message]) -> None:
+        asking, answers = begun(self._ask(full.partition("/")[0], left)), Answers()
         under_way = []
-        for unacked in left:
-            end = self._take(full, unacked)
+        for one in left:
+            if one.fellows or one.may_be_copied:
+                if not isinstance(asking, Answers):
+                    asking = await asking
+                answers = asking
+            is_copied = one.may_be_copied and one.second in answers.seconds
+            if is_copied or any(fellow in answers.fellows for fellow in one.fellows):
+                continue
+            end = self._reroute(full, one)
             if isinstance(end, Later):
                 under_way.append(end)
             elif end is not None:
@@ -96,7 +138,13 @@ class LeftOver:
         for end in under_way:
             await end
 
-    def _take(self, full: str, unacked: Unacked) -> Awaitable[None] | None:
+    def _reroute(self, full: str, one: Message) -> Awaitable[None] | None:
+        origin = Sender(one.sender, full, self._routes, self._spawn)
+        again = readdressed(one.message, full.partition("/")[0], one.second)
+        return self._routes.reroute(origin, again)
+
+    def _looked_at(self, full: str, unacked: Unacked) -> Message | None:
+        """What is to be done with a message, if anything; what is none is dealt with."""
         raw = unacked.raw
         if raw.startswith(b"<message"):
             return self._message(full, unacked)
@@ -108,7 +156,7 @@ class LeftOver:
                 origin.send(build.error_reply(iq, sender, StanzaError("service-unavailable", GONE)))
         return None
 
-    def _message(self, full: str, unacked: Unacked) -> Awaitable[None] | None:
+    def _message(self, full: str, unacked: Unacked) -> Message | None:
         message, account = read(unacked.raw), full.partition("/")[0]
         kind = message.type if message.type in MESSAGE_TYPES else "normal"
         sender = message.attrs.get("from", account)
@@ -117,29 +165,21 @@ class LeftOver:
         others = unacked.others if message.to == account else ()
         if any(isinstance(other, Session) and has_it(other) for other in others):
             return None
-        had = self._had(full, message, unacked.second)
-        if had is True:
+        had = self._copied.had(full, message, unacked.second)
+        if had:
             return None
-        origin = Sender(sender, full, self._routes, self._spawn)
-        again = readdressed(message, account, unacked.second)
-        if isinstance(had, bool) and all(isinstance(other, Session) for other in others):
-            return self._routes.reroute(origin, again)
-        return self._unless_seen_to(origin, again, others, had)
+        fellows = tuple(other for other in others if not isinstance(other, Session))
+        return Message(message, sender, unacked.second, fellows, had is None)
 
-    async def _unless_seen_to(
-        self, origin: Origin, message: Stanza, others: Sequence[Fellow], had: bool | Awaitable[bool]
-    ) -> None:
-        """The same where it, or a copy, was sent to sessions of other nodes, too, that may have ended just
-        now.
-        """
-        if not isinstance(had, bool) and await had:
-            return
-        for other in others:
-            if not isinstance(other, Session) and await other.sees_to_it():
-                return
-        end = self._routes.reroute(origin, message)
-        if end is not None:
-            await end
+    async def _ask(self, account: str, left: Sequence[Message]) -> Answers:
+        """Ask other nodes once for all: what both were sent may have been left by others just now, too."""
+        fellows = {fellow for one in left for fellow in one.fellows}
+        seconds = {one.second for one in left if one.may_be_copied}
+        cluster = self._cluster()
+        copies = cluster.had_copies(account, seconds) if seconds else None
+        seen_to = begun(cluster.see_to_it(account, fellows)) if fellows else ()
+        had = await copies if copies is not None else ()
+        return Answers(await seen_to if isinstance(seen_to, Awaitable) else seen_to, had)
 
 
 def has_it(session: Session) -> bool:
