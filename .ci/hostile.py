@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUPS = "X,S,T,A,B,I,R,L,Z"
+GROUPS = "X,S,T,A,B,I,R,L,Z,G"
 PASSWORDS = {"alice": "pw-one", "bob": "pw-two", "carol": "pw-canary", "dave": "pw-canary"}
 VERDICT = re.compile(r"(PASS~?|FAIL|INFO|SKIP) +([A-Z]\d+) ")
 CONFIG = """\
@@ -35,7 +35,7 @@ tls:
 auth:
   plain_without_tls: true
 plugins:
-  enabled: [disco, ping, version, time, last, vcard, private, offline]
+  enabled: [archive, blocking, disco, ping, version, time, last, vcard, private, offline]
 log:
   level: warning
 """
