@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "xmppd.duties": (),
     "xmppd.scope": ("xmppd.duties", "xmppd.timers"),
     "xmppd.nodes": (),
-    "xmppd.server": (*CORE, *RUNNING),
+    "xmppd.server": (*CORE, *RUNNING, "xmppd.admin.commands"),
     "xmppd.parts": (*CORE, *RUNNING, "xmppd.server"),
     "xmppd.plugin": (*CORE, *RUNNING, "xmppd.server", "xmppd.section", "xmppd.admin.commands"),
     "xmppd.document": ("xmppd.errors",),

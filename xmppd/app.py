@@ -293,6 +293,7 @@ class App:
         self.expiry = Expiry(self.hooks, self.binding.end, self.jobs.spawn, now, config.auth.expiry_grace)
         self.server = Server(
             store=self.store,
+            commands=self.commands,
             accounts=self.accounts,
             rosters=Friendships(self.rosters, self.contacts, self.presences, self.accounts),
             blocks=self.blocking,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 from xml.etree.ElementTree import Element
 
-from xmppd.admin.commands import command
+from xmppd.admin.commands import Caller, Description, Parameter, command
 from xmppd.admin.commands import page as result_page
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
@@ -92,11 +92,13 @@ __all__ = [
     "Attempt",
     "BadPassword",
     "BlockChange",
+    "Caller",
     "Challenge",
     "Channel",
     "CommandError",
     "Counter",
     "Delete",
+    "Description",
     "DiscoIdentity",
     "DiscoInfo",
     "DiscoItem",
@@ -121,6 +123,7 @@ __all__ = [
     "NonNegativeFloat",
     "NonNegativeInt",
     "Origin",
+    "Parameter",
     "Phase",
     "Plugin",
     "PluginConfig",

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
 
+from xmppd.admin.commands import Commands
 from xmppd.core.accounts import Accounts
 from xmppd.core.blocking import Blocking
 from xmppd.core.disco import Disco
@@ -36,7 +37,7 @@ from xmppd.xml import build
 
 class Server:
     """One running server. `now` gives seconds since the epoch; `ids` those of what is kept in the order of
-    time; `metrics` are the plugins' own by name;
+    time; `commands` are those of operators; `metrics` are the plugins' own by name;
     `scope` makes what the tasks and timers of one instance of a plugin belong to.
     """
 
@@ -44,6 +45,7 @@ class Server:
         self,
         *,
         store: Store,
+        commands: Commands,
         accounts: Accounts,
         rosters: Friendships,
         blocks: Blocking,
@@ -73,6 +75,7 @@ class Server:
         lock: Callable[[str], AbstractAsyncContextManager[None]],
     ) -> None:
         self.store = store
+        self.commands = commands
         self.accounts = accounts
         self.rosters = rosters
         self.blocks = blocks

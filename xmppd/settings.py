@@ -482,6 +482,7 @@ class PluginsConfig(Section):
         "offline",
         "carbons",
         "announce",
+        "adhoc",
         "register",
     )
     config: Mapping[str, Mapping[str, Any]] = {}

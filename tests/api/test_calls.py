@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from xmppd.admin.commands import Command, Commands, command, commands_of
-from xmppd.api.calls import calls, path_of, scopes_of
+from xmppd.api.calls import calls, path_of
 from xmppd.errors import CommandError
 from xmppd.jid import Jid
 from xmppd.testing import World
@@ -197,13 +197,13 @@ def test_the_scopes_of_a_command() -> None:
         @command("Send", name="announce to all")
         def send(self) -> None: ...
 
-    found = {about.name: (path_of(about), scopes_of(about)) for about in commands_of(Some())}
+    found = {about.name: (path_of(about), about.scopes) for about in commands_of(Some())}
     assert found == {
-        "roster show": ("/api/v1/roster/show", ("roster:show", "roster:read", "roster:*", "*:read")),
-        "status": ("/api/v1/status", ("status:read", "status:read", "status:*", "*:read")),
+        "roster show": ("/api/v1/roster/show", ("roster:show", "roster:read", "roster:*", "*:read", "*")),
+        "status": ("/api/v1/status", ("status:read", "status:read", "status:*", "*:read", "*")),
         "announce to all": (
             "/api/v1/announce/to-all",
-            ("announce:to-all", "announce:write", "announce:*", "*:write"),
+            ("announce:to-all", "announce:write", "announce:*", "*:write", "*"),
         ),
     }
 

@@ -33,6 +33,9 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 Checker = TypeVar("Checker", bound=Callable[..., Any])
 
+ALL: Final = "*"
+"""The scope of who may do everything."""
+
 _KINDS: dict[Any, Kind] = {str: "str", int: "int", float: "float", bool: "bool", Jid: "Jid"}
 _ARTICLES = {
     "str": "text",
@@ -140,6 +143,20 @@ class Description:
     def verb(self) -> str:
         """What is done to that: all other words, with hyphens; "" for a name of one word."""
         return self.name.partition(" ")[2].replace(" ", "-")
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What allows it, the narrowest first: `roster:show`, `roster:read`, `roster:*`, `*:read`, `*`.
+        `write` stands for all that change something.
+        """
+        kind = "read" if self.reads else "write"
+        return (
+            f"{self.noun}:{self.verb or kind}",
+            f"{self.noun}:{kind}",
+            f"{self.noun}:*",
+            f"*:{kind}",
+            ALL,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain data from which `described` makes an equal description."""

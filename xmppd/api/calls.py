@@ -25,18 +25,10 @@ def path_of(about: Description) -> str:
     return "/".join((BASE, about.noun, about.verb) if about.verb else (BASE, about.noun))
 
 
-def scopes_of(about: Description) -> tuple[str, ...]:
-    """The scopes that allow a command, the narrowest first: `roster:show`, `roster:read`, `roster:*`,
-    `*:read`. `write` stands for all that change something.
-    """
-    kind = "read" if about.reads else "write"
-    return (f"{about.noun}:{about.verb or kind}", f"{about.noun}:{kind}", f"{about.noun}:*", f"*:{kind}")
-
-
 def calls(commands: Commands) -> Iterator[tuple[Route, HttpHandler]]:
     """A route for each command that there is now."""
     for about in commands:
-        narrowest, *wider = scopes_of(about)
+        narrowest, *wider = about.scopes
         method = "GET" if about.reads else "POST"
         yield Route(method, path_of(about), narrowest, wider=frozenset(wider)), Call(commands, about)
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from xmppd import __version__
 from xmppd.admin.commands import Description, Kind, Parameter
-from xmppd.api.calls import path_of, scopes_of
+from xmppd.api.calls import path_of
 
 TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
     "str": {"type": "string"},
@@ -85,7 +85,7 @@ def document(commands: Iterable[Description]) -> dict[str, Any]:
 
 def operation(about: Description) -> dict[str, Any]:
     """One command."""
-    scope, *wider = scopes_of(about)
+    scope, *wider = about.scopes
     result = _schema("Page") if about.paged else {}
     found: dict[str, Any] = {
         "operationId": about.name.replace(" ", "-"),
