@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from xmppd import __version__, jid
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import StoreCommands, UserCommands
-from xmppd.admin.commands import Commands, commands_of
+from xmppd.admin.commands import commands_of
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.tokens import TokenCommands
 from xmppd.allocator import collect, trim
-from xmppd.api import routes as api
 from xmppd.config import Config
 from xmppd.core.accounts import Accounts
 from xmppd.core.arrivals import Arrivals
@@ -59,6 +58,7 @@ from xmppd.core.services import Hosts, Services
 from xmppd.core.sessions import Sessions
 from xmppd.core.tokens import ClientTokens
 from xmppd.core.visibility import Visibility
+from xmppd.doors import Doors
 from xmppd.duties import Duties
 from xmppd.engines import shared_cache, shared_duties, store_of
 from xmppd.everywhere import Everywhere
@@ -79,14 +79,13 @@ from xmppd.net.c2s.negotiation.sasl2 import Sasl2
 from xmppd.net.c2s.negotiation.starttls import StartTls
 from xmppd.net.c2s.service import Service
 from xmppd.net.ebb import Ebb
-from xmppd.net.http.routes import Routes
 from xmppd.net.listeners import Listeners
 from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared
 from xmppd.nodes import Nodes
 from xmppd.offices import AccountOffice, SessionOffice, StoreOffice, TokenOffice
 from xmppd.parts.belongings import Belonging, belongings_of
-from xmppd.parts.http import HttpHandler, Route, routes_of
+from xmppd.parts.http import routes_of
 from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
 from xmppd.rules import (
@@ -94,7 +93,6 @@ from xmppd.rules import (
     blocking_rules,
     brake_rules,
     hashes,
-    http_rules,
     management_rules,
     mechanisms,
     plugin_folders,
@@ -147,11 +145,12 @@ class App:
         self.hooks = Hooks()
         self.cluster: OtherNodes | None = None
         self.listeners = Listeners(self.jobs.spawn)
-        self.routes = Routes(http_rules(config), self.hooks.failed)
-        self.commands = Commands()
-        self.commands.on_changed = self._routes_changed
-        self._plugin_routes: Sequence[tuple[Route, HttpHandler]] = ()
         self.store = store if store is not None else store_of(config, now)
+        self.everywhere = Everywhere()
+        self.doors = Doors(
+            config, self.store, self.everywhere, self.hooks.failed, self.jobs.spawn, now, clock
+        )
+        self.routes, self.commands = self.doors.routes, self.doors.commands
         self.cache = shared_cache(config)
         self.duties = Duties(shared_duties(self.cache))
         self.ids = Ids(self.store, now, clock, self.jobs.spawn)
@@ -196,7 +195,6 @@ class App:
         )
         self.services = Services(self.jobs.spawn)
         self.nodes = Nodes()
-        self.everywhere = Everywhere()
         self.presences = Presences(
             self.sessions,
             self.rosters,
@@ -574,12 +572,8 @@ class App:
         added = [mechanism for plugin in plugins for mechanism in plugin.mechanisms()]
         self.sasl.use([*self._mechanisms, *added])
         self._belongings = belongings_of(plugins)
-        self._plugin_routes = [pair for plugin in plugins for pair in routes_of(plugin)]
-        self._routes_changed()
+        self.doors.serve(pair for plugin in plugins for pair in routes_of(plugin))
         self.listeners.claim(claim for plugin in plugins for claim in claims_of(plugin.name, plugin))
-
-    def _routes_changed(self) -> None:
-        self.routes.compile((*self._plugin_routes, *api.routes(self.commands)))
 
     async def _account_created(self, account: str) -> None:
         await self.hooks.tell_in_order(self.hooks.account_created_signal, account)

@@ -6,6 +6,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+from xmppd.access.callers import Configured, Token
 from xmppd.config import Config
 from xmppd.configfile import shipped
 from xmppd.core.accounts import Accounts
@@ -18,7 +19,7 @@ from xmppd.core.presence import PresenceRules
 from xmppd.core.tokens import DAY, TokenRules
 from xmppd.hooks import Hooks
 from xmppd.net.c2s.service import ServiceRules
-from xmppd.net.http.routes import HttpRules, Token
+from xmppd.net.http.routes import HttpRules
 from xmppd.net.wire import WireRules
 from xmppd.settings import EVERYWHERE, address_of
 from xmppd.stream.hashedtokens import BINDINGS, HashedToken, TokenSource
@@ -98,12 +99,16 @@ def service_rules(config: Config) -> ServiceRules:
 
 
 def http_rules(config: Config) -> HttpRules:
-    """Who may call by HTTP, and how much that may cost."""
-    tokens = tuple(
+    """How much a request by HTTP may cost."""
+    return HttpRules(config.http.body_bytes, config.http.seconds)
+
+
+def configured_tokens(config: Config) -> Configured:
+    """The tokens for HTTP that stand in the configuration."""
+    return Configured(
         Token(token.name, bytes.fromhex(token.sha256.value.strip()), frozenset(token.scopes))
         for token in config.http.tokens
     )
-    return HttpRules(tokens, config.http.body_bytes, config.http.seconds)
 
 
 def wire_rules(config: Config) -> WireRules:

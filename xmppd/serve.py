@@ -43,7 +43,6 @@ from xmppd.rules import (
     binding_rules,
     blocking_rules,
     brake_rules,
-    http_rules,
     management_rules,
     plugin_folders,
     presence_rules,
@@ -380,7 +379,7 @@ class Process:
         self.app.presences.rules = presence_rules(config)
         self.app.blocking.rules = blocking_rules(config)
         self.app.iqs.from_strangers = config.iqs.from_strangers == "deliver"
-        self.app.routes.rules = http_rules(config)
+        self.app.doors.apply(config)
         if self._door is not None:
             self._door.most = config.http.connections
         logs.configure(config.log)

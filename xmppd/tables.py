@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xmppd.access.tokens import API_TOKENS
 from xmppd.config import Config
 from xmppd.core import accounts as account_tables
 from xmppd.core.arrival import ARRIVALS
@@ -15,7 +16,7 @@ from xmppd.finding import find_plugin
 from xmppd.rules import plugin_folders
 from xmppd.store.table import Table
 
-TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS, NODE_CLOCK, TOKENS)
+TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS, NODE_CLOCK, TOKENS, API_TOKENS)
 
 
 def tables_of(*configs: Config) -> list[Table]:

@@ -184,7 +184,8 @@ class Adhoc(Plugin):
             raise CommandError(f"there is no command {name!r} any more")
         self._check(session.account, about)
         connection = session.connection
-        return await self.server.commands.call(name, given, Caller("adhoc", session.account, connection.peer))
+        by = Caller("adhoc", session.account, connection.peer, self._scopes(session.account))
+        return await self.server.commands.call(name, given, by)
 
     # who may
 

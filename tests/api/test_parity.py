@@ -50,6 +50,8 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("session kick", {"address": ALICE}),
     ("token list", {"account": ALICE}),
     ("token revoke", {"account": ALICE}),
+    ("api-token list", {}),
+    ("api-token revoke", {"name": "nobody"}),
     ("announce send", {"text": "hello"}),
     ("announce motd", {"text": "hello"}),
     ("announce clear", {}),
@@ -68,7 +70,14 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("user remove", {"account": ZOE}),
     ("user remove", {"account": ZOE}),
 ]
-NOT_ALIKE = {"migrate folder", "migrate give", "migrate names", "migrate states", "store info"}
+NOT_ALIKE = {
+    "api-token add",
+    "migrate folder",
+    "migrate give",
+    "migrate names",
+    "migrate states",
+    "store info",
+}
 """Their results name folders, hold random numbers, or are in an order of the store's own."""
 
 Door = Callable[[str, dict[str, Any]], Awaitable[Any]]

@@ -40,6 +40,7 @@ from xmppd.admin.commands import (
     described,
     descriptions_of,
 )
+from xmppd.admin.keys import ApiTokenCommands
 from xmppd.admin.migration import LOCAL as MIGRATIONS
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.nodes import NodeCommands
@@ -98,6 +99,7 @@ BUILT_IN = (
     *descriptions_of(NodeCommands),
     *descriptions_of(UserCommands),
     *descriptions_of(TokenCommands),
+    *descriptions_of(ApiTokenCommands),
     *descriptions_of(RosterCommands),
     *descriptions_of(BlockCommands),
     *STORE_COMMANDS,

@@ -123,7 +123,7 @@ class Description:
 
     `paged`: it does a part of its work at each call and returns by `page` what that came to; the
     door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
-    with parameters in braces.
+    with parameters in braces. `once`: its result is a secret, which is shown once and kept nowhere.
     """
 
     name: str
@@ -133,6 +133,7 @@ class Description:
     paged: bool = False
     confirm: str = ""
     reads: bool = False
+    once: bool = False
 
     @property
     def noun(self) -> str:
@@ -168,6 +169,7 @@ class Description:
             "paged": self.paged,
             "confirm": self.confirm,
             "reads": self.reads,
+            "once": self.once,
         }
 
 
@@ -182,21 +184,25 @@ def described(data: Mapping[str, Any]) -> Description:
         data.get("paged", False),
         data.get("confirm", ""),
         data.get("reads", False),
+        data.get("once", False),
     )
 
 
 @dataclass(frozen=True)
 class Command(Description):
     """A description and the function, plain or async, that does it. `checker` takes the parameters that are
-    no secrets, and raises what the function would raise because of them.
+    no secrets, and raises what the function would raise because of them. `caller` is the parameter that is
+    given who has it done, if there is one.
     """
 
     function: Callable[..., Any] = lambda: None
     checker: Callable[..., Any] | None = None
+    caller: str = ""
 
-    async def call(self, arguments: Mapping[str, Json]) -> Any:
+    async def call(self, arguments: Mapping[str, Json], by: Caller) -> Any:
         """Check the arguments and run the function; CommandError for a missing, unknown or ill-typed one."""
-        result = self.function(**self._values(arguments, self.parameters))
+        values = self._values(arguments, self.parameters)
+        result = self.function(**values, **({self.caller: by} if self.caller else {}))
         return await result if inspect.isawaitable(result) else result
 
     async def check(self, arguments: Mapping[str, Json]) -> None:
@@ -226,13 +232,14 @@ class Command(Description):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who has a command done: by which door (`socket`, `http`), under which name, from which address; ""
-    where there is none.
+    """Who has a command done: by which door (`socket`, `http`, `adhoc`, `offline`), under which name, from
+    which address, "" where there is none; and with which scopes, None: he may do everything.
     """
 
     door: str = ""
     name: str = ""
     address: str = ""
+    scopes: frozenset[str] | None = None
 
 
 NOBODY: Final = Caller()
@@ -273,7 +280,8 @@ class Declared:
         checker = None if self.checker is None else types.MethodType(self.checker, instance)
         about = self.describe(prefix)
         fields = {field: getattr(about, field) for field in about.__dataclass_fields__}
-        return Command(**fields, function=types.MethodType(self.function, instance), checker=checker)
+        function = types.MethodType(self.function, instance)
+        return Command(**fields, function=function, checker=checker, caller=caller_of(self.function))
 
 
 def command(
@@ -284,11 +292,13 @@ def command(
     paged: bool = False,
     confirm: str = "",
     reads: bool = False,
+    once: bool = False,
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`);
-    `reads`: it changes nothing.
+    `reads`: it changes nothing; `once`: its result is a secret, which is shown once. A parameter of the type
+    Caller is who has it done.
     """
-    about = Description(name, help, offline=offline, paged=paged, confirm=confirm, reads=reads)
+    about = Description(name, help, offline=offline, paged=paged, confirm=confirm, reads=reads, once=once)
     return lambda function: Declared(function, about)
 
 
@@ -313,7 +323,16 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """The parameters of a method, without `self`; TypeError for an annotation that no door could offer."""
     hints = get_type_hints(function, include_extras=True)
     signature = list(inspect.signature(function).parameters.values())[1:]
-    return tuple(_parameter(parameter, hints.get(parameter.name)) for parameter in signature)
+    return tuple(
+        _parameter(parameter, hints.get(parameter.name))
+        for parameter in signature
+        if hints.get(parameter.name) is not Caller
+    )
+
+
+def caller_of(function: Callable[..., Any]) -> str:
+    """The parameter of a method that is given who has it done; "" where there is none."""
+    return next((name for name, hint in get_type_hints(function).items() if hint is Caller), "")
 
 
 def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
@@ -426,7 +445,8 @@ class Commands:
 
     async def call(self, name: str, arguments: Mapping[str, Json], by: Caller = NOBODY) -> Any:
         """Run one command with arguments as they come from JSON; CommandError when it cannot be done."""
-        return await self._do(self._found(name).call, arguments)
+        found = self._found(name)
+        return await self._do(lambda given: found.call(given, by), arguments)
 
     async def check(self, name: str, arguments: Mapping[str, Json]) -> None:
         """Find out, without doing it, whether it cannot be done with these arguments, secrets left out."""

@@ -16,7 +16,7 @@ BASE: Final = "/api/v1"
 """What all paths begin with."""
 STATUSES: Final = {USAGE: 400, NO_PERMISSION: 403, UNAVAILABLE: 503}
 """Statuses by exit code; 409, the state of things does not allow it, for all others."""
-RULES: Final = {"account-unknown": 404, "account-exists": 409}
+RULES: Final = {"account-unknown": 404, "account-exists": 409, "api-token-unknown": 404}
 """Those of some rules."""
 
 
@@ -45,11 +45,13 @@ class Call:
         about = self._about
         try:
             arguments = from_query(about, request.fields) if about.reads else from_body(request)
-            caller = Caller("http", request.caller, request.peer)
+            caller = Caller("http", request.caller, request.peer, request.scopes)
             result = await self._commands.call(about.name, arguments, caller)
         except CommandError as error:
             raise refusal(error) from error
-        return HttpResponse(200, json.dumps(result, ensure_ascii=False).encode(), "application/json")
+        headers = {"Cache-Control": "no-store"} if about.once else {}
+        body = json.dumps(result, ensure_ascii=False).encode()
+        return HttpResponse(200, body, "application/json", headers)
 
 
 def from_query(about: Description, fields: Iterable[tuple[str, str]]) -> dict[str, Json]:

@@ -94,7 +94,8 @@ class HttpRequest:
     """A request for a handler.
 
     `params` are the pieces of the path by name, `fields` those of the query in their order, `headers` have
-    names in lower case, `caller` is the name of the token ("" on a public route), `peer` the address.
+    names in lower case, `caller` is the name of the token ("" on a public route) and `scopes` what it may do,
+    `peer` the address.
     """
 
     method: str
@@ -105,6 +106,7 @@ class HttpRequest:
     body: bytes = b""
     caller: str = ""
     peer: str = ""
+    scopes: frozenset[str] = frozenset()
 
     @property
     def query(self) -> Mapping[str, str]:

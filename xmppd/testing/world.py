@@ -226,8 +226,12 @@ class World:
         token: str = "",
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        peer: str = "127.0.0.1",
+        node: int = 0,
     ) -> HttpResponse:
-        """What the server's own HTTP answers; `token` is one of those of the setting `http.tokens`."""
+        """What the server's own HTTP answers; `token` is one of those of the setting `http.tokens`, or one
+        that was made.
+        """
 
         async def read(most: int) -> bytes:
             if len(body) > most:
@@ -237,7 +241,7 @@ class World:
         given = {name.lower(): value for name, value in (headers or {}).items()}
         if token:
             given["authorization"] = f"Bearer {token}"
-        response = await self.app.routes.serve(method, path, given, read, "127.0.0.1")
+        response = await self.apps[node].routes.serve(method, path, given, read, peer)
         await self.settle()
         return response
 

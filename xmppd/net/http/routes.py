@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import inspect
 import json
 import logging
@@ -14,14 +12,13 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
+from xmppd.access.callers import ALL, Callers, Known
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.errors import StanzaError, StoreError, XmppdError
 from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, Route, response_of
 
 log = logging.getLogger(__name__)
 
-ALL: Final = "*"
-"""The scope of a token that may do everything."""
 MOST_FIELDS: Final = 100
 """Fields of a query."""
 
@@ -36,20 +33,14 @@ CONDITIONS: Final[Mapping[str, int]] = {
 """The status for a stanza error that nobody caught; 400 for all others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A caller: the SHA-256 of its token in bytes, and what it may do."""
-
-    name: str
-    digest: bytes
-    scopes: frozenset[str]
+NOBODY: Final = Known("", frozenset(), "")
+"""Who calls a public route."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRules:
-    """Who may call, and how much a request may cost: bytes of its body, seconds in all."""
+    """How much a request may cost: bytes of its body, seconds in all."""
 
-    tokens: tuple[Token, ...] = ()
     body_bytes: int = 1_048_576
     seconds: float = 30.0
 
@@ -88,8 +79,11 @@ class Routes:
     raised that it should not have. While it is not `is_ready`, no more clients should be sent here.
     """
 
-    def __init__(self, rules: HttpRules, failed: Callable[[Callable[..., Any], Exception], None]) -> None:
+    def __init__(
+        self, rules: HttpRules, callers: Callers, failed: Callable[[Callable[..., Any], Exception], None]
+    ) -> None:
         self.rules = rules
+        self.callers = callers
         self.served = 0
         self.refused = 0
         self.is_ready = True
@@ -136,6 +130,9 @@ class Routes:
         except HttpError as error:
             self.refused += 1
             return problem(error)
+        except StoreError as error:  # nobody can tell who calls
+            self.refused += 1
+            return problem(refusal_of(error))
 
     async def _serve(
         self,
@@ -148,16 +145,16 @@ class Routes:
         path, _, query = target.partition("?")
         segments = tuple(unquote(segment) for segment in path[1:].split("/"))
         route, handler = self._find(method, segments)
-        caller = self._caller(route, headers)
         names = route.segments
         params = {name[1:-1]: text for name, text in zip(names, segments, strict=True) if name[0] == "{"}
         bytes_ = min(route.max_bytes or self.rules.body_bytes, self.rules.body_bytes)
         seconds = min(route.seconds or self.rules.seconds, self.rules.seconds)
         try:
             async with asyncio.timeout(seconds):
-                body = await read(bytes_)
+                caller = await self._caller(route, headers)
+                fields, body = fields_of(query), await read(bytes_)
                 request = HttpRequest(
-                    method, path, params, fields_of(query), headers, body, caller=caller, peer=peer
+                    method, path, params, fields, headers, body, caller.name, peer, caller.scopes
                 )
                 return await self._call(handler, request)
         except TimeoutError:
@@ -173,23 +170,22 @@ class Routes:
             raise HttpError(405, headers={"Allow": allowed})
         return found
 
-    def _caller(self, route: Route, headers: Mapping[str, str]) -> str:
-        """The name of the caller's token; HttpError 401 or 403 (RFC 6750 3)."""
+    async def _caller(self, route: Route, headers: Mapping[str, str]) -> Known:
+        """Who calls; HttpError 401 or 403 (RFC 6750 3), StoreError."""
         if not route.scope:
-            return ""
+            return NOBODY
         kind, _, secret = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not secret:
             raise HttpError(401, "A bearer token is needed.", headers={"WWW-Authenticate": "Bearer"})
-        digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).digest()
-        found = [token for token in self.rules.tokens if hmac.compare_digest(token.digest, digest)]
-        if not found:
+        known = await self.callers.who(secret.strip())
+        if known is None:
             challenge = 'Bearer error="invalid_token"'
             raise HttpError(401, "The token is not known.", headers={"WWW-Authenticate": challenge})
-        if found[0].scopes.isdisjoint({route.scope, ALL, *route.wider}):
+        if known.scopes.isdisjoint({route.scope, ALL, *route.wider}):
             challenge = f'Bearer error="insufficient_scope", scope="{route.scope}"'
             detail = f"The token has no scope {route.scope}."
             raise HttpError(403, detail, headers={"WWW-Authenticate": challenge})
-        return found[0].name
+        return known
 
     async def _call(self, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
         try:

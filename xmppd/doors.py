@@ -1,0 +1,65 @@
+"""The doors by which commands come in, and who may: the registry, the routes of HTTP, tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+from xmppd.access.callers import Callers
+from xmppd.access.tokens import ApiTokens
+from xmppd.admin.commands import Commands, commands_of
+from xmppd.admin.keys import ApiTokenCommands
+from xmppd.api import routes as api
+from xmppd.config import Config
+from xmppd.everywhere import Everywhere
+from xmppd.net.http.routes import Routes
+from xmppd.parts.http import HttpHandler, Route
+from xmppd.rules import configured_tokens, http_rules
+from xmppd.store.table import Store
+
+
+class Doors:
+    """The registry of commands of one server, and all by which it is reached."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        everywhere: Everywhere,
+        failed: Callable[[Callable[..., Any], Exception], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any]],
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._everywhere = everywhere
+        self._configured = configured_tokens(config)
+        self.tokens = ApiTokens(store, lambda: self._configured, self._tell_of_tokens, spawn, now, clock)
+        everywhere.serve("api-token changed", self._tokens_changed)
+        self.callers = Callers((self._configured, self.tokens))
+        self.routes = Routes(http_rules(config), self.callers, failed)
+        self._plugin_routes: Sequence[tuple[Route, HttpHandler]] = ()
+        self.commands = Commands()
+        self.commands.on_changed = self._changed
+        self.commands.add(*commands_of(ApiTokenCommands(self.tokens)))
+
+    def apply(self, config: Config) -> None:
+        """Another configuration."""
+        self._configured = configured_tokens(config)
+        self.callers.sources = (self._configured, self.tokens)
+        self.routes.rules = http_rules(config)
+
+    def serve(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
+        """Plugins serve these now."""
+        self._plugin_routes = [*routes]
+        self._changed()
+
+    def _changed(self) -> None:
+        self.routes.compile((*self._plugin_routes, *api.routes(self.commands)))
+
+    async def _tell_of_tokens(self) -> Sequence[Mapping[str, Any]]:
+        return await self._everywhere.rows("api-token changed", {})
+
+    async def _tokens_changed(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        self.tokens.forget()
+        return []
