@@ -49,7 +49,18 @@ from xmppd.plugin import (
 from .again import Again
 from .commands import Keeping
 from .content import is_content
-from .ids import MICROSECONDS, at_of, day_of, from_text, month_of_day, stamp_of, to_text
+from .ids import (
+    MICROSECONDS,
+    at_of,
+    bound,
+    day_of,
+    from_text,
+    month_of_day,
+    stamp_of,
+    stamps_of,
+    texts_of,
+    to_text,
+)
 from .keeping import Keeper, Lives, Writers
 from .moving import Moving
 from .ordered import PAGE_SECONDS
@@ -62,6 +73,13 @@ from .talks import Talks
 from .under_way import Entry, Known
 
 METADATA: Final = f"{{{ns.MAM}}}metadata"
+STAMPED: Final = f"'><forwarded xmlns='{ns.FORWARD}'><delay xmlns='{ns.DELAY}' stamp='".encode()
+FORWARDED: Final = f"'/><message xmlns='{ns.CLIENT}'".encode()
+RESULT_END: Final = b"</forwarded></result></message>"
+"""What stands in a result between its id, its stamp, and the rest of a message behind `<message`."""
+AHEAD: Final = 3600 * MICROSECONDS
+PIECE: Final = 12_288
+"""Bytes of results that are made and sent together, but for the last of them."""
 OWNERS: Final = 100_000
 """Of how many accounts it is remembered whose archive theirs is."""
 DAYS: Final = 200_000
@@ -402,7 +420,7 @@ class Archive(Keeping, Moving, Again, Talks):
         reader, oldest = self._reader(owner), self.lives.oldest(request.target)
         horizon = await self.horizon(request.target)
         if query.words is None:
-            page = await reader.page(query, oldest, horizon)
+            page = await reader.page(query, oldest, horizon, self._newest())
         else:
             self.searched.inc()
             with self.allowance.one(request.target):
@@ -414,7 +432,7 @@ class Archive(Keeping, Moving, Again, Talks):
                     most=self.config.searched,
                     is_over=lambda: request.session.is_over,
                 )
-        given = request.session.give(
+        given = request.session.give_pieces(
             self._results(request.session, query.id, page, is_flipped=query.is_flipped)
         )
         if given is not None:
@@ -422,6 +440,12 @@ class Archive(Keeping, Moving, Again, Talks):
         if request.session.presence is None:
             self.caught_up[request.session].note(query, page, horizon)
         return fin(page)
+
+    def _newest(self) -> bytes:
+        """What is larger than the ids of all archives; b"" where clocks of others have a say in that. That of
+        a node which is gone may have been ahead.
+        """
+        return b"" if self.server.has_other_nodes else bound(self.server.ids.time.read() + AHEAD)
 
     @hooks.messages_recalled
     async def recall(self, account: str, ids: Sequence[str], session: Session | None) -> dict[str, bytes]:
@@ -478,18 +502,27 @@ class Archive(Keeping, Moving, Again, Talks):
     def _reader(self, owner: Owner) -> Searcher:
         return Searcher(self.messages, self.days, self.months, owner.uid)
 
-    def _results(self, session: Session, query_id: str, page: Page, *, is_flipped: bool) -> Iterator[bytes]:
-        """Each message of a page as a stanza (XEP-0313 4.2, XEP-0297)."""
+    def _results(
+        self, session: Session, query_id: str, page: Page, *, is_flipped: bool
+    ) -> Iterator[list[bytes]]:
+        """Each message of a page as a stanza (XEP-0313 4.2, XEP-0297), some at a time."""
+        messages = page.messages[::-1] if is_flipped else page.messages
+        ids = [message[0] for message in messages]
         named = f" queryid='{escape_attribute(query_id)}'" if query_id else ""
         head = (
             f"<message from='{escape_attribute(session.account)}' to='{escape_attribute(session.full)}'>"
             f"<result xmlns='{ns.MAM}'{named} id='"
-        )
-        middle = f"'><forwarded xmlns='{ns.FORWARD}'><delay xmlns='{ns.DELAY}' stamp='"
-        inner = f"'/><message xmlns='{ns.CLIENT}'"
-        for id, _, stanza in reversed(page.messages) if is_flipped else page.messages:
-            start = f"{head}{to_text(id)}{middle}{stamp_of(id)}{inner}".encode()
-            yield b"".join((start, stanza[8:], b"</forwarded></result></message>"))
+        ).encode()
+        some, size = list[bytes](), 0
+        for text, (second, milli), message in zip(texts_of(ids), stamps_of(ids), messages, strict=True):
+            stanza = b"".join((head, text, STAMPED, second, milli, FORWARDED, message[2][8:], RESULT_END))
+            some.append(stanza)
+            size += len(stanza)
+            if size > PIECE:
+                yield some
+                some, size = [], 0
+        if some:
+            yield some
 
     # preferences
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import secrets
 from binascii import b2a_base64
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from struct import iter_unpack
 from typing import Final
 
 TIME_BYTES: Final = 8
@@ -24,8 +26,14 @@ LAST: Final = 1 << 62
 LAST_DAY: Final = 2_932_896
 """The last one of the year 9999."""
 LAST_MINUTE: Final = (LAST_DAY + 1) * 1440 - 1
+MILLIS: Final = tuple([b"%03dZ" % milli for milli in range(1000)])
+"""Ends of stamps."""
 URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 """The letters of base64 that are other ones in an id (RFC 4648 5)."""
+
+
+_TIMES: Final = f">Q{RANDOM_BYTES}x"
+"""The times of ids, one behind the other."""
 
 
 class Pool:
@@ -51,6 +59,12 @@ def new_id(at: int, pool: Pool) -> bytes:
 def to_text(id: bytes) -> str:
     """As clients see it."""
     return b2a_base64(id, newline=False).translate(URL_SAFE).decode()
+
+
+def texts_of(ids: Sequence[bytes]) -> list[bytes]:
+    """The same of many at once, as bytes: what has so many bytes needs no padding."""
+    letters = b2a_base64(b"".join(ids), newline=False).translate(URL_SAFE)
+    return [letters[at : at + ID_LETTERS] for at in range(0, len(letters), ID_LETTERS)]
 
 
 def from_text(text: str) -> bytes | None:
@@ -96,6 +110,18 @@ def stamp_of(id: bytes) -> str:
     """The moment of an id in the form of XEP-0082, to the millisecond."""
     minute, rest = divmod(int.from_bytes(id[:TIME_BYTES], "big") // 1000, 60_000)
     return f"{minute_of(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
+
+
+def stamps_of(ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The same of many, as bytes: up to the second, which is cheap where many are of one, and the rest."""
+    last, start = -1, b""
+    for (at,) in iter_unpack(_TIMES, b"".join(ids)):
+        second = at // MICROSECONDS
+        if second != last:
+            last = second
+            minute, rest = divmod(second, 60)
+            start = f"{minute_of(minute)}{rest:02d}.".encode()
+        yield start, MILLIS[at // 1000 % 1000]
 
 
 @lru_cache(1024)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from xmppd import ns
 from xmppd.plugin import Element, Jid, JidError, StanzaError, element
@@ -20,6 +19,10 @@ FIELD: Final = f"{{{ns.DATA_FORM}}}field"
 VALUE: Final = f"{{{ns.DATA_FORM}}}value"
 FLIP: Final = f"{{{ns.MAM}}}flip-page"
 SET: Final = f"{{{ns.RSM}}}set"
+INDEX: Final = f"{{{ns.RSM}}}index"
+AFTER: Final = f"{{{ns.RSM}}}after"
+BEFORE: Final = f"{{{ns.RSM}}}before"
+MAX: Final = f"{{{ns.RSM}}}max"
 TEXT: Final = f"{{{ns.FULLTEXT}}}fulltext"
 
 FIELDS: Final = {
@@ -41,8 +44,7 @@ DIGITS: Final = 9
 _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,20}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """One request. `after` and `before` are exclusive bounds, ids or what ids of a moment begin with (b"":
     none); those of `named` must be in the archive. `reverse`: the last page of what is between, not the
     first. `peer` is the bare JID that messages are with ("": anybody), `address` the full one where that was
@@ -80,32 +82,33 @@ def query_of(payload: Element, size: int, most: int) -> Query:
     """
     if payload.get("node"):
         raise StanzaError("item-not-found", "There are no nodes here.")
-    fields = _fields_of(payload.find(FORM))
-    after, before = _bound(fields, "start", 0), _bound(fields, "end", 1)
+    after = before = b""
     named: list[bytes] = []
-    after = _named(_single(fields, "after-id"), named, after, max)
-    before = _named(_single(fields, "before-id"), named, before, _smaller)
-    ids = None
-    if "ids" in fields:
-        ids = tuple(dict.fromkeys(id_of(text) for text in fields["ids"]))
-        if len(ids) > MOST_IDS:
-            raise StanzaError("policy-violation", f"Ask for {MOST_IDS} messages at most.")
+    ids, peer, address, text = None, "", "", ""
+    if fields := _fields_of(payload.find(FORM)):
+        after, before = _bound(fields, "start", 0), _bound(fields, "end", 1)
+        after = _named(_single(fields, "after-id"), named, after, max)
+        before = _named(_single(fields, "before-id"), named, before, _smaller)
+        if "ids" in fields:
+            ids = tuple(dict.fromkeys(id_of(text) for text in fields["ids"]))
+            if len(ids) > MOST_IDS:
+                raise StanzaError("policy-violation", f"Ask for {MOST_IDS} messages at most.")
+        peer, address = peer_of(_single(fields, "with"))
+        text = _single(fields, TEXT)
     reverse = False
     if (page := payload.find(SET)) is not None:
-        if page.find(f"{{{ns.RSM}}}index") is not None:
+        if page.find(INDEX) is not None:
             raise StanzaError("feature-not-implemented", "Messages are not counted here; go by their ids.")
         size = min(size_of(page, size), most)
-        after = _named(page.findtext(f"{{{ns.RSM}}}after", ""), named, after, max)
-        if (text := page.findtext(f"{{{ns.RSM}}}before")) is not None:
+        after = _named(page.findtext(AFTER, ""), named, after, max)
+        if (edge := page.findtext(BEFORE)) is not None:
             reverse = True
-            before = _named(text, named, before, _smaller)
-    peer, address = peer_of(_single(fields, "with"))
-    text = _single(fields, TEXT)
+            before = _named(edge, named, before, _smaller)
     return Query(
         id=payload.get("queryid", ""),
         after=after,
         before=before,
-        named=tuple(dict.fromkeys(named)),
+        named=tuple(dict.fromkeys(named)) if named else (),
         peer=peer,
         address=address,
         ids=ids,
@@ -189,7 +192,7 @@ def id_of(text: str) -> bytes:
 
 def size_of(page: Element, size: int) -> int:
     """How many a client wants; StanzaError bad-request."""
-    text = page.findtext(f"{{{ns.RSM}}}max")
+    text = page.findtext(MAX)
     if text is None:
         return size
     if not (text.isascii() and text.isdecimal()) or len(text) > DIGITS:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Final, NamedTuple
 
 from xmppd.plugin import Stanza, StanzaError, Table
@@ -33,6 +33,14 @@ TURN: Final = 16_384
 """Bytes of messages that are looked at in one turn of the loop."""
 
 
+_BEGIN: Final = bound(0)
+_END: Final = bound(LAST)
+
+
+Row = tuple[bytes, str, bytes]
+"""The columns of an archived message."""
+
+
 class Archived(NamedTuple):
     """One message of an archive."""
 
@@ -46,7 +54,7 @@ class Page(NamedTuple):
     the first and the last id of what was looked at, where that was more than what was found.
     """
 
-    messages: list[Archived]
+    messages: Sequence[Row]
     is_complete: bool
     looked_at: tuple[bytes, ...] = ()
 
@@ -54,7 +62,7 @@ class Page(NamedTuple):
     def ends(self) -> tuple[bytes, ...]:
         """From where on, in either direction, the next page is; nothing for an empty one."""
         found = self.messages
-        return self.looked_at or ((found[0].id, found[-1].id) if found else ())
+        return self.looked_at or ((found[0][0], found[-1][0]) if found else ())
 
 
 class Reader:
@@ -66,29 +74,90 @@ class Reader:
         self._months = months
         self._owner = owner
 
-    async def page(self, query: Query, oldest: int, horizon: bytes) -> Page:
+    async def page(self, query: Query, oldest: int, horizon: bytes, newest: bytes = b"") -> Page:
         """What was asked for: nothing of before the microsecond `oldest`, nor from `horizon` on (b"": no such
-        bound). StanzaError item-not-found when an id that has to be there is not.
+        bound). No id is as large as `newest` (b"": nobody knows). StanzaError item-not-found when an id that
+        has to be there is not.
         """
         if query.ids is not None:
             return Page(await self._all_of(query.ids, oldest), is_complete=True)
-        after, before = await self._between(query, oldest, horizon)
+        after, before = between(query, oldest, horizon)
+        if not query.peer:
+            return await self._page(after, before, query, oldest, newest)
+        await self._check(query.named, oldest)
         if query.address:
             async with aclosing(self._with(after, before, query)) as pieces:
                 is_wanted = partial(is_with, address=query.address)
                 return await sifted(pieces, query, is_wanted, enough=query.size + 1, most=LOOKED_AT)
         found: list[Archived] = []
-        async for some in self._walk(after, before, query):
+        async for some in self._with(after, before, query):
             found += some
             if len(found) > query.size:
-                return Page(_in_order(found[: query.size], query), is_complete=False)
+                return _cut(found, query)
         return Page(_in_order(found, query), is_complete=True)
 
-    async def _between(self, query: Query, oldest: int, horizon: bytes) -> tuple[bytes, bytes]:
-        """The bounds of what was asked for; item-not-found when an id that has to be there is not."""
-        await self._all_of(query.named, oldest)
-        before = min((b for b in (query.before, horizon) if b), default=bound(LAST))
-        return max(query.after, bound(oldest)), before
+    async def _page(self, after: bytes, before: bytes, query: Query, oldest: int, newest: bytes) -> Page:
+        """Messages with anybody between two bounds. The month in which they begin is read before it is looked
+        up which have any: nearly always it is enough. An id that has to be there and is the bound is read
+        with what is behind it.
+        """
+        reverse, size = query.reverse, query.size
+        edge = before if reverse else after
+        is_read = edge in query.named and after < before
+        await self._check([id for id in query.named if id != edge or not is_read], oldest)
+        if after >= before:
+            return Page([], is_complete=True)
+        until = min(before, newest) if newest else before
+        first, last = month_of(after), month_of(until)
+        if reverse:
+            first, last = month_of(edge) if is_read else last, first
+        is_known = after > _BEGIN if not reverse else until < _END
+        months = [first] if is_known else await self._months_of(after, before, reverse=reverse)
+        found = list[Row]()
+        while months:
+            for month in months:
+                some, is_more = await self._some_of(
+                    month,
+                    after,
+                    before,
+                    max(size - len(found), 1),
+                    reverse=reverse,
+                    named=edge if is_read else b"",
+                )
+                is_read = False
+                found += some
+                if is_more or len(found) > size:
+                    return _cut(found, query)
+            if not is_known or first == last:
+                break
+            is_known = False
+            months = [m for m in await self._months_of(after, before, reverse=reverse) if m != first]
+        return Page(_in_order(found, query), is_complete=True)
+
+    async def _some_of(
+        self, month: int, after: bytes, before: bytes, size: int, *, reverse: bool, named: bytes
+    ) -> tuple[list[Row], bool]:
+        """The first messages of a month between two bounds, `size` at most, and whether there are more. The
+        bound that is `named` has to be there (b"": neither).
+        """
+        ends: dict[str, tuple[bytes]] = {"after": (after,), "before": (before,)}
+        if named:
+            del ends["before" if reverse else "after"]
+            ends["end" if reverse else "start"] = (named,)
+        page = await self._log.scan_columns(
+            self._owner,
+            month,
+            columns=Archived._fields,
+            limit=size + 1 if named else size,
+            reverse=reverse,
+            **ends,
+        )
+        found: list[Row] = page.rows
+        if named:
+            if not found or found[0][0] != named:
+                raise _missing()
+            del found[0]
+        return found, page.next is not None
 
     async def ends(self, oldest: int, horizon: bytes) -> tuple[bytes, bytes] | None:
         """The ids of the first and the last message; None of an empty archive."""
@@ -117,16 +186,10 @@ class Reader:
                 return found
         return None
 
-    def _walk(self, after: bytes, before: bytes, query: Query) -> AsyncIterator[list[Archived]]:
-        """Messages between two bounds in the direction of a query, some at a time."""
-        if query.peer:
-            return self._with(after, before, query)
-        return self._by_months(after, before, query.size + 1, reverse=query.reverse)
-
     async def _by_months(
-        self, after: bytes, before: bytes, size: int, *, reverse: bool, most: int = 0
+        self, after: bytes, before: bytes, size: int, *, reverse: bool, most: int
     ) -> AsyncIterator[list[Archived]]:
-        """All messages, read in pieces of `size`, or each larger than the one before up to `most`."""
+        """All messages, read in pieces of `size`, each larger than the one before up to `most`."""
         for month in await self._months_of(after, before, reverse=reverse):
             token: bytes | None = None
             while True:
@@ -140,8 +203,8 @@ class Reader:
                     reverse=reverse,
                     page=token,
                 )
-                found = [*map(Archived._make, page.rows)]
-                size = next_size(size, most, found) if most else size
+                found = archived(page.rows)
+                size = next_size(size, most, found)
                 yield found
                 if (token := page.next) is None:
                     break
@@ -219,7 +282,7 @@ class Reader:
             reverse=reverse,
             page=token,
         )
-        return [*map(Archived._make, page.rows)], page.next
+        return archived(page.rows), page.next
 
     async def _all_of(self, ids: Sequence[bytes], oldest: int) -> list[Archived]:
         """The messages of these ids in the order of time; item-not-found when one is missing, or from before
@@ -229,8 +292,13 @@ class Reader:
             raise StanzaError("item-not-found", "There is no message of this id any more.")
         found = await self.found(ids)
         if len(found) < len(ids):
-            raise StanzaError("item-not-found", "There is no message of this id here.")
+            raise _missing()
         return found
+
+    async def _check(self, ids: Sequence[bytes], oldest: int) -> None:
+        """item-not-found when a message of one of these ids is not there."""
+        if ids:
+            await self._all_of(ids, oldest)
 
     async def found(self, ids: Sequence[bytes]) -> list[Archived]:
         """Those of the messages of these ids that are there, in the order of time."""
@@ -239,6 +307,11 @@ class Reader:
             rows = await self._log.get_rows(self._owner, month, keys=[(id,) for id in some])
             found += [Archived(row["id"], row["peer"], row["stanza"]) for row in rows]
         return found
+
+
+def archived(rows: Sequence[Row]) -> list[Archived]:
+    """Rows of the columns of an archived message."""
+    return list(map(tuple.__new__, repeat(Archived), rows))
 
 
 async def sifted(
@@ -260,7 +333,7 @@ async def sifted(
             if is_wanted(message):
                 found.append(message)
             if len(found) > query.size:
-                return Page(_in_order(found[: query.size], query), is_complete=False)
+                return _cut(found, query)
             most -= weight_of(message.stanza)
             if len(found) == enough or most <= 0 or is_over():
                 return _until(message, found, query)
@@ -269,6 +342,21 @@ async def sifted(
                 looked = 0
                 await asyncio.sleep(0)
     return Page(_in_order(found, query), is_complete=True)
+
+
+def between(query: Query, oldest: int, horizon: bytes) -> tuple[bytes, bytes]:
+    """The bounds of what was asked for."""
+    before = min((b for b in (query.before, horizon) if b), default=_END)
+    return max(query.after, bound(oldest)), before
+
+
+def _missing() -> StanzaError:
+    return StanzaError("item-not-found", "There is no message of this id here.")
+
+
+def _cut(found: Sequence[Row], query: Query) -> Page:
+    """The page where there are more than these, or these are more."""
+    return Page(_in_order(found[: query.size], query), is_complete=False)
 
 
 def _until(last: Archived, found: list[Archived], query: Query) -> Page:
@@ -306,5 +394,5 @@ def _by_month(ids: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:
         yield month, list(some)
 
 
-def _in_order(found: list[Archived], query: Query) -> list[Archived]:
+def _in_order(found: Sequence[Row], query: Query) -> Sequence[Row]:
     return found[::-1] if query.reverse else found

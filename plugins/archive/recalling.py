@@ -34,9 +34,9 @@ class CaughtUp:
             if not page.messages:
                 return
             if query.reverse:
-                start = page.messages[0].id
+                start = page.messages[0][0]
             else:
-                end = page.messages[-1].id + b"\0"
+                end = page.messages[-1][0] + b"\0"
         self._ranges.append((start, end))
 
     def has(self, id: bytes) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 from xmppd.plugin import Lru, StanzaError
 
 from .query import Query
-from .reading import Archived, Page, Reader, is_with, sifted
+from .reading import Archived, Page, Reader, between, is_with, sifted
 from .words import Words
 
 MINUTE: Final = 60.0
@@ -68,7 +68,8 @@ class Searcher(Reader):
         if query.ids is not None:
             found = await self._all_of(query.ids, oldest)
             return Page([each for each in found if words.are_in(each.stanza)], is_complete=True)
-        after, before = await self._between(query, oldest, horizon)
+        await self._check(query.named, oldest)
+        after, before = between(query, oldest, horizon)
         if query.size == 0:
             return Page([], is_complete=False)
         async with aclosing(self._pieces(after, before, query)) as pieces:

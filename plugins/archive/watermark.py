@@ -35,7 +35,7 @@ from .keeping import Lives
 from .ordered import Ordered
 from .preferences import Owner
 from .query import Query
-from .reading import Archived, Reader
+from .reading import Archived, Reader, archived
 from .recalling import CaughtUp
 
 LOOK_SECONDS: Final = 2.0
@@ -336,7 +336,8 @@ class Watermark(Ordered):
     ) -> Sequence[Archived]:
         """The last messages between two points, so many at most."""
         query = Query("", point, end, (), "", "", None, True, count, False)
-        return (await self._reader(owner).page(query, self.lives.oldest(account), end)).messages
+        page = await self._reader(owner).page(query, self.lives.oldest(account), end)
+        return archived(page.messages)
 
     # which processes there are
 

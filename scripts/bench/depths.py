@@ -212,7 +212,7 @@ def kinds(reader: Searcher, shape: Shape) -> dict[str, Callable[[], Awaitable[in
 
 
 def changed(**about: Any) -> Query:
-    return Query(**{**{name: getattr(NEVER, name) for name in Query.__slots__}, **about})
+    return NEVER._replace(**about)
 
 
 async def measure(asked: dict[str, Callable[[], Awaitable[int]]], pages: int) -> None:

@@ -35,12 +35,15 @@ TOTALS = re.compile(r"^totals: (\d+)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A call of the load generator with a number of units; `warm_up` is one more before it, uncounted."""
+    """A call of the load generator with a number of units; `warm_up` is one more before it, uncounted.
+    `profile`: the only one of `start` that has what is asked for ("": each has).
+    """
 
     unit: str
     units: int
     arguments: str
     warm_up: str = ""
+    profile: str = ""
 
 
 SCRAM = "--mech scram-sha-1"
@@ -75,6 +78,9 @@ COUNTED = {
     "storm-fast-resume": Counted("login", 100, f"{BACK} --resume 1 --mech fast"),
     "offline": Counted(
         "store", 4000, f"offline --first 2000 --n 40 --to-first 3000 --targets 1000 --count 400 {SCRAM}"
+    ),
+    "mam": Counted(
+        "page of 50", 1000, f"mam --first 2100 --n 40 --prefill 100 --count 1000 {SCRAM}", profile="full"
     ),
 }
 """The scenarios of `run`, with the same stanzas."""
@@ -185,7 +191,7 @@ def parsed() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="instructions"
     )
     parser.add_argument("base", type=Path, metavar="BASE", help="the other checkout, set up")
-    parser.add_argument("keys", nargs="*", metavar="SCENARIO", default=list(COUNTED), help=", ".join(COUNTED))
+    parser.add_argument("keys", nargs="*", metavar="SCENARIO", help=", ".join(COUNTED))
     parser.add_argument("--profile", default="bare", help="of `start`")
     parser.add_argument("--rounds", type=int, default=1, help="how often, each on fresh servers")
     parser.add_argument("--folder", type=Path, default=WORK / "instructions", help="for data and profiles")
@@ -193,6 +199,10 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if unknown := set(options.keys) - set(COUNTED):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    known = [key for key, counted in COUNTED.items() if counted.profile in ("", options.profile)]
+    if wrong := set(options.keys) - set(known):
+        parser.error(f"not with this profile: {', '.join(sorted(wrong))}")
+    options.keys = options.keys or known
     return options
 
 

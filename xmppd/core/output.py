@@ -107,18 +107,18 @@ class Kept(list[bytes]):
 
 
 class Burst:
-    """Stanzas that are drawn from an iterator one by one, as somebody can take them."""
+    """Stanzas that are drawn from an iterator, some at a time, as somebody can take them."""
 
-    __slots__ = ("_done", "_stanzas")
+    __slots__ = ("_done", "_pieces")
 
-    def __init__(self, stanzas: Iterator[bytes]) -> None:
-        self._stanzas = stanzas
+    def __init__(self, pieces: Iterator[Sequence[bytes]]) -> None:
+        self._pieces = pieces
         self._done: asyncio.Future[None] | None = None
 
-    def next(self) -> bytes | None:
-        """The next stanza; None when there is no other, or none can be made."""
+    def next(self) -> Sequence[bytes] | None:
+        """The next stanzas; None when there are no others, or none can be made."""
         try:
-            return next(self._stanzas, None)
+            return next(self._pieces, None)
         except Exception:  # a mistake of ours costs the rest of this burst, and nothing else
             log.exception("burst-failed")
             return None

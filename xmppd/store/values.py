@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import re
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 
 from xmppd.errors import StoreBug
@@ -19,6 +20,7 @@ from xmppd.store.table import ColumnType, Key, Table, Value
 Check = Callable[[Value], Value]
 """Returns the value of one column in the form to be stored; StoreBug if it does not belong there."""
 
+_TOKEN = json.JSONEncoder(separators=(",", ":"))
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _INT_END = 1 << 63
 
@@ -339,8 +341,8 @@ class Columns:
 
 def page_token(kind: str, key: Key) -> bytes:
     """The place of a row from which the next page goes on; `kind` tells scans apart that walk differently."""
-    parts = [base64.b85encode(v).decode() if isinstance(v, bytes) else v for v in key]
-    return json.dumps([kind, *parts], separators=(",", ":")).encode()
+    parts = [b2a_base64(v, newline=False).decode() if isinstance(v, bytes) else v for v in key]
+    return _TOKEN.encode([kind, *parts]).encode()
 
 
 def read_page_token(shape: Shape, kind: str, token: bytes, columns: Sequence[str]) -> Key:
@@ -351,7 +353,7 @@ def read_page_token(shape: Shape, kind: str, token: bytes, columns: Sequence[str
             raise ValueError("of another scan")
         for place, column in enumerate(columns):
             if shape.table.type_of(column) == "blob":
-                parts[place] = base64.b85decode(parts[place])
+                parts[place] = base64.b64decode(parts[place], validate=True)
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreBug(f"table {shape.table.name}: no page token of this scan: {error}") from None
     return tuple(shape.check(column, value) for column, value in zip(columns, parts, strict=True))

@@ -171,7 +171,7 @@ class OpenTable:
         self._whole = self._rows.columns + (self._static.plain if self._static is not None else ())
         self._flags = self._static.flags if self._static is not None else ()
         self._checks = lru_cache(256)(self.shape.row_checks)
-        self._selected = lru_cache(64)(self.shape.selected)
+        self._selected = lru_cache(64)(self._selected_with)
         self._ranges = lru_cache(64)(self._range)
 
     def release(self) -> None:
@@ -411,15 +411,13 @@ class OpenTable:
         page: bytes | None,
     ) -> ColumnScan:
         """What to ask for some columns of rows of one partition."""
-        given, found = self._selected(tuple(columns)), self._range(ends, reverse, page)
+        (asked, given, places), found = self._selected(tuple(columns)), self._range(ends, reverse, page)
         partition, matched = self.shape.partition(partition), match_of(self.shape, match, ends)
         edge = None
         if examine is not None:
             place = check_limit(self.declaration, examine) - 1
             edge = self._rows.select_nth(partition, found.bounds, place, ascending=found.ascending)
-        asked = (*given, *(column for column in self.declaration.cluster if column not in given))
-        places = tuple(asked.index(column) for column in self.declaration.cluster)
-        return ColumnScan(partition, found, asked, len(given), places, matched, edge, limit)
+        return ColumnScan(partition, found, asked, given, places, matched, edge, limit)
 
     def tuples(self, cursor: sqlite3.Cursor, scan: ColumnScan, now: float) -> Tuples:
         """The rows of a scan for some columns."""
@@ -457,6 +455,14 @@ class OpenTable:
             select = text, (*values, *beside.values, *partition, now)
             found += self._rows.fetch(cursor, self._whole, select, self._flags)
         return found
+
+    def _selected_with(self, columns: tuple[str, ...]) -> tuple[tuple[str, ...], int, tuple[int, ...]]:
+        """What to ask for where these columns are wanted, how many they are, and where the clustering columns
+        are among them.
+        """
+        given = self.shape.selected(columns)
+        asked = (*given, *(column for column in self.declaration.cluster if column not in given))
+        return asked, len(given), tuple(asked.index(column) for column in self.declaration.cluster)
 
     def _range(self, ends: Ends, reverse: bool, page: bytes | None = None) -> Range:
         return range_of(self.shape, ends, reverse, page)
