@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from archives import DAY, field, find, form, page, world
+from archives import DAY, field, find, form, page, put, world
 
 from plugins.archive.ids import Pool, day_of, month_of, new_id
 from plugins.archive.reading import DAYS_AT_ONCE, PIECE, Archived, next_size
@@ -134,3 +134,33 @@ async def test_of_large_messages_fewer_are_read_at_once() -> None:
     assert next_size(150, 200, [small] * 150) == next_size(150, 200, []) == 200
     assert next_size(50, 200, [large] * 50) == 4
     assert next_size(4, 200, [large._replace(stanza=b"x" * (2 * PIECE))]) == 1
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_a_page_with_one_among_many_ends_early_and_is_never_empty(
+    back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [(5 - place / 1e5, "a", f"{place}") for place in range(12)]
+    wanted = [text for _, _, text in said]
+    async with world() as w:
+        bob = await filled(w, *said)
+        plugin = w.plugin("archive")
+        uid = await plugin.uid_of("bob@localhost")
+        for place in range(12):
+            await put(w, uid, *(5 - (place + part / 9) / 1e5 for part in range(1, 9)), peer="carol@localhost")
+        about = type(plugin._reader(await plugin._owner("bob@localhost"))).page.__globals__
+        monkeypatch.setitem(about, "EXAMINED", 5)
+        monkeypatch.setitem(about, "LOOKED_THROUGH", 20)
+        looked = list[int]()
+        scan = plugin.messages.scan_columns
+
+        def noted(*place: Any, **more: Any) -> Any:
+            looked.append(more["examine"])
+            return scan(*place, **more)
+
+        plugin.messages.scan_columns = noted
+        found = await pages(bob, PEER, 10, back=back)
+        assert [text for each in (found[::-1] if back else found) for text in each] == wanted
+        assert all(found[:-1]), "clients take an empty one for the end"
+        if type(w.app.store).__name__ == "SqliteStore":
+            assert len(found) > 3 and len(looked) < len(found) * 8
