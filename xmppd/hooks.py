@@ -173,6 +173,10 @@ message_recorded = Hook("message_recorded", (RECORD,), waits=False)
 kept, after all filters. Return `Recorded` to have that wait for a write, None to let it go on, DROP where it
 has gone on before, or what is to be awaited before this is asked again. Of one plugin only; never `async`.
 """
+message_barred = Hook("message_barred", (RECORD,), waits=False)
+"""(origin, message, to): the account that a message is for bars its sender, who is about to be refused. The
+same may be returned to have that wait for a write. Of one plugin only; never `async`.
+"""
 messages_recalled = Hook("messages_recalled", (RECALL,))
 """(account, ids, session): messages that an account was sent and that were recorded by these ids, to be given
 to a session of it now. A coroutine that returns them by id, oldest first, stamped, without those that are
@@ -244,6 +248,7 @@ ALL: Final = (
     iq_for,
     message_unclaimed,
     message_recorded,
+    message_barred,
     messages_recalled,
     messages_missed,
     message_routed,
@@ -291,6 +296,7 @@ class Hooks:
     iq_for_filter: Callables
     message_unclaimed_filter: Callables
     message_recorded_record: Callables
+    message_barred_record: Callables
     messages_recalled_recall: Callables
     messages_missed_recall: Callables
     message_routed_signal: Callables

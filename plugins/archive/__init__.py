@@ -99,7 +99,8 @@ LISTED_SECONDS: Final = 5.0
 class ArchiveConfig(PluginConfig):
     """`days`: how long messages are kept (0: for ever), in some `domains` others. `page`: how many a client
     is given that does not say, and `page_most` that does. `searches`: how often an account may search in a
-    minute, on one node, and `searched`: how many messages are looked at for one page.
+    minute, on one node, and `searched`: how many messages are looked at for one page. `blocked`: what is
+    refused since its receiver blocks its sender is in the archive of the latter all the same.
     """
 
     days: NonNegativeFloat = 0.0
@@ -108,6 +109,7 @@ class ArchiveConfig(PluginConfig):
     page_most: PositiveInt = 100
     searches: PositiveInt = 5
     searched: PositiveInt = 100_000
+    blocked: bool = False
 
 
 class Archive(Keeping, Moving, Again, Talks):
@@ -179,6 +181,25 @@ class Archive(Keeping, Moving, Again, Talks):
         sides = [(sender, to.full)] if self._is_ours(sender) else []
         if receiver != sender and self._is_ours(receiver):
             sides.append((receiver, origin.full))
+        return self._record(origin, message, receiver, sides)
+
+    @hooks.message_barred
+    def record_barred(
+        self, origin: Origin, message: Stanza, to: Jid
+    ) -> Recorded | hooks.Drop | Awaitable[None] | None:
+        """The same for what will be refused because its receiver blocks its sender: his own archive has it,
+        if that is wanted.
+        """
+        sender = origin.account
+        if not (self.config.blocked and self._is_ours(sender) and is_content(message)):
+            return None
+        return self._record(origin, message, to.bare, [(sender, to.full)])
+
+    def _record(
+        self, origin: Origin, message: Stanza, receiver: str, sides: Sequence[tuple[str, str]]
+    ) -> Recorded | hooks.Drop | Awaitable[None] | None:
+        """Into the archives of these accounts, each with the other one's address."""
+        sender = origin.account
         owners: list[tuple[str, int, str]] = []
         for account, peer in sides:
             owner = self._known.get(account)

@@ -341,6 +341,13 @@ async def _watched(waiting: Awaitable[Any], on_end: Callable[[bool], None]) -> A
     return result
 
 
+def at_once() -> asyncio.Future[None]:
+    """What is ready from the start."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
 async def settled(waiting: Awaitable[Any]) -> Any:
     """What had to wait for something before its effects were in order is awaited as a whole."""
     later = await waiting

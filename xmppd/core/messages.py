@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
@@ -12,7 +11,7 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import Carbons, give
-from xmppd.core.later import Later, Line, Pending, settled, watched
+from xmppd.core.later import Later, Line, Pending, at_once, settled, watched
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
@@ -73,6 +72,7 @@ KEEPABLE = frozenset(("normal", "chat"))
 MESSAGE_TYPES = frozenset(("normal", "chat", "groupchat", "headline", "error"))
 
 Became = Awaitable[Outcome | Drop]
+Made = Recorded | Drop | Awaitable[None] | None
 Otherwise = Callable[[Stanza, Jid], Became | Outcome | None]
 """Takes a message that nobody keeps; None where nobody is there either."""
 
@@ -197,34 +197,39 @@ class Messages:
             return self._refused(origin, stanza, to, error)
         return self._became(origin, stanza, to, outcome)
 
-    def _record(self, origin: Origin, stanza: Stanza, to: Jid) -> Pending | Awaitable[None] | None:
-        """Have a message written down that will be taken; None if it is nothing to be."""
-        record = self._hooks.message_recorded_record
+    def _record(
+        self, origin: Origin, stanza: Stanza, to: Jid, *, is_barred: bool = False
+    ) -> Pending | Awaitable[None] | None:
+        """Have a message written down that will be taken, or `is_barred`; None if it is nothing to be."""
+        hooks = self._hooks
+        record = hooks.message_barred_record if is_barred else hooks.message_recorded_record
         if not record:
             return None
         is_taken = self._is_taken(stanza, to)
         if not isinstance(is_taken, bool):
-            return self._record_later(origin, stanza, to, is_taken)
+            return self._record_later(origin, stanza, to, is_taken, record[0])
         if not is_taken:
             return None
         made = record[0](origin, stanza, to)
         if made is None or isinstance(made, Recorded | Drop):
             return self._pending(origin, stanza, to, made)
-        return self._asked_again(origin, stanza, to, made)
+        return self._asked_again(origin, stanza, to, made, record[0])
 
-    async def _record_later(self, origin: Origin, stanza: Stanza, to: Jid, is_taken: Awaitable[bool]) -> None:
+    async def _record_later(
+        self, origin: Origin, stanza: Stanza, to: Jid, is_taken: Awaitable[bool], record: Callable[..., Made]
+    ) -> None:
         """The same, where it is not known whether the account exists."""
         try:
-            made = self._hooks.message_recorded_record[0](origin, stanza, to) if await is_taken else None
+            made = record(origin, stanza, to) if await is_taken else None
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             waiting = self._refused(origin, stanza, to, error)
             if waiting is not None:
                 await waiting
         else:
-            await self._asked_again(origin, stanza, to, made)
+            await self._asked_again(origin, stanza, to, made, record)
 
     async def _asked_again(
-        self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | Drop | Awaitable[None] | None
+        self, origin: Origin, stanza: Stanza, to: Jid, made: Made, record: Callable[..., Made]
     ) -> None:
         """The same, when all is known that has to be."""
         try:
@@ -232,7 +237,7 @@ class Messages:
                 if made is None or isinstance(made, Recorded | Drop):
                     break
                 await made
-                made = self._hooks.message_recorded_record[0](origin, stanza, to)
+                made = record(origin, stanza, to)
             else:
                 raise StanzaError("resource-constraint", "The server cannot archive this now.", type="wait")
             waiting: Awaitable[None] | None = self._pending(origin, stanza, to, made)
@@ -296,6 +301,8 @@ class Messages:
         hooks = self._hooks
         try:
             if is_barred:
+                if (made := self._record(origin, stanza, to, is_barred=True)) is not None:
+                    return made
                 self._copy_sent(origin, stanza)
                 return self._tell(origin, stanza, to, refused(stanza, to))
             kept = hooks.filtered(hooks.message_for_filter, to.bare, stanza)
@@ -552,13 +559,6 @@ def _end_of(outcome: Outcome | Became) -> Awaitable[None] | None:
 
 async def _forget(outcome: Became) -> None:
     await outcome
-
-
-def at_once() -> asyncio.Future[None]:
-    """What is ready from the start."""
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    done.set_result(None)
-    return done
 
 
 def _raise(error: Exception) -> None:
