@@ -134,6 +134,7 @@ MAY_IMPORT = {
     "xmppd.unattended": ("xmppd",),
     "xmppd.unopened": ("xmppd",),
     "xmppd.offices": ("xmppd",),
+    "xmppd.operating": ("xmppd",),
     "xmppd.rules": ("xmppd",),
     "xmppd.copying": ("xmppd",),
     "xmppd.arriving": ("xmppd.core.arrival", "xmppd.errors"),

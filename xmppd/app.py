@@ -12,20 +12,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from xmppd import __version__, jid
-from xmppd.admin.blocks import BlockCommands
-from xmppd.admin.builtin import StoreCommands, UserCommands
-from xmppd.admin.commands import commands_of
-from xmppd.admin.migration import MigrateCommands
-from xmppd.admin.rosters import RosterCommands
-from xmppd.admin.sessions import SessionCommands
-from xmppd.admin.tokens import TokenCommands
 from xmppd.allocator import collect, trim
 from xmppd.config import Config
 from xmppd.core.accounts import Accounts
 from xmppd.core.arrivals import Arrivals
 from xmppd.core.binding import Binding
 from xmppd.core.blocking import Blocking
-from xmppd.core.blockoffice import BlockOffice
 from xmppd.core.blocks import Blocks
 from xmppd.core.brake import Brake
 from xmppd.core.contacts import Contacts
@@ -48,8 +40,6 @@ from xmppd.core.probes import Probes
 from xmppd.core.questions import Questions
 from xmppd.core.reports import Reports
 from xmppd.core.resumption import Resumption
-from xmppd.core.roster.office import RosterOffice
-from xmppd.core.roster.repair import RosterRepair
 from xmppd.core.roster.rosters import Rosters
 from xmppd.core.roster.tier import RosterTier
 from xmppd.core.router import Router
@@ -66,7 +56,6 @@ from xmppd.hooks import Callables, Hooks
 from xmppd.jobs import Jobs
 from xmppd.loader import Loader
 from xmppd.migrate.merge import merged
-from xmppd.moving import MigrateOffice
 from xmppd.net.c2s.negotiation.activity import Activity
 from xmppd.net.c2s.negotiation.bind2 import Bind2
 from xmppd.net.c2s.negotiation.early import EarlyIqs
@@ -83,7 +72,7 @@ from xmppd.net.listeners import Listeners
 from xmppd.net.pace import Tempo
 from xmppd.net.wire import Shared
 from xmppd.nodes import Nodes
-from xmppd.offices import AccountOffice, SessionOffice, StoreOffice, TokenOffice
+from xmppd.operating import operators_commands
 from xmppd.parts.belongings import Belonging, belongings_of
 from xmppd.parts.http import routes_of
 from xmppd.parts.listeners import claims_of
@@ -423,22 +412,7 @@ class App:
         self.accounts.on_revoked = self.logins.review
         self.accounts.on_unsure = self.elsewhere.account_unsure
         self.logins.unbound = self.service.unbound
-        users = AccountOffice(self.accounts, self.server)
-        self.commands.add(*commands_of(UserCommands(users, config.server.domains)))
-        visits = SessionOffice(self.sessions, self.binding.end, self.everywhere)
-        self.commands.add(*commands_of(SessionCommands(visits)))
-        revoking = TokenOffice(self.tokens, self.accounts, self.sessions, self.binding.end, self.everywhere)
-        self.commands.add(*commands_of(TokenCommands(revoking)))
-        repairs = RosterRepair(self.rosters, self.contacts, self.accounts, domains)
-        office = RosterOffice(self.rosters, self.accounts, self.contacts, repairs)
-        self.commands.add(*commands_of(RosterCommands(office)))
-        barring = BlockOffice(self.blocks, self.blocking, self.accounts)
-        self.commands.add(*commands_of(BlockCommands(barring)))
-        self.commands.add(*commands_of(StoreCommands(StoreOffice(self.store, self.tables))))
-        moving = MigrateOffice(
-            self.accounts, self.arrivals, self.store, config.server.data_folder.absolute() / "migrations"
-        )
-        self.commands.add(*commands_of(MigrateCommands(moving)))
+        self.commands.add(*operators_commands(self))
 
     def join(self, name: str, incarnation: int, call_later: CallLater) -> OtherNodes:
         """Be one of several nodes, by this name; nothing is said to any of them yet."""

@@ -1,4 +1,4 @@
-"""Accounts, sessions and the store as commands of operators want them."""
+"""Accounts, sessions, presence and the store as commands of operators want them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from xmppd.core.accounts import Accounts
+from xmppd.core.accounts import Accounts, AccountUnknown
+from xmppd.core.blocks import Blocks
+from xmppd.core.roster.rosters import Roster
 from xmppd.core.sessions import Session, Sessions
 from xmppd.core.tokens import ClientTokens, kept_in
+from xmppd.core.visibility import Visibility
 from xmppd.errors import StreamError
 from xmppd.everywhere import Everywhere
 from xmppd.server import Server
@@ -153,3 +156,50 @@ class StoreOffice:
     async def migrate(self) -> Sequence[str]:
         """Make what is missing."""
         return await self._store.migrate(self._tables())
+
+
+class PresenceOffice:
+    """Who sees whom, as `presence` commands want it: by the rules that presence itself goes by."""
+
+    def __init__(self, sessions: Sessions, visibility: Visibility, blocks: Blocks) -> None:
+        self._sessions = sessions
+        self._visibility = visibility
+        self._blocks = blocks
+
+    async def shown(self, account: str) -> Sequence[Mapping[str, Any]]:
+        """A row for each contact with a subscription."""
+        roster = await self._roster(account)
+        return [
+            {
+                "contact": contact,
+                "sees_account": roster.is_follower(contact) and self._visibility.allows(contact, account),
+                "is_seen": roster.is_following(contact) and self._visibility.allows(account, contact),
+                "online": self._is_available(contact),
+            }
+            for contact in sorted({*roster.followers, *roster.following})
+        ]
+
+    async def reasons(self, viewer: str, owner: str) -> Sequence[Mapping[str, Any]]:
+        """The first that is not so is why."""
+        theirs, ours = await self._roster(owner), await self._roster(viewer)
+        barred = await self._blocks.will_bar(owner, viewer), await self._blocks.will_bar(viewer, owner)
+        rules = (
+            ("online", f"{owner} has an available session", self._is_available(owner)),
+            ("watching", f"{viewer} has an available session", self._is_available(viewer)),
+            ("granted", f"the roster of {owner} lets {viewer} see", theirs.is_follower(viewer)),
+            ("subscribed", f"the roster of {viewer} asks for that", ours.is_following(owner)),
+            ("not-blocked-by-owner", f"{owner} has not blocked {viewer}", not barred[0]),
+            ("not-blocked-by-viewer", f"{viewer} has not blocked {owner}", not barred[1]),
+            ("allowed", "no plugin forbids it", self._visibility.allows(viewer, owner) or any(barred)),
+        )
+        return [{"rule": rule, "needed": needed, "is_so": is_so} for rule, needed, is_so in rules]
+
+    def _is_available(self, account: str) -> bool:
+        live = self._sessions.accounts.get(account)
+        return bool(live is not None and live.available) or self._sessions.cluster.is_available(account)
+
+    async def _roster(self, account: str) -> Roster:
+        roster = await self._visibility.roster(account)
+        if roster is None:
+            raise AccountUnknown(account)
+        return roster

@@ -139,7 +139,7 @@ async def test_what_is_no_request_is_refused(server, line):
 
 @pytest.mark.asyncio
 async def test_a_request_has_a_bound(server):
-    reply = json.loads(await exchange(server, b"x" * 70_000))
+    reply = json.loads(await exchange(server, b"x" * 1_100_000))
     assert reply["error"] == {"message": "the request is too long", "exit_code": 2}
 
 

@@ -40,12 +40,14 @@ from xmppd.admin.commands import (
     described,
     descriptions_of,
 )
+from xmppd.admin.friends import FriendCommands
 from xmppd.admin.keys import ApiTokenCommands
 from xmppd.admin.migration import LOCAL as MIGRATIONS
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.nodes import NodeCommands
 from xmppd.admin.pages import Pages
 from xmppd.admin.parser import Parser, add_common, build_parser
+from xmppd.admin.presence import PresenceCommands
 from xmppd.admin.render import render
 from xmppd.admin.rolling import RESTART, Rolling
 from xmppd.admin.rosters import RosterCommands
@@ -101,6 +103,8 @@ BUILT_IN = (
     *descriptions_of(TokenCommands),
     *descriptions_of(ApiTokenCommands),
     *descriptions_of(RosterCommands),
+    *descriptions_of(FriendCommands),
+    *descriptions_of(PresenceCommands),
     *descriptions_of(BlockCommands),
     *STORE_COMMANDS,
     *MIGRATIONS,

@@ -25,7 +25,7 @@ from xmppd.admin.client import NoServer, address_of, connect
 from xmppd.admin.commands import FAILED, USAGE, Caller, Commands
 from xmppd.errors import CommandError
 
-REQUEST_BYTES = 64 * 1024
+REQUEST_BYTES = 1024 * 1024
 CONNECTIONS = 16
 READ_SECONDS = 10.0
 MODE = 0o600

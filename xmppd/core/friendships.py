@@ -11,18 +11,23 @@ from xmppd.core.presence import Presences
 from xmppd.core.roster.rosters import Edit, NoRoster, Roster, RosterItem, Rosters
 from xmppd.core.roster.subscription import State
 
-BY = "plugin"
-"""Who the log says it was."""
-
 
 class Friendships:
     """Accounts are normalised bare JIDs. Whatever is changed is durable when it returns. AccountUnknown where
-    there is none of that name; StanzaError when a roster has no room, or a plugin refuses.
+    there is none of that name; StanzaError when a roster has no room, or a plugin refuses. The log says who
+    it was done `by`.
     """
 
     def __init__(
-        self, rosters: Rosters, contacts: Contacts, presences: Presences, accounts: Accounts
+        self,
+        rosters: Rosters,
+        contacts: Contacts,
+        presences: Presences,
+        accounts: Accounts,
+        *,
+        by: str = "plugin",
     ) -> None:
+        self._by = by
         self._rosters = rosters
         self._contacts = contacts
         self._presences = presences
@@ -62,12 +67,12 @@ class Friendships:
             )
 
         await self._check(account)
-        await self._contacts.change(account, contact, edit, by=BY, what="set")
+        await self._contacts.change(account, contact, edit, by=self._by, what="set")
 
     async def remove_item(self, account: str, contact: str) -> None:
         """Remove a contact, with all subscriptions (RFC 6121 2.5); StanzaError item-not-found."""
         await self._check(account)
-        await self._contacts.remove_item(account, contact, BY)
+        await self._contacts.remove_item(account, contact, self._by)
 
     async def befriend(self, one: str, other: str) -> None:
         """Let both see each other's presence, without a request. A repeat finishes what a kill cut short, and
@@ -81,7 +86,7 @@ class Friendships:
             await self._contacts.permit(account, contact, "subscribe")
             await self._rosters.check(account, contact, _befriended(contact))
         changes = [
-            await self._contacts.change(account, contact, _befriended(contact), by=BY, what="befriend")
+            await self._contacts.change(account, contact, _befriended(contact), by=self._by, what="befriend")
             for account, contact in pairs
         ]
         for (account, contact), change in zip(pairs, changes, strict=True):
@@ -94,7 +99,7 @@ class Friendships:
         """
         for account, contact in ((one, other), (other, one)):
             try:
-                await self._contacts.change(account, contact, _parted, by=BY, what="part")
+                await self._contacts.change(account, contact, _parted, by=self._by, what="part")
             except NoRoster:
                 continue
 

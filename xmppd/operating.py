@@ -1,0 +1,47 @@
+"""What operators can have a server do: its commands, tied to its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from xmppd.admin.blocks import BlockCommands
+from xmppd.admin.builtin import StoreCommands, UserCommands
+from xmppd.admin.commands import Command, commands_of
+from xmppd.admin.friends import FriendCommands
+from xmppd.admin.migration import MigrateCommands
+from xmppd.admin.presence import PresenceCommands
+from xmppd.admin.rosters import RosterCommands
+from xmppd.admin.sessions import SessionCommands
+from xmppd.admin.tokens import TokenCommands
+from xmppd.core.blockoffice import BlockOffice
+from xmppd.core.friendships import Friendships
+from xmppd.core.roster.office import RosterOffice
+from xmppd.core.roster.repair import RosterRepair
+from xmppd.moving import MigrateOffice
+from xmppd.offices import AccountOffice, PresenceOffice, SessionOffice, StoreOffice, TokenOffice
+
+if TYPE_CHECKING:
+    from xmppd.app import App
+
+
+def operators_commands(app: App) -> Iterator[Command]:
+    """Those that need no more than the parts of a server that may not be listening."""
+    for group in _groups(app):
+        yield from commands_of(group)
+
+
+def _groups(app: App) -> Iterator[object]:
+    config, end = app.config, app.binding.end
+    domains = config.server.domains
+    yield UserCommands(AccountOffice(app.accounts, app.server), domains)
+    yield SessionCommands(SessionOffice(app.sessions, end, app.everywhere))
+    yield TokenCommands(TokenOffice(app.tokens, app.accounts, app.sessions, end, app.everywhere))
+    repairs = RosterRepair(app.rosters, app.contacts, app.accounts, frozenset(domains))
+    yield RosterCommands(RosterOffice(app.rosters, app.accounts, app.contacts, repairs))
+    yield FriendCommands(Friendships(app.rosters, app.contacts, app.presences, app.accounts, by="admin"))
+    yield PresenceCommands(PresenceOffice(app.sessions, app.visibility, app.blocks))
+    yield BlockCommands(BlockOffice(app.blocks, app.blocking, app.accounts))
+    yield StoreCommands(StoreOffice(app.store, app.tables))
+    folder = config.server.data_folder.absolute() / "migrations"
+    yield MigrateCommands(MigrateOffice(app.accounts, app.arrivals, app.store, folder))
