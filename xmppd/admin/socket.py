@@ -28,6 +28,8 @@ from xmppd.errors import CommandError
 REQUEST_BYTES = 1024 * 1024
 CONNECTIONS = 16
 READ_SECONDS = 10.0
+REST_SECONDS = 1.0
+"""How long the rest of a request that is too long is read."""
 MODE = 0o600
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,10 @@ class AdminSocket:
                     await writer.drain()
         except ValueError:  # longer than the limit
             writer.write(json.dumps(_refusal("the request is too long", USAGE)).encode() + b"\n")
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(REST_SECONDS):
+                    while await reader.read(REQUEST_BYTES):
+                        pass  # what is not read would take the reply with it
         except (TimeoutError, OSError):
             log.info("admin-connection-lost")
         finally:
