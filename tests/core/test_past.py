@@ -50,4 +50,4 @@ def test_of_too_many_the_last_ones_are_known_and_no_memory_is_taken() -> None:
     known = [number for number in last if past.handled(str(number), "alice@localhost") == number]
     assert len(known) > 0.99 * len(last)
     assert past.handled("0", "alice@localhost") is None
-    assert len(past._block) == size <= 320 * 1024
+    assert len(past._block) == size == 256 * 1024
