@@ -20,10 +20,7 @@ from xmppd.plugin import (
     Jid,
     Later,
     Lru,
-    NonNegativeFloat,
     Origin,
-    PluginConfig,
-    PositiveInt,
     Prepared,
     Recorded,
     Request,
@@ -48,6 +45,7 @@ from xmppd.plugin import (
 
 from .again import Again
 from .commands import Keeping
+from .config import ArchiveConfig
 from .content import is_content
 from .ids import (
     MICROSECONDS,
@@ -94,22 +92,6 @@ NOBODY_SECONDS: Final = 1.0
 LISTED: Final = 10_000
 LISTED_SECONDS: Final = 5.0
 """Of how many contacts it is remembered whether they are in a roster, and for how long."""
-
-
-class ArchiveConfig(PluginConfig):
-    """`days`: how long messages are kept (0: for ever), in some `domains` others. `page`: how many a client
-    is given that does not say, and `page_most` that does. `searches`: how often an account may search in a
-    minute, on one node, and `searched`: how many messages are looked at for one page. `blocked`: what is
-    refused since its receiver blocks its sender is in the archive of the latter all the same.
-    """
-
-    days: NonNegativeFloat = 0.0
-    domains: Mapping[str, NonNegativeFloat] = {}
-    page: PositiveInt = 50
-    page_most: PositiveInt = 100
-    searches: PositiveInt = 5
-    searched: PositiveInt = 100_000
-    blocked: bool = False
 
 
 class Archive(Keeping, Moving, Again, Talks):
