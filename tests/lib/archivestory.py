@@ -58,12 +58,16 @@ class Device:
             await self.client.send(f"{stanza}<r xmlns='{ns.SM}'/>")
             await self.read()
 
-    async def send_and_lose(self, stanza: str) -> None:
-        """The connection breaks behind it."""
+    def write(self, stanza: str) -> None:
+        """Send something, and nothing is waited for."""
         self.unsent.append(stanza)
         if self.client is not None:
             self.client.write(stanza)
-            await self.lose()
+
+    async def send_and_lose(self, stanza: str) -> None:
+        """The connection breaks behind it."""
+        self.write(stanza)
+        await self.lose()
 
     async def read(self) -> list[Element]:
         assert self.client is not None
@@ -121,8 +125,9 @@ class Device:
                 await self.send(stanza)
 
     async def leave(self) -> None:
-        """End the session."""
+        """End the session when all is acknowledged."""
         if self.client is not None:
+            await self.client.send(f"<r xmlns='{ns.SM}'/>")
             await self.read()
             await self.client.send("</stream:stream>")
             await self.lose()

@@ -26,7 +26,7 @@ Step = tuple[str, int, str | int]
 def steps(*seconds: int) -> st.SearchStrategy[list[Step]]:
     """What clients do, and waits of so many seconds."""
     to, nothing = st.sampled_from(("alice", "bob", "carol")), st.just("")
-    sends = [st.tuples(st.just(kind), DEVICE, to) for kind in ("send", "send", "send and lose")]
+    sends = [st.tuples(st.just(kind), DEVICE, to) for kind in ("send", "send", "send and lose", "all send")]
     goes = [st.tuples(st.just(kind), DEVICE, nothing) for kind in ("lose", "leave")]
     comes = [st.tuples(st.just("come"), DEVICE, NODE)] * 2
     waits = st.tuples(st.just("wait"), st.sampled_from(seconds), nothing)
@@ -63,6 +63,8 @@ class Story:
                 await device.send(self.message(device, str(about)))
             elif kind == "send and lose":
                 await device.send_and_lose(self.message(device, str(about)))
+            elif kind == "all send":
+                await self.all_send(device, str(about))
             elif kind == "lose":
                 await device.lose()
             elif kind == "leave":
@@ -70,6 +72,14 @@ class Story:
             else:
                 await device.come(self.node(int(about)))
         await self.read()
+
+    async def all_send(self, unlucky: Device, to: str) -> None:
+        """All that are there write several at once to one account and to each other; one loses its wire."""
+        for number in range(3):
+            for device in self.devices:
+                if device.client is not None:
+                    device.write(self.message(device, to if number else device.user))
+        await unlucky.lose()
 
     async def kill(self) -> None:
         """The first node is gone, and its clients come to the other one when they like."""
