@@ -52,7 +52,8 @@ class Line(Stream):
     """One connection of a client. Once it `is_live`, stanzas are taken as they come.
 
     `view` has the full JIDs that are shown as available, each with its status. `priority` and `status` are
-    what was sent last, `seen_priority` what its own presence came back with. `directed`: by name, the
+    what was sent last, `possible` what its server may go by: by status the priority of its own presence that
+    came back last, and of all that were sent since. `directed`: by name, the
     connections that were sent directed presence, and when. `roster`: by name, the subscription of whoever is
     in it, once it was asked for.
     """
@@ -65,7 +66,7 @@ class Line(Stream):
         self.is_left = False
         self.view: dict[str, str] = {}
         self.priority = 0
-        self.seen_priority = UNSEEN
+        self.possible = {"": UNSEEN}
         self.status = ""
         self.directed: dict[str, tuple[Line, float]] = {}
         self.roster: dict[str, str] | None = None
@@ -118,7 +119,7 @@ class Line(Stream):
             message.error, message.refused = condition[1].decode() if condition else "no condition", now
         else:
             self.life.arrived.append((now, id))
-            if min(self.priority, self.seen_priority) < 0:
+            if min(self.possible.values()) < 0:
                 self.life.early.add(id)
 
     def _take_presence(self, attributes: dict[str, str], body: bytes, now: float) -> None:
@@ -127,8 +128,9 @@ class Line(Stream):
             case None:
                 status = STATUS.search(body)
                 self.view[sender] = status[1].decode() if status else ""
-                if sender == self.client.full and self.view[sender] == self.status:
-                    self.seen_priority = self.priority
+                if sender == self.client.full and self.view[sender] in self.possible:
+                    while next(iter(self.possible)) != self.view[sender]:
+                        del self.possible[next(iter(self.possible))]
             case "unavailable":
                 self.view.pop(sender, None)
             case "subscribed" if sender.partition("@")[0] == self.client.followed:
@@ -183,6 +185,7 @@ class Line(Stream):
         """Be available with this priority, and a status that was never shown before."""
         self.client.shown += 1
         self.priority, self.status = priority, str(self.client.shown)
+        self.possible[self.status] = priority
         self.write(f"<presence><status>{self.status}</status><priority>{priority}</priority></presence>")
 
     def direct(self, other: "Line") -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -231,3 +232,34 @@ def test_what_nobody_sent_and_what_is_for_others(judged):
     ]
     wrong = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 0, 4), m4={"receiver": "carol"}).wrong
     assert wrong == ["bob was given m4, which is not for him"]
+
+
+@pytest.fixture
+def line(monkeypatch):
+    """A connection of bob, who has seen himself available at priority 0; `line.tell` is what he is told."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    witness = importlib.import_module("witness")
+    crew = SimpleNamespace(sent={}, lives=[])
+    line = witness.Line(witness.Client(crew, "bob", [], ""), SimpleNamespace(index=0))
+    line.connection_made(SimpleNamespace(write=lambda data: None))
+    line.is_live = True
+    line.tell = lambda text: line.data_received(text.encode())
+    line.show(0)
+    line.tell(SEEN.format(line.status))
+    yield line
+    for name in ("witness", "nodes", "oracle", "promises", "relay", "stream", "victim"):
+        sys.modules.pop(name, None)
+
+
+SEEN = "<presence from='bob@localhost/client'><status>{}</status></presence>"
+
+
+def test_a_client_is_out_of_the_way_of_messages_as_long_as_its_server_may_believe_so(line):
+    """What it said last may not have come: after a bad net several presences come at once."""
+    line.tell("<message id='m1'/>")
+    line.show(-5)
+    low = line.status
+    line.show(5)
+    line.tell(f"<message id='m2'/>{SEEN.format(low)}<message id='m3'/>")
+    line.tell(f"{SEEN.format(line.status)}<message id='m4'/>")
+    assert line.life.early == {"m2", "m3"}
