@@ -111,7 +111,7 @@ def shared_duties(cache: SharedCache | None) -> SharedDuties | None:
 
 
 def own_locks(cache: SharedCache | None, incarnation: int, has_ended: Callable[[int], bool]) -> None:
-    """Have others know whose locks are this node's, and take those of a node that has ended."""
+    """Have others know whose locks are this node's, and take those of a node that was given up."""
     locks = getattr(cache, "locks", None)
     if locks is not None:
         locks.belong(incarnation, has_ended)

@@ -61,7 +61,7 @@ class Joining:
         self.cluster = app.join(self.name, new_incarnation(app.now()), loop.call_later)
         mesh = self.cluster.mesh
         self._neighbours = Neighbours(mesh, __version__, clock, stop)
-        own_locks(app.cache, mesh.incarnation, self._neighbours.has_ended)
+        own_locks(app.cache, mesh.incarnation, mesh.has_ended)
         self._links = Links(self._neighbours, clock)
         self._way: Way
         if config.carrier == "redis":

@@ -72,18 +72,18 @@ async def test_only_a_process_that_is_known_to_have_ended_loses_its_locks(
     settings: Mapping[str, Any],
 ) -> None:
     async with World(settings=settings, nodes=2) as world:
-        now = 100.0
-        neighbours = Neighbours(world.cluster(0).mesh, "", lambda: now, lambda: None)
+        now, mesh = 100.0, world.cluster(0).mesh
+        neighbours = Neighbours(mesh, "", lambda: now, lambda: None)
         neighbours.dialing = Dialing()
         neighbours.want("killed", 7, ("there",))
         neighbours.failed("killed", "connection-refused", is_refused=True)
         now += REFUSED_SECONDS
-        assert not neighbours.has_ended(7), "nobody has tried again"
+        assert not mesh.has_ended(7), "nobody has tried again"
         neighbours.want("killed", 8, ("there",))
         neighbours.failed("killed", "connection-refused", is_refused=True)
-        assert not (neighbours.has_ended(7) or neighbours.has_ended(8)), "it was another one that refused"
+        assert not (mesh.has_ended(7) or mesh.has_ended(8)), "it was another one that refused"
         now += REFUSED_SECONDS
         neighbours.failed("killed", "connection-refused", is_refused=True)
-        assert neighbours.has_ended(8)
+        assert mesh.has_ended(8)
         neighbours.failed("unheard of", "connection-refused", is_refused=True)
-        assert not neighbours.has_ended(9)
+        assert not mesh.has_ended(9)

@@ -9,7 +9,7 @@ import pytest
 
 from xmppd.cluster.member import LINGER_SECONDS, PACE_SECONDS, Marks, Member
 from xmppd.cluster.mesh import ACK_SECONDS, QUIET_ACK_SECONDS, Mesh, Met
-from xmppd.cluster.records import TOP, Frame, Gone, Hint, Message, Presence, Record, decode, encode
+from xmppd.cluster.records import TOP, Bye, Frame, Gone, Hint, Message, Presence, Record, decode, encode
 from xmppd.core.ids import HybridClock
 from xmppd.core.output import Cork, Outlet
 from xmppd.core.sessions import Sessions
@@ -305,3 +305,22 @@ async def test_a_node_is_said_to_be_gone_before_its_next_life_is_met():
     is_busy.clear()
     rounds.finish(f"\nlost {index}")
     assert told == [("gone", 1), ("met", 2), ("taken apart", 1)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("end", ["silent", "bye", "anew"])
+async def test_whoever_is_given_up_holds_nothing_until_it_is_met_again(end):
+    """Where nodes reach each other by Redis alone, nothing but silence tells that a process has ended."""
+    talk = Talk(asyncio.get_running_loop().call_soon)
+    mesh, member = talk.mesh, talk.member
+    name, life = member.name, member.incarnation
+    assert not mesh.has_ended(life)
+    if end == "silent":
+        mesh.give_up(member, "it is silent")
+    elif end == "bye":
+        mesh.take_bye(member, Bye())
+    else:
+        mesh.met(Met(name, life + 1, 2, 0, 0.0), Paper())
+    assert mesh.has_ended(life) and not mesh.has_ended(life + 1)
+    mesh.met(Met(name, life, 3, 0, 0.0), Paper())
+    assert not mesh.has_ended(life)

@@ -40,6 +40,13 @@ class Away(Exception):
     """Redis cannot be asked; it may have done what it was asked for."""
 
 
+class Lock:
+    """Held by a node."""
+
+    def __init__(self, incarnation: int) -> None:
+        self.incarnation = incarnation
+
+
 class Cache(Engine):
     """The one that all nodes use. `names`: of each node that is on the list its entry, and when it beat;
     `untold`: accounts of whose changed rosters it was never told, for who changed them did not reach it and
@@ -51,7 +58,7 @@ class Cache(Engine):
         self.values: dict[str, bytes] = {}
         self.leases: dict[str, str] = {}
         self.marks: dict[str, dict[str, Callback]] = defaultdict(dict)
-        self.locks: dict[str, object] = {}
+        self.locks: dict[str, Lock] = {}
         self.names: dict[str, tuple[Entry, float]] = {}
         self.nodes: list[NodeCache] = []
         self.untold: set[str] = set()
@@ -121,7 +128,9 @@ class NodeCache(Engine):
         self._writes: dict[str, set[Write]] = defaultdict(set)
         self._written: dict[str, float] = {}
         self._owed: set[str] = set()
-        self._held: dict[str, object] = {}
+        self._held: dict[str, Lock] = {}
+        self._incarnation = 0
+        self._has_ended: Callable[[int], bool] = lambda number: False
         cache.nodes.append(self)
 
     def open(self, listener: Listener) -> None:
@@ -129,6 +138,10 @@ class NodeCache(Engine):
         self.listener = listener
         if (seconds := self._cache.gone_until - self._now) > 0:
             self.cut(seconds, is_silent=False)
+
+    def belong(self, incarnation: int, has_ended: Callable[[int], bool]) -> None:
+        """See `Locks`."""
+        self._incarnation, self._has_ended = incarnation, has_ended
 
     def end(self) -> None:
         """Its node is dead."""
@@ -355,14 +368,20 @@ class NodeCache(Engine):
 
     @contextlib.asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:
-        """A lock of all nodes, which stands for a while when its node does nothing any more; nobody is kept
-        out who cannot ask.
+        """A lock of all nodes, which stands for a while when its node does nothing any more, unless that is
+        known to have ended; nobody is kept out who cannot ask.
         """
-        locks, mine = self._cache.locks, object()
+        locks, mine = self._cache.locks, Lock(self._incarnation)
+
+        def take() -> bool:
+            if (other := locks.get(name)) is not None and self._has_ended(other.incarnation):
+                del locks[name]
+            return locks.setdefault(name, mine) is mine
+
         self._held[name] = mine
         try:
             with contextlib.suppress(Away):
-                while not await self._ask(lambda: locks.setdefault(name, mine) is mine):  # noqa: ASYNC110 - as there
+                while not await self._ask(take):  # noqa: ASYNC110 - as there
                     await asyncio.sleep(0.05)
             yield
         finally:

@@ -314,6 +314,7 @@ class Node:
         self.mesh = Mesh(
             name, incarnation, self.sessions, cork.add_last, loop.time, call_later, self.ids.time
         )
+        self.cache.belong(incarnation, self.mesh.has_ended)
         self.others = OtherNodes(
             self.mesh,
             sessions=self.sessions,

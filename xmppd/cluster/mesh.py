@@ -27,6 +27,9 @@ that: most of it goes with what is said meanwhile.
 
 MOST_MEMBERS: Final = 255
 
+ENDED: Final = 1000
+"""Of how many lives of nodes it is remembered that they are over."""
+
 STEP: Final = 64
 """Letters that come back before others have their turn."""
 
@@ -90,6 +93,7 @@ class Mesh:
         self.call_later = call_later
         self.time = time
         self.losing: set[int] = set()
+        self._ended: dict[int, None] = {}
         self._room: asyncio.Future[None] | None = None
         self._owing: set[Member] = set()
         self._owing_quietly: set[Member] = set()
@@ -217,6 +221,7 @@ class Mesh:
             lambda: self._sessions.is_writing,
         )
         self.members[member.name] = self._by_index[index] = member
+        self._ended.pop(member.incarnation, None)
         return member
 
     def disconnected(self, member: Member, carrier: Carrier) -> None:
@@ -316,8 +321,21 @@ class Mesh:
         self._owing.discard(member)
         self._owing_quietly.discard(member)
         self.losing.add(member.index)
+        self.end(member.incarnation)
         self.on_gone(member)
         self._rounds.do(f"\nlost {member.index}", self._lose(member), is_short=False)
+
+    def end(self, incarnation: int) -> None:
+        """This life of a node is over as far as this one can tell."""
+        self._ended[incarnation] = None
+        if len(self._ended) > ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def has_ended(self, incarnation: int) -> bool:
+        """Whether this life of a node is over, or was given up and not met again: what it held alone is
+        anybody's.
+        """
+        return incarnation in self._ended
 
     def _lose(self, member: Member) -> Iterator[None]:
         for number, letter in enumerate([*member.trunk.unsettled]):

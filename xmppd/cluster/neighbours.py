@@ -20,9 +20,6 @@ REFUSED_SECONDS: Final = 1.0
 ended.
 """
 
-ENDED: Final = 1000
-"""Of how many nodes it is remembered that they ended."""
-
 
 class Neighbours:
     """Implements `xmppd.cluster.connection.Neighbours`. `addresses` are where this node is reached; `usurped`
@@ -46,7 +43,6 @@ class Neighbours:
         self._refused_since: dict[str, float] = {}
         self._left: dict[str, int] = {}
         self._wanted: dict[str, int] = {}
-        self._over: dict[int, None] = {}
         mesh.on_left = self._has_left
 
     def want(self, name: str, incarnation: int, addresses: Sequence[str]) -> None:
@@ -117,19 +113,9 @@ class Neighbours:
             return
         member = self._mesh.members.get(name)
         if member is None:
-            self._ended(self._wanted.get(name, 0))
+            self._mesh.end(self._wanted.get(name, 0))
         elif member.carrier is None:
-            self._ended(member.incarnation)
             self._mesh.give_up(member, "nobody listens there")
-
-    def _ended(self, incarnation: int) -> None:
-        self._over[incarnation] = None
-        if len(self._over) > ENDED:
-            del self._over[next(iter(self._over))]
-
-    def has_ended(self, incarnation: int) -> bool:
-        """Whether it is known that this life of a node is over, and ended without a word."""
-        return incarnation in self._over
 
     def is_absent(self, name: str) -> bool:
         """Whether nobody has listened there for so long that its process has ended."""
