@@ -61,6 +61,7 @@ class Joining:
         self.cluster = app.join(self.name, new_incarnation(app.now()), loop.call_later)
         mesh = self.cluster.mesh
         self._neighbours = Neighbours(mesh, __version__, clock, stop)
+        self.cluster.hints.is_listed = self._is_listed
         own_locks(app.cache, mesh.incarnation, mesh.has_ended)
         self._links = Links(self._neighbours, clock)
         self._way: Way
@@ -193,6 +194,11 @@ class Joining:
             self._expected = names
         for entry in entries:
             self._neighbours.want(entry.name, entry.incarnation, entry.addresses)
+
+    def _is_listed(self, name: str, incarnation: int) -> bool:
+        """Whether it is said that this life of a node is there; without a list nobody can tell."""
+        listed = self._listed
+        return not listed or any(entry[:2] == (name, incarnation) for entry in listed)
 
     def trusted(self, secrets: Sequence[bytes]) -> None:
         """By which secrets nodes know each other."""

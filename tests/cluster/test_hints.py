@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,11 @@ FLUSHING = "flushing@x"
 HERE = [f"user{number}@x" for number in range(250)]
 
 
+@functools.cache
+def member_named(name: str) -> Any:
+    return type("Named", (), {"name": name})()
+
+
 class World:
     """One node with a mesh in which those of `places` are found, and willing sessions of everybody in
     HERE.
@@ -29,6 +35,8 @@ class World:
         self.letters: list[Told] = []
         self.looked: list[str] = []
         self.places: list[Place] = []
+        self.present: tuple[int, ...] = ()
+        self.meshed = self.mesh()
         self.later: list[tuple[float, Callable[[], None]]] = []
         available = [SimpleNamespace(priority=0)]
         willing = SimpleNamespace(available=available, open_to=available)
@@ -37,7 +45,7 @@ class World:
             accounts=dict.fromkeys(HERE, willing) | {FLUSHING: flushing}, by_full={}
         )
         self.hints = Hints(
-            self.mesh(),
+            self.meshed,
             self.sessions,
             self.looked.append,
             lambda: self.seconds,
@@ -48,9 +56,11 @@ class World:
     def mesh(self) -> Any:
         return SimpleNamespace(
             places=lambda account: self.places,
-            member=lambda node: SimpleNamespace(name=f"node {node}"),
+            member=lambda node: member_named(f"node {node}"),
             send=lambda to, record, *_: self.told.append((to.name, record.account)),
             post=self._post,
+            quiet=frozenset(),
+            present=lambda: [member_named(f"node {number}") for number in self.present],
         )
 
     def _post(self, to: Any, record: Hint, size: int, letter: Told) -> None:
@@ -225,3 +235,37 @@ async def test_who_something_was_stored_for_is_told_whoever_messages_go_to() -> 
     world.hints.kept("bob@x", "here")
     assert world.told[2:] == [("node 1", "bob@x")]
     assert world.looked == ["bob@x"]
+
+
+@pytest.mark.asyncio
+async def test_while_a_node_is_cut_off_that_others_may_reach_all_are_told() -> None:
+    """They pass it on. Those that are told by them tell those alone that messages go to."""
+    world = World()
+    world.places, world.present = [Place(2, "r", 1, 0)], (1, 2)
+    world.hints.is_listed = lambda name, incarnation: (name, incarnation) == ("B", 7)
+    assert [*world.hints.lost(member(6))] == []
+    world.hints.kept("bob@x")
+    assert world.told == [("node 2", "bob@x")], "it is not on the list: nobody reaches it"
+    assert [*world.hints.lost(member(7))] == []
+    heard = world.hints.kept("bob@x")
+    assert world.told[1:] == [("node 2", "bob@x"), ("node 1", "bob@x")]
+    world.places = [Place(3, "r", 1, 0)]
+    world.letters[-1].missed(StanzaError("service-unavailable"))
+    assert world.told[3:] == [("node 3", "bob@x")]
+    world.letters[1].settled()
+    assert heard is not None and not heard.done()
+    world.letters[-1].settled()
+    assert heard.done()
+    world.hints.take(member_named("node 1"), Hint("carol@x"))
+    assert world.told[4:] == [("node 3", "carol@x")]
+    world.hints.joined(member(7))
+    world.hints.kept("bob@x")
+    assert world.told[5:] == [("node 3", "bob@x")]
+
+
+@pytest.mark.asyncio
+async def test_who_is_not_heard_may_be_reached_by_others() -> None:
+    world = World()
+    world.present, world.meshed.quiet = (1, 2, 3), {member_named("node 2")}
+    world.hints.kept("bob@x")
+    assert world.told == [("node 1", "bob@x"), ("node 3", "bob@x")]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from xmppd.cluster.member import LINGER_SECONDS, PACE_SECONDS, Marks, Member
-from xmppd.cluster.mesh import ACK_SECONDS, QUIET_ACK_SECONDS, Mesh, Met
+from xmppd.cluster.mesh import ACK_SECONDS, QUIET_ACK_SECONDS, QUIET_SECONDS, Mesh, Met
 from xmppd.cluster.records import TOP, Bye, Frame, Gone, Hint, Message, Presence, Record, decode, encode
 from xmppd.core.ids import HybridClock
 from xmppd.core.output import Cork, Outlet
@@ -324,3 +324,19 @@ async def test_whoever_is_given_up_holds_nothing_until_it_is_met_again(end):
     assert mesh.has_ended(life) and not mesh.has_ended(life + 1)
     mesh.met(Met(name, life, 3, 0, 0.0), Paper())
     assert not mesh.has_ended(life)
+
+
+def test_who_is_not_heard_or_not_connected_is_quiet():
+    talk = Talk()
+    mesh, member = talk.mesh, talk.member
+    mesh.tick()
+    assert not mesh.quiet
+    talk.now += QUIET_SECONDS + 0.1
+    mesh.tick()
+    assert mesh.quiet == {member}
+    talk.hear()
+    mesh.tick()
+    assert not mesh.quiet
+    mesh.disconnected(member, talk.paper)
+    mesh.tick()
+    assert mesh.quiet == {member}

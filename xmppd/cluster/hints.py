@@ -5,7 +5,7 @@ there it is looked for once more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from xmppd.cluster.member import Member
@@ -69,7 +69,8 @@ class Hints:
 
     `_stored`: until when it is remembered for whom something was stored. While a node is cut off nobody is
     forgotten, unless there are too many (`_has_forgotten`); `_cut` are such nodes by name, each with its
-    incarnation and the time until which it counts.
+    incarnation and the time until which it counts. `is_listed` says whether this life of a node, by name and
+    incarnation, is said to be there: then others may reach it that is cut off from here.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Hints:
         self._clock = clock
         self._call_later = call_later
         self._now = now
+        self.is_listed: Callable[[str, int], bool] = lambda name, incarnation: True
         self._stored: dict[str, float] = {}
         self._cut: dict[str, tuple[int, float]] = {}
         self._has_forgotten = False
@@ -96,7 +98,14 @@ class Hints:
         self._stored.pop(account, None)
         self._stored[account] = self._clock() + STORED_SECONDS
         self._forget()
-        return self._tell(account, resource)
+        return self._tell(account, resource, self._between() if self._cut or self._mesh.quiet else ())
+
+    def _between(self) -> Sequence[Member]:
+        """All who may reach one that is cut off from here."""
+        quiet, cut = self._mesh.quiet, self._cut.items()
+        if not quiet and not any(self.is_listed(name, incarnation) for name, (incarnation, _) in cut):
+            return ()
+        return [member for member in self._mesh.present() if member not in quiet]
 
     def _forget(self) -> None:
         """Those whose time is over, and those that are too many."""
@@ -111,20 +120,23 @@ class Hints:
             self._has_forgotten = bool(self._cut)
             del self._stored[account]
 
-    def _tell(self, account: str, resource: str = "") -> asyncio.Future[None] | None:
-        """Done when all that messages to the account go to know, and the resource that one is for; None where
-        they do.
+    def _tell(
+        self, account: str, resource: str = "", others: Iterable[Member] = ()
+    ) -> asyncio.Future[None] | None:
+        """Done when all that messages to the account go to know, and the resource that one is for, and
+        `others`, who pass it on to those they reach; None where they do.
         """
-        told = Told(lambda told: self._tell_there(account, resource, told))
-        self._tell_there(account, resource, told)
+        told = Told(lambda told: self._tell_there(account, resource, (), told))
+        self._tell_there(account, resource, others, told)
         if told.count:
             told.end = asyncio.get_running_loop().create_future()
         return told.end
 
-    def _tell_there(self, account: str, resource: str, told: Told) -> None:
-        for node in self._tell_here(account, resource):
+    def _tell_there(self, account: str, resource: str, others: Iterable[Member], told: Told) -> None:
+        nodes = [self._mesh.member(node) for node in self._tell_here(account, resource)]
+        for member in dict.fromkeys((*nodes, *others)):
             told.count += 1
-            self._mesh.post(self._mesh.member(node), Hint(account), len(account) + 16, told)
+            self._mesh.post(member, Hint(account), len(account) + 16, told)
 
     def _tell_here(self, account: str, resource: str) -> list[int]:
         """All that messages to the account go to now are told, for what is stored comes before those; the

@@ -25,6 +25,9 @@ QUIET_ACK_SECONDS: Final = 0.040
 that: most of it goes with what is said meanwhile.
 """
 
+QUIET_SECONDS: Final = 1.5
+"""Who was not heard for so long may be cut off from here; each says something every second at least."""
+
 MOST_MEMBERS: Final = 255
 
 ENDED: Final = 1000
@@ -64,7 +67,8 @@ class Mesh:
     """The members by name, `whereabouts` with the places of all, and the way to them. `losing`: nodes that
     are being given up, some of what they had not taken may not have come back yet. `add` has somebody written
     to at the end of this turn, behind sessions; `on_left` is told of who said farewell, and `on_gone` of who
-    is given up, before it can be met anew; `time` goes with all frames.
+    is given up, before it can be met anew; `time` goes with all frames. `quiet`: who is not connected, or was
+    not heard lately, and is not given up.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Mesh:
         self.call_later = call_later
         self.time = time
         self.losing: set[int] = set()
+        self.quiet: frozenset[Member] = frozenset()
         self._ended: dict[int, None] = {}
         self._room: asyncio.Future[None] | None = None
         self._owing: set[Member] = set()
@@ -291,6 +296,10 @@ class Mesh:
             elif member.carrier is not None:
                 member.trunk.beat()
                 member.write_behind()
+        since = self.clock() - QUIET_SECONDS
+        self.quiet = frozenset(
+            member for member in self.members.values() if member.carrier is None or member.trunk.heard < since
+        )
 
     def bid_farewell(self) -> None:
         """Tell all that nothing more comes."""
