@@ -355,6 +355,7 @@ class Harm:
         self._over("cut", since, *hurt)
         if how == "alone":
             self._over("cassandra", since, one)
+            self._over("alone", since, one)
         return f"net {how} of nodes {one.index} and {other.index} for {time.monotonic() - since:.1f} s"
 
     # the engines

@@ -35,7 +35,7 @@ from backend import Backend
 from crowd import Crew
 from harm import PATIENCE, Harm
 from nodes import PORTS, Node, Site
-from promises import judge, judge_iqs
+from promises import ANSWER_SECONDS, BUS_SECONDS, judge, judge_iqs
 from seed import accounts, rosters, write
 from sentinels import Watched
 from wires import HERE, Wires
@@ -224,7 +224,8 @@ class Run:
     def _judge(self, again: float) -> None:
         crew, faults = self.crew, self.harm.faults
         verdict = judge(crew.sent.values(), crew.lives, faults, again)
-        iqs = judge_iqs(crew.asked.values(), crew.lives, faults, time.monotonic())
+        in_time = BUS_SECONDS if self.carrier == "redis" else ANSWER_SECONDS
+        iqs = judge_iqs(crew.asked.values(), crew.lives, faults, time.monotonic(), in_time)
         self.wrong += verdict.wrong + iqs.wrong
         for title, counts in (("messages", verdict.counts), ("iqs", iqs.counts), ("others", crew.done)):
             self.say(f"{title}: " + ", ".join(f"{what} {count}" for what, count in sorted(counts.items())))

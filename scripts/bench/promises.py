@@ -17,7 +17,7 @@ NEAR_SECONDS = 10.0
 @dataclass(slots=True, eq=False)
 class Sent:
     """One message, `to` a bare or full JID. `acked`: when the ping behind it was answered, on the connection
-    that it was sent by; `error`: the condition with which it came back, at `refused`.
+    that it was sent by, to `node`; `error`: the condition with which it came back, at `refused`.
     """
 
     id: str
@@ -29,16 +29,18 @@ class Sent:
     error: str = ""
     refused: float = 0.0
     to: str = ""
+    node: int = -1
 
 
 @dataclass(slots=True, eq=False)
 class Life:
-    """One connection of a client with one node, from `began` to `ended`."""
+    """One connection of a client with one node, from `began` to `ended`; the client `left` it before."""
 
     who: str
     node: int
     began: float
     ended: float = float("inf")
+    left: float = float("inf")
     arrived: list[tuple[float, str]] = field(default_factory=list)
     """When which message came."""
     early: set[str] = field(default_factory=set)
@@ -49,13 +51,16 @@ class Life:
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One iq to a session, on the connection `life`. `answers`: when which came, and from whom."""
+    """One iq to a session, on the connection `life`. `answers`: when which came, and from whom; `lives`: on
+    which connections.
+    """
 
     id: str
     to: str
     at: float
     life: Life
     answers: list[tuple[float, str, str]] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,11 @@ STORELESS = ("cassandra", "freeze")
 
 ANSWER_SECONDS = 10.0
 """In which an iq to a session that is there is answered, by it or by an error."""
+
+BUS_SECONDS = 16.0
+"""The same where nodes are joined by Redis: who has sent something to a killed node has what he asks and
+answers wait behind that, for 6 s; so one kill may hold up who asks, and the next one who is asked.
+"""
 
 
 @dataclass(slots=True)
@@ -162,6 +172,9 @@ def _judge_lost(
                 if life.node in fault.nodes and acked - TAKEN_SECONDS <= fault.began <= acked + TAKEN_SECONDS:
                     verdict.counts["acknowledged, gone with its receiver's node"] += 1
                     return
+            if life.left <= acked and life.ended >= message.at and _was_alone(life, faults):
+                verdict.counts["acknowledged, gone with a connection that was cut"] += 1
+                return
     where = "; ".join(
         _life(life)
         for life in lives
@@ -169,14 +182,25 @@ def _judge_lost(
         and life.began <= acked + NEAR_SECONDS
         and life.ended >= message.at - NEAR_SECONDS
     )
-    hurt = "; ".join(
-        f"{fault.kind} of {fault.nodes} at {fault.began:.2f}"
-        for fault in faults
-        if message.at - NEAR_SECONDS <= fault.began <= acked + NEAR_SECONDS
-    )
     times = f"sent at {message.at:.2f}, acknowledged at {acked:.2f}"
-    verdict.wrong.append(
-        "; ".join(filter(None, (f"lost: {message.id} to {message.to}, {times}", where, hurt)))
+    what = "; ".join(filter(None, (f"lost: {message.id} to {message.to}, {times}", where)))
+    verdict.wrong.append(what + _near(faults, message.at, acked))
+
+
+def _was_alone(life: Life, faults: Sequence[Fault]) -> bool:
+    """Whether its node was cut off from its clients during a connection, so that it did not see it end."""
+    return any(
+        fault.kind == "alone" and life.node in fault.nodes and life.began <= fault.began < life.ended
+        for fault in faults
+    )
+
+
+def _near(faults: Sequence[Fault], since: float, until: float) -> str:
+    """What was done at about that time."""
+    return "".join(
+        f"; {fault.kind} of {fault.nodes} at {fault.began:.2f}"
+        for fault in faults
+        if since - NEAR_SECONDS <= fault.began <= until + NEAR_SECONDS
     )
 
 
@@ -224,6 +248,8 @@ def _judge_order(
         is_overtaken = before is not None and before.number > message.number
         if is_overtaken and any(it.began <= came[id] and message.at <= it.ended for it in skewed):
             verdict.counts["overtaken by a wrong clock"] += 1
+        elif before is not None and is_overtaken and _has_crossed(message, before, faults):
+            verdict.counts["overtaken by who went to another node while his was cut off"] += 1
         elif before is not None and is_overtaken:
             times = ", ".join(
                 f"{m.id} to {m.to} at {m.at:.2f}, acknowledged at {m.acked:.2f}, came at {came[m.id]:.2f}"
@@ -235,7 +261,21 @@ def _judge_order(
             last[message.sender] = message
 
 
-def judge_iqs(asked: Iterable[Asked], lives: Sequence[Life], faults: Sequence[Fault], now: float) -> Verdict:
+def _has_crossed(message: Sent, later: Sent, faults: Sequence[Fault]) -> bool:
+    """Whether its sender had left his node for another by the later one, while the first was cut off."""
+    return message.node != later.node and any(
+        fault.kind == "alone" and message.node in fault.nodes and fault.began <= later.at <= fault.ended
+        for fault in faults
+    )
+
+
+def judge_iqs(
+    asked: Iterable[Asked],
+    lives: Sequence[Life],
+    faults: Sequence[Fault],
+    now: float,
+    in_time: float = ANSWER_SECONDS,
+) -> Verdict:
     """Each is answered once, by whom it was for, in time. No answer is missed where who asked, or was asked,
     has gone, or where a node of theirs was hurt meanwhile; and of those that are younger at `now` than an
     answer may be late.
@@ -252,10 +292,13 @@ def judge_iqs(asked: Iterable[Asked], lives: Sequence[Life], faults: Sequence[Fa
             verdict.counts[f"iqs answered by {kind}"] += 1
             if sender != iq.to:
                 verdict.wrong.append(f"answered by another: {iq.id}, {sender} for {iq.to}")
-            if at - iq.at > ANSWER_SECONDS and not _is_hurt(iq, at, by_name, faults):
-                verdict.wrong.append(f"answered late: {iq.id}, after {at - iq.at:.1f} s")
-        if not iq.answers and iq.at < now - ANSWER_SECONDS:
-            if _is_hurt(iq, iq.at + ANSWER_SECONDS, by_name, faults):
+            if at - iq.at > in_time and not _is_hurt(iq, at, by_name, faults):
+                verdict.wrong.append(
+                    f"answered late: {iq.id}, after {at - iq.at:.1f} s, sent at {iq.at:.2f}, "
+                    f"{_ways(iq, by_name)}{_near(faults, iq.at, at)}"
+                )
+        if not iq.answers and iq.at < now - in_time:
+            if _is_hurt(iq, iq.at + in_time, by_name, faults):
                 verdict.counts["iqs with nobody to answer, or nobody to be answered"] += 1
             else:
                 verdict.wrong.append(f"not answered: {iq.id}, sent at {iq.at:.2f}, {_ways(iq, by_name)}")
@@ -273,10 +316,20 @@ def _judge_answers(
         verdict.counts["iqs answered once more when the asker's session was over"] += 1
         return
     survived = [fault for fault in faults if fault.kind in SURVIVED]
-    if len(kinds) == 2 and kinds[0] == "error" and _is_hurt(iq, iq.answers[1][0], lives, survived):
+    if len({id(life) for life in iq.lives}) == 2 == len(kinds) and _was_hurt(iq, survived):
+        verdict.counts["iqs answered on both of two connections of one name"] += 1
+    elif len(kinds) == 2 and kinds[0] == "error" and _is_hurt(iq, iq.answers[1][0], lives, survived):
         verdict.counts["iqs answered after a heal, though there had been an error"] += 1
     else:
         verdict.wrong.append(f"answered twice: {iq.id}, {iq.answers}")
+
+
+def _was_hurt(iq: Asked, faults: Sequence[Fault]) -> bool:
+    """Whether the node by which it was asked was hurt: then its client may have had another session as well,
+    and that was answered, too.
+    """
+    last = iq.answers[-1][0]
+    return any(iq.life.node in it.nodes and it.began <= last and iq.at <= it.ended for it in faults)
 
 
 def _ways(iq: Asked, lives: Mapping[str, Sequence[Life]]) -> str:

@@ -156,6 +156,7 @@ class Line(Stream):
                 self.client.crew.wrong.append(f"{self.client.name} was given an answer to {id}, not his")
             else:  # on this connection, or on one before it: to others they are one
                 asked.answers.append((now, kind or "", sender))
+                asked.lives.append(self.life)
 
     def _take_answer(self, attributes: dict[str, str], now: float) -> None:
         if attributes.get("type") == "result" and not self.is_left:
@@ -196,6 +197,7 @@ class Line(Stream):
     def leave_it(self, *, politely: bool) -> None:
         """The client goes elsewhere, and reads on here until this side ends, too."""
         self.is_left = True
+        self.life.left = time.monotonic()
         if politely and not self.is_over:
             self.write("</stream:stream>")
 
@@ -286,7 +288,7 @@ class Client:
         number = self.numbers[receiver.name]
         to = receiver.full if to_full else f"{receiver.name}@localhost"
         id = f"{self.name}-{receiver.name}-{number}"
-        message = Sent(id, self.name, receiver.name, number, time.monotonic(), to=to)
+        message = Sent(id, self.name, receiver.name, number, time.monotonic(), to=to, node=line.node.index)
         self.crew.sent[id] = message
         line.say(message, to)
 

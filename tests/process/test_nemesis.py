@@ -57,14 +57,14 @@ def judged(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     promises = importlib.import_module("promises")
 
-    def judged(*arrivals, faults=(), early=(), again=100.0, **changes):
+    def judged(*arrivals, faults=(), early=(), again=100.0, left=float("inf"), **changes):
         sent = [
             promises.Sent(f"m{n}", "alice", "bob", n, float(n), n + 0.5, to="bob@x") for n in (1, 2, 3, 4)
         ]
         for message in sent:
             for name, value in changes.get(message.id, {}).items():
                 setattr(message, name, value)
-        lives = [promises.Life("bob", 0, 0.0, early={*early}), promises.Life("bob", 1, 5.0)]
+        lives = [promises.Life("bob", 0, 0.0, early={*early}, left=left), promises.Life("bob", 1, 5.0)]
         for at, connection, number in arrivals:
             lives[connection].arrived.append((at, f"m{number}"))
         return promises.judge(sent, lives, [promises.Fault(*fault) for fault in faults], again)
@@ -81,11 +81,15 @@ def judged_iq(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     promises = importlib.import_module("promises")
 
-    def judged_iq(*answers, faults=(), ended=(float("inf"), float("inf")), now=100.0):
+    def judged_iq(*answers, faults=(), ended=(float("inf"), float("inf")), now=100.0, in_time=10.0, on=()):
         alice, bob = promises.Life("alice", 0, 0.0, ended[0]), promises.Life("bob", 1, 0.0, ended[1])
         iq = promises.Asked("q1", "bob@localhost/client", 10.0, alice)
         iq.answers = [(at, kind, *(sender or ["bob@localhost/client"])) for at, kind, *sender in answers]
-        return promises.judge_iqs([iq], [alice, bob], [promises.Fault(*fault) for fault in faults], now)
+        lives = alice, promises.Life("alice", 2, 10.0)
+        iq.lives = [lives[number] for number in on or [0] * len(answers)]
+        return promises.judge_iqs(
+            [iq], [alice, bob], [promises.Fault(*fault) for fault in faults], now, in_time
+        )
 
     yield judged_iq
     sys.modules.pop("promises", None)
@@ -105,7 +109,8 @@ def test_an_iq_is_answered_once_by_whom_it_was_for_and_in_time(judged_iq):
     (wrong,) = judged_iq((11, "result", "carol@localhost/client")).wrong
     assert wrong == "answered by another: q1, carol@localhost/client for bob@localhost/client"
     (wrong,) = judged_iq((25, "result")).wrong
-    assert wrong.startswith("answered late: q1, after 15.0 s")
+    assert wrong.startswith("answered late: q1, after 15.0 s, sent at 10.00, alice on node 0")
+    assert judged_iq((25, "result"), in_time=16.0).wrong == []
     (wrong,) = judged_iq().wrong
     assert wrong.startswith("not answered: q1, sent at 10.00")
     assert judged_iq(now=15.0).wrong == [], "there may be an answer yet"
@@ -122,6 +127,13 @@ def test_an_iq_is_answered_once_by_whom_it_was_for_and_in_time(judged_iq):
 )
 def test_no_answer_is_missed_of_who_has_gone_or_was_hurt(judged_iq, faults, ended, is_wrong):
     assert bool(judged_iq(faults=faults, ended=(float("inf"), ended)).wrong) is is_wrong
+
+
+def test_each_of_two_sessions_of_who_asked_may_be_answered_while_his_node_is_cut_off(judged_iq):
+    fault, answers = ("cut", (0,), 9.0, 25.0), [(11, "result"), (12, "error")]
+    assert judged_iq(*answers, faults=[fault], on=(1, 0)).wrong == []
+    assert judged_iq(*answers, faults=[fault], on=(0, 0)).wrong != []
+    assert judged_iq(*answers, faults=[("cut", (2,), 9.0, 25.0)], on=(1, 0)).wrong != []
 
 
 def test_an_error_for_a_node_that_was_given_up_may_be_followed_by_the_answer(judged_iq):
@@ -169,6 +181,37 @@ def test_what_was_in_the_memory_of_the_node_of_its_receiver_is_counted_apart(jud
     verdict = judged((1, 0, 1), (2, 0, 2), (3, 0, 3), faults=[("kill", (node,), at, at + 10)])
     assert bool(verdict.wrong) is is_wrong
     assert verdict.counts["acknowledged, gone with its receiver's node"] == (not is_wrong)
+
+
+@pytest.mark.parametrize(
+    ("fault", "left", "is_wrong"),
+    [
+        (("alone", (0,), 1.0, 15.0), 1.0, False),
+        (("alone", (0,), 1.0, 15.0), 4.0, True),
+        (("alone", (1,), 1.0, 15.0), 1.0, True),
+        (("cut", (0,), 1.0, 15.0), 1.0, True),
+    ],
+)
+def test_what_a_connection_was_given_that_its_client_had_left_is_counted_apart(judged, fault, left, is_wrong):
+    verdict = judged((1, 0, 1), (2, 0, 2), (4, 0, 4), faults=[fault], left=left)
+    assert bool(verdict.wrong) is is_wrong
+    assert verdict.counts["acknowledged, gone with a connection that was cut"] == (not is_wrong)
+
+
+@pytest.mark.parametrize(
+    ("fault", "node", "is_wrong"),
+    [
+        (("alone", (0,), 1.5, 5.0), 1, False),
+        (("alone", (0,), 1.5, 5.0), 0, True),
+        (("alone", (1,), 1.5, 5.0), 1, True),
+        (("alone", (0,), 3.5, 5.0), 1, True),
+        (("cut", (0, 1), 1.5, 5.0), 1, True),
+    ],
+)
+def test_who_leaves_a_node_that_nobody_reaches_may_overtake_himself(judged, fault, node, is_wrong):
+    nodes = {f"m{number}": {"node": 0} for number in (1, 2, 4)}
+    verdict = judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4), faults=[fault], m3={"node": node}, **nodes)
+    assert bool(verdict.wrong) is is_wrong
 
 
 def test_what_came_only_when_everybody_logged_in_again_is_counted_apart(judged):
