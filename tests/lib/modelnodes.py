@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context, copy_context
 from pathlib import Path
 from types import ModuleType
@@ -210,6 +210,16 @@ class Server:
 
     def session(self, full: str) -> Session | None:
         return self._node.sessions.by_full.get(full)
+
+    def when_had(self, session: Session, stanza: bytes, told: Callable[[bool], None]) -> bool:
+        """No client here acknowledges anything."""
+        return False
+
+    def stored(self, session: Session) -> Mapping[int, bytes]:
+        return {}
+
+    def has_moved(self, session: Session) -> bool:
+        return False
 
 
 @contextlib.asynccontextmanager
