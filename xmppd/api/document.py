@@ -131,12 +131,18 @@ def _body(parameters: Iterable[Parameter]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            parameter.name: {**_type(parameter), "description": parameter.help} for parameter in known
+            parameter.name: {**_nullable(parameter), "description": parameter.help} for parameter in known
         },
     }
     if required := [parameter.name for parameter in known if parameter.required]:
         schema["required"] = required
     return schema
+
+
+def _nullable(parameter: Parameter) -> dict[str, Any]:
+    """In a body null stands for what is not given."""
+    found = _type(parameter)
+    return found if parameter.required else {**found, "type": [found["type"], "null"]}
 
 
 def _type(parameter: Parameter) -> dict[str, Any]:

@@ -23,6 +23,8 @@ IDLE_SECONDS: Final = 30.0
 """How long one may be silent between two requests."""
 WRITE_SECONDS: Final = 30.0
 """How long a client may take to read a response."""
+ONCE: Final = ("authorization", "host", "idempotency-key", "if-none-match")
+"""Headers that must not come twice: who stands between might have looked at the other one."""
 CLOSE_SECONDS: Final = 2.0
 """How long requests under way may take when the server stops."""
 
@@ -120,7 +122,10 @@ class Door:
         assert isinstance(request.protocol, Visitor)
         request.protocol.came()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        if "content-encoding" in headers:
+        twice = [name for name in ONCE if len(request.headers.getall(name, ())) > 1]
+        if twice:
+            answer = problem(HttpError(400, f"The header {twice[0]} came twice."))
+        elif "content-encoding" in headers:
             answer = problem(HttpError(415, "The body must not be compressed."))
         else:
             answer = await self._routes.serve(
