@@ -91,7 +91,7 @@ class Moving(Plugin):
         """The number of an archive, made now if need be; None: there is no such account."""
         raise NotImplementedError
 
-    @command("Write archives to a file of JSON Lines", name="archive export", paged=True)
+    @command("Write archives to a file of JSON Lines", name="archive export", guarded=True, paged=True)
     async def export(
         self,
         file: Annotated[str, "its path on the server; nothing is overwritten"],
@@ -143,7 +143,12 @@ class Moving(Plugin):
                     size += len(data)
         return count, size
 
-    @command("Take messages into archives from a file of JSON Lines", name="archive import", paged=True)
+    @command(
+        "Take messages into archives from a file of JSON Lines",
+        name="archive import",
+        guarded=True,
+        paged=True,
+    )
     async def take(
         self,
         file: Annotated[str, "its path on the server"],

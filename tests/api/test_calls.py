@@ -197,6 +197,9 @@ def test_the_scopes_of_a_command() -> None:
         @command("Send", name="announce to all")
         def send(self) -> None: ...
 
+        @command("Tell all", name="migrate give", reads=True, guarded=True)
+        def give(self) -> None: ...
+
     found = {about.name: (path_of(about), about.scopes) for about in commands_of(Some())}
     assert found == {
         "roster show": ("/api/v1/roster/show", ("roster:show", "roster:read", "roster:*", "*:read", "*")),
@@ -205,6 +208,7 @@ def test_the_scopes_of_a_command() -> None:
             "/api/v1/announce/to-all",
             ("announce:to-all", "announce:write", "announce:*", "*:write", "*"),
         ),
+        "migrate give": ("/api/v1/migrate/give", ("migrate:give", "*")),
     }
 
 
@@ -212,3 +216,14 @@ def test_no_two_commands_have_one_path() -> None:
     known = Commands([Command("a b c", ""), Command("a b-d", ""), Command("a x", "", reads=True)])
     paths = [route.path for route, _ in calls(known)]
     assert len(set(paths)) == len(paths) == 4
+
+
+@pytest.mark.asyncio
+async def test_keys_and_files_take_a_scope_that_names_them(world: World) -> None:
+    for method, path in (
+        ("GET", "/api/v1/migrate/give"),
+        ("POST", "/api/v1/migrate/apply"),
+        ("POST", "/api/v1/migrate/undo"),
+    ):
+        for token in ("reader", "writer"):
+            assert (await ask(world, method, path, token=token))[0] == 403

@@ -119,7 +119,8 @@ class Parameter:
 @dataclass(frozen=True)
 class Description:
     """What a door must know of a command. `offline`: it also works on the store alone, without a server.
-    `reads`: it changes nothing.
+    `reads`: it changes nothing. `guarded`: it tells secrets, or has to do with files of the machine, so no
+    scope allows it that does not name it.
 
     `paged`: it does a part of its work at each call and returns by `page` what that came to; the
     door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
@@ -133,6 +134,7 @@ class Description:
     paged: bool = False
     confirm: str = ""
     reads: bool = False
+    guarded: bool = False
     once: bool = False
 
     @property
@@ -151,8 +153,11 @@ class Description:
         `write` stands for all that change something.
         """
         kind = "read" if self.reads else "write"
+        itself = f"{self.noun}:{self.verb or kind}"
+        if self.guarded:
+            return itself, ALL
         return (
-            f"{self.noun}:{self.verb or kind}",
+            itself,
             f"{self.noun}:{kind}",
             f"{self.noun}:*",
             f"*:{kind}",
@@ -169,6 +174,7 @@ class Description:
             "paged": self.paged,
             "confirm": self.confirm,
             "reads": self.reads,
+            "guarded": self.guarded,
             "once": self.once,
         }
 
@@ -184,6 +190,7 @@ def described(data: Mapping[str, Any]) -> Description:
         data.get("paged", False),
         data.get("confirm", ""),
         data.get("reads", False),
+        data.get("guarded", False),
         data.get("once", False),
     )
 
@@ -292,13 +299,23 @@ def command(
     paged: bool = False,
     confirm: str = "",
     reads: bool = False,
+    guarded: bool = False,
     once: bool = False,
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`);
-    `reads`: it changes nothing; `once`: its result is a secret, which is shown once. A parameter of the type
-    Caller is who has it done.
+    `reads`: it changes nothing; `guarded`: it tells secrets, or reads or writes files; `once`: its result is
+    a secret, which is shown once. A parameter of the type Caller is who has it done.
     """
-    about = Description(name, help, offline=offline, paged=paged, confirm=confirm, reads=reads, once=once)
+    about = Description(
+        name,
+        help,
+        offline=offline,
+        paged=paged,
+        confirm=confirm,
+        reads=reads,
+        guarded=guarded,
+        once=once,
+    )
     return lambda function: Declared(function, about)
 
 

@@ -63,7 +63,12 @@ class MigrateCommands:
     def __init__(self, office: Office) -> None:
         self.office = office
 
-    @command("Take accounts from a file that `migrate import` prepared", name="migrate apply", offline=True)
+    @command(
+        "Take accounts from a file that `migrate import` prepared",
+        name="migrate apply",
+        guarded=True,
+        offline=True,
+    )
     async def apply(
         self,
         file: Annotated[str, "its path"],
@@ -94,7 +99,13 @@ class MigrateCommands:
         """An absolute path."""
         return str(self.office.folder)
 
-    @command("Give out accounts with all that they have", name="migrate give", reads=True, offline=True)
+    @command(
+        "Give out accounts with all that they have",
+        name="migrate give",
+        guarded=True,
+        reads=True,
+        offline=True,
+    )
     async def give(
         self,
         *,
@@ -126,6 +137,7 @@ class MigrateCommands:
     @command(
         "Take back what a run of `migrate import` did, where nothing newer stands",
         name="migrate undo",
+        guarded=True,
         offline=True,
         paged=True,
         confirm="Take back all that the run {run} brought?",
