@@ -13,6 +13,7 @@ from xmppd.document import Document, KeyPath
 from xmppd.errors import ConfigError, Problem
 from xmppd.section import Section
 from xmppd.settings import (
+    AuditConfig,
     AuthConfig,
     CacheConfig,
     ClusterConfig,
@@ -40,6 +41,7 @@ class Config(Section):
     server: ServerConfig = ServerConfig()
     listen: ListenConfig = ListenConfig()
     http: HttpConfig = HttpConfig()
+    audit: AuditConfig = AuditConfig()
     tls: TlsConfig = TlsConfig()
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()

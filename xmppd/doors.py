@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
+from xmppd.access.audit import Audit
 from xmppd.access.callers import Callers
 from xmppd.access.tokens import ApiTokens
+from xmppd.admin.audit import AuditCommands
 from xmppd.admin.commands import Commands, commands_of
 from xmppd.admin.keys import ApiTokenCommands
 from xmppd.api import routes as api
@@ -41,13 +43,17 @@ class Doors:
         self._plugin_routes: Sequence[tuple[Route, HttpHandler]] = ()
         self.commands = Commands()
         self.commands.on_changed = self._changed
+        self.audit = Audit(store, spawn, now, self._node, config.audit.days)
+        self.commands.witness = self.audit
         self.commands.add(*commands_of(ApiTokenCommands(self.tokens)))
+        self.commands.add(*commands_of(AuditCommands(self.audit)))
 
     def apply(self, config: Config) -> None:
         """Another configuration."""
         self._configured = configured_tokens(config)
         self.callers.sources = (self._configured, self.tokens)
         self.routes.rules = http_rules(config)
+        self.audit.days = config.audit.days
 
     def serve(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
         """Plugins serve these now."""
@@ -56,6 +62,10 @@ class Doors:
 
     def _changed(self) -> None:
         self.routes.compile((*self._plugin_routes, *api.routes(self.commands)))
+
+    def _node(self) -> str:
+        cluster = self._everywhere.cluster
+        return "" if cluster is None else cluster.mesh.name
 
     async def _tell_of_tokens(self) -> Sequence[Mapping[str, Any]]:
         return await self._everywhere.rows("api-token changed", {})

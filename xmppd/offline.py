@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from xmppd import log as logs
 from xmppd.admin.builtin import Needs
-from xmppd.admin.commands import Commands
+from xmppd.admin.commands import Caller, Commands
+from xmppd.admin.socket import name_of
 from xmppd.config import Config
 from xmppd.fundaments import refuse_store
 from xmppd.section import changed
@@ -40,7 +42,8 @@ class Offline:
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Run a command; its result, or CommandError."""
-        return self._run(self._commands.call(name, arguments))
+        by = Caller("offline", name_of(os.getuid()))
+        return self._run(self._commands.call(name, arguments, by))
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Only look at the arguments, without secrets; CommandError."""

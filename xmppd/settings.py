@@ -258,6 +258,12 @@ class HttpConfig(Section):
     seconds: PositiveFloat = 30.0
 
 
+class AuditConfig(Section):
+    """The log of what was done by commands."""
+
+    days: Annotated[float, at_least(1), at_most(3650)] = 90.0
+
+
 class CertificateConfig(Section):
     """PEM files: the chain, own certificate first, and its private key."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xmppd.access.audit import AUDIT_LOG
 from xmppd.access.tokens import API_TOKENS
 from xmppd.config import Config
 from xmppd.core import accounts as account_tables
@@ -16,7 +17,17 @@ from xmppd.finding import find_plugin
 from xmppd.rules import plugin_folders
 from xmppd.store.table import Table
 
-TABLES = (*account_tables.TABLES, ROSTER, LAST_PRESENCE, BLOCKS, ARRIVALS, NODE_CLOCK, TOKENS, API_TOKENS)
+TABLES = (
+    *account_tables.TABLES,
+    ROSTER,
+    LAST_PRESENCE,
+    BLOCKS,
+    ARRIVALS,
+    NODE_CLOCK,
+    TOKENS,
+    API_TOKENS,
+    AUDIT_LOG,
+)
 
 
 def tables_of(*configs: Config) -> list[Table]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import AsyncIterator, Sequence
 
+from xmppd.access.audit import AUDIT_LOG, Afterwards
 from xmppd.admin.builtin import StoreCommands
 from xmppd.admin.commands import Commands, commands_of
 from xmppd.config import Config
@@ -24,6 +26,8 @@ class StoreAlone:
         self.info, self.missing = office.info, office.missing
         self._prepare = functools.partial(prepare_store, config, store, TABLES, create=create)
         self.commands = Commands(commands_of(StoreCommands(self)))
+        ready = functools.partial(store.open, [AUDIT_LOG])
+        self.commands.witness = Afterwards(store, ready, time.time, config.audit.days)
 
     async def migrate(self) -> Sequence[str]:
         """Make what is missing in a store that is there, or may be made."""

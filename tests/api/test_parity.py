@@ -58,6 +58,7 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("token list", {"account": ALICE}),
     ("token revoke", {"account": ALICE}),
     ("api-token list", {}),
+    ("audit list", {"since": "2001-01-01", "who": "nobody", "after": "2001-01-01T00/"}),
     ("api-token revoke", {"name": "nobody"}),
     ("announce send", {"text": "hello"}),
     ("announce motd", {"text": "hello"}),

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from xmppd.admin.audit import AuditCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import LOOKS, Needs, ServerCommands, StoreCommands, UserCommands
 from xmppd.admin.client import NoServer, request
@@ -102,6 +103,7 @@ BUILT_IN = (
     *descriptions_of(UserCommands),
     *descriptions_of(TokenCommands),
     *descriptions_of(ApiTokenCommands),
+    *descriptions_of(AuditCommands),
     *descriptions_of(RosterCommands),
     *descriptions_of(FriendCommands),
     *descriptions_of(PresenceCommands),

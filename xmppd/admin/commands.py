@@ -20,7 +20,18 @@ import types
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from xmppd.errors import CommandError, ConfigError, JidError, StoreTimeout, StoreUnavailable, XmppdError
 from xmppd.jid import Jid
@@ -416,10 +427,27 @@ def clashes(name: str, others: Iterable[str]) -> bool:
     return any(f"{name} ".startswith(f"{other} ") or f"{other} ".startswith(f"{name} ") for other in others)
 
 
+class Entry(Protocol):
+    """What a witness writes of one command."""
+
+    async def end(self, outcome: str, detail: str = "") -> None:
+        """What became of it: `done`, `refused`, `failed`, or `unknown`. Never raises."""
+
+
+class Witness(Protocol):
+    """Writes down what is done."""
+
+    async def begin(self, about: Description, arguments: Mapping[str, Json], by: Caller) -> Entry:
+        """A command is about to be done. Never raises."""
+
+
 class Commands:
-    """Every command that one server offers, by name. `on_changed` is called when there are others."""
+    """Every command that one server offers, by name. `on_changed` is called when there are others. What
+    changes something is shown to the `witness`.
+    """
 
     def __init__(self, commands: Iterable[Command] = ()) -> None:
+        self.witness: Witness | None = None
         self._by_name: dict[str, Command] = {}
         self.on_changed: Callable[[], None] = lambda: None
         self.add(
@@ -463,7 +491,16 @@ class Commands:
     async def call(self, name: str, arguments: Mapping[str, Json], by: Caller = NOBODY) -> Any:
         """Run one command with arguments as they come from JSON; CommandError when it cannot be done."""
         found = self._found(name)
-        return await self._do(lambda given: found.call(given, by), arguments)
+        if found.reads or self.witness is None or by is NOBODY:
+            return await self._do(lambda given: found.call(given, by), arguments)
+        entry = await self.witness.begin(found, arguments, by)
+        try:
+            result = await self._do(lambda given: found.call(given, by), arguments)
+        except BaseException as error:
+            await entry.end(*_outcome(error))
+            raise
+        await entry.end("done")
+        return result
 
     async def check(self, name: str, arguments: Mapping[str, Json]) -> None:
         """Find out, without doing it, whether it cannot be done with these arguments, secrets left out."""
@@ -483,6 +520,14 @@ class Commands:
             return await work(arguments)
         except XmppdError as error:
             raise as_command_error(error) from error
+
+
+def _outcome(error: BaseException) -> tuple[str, str]:
+    """What became of a command that raised this, and why."""
+    if isinstance(error, CommandError):
+        is_unknown = isinstance(error.__cause__, StoreTimeout)
+        return "unknown" if is_unknown else "refused", f"{error.rule}: {error}"
+    return "failed" if isinstance(error, Exception) else "unknown", type(error).__name__
 
 
 def as_command_error(error: XmppdError) -> CommandError:
