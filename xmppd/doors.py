@@ -8,6 +8,7 @@ from typing import Any
 
 from xmppd.access.audit import Audit
 from xmppd.access.callers import Callers
+from xmppd.access.replays import Replays
 from xmppd.access.tokens import ApiTokens
 from xmppd.admin.audit import AuditCommands
 from xmppd.admin.commands import Commands, commands_of
@@ -39,7 +40,7 @@ class Doors:
         self.tokens = ApiTokens(store, lambda: self._configured, self._tell_of_tokens, spawn, now, clock)
         everywhere.serve("api-token changed", self._tokens_changed)
         self.callers = Callers((self._configured, self.tokens))
-        self.routes = Routes(http_rules(config), self.callers, failed)
+        self.routes = Routes(http_rules(config), self.callers, Replays(store, spawn, now), failed)
         self._plugin_routes: Sequence[tuple[Route, HttpHandler]] = ()
         self.commands = Commands()
         self.commands.on_changed = self._changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xmppd.access.audit import AUDIT_LOG
+from xmppd.access.replays import API_REPLAYS
 from xmppd.access.tokens import API_TOKENS
 from xmppd.config import Config
 from xmppd.core import accounts as account_tables
@@ -27,6 +28,7 @@ TABLES = (
     TOKENS,
     API_TOKENS,
     AUDIT_LOG,
+    API_REPLAYS,
 )
 
 

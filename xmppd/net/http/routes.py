@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, unquote
 
 from xmppd.access.callers import ALL, Callers, Known
@@ -19,6 +20,8 @@ from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, 
 
 log = logging.getLogger(__name__)
 
+SAFE: Final = frozenset(("GET", "HEAD"))
+"""What changes nothing."""
 MOST_FIELDS: Final = 100
 """Fields of a query."""
 
@@ -43,6 +46,22 @@ class HttpRules:
 
     body_bytes: int = 1_048_576
     seconds: float = 30.0
+
+
+class Replays(Protocol):
+    """What was asked with a key is done once."""
+
+    async def once(
+        self,
+        caller: str,
+        key: str,
+        asked: bytes,
+        work: Callable[[], Awaitable[HttpResponse]],
+        seconds: float,
+    ) -> HttpResponse:
+        """The answer of `work`, which takes so many seconds at most, or what it was when this caller asked
+        the same with this key; HttpError, StoreError.
+        """
 
 
 class Node:
@@ -80,9 +99,14 @@ class Routes:
     """
 
     def __init__(
-        self, rules: HttpRules, callers: Callers, failed: Callable[[Callable[..., Any], Exception], None]
+        self,
+        rules: HttpRules,
+        callers: Callers,
+        replays: Replays,
+        failed: Callable[[Callable[..., Any], Exception], None],
     ) -> None:
         self.rules = rules
+        self._replays = replays
         self.callers = callers
         self.served = 0
         self.refused = 0
@@ -130,7 +154,7 @@ class Routes:
         except HttpError as error:
             self.refused += 1
             return problem(error)
-        except StoreError as error:  # nobody can tell who calls
+        except StoreError as error:  # nobody can tell who calls, or whether it was done
             self.refused += 1
             return problem(refusal_of(error))
 
@@ -156,7 +180,12 @@ class Routes:
                 request = HttpRequest(
                     method, path, params, fields, headers, body, caller.name, peer, caller.scopes
                 )
-                return await self._call(handler, request)
+                key = headers.get("idempotency-key")
+                if key is None or method in SAFE or not caller.key:
+                    return await self._call(handler, request)
+                asked = b"\0".join((method.encode(), target.encode("utf-8", "surrogateescape"), body))
+                answered = functools.partial(self._answer, handler, request)
+                return await self._replays.once(caller.key, key, asked, answered, seconds)
         except TimeoutError:
             raise HttpError(503, "This took too long.") from None
 
@@ -186,6 +215,14 @@ class Routes:
             detail = f"The token has no scope {route.scope}."
             raise HttpError(403, detail, headers={"WWW-Authenticate": challenge})
         return known
+
+    async def _answer(self, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
+        """The response, be it a refusal."""
+        try:
+            return await self._call(handler, request)
+        except HttpError as error:
+            self.refused += 1
+            return problem(error)
 
     async def _call(self, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
         try:
