@@ -40,7 +40,8 @@ class Doors:
         self.tokens = ApiTokens(store, lambda: self._configured, self._tell_of_tokens, spawn, now, clock)
         everywhere.serve("api-token changed", self._tokens_changed)
         self.callers = Callers((self._configured, self.tokens))
-        self.routes = Routes(http_rules(config), self.callers, Replays(store, spawn, now), failed)
+        replays = Replays(store, spawn, now)
+        self.routes = Routes(http_rules(config), self.callers, replays, failed, clock)
         self._plugin_routes: Sequence[tuple[Route, HttpHandler]] = ()
         self.commands = Commands()
         self.commands.on_changed = self._changed

@@ -100,7 +100,10 @@ def service_rules(config: Config) -> ServiceRules:
 
 def http_rules(config: Config) -> HttpRules:
     """How much a request by HTTP may cost."""
-    return HttpRules(config.http.body_bytes, config.http.seconds)
+    http = config.http
+    return HttpRules(
+        http.body_bytes, http.seconds, http.rate, http.burst, http.strangers_rate, http.strangers_burst
+    )
 
 
 def configured_tokens(config: Config) -> Configured:

@@ -256,6 +256,10 @@ class HttpConfig(Section):
     connections: Size = 256
     body_bytes: Size = 1_048_576
     seconds: PositiveFloat = 30.0
+    rate: NonNegativeFloat = 500.0
+    burst: Size = 1_000
+    strangers_rate: NonNegativeFloat = 10.0
+    strangers_burst: Size = 200
 
 
 class AuditConfig(Section):

@@ -224,9 +224,7 @@ async def test_it_is_forgotten_after_a_day(world: World) -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_answer_that_cannot_be_kept_goes_out(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_answer_that_cannot_be_kept_goes_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
     store, put_if = world.app.store, world.app.store.put_if
 
     async def late(table: Any, row: Any, expect: Any, **more: Any) -> bool:

@@ -210,11 +210,13 @@ def described(data: Mapping[str, Any]) -> Description:
 class Command(Description):
     """A description and the function, plain or async, that does it. `checker` takes the parameters that are
     no secrets, and raises what the function would raise because of them. `caller` is the parameter that is
-    given who has it done, if there is one.
+    given who has it done, if there is one. `versioner` takes the same parameters, and tells which version of
+    its result there is.
     """
 
     function: Callable[..., Any] = lambda: None
     checker: Callable[..., Any] | None = None
+    versioner: Callable[..., Awaitable[int | str]] | None = None
     caller: str = ""
 
     async def call(self, arguments: Mapping[str, Json], by: Caller) -> Any:
@@ -222,6 +224,14 @@ class Command(Description):
         values = self._values(arguments, self.parameters)
         result = self.function(**values, **({self.caller: by} if self.caller else {}))
         return await result if inspect.isawaitable(result) else result
+
+    async def version(self, arguments: Mapping[str, Json]) -> str:
+        """The version of what `call` would return, or of what was there a moment before; "" where there are
+        none. CommandError.
+        """
+        if self.versioner is None:
+            return ""
+        return str(await self.versioner(**self._values(arguments, self.parameters)))
 
     async def check(self, arguments: Mapping[str, Json]) -> None:
         """Find what is wrong with the arguments before somebody is asked for secrets, or whether they are
@@ -274,6 +284,7 @@ class Declared:
         self.function = function
         self.about = about
         self.checker: Callable[..., Any] | None = None
+        self.versioner: Callable[..., Any] | None = None
 
     def __get__(self, instance: object, owner: type) -> Any:
         return self if instance is None else types.MethodType(self.function, instance)
@@ -282,6 +293,11 @@ class Declared:
         """Decorates the method that finds what is wrong before secrets are asked for: see `Command`."""
         self.checker = checker
         return checker
+
+    def version(self, versioner: Checker) -> Checker:
+        """Decorates the method that tells the version of a result: see `Command`."""
+        self.versioner = versioner
+        return versioner
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -298,8 +314,15 @@ class Declared:
         checker = None if self.checker is None else types.MethodType(self.checker, instance)
         about = self.describe(prefix)
         fields = {field: getattr(about, field) for field in about.__dataclass_fields__}
+        versioner = None if self.versioner is None else types.MethodType(self.versioner, instance)
         function = types.MethodType(self.function, instance)
-        return Command(**fields, function=function, checker=checker, caller=caller_of(self.function))
+        return Command(
+            **fields,
+            function=function,
+            checker=checker,
+            versioner=versioner,
+            caller=caller_of(self.function),
+        )
 
 
 def command(
@@ -501,6 +524,12 @@ class Commands:
             raise
         await entry.end("done")
         return result
+
+    async def version(self, name: str, arguments: Mapping[str, Json]) -> str:
+        """The version of a command's result, or of what was there a moment before; "" where there are none.
+        CommandError.
+        """
+        return str(await self._do(self._found(name).version, arguments))
 
     async def check(self, name: str, arguments: Mapping[str, Json]) -> None:
         """Find out, without doing it, whether it cannot be done with these arguments, secrets left out."""

@@ -31,6 +31,9 @@ class Rosters(Protocol):
     async def show(self, account: str) -> Sequence[Mapping[str, Any]]:
         """The items of a roster."""
 
+    async def version(self, account: str) -> int:
+        """The version of a roster: another one after each change."""
+
     async def log(self, account: str, contact: str, limit: int) -> Sequence[Mapping[str, Any]]:
         """The newest `limit` changes, of one contact's item if it is not ""."""
 
@@ -67,6 +70,10 @@ class RosterCommands:
     async def show(self, account: Account) -> list[dict[str, Any]]:
         """One row for each, requests that wait for an answer included."""
         return [dict(row) for row in await self.rosters.show(account_of(account))]
+
+    @show.version
+    async def _version(self, account: Jid) -> int:
+        return await self.rosters.version(account_of(account))
 
     @command(
         "Show who changed what in the contacts of an account", name="roster log", reads=True, offline=True

@@ -46,12 +46,26 @@ class Call:
         try:
             arguments = from_query(about, request.fields) if about.reads else from_body(request)
             caller = Caller("http", request.caller, request.peer, request.scopes)
+            version = await self._commands.version(about.name, arguments) if about.reads else ""
+            if version and is_known(version, request.headers.get("if-none-match", "")):
+                return HttpResponse(304, content_type="", headers=_cached(version))
+            # What is read is not older than its version: who has it by that asks for what came since.
             result = await self._commands.call(about.name, arguments, caller)
         except CommandError as error:
             raise refusal(error) from error
-        headers = {"Cache-Control": "no-store"} if about.once else {}
+        headers = {"Cache-Control": "no-store"} if about.once else _cached(version)
         body = json.dumps(result, ensure_ascii=False).encode()
         return HttpResponse(200, body, "application/json", headers)
+
+
+def _cached(version: str) -> dict[str, str]:
+    return {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"} if version else {}
+
+
+def is_known(version: str, header: str) -> bool:
+    """Whether an If-None-Match (RFC 9110 13.1.2) names this version."""
+    tags = (tag.strip().removeprefix("W/") for tag in header.split(","))
+    return any(tag in ("*", f'"{version}"') for tag in tags)
 
 
 def from_query(about: Description, fields: Iterable[tuple[str, str]]) -> dict[str, Json]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from xmppd import __version__
-from xmppd.admin.commands import Description, Kind, Parameter
+from xmppd.admin.commands import Command, Description, Kind, Parameter
 from xmppd.api.calls import path_of
 
 TYPES: Final[Mapping[Kind, Mapping[str, str]]] = {
@@ -23,7 +23,25 @@ REFUSALS: Final = {
     "403": "The token does not allow this.",
     "404": "There is no such account.",
     "409": "The state of things does not allow this.",
+    "422": "The Idempotency-Key was for something else.",
+    "429": "There are too many requests.",
     "503": "The store cannot be used now, or this took too long.",
+}
+
+IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "With the same key it is done once, and answered again for a day.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+
+IF_NONE_MATCH: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag of an answer: 304 as long as there is no other.",
+    "schema": {"type": "string"},
 }
 
 PROBLEM: Final = {
@@ -99,7 +117,11 @@ def operation(about: Description) -> dict[str, Any]:
     }
     if about.reads:
         found["parameters"] = [_field(parameter) for parameter in about.parameters]
+        if isinstance(about, Command) and about.versioner is not None:
+            found["parameters"].append(IF_NONE_MATCH)
+            found["responses"]["304"] = {"description": "It is as it was."}
     else:
+        found["parameters"] = [IDEMPOTENCY_KEY]
         found["requestBody"] = {
             "required": any(parameter.required for parameter in about.parameters),
             "content": {"application/json": {"schema": _body(about.parameters)}},

@@ -24,6 +24,11 @@ class RosterView:
         await self.check(account)
         return [_row_of(item) for item in await self.rosters.items(account)]
 
+    async def version(self, account: str) -> int:
+        """The version of a roster: another one after each change."""
+        await self.check(account)
+        return await self.rosters.version(account)
+
     async def log(self, account: str, contact: str, limit: int) -> Sequence[Mapping[str, Any]]:
         """The newest changes of a roster, oldest first; with `contact` those of its item."""
         await self.check(account)

@@ -15,7 +15,9 @@ from urllib.parse import parse_qsl, unquote
 
 from xmppd.access.callers import ALL, Callers, Known
 from xmppd.core.accounts import AccountExists, AccountUnknown
+from xmppd.core.network import network_of
 from xmppd.errors import StanzaError, StoreError, XmppdError
+from xmppd.net.http.pace import Pace
 from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, Route, response_of
 
 log = logging.getLogger(__name__)
@@ -42,10 +44,16 @@ NOBODY: Final = Known("", frozenset(), "")
 
 @dataclass(frozen=True, slots=True)
 class HttpRules:
-    """How much a request may cost: bytes of its body, seconds in all."""
+    """How much a request may cost: bytes of its body, seconds in all. How many there may be in a second, and
+    at once, of one token, and of one address without a good token; rates of 0: no limit.
+    """
 
     body_bytes: int = 1_048_576
     seconds: float = 30.0
+    rate: float = 0.0
+    burst: int = 1
+    strangers_rate: float = 0.0
+    strangers_burst: int = 1
 
 
 class Replays(Protocol):
@@ -104,7 +112,9 @@ class Routes:
         callers: Callers,
         replays: Replays,
         failed: Callable[[Callable[..., Any], Exception], None],
+        clock: Callable[[], float],
     ) -> None:
+        self._clock = clock
         self.rules = rules
         self._replays = replays
         self.callers = callers
@@ -118,6 +128,17 @@ class Routes:
             (Route("GET", "/readyz", ""), self._readyz),
         )
         self.compile(())
+
+    @property
+    def rules(self) -> HttpRules:
+        """What a request may cost. Who is given others may begin anew."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: HttpRules) -> None:
+        self._rules = rules
+        self._tokens = Pace(rules.rate, rules.burst, self._clock)
+        self._strangers = Pace(rules.strangers_rate, rules.strangers_burst, self._clock)
 
     def compile(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
         """Replace all routes; requests under way are finished by those they found."""
@@ -168,14 +189,14 @@ class Routes:
     ) -> HttpResponse:
         path, _, query = target.partition("?")
         segments = tuple(unquote(segment) for segment in path[1:].split("/"))
-        route, handler = self._find(method, segments)
+        route, handler = self._find(method, segments, peer)
         names = route.segments
         params = {name[1:-1]: text for name, text in zip(names, segments, strict=True) if name[0] == "{"}
         bytes_ = min(route.max_bytes or self.rules.body_bytes, self.rules.body_bytes)
         seconds = min(route.seconds or self.rules.seconds, self.rules.seconds)
         try:
             async with asyncio.timeout(seconds):
-                caller = await self._caller(route, headers)
+                caller = await self._caller(route, headers, peer)
                 fields, body = fields_of(query), await read(bytes_)
                 request = HttpRequest(
                     method, path, params, fields, headers, body, caller.name, peer, caller.scopes
@@ -189,27 +210,34 @@ class Routes:
         except TimeoutError:
             raise HttpError(503, "This took too long.") from None
 
-    def _find(self, method: str, segments: tuple[str, ...]) -> tuple[Route, HttpHandler]:
+    def _find(self, method: str, segments: tuple[str, ...], peer: str) -> tuple[Route, HttpHandler]:
         node = self._root.find(segments)
         if node is None:
+            self._strangers.take(network_of(peer))
             raise HttpError(404)
         found = node.routes.get("GET" if method == "HEAD" else method)
         if found is None:
+            self._strangers.take(network_of(peer))
             allowed = ", ".join(sorted({*node.routes, *(("HEAD",) if "GET" in node.routes else ())}))
             raise HttpError(405, headers={"Allow": allowed})
         return found
 
-    async def _caller(self, route: Route, headers: Mapping[str, str]) -> Known:
-        """Who calls; HttpError 401 or 403 (RFC 6750 3), StoreError."""
+    async def _caller(self, route: Route, headers: Mapping[str, str], peer: str) -> Known:
+        """Who calls; HttpError 401 or 403 (RFC 6750 3), or 429; StoreError."""
         if not route.scope:
+            if not any(route is own for own, _ in self._own):
+                self._strangers.take(network_of(peer))
             return NOBODY
         kind, _, secret = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not secret:
+            self._strangers.take(network_of(peer))
             raise HttpError(401, "A bearer token is needed.", headers={"WWW-Authenticate": "Bearer"})
         known = await self.callers.who(secret.strip())
         if known is None:
+            self._strangers.take(network_of(peer))
             challenge = 'Bearer error="invalid_token"'
             raise HttpError(401, "The token is not known.", headers={"WWW-Authenticate": challenge})
+        self._tokens.take(known.key)
         if known.scopes.isdisjoint({route.scope, ALL, *route.wider}):
             challenge = f'Bearer error="insufficient_scope", scope="{route.scope}"'
             detail = f"The token has no scope {route.scope}."
