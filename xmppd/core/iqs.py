@@ -34,6 +34,8 @@ class Address(Enum):
     ACCOUNT = "the bare JID of any account; the server answers for it (RFC 6121 8.5.2.1.3)"
     SERVICE = "the host of a service, when the service does not answer itself"
 
+    __hash__ = object.__hash__  # that of Enum is a function, and one is looked up by every request
+
 
 OWN = (Address.SELF, Address.ACCOUNT, Address.SERVER)
 """Who is asked, in this order, when a client asks its own account."""

@@ -40,9 +40,9 @@ class OpenTables(Generic[OpenT]):
 
     def of(self, table: Table) -> OpenT:
         """The table in use; StoreUnavailable for a store that is not open, StoreBug for what it has not."""
-        self.check_not_closed()
         opened = self._tables.get(table.name)
-        if opened is None:
+        if opened is None or self.is_closed:
+            self.check_not_closed()
             if not self._tables:
                 raise StoreUnavailable("the store is not open")
             raise StoreBug(f"table {table.name} has not been opened")

@@ -20,7 +20,7 @@ from xmppd.store.table import ColumnType, Key, Table, Value
 Check = Callable[[Value], Value]
 """Returns the value of one column in the form to be stored; StoreBug if it does not belong there."""
 
-_TOKEN = json.JSONEncoder(separators=(",", ":"))
+_JSON = json.JSONEncoder().encode
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _INT_END = 1 << 63
 
@@ -134,6 +134,8 @@ class Shape:
         )
         self._key_checks = tuple(self._checks[column] for column in table.key)
         self._cluster_checks = tuple(self._checks[column] for column in table.cluster)
+        self._is_blob_first = bool(table.cluster) and table.type_of(table.cluster[0]) == "blob"
+        self._is_text = len(table.partition) == 1 and table.type_of(table.partition[0]) == "text"
 
     def match(self, match: Mapping[str, Value]) -> Key:
         """The values of all clustering columns behind the first, in their order."""
@@ -158,6 +160,10 @@ class Shape:
 
     def partition(self, partition: Key) -> Key:
         """The values of a whole partition key."""
+        if self._is_text and len(partition) == 1:  # as nearly all are
+            [name] = partition
+            if type(name) is str and name and name.isascii():
+                return (name,)
         if len(partition) != len(self.table.partition):
             wrong = f"a partition key is {self.table.partition}, not {len(partition)} values"
             raise StoreBug(f"table {self.table.name}: {wrong}")
@@ -174,6 +180,8 @@ class Shape:
 
     def prefix(self, prefix: Key) -> Key:
         """The values of some first clustering columns."""
+        if len(prefix) == 1 and self._is_blob_first and type(prefix[0]) is bytes:
+            return (prefix[0],)
         checks = self._cluster_checks
         if len(prefix) > len(checks):
             wrong = f"clustering columns are {self.table.cluster}, not {len(prefix)} values"
@@ -341,8 +349,8 @@ class Columns:
 
 def page_token(kind: str, key: Key) -> bytes:
     """The place of a row from which the next page goes on; `kind` tells scans apart that walk differently."""
-    parts = [b2a_base64(v, newline=False).decode() if isinstance(v, bytes) else v for v in key]
-    return _TOKEN.encode([kind, *parts]).encode()
+    parts = [f'"{b2a_base64(v, newline=False).decode()}"' if type(v) is bytes else _JSON(v) for v in key]
+    return f'["{kind}",{",".join(parts)}]'.encode()
 
 
 def read_page_token(shape: Shape, kind: str, token: bytes, columns: Sequence[str]) -> Key:

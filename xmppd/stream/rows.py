@@ -29,6 +29,8 @@ class Phase(Enum):
     BIND = "authenticated; a resource has to be bound"
     BOUND = "stanzas flow"
 
+    __hash__ = object.__hash__  # that of Enum is a function, and they are looked up by every stanza
+
 
 Waiting = Awaitable[None] | None
 

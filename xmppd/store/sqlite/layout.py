@@ -173,8 +173,8 @@ class SqlTable:
 
         `columns` are all if none are given; `match` are the values of the last columns of the key.
         """
-        shape = tuple((bound.operator, len(bound.values)) for bound in bounds)
-        values = [value for bound in bounds for value in bound.values]
+        shape = tuple([(bound.operator, len(bound.values)) for bound in bounds])
+        values = [value for bound in bounds for value in bound.values] if bounds else ()
         text = self._range(len(partition), shape, ascending, columns or self.columns, len(match), beside.text)
         return text, (*beside.values, *partition, *values, *match, now, limit)
 
@@ -265,6 +265,8 @@ class SqlTable:
         table.
         """
         found = cursor.execute(*select).fetchall()
+        if not found:
+            return []
         rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in found]
         for column in (*self.flags, *flags):
             if column in columns:

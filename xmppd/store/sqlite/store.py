@@ -110,18 +110,18 @@ class SqliteStore:
     async def get(self, table: Table, key: Key) -> Row | None:
         """One row by its whole key."""
         opened = self._tables.of(table)
-        return self._read(partial(opened.get, key=opened.key(key), now=self._now()))
+        return self._read(opened.get, opened.key(key), self._now())
 
     async def get_many(self, table: Table, partitions: Sequence[Value]) -> list[Row | None]:
         """Rows by keys of one column."""
         opened, now = self._tables.of(table), self._now()
         keys = opened.keys(partitions)
-        return self._read(partial(opened.get_many, keys=keys, now=now))
+        return self._read(opened.get_many, keys, now)
 
     async def get_static(self, table: Table, partition: Key) -> Row | None:
         """The static columns of one partition."""
         opened = self._tables.of(table)
-        return self._read(partial(opened.get_static, partition=opened.partition(partition), now=self._now()))
+        return self._read(opened.get_static, opened.partition(partition), self._now())
 
     async def scan(
         self,
@@ -139,7 +139,7 @@ class SqliteStore:
         """Rows of one partition in a range."""
         opened, now = self._tables.of(table), self._now()
         scan = opened.scan(partition, Ends(start, end, after, before), limit, reverse, page, now)
-        return self._read(partial(opened.page, scan=scan, now=now))
+        return self._read(opened.page, scan, now)
 
     async def scan_columns(
         self,
@@ -160,7 +160,7 @@ class SqliteStore:
         """Some columns of rows of one partition in a range."""
         opened, ends = self._tables.of(table), Ends(start, end, after, before)
         scan = opened.scan_columns(partition, columns, ends, match, examine, limit, reverse, page)
-        return self._read(partial(opened.tuples, scan=scan, now=self._now()))
+        return self._read(opened.tuples, scan, self._now())
 
     def stream(
         self,
@@ -192,7 +192,7 @@ class SqliteStore:
         """Rows of one partition by the beginnings of their keys."""
         opened = self._tables.of(table)
         checked, prefixes = opened.shape.partition(partition), opened.shape.prefixes(keys)
-        return self._read(partial(opened.get_rows, partition=checked, keys=prefixes, now=self._now()))
+        return self._read(opened.get_rows, checked, prefixes, self._now())
 
     async def scan_many(
         self,
@@ -206,12 +206,12 @@ class SqliteStore:
         opened, now = self._tables.of(table), self._now()
         keys = opened.partitions(partitions)
         scans = [opened.scan(key, Ends(start, end), None, False, None, now) for key in keys]
-        return [self._read(partial(opened.page, scan=scan, now=now)).rows for scan in scans]
+        return [self._read(opened.page, scan, now).rows for scan in scans]
 
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
         """Rows of every partition."""
         opened, now = self._tables.of(table), self._now()
-        return self._read(partial(opened.page, scan=opened.scan_all(limit, page, now), now=now))
+        return self._read(opened.page, opened.scan_all(limit, page, now), now)
 
     async def put(self, table: Table, row: Mapping[str, Value], *, ttl: float | None = None) -> None:
         """Write columns of one row."""
@@ -333,10 +333,11 @@ class SqliteStore:
         path = Path(self._path)
         return path.stat().st_size if path.exists() else None
 
-    def _read(self, ask: Callable[[sqlite3.Cursor], Found]) -> Found:
+    def _read(self, ask: Callable[..., Found], *about: Any) -> Found:
+        """What `ask` returns for a cursor and all that is given `about` it."""
         self._stats.reads += 1
         try:
-            return ask(self._reading_cursor())
+            return ask(self._reader or self._reading_cursor(), *about)
         except (sqlite3.Error, OSError) as error:
             self._drop_reader()
             raise translated(error, self._path) from error
