@@ -11,6 +11,7 @@ from several import several
 
 from xmppd import ns
 from xmppd.cluster.calls import Calls
+from xmppd.core.sessions import DETOUR
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -112,4 +113,43 @@ async def test_a_node_is_asked_once_for_all(
         assert bodies(await desk.receive_all()) == []
         await bob.expect_nothing()
         await desk.send("</stream:stream>")
+        assert await stored(world) == []
+
+
+async def test_what_comes_while_something_is_on_a_detour_is_known_to_have_gone_to_all(redis_url: str) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alices = [(await managed(world, "alice", name, node=1))[0] for name in ("one", "two")]
+        await world.login("alice", "elsewhere", priority=-1, node=0)
+        bob = await world.login("bob", node=0)
+        for alice in alices:
+            await alice.receive_all()
+            alice.session.hold_messages(DETOUR)
+        await said(world, "1", bob, alices)
+        for alice in alices:
+            alice.session.release_messages(DETOUR)
+        first, second = [(alice, alice.session, alice.app) for alice in alices]
+        end(*first)
+        await world.settle()
+        assert bodies(await alices[1].receive_all()) == [], "it has it"
+        end(*second)
+        assert await stored(world) == ["1"]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+async def test_what_one_had_acknowledged_before_it_ended_comes_to_nobody_again(
+    redis_url: str, nodes: int
+) -> None:
+    async with World(nodes=nodes, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alices = [
+            (await managed(world, "alice", name, node=node % nodes))[0] for node, name in enumerate("ab")
+        ]
+        for alice in alices:
+            await alice.receive_all()
+        bob = await world.login("bob", node=0)
+        await said(world, "12", bob, alices)
+        await alices[1].send(f"<a xmlns='{ns.SM}' h='{alices[1].session.managed.sent}'/>")
+        first, second = [(alice, alice.session, alice.app) for alice in alices]
+        end(*second)
+        await world.settle()
+        end(*first)
         assert await stored(world) == []

@@ -13,6 +13,7 @@ from xmppd.cluster.calls import Calls
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.core.cluster import RemoteFellow
+from xmppd.core.managed import NEVER
 from xmppd.core.sessions import Session, Sessions
 
 ASK: Final = "session fellows"
@@ -22,6 +23,9 @@ ENDED: Final = 10_000
 
 End = list[Any]
 """When a session ended, by the clock that all nodes follow, and on which node: no two are the same."""
+
+BEFORE: Final[End] = [0, ""]
+"""Of one that leaves nothing to anybody."""
 
 
 class Fellow(NamedTuple):
@@ -43,7 +47,7 @@ class Fellows:
         """Whether a session of this node has moved to another one: that sees to what it had."""
         self._sessions = sessions
         self._calls = calls
-        self._ended: OrderedDict[tuple[str, int], End] = OrderedDict()
+        self._ended: OrderedDict[tuple[str, int], tuple[End, int]] = OrderedDict()
         calls.serve(ASK, self._answer)
 
     def of(self, session: Session) -> tuple[RemoteFellow, ...]:
@@ -54,30 +58,49 @@ class Fellows:
             if place.priority == session.priority
         )
 
-    async def ask(self, account: str, fellows: Collection[Any]) -> Collection[RemoteFellow]:
-        """See `Cluster.see_to_it`."""
-        [own] = {fellow.own for fellow in fellows}
-        end = self._ended[account, own] = [self.mesh.time.next(), self.mesh.name]
+    def had(self, session: Session, second: int) -> None:
+        """See `Cluster.had`."""
+        if self.mesh.places(session.account):
+            self._note((session.account, session.number), BEFORE, second)
+
+    def _note(self, key: tuple[str, int], end: End, second: int) -> None:
+        self._ended[key] = end, second
         if len(self._ended) > ENDED:
             self._ended.popitem(last=False)
+
+    async def ask(self, account: str, fellows: Collection[Any]) -> Mapping[RemoteFellow, int]:
+        """See `Cluster.see_to_it`."""
+        [own] = {fellow.own for fellow in fellows}
+        end = [self.mesh.time.next(), self.mesh.name]
+        self._note((account, own), end, self._ended.get((account, own), (BEFORE, 0))[1])
         by_member: dict[Member, list[Fellow]] = {}
         for fellow in fellows:
             if not fellow.member.is_gone:
                 by_member.setdefault(fellow.member, []).append(fellow)
         asked = [self._ask(member, account, some, end) for member, some in by_member.items()]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        return [fellow for answer in answers if not isinstance(answer, BaseException) for fellow in answer]
+        return {
+            fellow: second
+            for answer in answers
+            if not isinstance(answer, BaseException)
+            for fellow, second in answer
+        }
 
-    async def _ask(self, member: Member, account: str, fellows: list[Fellow], end: End) -> list[Fellow]:
+    async def _ask(
+        self, member: Member, account: str, fellows: list[Fellow], end: End
+    ) -> list[tuple[Fellow, int]]:
         numbers = [fellow.number for fellow in fellows]
         found = await self._calls.ask(member, ASK, {"account": account, "numbers": numbers, "end": end})
-        return [fellow for fellow in fellows if fellow.number in found]
+        return [(fellow, second) for fellow, second in zip(fellows, found, strict=True) if second]
 
     async def _answer(self, asked: Mapping[str, Any]) -> list[int]:
         account, end = asked["account"], asked["end"]
-        return [number for number in asked["numbers"] if self._sees_to_it(account, number, end)]
+        return [self._sees_to_it(account, number, end) for number in asked["numbers"]]
 
-    def _sees_to_it(self, account: str, number: int, end: End) -> bool:
-        if any(session.number == number for session in self._sessions.of(account)):
-            return True
-        return self.was_given(account, number) or self._ended.get((account, number), [0, ""]) > end
+    def _sees_to_it(self, account: str, number: int, end: End) -> int:
+        """Before which second; 0: not to anything."""
+        is_here = any(session.number == number for session in self._sessions.of(account))
+        if is_here or self.was_given(account, number):
+            return NEVER
+        ended, second = self._ended.get((account, number), (BEFORE, 0))
+        return NEVER if ended > end else second

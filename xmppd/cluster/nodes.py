@@ -165,7 +165,7 @@ class OtherNodes:
         )
         self.known_fellows = Fellows(mesh, sessions, self.calls)
         self.fellows = self.known_fellows.of
-        self.see_to_it = self.known_fellows.ask
+        self.see_to_it, self.had = self.known_fellows.ask, self.known_fellows.had
         self.room = mesh.room
         mesh.on_gone = lambda member: gone(member.name)
         self.concerns = self.messages.concerns

@@ -6,7 +6,7 @@ nodes it hands over here. One node alone has the `OneNode`, which knows nobody.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -81,10 +81,13 @@ class Cluster(Protocol):
     def fellows(self, session: Session) -> tuple[RemoteFellow, ...]:
         """The sessions of its account there that have its priority: they are sent what it is sent."""
 
-    async def see_to_it(self, account: str, fellows: Collection[RemoteFellow]) -> Collection[RemoteFellow]:
-        """Which of the fellows of a session that is over have what both were sent, or see to it: they may
-        have ended as well, or moved to yet another node. Each node is asked once. It is now that the session
-        has ended, if they ask.
+    def had(self, session: Session, second: int) -> None:
+        """A managed session is over, and its client has acknowledged what it was sent before that second."""
+
+    async def see_to_it(self, account: str, fellows: Collection[RemoteFellow]) -> Mapping[RemoteFellow, int]:
+        """Which of the fellows of a session that is over have what both were sent before some second, or see
+        to it: they may have ended as well, or moved to yet another node. Each node is asked once. It is now
+        that the session has ended, if they ask.
         """
 
     def wants_copies(self, account: str) -> bool:
@@ -282,9 +285,12 @@ class OneNode:
         """None."""
         return ()
 
-    async def see_to_it(self, account: str, fellows: Collection[RemoteFellow]) -> Collection[RemoteFellow]:
+    def had(self, session: Session, second: int) -> None:
+        """Nobody asks."""
+
+    async def see_to_it(self, account: str, fellows: Collection[RemoteFellow]) -> Mapping[RemoteFellow, int]:
         """There are none."""
-        return ()
+        return {}
 
     def had_copies(self, account: str, seconds: Collection[int]) -> Awaitable[Collection[int]] | None:
         """Nobody wants any."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from xmppd.core.begun import begun
@@ -20,6 +21,8 @@ from xmppd.xml import build
 from xmppd.xml.stanza import Stanza, read
 
 GONE: Final = "Its receiver has gone."
+
+NOBODY: Final[Mapping[RemoteFellow, int]] = MappingProxyType({})
 
 
 class Routes(Protocol):
@@ -77,9 +80,11 @@ class Message(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Who sees to what was sent to several, and of which seconds somebody has the copies."""
+    """Who has what several were sent before some second, or sees to it, and of which seconds somebody has the
+    copies.
+    """
 
-    fellows: Collection[RemoteFellow] = ()
+    fellows: Mapping[RemoteFellow, int] = NOBODY
     seconds: Collection[int] = ()
 
 
@@ -128,7 +133,7 @@ class LeftOver:
                     asking = await asking
                 answers = asking
             is_copied = one.may_be_copied and one.second in answers.seconds
-            if is_copied or any(fellow in answers.fellows for fellow in one.fellows):
+            if is_copied or any(one.second < answers.fellows.get(fellow, 0) for fellow in one.fellows):
                 continue
             end = self._reroute(full, one)
             if isinstance(end, Later):
@@ -163,7 +168,7 @@ class LeftOver:
         if kind not in KEEPABLE or sender == account:  # the account's own are for this session only
             return None
         others = unacked.others if message.to == account else ()
-        if any(isinstance(other, Session) and has_it(other) for other in others):
+        if any(isinstance(other, Session) and has_it(other, unacked.second) for other in others):
             return None
         had = self._copied.had(full, message, unacked.second)
         if had:
@@ -177,17 +182,19 @@ class LeftOver:
         seconds = {one.second for one in left if one.may_be_copied}
         cluster = self._cluster()
         copies = cluster.had_copies(account, seconds) if seconds else None
-        seen_to = begun(cluster.see_to_it(account, fellows)) if fellows else ()
+        seen_to = begun(cluster.see_to_it(account, fellows)) if fellows else NOBODY
         had = await copies if copies is not None else ()
         return Answers(await seen_to if isinstance(seen_to, Awaitable) else seen_to, had)
 
 
-def has_it(session: Session) -> bool:
-    """Whether a session that was sent something, too, has it still, and sees to it when it ends: itself, or
-    what it became on another node.
+def has_it(session: Session, second: int) -> bool:
+    """Whether a session that was sent something in that second, too, has it still, and sees to it when it
+    ends: itself, or what it became on another node; or its client acknowledged it before it ended.
     """
     managed: Managed | None = session.managed
-    return not session.is_over or (managed is not None and managed.is_given)
+    if managed is None:
+        return not session.is_over
+    return not session.is_over or managed.is_given or second < managed.unread_from
 
 
 def readdressed(message: Stanza, account: str, second: int) -> Stanza:

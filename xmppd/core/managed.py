@@ -24,6 +24,9 @@ MODULO: Final = 1 << 32
 
 REQUEST: Final = f"<r xmlns='{ns.SM}'/>".encode()
 
+NEVER: Final = 1 << 62
+"""A second that does not come."""
+
 ANSWER_SECONDS: Final = 1.0
 """How long a request to acknowledge waits for what is under way."""
 
@@ -101,7 +104,8 @@ class Managed:
 
     `received`: stanzas of the client; `sent`: to it, of which it `acked` some. The others are `unacked`, as
     they were written, `size` bytes in all, unless they were too many (`is_kept`). `is_given`: another node
-    has the session now; `is_over`: nobody has it. What is idle has no list of anything.
+    has the session now; `is_over`: nobody has it: its client has acknowledged what it was sent before the
+    second `unread_from`. What is idle has no list of anything.
     """
 
     __slots__ = (
@@ -123,6 +127,7 @@ class Managed:
         "session",
         "stream",
         "timer",
+        "unread_from",
     )
 
     def __init__(
@@ -137,6 +142,7 @@ class Managed:
         self.is_kept = True
         self.is_given = False
         self.is_over = False
+        self.unread_from = 0
         self.timer: Timer | None = None
         self._keeper = keeper
         self._outstanding: Outstanding | None = None
@@ -298,10 +304,16 @@ class Managed:
         if was_clogged:
             self.session.drained()
 
+    def end(self) -> None:
+        """Nobody has it."""
+        self.is_over = True
+        if self.is_kept:
+            self.unread_from = NEVER if self._outstanding is None else self._outstanding.second
+
     def has_had(self, second: int) -> bool:
         """Whether its client has acknowledged all that was sent up to that second."""
         outstanding = self._outstanding
-        return self.is_kept and (outstanding is None or outstanding.is_from(second))
+        return self.is_kept and (outstanding is None or outstanding.second > second)
 
     def when_had(self, raw: bytes, told: Callable[[bool], None], *, is_stored: bool = False) -> None:
         """Tell when the client has acknowledged this stanza, which was just sent to the session or is about

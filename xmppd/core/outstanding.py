@@ -75,9 +75,10 @@ class Outstanding:
             del moments[0]
         return size
 
-    def is_from(self, second: int) -> bool:
-        """Whether the first one was sent after that second."""
-        return self._moments[0].second > second
+    @property
+    def second(self) -> int:
+        """When the first one was sent."""
+        return self._moments[0].second
 
     def left(self, acked: int, session: Session, stored: Collection[int]) -> Iterator[Unacked]:
         """What is left of a session behind those that were acknowledged, in order; the numbers of those that

@@ -163,7 +163,7 @@ class Resumption:
         live = session.live
         if not live.is_split:
             return live.takers
-        return (*live.takers, *self._sessions.cluster.fellows(session))
+        return (*live.open_to, *self._sessions.cluster.fellows(session))
 
     def must_ask(self, managed: Managed) -> bool:
         """See `Keeper.must_ask`."""
@@ -219,12 +219,13 @@ class Resumption:
             self._past.note(managed.id, managed.session.account, managed.h)
         if managed.is_over:
             return
-        managed.is_over = True
+        managed.end()
         self._by_id.pop(managed.id, None)
         self._forget_detached(managed)
         self._taken.pop(managed, None)
         self._unasked.pop(managed, None)
         self._asked.pop(managed, None)
+        self._sessions.cluster.had(managed.session, managed.unread_from)
         managed.forsake()
         self._left_over(managed.session.full, [one for one in managed.left() if not one.is_stored])
         managed.let_go()
