@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.blocks import Blocks
+from xmppd.core.friendships import Friendships
 from xmppd.core.roster.rosters import Roster
 from xmppd.core.sessions import Session, Sessions
 from xmppd.core.tokens import ClientTokens, kept_in
 from xmppd.core.visibility import Visibility
-from xmppd.errors import StreamError
+from xmppd.errors import StreamError, XmppdError
 from xmppd.everywhere import Everywhere
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
@@ -156,6 +158,30 @@ class StoreOffice:
     async def migrate(self) -> Sequence[str]:
         """Make what is missing."""
         return await self._store.migrate(self._tables())
+
+
+class FriendOffice:
+    """Friendships as `roster befriend` and its like want them."""
+
+    def __init__(self, friends: Friendships) -> None:
+        self.befriend = friends.befriend
+        self.part = friends.part
+
+    async def befriend_all(self, pairs: Sequence[tuple[str, str]]) -> Sequence[str]:
+        """Befriend pairs at once; for each why it was refused, "" where it was not."""
+        return await asyncio.gather(*(_refusal(self.befriend(*pair)) for pair in pairs))
+
+    async def part_all(self, pairs: Sequence[tuple[str, str]]) -> Sequence[str]:
+        """Part pairs at once, in the same way."""
+        return await asyncio.gather(*(_refusal(self.part(*pair)) for pair in pairs))
+
+
+async def _refusal(deed: Awaitable[None]) -> str:
+    try:
+        await deed
+    except XmppdError as error:
+        return str(error)
+    return ""
 
 
 class PresenceOffice:

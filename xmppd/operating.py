@@ -19,7 +19,7 @@ from xmppd.core.friendships import Friendships
 from xmppd.core.roster.office import RosterOffice
 from xmppd.core.roster.repair import RosterRepair
 from xmppd.moving import MigrateOffice
-from xmppd.offices import AccountOffice, PresenceOffice, SessionOffice, StoreOffice, TokenOffice
+from xmppd.offices import AccountOffice, FriendOffice, PresenceOffice, SessionOffice, StoreOffice, TokenOffice
 
 if TYPE_CHECKING:
     from xmppd.app import App
@@ -39,7 +39,8 @@ def _groups(app: App) -> Iterator[object]:
     yield TokenCommands(TokenOffice(app.tokens, app.accounts, app.sessions, end, app.everywhere))
     repairs = RosterRepair(app.rosters, app.contacts, app.accounts, frozenset(domains))
     yield RosterCommands(RosterOffice(app.rosters, app.accounts, app.contacts, repairs))
-    yield FriendCommands(Friendships(app.rosters, app.contacts, app.presences, app.accounts, by="admin"))
+    friends = Friendships(app.rosters, app.contacts, app.presences, app.accounts, by="admin")
+    yield FriendCommands(FriendOffice(friends))
     yield PresenceCommands(PresenceOffice(app.sessions, app.visibility, app.blocks))
     yield BlockCommands(BlockOffice(app.blocks, app.blocking, app.accounts))
     yield StoreCommands(StoreOffice(app.store, app.tables))

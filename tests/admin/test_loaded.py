@@ -100,3 +100,11 @@ def test_certificates_that_are_named_are_read(loaded, tmp_path):
     )
     with pytest.raises(AssertionError, match=r"a\.crt: No such file"):
         loaded("check-config")
+
+
+def test_a_command_that_a_server_answers_loads_little():
+    program = "import sys, xmppd.admin.cli; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert not {*ELSEWHERE, "asyncio", "ssl", "http.client", "xmppd.admin.remote"} & {*done.stdout.split()}

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import getpass
+import importlib
 import json
 import os
 import secrets
@@ -33,14 +34,18 @@ from xmppd.admin.commands import (
     NO_PERMISSION,
     UNAVAILABLE,
     USAGE,
+    Command,
     Commands,
     Description,
     Parameter,
     as_command_error,
     clashes,
+    commands_of,
     described,
     descriptions_of,
 )
+from xmppd.admin.contexts import VARIABLE as CONTEXT_VARIABLE
+from xmppd.admin.contexts import Contexts
 from xmppd.admin.friends import FriendCommands
 from xmppd.admin.keys import ApiTokenCommands
 from xmppd.admin.migration import LOCAL as MIGRATIONS
@@ -90,6 +95,8 @@ COPY_STORE = Description(
         ),
     ),
 )
+CONTEXT_COMMANDS = tuple(descriptions_of(Contexts))
+"""They are about this machine, whatever server there is."""
 STORE_COMMANDS = tuple(descriptions_of(StoreCommands))
 """They look at the tables themselves, which need not be there or be up to date."""
 BUILT_IN = (
@@ -97,6 +104,7 @@ BUILT_IN = (
     CHECK_CONFIG,
     COPY_STORE,
     RESTART,
+    *CONTEXT_COMMANDS,
     *descriptions_of(ServerCommands),
     *descriptions_of(SessionCommands),
     *descriptions_of(NodeCommands),
@@ -173,6 +181,24 @@ class Online:
         self.check = functools.partial(request, path, check=True)
 
 
+class Local:
+    """Commands that are done here."""
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self._commands = Commands(commands)
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Run one; its result, or CommandError."""
+        try:
+            self._commands.call(name, arguments).send(None)
+        except StopIteration as done:
+            return done.value
+        raise AssertionError("a command that is done here waits for nothing")
+
+    def check(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Only look at the arguments."""
+
+
 def main(argv: Sequence[str], app: App) -> int:
     """Run one command line (without the program's name); its exit code. Errors are a sentence on stderr."""
     try:
@@ -211,6 +237,10 @@ def _reason(error: OSError) -> str:
 def _run(argv: Sequence[str], app: App) -> int:
     given = _parse(argv)
     about: Description = given.about
+    if about in CONTEXT_COMMANDS:
+        return _do(given, Local(commands_of(Contexts())))
+    if _context_of(given) and (about in (SERVE, CHECK_CONFIG, COPY_STORE, RESTART) or about in MIGRATIONS):
+        raise CommandError(f"{about.name} is done where the server is, not in a context", USAGE)
     if about is SERVE:
         wanted, load = _openly(about, given), functools.partial(app.load, given.config)
         if "workers" in wanted:
@@ -228,8 +258,18 @@ def _run(argv: Sequence[str], app: App) -> int:
         return _do(given, door)
 
 
+def _context_of(given: argparse.Namespace) -> str:
+    """The name of the context that was asked for; "" for this machine."""
+    named: str | None = given.context
+    if named is not None:
+        return named
+    return "" if given.config is not None else os.environ.get(CONTEXT_VARIABLE, "")
+
+
 def _reach(given: argparse.Namespace, app: App) -> Reach:
     """The door of the running server; where there is none, of its store, for commands that need no more."""
+    if name := _context_of(given):
+        return contextlib.nullcontext(_elsewhere(name, given.about))
     server = _find_server(given.config)
     if server is not None:
         return contextlib.nullcontext(Online(server))
@@ -237,6 +277,13 @@ def _reach(given: argparse.Namespace, app: App) -> Reach:
     if not given.about.offline:
         raise NoServer(config.socket_path)
     return app.offline(config, needs=_needs(given.about), create=given.create)
+
+
+def _elsewhere(context: str, about: Description) -> Door:
+    """The server of a context, for one command."""
+    remote = importlib.import_module("xmppd.admin.remote")  # it loads what TLS takes
+    door: Door = remote.Remote(Contexts().find(context), {about.name: about})
+    return door
 
 
 def _needs(about: Description) -> Needs:
@@ -355,14 +402,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     known = {about.name for about in BUILT_IN}
     more: list[Description] = []
     if words and not any(" ".join(words[:length]) in known for length in range(1, len(words) + 1)):
-        more = [about for about in _ask_server(given.config) if not clashes(about.name, known)]
+        more = [about for about in _ask_server(given) if not clashes(about.name, known)]
     return build_parser([*BUILT_IN, *more]).parse_args(argv)
 
 
-def _ask_server(path: Path | None) -> list[Description]:
+def _ask_server(given: argparse.Namespace) -> list[Description]:
     """The commands of the running server; none when there is no server to ask."""
     try:
-        server = _find_server(path)
+        if name := _context_of(given):
+            about = next(about for about in BUILT_IN if about.name == "commands")
+            return [described(data) for data in _elsewhere(name, about).call(about.name, {})]
+        server = _find_server(given.config)
         return [described(data) for data in request(server, "commands", {})] if server is not None else []
     except (CommandError, ConfigError):
         return []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, Protocol
 
 from xmppd.admin.builtin import Account, account_of
 from xmppd.admin.commands import USAGE, command, page
-from xmppd.errors import CommandError, JidError, XmppdError
+from xmppd.errors import CommandError, JidError
 from xmppd.jid import Jid
 
 MOST_PAIRS: Final = 10_000
@@ -21,6 +20,7 @@ AT_ONCE: Final = 16
 """Pairs that are under way at once."""
 
 Pairs = Annotated[list[str], "two addresses with a space between them, given once for each pair"]
+Pair = tuple[str, str]
 After = Annotated[str, "go on where a run was interrupted: the token that it named"]
 
 
@@ -33,8 +33,14 @@ class Friends(Protocol):
     async def part(self, one: str, other: str) -> None:
         """Take each out of the other's roster, with subscriptions and requests."""
 
+    async def befriend_all(self, pairs: Sequence[Pair]) -> Sequence[str]:
+        """Befriend some pairs at once; for each why it was refused, "" where it was not."""
 
-Deed = Callable[[str, str], Awaitable[None]]
+    async def part_all(self, pairs: Sequence[Pair]) -> Sequence[str]:
+        """Part some pairs at once, in the same way."""
+
+
+Deed = Callable[[Sequence[Pair]], Awaitable[Sequence[str]]]
 
 
 class FriendCommands:
@@ -65,7 +71,7 @@ class FriendCommands:
     )
     async def befriend_many(self, *, pair: Pairs, after: After = "") -> dict[str, Any]:
         """A row for each pair that was refused; exit code 1 when there are any."""
-        return await self._many(self.friends.befriend, pair, after)
+        return await self._many(self.friends.befriend_all, pair, after)
 
     @command(
         "Take many pairs of accounts out of each other's roster",
@@ -75,7 +81,7 @@ class FriendCommands:
     )
     async def part_many(self, *, pair: Pairs, after: After = "") -> dict[str, Any]:
         """A row for each pair that was refused; exit code 1 when there are any."""
-        return await self._many(self.friends.part, pair, after)
+        return await self._many(self.friends.part_all, pair, after)
 
     async def _many(self, deed: Deed, texts: Sequence[str], after: str) -> dict[str, Any]:
         if len(texts) > MOST_PAIRS:
@@ -88,7 +94,11 @@ class FriendCommands:
         while number < min(len(pairs), first + SLICE) and time.monotonic() < end:
             some = pairs[number : number + AT_ONCE]
             number += len(some)
-            rows += filter(None, await asyncio.gather(*(_refusal(deed, *pair) for pair in some)))
+            rows += [
+                {"one": one, "other": other, "refused": reason}
+                for (one, other), reason in zip(some, await deed(some), strict=True)
+                if reason
+            ]
         return page(
             rows,
             {"done": number - first - len(rows), "refused": len(rows)},
@@ -96,15 +106,6 @@ class FriendCommands:
             after=str(number) if number < len(pairs) else None,
             exit_code=1 if rows else 0,
         )
-
-
-async def _refusal(deed: Deed, one: str, other: str) -> dict[str, Any] | None:
-    """Do it; a row with the reason if it was refused. What stops all is raised: nothing is left half done."""
-    try:
-        await deed(one, other)
-    except XmppdError as error:
-        return {"one": one, "other": other, "refused": str(error)}
-    return None
 
 
 def _read(number: int, text: str) -> tuple[str, str]:

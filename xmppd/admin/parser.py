@@ -60,6 +60,9 @@ def add_common(parser: argparse.ArgumentParser, default: str | None, *, default_
     parser.add_argument(
         "--config", type=Path, metavar="FILE", default=default, help="the configuration to use"
     )
+    parser.add_argument(
+        "--context", metavar="NAME", default=default, help="a server elsewhere, as `context add` named it"
+    )
     parser.add_argument("--json", action="store_true", default=default_json, help="print the result as JSON")
 
 

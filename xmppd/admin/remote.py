@@ -1,0 +1,76 @@
+"""The running server at the other end of HTTP, as the command line wants it (docs/http-api.md)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+from xmppd.admin.commands import FAILED, NO_PERMISSION, UNAVAILABLE, USAGE, Description
+from xmppd.admin.contexts import Context
+from xmppd.errors import CommandError
+
+SECONDS: Final = 300.0
+EXIT_CODES: Final = {400: USAGE, 401: NO_PERMISSION, 403: NO_PERMISSION, 405: USAGE, 503: UNAVAILABLE}
+"""By status; the others are failures."""
+
+
+class Remote:
+    """The server of a context. `known` are the commands that may be called, by name."""
+
+    def __init__(self, context: Context, known: Mapping[str, Description]) -> None:
+        self._context = context
+        self._known = known
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a command; its result, or CommandError."""
+        about = self._known[name]
+        path = "/".join(("/api/v1", about.noun, about.verb) if about.verb else ("/api/v1", about.noun))
+        if about.reads:
+            fields = {key: _text(value) for key, value in arguments.items()}
+            query = urlencode(fields, doseq=True)
+            return self._ask("GET", f"{path}?{query}" if query else path, None)
+        return self._ask("POST", path, json.dumps(arguments).encode())
+
+    def check(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """What is wrong is found when it is called."""
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+        headers = {"Authorization": f"Bearer {self._context.token}", "Content-Type": "application/json"}
+        connection = _connection(self._context.url)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            reason = " ".join(map(str, error.args)) or type(error).__name__
+            raise CommandError(f"{self._context.url} did not answer ({reason})", UNAVAILABLE) from None
+        finally:
+            connection.close()
+        try:
+            result = json.loads(text) if text else None
+        except ValueError:
+            raise CommandError(f"{self._context.url} is not a server of ours") from None
+        if answer.status in (200, 204):
+            return result
+        detail = result.get("detail") or result.get("title") if isinstance(result, dict) else None
+        message = str(detail or f"status {answer.status}")
+        raise CommandError(message.removesuffix("."), EXIT_CODES.get(answer.status, FAILED))
+
+
+def _connection(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        tls = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, parts.port, timeout=SECONDS, context=tls)
+    return http.client.HTTPConnection(host, parts.port, timeout=SECONDS)
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value if isinstance(value, str) else json.dumps(value)
