@@ -17,8 +17,9 @@ from xmppd.configfile import shipped
 from xmppd.document import KeyPath, dotted
 from xmppd.errors import CommandError, ConfigError, Finding, Problem
 from xmppd.finding import find_plugin, plugin_modules, put_back
-from xmppd.fundaments import MATTER_TO_THE_STORE, Check, refuse
+from xmppd.fundaments import MATTER_TO_THE_STORE, Check, made, refuse
 from xmppd.net.tls import CIPHERS
+from xmppd.rules import issuers
 from xmppd.settings import HttpListenerConfig, ListenerConfig, address_of
 from xmppd.text import host_and_port
 from xmppd.validation import did_you_mean
@@ -244,6 +245,11 @@ def check_cluster(config: Config) -> Iterator[Finding]:
         yield Finding(config.problem(("cluster", "seeds"), message, at_key=True))
 
 
+def check_issuers(config: Config) -> Iterator[Finding]:
+    """Issuers of tokens without keys, or with some that are none."""
+    yield from made(issuers, config)
+
+
 # plugins
 
 
@@ -271,5 +277,6 @@ MATTER_TO_A_SERVER: tuple[Check, ...] = (
     check_listeners,
     check_cluster,
     check_tls,
+    check_issuers,
     check_plugin_folders,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from xmppd.config import Config
 from xmppd.everywhere import Everywhere
 from xmppd.net.http.routes import Routes
 from xmppd.parts.http import HttpHandler, Route
-from xmppd.rules import configured_tokens, http_rules
+from xmppd.rules import configured_tokens, http_rules, issuers
 from xmppd.store.table import Store
 
 
@@ -36,6 +37,7 @@ class Doors:
         clock: Callable[[], float],
     ) -> None:
         self._everywhere = everywhere
+        self._now = now
         self._configured = configured_tokens(config)
         self.tokens = ApiTokens(store, lambda: self._configured, self._tell_of_tokens, spawn, now, clock)
         everywhere.serve("api-token changed", self._tokens_changed)
@@ -54,8 +56,15 @@ class Doors:
         """Another configuration."""
         self._configured = configured_tokens(config)
         self.callers.sources = (self._configured, self.tokens)
+        self.trust(config)
         self.routes.rules = http_rules(config)
         self.audit.days = config.audit.days
+
+    def trust(self, config: Config) -> None:
+        """Let in whom the issuers of the configuration name; ConfigError."""
+        found = issuers(config)
+        issued = [importlib.import_module("xmppd.access.jwts").Jwts(found, self._now)] if found else []
+        self.callers.sources = (self._configured, self.tokens, *issued)
 
     def serve(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
         """Plugins serve these now."""

@@ -55,12 +55,13 @@ def obstacle_to(folder: Path) -> OSError | None:
 def check_engines(config: Config) -> Iterator[Finding]:
     """Drivers that are not installed, files and options that they cannot use."""
     if config.store.engine == "cassandra":
-        yield from _made(store_of, config)
+        yield from made(store_of, config)
     if config.cache.redis is not None:
-        yield from _made(shared_cache, config)
+        yield from made(shared_cache, config)
 
 
-def _made(make: Callable[[Config], object], config: Config) -> Iterator[Finding]:
+def made(make: Callable[[Config], object], config: Config) -> Iterator[Finding]:
+    """The mistakes that keep something from being made."""
     try:
         make(config)
     except ConfigError as error:

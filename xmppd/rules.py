@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from xmppd.access.callers import Configured, Token
 from xmppd.config import Config
@@ -17,6 +19,7 @@ from xmppd.core.credentials import MADE
 from xmppd.core.managed import ManagementRules
 from xmppd.core.presence import PresenceRules
 from xmppd.core.tokens import DAY, TokenRules
+from xmppd.errors import ConfigError
 from xmppd.hooks import Hooks
 from xmppd.net.c2s.service import ServiceRules
 from xmppd.net.http.routes import HttpRules
@@ -112,6 +115,25 @@ def configured_tokens(config: Config) -> Configured:
         Token(token.name, bytes.fromhex(token.sha256.value.strip()), frozenset(token.scopes))
         for token in config.http.tokens
     )
+
+
+def issuers(config: Config) -> list[Any]:
+    """Whose JWTs let in by HTTP, each an `xmppd.access.jwts.Issuer`; ConfigError for what cannot be."""
+    found, problems = [], []
+    for index, it in enumerate(config.http.issuers):
+        # What is behind it is loaded where there are some.
+        make = importlib.import_module("xmppd.access.jwts").issuer_of
+        keys = [key.value.strip() for key in it.keys]
+        try:
+            found.append(make(it.issuer, it.audience, keys, it.key_files, it.algorithms, it.leeway))
+        except OSError as error:
+            message = f"{error.filename}: {error.strerror}"
+            problems.append(config.problem(("http", "issuers", index), message))
+        except ValueError as error:
+            problems.append(config.problem(("http", "issuers", index), str(error)))
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def wire_rules(config: Config) -> WireRules:

@@ -216,6 +216,7 @@ class Process:
         config = self._config.listen.http
         if config is None:
             return
+        self.app.doors.trust(self._config)
         # What is behind it takes a third of a second to load and 15 MB.
         module = importlib.import_module("xmppd.net.http.door")
         door = module.Door(self.app.routes, self._config.http.connections, self.app.jobs.spawn)

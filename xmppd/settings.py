@@ -47,6 +47,24 @@ Mechanism = Literal[
 """The SASL mechanisms of the server itself; ANONYMOUS has a switch of its own, plugins bring theirs."""
 
 
+SignatureAlgorithm = Literal[
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "HS256",
+    "HS384",
+    "HS512",
+]
+"""How tokens of issuers are signed (RFC 7518 3.1, RFC 8037)."""
+
+
 def _domain(text: str) -> str:
     jid = Jid.parse(text)
     if jid.local or jid.resource:
@@ -249,10 +267,22 @@ def _different(tokens: tuple[HttpTokenConfig, ...]) -> tuple[HttpTokenConfig, ..
     return tokens
 
 
+class IssuerConfig(Section):
+    """Whose tokens (JWT) let in by HTTP: for which audience, signed by which keys in which ways."""
+
+    issuer: Annotated[str, some]
+    audience: Annotated[str, some]
+    keys: tuple[SecretText, ...] = ()
+    key_files: tuple[File, ...] = ()
+    algorithms: Annotated[tuple[SignatureAlgorithm, ...], some, unique]
+    leeway: Annotated[float, at_least(0), at_most(300)] = 30.0
+
+
 class HttpConfig(Section):
     """Bounds of the server's own HTTP, and who may call."""
 
     tokens: Annotated[tuple[HttpTokenConfig, ...], _different] = ()
+    issuers: tuple[IssuerConfig, ...] = ()
     connections: Size = 256
     body_bytes: Size = 1_048_576
     seconds: PositiveFloat = 30.0

@@ -77,6 +77,14 @@ async def test_what_is_no_parameter_may_be_a_secret() -> None:
 
 
 @pytest.mark.asyncio
+async def test_who_was_told_secrets_stands_there() -> None:
+    async with World() as world:
+        await world.app.commands.call("migrate give", {"account": ["alice@localhost"]}, ROOT)
+        await world.app.commands.call("user list", {}, ROOT)
+        assert [it["command"] for it in await entries(world)] == ["migrate give"]
+
+
+@pytest.mark.asyncio
 async def test_it_is_written_before_it_is_done() -> None:
     async with World() as world:
         seen: list[str] = []

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "cassandra",
     "cryptography",
     "importlib.metadata",
+    "jwt",
     "msgspec",
     "pydantic",
     "pymysql",

@@ -466,7 +466,7 @@ class Witness(Protocol):
 
 class Commands:
     """Every command that one server offers, by name. `on_changed` is called when there are others. What
-    changes something is shown to the `witness`.
+    changes something, or is guarded, is shown to the `witness`.
     """
 
     def __init__(self, commands: Iterable[Command] = ()) -> None:
@@ -514,7 +514,7 @@ class Commands:
     async def call(self, name: str, arguments: Mapping[str, Json], by: Caller = NOBODY) -> Any:
         """Run one command with arguments as they come from JSON; CommandError when it cannot be done."""
         found = self._found(name)
-        if found.reads or self.witness is None or by is NOBODY:
+        if (found.reads and not found.guarded) or self.witness is None or by is NOBODY:
             return await self._do(lambda given: found.call(given, by), arguments)
         entry = await self.witness.begin(found, arguments, by)
         try:

@@ -108,6 +108,7 @@ class World:
             mine = store if number == 0 else Lent(store)
             app = App(self.config, store=mine, now=self._now_of(number), clock=self.clock.monotonic)
             app.shared.certificates = certificates(self.config)
+            app.doors.trust(self.config)
             app.accounts.gone_seconds = 0.0  # no node is out of touch, whatever the configuration says
             if app.duties.shared is not None:
                 app.duties.shared = MemoryDuties(duties, self.clock.monotonic)
