@@ -36,6 +36,7 @@ from xmppd.errors import (
     StanzaError,
     StoreError,
     StoreTimeout,
+    StoreUnavailable,
     XmppdError,
 )
 from xmppd.hooks import Recorded
@@ -144,6 +145,7 @@ __all__ = [
     "StanzaError",
     "StoreError",
     "StoreTimeout",
+    "StoreUnavailable",
     "Success",
     "Table",
     "Timer",

@@ -85,7 +85,7 @@ FIXED = (
 EXPIRY_DAYS = 14
 """From how many days before its end on a certificate is warned of."""
 
-COLLECTIONS = (700, 10, 200)
+COLLECTIONS = (5000, 10, 30)
 """The thresholds of the collector. A full collection holds everybody up, for 25 ms when thousands have just
 come, and finds next to nothing: so it comes a twentieth as often as by default.
 """

@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element
 from xmppd.admin.commands import Commands
 from xmppd.core.accounts import Accounts
 from xmppd.core.blocking import Blocking
+from xmppd.core.cluster import ONE_NODE
 from xmppd.core.disco import Disco
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
@@ -143,7 +144,7 @@ class Server:
     @property
     def has_other_nodes(self) -> bool:
         """Whether this may be one of several nodes, which share the store."""
-        return bool(self._sessions.cluster)
+        return self._sessions.cluster is not ONE_NODE
 
     @property
     def node(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar, Final
 
 from xmppd import hooks, ns
@@ -21,7 +20,6 @@ from xmppd.plugin import (
     Later,
     Lru,
     Origin,
-    Prepared,
     Recorded,
     Request,
     Session,
@@ -29,7 +27,6 @@ from xmppd.plugin import (
     Stanza,
     StanzaError,
     StoreError,
-    StoreTimeout,
     Table,
     begun,
     cluster_signal,
@@ -47,13 +44,12 @@ from .again import Again
 from .commands import Keeping
 from .config import ArchiveConfig
 from .content import is_content
+from .filing import Dialogue, Filer, Folder
 from .ids import (
     MICROSECONDS,
     at_of,
     bound,
-    day_of,
     from_text,
-    month_of_day,
     stamp_of,
     stamps_of,
     texts_of,
@@ -80,13 +76,12 @@ PIECE: Final = 12_288
 """Bytes of results that are made and sent together, but for the last of them."""
 OWNERS: Final = 100_000
 """Of how many accounts it is remembered whose archive theirs is."""
-DAYS: Final = 200_000
-"""Of how many days and peers it is remembered that they are noted; to note one twice is harmless."""
+DIALOGUES: Final = 20_000
+"""Of how many pairs of accounts it is remembered in whose archives is kept what one says to the other."""
 BIND_SECONDS: Final = 0.5
 """How long a login waits for what other nodes have under way."""
 AGAIN_SECONDS: Final = 1.0
-TRIES: Final = 20
-"""How often a write whose outcome is unknown is made again, and when."""
+"""When a write whose outcome is unknown is made again."""
 NOBODY_SECONDS: Final = 1.0
 """How long it is believed that there is no account of a name."""
 LISTED: Final = 10_000
@@ -142,10 +137,18 @@ class Archive(Keeping, Moving, Again, Talks):
         self._nobodies: dict[str, float] = {}
         self._changes = 0
         self._listed: Lru[tuple[str, str], tuple[bool, float]] = Lru(LISTED)
-        self._noted: Lru[tuple[int, str, int], bool] = Lru(DAYS)
+        self._dialogues: Lru[tuple[str, str], Dialogue] = Lru(DIALOGUES)
         self.writers = Writers(self.messages, self.days, self.months)
         self.lives = Lives(self.config.days, self.config.domains, self.now)
         self.keeper = Keeper(self.messages, self.days, self.months, self.shown)
+        self.filer = Filer(
+            self.messages,
+            self.writers,
+            self.lives,
+            spawn=self.spawn,
+            pause=self._pause,
+            count=self.archived.inc,
+        )
         await self.note_lives()
 
     # writing
@@ -159,11 +162,11 @@ class Archive(Keeping, Moving, Again, Talks):
         """
         if not is_content(message):
             return None
-        sender, receiver = origin.account, to.bare
-        sides = [(sender, to.full)] if self._is_ours(sender) else []
-        if receiver != sender and self._is_ours(receiver):
-            sides.append((receiver, origin.full))
-        return self._record(origin, message, receiver, sides)
+        dialogue = self._dialogues.get((origin.account, to.bare))
+        if dialogue is not None and dialogue.changes == self._changes:
+            return self._record(origin, message, dialogue)
+        found = self._dialogue(origin, to)
+        return self._record(origin, message, found) if isinstance(found, Dialogue) else found
 
     @hooks.message_barred
     def record_barred(
@@ -172,142 +175,92 @@ class Archive(Keeping, Moving, Again, Talks):
         """The same for what will be refused because its receiver blocks its sender: his own archive has it,
         if that is wanted.
         """
-        sender = origin.account
-        if not (self.config.blocked and self._is_ours(sender) and is_content(message)):
+        if not (self.config.blocked and is_content(message)):
             return None
-        return self._record(origin, message, to.bare, [(sender, to.full)])
+        found = self._dialogue(origin, to, is_barred=True)
+        return self._record(origin, message, found) if isinstance(found, Dialogue) else found
 
     def _record(
-        self, origin: Origin, message: Stanza, receiver: str, sides: Sequence[tuple[str, str]]
-    ) -> Recorded | hooks.Drop | Awaitable[None] | None:
-        """Into the archives of these accounts, each with the other one's address."""
-        sender = origin.account
-        owners: list[tuple[str, int, str]] = []
+        self, origin: Origin, message: Stanza, dialogue: Dialogue
+    ) -> Recorded | hooks.Drop | Awaitable[None]:
+        """Into the archives that have this dialogue."""
+        known = self.sent_before(origin, message) if origin in self._doubts else None
+        if known is not None:
+            return self._record_again(origin, message, dialogue, known) if isinstance(known, bytes) else known
+        entry = self.order.entry(dialogue.accounts, origin.account)
+        recorded = Recorded(message, entry.ready, entry.shown)
+        self.order.begin(entry, self._file, recorded, dialogue)
+        if entry.guards is not None:
+            recorded.held_up, recorded.ended = entry.held_up, entry.ended
+        return recorded
+
+    def _record_again(self, origin: Origin, message: Stanza, dialogue: Dialogue, id: bytes) -> Recorded:
+        """Write over a message that was written and perhaps not handed on."""
+        sender, receiver = origin.account, dialogue.receiver
+        entry = Known(self.order, id, dialogue.accounts, sender)
+        recorded = Recorded(message, entry.ready, entry.shown)
+        self._file(entry, recorded, dialogue)
+        domain = (receiver if self._is_ours(receiver) else sender).rpartition("@")[2]
+        raw = stamped(recorded.message, domain, at_of(id) / MICROSECONDS)
+        recorded.message = Stanza("message", message.attrs, raw)
+        return recorded
+
+    def _file(self, entry: Entry, recorded: Recorded, dialogue: Dialogue) -> None:
+        """Write a message that has its id, and tell its receiver that."""
+        message = recorded.message
+        self.filer.file((entry, dialogue, message.raw))
+        if not message.is_plain:
+            self._note_remark(message, entry, dialogue.folders)
+        text = to_text(entry.id)
+        if dialogue.named:
+            recorded.message = named(message, dialogue.named, text)
+        if dialogue.is_sent:
+            recorded.sent_id = text
+
+    def _dialogue(
+        self, origin: Origin, to: Jid, *, is_barred: bool = False
+    ) -> Dialogue | Awaitable[None] | None:
+        """In which archives what is said to an address is kept, None for none; what is to be awaited first,
+        where that is not known. If it `is_barred` its receiver gets nothing of it.
+        """
+        sender, receiver = origin.account, to.bare
+        sides = [(sender, to.full)]
+        if receiver != sender and not is_barred:
+            sides.append((receiver, origin.full))
+        folders: list[Folder] = []
+        is_for_good = not is_barred
         for account, peer in sides:
+            if not self._is_ours(account):
+                continue
             owner = self._known.get(account)
             if owner is None and not self._is_nobody(account):
                 if (waiting := begun(self._learn(account))) is not None:
                     return waiting
                 owner = self._known.get(account)
             if owner is None:
+                is_for_good = False
                 continue
             bare = peer.partition("/")[0]
+            is_for_good = is_for_good and owner.preferences.keeps_all
             is_kept = owner.preferences.keeps(peer)
             if is_kept is None and (is_kept := self._is_listed(account, bare)) is None:
                 return self._look_up(account, bare)
             if is_kept:
-                owners.append((account, owner.uid, bare))
-        if not owners:
+                folders.append(Folder(account, owner.uid, bare, self.lives.of(account)))
+        if not folders:
             return None
-        if (
-            self._doubts
-            and origin in self._doubts
-            and (known := self.sent_before(origin, message)) is not None
-        ):
-            return (
-                self._record_again(known, message, sender, receiver, owners)
-                if isinstance(known, bytes)
-                else known
-            )
-        entry = self.order.entry([account for account, _, _ in owners], sender)
-        recorded = Recorded(message, entry.ready, entry.shown)
-        if self.server.has_other_nodes:
-            recorded.held_up, recorded.ended = entry.held_up, entry.ended
-        self.order.begin(entry, partial(self._file, recorded, receiver, owners))
-        return recorded
-
-    def _record_again(
-        self, id: bytes, message: Stanza, sender: str, receiver: str, owners: Sequence[tuple[str, int, str]]
-    ) -> Recorded:
-        """Write over a message that was written and perhaps not handed on."""
-        entry = Known(self.order, id, [account for account, _, _ in owners], sender)
-        recorded = Recorded(message, entry.ready, entry.shown)
-        self._file(recorded, receiver, owners, entry)
-        domain = (receiver if self._is_ours(receiver) else sender).rpartition("@")[2]
-        raw = stamped(recorded.message, domain, at_of(id) / MICROSECONDS)
-        recorded.message = Stanza("message", message.attrs, raw)
-        return recorded
-
-    def _file(
-        self, recorded: Recorded, receiver: str, owners: Sequence[tuple[str, int, str]], entry: Entry
-    ) -> None:
-        """Write a message that has its id, and tell its receiver that."""
-        message, id = recorded.message, entry.id
-        day = day_of(id)
-        month = month_of_day(day)
-        writes: dict[float | None, list[Prepared]] = {}
-        news: list[tuple[int, str, int]] = []
-        for account, uid, peer in owners:
-            life = self.lives.of(account)
-            if self._noted.get((uid, peer, day)) is None:
-                news.append((uid, peer, day))
-                writes.setdefault(None, []).append(self.writers.month.row(uid, month))
-                index = writes.setdefault(self.lives.index_of(account), [])
-                index.append(self.writers.day.row(uid, peer, day))
-            writes.setdefault(life, []).append(self.writers.message.row(uid, month, id, peer, message.raw))
-        self._note_remark(message, entry, owners)
-        try:
-            if len(writes) > 1:
-                self.spawn(self._write_surely(entry, writes, news))
-            else:
-                [(life, rows)] = writes.items()
-                writing = self.messages.write(rows, ttl=life)
-                writing.add_done_callback(partial(self._wrote, entry, writes, news))
-        except Exception as error:  # noqa: BLE001 - its sender is told in his turn
-            entry.written(error)
-            return
-        text = to_text(id)
-        if any(account == receiver for account, _, _ in owners):
-            recorded.message = with_id(message, receiver, text)
-        if owners[0][0] != receiver:
-            recorded.sent_id = text
-
-    def _wrote(
-        self,
-        entry: Entry,
-        writes: Mapping[float | None, Sequence[Prepared]],
-        news: Sequence[tuple[int, str, int]],
-        writing: asyncio.Future[Any],
-    ) -> None:
-        error = None if writing.cancelled() else writing.exception()
-        if isinstance(error, StoreTimeout):
-            self.spawn(self._write_surely(entry, writes, news))
-        elif error is not None or writing.cancelled():
-            entry.written(error or StoreTimeout("the write was given up"))
-        else:
-            self._note(news)
-            self.archived.inc(len(entry.accounts))
-            entry.written()
-
-    async def _write_surely(
-        self,
-        entry: Entry,
-        writes: Mapping[float | None, Sequence[Prepared]],
-        news: Sequence[tuple[int, str, int]],
-    ) -> None:
-        """Write until it is known that it is written, for the rows are the same each time. `writes` are those
-        that live so many seconds each, rows by which others are found first.
-        """
-        error: Exception = StoreTimeout("nobody knows whether the message was archived")
-        try:
-            for _ in range(TRIES):
-                try:
-                    for life, rows in writes.items():
-                        await self.messages.write(rows, ttl=life)
-                    break
-                except StoreTimeout:
-                    await self._pause()
-            else:
-                entry.written(error)
-                return
-        except BaseException as failure:
-            entry.written(failure if isinstance(failure, Exception) else error)
-            if not isinstance(failure, Exception):
-                raise
-        else:
-            self._note(news)
-            self.archived.inc(len(entry.accounts))
-            entry.written()
+        accounts = tuple([folder.account for folder in folders])
+        dialogue = Dialogue(
+            receiver,
+            folders,
+            accounts,
+            is_sent=sender in accounts and sender != receiver,
+            named=id_of_archive(receiver) if receiver in accounts else b"",
+            changes=self._changes,
+        )
+        if is_for_good:
+            self._dialogues.put((sender, receiver), dialogue)
+        return dialogue
 
     async def _pause(self) -> None:
         if self.scope.is_over:  # and with it its timers: this write outlives it
@@ -316,10 +269,6 @@ class Archive(Keeping, Moving, Again, Talks):
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.call_later(AGAIN_SECONDS, over.set_result, None)
         await over
-
-    def _note(self, news: Sequence[tuple[int, str, int]]) -> None:
-        for key in news:
-            self._noted.put(key, True)
 
     @hooks.message_unclaimed.at(hooks.FILTER, hooks.LAST)
     def keep(self, account: str, message: Stanza) -> Stanza | hooks.Drop:
@@ -460,12 +409,12 @@ class Archive(Keeping, Moving, Again, Talks):
             return {}
         read = self.caught_up[session] if session is not None else CaughtUp()
         wanted = [id for id in map(from_text, ids) if id is not None and not read.has(id)]
-        domain = account.rpartition("@")[2]
+        domain, whose = account.rpartition("@")[2], id_of_archive(account)
         recalled: dict[str, bytes] = {}
         for found in await self._reader(owner).found(wanted):
             text = to_text(found.id)
             raw = stamped(Stanza("message", {}, found.stanza), domain, at_of(found.id) / MICROSECONDS)
-            recalled[text] = with_id(Stanza("message", {}, raw), account, text).raw
+            recalled[text] = named(Stanza("message", {}, raw), whose, text).raw
         return recalled
 
     @iq_get(METADATA, ACCOUNT)
@@ -574,9 +523,14 @@ class Archive(Keeping, Moving, Again, Talks):
 STANZA_ID: Final = f"<stanza-id xmlns='{ns.STANZA_ID}' by='".encode()
 
 
-def with_id(message: Stanza, by: str, id: str) -> Stanza:
-    """The message with the id that it has in the archive of `by` (XEP-0359)."""
-    child = STANZA_ID + f"{escape_attribute(by)}' id='{id}'/>".encode()
+def id_of_archive(account: str) -> bytes:
+    """What the id that a message has in the archive of an account begins with (XEP-0359)."""
+    return STANZA_ID + f"{escape_attribute(account)}' id='".encode()
+
+
+def named(message: Stanza, whose: bytes, id: str) -> Stanza:
+    """The message with the id that it has in the archive `whose` ids begin so."""
+    child = b"%b%b'/>" % (whose, id.encode())
     return Stanza("message", message.attrs, insert_child(message.raw, "message", child))
 
 

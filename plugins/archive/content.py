@@ -48,6 +48,8 @@ def is_content(message: Stanza) -> bool:
     if message.type in ("error", "headline", "groupchat"):
         return False
     raw = message.raw
+    if message.is_plain and raw.find(b"<body>") >= 0:
+        return True
     if raw.find(b"<body>") >= 0 and raw.find(_HINT) < 0 and raw.find(b"&#") < 0 and raw.find(b"xmlns") < 0:
         return True
     return _MAYBE.search(raw) is not None and _has_content(message.xml)

@@ -45,10 +45,13 @@ class Pool:
 
     def take(self, count: int) -> bytes:
         """So many of them, each given once."""
-        if self._used + count > len(self._bytes):
-            self._bytes, self._used = secrets.token_bytes(POOL), 0
-        self._used += count
-        return self._bytes[self._used - count : self._used]
+        used = self._used
+        end = self._used = used + count
+        if end > len(self._bytes):
+            self._bytes = secrets.token_bytes(POOL)
+            used, end = 0, count
+            self._used = end
+        return self._bytes[used:end]
 
 
 def new_id(at: int, pool: Pool) -> bytes:
@@ -91,7 +94,7 @@ def bound(at: int) -> bytes:
 
 def day_of(id: bytes) -> int:
     """The day since the epoch that an id is of (UTC)."""
-    return at_of(id) // DAY
+    return int.from_bytes(id[:TIME_BYTES], "big") // DAY
 
 
 def month_of(id: bytes) -> int:

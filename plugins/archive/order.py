@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from math import inf
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from .elsewhere import ASK, AWAY, END, GO, HOLD, KEEP, KNOWN, LATE, TAKEN, Alone, Clock, Nodes
 from .ids import at_of, bound
@@ -78,18 +79,20 @@ class Order:
         """Another one, younger than all others here, of an account `sender`."""
         return Entry(self, self._make(self._clock.next()), accounts, sender)
 
-    def begin(self, entry: Entry, file: Callable[[Entry], None]) -> None:
-        """Have it written, when it has its id for good: at once where no other node has a say in that."""
-        self.newest = max(self.newest, entry.id)
+    def begin(self, entry: Entry, file: Callable[..., None], *about: Any) -> None:
+        """Have it filed, and call `file` with it and what it is about, when it has its id for good: at once
+        where no other node has a say in that.
+        """
+        if entry.id > self.newest:
+            self.newest = entry.id
         for account in entry.accounts:
-            self._way(account).own.append(entry)
+            way = self._ways.get(account) or self._way(account)
+            way.own.append(entry)
         if not self._nodes.is_shared:
             entry.is_final = True
-            file(entry)
+            file(entry, *about)
             return
-        entry.file = file
-        entry.guards = {}
-        entry.since = self._seconds()
+        entry.share(partial(file, entry, *about), self._seconds())
         self._by_id[entry.id] = entry
         self._look_later()
         for key in entry.keys:
@@ -127,7 +130,7 @@ class Order:
                     del self._unfinal[key]
             file, entry.file = entry.file, None
             if file is not None:
-                file(entry)
+                file()
 
     def _rename(self, late: Entry) -> None:
         """Give another id to one that has none for good, and to all behind it whose order is its own: by the
@@ -211,12 +214,15 @@ class Order:
         entry.is_shown = True
         for account in entry.accounts:
             way = self._ways[account]
-            way.own.remove(entry)
-            if way.own:
-                self.look(way.own[0])
+            own = way.own
+            own.remove(entry)
+            if own:
+                if own[0].is_written:
+                    self.look(own[0])
             elif entry.guards is None:
                 self._tidy(account, way)
-            way.wake()
+            if way.waiting:
+                way.wake()
 
     def ended(self, entry: Entry, *, is_well: bool = True) -> None:
         """See `Entry.ended`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 
 from xmppd import hooks
@@ -27,7 +28,7 @@ class Ordered(Plugin):
         self.order = Order(
             Elsewhere(self.server, self.name, self.hear.tell_node),
             self.server.ids.time,
-            lambda at: new_id(at, pool),
+            partial(new_id, pool=pool),
             self.scope.clock,
             self._look_later,
         )

@@ -24,9 +24,14 @@ class Preferences:
     always: frozenset[str] = frozenset()
     never: frozenset[str] = frozenset()
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether messages are kept whoever they are with."""
+        return self.standard == ALWAYS and not (self.always or self.never)
+
     def keeps(self, address: str) -> bool | None:
         """Whether messages with this address are kept; None: if it is in the roster (XEP-0441 2.2)."""
-        if not (self.always or self.never) and self.standard == ALWAYS:
+        if self.keeps_all:
             return True
         bare = address.partition("/")[0]
         for names, is_kept in ((self.never, False), (self.always, True)):

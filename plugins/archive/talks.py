@@ -30,6 +30,7 @@ from xmppd.plugin import (
 )
 
 from .conversations import OTHER, OWN, QUERY, READ, ListQuery, Lists, Walk, list_query_of, listed
+from .filing import Folder
 from .ids import MICROSECONDS, at_of, bound, from_text, month_of, stamp_of, to_text
 from .keeping import Lives
 from .ordered import Ordered
@@ -91,13 +92,11 @@ class Talks(Ordered):
 
     # remarks
 
-    def _note_remark(self, message: Stanza, entry: Entry, owners: Sequence[tuple[str, int, str]]) -> None:
-        """Follow up what a message says of an earlier one, when it is in the archives of these: each an
-        account, its number, and whom the message is with.
-        """
+    def _note_remark(self, message: Stanza, entry: Entry, folders: Sequence[Folder]) -> None:
+        """Follow up what a message says of an earlier one, when it is in the archives of these."""
         remark = remark_of(message)
         if remark is not None:
-            sides = [Side(*owner, entry.id) for owner in owners]
+            sides = [Side(account, owner, peer, entry.id) for account, owner, peer, _ in folders]
             entry.ready.add_done_callback(partial(self._begin, remark, sides))
 
     def _begin(self, remark: Remark, sides: Sequence[Side], ready: asyncio.Future[None]) -> None:
@@ -309,7 +308,7 @@ class Talks(Ordered):
     def take_displayed(self, session: Session, message: Stanza) -> Stanza:
         """What a client tells its own server in a message to somebody else is not for him (XEP-0490 3.5)."""
         raw = message.raw
-        if raw.find(_DISPLAYED) < 0 and raw.find(b"&#") < 0:
+        if message.is_plain or (raw.find(_DISPLAYED) < 0 and raw.find(b"&#") < 0):
             return message
         tree = message.xml
         mark = tree.find(DISPLAYED)

@@ -43,13 +43,17 @@ class Entry:
         self.id = id
         self.accounts = accounts
         self.sender = sender
-        self.file: Callable[[Entry], None] | None = None
         self.is_final = self.is_written = self.is_shown = False
         self.error: BaseException | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.since = 0.0
         self.guards: dict[tuple[str, str], bytes] | None = None
         """By account and node: by which id it has its place there. None while there is one node."""
+
+    def share(self, file: Callable[[], None], since: float) -> None:
+        """Other nodes may have a say in its id; so it began then, and is filed later."""
+        self.file: Callable[[], None] | None = file
+        self.since = since
+        self.guards = {}
         self.agreeing: set[tuple[str, str]] = set()
         """Those that have not given it its place."""
         self.held: set[tuple[str, str]] = set()

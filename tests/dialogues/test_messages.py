@@ -2,7 +2,7 @@
 
 import pytest
 
-from xmppd.core.messages import TABLE, Action, Place
+from xmppd.core.delivery import TABLE, Action, Place
 from xmppd.testing import World
 
 UNAVAILABLE = (

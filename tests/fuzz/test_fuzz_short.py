@@ -13,9 +13,9 @@ from fuzzing.episode import explore, replay, shrink
 from fuzzing.races import race
 from fuzzing.sasl import exchanges
 
+from xmppd.core.delivery import Action, action_of
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
-from xmppd.core.messages import Action, action_of
 from xmppd.core.presence import Presences
 from xmppd.core.probes import Probes
 from xmppd.core.router import Router

@@ -339,6 +339,10 @@ class FencedWriter:
         marked = self._fence.marked(values[place])
         return self._writer.row(*values[:place], marked, *values[place + 1 :])
 
+    def rows(self, rows: Sequence[tuple[Value, ...]]) -> list[Prepared]:
+        """Rows, their keys marked."""
+        return [self.row(*values) for values in rows]
+
 
 def inner_table(table: Table) -> Table:
     """The table under a name that no other declaration has."""

@@ -137,7 +137,7 @@ async def test_what_a_killed_node_had_written_goes_on_by_the_id_that_it_has(redi
     async with world("offline", nodes=2, settings=several(redis_url)) as w:
         alice, id = await managed(w, "alice", "r", node=0)
         bob = await w.login("bob", node=1)
-        w.plugin("archive", 0)._wrote = lambda *about: None
+        w.plugin("archive", 0).filer._wrote = lambda *about: None
         await say(w, alice, "1")
         await alice.drop()
         alice = await move(w, alice, id, 1)

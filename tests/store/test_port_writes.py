@@ -128,6 +128,26 @@ async def test_large_and_many_rows_are_one_write(opened):
         assert await whole(store, LOG, owner, 1) == rows[owner * 5 : owner * 5 + 5]
 
 
+async def test_rows_are_made_by_the_many(opened):
+    store = await opened(LOG)
+    writer = store.writer(LOG, tuple(logged(0, 0)))
+    rows = [logged(1, number, b"x", note) for number, note in enumerate(("a", None, "b", None))]
+    for some in (rows[:1], [], rows, rows[::-1]):
+        await store.write(writer.rows([tuple(row.values()) for row in some]))
+    assert await whole(store, LOG, 1, 1) == rows
+
+
+async def test_of_many_rows_each_is_checked(opened):
+    store = await opened(LOG)
+    writer = store.writer(LOG, tuple(logged(0, 0)))
+    good = tuple(logged(1, 1, b"x", "note").values())
+    await store.write(writer.rows([good]))
+    for bad in ((*good, 1), good[:-1], (None, *good[1:]), ("1", *good[1:])):
+        with pytest.raises(StoreBug):
+            await store.write(writer.rows([good, bad]))
+    assert await whole(store, LOG, 1, 1) == [logged(1, 1, b"x", "note")]
+
+
 async def test_of_one_task_later_writes_win(opened):
     store = await opened(PROFILE)
     writer = store.writer(PROFILE, ("account", "age"))

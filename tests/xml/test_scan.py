@@ -210,6 +210,25 @@ def test_simple_stanzas_are_kept_as_they_came(scan: Scan) -> None:
 
 
 @pytest.mark.parametrize(
+    ("raw", "is_plain"),
+    [
+        (b"<message to='a'><body>x</body></message>", True),
+        (b"<message to='a' xml:lang='en'/>", True),
+        (b"<message><x xmlns='urn:x'/></message>", False),
+        (b"<message><a:x xmlns:a='urn:x'/></message>", False),
+        (b"<message><x xmlns='urn:&#x78;'/></message>", False),
+        (b"<message><body>xmlns</body></message>", False),
+        (b"<message xmlns='jabber:client'><body>x</body></message>", False),
+    ],
+)
+def test_what_has_nothing_of_another_namespace_is_plain(scan: Scan, raw: bytes, is_plain: bool) -> None:
+    (stanza,) = scan(PLAIN + raw).stanzas
+    assert stanza.is_plain is is_plain
+    if is_plain:
+        assert all(child.tag.startswith("{jabber:client}") for child in stanza.xml)
+
+
+@pytest.mark.parametrize(
     ("raw", "rest"),
     [
         (b"<message/>", b"/>"),

@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
+from xmppd.core.delivery import KEEPABLE
 from xmppd.core.later import Told
-from xmppd.core.messages import KEEPABLE
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError
 from xmppd.jid import Jid

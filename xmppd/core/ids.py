@@ -57,8 +57,13 @@ class HybridClock:
 
     def next(self, after: int = 0) -> int:
         """Larger than all that was given or seen, and than `after`."""
-        self.last = max(self.last + 1, after + 1, int(self._now() * 1_000_000))
-        return self.last
+        at, last = int(self._now() * 1_000_000), self.last
+        if at <= last:
+            at = last + 1
+        if at <= after:
+            at = after + 1
+        self.last = at
+        return at
 
     def see(self, at: int) -> None:
         """Another clock was there."""

@@ -59,6 +59,8 @@ class Intake:
         to = stanza.to
         if to is not None and to not in self._targets and to not in self._accounts:
             stanza = self._readdressed(session, stanza, to)
+        if stanza.is_plain:
+            return stanza
         raw = stanza.raw
         # Names of elements cannot be hidden from these, namespaces can: by character references.
         if raw.find(b"stanza-id") >= 0 or raw.find(b"delay") >= 0 or raw.find(b"&#") >= 0:

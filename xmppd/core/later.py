@@ -222,15 +222,21 @@ class Line:
                 first.ready.add_done_callback(self._lead)
                 break
             ahead.popleft()
-            self._acted(first, _begun(first))
+            try:
+                waiting = first.act()
+            except Exception as error:  # noqa: BLE001 - whoever settles it takes it
+                waiting = _raising(error)
+            if waiting is None:
+                self._size -= first.size
+            else:
+                self._acted(first, waiting)
         self.is_ahead = bool(ahead) or self._is_acting
         if self._waiter is not None:
             self._look(*self._waiter)
 
-    def _acted(self, pending: Pending, waiting: Awaitable[Any] | None) -> None:
-        if waiting is None:
-            self._size -= pending.size
-        elif isinstance(waiting, Pending):
+    def _acted(self, pending: Pending, waiting: Awaitable[Any]) -> None:
+        """Something of it is left to be awaited."""
+        if isinstance(waiting, Pending):
             waiting.size = pending.size
             self._ahead.appendleft(waiting)
         elif isinstance(waiting, Later):
@@ -291,14 +297,6 @@ class Line:
 def _end(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
-
-
-def _begun(pending: Pending) -> Awaitable[Any] | None:
-    """What is left of it; an error is what is to be awaited."""
-    try:
-        return pending.act()
-    except Exception as error:  # noqa: BLE001 - whoever settles it takes it
-        return _raising(error)
 
 
 async def _raising(error: Exception) -> None:

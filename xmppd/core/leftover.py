@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from xmppd.core.begun import begun
 from xmppd.core.cluster import Cluster, RemoteFellow
+from xmppd.core.delivery import KEEPABLE, MESSAGE_TYPES
 from xmppd.core.lastseen import stamped
 from xmppd.core.later import Later
 from xmppd.core.managed import Managed
-from xmppd.core.messages import KEEPABLE, MESSAGE_TYPES
 from xmppd.core.origin import Host, Origin
 from xmppd.core.outstanding import Unacked
 from xmppd.core.sessions import Session

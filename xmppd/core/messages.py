@@ -1,16 +1,16 @@
-"""Where a message goes: RFC 6121 section 8.5 as one table."""
+"""Where a message goes, by the table of RFC 6121."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from enum import Enum
 from functools import partial
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import Carbons, give
+from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
 from xmppd.core.later import Later, Line, Pending, at_once, settled, watched
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
@@ -27,49 +27,6 @@ FEW = 8
 ASKED = 10
 """How often a plugin may have to find something out before it records a message."""
 
-
-class Action(Enum):
-    """What is done with a message that no connected resource matches exactly."""
-
-    TOP = "deliver to the available resources of the highest priority"
-    ALL = "deliver to every available resource of a priority not negative"
-    STORE = "keep for later (XEP-0160), or refuse when nobody keeps it"
-    REFUSE = "answer service-unavailable"
-    IGNORE = "drop silently"
-
-
-class Place(Enum):
-    """What the address stands for at this moment."""
-
-    READY = "an account with an available resource of a priority not negative"
-    ABSENT = "an account with none"
-    RESOURCE = "a full JID that no session has"
-
-
-TABLE: dict[tuple[Place, str], Action] = {
-    (Place.READY, "normal"): Action.TOP,
-    (Place.READY, "chat"): Action.TOP,
-    (Place.READY, "groupchat"): Action.REFUSE,
-    (Place.READY, "headline"): Action.ALL,
-    (Place.READY, "error"): Action.IGNORE,
-    (Place.ABSENT, "normal"): Action.STORE,
-    (Place.ABSENT, "chat"): Action.STORE,
-    (Place.ABSENT, "groupchat"): Action.REFUSE,
-    (Place.ABSENT, "headline"): Action.IGNORE,
-    (Place.ABSENT, "error"): Action.IGNORE,
-    (Place.RESOURCE, "normal"): Action.REFUSE,
-    (Place.RESOURCE, "groupchat"): Action.REFUSE,
-    (Place.RESOURCE, "headline"): Action.IGNORE,
-    (Place.RESOURCE, "error"): Action.IGNORE,
-}
-"""RFC 6121 8.5.4, table 1. A chat message to a resource that is gone is treated like one to the account
-(8.5.3.2.1).
-"""
-
-KEEPABLE = frozenset(("normal", "chat"))
-"""The types of messages that may be kept, and that come after those that were."""
-
-MESSAGE_TYPES = frozenset(("normal", "chat", "groupchat", "headline", "error"))
 
 Became = Awaitable[Outcome | Drop]
 Made = Recorded | Drop | Awaitable[None] | None
@@ -106,17 +63,25 @@ class Messages:
         """Deliver, keep or refuse (StanzaError) a message whose `from` is its true sender."""
         to = stanza.to
         if not (self._hooks.watches_messages or origin.has_copies):
-            receiver = self._targets.get(to)  # type: ignore[arg-type]
-            if receiver is not None and receiver.is_open:
-                receiver.send(stanza.raw)
-                return None
-            live = self._live.get(to)  # type: ignore[arg-type]
-            if live is not None and live.targets and stanza.type in ("chat", None):
-                copy(live.targets, stanza.raw)
+            if self._is_given(stanza, to):
                 return None
         elif isinstance(origin, Session) and origin.line is not None and origin.line.is_ahead:
             return self._behind(origin, origin.line, stanza)
         return self._route(origin, stanza)
+
+    def _is_given(self, stanza: Stanza, to: str | None) -> bool:
+        """Whether a message was for somebody whose messages nobody has to be asked for, and was given to
+        him.
+        """
+        receiver = self._targets.get(to)  # type: ignore[arg-type]
+        if receiver is not None and receiver.is_open:
+            receiver.send(stanza.raw)
+            return True
+        live = self._live.get(to)  # type: ignore[arg-type]
+        if live is not None and live.targets and stanza.type in ("chat", None):
+            copy(live.targets, stanza.raw)
+            return True
+        return False
 
     def _route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
         to = stanza.to
@@ -186,8 +151,10 @@ class Messages:
 
     def _is_open(self, origin: Origin, stanza: Stanza, to: Jid) -> bool:
         """Whether it is known that nobody bars a message, which has its address."""
-        is_known = not self._is_account(to) or (bool(stanza.to) and self._blocks.known(to.bare) is not None)
-        return is_known and not self._blocks.bars(to.bare, origin.full)
+        if not self._is_account(to):
+            return True
+        blocks = self._blocks.known(to.bare) if stanza.to else None
+        return blocks is not None and not (blocks and bars(to.bare, blocks, origin.full))
 
     def _go_on(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
         """It is the turn of one of which nothing is written."""
@@ -206,12 +173,14 @@ class Messages:
         if not record:
             return None
         is_taken = self._is_taken(stanza, to)
-        if not isinstance(is_taken, bool):
-            return self._record_later(origin, stanza, to, is_taken, record[0])
-        if not is_taken:
+        if is_taken is False:
             return None
+        if is_taken is not True:
+            return self._record_later(origin, stanza, to, is_taken, record[0])
         made = record[0](origin, stanza, to)
-        if made is None or isinstance(made, Recorded | Drop):
+        if isinstance(made, Recorded):
+            return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
+        if made is None or isinstance(made, Drop):
             return self._pending(origin, stanza, to, made)
         return self._asked_again(origin, stanza, to, made, record[0])
 
@@ -251,11 +220,11 @@ class Messages:
     def _pending(
         self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | Drop | None
     ) -> Pending | None:
+        if isinstance(made, Recorded):
+            return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
         if made is None:
             return None
-        if isinstance(made, Drop):
-            return Pending(at_once(), partial(self._became, origin, stanza, to, outcome_of(made)))
-        return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
+        return Pending(at_once(), partial(self._became, origin, stanza, to, outcome_of(made)))
 
     def _is_taken(self, stanza: Stanza, to: Jid) -> bool | Awaitable[bool]:
         """Whether a message will be delivered or kept, as far as that can be said without doing it. What a
@@ -277,7 +246,8 @@ class Messages:
         stanza, ended = recorded.message, recorded.ended
         try:
             recorded.written.result()
-            self._copy_sent(origin, sent, recorded.sent_id)
+            if origin.has_copies:
+                self._copy_sent(origin, sent, recorded.sent_id)
             outcome = self._hand_over(origin, stanza, to)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             if ended is not None:
@@ -340,9 +310,10 @@ class Messages:
         self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Became
     ) -> Awaitable[None] | None:
         """Tell what became of it, as soon as that is known."""
+        signals = self._hooks.message_routed_signal
         if isinstance(outcome, Outcome):
-            return self._tell(origin, stanza, to, outcome)
-        if isinstance(outcome, Later) and not self._hooks.message_routed_signal:
+            return self._tell(origin, stanza, to, outcome) if signals else None
+        if isinstance(outcome, Later) and not signals:
             return outcome
         told = self._told_later(origin, stanza, to, outcome)
         return Later(told) if isinstance(outcome, Later) else told
@@ -394,6 +365,8 @@ class Messages:
         """Do what the table says, unless the account has come to bar its sender; or let a host do what it
         will. `is_again`: it was copied before.
         """
+        if self._is_given(stanza, to.full):
+            return Outcome.DELIVERED
         if not self._is_account(to):
             return self._to_host(origin, stanza, to)
         if self._blocks.bars(to.bare, origin.full):
@@ -516,15 +489,6 @@ class Messages:
         return Outcome.DELIVERED
 
 
-def action_of(to: Jid, kind: str, *, is_ready: bool) -> Action:
-    """What the table says of a message for a session that is not there, or for an account; `is_ready`: it has
-    somebody who takes such.
-    """
-    if to.resource and kind != "chat":
-        return TABLE[Place.RESOURCE, kind]
-    return TABLE[Place.READY if is_ready else Place.ABSENT, kind]
-
-
 def flushing(live: LiveAccount | None) -> tuple[Session, ...]:
     """Those that are given what is stored: a message that is stored now, too."""
     return tuple(session for session in live.carbons if session.is_flushing) if live is not None else ()
@@ -575,11 +539,6 @@ def outcome_of(became: Outcome | Drop) -> Outcome:
     if isinstance(became, Outcome):
         return became
     return Outcome.KEPT if became is KEPT else Outcome.DROPPED
-
-
-def kind_of(stanza: Stanza) -> str:
-    """The type of a message; "normal" for one that nobody knows (RFC 6121 5.2.2)."""
-    return stanza.type if stanza.type in MESSAGE_TYPES else "normal"
 
 
 def refused(stanza: Stanza, to: Jid) -> Outcome:

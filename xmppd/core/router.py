@@ -83,28 +83,28 @@ class Router:
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
             self._refuse(session, stanza, error)
             return None
-        return self._followed(session, stanza, waiting)
+        return None if waiting is None else self._followed(session, stanza, waiting)
 
-    def _followed(self, session: Session, stanza: Stanza, waiting: Waiting) -> Waiting:
+    def _followed(self, session: Session, stanza: Stanza, waiting: Awaitable[None]) -> Waiting:
         """What has to be awaited of a stanza, which then refuses it by itself."""
-        if waiting is None:
-            return None
+        if isinstance(waiting, Pending):
+            waiting.act = partial(self._act, session, stanza, waiting.act)
+            waiting.size = len(stanza.raw)
+            return waiting
         if isinstance(waiting, Told):
             waiting.refuse = partial(self._caught, session, stanza)
             return waiting
-        if isinstance(waiting, Pending):
-            return Pending(waiting.ready, partial(self._act, session, stanza, waiting), len(stanza.raw))
         rest = self._finish(session, stanza, waiting)
         return Later(rest, len(stanza.raw)) if isinstance(waiting, Later) else rest
 
-    def _act(self, session: Session, stanza: Stanza, pending: Pending) -> Waiting:
+    def _act(self, session: Session, stanza: Stanza, act: Callable[[], Waiting]) -> Waiting:
         """It is its turn."""
         try:
-            waiting = pending.act()
+            waiting = act()
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
             self._caught(session, stanza, error)
             return None
-        return self._followed(session, stanza, waiting)
+        return None if waiting is None else self._followed(session, stanza, waiting)
 
     def act(self, session: Session, stanza: Stanza) -> Waiting:
         """The same, whose refusals are raised: what is done in a session's name is told to who does it."""

@@ -99,6 +99,9 @@ class RowWriter(Protocol):
         from the write.
         """
 
+    def rows(self, rows: Sequence[tuple[Value, ...]]) -> list[Prepared]:
+        """The same of many, for less."""
+
 
 class Page(NamedTuple):
     """Some rows of a scan, in clustering order, and the token to go on with (None: no more rows)."""

@@ -346,6 +346,15 @@ class Columns:
             self._usual.add(kinds)
         return checked
 
+    def all_checked(self, rows: Sequence[tuple[Value, ...]]) -> Sequence[Sequence[Value]]:
+        """The values of many rows to be stored; StoreBug."""
+        if rows and self._not_empty is None and (kinds := tuple(map(type, rows[0]))) in self._usual:
+            with contextlib.suppress(ValueError):  # they are not of one length
+                columns = zip(kinds, zip(*rows, strict=True), strict=True)
+                if all({*map(type, column)} == {kind} for kind, column in columns):
+                    return rows
+        return [self.checked(values) for values in rows]
+
 
 def page_token(kind: str, key: Key) -> bytes:
     """The place of a row from which the next page goes on; `kind` tells scans apart that walk differently."""

@@ -237,10 +237,9 @@ def delay(sender: str, stamp: str) -> bytes:
 
 def insert_child(raw: bytes, kind: str, child: bytes) -> bytes:
     """A stanza's bytes (or the end of them, from some attribute on) with one more child at the end."""
-    end = f"</{kind}>".encode()
     if raw.endswith(b"/>"):
-        return raw[:-2] + b">" + child + end
-    return raw[: raw.rindex(b"</")] + child + end
+        return b"%b>%b</%b>" % (raw[:-2], child, kind.encode())
+    return b"".join((raw[: raw.rindex(b"</")], child, b"</", kind.encode(), b">"))
 
 
 def stanza_of(tree: Element) -> Stanza:

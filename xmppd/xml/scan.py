@@ -136,9 +136,10 @@ class Scanner:
                 return None
             end = found + len(closing)
         raw = data[pos:end]
+        names = raw.find(b"xmlns")
         if (
             raw.find(opening, 1) > 0
-            or raw.find(b"xmlns:") > 0
+            or (names > 0 and raw.find(b"xmlns:", names) > 0)
             or (_BANG in raw and raw.find(b"<!") > 0)  # a single byte is found far faster than two
             or (_QUESTION in raw and raw.find(b"<?") > 0)
         ):
@@ -148,7 +149,10 @@ class Scanner:
             return None
         if self.stepwise and opening == _WITH_TREE:
             return self._engine.element(raw)
-        return self._engine.stanza(raw)
+        stanza = self._engine.stanza(raw)
+        if stanza is not None and names < 0:
+            stanza.is_plain = True
+        return stanza
 
     def _header(self, data: bytes, pos: int, events: list[Event]) -> int:
         """Read the stream header at `pos`; the index behind it, 0 when it is not complete."""

@@ -43,10 +43,11 @@ class Stanza:
     in no namespace). `attrs` holds the start tag's attributes (a namespaced one with a
     `SEPARATOR` behind its namespace). `payload` is
     the Clark name of the first child, "" without one (found by the scanner for everything but messages and
-    presences). `raw` are the bytes; those of the three kinds start with `<kind`.
+    presences). `raw` are the bytes; those of the three kinds start with `<kind`. `is_plain`: nothing in it is
+    in another namespace, so nobody has to look for it; False where that is not known.
     """
 
-    __slots__ = ("_tail", "_xml", "attrs", "id", "kind", "payload", "raw", "to", "type")
+    __slots__ = ("_tail", "_xml", "attrs", "id", "is_plain", "kind", "payload", "raw", "to", "type")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Stanza:
         self.to = attrs.get("to")
         self.id = attrs.get("id")
         self._xml = tree
+        self.is_plain = False
 
     @property
     def tail(self) -> int:

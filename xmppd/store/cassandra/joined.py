@@ -63,6 +63,10 @@ class RowWriter:
             raise StoreBug(f"table {self._opened.declaration.name}: {error}") from None
         return self, encoded
 
+    def rows(self, rows: Sequence[tuple[Value, ...]]) -> list[Prepared]:
+        """The rows that have these values, encoded."""
+        return [self.row(*values) for values in rows]
+
     def statement(self, values: Sequence[bytes | None], ttl: float | None) -> EncodedRow:
         """What writes an encoded row."""
         seconds = self._opened.seconds(ttl)

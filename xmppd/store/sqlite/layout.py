@@ -130,8 +130,9 @@ class SqlTable:
 
     def puts(self, columns: tuple[str, ...], expires: float | None, now: float) -> Statement:
         """The text that writes these columns of any row, and the values that come after theirs."""
-        text, asks_now = self._upsert(columns)
-        return text, (expires, now) if asks_now else (expires,)
+        text, asks_now = self._upsert(columns, expires is not None)
+        end = () if expires is None else (expires,)
+        return text, (*end, now) if asks_now else end
 
     def put_newest(self, order: str, values: Sequence[Value], expires: float | None, now: float) -> Statement:
         """Write all columns of one row unless the one that is there, not expired, has a larger order."""
@@ -144,15 +145,18 @@ class SqlTable:
         )
         return text, (*values, expires, now)
 
-    def _upsert_text(self, columns: tuple[str, ...]) -> tuple[str, bool]:
-        """The text, and whether its last parameter is the time."""
+    def _upsert_text(self, columns: tuple[str, ...], ends: bool) -> tuple[str, bool]:
+        """The text, and whether its last parameter is the time. That of a row that never ends has no
+        parameter for its end: to hand over NULL takes Python's module as long as all other values.
+        """
         others = [column for column in self.plain if column not in columns]
         given = (*columns, EXPIRES)
-        now = f"?{len(given) + 1}"
+        marks = ["?"] * len(columns) + ["?" if ends else "NULL"]
+        now = f"?{len(columns) + ends + 1}"
         sets = [f'"{column}" = excluded."{column}"' for column in given if column not in self.key]
         sets += [f'"{column}" = iif("{EXPIRES}" <= {now}, NULL, "{column}")' for column in others]
         text = (
-            f'INSERT INTO "{self.name}" ({quoted(given)}) VALUES {_marks(given)} '
+            f'INSERT INTO "{self.name}" ({quoted(given)}) VALUES ({", ".join(marks)}) '
             f"ON CONFLICT ({quoted(self.key)}) DO UPDATE SET {', '.join(sets)}"
         )
         return text, bool(others)

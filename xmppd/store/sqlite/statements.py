@@ -16,6 +16,8 @@ from xmppd.store.sqlite.layout import NOTHING, Beside, Layout, Statement
 from xmppd.store.table import Delete, Key, Page, Prepared, Put, Row, Table, Tuples, Value
 from xmppd.store.values import Columns, Shape, check_limit, check_ttl, page_token, read_page_token
 
+Values = Sequence[Value]
+
 KEYS = 50
 """How many rows are looked up by one statement."""
 
@@ -51,7 +53,7 @@ class Write:
         self,
         statements: Sequence[Statement],
         condition: Condition | None = None,
-        rows: Sequence[tuple[str, Sequence[Key]]] = (),
+        rows: Sequence[tuple[str, Sequence[Values]]] = (),
     ) -> None:
         self.statements = statements
         self.condition = condition
@@ -116,10 +118,24 @@ class RowWriter:
         """The row that has these values."""
         return self, self._columns.checked(values)
 
-    def statement(self, values: Sequence[Value], ttl: float | None, now: float) -> Statement:
-        """What writes a row."""
+    def rows(self, rows: Sequence[tuple[Value, ...]]) -> list[Prepared]:
+        """The rows that have these values."""
+        return [(self, values) for values in self._columns.all_checked(rows)]
+
+    def puts(self, rows: Sequence[Values], ttl: float | None, now: float) -> tuple[str, Sequence[Values]]:
+        """What writes rows: the text, and the values for each."""
         text, after = self._puts(self._columns.names, self._opened.end(ttl, now), now)
-        return text, (*values, *after)
+        return text, [(*values, *after) for values in rows] if after else rows
+
+
+def write_of(rows: Sequence[Prepared], ttl: float | None, now: float) -> Write:
+    """What writes rows of any tables, those of one writer together."""
+    alike: dict[RowWriter, list[Values]] = {}
+    for writer, values in rows:
+        if (some := alike.get(writer)) is None:
+            alike[writer] = some = []
+        some.append(values)
+    return Write((), rows=[writer.puts(some, ttl, now) for writer, some in alike.items()])
 
 
 class Scan(NamedTuple):

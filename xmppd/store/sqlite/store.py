@@ -23,7 +23,7 @@ from xmppd.store._opened import Ends, OpenTables
 from xmppd.store._stream import Pace, stream
 from xmppd.store.sqlite.dump import TableDump, stored_tables
 from xmppd.store.sqlite.schema import described, lacking, migrate
-from xmppd.store.sqlite.statements import OpenTable, PartitionDeletion, RowWriter, Write
+from xmppd.store.sqlite.statements import OpenTable, PartitionDeletion, RowWriter, Write, write_of
 from xmppd.store.sqlite.transaction import MEMORY, Transactions, connect, shrink, translated
 from xmppd.store.sqlite.writer import GroupWriter, InlineWriter
 from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Tuples, Value
@@ -235,8 +235,7 @@ class SqliteStore:
     def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> asyncio.Future[Any]:
         """Write rows, here in one transaction; writes are committed in the order of the calls."""
         self._tables.check_not_closed()
-        now = self._now()
-        write = Write([writer.statement(values, ttl, now) for writer, values in rows])
+        write = write_of(rows, ttl, self._now())
         self._purge_now_and_then()
         done = self._writer.offer(write, len(rows))
         if done is None:

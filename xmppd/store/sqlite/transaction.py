@@ -11,6 +11,9 @@ from typing import Any
 
 from xmppd.errors import StoreBug, StoreError, StoreTimeout, StoreUnavailable
 
+sqlite3.register_adapter(bytes, bytes)
+# Which changes nothing but that the module does not look for one in vain, with an error made for each value.
+
 MEMORY = ":memory:"
 CACHE_KIB = 8192
 """The most memory for pages that writes have touched; with less they are read again and again."""
