@@ -88,6 +88,7 @@ class Reader:
         if not query.peer:
             return await self._page(after, before, query, oldest, newest)
         await self._check(query.named, oldest)
+        self._looked = 0
         if query.address:
             async with aclosing(self._with(after, before, query)) as pieces:
                 is_wanted = partial(is_with, address=query.address)

@@ -154,7 +154,7 @@ async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine:
 async def read_all(tables: Tables, count: int) -> None:
     """The owner has read the conversations of the newest messages, up to now."""
     page = await tables.reader.page(changed(reverse=True, size=count), 0, b"")
-    for peer, id in {message.peer: message.id for message in page.messages}.items():
+    for peer, id in {peer: id for id, peer, _ in page.messages}.items():
         row = {"owner": OWNER, "peer": peer, "side": OWN, "id": id, "at": at_of(id)}
         await tables.shown.put_newest(row)
 
@@ -191,7 +191,7 @@ def kinds(reader: Searcher, shape: Shape) -> dict[str, Callable[[], Awaitable[in
         some = await reader.page(changed(after=moment(), size=1), 0, b"")
         if not some.messages:
             return 0
-        id = some.messages[0].id
+        id = some.messages[0][0]
         return len((await reader.page(changed(after=id, named=(id,)), 0, b"")).messages)
 
     async def ends() -> int:
