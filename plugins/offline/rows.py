@@ -99,7 +99,7 @@ def address(stanza: bytes) -> str | None:
 
 def names(message: Stanza, namespace: str) -> bool:
     """Whether the namespace may occur in the bytes: as it is, or written with character references."""
-    return namespace.encode() in message.raw or b"&#" in message.raw
+    return not message.is_plain and (namespace.encode() in message.raw or b"&#" in message.raw)
 
 
 def is_chat_state(message: Stanza) -> bool:

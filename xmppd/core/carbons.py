@@ -164,7 +164,7 @@ def is_eligible(stanza: Stanza, *, is_sent: bool) -> bool:
     kind = stanza.type
     if kind == "groupchat":
         return False
-    if kind == "chat" and not any(name in stanza.raw for name in TELLING):
+    if kind == "chat" and (stanza.is_plain or not any(name in stanza.raw for name in TELLING)):
         return True
     children = {child.tag: child for child in stanza.xml}
     if not NEVER.isdisjoint(children):
