@@ -44,6 +44,7 @@ from xmppd.admin.commands import (
     described,
     descriptions_of,
 )
+from xmppd.admin.completion import SHELLS, candidates
 from xmppd.admin.contexts import VARIABLE as CONTEXT_VARIABLE
 from xmppd.admin.contexts import Contexts
 from xmppd.admin.friends import FriendCommands
@@ -95,6 +96,14 @@ COPY_STORE = Description(
         ),
     ),
 )
+SHELL = Description("shell", "Do one command after another, with history and completion")
+COMPLETION = Description(
+    "completion",
+    "Print what makes a shell complete words",
+    (Parameter("shell", "str", "bash, zsh or fish"),),
+)
+COMPLETE = "--complete"
+"""Before words of a command line: print what the last one may become."""
 CONTEXT_COMMANDS = tuple(descriptions_of(Contexts))
 """They are about this machine, whatever server there is."""
 STORE_COMMANDS = tuple(descriptions_of(StoreCommands))
@@ -104,6 +113,8 @@ BUILT_IN = (
     CHECK_CONFIG,
     COPY_STORE,
     RESTART,
+    SHELL,
+    COMPLETION,
     *CONTEXT_COMMANDS,
     *descriptions_of(ServerCommands),
     *descriptions_of(SessionCommands),
@@ -235,8 +246,15 @@ def _reason(error: OSError) -> str:
 
 
 def _run(argv: Sequence[str], app: App) -> int:
+    if argv and argv[0] == COMPLETE:
+        sys.stdout.writelines(f"{word}\n" for word in _completed(argv[1:]))
+        return 0
     given = _parse(argv)
     about: Description = given.about
+    if about is COMPLETION:
+        return _completion(given)
+    if about is SHELL:
+        return _shell(given, app)
     if about in CONTEXT_COMMANDS:
         return _do(given, Local(commands_of(Contexts())))
     if _context_of(given) and (about in (SERVE, CHECK_CONFIG, COPY_STORE, RESTART) or about in MIGRATIONS):
@@ -277,6 +295,36 @@ def _reach(given: argparse.Namespace, app: App) -> Reach:
     if not given.about.offline:
         raise NoServer(config.socket_path)
     return app.offline(config, needs=_needs(given.about), create=given.create)
+
+
+def _completion(given: argparse.Namespace) -> int:
+    shell = _openly(COMPLETION, given)["shell"]
+    if shell not in SHELLS:
+        raise CommandError(f"{shell} is none of {', '.join(SHELLS)}", USAGE)
+    sys.stdout.write(SHELLS[shell])
+    return 0
+
+
+def _completed(words: Sequence[str], inherited: Sequence[str] = ()) -> list[str]:
+    """What the last word may become, by our own commands and those of the server."""
+    early = Parser(prog="xmppd", add_help=False)
+    add_common(early, None, default_json=False)
+    given, _ = early.parse_known_args([*inherited, *words[:-1]])
+    names = {about.name for about in BUILT_IN}
+    more = [about for about in _ask_server(given) if about.name not in names]
+    contexts = [row["name"] for row in Contexts().every()]
+    return candidates(words, [*BUILT_IN, *more], contexts)
+
+
+def _shell(given: argparse.Namespace, app: App) -> int:
+    inherited = ["--config", str(given.config)] if given.config else []
+    inherited += ["--context", given.context] if given.context else []
+    module = importlib.import_module("xmppd.admin.shell")
+    complete = functools.partial(_completed, inherited=inherited)
+    exit_code: int = module.Shell(
+        lambda words: main([*inherited, *words], app), complete, lambda: BUILT_IN
+    ).loop()
+    return exit_code
 
 
 def _elsewhere(context: str, about: Description) -> Door:

@@ -51,7 +51,7 @@ class Contexts:
                     message = f"{self.file} holds tokens and others may read it: chmod 600 {self.file}"
                     raise CommandError(message, NO_PERMISSION)
                 return {name: Context(**about) for name, about in json.load(file).items()}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (ValueError, TypeError, AttributeError):
             raise CommandError(f"{self.file} is not a file of contexts") from None
