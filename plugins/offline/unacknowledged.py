@@ -143,7 +143,10 @@ class Unacknowledged(Plugin):
         async with queue.lock, self.server.lock(f"flush:{account}"), queue.gate:
             await queue.quiet()
             settled = self.server.ids.settled()  # before anything is read
-            oldest = (await self.queue.scan(account, limit=min(PAGE, len(self.had[account])))).rows
+            count = len(self.had.get(account, ()))
+            if not count:
+                return []  # what could not be deleted was, with what came behind it
+            oldest = (await self.queue.scan(account, limit=min(PAGE, count))).rows
             rows = dict.fromkeys(sorted(self.had.pop(account)))
             first = [row["id"] for row in takewhile(lambda row: row["id"] in rows, oldest)]
             writes = [*removal(first, settled), *(Delete((row,)) for row in rows if row not in first)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from managing import ask_to_resume, bodies, enable, ready, resume
 from several import several
 
 from xmppd import ns
+from xmppd.errors import StoreUnavailable
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.testing import Client, World
 
@@ -226,6 +228,37 @@ async def test_a_stream_that_is_not_acknowledged_and_not_resumed(redis_url: str,
         await w.settle()
         more = bodies(await again.receive_all())
         assert {*got, *more} == {*"123456"}
+
+
+@pytest.mark.one_node
+async def test_what_could_not_be_deleted_is_deleted_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with World(plugins=OFFLINE) as w:
+        monkeypatch.setitem(w.plugin("offline")._delete_had.__globals__, "AGAIN_SECONDS", 0.05)
+        await store(w, *"123")
+        bob, _ = await come(w)
+        await bob.receive_all()
+        queue, sent = w.plugin("offline").queue, bob.session.managed.sent
+        batch, refused = queue.batch, 0
+
+        async def refusing(*key: Any, **about: Any) -> Any:
+            nonlocal refused
+            refused += 1
+            await asyncio.sleep(0.1)  # more is acknowledged meanwhile
+            if refused < 2:
+                raise StoreUnavailable("not now")
+            return await batch(*key, **about)
+
+        monkeypatch.setattr(queue, "batch", refusing)
+        for h in (sent - 2, sent - 1, sent):
+            bob.write(f"<a xmlns='{ns.SM}' h='{h}'/>")
+            for _ in range(20):
+                await asyncio.sleep(0.002)
+        await asyncio.sleep(0.8)
+        await w.settle()
+        assert await rows(w) == [] and not w.plugin("offline").held and not w.plugin("offline").had
+        assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
 @pytest.mark.one_node
