@@ -124,6 +124,7 @@ MAY_IMPORT = {
         "xmppd.stream.scram",
         "xmppd.migrate",
     ),
+    "xmppd.seeing": ("xmppd",),
     "xmppd.app": ("xmppd",),
     "xmppd.doors": ("xmppd",),
     "xmppd.engines": ("xmppd",),

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ from xmppd.duties import Duties
 from xmppd.engines import shared_cache, shared_duties, store_of
 from xmppd.everywhere import Everywhere
 from xmppd.hooks import Callables, Hooks
-from xmppd.jobs import Jobs
+from xmppd.jobs import Jobs, finished
 from xmppd.loader import Loader
 from xmppd.migrate.merge import merged
 from xmppd.net.c2s.negotiation.activity import Activity
@@ -93,6 +93,7 @@ from xmppd.rules import (
 )
 from xmppd.scope import Scope
 from xmppd.section import values_of
+from xmppd.seeing.routes import Seeing
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
 from xmppd.stream.inline import Inlines
@@ -141,6 +142,8 @@ class App:
         )
         self.routes, self.commands = self.doors.routes, self.doors.commands
         self.cache = shared_cache(config)
+        self.seeing = Seeing(self)
+        self.doors.own = self.seeing.routes
         self.duties = Duties(shared_duties(self.cache))
         self.ids = Ids(self.store, now, clock, self.jobs.spawn)
         self.ids.is_shared = self.cache is not None
@@ -560,8 +563,3 @@ class App:
 async def unlocked(name: str) -> AsyncIterator[None]:
     """There is no other node."""
     yield
-
-
-async def finished(waiting: Awaitable[None]) -> None:
-    """Wait for something."""
-    await waiting

@@ -45,8 +45,10 @@ class Doors:
         replays = Replays(store, spawn, now)
         self.routes = Routes(http_rules(config), self.callers, replays, failed, clock)
         self._plugin_routes: Sequence[tuple[Route, HttpHandler]] = ()
+        self.own: Callable[[], Iterable[tuple[Route, HttpHandler]]] = tuple
+        """What is served besides commands and what plugins serve."""
         self.commands = Commands()
-        self.commands.on_changed = self._changed
+        self.commands.on_changed = self.changed
         self.audit = Audit(store, spawn, now, self._node, config.audit.days)
         self.commands.witness = self.audit
         self.commands.add(*commands_of(ApiTokenCommands(self.tokens)))
@@ -69,10 +71,11 @@ class Doors:
     def serve(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
         """Plugins serve these now."""
         self._plugin_routes = [*routes]
-        self._changed()
+        self.changed()
 
-    def _changed(self) -> None:
-        self.routes.compile((*self._plugin_routes, *api.routes(self.commands)))
+    def changed(self) -> None:
+        """What is served has changed, or who may ask for it."""
+        self.routes.compile((*self._plugin_routes, *api.routes(self.commands), *self.own()))
 
     def _node(self) -> str:
         cluster = self._everywhere.cluster

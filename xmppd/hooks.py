@@ -22,11 +22,12 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
+from xmppd.core.tally import SHORT, Spreads, owner_of, timed
 from xmppd.errors import StanzaError, StoreError
 from xmppd.marks import mark, marked
 from xmppd.xml.stanza import Stanza, parse, unclark
@@ -321,6 +322,8 @@ class Hooks:
     def __init__(self) -> None:
         self.failures = 0
         """How many signal methods have failed."""
+        self.spent = Spreads(SHORT)
+        """Seconds that methods took, by plugin, of those stanzas that are watched."""
         self.compile(())
 
     def compile(self, plugins: Iterable[object]) -> None:
@@ -335,16 +338,34 @@ class Hooks:
         for name, methods in found.items():
             methods.sort(key=lambda pair: pair[0])
             compiled[name] = tuple(method for _, method in methods)
-        for hook in SENT:
-            stages = tuple(compiled.pop(f"{hook.name}_{stage}") for stage in hook.stages)
-            setattr(self, hook.name, stages if any(stages) else None)
-        rules = compiled.pop("sees_rule")
-        self.sees = functools.partial(self._rule, rules) if rules else None
-        for name, callables in compiled.items():
-            setattr(self, name, callables)
+        plain = self._attributes(compiled)
+        watched = self._attributes(
+            {
+                name: tuple(timed(method, self.spent[owner_of(method)]) for method in methods)
+                for name, methods in compiled.items()
+            }
+        )
+        for name, value in plain.items():
+            setattr(self, name, value)
+        self._plain = [(name, value) for name, value in plain.items() if value]
+        self._watched = [(name, value) for name, value in watched.items() if value]
         self.watches_messages = bool(
             self.message_for_filter or self.message_routed_signal or self.message_recorded_record
         )
+
+    def _attributes(self, compiled: Mapping[str, Callables]) -> dict[str, Any]:
+        found: dict[str, Any] = dict(compiled)
+        for hook in SENT:
+            stages = tuple(found.pop(f"{hook.name}_{stage}") for stage in hook.stages)
+            found[hook.name] = stages if any(stages) else None
+        rules = found.pop("sees_rule")
+        found["sees"] = functools.partial(self._rule, rules) if rules else None
+        return found
+
+    def watch(self, *, is_on: bool) -> None:
+        """Have all that is asked from now on timed, or not any more."""
+        for name, value in self._watched if is_on else self._plain:
+            setattr(self, name, value)
 
     def _rule(self, rules: Callables, *arguments: Any) -> bool:
         for rule in rules:

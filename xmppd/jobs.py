@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ class Jobs:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
+
+
+async def finished(waiting: Awaitable[None]) -> None:
+    """Wait for something."""
+    await waiting
 
 
 def log_tasks() -> None:

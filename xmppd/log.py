@@ -11,7 +11,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from xmppd.settings import LogConfig
@@ -43,6 +44,7 @@ TOLD = (
 """How lines of a driver begin that tell, with a traceback, of an error that it raises too and we tell."""
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_EVENT = re.compile(r"[a-z]{1,20}(?:-[a-z]{1,20}){0,5}")
 _SECRET = re.compile(r"(?i)password|passwd|secret|token|body|credential")
 _NEEDS_QUOTES = re.compile(r'[\s"=\\]|^$')
 _COLOURS = {
@@ -64,6 +66,7 @@ def configure(config: LogConfig, stream: TextIO = sys.stderr, *, node: str = "")
     handler.setFormatter(TextFormatter(colours=terminal) if as_text else JsonFormatter(node))
     root = logging.getLogger()
     for former in [former for former in root.handlers if isinstance(former, _Handler)]:
+        handler.counts += former.counts
         root.removeHandler(former)
     root.addHandler(handler)
     root.setLevel(config.level.upper())
@@ -80,8 +83,28 @@ def tell_ignored(found: sys.UnraisableHookArgs) -> None:
     log.error("error-ignored", exc_info=error, extra={"problem": found.err_msg})
 
 
+def counted() -> Mapping[tuple[str, str], int]:
+    """How many lines there were of each event of ours, by its level: from warnings on, written or not."""
+    found: Counter[tuple[str, str]] = Counter()
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Handler):
+            found += handler.counts
+    return found
+
+
 class _Handler(logging.StreamHandler[TextIO]):
-    """Marks the handler that `configure` owns."""
+    """The handler that `configure` owns."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Count and write a line."""
+        if record.levelno >= logging.WARNING and record.name.partition(".")[0] == "xmppd":
+            event = record.msg if type(record.msg) is str and _EVENT.fullmatch(record.msg) else "other"
+            self.counts[event, record.levelname.lower()] += 1
+        return bool(super().handle(record))
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -50,6 +50,7 @@ from xmppd.rules import (
     wire_rules,
 )
 from xmppd.section import changed
+from xmppd.seeing.health import OK
 from xmppd.settings import HttpListenerConfig, ListenerConfig
 from xmppd.text import host_and_port
 
@@ -136,13 +137,18 @@ class Process:
         self._sweeper: asyncio.TimerHandle | None = None
         self._watcher: asyncio.TimerHandle | None = None
         self._changing = asyncio.Lock()
-        self._is_up = False
+        self._is_up = self._is_going = False
         self._leave_now = asyncio.Event()
         self._pace = 0
         self.exit_code = 0
         self.stopping = asyncio.Event()
         self.app = App(config)
         self.app.shared.certificates = certificates(config)
+        self.app.seeing.health.checks |= {
+            "listeners": self._listening,
+            "cluster": self._joined,
+            "draining": self._staying,
+        }
         self.app.commands.add(*commands_of(ServerCommands(self)))
         self.app.commands.add(*commands_of(NodeCommands(self)))
         self.app.everywhere.serve("plugin reload", self._plugins_reloaded)
@@ -222,6 +228,7 @@ class Process:
         door = module.Door(self.app.routes, self._config.http.connections, self.app.jobs.spawn)
         await self._open(door, config)
         self._door = door
+        self.app.seeing.begin()
 
     async def _open(self, door: Listener | Door, config: ListenerConfig | HttpListenerConfig) -> None:
         where, listen = host_and_port(config.address, config.port), self._config.listen
@@ -261,7 +268,7 @@ class Process:
         """
         pace, drain_seconds = self._how_to_drain()
         deadline = time.monotonic() + drain_seconds
-        self.app.routes.is_ready = False
+        self._is_going = True
         if self._is_up:
             systemd.notify("STOPPING=1")
             log.info("stopping", extra={"sessions": len(self.app.sessions.by_full)})
@@ -283,6 +290,7 @@ class Process:
         await self.app.service.cut_off()
         if self._door is not None:
             await self._door.close()
+        self.app.seeing.end()
         await self._close(max(deadline - time.monotonic(), LAST_SECONDS))
         await self._socket.close()
         self._note.close()
@@ -331,6 +339,19 @@ class Process:
                 log.warning("certificate-expires", extra={"file": str(file), "days": days})
         warn_of_certificates(self._config)
         self._watcher = asyncio.get_running_loop().call_later(86400, self._watch_certificates)
+
+    # whether clients should come
+
+    def _listening(self) -> str:
+        if not self._is_up:
+            return "the server has not begun to listen"
+        return "no descriptors are left" if any(one.is_short for one in self._listeners) else OK
+
+    def _joined(self) -> str:
+        return OK if self._is_up or self._joining is None else "the other nodes are not all met"
+
+    def _staying(self) -> str:
+        return "sessions are ended, and then the server stops" if self._is_going else OK
 
     # reload
 
@@ -386,6 +407,7 @@ class Process:
         logs.configure(config.log)
         self._config = self.app.config = config
         self.app.rows.forget()
+        self.app.doors.changed()
         warn_of_certificates(config)
         if kept:
             log.warning("restart-needed", extra={"keys": kept})

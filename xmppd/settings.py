@@ -279,10 +279,11 @@ class IssuerConfig(Section):
 
 
 class HttpConfig(Section):
-    """Bounds of the server's own HTTP, and who may call."""
+    """Bounds of the server's own HTTP, and who may call. `metrics`: who may see numbers at /metrics."""
 
     tokens: Annotated[tuple[HttpTokenConfig, ...], _different] = ()
     issuers: tuple[IssuerConfig, ...] = ()
+    metrics: Literal["auto", "open", "token"] = "auto"
     connections: Size = 256
     body_bytes: Size = 1_048_576
     seconds: PositiveFloat = 30.0

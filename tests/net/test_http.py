@@ -110,16 +110,6 @@ async def site(folder: Path, most: int = 256) -> AsyncIterator[Site]:
 
 
 @pytest.mark.asyncio
-async def test_whoever_watches_is_told_whether_clients_should_come(folder: Path) -> None:
-    async with site(folder) as it:
-        assert await it.ask("GET", "/livez") == (200, "ok\n")
-        assert await it.ask("GET", "/readyz") == (200, "ready\n")
-        it.world.app.routes.is_ready = False
-        assert await it.ask("GET", "/livez") == (200, "ok\n")
-        assert await it.ask("GET", "/readyz") == (503, "draining\n")
-
-
-@pytest.mark.asyncio
 async def test_routes_are_served_to_those_who_may(folder: Path) -> None:
     async with site(folder) as it:
         assert await it.ask("GET", "/health") == (200, {"version": "VERSION 1"})

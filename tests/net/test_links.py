@@ -64,6 +64,7 @@ def declared(element):
 class FrameLink:
     """A WebSocket in memory."""
 
+    kind, security = "websocket", "direct"
     peer, secure, can_encrypt, clogged, heard = "192.0.2.1", True, False, False, 0.0
 
     def __init__(self, world):

@@ -17,6 +17,7 @@ from xmppd.core.presence import address_of
 from xmppd.core.questions import Questions
 from xmppd.core.services import Services, Take
 from xmppd.core.sessions import Session, Sessions, bars
+from xmppd.core.tally import owner_of, timed
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StanzaError
 from xmppd.hooks import Drop, Hooks
@@ -129,14 +130,20 @@ class Iqs:
         self._questions = questions
         self._hooks = hooks
         self._domains = domains
-        self._handlers: dict[HandlerKey, Handler] = {}
+        self.compile(())
 
     def compile(self, handlers: Iterable[tuple[HandlerKey, Handler]]) -> None:
         """Replace the table of handlers; the first one to claim a key keeps it."""
         table: dict[HandlerKey, Handler] = {}
         for key, handler in handlers:
             table.setdefault(key, handler)
-        self._handlers = table
+        spent = self._hooks.spent
+        self._plain = self._handlers = table
+        self._watched = {key: timed(it, spent[owner_of(it)]) for key, it in table.items()}
+
+    def watch(self, *, is_on: bool) -> None:
+        """Have handlers that are asked from now on timed, or not any more."""
+        self._handlers = self._watched if is_on else self._plain
 
     @property
     def keys(self) -> Iterable[HandlerKey]:

@@ -5,6 +5,7 @@ succeeds, when a resource is bound, and whenever the account changes.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn, Protocol
 
@@ -61,6 +62,8 @@ class Logins:
         self._end = end
         self.brake = brake
         self.reports = reports
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        """How many attempts there were: by mechanism, and "success" or the condition of the refusal."""
         self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
         self.unbound: Callable[[str | None], Iterable[Stream]] = lambda account: ()
 
@@ -191,6 +194,7 @@ class Logins:
         """
         peer, account = attempt.channel.peer, attempt.account
         reason = error.condition
+        self.outcomes[attempt.mechanism, reason] += 1
         about = {"jid": account} if account else {}
         more = {"keys": "none"} if attempt.lacking else {}
         self.reports.tell("login-failed", peer, **about, mechanism=attempt.mechanism, reason=reason, **more)
@@ -212,17 +216,23 @@ class Logins:
             self.brake.forgive(peer, count)
         seconds = self.brake.wait(peer, account)
         if seconds:
-            return self._pass_later(peer, account, seconds)
-        self.brake.succeeded(peer, account)
+            return self._pass_later(attempt, seconds)
+        self._succeeded(attempt)
         return None
 
-    async def _pass_later(self, peer: str, account: str, seconds: float) -> None:
+    def _succeeded(self, attempt: Attempt) -> None:
+        self.outcomes[attempt.mechanism, "success"] += 1
+        self.brake.succeeded(attempt.channel.peer, attempt.account)
+
+    async def _pass_later(self, attempt: Attempt, seconds: float) -> None:
         try:
             await self._hold_back(seconds, None)
         except SaslError as error:
+            self.outcomes[attempt.mechanism, error.condition] += 1
+            peer, account = attempt.channel.peer, attempt.account
             self.reports.tell("login-refused", peer, jid=account, reason=error.condition)
             raise
-        self.brake.succeeded(peer, account)
+        self._succeeded(attempt)
 
     async def _hold_back(self, seconds: float, telling: Awaitable[None] | None) -> None:
         if telling is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from xmppd import ns
@@ -19,6 +21,7 @@ from xmppd.core.presence import Presences, address_of
 from xmppd.core.probes import Probes
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session
+from xmppd.core.tally import SECONDS, SHORT, Spreads, until
 from xmppd.errors import StanzaError, StoreError, StreamError
 from xmppd.hooks import Callables, Drop, Hooks, Stages
 from xmppd.xml import build
@@ -68,6 +71,18 @@ class Router:
         }
         self.errors = 0
         """How many stanzas met a mistake of ours."""
+        self.messages_taken = self.presences_taken = self.iqs_taken = 0
+        """How many stanzas of each kind clients sent."""
+        self.refused: Counter[tuple[str, str, str]] = Counter()
+        """How many were refused: by kind, condition, and the module that did."""
+        self.dropped: Counter[str] = Counter()
+        """How many a filter of what is sent let vanish, by kind."""
+        self.routing = Spreads(SHORT)
+        """Seconds that stanzas which were watched took until they were sent on or had to wait, by kind."""
+        self.handling = Spreads(SECONDS)
+        """Seconds until such a one that had to wait was done, by kind."""
+        self.watches_next = False
+        """Set to have the next stanza of a client watched, and what plugins do for it timed."""
 
     def take(self, session: Session, stanza: Stanza) -> Waiting:
         """Process one stanza as a client wrote it. What is returned must be awaited before the session's next
@@ -76,6 +91,8 @@ class Router:
         Both raise StreamError, and nothing else: for what may not be sent on a bound stream (RFC 6120
         4.9.3.24), and when a plugin wants the stream ended.
         """
+        if self.watches_next:
+            return self._watched(session, stanza)
         try:
             waiting = self.act(session, stanza)
         except StreamError:
@@ -84,6 +101,30 @@ class Router:
             self._refuse(session, stanza, error)
             return None
         return None if waiting is None else self._followed(session, stanza, waiting)
+
+    def _watched(self, session: Session, stanza: Stanza) -> Waiting:
+        """The same, and it is noted how long that takes, of each plugin as well."""
+        self.watches_next = False
+        kind = stanza.kind
+        self._hooks.watch(is_on=True)
+        self._iqs.watch(is_on=True)
+        began = perf_counter()
+        try:
+            waiting = self.take(session, stanza)
+        finally:
+            if kind in self._kinds:
+                self.routing[kind].observe(perf_counter() - began)
+            self._hooks.watch(is_on=False)
+            self._iqs.watch(is_on=False)
+        if waiting is None or isinstance(waiting, Told):
+            return waiting
+        spread = self.handling[kind]
+        if isinstance(waiting, Pending):
+            waiting.ready.add_done_callback(lambda _: spread.observe(perf_counter() - began))
+            return waiting
+        if isinstance(waiting, Later):
+            return Later(until(waiting.rest, spread, began), waiting.size)
+        return until(waiting, spread, began)
 
     def _followed(self, session: Session, stanza: Stanza, waiting: Awaitable[None]) -> Waiting:
         """What has to be awaited of a stanza, which then refuses it by itself."""
@@ -167,6 +208,7 @@ class Router:
         """The one place where an error becomes a reply; no error or result is ever answered (RFC
         6120 8.3.1).
         """
+        rule = refuser(error)
         if isinstance(error, StoreError):
             error = not_stored(error, jid=origin.full, kind=stanza.kind)
         elif not isinstance(error, StanzaError):
@@ -174,6 +216,7 @@ class Router:
             extra = {"jid": origin.full, "kind": stanza.kind, "stanza_id": stanza.id}
             log.error("stanza-failed", exc_info=error, extra=extra)
             error = StanzaError("internal-server-error")
+        self.refused[stanza.kind, error.condition, rule] += 1
         if stanza.type not in ("error", "result"):
             reply = build.error_reply(stanza, origin.full, error)
             origin.send(reply)
@@ -183,18 +226,21 @@ class Router:
     # one step for each kind
 
     def _message(self, session: Session, stanza: Stanza) -> Waiting:
+        self.messages_taken += 1
         stages = self._hooks.message_sent
         if stages is not None:
             return self._hooked(session, stanza, stages, self._messages.route)
         return self._messages.route(session, stanza)
 
     def _presence(self, session: Session, stanza: Stanza) -> Waiting:
+        self.presences_taken += 1
         stages = self._hooks.presence_sent
         if stages is not None:
             return self._hooked(session, stanza, stages, self._route_presence)
         return self._route_presence(session, stanza)
 
     def _iq(self, session: Session, stanza: Stanza) -> Waiting:
+        self.iqs_taken += 1
         stages = self._hooks.iq_sent
         if stages is not None:
             return self._hooked(session, stanza, stages, self._iqs.route)
@@ -243,11 +289,12 @@ class Router:
             result = change(session, stanza)
             if not isinstance(result, Stanza):
                 if isinstance(result, Drop):
+                    self.dropped[stanza.kind] += 1
                     return None
                 if isinstance(result, Later):
                     return result
                 rest = (), filters[index + 1 :], signals
-                return self._filtered_later(session, result, rest, then)
+                return self._filtered_later(session, stanza.kind, result, rest, then)
             if result is not stanza:
                 stanza = self._intake.resealed(session, result)
         waiting = then(session, stanza)
@@ -271,10 +318,11 @@ class Router:
             await more
 
     async def _filtered_later(
-        self, session: Session, change: Awaitable[Stanza | Drop], rest: Stages, then: Step
+        self, session: Session, kind: str, change: Awaitable[Stanza | Drop], rest: Stages, then: Step
     ) -> None:
         stanza = await change
         if isinstance(stanza, Drop):
+            self.dropped[kind] += 1
             return
         more = self._hooked(session, self._intake.resealed(session, stanza), rest, then)
         if more is not None:
@@ -294,6 +342,15 @@ def not_stored(error: StoreError, **about: str) -> StanzaError:
     """
     log.warning("store-failed", extra={**about, "error": str(error)})
     return StanzaError("resource-constraint", "The server cannot store this now.", type="wait")
+
+
+def refuser(error: Exception) -> str:
+    """The module that raised an error, without the name of this package."""
+    trace, name = error.__traceback__, ""
+    while trace is not None:
+        name = trace.tb_frame.f_globals.get("__name__", "")
+        trace = trace.tb_next
+    return str(name).removeprefix("xmppd.")
 
 
 def unexpected(stanza: Stanza) -> StreamError:

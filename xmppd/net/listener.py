@@ -67,7 +67,8 @@ class Listener:
         self._coming = 0
         self._sockets: list[socket.socket] = []
         self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._is_short = False
+        self.is_short = False
+        """Whether no descriptors were left when somebody came last."""
 
     @property
     def port(self) -> int:
@@ -145,8 +146,8 @@ class Listener:
             except OSError as error:
                 self._pause(listening, error)
                 return
-            if self._is_short:
-                self._is_short = False
+            if self.is_short:
+                self.is_short = False
                 log.info("accepting-again")
 
     def _take(self, listening: socket.socket) -> bool:
@@ -190,8 +191,8 @@ class Listener:
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Leave newcomers to the kernel for a moment; trying again at once would only burn time."""
-        if not self._is_short:
-            self._is_short = True
+        if not self.is_short:
+            self.is_short = True
             log.error("accepting-paused", extra={"reason": error.strerror, "descriptors": descriptor_limit()})
         self._wait(listening, PAUSE_SECONDS)
 

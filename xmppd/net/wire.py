@@ -12,7 +12,7 @@ import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from xmppd.core.reports import Reports
 from xmppd.net.pace import LONGEST_PAUSE, Tempo
@@ -67,6 +67,11 @@ class Unsent:
     def remove(self, wire: Wire) -> None:
         """It has drained, or is gone."""
         self._clogged.pop(wire, None)
+
+    @property
+    def size(self) -> int:
+        """Bytes that all of them have not been sent."""
+        return sum(wire.unsent for wire in self._clogged)
 
     def look(self) -> None:
         """Note who has taken something since the last look: nothing is read from a clogged peer, so that is
@@ -131,6 +136,8 @@ class Wire(asyncio.BufferedProtocol):
         "stream",
         "transport",
     )
+
+    kind: ClassVar[str] = "tcp"
 
     def __init__(self, shared: Shared, *, starttls: bool = False) -> None:
         self._shared = shared
@@ -304,6 +311,13 @@ class Wire(asyncio.BufferedProtocol):
     def secure(self) -> bool:
         """Whether TLS is in use."""
         return self._tls is not None
+
+    @property
+    def security(self) -> str:
+        """See `Link.security`."""
+        if self._tls is None:
+            return "none"
+        return "starttls" if self._starttls else "direct"
 
     @property
     def can_encrypt(self) -> bool:

@@ -16,7 +16,7 @@ PUBLIC: Final = ""
 """The scope of a route that asks for no token."""
 METHODS: Final = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 JSON: Final = "application/json"
-OWN: Final = frozenset(("api", "livez", "readyz", "healthz", "metrics"))
+OWN: Final = frozenset(("api", "readyz", "healthz", "metrics"))
 """What paths begin with that are the server's own."""
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
+from xmppd.core.tally import SECONDS, Spread
 from xmppd.parts.part import Part
 
 if TYPE_CHECKING:
     from xmppd.server import Server
 
 MOST_BUCKETS: Final = 32
-SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""The buckets of a histogram that is told no others, for times."""
 
 
 class Metric(Part):
@@ -89,22 +87,19 @@ class Gauge(Metric):
         return self.value
 
 
-class Histogram(Metric):
+class Histogram(Metric, Spread):
     """How values are spread: how many there were up to each of the `buckets`, in all, and their sum.
 
-    `buckets` are upper bounds that rise, at most 32; ValueError for others.
+    `buckets` are upper bounds that rise, at most 32, unless told for times; ValueError for others.
     """
 
     kind = "histogram"
 
     def __init__(self, help: str, buckets: Sequence[float] = SECONDS) -> None:
-        super().__init__(help)
-        self.buckets = tuple(map(float, buckets))
+        Metric.__init__(self, help)
+        Spread.__init__(self, buckets)
         if not 0 < len(self.buckets) <= MOST_BUCKETS or list(self.buckets) != sorted(set(self.buckets)):
             raise ValueError(f"buckets are 1 to {MOST_BUCKETS} numbers, each greater than the one before")
-        self.counts = [0] * (len(self.buckets) + 1)
-        """How many fell into each bucket alone; the last one is for what is above all bounds."""
-        self.sum = 0.0
 
     def fresh(self) -> Self:
         """One with the same buckets, and nothing in them."""
@@ -113,11 +108,6 @@ class Histogram(Metric):
     def goes_on(self, before: Self) -> bool:
         """Whether the buckets are the same."""
         return self.buckets == before.buckets
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.buckets, value)] += 1
-        self.sum += value
 
     @property
     def shown(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ framings.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from xmppd.xml.limits import Limits
 from xmppd.xml.scan import Event
@@ -16,6 +16,8 @@ from xmppd.xml.scan import Event
 class Link(Protocol):
     """Carries one stream. It gives to its stream what comes in, and stops reading while that is busy."""
 
+    kind: ClassVar[str]
+    """What carries it, for operators: `tcp`."""
     peer: str
     """The client's address, for operators."""
     clogged: bool
@@ -28,6 +30,10 @@ class Link(Protocol):
     @property
     def secure(self) -> bool:
         """Whether TLS protects it."""
+
+    @property
+    def security(self) -> str:
+        """How TLS came to protect it, for operators: `direct`, `starttls` or `none`."""
 
     @property
     def can_encrypt(self) -> bool:

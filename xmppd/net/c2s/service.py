@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -99,6 +100,8 @@ class Service:
         self.rows = rows
         self.mark = mark
         self.connections: set[Stream] = set()
+        self.bound: Counter[tuple[str, str]] = Counter()
+        """How many streams have bound a resource: by what carries them, and how that is secured."""
         self._strangers: dict[Stream, float] = {}
         self._per_network: dict[str, int] = {}
         self._refused: dict[Stream, None] = {}
@@ -185,8 +188,15 @@ class Service:
             if left:
                 self._per_network[network] = left
 
+    def has_bound(self, connection: Stream) -> None:
+        """A connection has bound a resource, for as long as it lasts."""
+        self.bound[connection.link.kind, connection.link.security] += 1
+        self.logged_in(connection)
+
     def forget(self, connection: Stream) -> None:
         """A connection is gone."""
+        if connection.is_bound:
+            self.bound[connection.link.kind, connection.link.security] -= 1
         self.logged_in(connection)
         self._refused.pop(connection, None)
         self.connections.discard(connection)

@@ -180,6 +180,11 @@ class Stream:
         if session is not None and (self.managed is None or not self.managed.lost()):
             self._service.binding.end(session)
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it has bound a resource, though its session may have ended since."""
+        return self._negotiation is None
+
     def unheard(self) -> None:
         """Nobody is at the other end any more; a session that is managed may go on without it."""
         silence = StreamError("connection-timeout")
@@ -480,4 +485,4 @@ class Stream:
         self.framing.stepwise = False
         if service.rules.stanza_rate:
             self._bucket = TokenBucket(service.rules.stanza_rate, service.rules.stanza_burst)
-        service.logged_in(self)
+        service.has_bound(self)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SAFE: Final = frozenset(("GET", "HEAD"))
 """What changes nothing."""
+UNPACED: Final = frozenset(("/healthz", "/readyz", "/metrics"))
+"""What those ask for who watch this server: others must not have it refused to them."""
 MOST_FIELDS: Final = 100
 """Fields of a query."""
 
@@ -102,9 +104,7 @@ class Node:
 
 
 class Routes:
-    """All routes of one server, with /livez and /readyz, which need no token. `failed` is told what a handler
-    raised that it should not have. While it is not `is_ready`, no more clients should be sent here.
-    """
+    """All routes of one server. `failed` is told what a handler raised that it should not have."""
 
     def __init__(
         self,
@@ -120,14 +120,8 @@ class Routes:
         self.callers = callers
         self.served = 0
         self.refused = 0
-        self.is_ready = True
         self._failed = failed
         self._root = Node()
-        self._own = (
-            (Route("GET", "/livez", ""), self._livez),
-            (Route("GET", "/readyz", ""), self._readyz),
-        )
-        self.compile(())
 
     @property
     def rules(self) -> HttpRules:
@@ -143,20 +137,12 @@ class Routes:
     def compile(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
         """Replace all routes; requests under way are finished by those they found."""
         root = Node()
-        for route, handler in (*routes, *self._own):
+        for route, handler in routes:
             node = root
             for segment in route.segments:
                 node = node.below(segment)
             node.routes[route.method] = (route, handler)
         self._root = root
-
-    def _livez(self, request: HttpRequest) -> HttpResponse:
-        """The loop turns."""
-        return HttpResponse(body=b"ok\n")
-
-    def _readyz(self, request: HttpRequest) -> HttpResponse:
-        """Whether clients should be sent here."""
-        return HttpResponse(body=b"ready\n") if self.is_ready else HttpResponse(503, b"draining\n")
 
     async def serve(
         self,
@@ -225,7 +211,7 @@ class Routes:
     async def _caller(self, route: Route, headers: Mapping[str, str], peer: str) -> Known:
         """Who calls; HttpError 401 or 403 (RFC 6750 3), or 429; StoreError."""
         if not route.scope:
-            if not any(route is own for own, _ in self._own):
+            if route.path not in UNPACED:
                 self._strangers.take(network_of(peer))
             return NOBODY
         kind, _, secret = headers.get("authorization", "").partition(" ")

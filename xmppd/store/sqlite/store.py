@@ -65,6 +65,7 @@ class SqliteStore:
     ) -> None:
         self._path = MEMORY if str(path) == MEMORY else str(Path(path).absolute())
         self._now = now
+        self.bound = bound
         self._transactions = Transactions(self._path, patience)
         self._writer: GroupWriter | InlineWriter
         if self._path == MEMORY:

@@ -1,0 +1,1 @@
+"""What operators see of a server from outside: whether it is well, and its numbers, by HTTP."""
