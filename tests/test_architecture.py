@@ -136,6 +136,13 @@ MAY_IMPORT = {
     "xmppd.unopened": ("xmppd",),
     "xmppd.offices": ("xmppd",),
     "xmppd.operating": ("xmppd",),
+    "xmppd.effective": (
+        "xmppd.config",
+        "xmppd.configfile",
+        "xmppd.document",
+        "xmppd.plugin",
+        "xmppd.section",
+    ),
     "xmppd.rules": ("xmppd",),
     "xmppd.copying": ("xmppd",),
     "xmppd.arriving": ("xmppd.core.arrival", "xmppd.errors"),

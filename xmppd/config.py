@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xmppd.configfile import SOCKET_NAME, read
-from xmppd.document import Document, KeyPath
+from xmppd.document import Document, KeyPath, Place
 from xmppd.errors import ConfigError, Problem
 from xmppd.section import Section
 from xmppd.settings import (
@@ -76,6 +76,15 @@ class Config(Section):
         """`plugins.config.<name>` as the plugin's own section; ConfigError with every mistake."""
         raw = self.plugins.config.get(name, {})
         return validated(section, dict(raw), self._document, ("plugins", "config", name))
+
+    def place_of(self, path: KeyPath) -> Place | None:
+        """Where the value at a path was written, or the list that it is in; None for what was not."""
+        values = self._document.values
+        found = values.get(path)
+        while found is None and path and isinstance(path[-1], int):
+            path = path[:-1]
+            found = values.get(path)
+        return found
 
     def problem(self, path: KeyPath, message: str, *, at_key: bool = False) -> Problem:
         """A mistake found elsewhere (an unknown plugin, say), with the place of `path` in the file."""

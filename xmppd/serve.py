@@ -25,12 +25,14 @@ from xmppd import log as logs
 from xmppd.admin.builtin import ServerCommands
 from xmppd.admin.commands import commands_of
 from xmppd.admin.nodes import PACE, NodeCommands
+from xmppd.admin.settings import SettingsCommands
 from xmppd.admin.socket import AdminSocket
 from xmppd.admin.whereabouts import noted
 from xmppd.allocator import heap
 from xmppd.app import App
 from xmppd.checks import refuse_fatal
 from xmppd.config import Config
+from xmppd.effective import differences, rows_of
 from xmppd.encryption import certificates, warn_of_certificates
 from xmppd.engines import prepare_folder
 from xmppd.errors import CommandError, ConfigError, XmppdError
@@ -151,6 +153,7 @@ class Process:
         }
         self.app.commands.add(*commands_of(ServerCommands(self)))
         self.app.commands.add(*commands_of(NodeCommands(self)))
+        self.app.commands.add(*commands_of(SettingsCommands(self)))
         self.app.everywhere.serve("plugin reload", self._plugins_reloaded)
         self.app.everywhere.serve("node", self._node)
         self.app.everywhere.serve("drain", self._drain)
@@ -358,14 +361,26 @@ class Process:
     def _hang_up(self) -> None:
         self.app.jobs.spawn(self.reload())
 
+    def effective(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each key of the configuration at work."""
+        return rows_of(self._config, [loaded.plugin for loaded in self.app.loader.loaded])
+
+    def differences(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each key that the file has otherwise now; ConfigError."""
+        return differences(self._config, self._load(), FIXED)
+
+    async def reload_config(self) -> Sequence[str]:
+        """Read all again; the keys that need a restart. What is wrong is raised: XmppdError, OSError."""
+        async with self._changing:
+            return await self._reloaded()
+
     async def reload(self) -> None:
         """Read configuration, certificates and plugins again (SIGHUP); what is wrong is logged, and then
         everything stays as it was.
         """
         async with self._changing:
-            systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                await self._reload(self._load())
+                await self._reloaded()
             except ConfigError as error:
                 for problem in error.problems:
                     log.error("reload-refused", extra={"problem": str(problem)})
@@ -373,10 +388,15 @@ class Process:
                 log.error("reload-refused", extra={"problem": str(error)})
             except Exception:  # a plugin may raise anything
                 log.exception("reload-failed")
-            finally:
-                systemd.notify("READY=1")
 
-    async def _reload(self, wanted: Config) -> None:
+    async def _reloaded(self) -> Sequence[str]:
+        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            return await self._reload(self._load())
+        finally:
+            systemd.notify("READY=1")
+
+    async def _reload(self, wanted: Config) -> Sequence[str]:
         config, kept = with_kept(wanted, self._config)
         refuse_fatal(config)
         fresh = certificates(config)
@@ -412,6 +432,7 @@ class Process:
         if kept:
             log.warning("restart-needed", extra={"keys": kept})
         log.info("reloaded", extra={"file": str(config.source)})
+        return kept
 
     # nodes
 

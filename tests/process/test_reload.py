@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from xmppd.errors import CommandError
 from xmppd.net.certificates import development_certificate
 
 GREETER = '''"""Greets."""
@@ -285,3 +286,23 @@ async def test_http_stays_open_and_a_certificate_starts_no_plugin_again(prepared
     await hang_up(server)
     assert await asyncio.to_thread(asked, port, "two") == (200, "2")
     assert server.command("status")["metrics"] == {"starts_starts": 2}
+
+
+@pytest.mark.asyncio
+async def test_commands_show_compare_and_reload_the_configuration(prepared):
+    server = prepared()
+    server.configure({"limits": {"name_bytes": 200}})
+    await server.start()
+    [row] = server.command("config show", section="limits.name_bytes")
+    assert (row["value"], "xmppd.yaml:" in row["origin"]) == (200, True)
+    assert server.command("config diff") == []
+    server.configure({"limits": {"name_bytes": 300}})
+    [row] = server.command("config diff")
+    assert (row["running"], row["file"]) == (200, 300)
+    done = await asyncio.to_thread(server.command, "config reload")
+    assert done["reloaded"] is True
+    assert server.command("config diff") == ([] if row["needs"] == "reload" else [row])
+    server.configure({"limits": {"name_bytes": "many"}})
+    with pytest.raises(CommandError, match=r"limits\.name_bytes: must be"):
+        await asyncio.to_thread(server.command, "config reload")
+    assert server.command("config show", section="limits.name_bytes")[0]["value"] in (200, 300)

@@ -59,6 +59,7 @@ from xmppd.admin.render import render
 from xmppd.admin.rolling import RESTART, Rolling
 from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
+from xmppd.admin.settings import SettingsCommands
 from xmppd.admin.status import status_text
 from xmppd.admin.tokens import TokenCommands
 from xmppd.admin.whereabouts import find_server
@@ -119,6 +120,7 @@ BUILT_IN = (
     *descriptions_of(ServerCommands),
     *descriptions_of(SessionCommands),
     *descriptions_of(NodeCommands),
+    *descriptions_of(SettingsCommands),
     *descriptions_of(UserCommands),
     *descriptions_of(TokenCommands),
     *descriptions_of(ApiTokenCommands),
