@@ -22,12 +22,18 @@ from xmppd.testing import World
 ROOT = Caller("socket", "root")
 TOKENS = [{"name": "maker", "sha256": hashlib.sha256(b"maker").hexdigest(), "scopes": ["*"]}]
 PLUGIN = """
-from xmppd.plugin import Plugin, StoreTimeout, command
+from typing import Annotated
+from xmppd.admin.commands import Secret
+from xmppd.plugin import CommandError, Plugin, StoreTimeout, command
 
 class Game(Plugin):
     @command("Break")
     def crash(self) -> None:
         raise ZeroDivisionError
+
+    @command("Refuse")
+    def refuse(self, word: Annotated[str, Secret("a word")]) -> None:
+        raise CommandError(f"{word} is not the word")
 
     @command("Be slow")
     def hang(self) -> None:
@@ -74,6 +80,15 @@ async def test_what_is_no_parameter_may_be_a_secret() -> None:
         with pytest.raises(CommandError, match="must be text"):
             await world.app.commands.call("user add", {"account": "z@localhost", "password": 5}, ROOT)
         assert "geheim" not in str(await entries(world))
+
+
+@pytest.mark.asyncio
+async def test_a_refusal_that_repeats_a_secret_stands_there_without_it(tmp_path: Path) -> None:
+    (tmp_path / "game.py").write_text(PLUGIN)
+    async with World(plugins=("game",), plugin_folders=(tmp_path,)) as world:
+        with pytest.raises(CommandError, match="geheim"):
+            await world.app.commands.call("game refuse", {"word": "geheim"}, ROOT)
+        assert [it["detail"] for it in await entries(world)] == ["refused: ******** is not the word"]
 
 
 @pytest.mark.asyncio
@@ -181,6 +196,20 @@ async def test_it_ends_after_its_days() -> None:
         assert len(await entries(world, since="2023-11-14")) == 1
         world.clock.seconds += 1
         assert await entries(world, since="2023-11-14") == []
+
+
+@pytest.mark.asyncio
+async def test_no_hour_is_read_that_has_ended() -> None:
+    async with World(settings={"audit": {"days": 2}}) as world:
+        scan, hours = world.app.store.scan, []
+
+        async def counted(table: Any, partition: Any, **more: Any) -> Any:
+            hours.extend(partition if table is AUDIT_LOG else ())
+            return await scan(table, partition, **more)
+
+        world.app.store.scan = counted  # type: ignore[method-assign]
+        assert await entries(world, since="2001-01-01") == []
+        assert len(hours) == len(set(hours)) == 50
 
 
 @pytest.mark.asyncio

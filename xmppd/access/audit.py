@@ -131,8 +131,9 @@ class Audit:
         """Some entries since a moment (None: of the last day), the newest first, how many were looked at, and
         the token to go on with; CommandError.
         """
-        since = self._now() - DAY if since is None else since
-        hour, before = _place(after) if after else (hour_of(self._now() + HOUR), "")
+        now = self._now()
+        since = now - DAY if since is None else max(since, now - self.days * DAY)
+        hour, before = _place(after) if after else (hour_of(now + HOUR), "")
         found: list[Mapping[str, Any]] = []
         looked, last = 0, hour_of(since)
         for _ in range(HOURS):
