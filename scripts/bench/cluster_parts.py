@@ -10,7 +10,7 @@ import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import process_time
+from time import process_time, thread_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -110,7 +110,11 @@ def whereabouts(sessions: int) -> None:
             known.end(account, node, "client", number + half)
             known.put(account, Place(node, "client", number + half, 0))
 
+    friends = [there[start : start + 200] for start in range(0, len(there) - 200, 200)]
+    strangers = [absent[start : start + 200] for start in range(0, len(absent) - 200, 200)]
     for what, do in (
+        ("one of 200 contacts who are there", lambda: [known.spread(names) for names in friends]),
+        ("one of 200 who are not", lambda: [known.spread(names) for names in strangers]),
         ("places of an account", lambda: [known.of(account) for account in there]),
         ("places of an account that is not there", lambda: [known.of(account) for account in absent]),
         ("nodes of an account", lambda: [known.nodes(account) for account in there]),
@@ -124,6 +128,17 @@ def whereabouts(sessions: int) -> None:
         print(f"  {found:6} places of a node found in{whole:17.1f} ms")
 
 
+def longest(sessions: int) -> float:
+    """Milliseconds of CPU of the longest of so many new places."""
+    known, longest = Whereabouts(), 0.0
+    for number in range(sessions):
+        account, place = f"player{number}@game.example.com", Place(1 + number % 7, "client", number, 0)
+        start = thread_time()
+        known.put(account, place)
+        longest = max(longest, thread_time() - start)
+    return longest * 1e3
+
+
 def main() -> None:
     sessions = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     for size in (1, 10, 20):
@@ -131,6 +146,7 @@ def main() -> None:
         print(f"message of {len(RAW)} bytes, {size:2} in a frame: packed {pack:.2f}, unpacked {unpack:.2f}, "
               f"from trunk to trunk and settled {trunks(size):.2f} us")  # fmt: skip
     whereabouts(sessions)
+    print(f"  {'the longest of all new places':42}{longest(sessions):8.2f} ms")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ each account.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 SEVERAL: Final = 0
 """In the place of a node's index: several places follow, each with the length of its resource."""
+
+MOST: Final = 262_144
+"""Accounts in one dictionary."""
 
 PIECE: Final = 256
 """Accounts that are looked at before who asks for all places of a node may do something else."""
@@ -42,18 +45,15 @@ class Whereabouts:
     One place is: node (1 byte), priority (1), flags (1), number (4), resource. Several: `SEVERAL`, then each
     with the length of the resource (2) before it. A priority of -128 counts as -127.
 
-    While all accounts are gone through (`places_of`) none goes out of `_packed` and none comes into it:
-    who ended has nothing there and is in `_ended`, who came is in `_late`. `_is_plain`: neither of that.
+    Accounts are in a dictionary of at most `most`, those that are more in another one, and so on: a larger
+    one would take long when it grows. Most clusters have one.
     """
 
-    __slots__ = ("_count", "_ended", "_is_plain", "_late", "_packed", "_walks")
+    __slots__ = ("_count", "_most", "_tables")
 
-    def __init__(self) -> None:
-        self._packed: dict[str, bytes] = {}
-        self._late: dict[str, bytes] = {}
-        self._ended: list[str] = []
-        self._walks = 0
-        self._is_plain = True
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._tables: list[dict[str, bytes]] = [{}]
         self._count = 0
 
     def __len__(self) -> int:
@@ -62,55 +62,69 @@ class Whereabouts:
 
     def __contains__(self, account: object) -> bool:
         """Whether the account has a session on another node."""
-        if self._is_plain:
-            return account in self._packed
-        return bool(self._packed.get(account)) or account in self._late  # type: ignore[call-overload]
+        for table in self._tables:  # noqa: SIM110 - as `Mesh._is_full`
+            if account in table:
+                return True
+        return False
 
     def accounts(self) -> list[str]:
         """All that have sessions on other nodes."""
-        if self._is_plain:
-            return [*self._packed]
-        return [*(account for account, packed in self._packed.items() if packed), *self._late]
+        return [account for table in self._tables for account in table]
 
     def spread(self, accounts: Collection[str]) -> dict[int, list[str]]:
-        """Those of them that have available sessions on other nodes, by node: quick where none has any."""
-        packed_of = self._packed.get if self._is_plain else self._packed_of
+        """Those of them that have available sessions on other nodes, by node."""
         found: dict[int, list[str]] = {}
-        if self._is_plain and self._packed.keys().isdisjoint(accounts):
-            return found
-        for account, packed in zip(accounts, map(packed_of, accounts), strict=True):  # the look-ups as one
-            if not packed:
+        for table in self._tables:
+            if table.keys().isdisjoint(accounts):
                 continue
-            first = packed[0]
-            if first != SEVERAL:
-                if packed[1] != UNAVAILABLE:
-                    if first in found:
-                        found[first].append(account)
-                    else:
-                        found[first] = [account]
-            else:
-                for node in self.available(account):
-                    found.setdefault(node, []).append(account)
+            for account, packed in zip(accounts, map(table.get, accounts), strict=True):  # as one
+                if packed is None:
+                    continue
+                first = packed[0]
+                if first != SEVERAL:
+                    if packed[1] != UNAVAILABLE:
+                        if first in found:
+                            found[first].append(account)
+                        else:
+                            found[first] = [account]
+                else:
+                    for node in _available(packed):
+                        found.setdefault(node, []).append(account)
         return found
+
+    def absent(self, accounts: Sequence[str]) -> Sequence[str]:
+        """Those of them that have no available session on another node."""
+        for table in self._tables:
+            if not table.keys().isdisjoint(accounts):
+                accounts = [
+                    account
+                    for account, packed in zip(accounts, map(table.get, accounts), strict=True)
+                    if packed is None or not _available(packed)
+                ]
+        return accounts
 
     def put(self, account: str, place: Place) -> Place | None:
         """A session is there now; the place of the same node and resource that it takes, if there was one."""
-        if self._is_plain and account not in self._packed:
-            self._packed[account] = _pack((place,))
+        table = self._table_of(account)
+        if table is None:
             self._count += 1
+            self._table_with_room()[account] = _pack((place,))
             return None
-        places = self.of(account)
+        places = _unpack(table[account])
         for index, old in enumerate(places):
             if old.node == place.node and old.resource == place.resource:
-                self._keep(account, _pack((*places[:index], place, *places[index + 1 :])))
+                table[account] = _pack((*places[:index], place, *places[index + 1 :]))
                 return old
-        self._keep(account, _pack((*places, place)))
+        table[account] = _pack((*places, place))
         self._count += 1
         return None
 
     def end(self, account: str, node: int, resource: str, number: int) -> bool:
         """That very session is over; whether it was there. A later one with its resource stays."""
-        places = self.of(account)
+        table = self._table_of(account)
+        if table is None:
+            return False
+        places = _unpack(table[account])
         left = tuple(
             place
             for place in places
@@ -120,9 +134,11 @@ class Whereabouts:
             return False
         self._count -= 1
         if left:
-            self._keep(account, _pack(left))
+            table[account] = _pack(left)
         else:
-            self._drop(account)
+            del table[account]
+            if not table and len(self._tables) > 1:
+                self._tables = [table for table in self._tables if table]
         return True
 
     def of(self, account: str) -> tuple[Place, ...]:
@@ -132,9 +148,10 @@ class Whereabouts:
 
     def at(self, account: str, resource: str) -> tuple[Place, ...]:
         """The places of a full JID: more than one while its owner is being found out."""
-        if self._is_plain and account not in self._packed:
+        packed = self._packed_of(account)
+        if packed is None:
             return ()
-        return tuple(place for place in self.of(account) if place.resource == resource)
+        return tuple(place for place in _unpack(packed) if place.resource == resource)
 
     def nodes(self, account: str) -> frozenset[int]:
         """On which nodes the account has sessions."""
@@ -149,7 +166,7 @@ class Whereabouts:
         """On which node the account has its only session, if that has a priority that is not negative; 0
         where that is not so.
         """
-        packed = self._packed.get(account) or (None if self._is_plain else self._late.get(account))
+        packed = self._packed_of(account)
         return packed[0] if packed is not None and packed[1] >= LEAST else 0  # SEVERAL is 0, too
 
     def wants_copies(self, account: str) -> bool:
@@ -164,66 +181,52 @@ class Whereabouts:
     def available(self, account: str) -> Collection[int]:
         """On which nodes the account has sessions that are available."""
         packed = self._packed_of(account)
-        if packed is None:
-            return ()
-        if packed[0] != SEVERAL:
-            return packed[:1] if packed[1] != UNAVAILABLE else ()  # bytes are a collection of numbers
-        return {place.node for place in _unpack(packed) if place.priority is not None}
+        return () if packed is None else _available(packed)
 
     def places_of(self, node: int) -> Iterator[tuple[str, Place] | None]:
         """All places of a node, with their accounts; None now and then, so that it can be done in slices.
         Anything may change meanwhile: of the accounts that are there at first, places are given as they are
         when it is the account's turn; those that come may be given, too.
         """
-        self._walks += 1
-        self._is_plain = False
-        try:
-            for index, (account, packed) in enumerate(self._packed.items(), 1):
-                if packed and (packed[0] == node or (packed[0] == SEVERAL and node in packed)):
+        looked_at = 0
+        for table in [*self._tables]:
+            names = [*table]
+            for account, packed in zip(names, map(table.get, names), strict=True):
+                if packed is not None and (packed[0] == node or (packed[0] == SEVERAL and node in packed)):
                     yield from _those_of(node, account, packed)
-                if index % PIECE == 0:
+                looked_at += 1
+                if looked_at % PIECE == 0:
                     yield None
-            for account in [*self._late]:
-                packed = self._late.get(account, b"")
-                if packed:
-                    yield from _those_of(node, account, packed)
-        finally:
-            self._walks -= 1
-        yield from self._tidied()
 
     def _packed_of(self, account: str) -> bytes | None:
-        return self._packed.get(account) or (None if self._is_plain else self._late.get(account))
+        for table in self._tables:
+            packed = table.get(account)
+            if packed is not None:
+                return packed
+        return None
 
-    def _keep(self, account: str, packed: bytes) -> None:
-        if self._is_plain or account in self._packed:
-            self._packed[account] = packed
-        else:
-            self._late[account] = packed
+    def _table_of(self, account: str) -> dict[str, bytes] | None:
+        for table in self._tables:
+            if account in table:
+                return table
+        return None
 
-    def _drop(self, account: str) -> None:
-        if self._is_plain:
-            del self._packed[account]
-        elif account in self._late:
-            del self._late[account]
-        else:
-            self._packed[account] = b""
-            self._ended.append(account)
-
-    def _tidied(self) -> Iterator[None]:
-        """Have all in one place again, in slices, unless all are gone through once more meanwhile."""
-        packed, late, ended = self._packed, self._late, self._ended
-        while not self._walks and (late or ended):
-            for account in (ended.pop() for _ in range(min(PIECE, len(ended)))):
-                if packed.get(account) == b"":
-                    del packed[account]
-            for account, places in (late.popitem() for _ in range(min(PIECE, len(late)))):
-                packed[account] = places
-            yield None
-        self._is_plain = not (self._walks or late or ended)
+    def _table_with_room(self) -> dict[str, bytes]:
+        for table in self._tables:
+            if len(table) < self._most:
+                return table
+        self._tables.append({})
+        return self._tables[-1]
 
 
 def _those_of(node: int, account: str, packed: bytes) -> Iterator[tuple[str, Place]]:
     return ((account, place) for place in _unpack(packed) if place.node == node)
+
+
+def _available(packed: bytes) -> Collection[int]:
+    if packed[0] != SEVERAL:
+        return packed[:1] if packed[1] != UNAVAILABLE else ()  # bytes are a collection of numbers
+    return {place.node for place in _unpack(packed) if place.priority is not None}
 
 
 def _pack(places: tuple[Place, ...]) -> bytes:
