@@ -124,6 +124,7 @@ def test_a_sign_of_life_is_acknowledged_soon():
 
 def test_what_has_time_goes_with_what_is_said_next():
     talk = Talk()
+    talk.now += 1
     gone = Gone("bob@localhost", "x", 1)
     assert talk.mesh.mention(talk.member, gone) == 1
     talk.turn()
@@ -161,6 +162,23 @@ def test_what_nobody_waits_for_shares_frames_soon_after_another_one():
     assert len(talk.paper.frames) == 1
     talk.ring(*talk.waits)
     assert [len(frame.records) for frame in talk.paper.frames] == [1, 3]
+
+
+def test_what_has_time_is_not_written_because_something_came():
+    talk = Talk()
+    talk.now += 1
+    talk.mesh.send(talk.member, QUIET_RECORD)
+    talk.end_turn()
+    talk.now += PACE_SECONDS / 4
+    talk.mesh.send(talk.member, QUIET_RECORD)
+    talk.hear(QUIET_RECORD)
+    talk.mesh.send(talk.member, QUIET_RECORD)
+    talk.end_turn()
+    assert len(talk.paper.frames) == 1
+    talk.ring(talk.waits[0])
+    assert [(frame.ack, len(frame.records)) for frame in talk.paper.frames] == [(0, 1), (0, 1), (1, 1)]
+    talk.hear(MESSAGE)
+    assert talk.waits == [QUIET_ACK_SECONDS, ACK_SECONDS]
 
 
 def test_what_somebody_waits_for_is_said_at_once_and_all_before_it():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,8 @@ from sasl2 import PHONE, agent, login, opened, plain, request, tagged
 from several import CHAT, bodies, several
 
 from xmppd import ns
-from xmppd.cluster.records import Presence
+from xmppd.cluster.member import Member
+from xmppd.cluster.records import Presence, Record, Words
 from xmppd.core.sessions import Broadcast
 from xmppd.testing import World
 
@@ -83,6 +84,26 @@ async def test_a_login_is_one_frame_each_way(redis_url: str) -> None:
         assert [trunk.sent - before for trunk, before in zip(trunks, sent, strict=True)] == [1, 1]
         kinds = [[type(record).__name__ for record in records] for records in said]
         assert kinds == [["Place", "Presence"], ["Shown"]]
+
+
+async def test_who_goes_is_told_of_once(redis_url: str) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        mesh, taken = world.cluster(1).mesh, []
+        hand_over = mesh._hand_over
+
+        def noted(member: Member, records: Sequence[Record]) -> bool:
+            taken.extend(type(record).__name__ for record in records if not isinstance(record, Words))
+            return hand_over(member, records)
+
+        mesh._hand_over = noted  # type: ignore[method-assign]
+        await alice.send("<presence type='unavailable'/><presence/>")
+        assert taken == ["Presence", "Place", "Place", "Presence"], "it is seen that it was away"
+        taken.clear()
+        await alice.drop()
+        assert taken == ["Presence", "Gone"]
+        assert not mesh.whereabouts.of("alice@localhost")
 
 
 def watched(send: Callable[..., int], records: list[object]) -> Callable[..., int]:

@@ -20,6 +20,8 @@ it.
 LINGER_SECONDS: Final = 0.005
 """How long what has time waits for something to go with."""
 
+FOREVER: Final = float("inf")
+
 
 class Carrier(Protocol):
     """What carries frames to one node: a connection."""
@@ -153,12 +155,22 @@ class Member:
         self._flushed = float("-inf")
         self.is_due = False
         self._is_urgent = False
-        self._due_at = float("inf")
+        self._due_at = FOREVER
 
     @property
     def pause(self) -> float:
         """Seconds until what nobody waits for may be written; not above 0: at once."""
         return self._flushed + PACE_SECONDS - self._clock()
+
+    @property
+    def lingers(self) -> bool:
+        """Whether what is queued is written soon, whatever else happens."""
+        return self._due_at != FOREVER
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether what nobody waits for is written in time without more ado."""
+        return self._due_at <= self._flushed + PACE_SECONDS
 
     def linger(self, seconds: float) -> None:
         """Write what is queued in so many seconds, if nothing else makes that sooner."""
@@ -170,7 +182,7 @@ class Member:
     def _write_on(self, due_at: float) -> None:
         if due_at != self._due_at:
             return  # an earlier time was set since
-        self._due_at = float("inf")
+        self._due_at = FOREVER
         if self.trunk.is_waiting and not self.is_gone:
             self.write_behind()
 
@@ -210,8 +222,10 @@ class Member:
 
     def acknowledged(self) -> None:
         """It took frames: forget what waited for that."""
-        for marks in (self.young, self.fresh, self.missing):
-            marks.acknowledged(self.trunk.acked)
+        acked = self.trunk.acked
+        self.young.acknowledged(acked)
+        self.fresh.acknowledged(acked)
+        self.missing.acknowledged(acked)
 
     def __repr__(self) -> str:
         return f"<Member {self.name}>"

@@ -20,7 +20,7 @@ from xmppd.errors import STANZA_ERROR_TYPES, StanzaError, TrunkError, TrustLost
 log = logging.getLogger(__name__)
 
 ACK_SECONDS: Final = 0.010
-QUIET_ACK_SECONDS: Final = 0.040
+QUIET_ACK_SECONDS: Final = 0.100
 """How soon what was taken is acknowledged where nothing else is to be said; the latter where nobody waits for
 that: most of it goes with what is said meanwhile.
 """
@@ -139,11 +139,12 @@ class Mesh:
 
     def pace(self, member: Member) -> None:
         """Write to it at the end of this turn, or a little later if something was written just before."""
-        if not member.is_due:
-            if (pause := member.pause) > 0:
-                member.linger(pause)
-            else:
-                self.due(member)
+        if member.is_due or member.is_paced:
+            return
+        if (pause := member.pause) > 0:
+            member.linger(pause)
+        else:
+            self.due(member)
 
     def send_all(self, record: Record, size: int = 64) -> None:
         """Tell all."""
@@ -238,8 +239,10 @@ class Mesh:
         """A whole frame came, without its length."""
         if member.is_gone or member.carrier is not carrier:
             return
+        trunk = member.trunk
+        acked = trunk.acked
         try:
-            taken = member.trunk.take(frame)
+            taken = trunk.take(frame)
         except TrustLost:
             self._cut(member)
             return
@@ -248,23 +251,32 @@ class Mesh:
             return
         if taken is None:
             return
-        give_back(taken)
-        member.acknowledged()
-        self._look_for_room()
-        takes, is_quiet = self._takes, True
-        for record in taken.records:
+        if taken.missed or taken.settled or taken.opened:
+            give_back(taken)
+        if trunk.acked > acked:
+            member.acknowledged()
+            self._look_for_room()
+        is_quiet = self._hand_over(member, taken.records)
+        if self.members.get(member.name) is not member:  # given up by what it said
+            return
+        if trunk.owes_ack:
+            self._owe(member, is_quiet=is_quiet)
+        if trunk.is_waiting and not member.lingers:
+            self.due(member)
+
+    def _hand_over(self, member: Member, records: Sequence[Record]) -> bool:
+        """Have what a member says taken, until it is given up by that; whether nobody waits for any of it."""
+        takes, is_quiet = self._takes, bool(records)
+        for record in records:
             kind = type(record)
             is_quiet = is_quiet and kind in QUIET
             try:
                 takes[kind](member, record)
             except Exception:  # a mistake of ours costs one record, and nothing else
                 log.exception("record-failed", extra={"node": member.name, "record": kind.__name__})
-            if self.members.get(member.name) is not member:  # given up by what it said
-                return
-        if member.trunk.owes_ack:
-            self._owe(member, is_quiet=is_quiet and bool(taken.records))
-        if member.trunk.is_waiting:
-            self.due(member)
+            if member.is_gone:
+                break
+        return is_quiet
 
     def _owe(self, member: Member, *, is_quiet: bool) -> None:
         """Acknowledge what was taken in a while."""
@@ -378,6 +390,13 @@ class Mesh:
         for node in self.losing if found else ():
             found.pop(node, None)
         return found
+
+    def absent(self, accounts: Sequence[str]) -> Sequence[str]:
+        """Those of some accounts that are not available on any of them."""
+        if not self.losing:
+            return self.whereabouts.absent(accounts)
+        there = set().union(*self.spread(accounts).values())
+        return [account for account in accounts if account not in there]
 
 
 def give_back(taken: Taken[Letter]) -> None:

@@ -30,16 +30,17 @@ class Own:
     """What this node knows of a session of its own. `stamp`: when it was bound, in ms of the wall clock;
     `priority`: what the others were told of it, None: that it is not available; `knew`: numbers of sessions
     of its full JID on other nodes that it came after. `spots`: where its place stands that each was told at
-    first, until it is available (`Trunk.spot`).
+    first, until it is available (`Trunk.spot`); `left`: where it stands that it is not available any more.
     """
 
-    __slots__ = ("knew", "priority", "spots", "stamp")
+    __slots__ = ("knew", "left", "priority", "spots", "stamp")
 
     def __init__(self, stamp: int) -> None:
         self.stamp = stamp
         self.priority: int | None = None
         self.knew: dict[Member, int] = {}
         self.spots: dict[Member, tuple[int, int]] = {}
+        self.left: dict[Member, tuple[int, int]] = {}
 
 
 class Places:
@@ -117,6 +118,7 @@ class Places:
             self._appeared(session.full)
         before, own.priority = own.priority, priority
         own.spots = {}
+        own.left = {} if is_available else {member: member.trunk.spot for member in self._mesh.present()}
         self._moved(session.account)
         if _is_less(priority, before):
             self._ceded(session.account)
@@ -144,7 +146,9 @@ class Places:
         for member in self._mesh.present():
             self._forget(member, session)
             gone = Gone(session.account, session.resource, session.number)
-            self._mesh.send(member, gone, len(session.full) + 16)
+            spot = own.left.get(member)
+            if spot != member.trunk.spot or not member.trunk.amend(spot, gone):
+                self._mesh.send(member, gone, len(session.full) + 16)
         self._moved(session.account)
         if own.priority is not None:
             self._ceded(session.account)
@@ -298,6 +302,7 @@ class Places:
         for number, own in enumerate([*self._own.values()], 1):
             own.knew.pop(member, None)
             own.spots.pop(member, None)
+            own.left.pop(member, None)
             if number % STEP == 0:
                 yield
         for found in self._mesh.whereabouts.places_of(member.index):

@@ -75,8 +75,7 @@ class RemotePresence:
 
     def away(self, accounts: Sequence[str]) -> Sequence[str]:
         """See `Cluster.away`."""
-        there = set().union(*self._mesh.spread(accounts).values())
-        return [account for account in accounts if account not in there]
+        return self._mesh.absent(accounts)
 
     # what sessions here show
 
@@ -177,14 +176,20 @@ class RemotePresence:
         """
         head, tail, sender, young = record.head, record.tail, record.sender, member.young.frames
         due, own = self.showing.due, sender.partition("/")[0]
-        for account, live in zip(accounts, map(self._sessions.accounts.get, accounts), strict=True):
+        is_plain = not (young or due)
+        for live in map(self._sessions.accounts.get, accounts):
             if live is None:
                 continue
             if live.blocks:
-                self._show(member, record, account)
+                self._show(member, record, live.account)
+                continue
             copy = head + live.to_stamp + tail
+            if is_plain and live.account != own:
+                for session in live.audience:
+                    session.send_copy(copy)
+                continue
             for session in live.audience:
-                if (account == own and session.full == sender) or (young and session.full in young):
+                if session.full == sender or session.full in young:
                     continue
                 if due:
                     self.showing.drop(session, sender)
@@ -347,19 +352,22 @@ class RemotePresence:
         viewer = full.partition("/")[0]
         stanzas: list[tuple[str, bytes, bytes]] = []
         size = 0
-        accounts, allows = self._sessions.accounts, self._visibility.allows
-        for account in asked:
-            live = accounts.get(account)
+        allows = self._visibility.allows
+        accounts = self._sessions.accounts
+        is_open = self._visibility.is_open_to(accounts.get(viewer))
+        for live in map(accounts.get, asked):
             if live is None or not live.available:
                 continue
-            if viewer != account and (live.roster is None or not live.roster.is_follower(viewer)):
+            roster = live.roster
+            if viewer != live.account and (roster is None or not roster.is_follower(viewer)):
                 continue
+            is_shown = is_open and not live.blocks
             for seen in live.available:
-                if seen.presence is None or not allows(viewer, seen.full):
+                if (presence := seen.presence) is None or not (is_shown or allows(viewer, seen.full)):
                     continue
-                head, tail = seen.presence
+                head, tail = presence
                 stanzas.append((seen.full, head, tail))
-                size += len(seen.full) + len(head) + len(tail)
+                size += len(head) + len(tail) + len(seen.full)
                 if size > SHOWN_BYTES:
                     self._mesh.send(member, Shown(full, stanzas), size)
                     stanzas, size = [], 0
@@ -384,6 +392,8 @@ class RemotePresence:
         """
         viewer = self._sessions.by_full.get(record.viewer)
         if viewer is None or viewer.presence is None or record.viewer in member.young:
+            return
+        if not (self.grace or viewer in self._asked) and self.showing.at_once(viewer, record.stanzas):
             return
         found = {full: (head, tail) for full, head, tail in record.stanzas if head}
         for full, head, _ in record.stanzas if viewer in self._asked else ():

@@ -280,7 +280,7 @@ Record = (
 )  # fmt: skip
 
 
-QUIET: Final[frozenset[type[Record]]] = frozenset((Place, Gone, Presence, Probe, Shown))
+QUIET: Final[frozenset[type[Record]]] = frozenset((Place, Gone, Presence, Probe, Shown, Words))
 """Nobody waits until these are taken."""
 
 

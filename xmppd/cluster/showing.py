@@ -1,12 +1,13 @@
 """What sessions here are still to be shown of those elsewhere that they may see: as fast as each client
-reads, and as things stand by then.
+reads, and as things stand by then. What a client that reads can be sent at once does not wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from xmppd.core.output import LARGE
 from xmppd.core.sessions import Session
 from xmppd.core.visibility import Visibility
 
@@ -53,6 +54,20 @@ class Showing:
         """How many wait."""
         return sum(map(len, self.due.values()))
 
+    def at_once(self, viewer: Session, stanzas: Sequence[tuple[str, bytes, bytes]]) -> bool:
+        """Send presences to a session by the full JIDs that they are of, but for its own. False: they, or
+        some before them, have to wait (`put`).
+        """
+        if self._left_out or viewer in self.due or not viewer.takes_all or self._is_filtered(viewer):
+            return False
+        to, own = viewer.live.to_stamp, viewer.full
+        copies = [head + to + tail for full, head, tail in stanzas if head and full != own]
+        if sum(map(len, copies)) > LARGE:
+            return False
+        if copies:
+            viewer.send_all(copies)
+        return True
+
     def put(self, viewer: Session, presences: dict[str, Pieces]) -> None:
         """Show some presences to a session, by the full JIDs that they are of. They are this object's now."""
         due = self.due.get(viewer)
@@ -68,6 +83,9 @@ class Showing:
         elif presences:
             self.due[viewer] = presences
             viewer.give(self._drawn(viewer, presences))
+
+    def _is_filtered(self, viewer: Session) -> bool:
+        return bool(viewer.live.blocks) or self._visibility.has_filters
 
     def _forget(self, presence: Pieces) -> None:
         """It does not wait any more."""
@@ -97,7 +115,7 @@ class Showing:
         to, visibility = viewer.live.to_stamp, self._visibility
         try:
             while due:
-                is_filtered = bool(viewer.live.blocks) or visibility.has_filters
+                is_filtered = self._is_filtered(viewer)
                 for full in [*due]:
                     presence = due.pop(full, None)
                     if presence is None:

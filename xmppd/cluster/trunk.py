@@ -208,26 +208,32 @@ class Trunk(Generic[Letter]):
         end.
         """
         frame = decode(data)
+        seq, ack = frame.seq, frame.ack
         self._time.see(frame.time)
-        if frame.ack > self.sent:
-            raise TrunkError(f"frame {frame.ack} acknowledged, {self.sent} sent")
-        if frame.seq > 0:
-            if self._is_known(frame.seq):
+        if ack > self.sent:
+            raise TrunkError(f"frame {ack} acknowledged, {self.sent} sent")
+        if seq > 0:
+            if self._is_known(seq):
                 self.heard = self._clock()
                 return None
-            if frame.seq != self.taken + 1:
-                raise TrustLost(f"frame {frame.seq} after {self.taken}")
+            if seq != self.taken + 1:
+                raise TrustLost(f"frame {seq} after {self.taken}")
             self._check_trust(frame)
-            self._part()
-            self.taken = frame.seq
+            if self._batch:
+                self._part()
+            self.taken = seq
             self.owes_ack = True
         elif frame.records or frame.missed or frame.open:
             raise TrunkError("an acknowledgement alone says more")
-        elif -frame.seq > self.taken:
-            raise TrustLost(f"an acknowledgement behind frame {-frame.seq} after {self.taken}")
+        elif -seq > self.taken:
+            raise TrustLost(f"an acknowledgement behind frame {-seq} after {self.taken}")
         self.heard = self._clock()
+        if not frame.missed and (ack <= self.acked or not self._letters) and not self._open:
+            if ack > self.acked:
+                self._forget(ack)
+            return Taken((), (), (), frame.records)  # as in most cases
         missed = [(letter, reason) for id, reason in frame.missed for letter in self._end(id)]
-        settled, opened = self._acknowledge(frame.ack, frame.open)
+        settled, opened = self._acknowledge(ack, frame.open)
         records: Sequence[Record] = frame.records
         if self._open and frame.records:
             records = self._end_open(frame.records, missed, settled)
@@ -313,11 +319,10 @@ class Trunk(Generic[Letter]):
         self._closed_bytes += len(data)
 
     def _part(self) -> None:
-        """Before a frame is taken: the acknowledgement of records that wait says what was known when they
+        """Before a frame is taken, while records wait: their acknowledgement says what was known when they
         were made.
         """
-        if self._batch:
-            self._close()
+        self._close()
 
     def _is_known(self, seq: int) -> bool:
         return seq <= self.taken
@@ -352,6 +357,17 @@ class Trunk(Generic[Letter]):
             self._open.remove(id)
             self.size -= posted[1]
         return posted[:1]
+
+    def _forget(self, ack: int) -> None:
+        """Frames up to `ack` are taken, and no letters are under way."""
+        window = self._window
+        while self.acked < ack:
+            sent = window.popleft()
+            self.acked += 1
+            self.size -= len(sent.data)
+        self._trusted_since = max(self._trusted_since, sent.at)
+        self.lag = self.heard - sent.at
+        self._acked_id = sent.last_id
 
     def _acknowledge(self, ack: int, held: Collection[int]) -> tuple[list[Letter], list[int]]:
         """Frames up to `ack` are taken: which letters that settles, and the ids of those it leaves open."""

@@ -21,6 +21,9 @@ LARGE = 16384
 MANY = 64
 """Copies for one session that are joined at most, so that what waits is bounded."""
 
+MOST = 256
+"""Stanzas of bursts that are joined at most."""
+
 SLICE_SECONDS = 0.0003
 """How long copies are written in one turn of the loop: whatever else is to be done waits no longer for a
 broadcast to thousands.

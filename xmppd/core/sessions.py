@@ -13,6 +13,7 @@ from xmppd.core.origin import Target
 from xmppd.core.output import (
     LARGE,
     MANY,
+    MOST,
     NOWHERE,
     SLICE_SECONDS,
     Burst,
@@ -234,6 +235,24 @@ class Session:
         out.append(data)
         if len(data) > LARGE or len(out) > MANY:
             self.flush()
+
+    def send_all(self, stanzas: Sequence[bytes]) -> None:
+        """The same for several short ones."""
+        out = self._out
+        if not out:
+            self._cork.add(self)
+        elif self._is_patient:
+            self._is_patient = False
+            self._cork.add(self)
+        for data in stanzas:
+            out.append(data)
+        if len(out) > MOST:
+            self.flush()
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether its client has read enough of what it was sent to be sent more, and nothing waits."""
+        return self._bursts is None and not (self._is_held or self.is_over or self.connection.clogged)
 
     def flush(self) -> None:
         """Write what is queued, unless it is held."""

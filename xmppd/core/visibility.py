@@ -35,6 +35,12 @@ class Visibility:
         hooks = self._hooks
         return not (one.blocks or other.blocks or hooks.presence_for_filter) and hooks.sees is None
 
+    def is_open_to(self, viewer: LiveAccount | None) -> bool:
+        """Whether `allows` forbids an account, None: one without sessions here, to see nobody but who bars
+        somebody.
+        """
+        return (viewer is None or not viewer.blocks) and self._hooks.sees is None
+
     @property
     def has_filters(self) -> bool:
         """Whether `filtered` may give anything else than it was given, to an account that bars nobody."""

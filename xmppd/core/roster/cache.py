@@ -45,7 +45,9 @@ class Roster:
 
     def is_follower(self, contact: str) -> bool:
         """Whether the contact sees the account's presence."""
-        return _has(self.followers, contact)
+        names = self.followers
+        index = bisect_left(names, contact)  # `_has`, in the loops of those who are shown
+        return index < len(names) and names[index] == contact
 
     def is_following(self, contact: str) -> bool:
         """Whether the account sees the contact's presence."""
