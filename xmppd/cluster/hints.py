@@ -98,7 +98,10 @@ class Hints:
         self._stored.pop(account, None)
         self._stored[account] = self._clock() + STORED_SECONDS
         self._forget()
-        return self._tell(account, resource, self._between() if self._cut or self._mesh.quiet else ())
+        if self._cut or self._mesh.quiet:
+            for member in self._between():  # nobody waits for that: there may be much to store just then
+                self._mesh.send(member, Hint(account), len(account) + 16)
+        return self._tell(account, resource)
 
     def _between(self) -> Sequence[Member]:
         """All who may reach one that is cut off from here."""
@@ -120,23 +123,20 @@ class Hints:
             self._has_forgotten = bool(self._cut)
             del self._stored[account]
 
-    def _tell(
-        self, account: str, resource: str = "", others: Iterable[Member] = ()
-    ) -> asyncio.Future[None] | None:
-        """Done when all that messages to the account go to know, and the resource that one is for, and
-        `others`, who pass it on to those they reach; None where they do.
+    def _tell(self, account: str, resource: str = "") -> asyncio.Future[None] | None:
+        """Done when all that messages to the account go to know, and the resource that one is for; None where
+        they do.
         """
-        told = Told(lambda told: self._tell_there(account, resource, (), told))
-        self._tell_there(account, resource, others, told)
+        told = Told(lambda told: self._tell_there(account, resource, told))
+        self._tell_there(account, resource, told)
         if told.count:
             told.end = asyncio.get_running_loop().create_future()
         return told.end
 
-    def _tell_there(self, account: str, resource: str, others: Iterable[Member], told: Told) -> None:
-        nodes = [self._mesh.member(node) for node in self._tell_here(account, resource)]
-        for member in dict.fromkeys((*nodes, *others)):
+    def _tell_there(self, account: str, resource: str, told: Told) -> None:
+        for node in self._tell_here(account, resource):
             told.count += 1
-            self._mesh.post(member, Hint(account), len(account) + 16, told)
+            self._mesh.post(self._mesh.member(node), Hint(account), len(account) + 16, told)
 
     def _tell_here(self, account: str, resource: str) -> list[int]:
         """All that messages to the account go to now are told, for what is stored comes before those; the
