@@ -262,6 +262,7 @@ class App:
             route=self.router.take,
             end=self.binding.end,
             left_over=left_over,
+            hooks=self.hooks,
             call_soon=self.cork.call_soon,
             call_later=self.timers.call_later,
             clock=clock,
@@ -387,7 +388,7 @@ class App:
             Resource(self.binding, self.logins, self.expiry),
             Management(self.resumption, self.handover, self.logins, self.expiry),
             Bind2(self.binding, self.logins, self.expiry, self.inlines),  # behind what resumes
-            Activity(lambda: self.config.sessions.client_state),
+            Activity(lambda: self.config.sessions.client_state, self.hooks),
             SessionOffers(),
             ClientErrors(),
         )

@@ -135,6 +135,16 @@ session_resumed = Hook("session_resumed", (SIGNAL,))
 """(session): one that was on another node goes on here (XEP-0198 5); its client learns of it after all are
 done. It was bound here before.
 """
+session_detached = Hook("session_detached", (SIGNAL,), waits=False)
+"""(session): its connection broke, and it waits for its client to come back (XEP-0198 5); how long that may
+take can still be said. Never `async`.
+"""
+session_returned = Hook("session_returned", (SIGNAL,), waits=False)
+"""(session): its client has resumed it, here or where it was before, and was told. Never `async`."""
+stanzas_waiting = Hook("stanzas_waiting", (SIGNAL,), waits=False)
+"""(session, stanzas): it was sent these, as bytes, while it is detached, or while its client says that nobody
+looks at it (XEP-0352). Never `async`.
+"""
 stanzas_given_up = Hook("stanzas_given_up", (SIGNAL,), waits=False)
 """(session, node): its client resumes it, and sends again what was not handled in time. That is still under
 way: on the node of this name, here (""), or nowhere any more (None), for its node has stopped. Never `async`.
@@ -236,6 +246,9 @@ account_removed = Hook("account_removed", (SIGNAL,))
 ALL: Final = (
     session_bound,
     session_resumed,
+    session_detached,
+    session_returned,
+    stanzas_waiting,
     stanzas_given_up,
     session_closed,
     session_available,
@@ -287,6 +300,9 @@ class Hooks:
     iq_sent: Stages | None
     session_bound_signal: Callables
     session_resumed_signal: Callables
+    session_detached_signal: Callables
+    session_returned_signal: Callables
+    stanzas_waiting_signal: Callables
     stanzas_given_up_signal: Callables
     session_closed_signal: Callables
     session_available_signal: Callables

@@ -237,6 +237,12 @@ class Server:
         """Whether a session is sent copies of what others of its account send and receive (XEP-0280)."""
         self._sessions.want_copies(session, wants)
 
+    def keep_detached(self, session: Session, seconds: float | None) -> None:
+        """For how long a session waits for its client when the connection breaks, if that may resume it
+        (XEP-0198 5); None: as all others.
+        """
+        self._resumption.keep_for(session, seconds)
+
     def messages_left(self, account: str) -> None:
         """Messages are kept for an account which may have sessions that take them: have the hook
         `messages_kept` told of those of the highest priority, on whatever node, and of others beside them.
@@ -284,6 +290,10 @@ class Server:
         of the loop's time; how many copies there were. Nothing is kept for the others.
         """
         return await self._sending.send_many(accounts, stanza)
+
+    def routes_to(self, host: str) -> bool:
+        """Whether stanzas for addresses on a host that is no domain of ours are handed to anybody."""
+        return host in self.services
 
     async def ask(
         self, to: str, payload: Element, *, kind: str = "get", sender: str = "", seconds: float = 30.0

@@ -120,6 +120,10 @@ class Binding:
         """Tell them of one of another node that goes on here; it may have to be waited for."""
         return self._hooks.tell(self._hooks.session_resumed_signal, session)
 
+    def returned(self, session: Session) -> None:
+        """Tell them of one whose client has resumed it and knows that."""
+        self._hooks.tell(self._hooks.session_returned_signal, session)
+
     def given_up(self, session: Session, node: str | None) -> None:
         """Tell them that a client sends again what is still under way: see the hook `stanzas_given_up`."""
         self._hooks.tell(self._hooks.stanzas_given_up_signal, session, node)

@@ -265,6 +265,11 @@ class Handover:
             self._binding.given_up(managed.session, "")
             managed.give_up()
 
+    def returned(self, managed: Managed) -> None:
+        """Its client knows that it is resumed where it was."""
+        managed.resend()
+        self._binding.returned(managed.session)
+
     def drop(self, managed: Managed, state: State) -> None:
         """Its stream has gone before it had it: what it was given with is left over where it was given, and
         what came since is here.
@@ -291,6 +296,8 @@ class Handover:
             waiting = None if session.is_over else self._send(session, read(raw))
             if waiting is not None:
                 await waiting
+        if not session.is_over:
+            self._binding.returned(session)
 
 
 def counted(session: Session) -> None:

@@ -91,6 +91,9 @@ class Keeper(Protocol):
     def lost(self, managed: Managed) -> bool:
         """Its stream is gone; whether it goes on without."""
 
+    def waits(self, managed: Managed, stanzas: Sequence[bytes]) -> None:
+        """It was sent these while it is without a stream."""
+
     def over(self, managed: Managed) -> None:
         """Its session has ended, or its last stanza was handled after that."""
 
@@ -261,6 +264,8 @@ class Managed:
         stream = self.stream
         if stream is not None:
             stream.write_all((*stanzas, REQUEST) if self._keeper.must_ask(self) else stanzas)
+        elif self.timer is not None:
+            self._keeper.waits(self, stanzas)
 
     def close(self, error: StreamError | None) -> None:
         """The session is over."""

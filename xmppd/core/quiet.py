@@ -13,6 +13,7 @@ from xmppd import ns
 from xmppd.core.output import Connection
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
+from xmppd.hooks import Hooks
 from xmppd.xml.build import escape_attribute
 from xmppd.xml.stanza import parse
 
@@ -38,10 +39,11 @@ class Quiet:
     had. What waits is not on its way: it is neither counted nor kept to be acknowledged.
     """
 
-    __slots__ = ("_session", "_size", "_waiting", "inner")
+    __slots__ = ("_hooks", "_session", "_size", "_waiting", "inner")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, hooks: Hooks) -> None:
         self.inner = session.connection
+        self._hooks = hooks
         self._session = session
         self._waiting: dict[bytes, bytes] = {}
         self._size = 0
@@ -91,6 +93,9 @@ class Quiet:
         self._waiting.clear()
         self._size = 0
         self.inner.write_all(stanzas)
+        signals = self._hooks.stanzas_waiting_signal
+        if signals and self.inner.peer:  # of one that is detached it is told behind this
+            self._hooks.tell(signals, self._session, stanzas)
 
     def close(self, error: StreamError | None) -> None:
         """The session is over; who was shown to it, and who typed, does not matter any more."""
@@ -98,11 +103,11 @@ class Quiet:
         self.inner.close(error)
 
 
-def quiet(session: Session) -> None:
+def quiet(session: Session, hooks: Hooks) -> None:
     """Nobody looks at its client."""
     if not isinstance(session.connection, Quiet):
         session.flush()
-        session.connection = Quiet(session)
+        session.connection = Quiet(session, hooks)
 
 
 def wake(session: Session) -> None:

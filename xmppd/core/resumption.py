@@ -18,6 +18,7 @@ from xmppd.core.questions import CallLater
 from xmppd.core.quiet import beneath, wake
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import StreamError
+from xmppd.hooks import Hooks
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Resumption:
         route: Route,
         end: Callable[[Session, StreamError | None], None],
         left_over: LeftOver,
+        hooks: Hooks,
         call_soon: Callable[[Callable[[], None]], object],
         call_later: CallLater,
         clock: Callable[[], float],
@@ -58,6 +60,7 @@ class Resumption:
         self._sessions = sessions
         self._end = end
         self._left_over = left_over
+        self._hooks = hooks
         self._call_soon = call_soon
         self._clock = clock
         self._size = 0
@@ -207,11 +210,16 @@ class Resumption:
             return False
         others = self._detached.setdefault(session.account, [])
         others.append(managed)
+        self._hooks.tell(self._hooks.session_detached_signal, session)
         managed.timer = self.call_later(managed.seconds, lambda: self._expire(managed))
         log.info("session-detached", extra={"jid": session.full, "unacked": len(managed.unacked)})
         if len(others) > self.rules.detached:
             self._end(others[0].session, None)
         return True
+
+    def waits(self, managed: Managed, stanzas: Sequence[bytes]) -> None:
+        """See `Keeper.waits`."""
+        self._hooks.tell(self._hooks.stanzas_waiting_signal, managed.session, stanzas)
 
     def over(self, managed: Managed) -> None:
         """See `Keeper.over`."""
@@ -235,6 +243,12 @@ class Resumption:
         self._end(managed.session, error)
 
     # bounds
+
+    def keep_for(self, session: Session, seconds: float | None) -> None:
+        """For how long a session that may be resumed waits for its client; None: as usual."""
+        managed: Managed | None = session.managed
+        if managed is not None and managed.seconds:
+            managed.seconds = self.rules.seconds if seconds is None else seconds
 
     def _expire(self, managed: Managed) -> None:
         if managed.stream is None:

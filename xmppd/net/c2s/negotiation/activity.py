@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 from xmppd import ns
 from xmppd.core.quiet import quiet, wake
 from xmppd.core.sessions import Session
+from xmppd.hooks import Hooks
 from xmppd.net.c2s.stream import Stream
 from xmppd.stream.inline import takes_at_bind
 from xmppd.stream.rows import Negotiable, Phase, Waiting, negotiates, offers
@@ -20,8 +21,9 @@ OFFER = f"<csi xmlns='{ns.CSI}'/>".encode()
 class Activity:
     """What clients say of it. `is_offered`: whether it has any effect."""
 
-    def __init__(self, is_offered: Callable[[], bool]) -> None:
+    def __init__(self, is_offered: Callable[[], bool], hooks: Hooks) -> None:
         self._is_offered = is_offered
+        self._hooks = hooks
 
     @offers(Phase.BIND, alike=True)
     @offers(Phase.BOUND, alike=True)
@@ -33,14 +35,14 @@ class Activity:
     def inactive(self, stream: Stream, element: Stanza) -> Waiting:
         """Nobody does (XEP-0352 4.2)."""
         if stream.session is not None and self._is_offered():
-            quiet(stream.session)
+            quiet(stream.session, self._hooks)
         return None
 
     @takes_at_bind(INACTIVE, ns.CSI)
     def begin_inactive(self, session: Session, element: Element) -> bytes:
         """A session may begin so (XEP-0386 3.2)."""
         if self._is_offered():
-            quiet(session)
+            quiet(session, self._hooks)
         return b""
 
     @takes_at_bind(ACTIVE, ns.CSI)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -229,7 +230,7 @@ class Management:
         login.sought = login.sought or managed.session.login.sought
         managed.session.login = login
         self._attach(stream, managed)
-        return Resumed(resumed(managed), managed.resend)
+        return Resumed(resumed(managed), partial(self._handover.returned, managed))
 
     async def _resume_from_elsewhere(self, stream: Stream, login: Login, id: str, h: int) -> Resumed:
         """The session may be on another node: then it comes here."""
