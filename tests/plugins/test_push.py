@@ -216,6 +216,15 @@ async def test_what_is_kept_is_told_to_all_registrations(tmp_path: Path) -> None
         assert await pushes.count() == [("n1", "1"), ("n2", "1")]
 
 
+async def test_what_is_about_to_be_given_to_who_comes_is_not_told(tmp_path: Path) -> None:
+    async with Pushes(tmp_path) as pushes:
+        alice, bob = await pushes.world.login("alice"), await pushes.world.login("bob")
+        await alice.ask("set", enabling())
+        alice.session.hold_messages()
+        await bob.send(chat())
+        assert await pushes.told() == []
+
+
 async def test_there_is_a_pause_between_two(tmp_path: Path) -> None:
     async with Pushes(tmp_path, pause=30, tells="sender") as pushes:
         bob = await pushes.world.login("bob", "pc")
@@ -502,3 +511,17 @@ async def test_a_registration_that_ends_ends_on_all_nodes(tmp_path: Path, redis_
         await alice.drop()
         await world.advance(310)
         assert session.is_over
+
+
+async def test_a_session_whose_node_stops_waits_for_longer_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    async with Pushes(tmp_path, nodes=2, settings=several(redis_url), resume_seconds=1000) as pushes:
+        world = pushes.world
+        alice = await world.login("alice", "phone", node=0)
+        id = await manage(alice)
+        await alice.ask("set", enabling())
+        alice = await resume(world, alice, id, 1, node=1)
+        await alice.receive_all()
+        await world.drain(1)
+        await world.advance(900)
+        again = await resume(world, alice, id, 1, node=0)
+        assert not again.session.is_over
