@@ -64,7 +64,7 @@ class PushConfig(PluginConfig):
     failures: PositiveInt = 5
     inactive: bool = False
     resume_seconds: Annotated[PositiveFloat, at_most(7 * 86400)] = 86400.0
-    shown: Literal["as they were", "away"] = "as they were"
+    shown: Literal["unchanged", "away"] = "unchanged"
 
 
 @dataclass(slots=True)
