@@ -330,6 +330,73 @@ async def test_who_keeps_sessions_of_others_stores_what_is_left_when_it_stops(re
         assert bodies(await again.receive_all()) == ["1"]
 
 
+async def two_alices(world: World) -> tuple[Client, Client, str, Client]:
+    """One on the first node with the id of her session, one on the second, and bob, who wrote to both."""
+    moves, stays = [await world.login("alice", node=node) for node in (0, 1)]
+    bob = await world.login("bob", node=1)
+    await moves.receive_all()
+    await stays.receive_all()
+    id = await enable(moves)
+    await enable(stays)
+    await bob.send(chat("alice@localhost", "1"))
+    assert bodies(await stays.receive_all()) == bodies(await moves.receive_all()) == ["1"]
+    return moves, stays, id, bob
+
+
+async def acknowledge(world: World, client: Client) -> None:
+    """All that it was sent, and some seconds before anything else is."""
+    await client.send(f"<a xmlns='{ns.SM}' h='{state(client).sent}'/>")
+    await world.advance(4.0)
+
+
+@pytest.mark.parametrize("has_acknowledged", [True, False])
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_one_that_moved_gives_others_nothing_that_they_have_acknowledged(
+    redis_url: str, is_kept: bool, has_acknowledged: bool
+) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        moves, stays, id, _ = await two_alices(world)
+        if has_acknowledged:
+            await acknowledge(world, stays)
+        if is_kept:
+            await drained(world, 0)
+        else:
+            again = await resume(world, moves, id, state(moves).acked, node=1)
+            again.app.binding.end(again.session)
+            await world.settle()
+        got = bodies(await stays.receive_all())
+        for _ in range(7):
+            await acknowledge(world, stays)
+            await world.advance(45)
+            got += bodies(await stays.receive_all())
+        assert got == ([] if has_acknowledged or is_kept else ["1"])
+
+
+async def test_what_nobody_has_acknowledged_is_not_lost_where_one_moved(redis_url: str) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        moves, stays, id, _ = await two_alices(world)
+        again = await resume(world, moves, id, state(moves).acked, node=1)
+        again.app.binding.end(again.session)
+        await world.settle()
+        stays.app.binding.end(stays.session)
+        await world.settle()
+        last = await world.bind("alice", node=0)
+        await last.send("<presence/>")
+        assert "1" in bodies(await last.receive_all())
+
+
+async def test_what_one_that_moved_has_acknowledged_is_not_given_it_again(redis_url: str) -> None:
+    async with World(nodes=3, plugins=OFFLINE, settings=several(redis_url)) as world:
+        moves, stays, id, _ = await two_alices(world)
+        again = await resume(world, moves, id, state(moves).sent, node=2)
+        await drained(world, 0)
+        await again.receive_all()
+        await acknowledge(world, again)
+        stays.app.binding.end(stays.session)
+        await world.settle()
+        assert bodies(await again.receive_all()) == []
+
+
 async def test_where_nobody_keeps_a_session_it_is_left_over_at_once(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,11 +31,12 @@ class Step(NamedTuple):
 
 
 USUAL = (*("send",) * 5, *("read",) * 2, *("lose",) * 2, *("resume",) * 2, "ask")
-KINDS = {"anew": (*USUAL, "anew", "cut"), "stop": (*USUAL, "cut", "stop")}
-"""What happens. `anew`: without the session that he had; `cut`: two nodes lose each other for a moment. A
-session that moved, or is kept by another node, does not know who else was sent what it was sent: so no node
-stops where anybody comes anew.
-"""
+KINDS = {
+    "anew": (*USUAL, "anew", "cut"),
+    "stop": (*USUAL, "cut", "stop"),
+    "both": (*USUAL, "anew", "cut", "stop"),
+}
+"""What happens. `anew`: without the session that he had; `cut`: two nodes lose each other for a moment."""
 TURNS = (0, 0, 1, 2, 4, 8, 12, 30)
 
 
@@ -150,6 +151,11 @@ class Device:
         if self.client.closed:
             self.client = None
         elif self.is_prompt and count(stanzas):
+            self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """All that it has read."""
+        if self.client is not None:
             self.client.write(f"<a xmlns='{ns.SM}' h='{self.h}'/>")
 
     def take(self, stanzas: list[Element]) -> None:
@@ -216,14 +222,14 @@ class Story:
             device.send(others[step.whom % 2], text, to_session=step.whom % 4 == 3)
         elif step.kind == "read":
             await device.read()
-            await self.world.advance(1.0)  # what was acknowledged when a session ended is known to the second
+            await self.world.advance(4.0)  # nodes know to some seconds what was acknowledged
         elif step.kind == "ask":
             device.ask()
         elif step.kind == "lose":
             device.lose()
         elif step.kind == "resume":
             await device.resume(self.node(step.whom))
-            await self.world.advance(1.0)
+            await self.world.advance(4.0)
         elif step.kind == "anew":
             await device.come_anew(self.node(step.whom))
         elif step.kind == "cut" and self.stopped is None:
@@ -253,6 +259,8 @@ class Story:
                 device.take([*device.client._inbox])
                 device.client._inbox.clear()
                 device.client = None
+                left = b"".join(raw for held in self.unacked(device.user) for raw in held)
+                device.unread = [text for text in device.got[-1] if f"<body>{text}<".encode() in left]
 
     async def end(self) -> None:
         """All are there, and all sessions that were left behind are over."""
@@ -260,12 +268,16 @@ class Story:
             if device.client is None or device.client.closed:
                 await device.resume(self.node(0))
         await self.world.settle()
+        if self.stopped is not None:
+            await self.acknowledge()
         mine = {device.jid for device in self.devices}
         for number, app in enumerate(self.world.apps):
             if number != self.stopped:
                 for session in [*app.sessions.by_full.values()]:
                     if session.full not in mine:
                         app.binding.end(session)
+        if self.stopped is not None:
+            await self.wait_for_kept()
         for _ in range(4):
             await self.world.advance(6)
             for device in self.devices:
@@ -280,11 +292,52 @@ class Story:
         for device in self.devices:
             await device.read()
 
+    async def acknowledge(self) -> None:
+        """All answer when they are asked what they have read. What two other sessions of an account were sent,
+        of which one moved, may come again from each.
+        """
+        for device in self.devices:
+            await device.read()
+            device.acknowledge()
+        await self.world.advance(4.0)
+        for device in self.devices:
+            held = Counter(
+                text
+                for raw in self.unacked(device.user)
+                for text in self.sent_to(device)
+                if f"<body>{text}<".encode() in b"".join(raw)
+            )
+            device.again.update(text for text, times in held.items() if times > 1)
+
+    def unacked(self, user: str) -> list[list[bytes]]:
+        """What each session of somebody has not acknowledged, on nodes that are there."""
+        found = []
+        for number, app in enumerate(self.world.apps):
+            if number != self.stopped:
+                found += [one.managed.unacked for one in app.sessions.of(f"{user}@localhost") if one.managed]
+                for state, _ in app.handover._kept.values():
+                    if state["account"] == f"{user}@localhost":
+                        found.append([raw.encode() for raw, _ in state["unacked"]])
+        return found
+
+    def sent_to(self, device: Device) -> list[str]:
+        return [text for one in self.devices for to, text in one.sent if to == device.user]
+
+    async def wait_for_kept(self) -> None:
+        """What other nodes keep of a node that stopped is for clients that may yet come back with its id."""
+        while any(app.handover._kept for app in self.world.apps):
+            await self.world.advance(30)
+            for device in self.devices:
+                if device.client is None or device.client.closed:
+                    await device.resume(self.node(0))
+                await device.read()
+                device.acknowledge()
+
     def judge(self) -> None:
         """Nothing that was acknowledged is lost, which is all by now; nothing comes twice to who counts."""
         again = set().union(*(device.again for device in self.devices))
         for receiver in self.devices:
-            sent = [text for one in self.devices for to, text in one.sent if to == receiver.user]
+            sent = self.sent_to(receiver)
             assert not receiver.unsent, f"{receiver.user} was not told of {receiver.unsent}"
             got = Counter(text for session in receiver.got for text in session)
             lost = sorted(set(sent) - set(got))

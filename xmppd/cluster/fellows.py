@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from xmppd.cluster.calls import Calls
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.core.cluster import RemoteFellow
-from xmppd.core.managed import NEVER
+from xmppd.core.managed import NEVER, Managed
+from xmppd.core.outstanding import Former
 from xmppd.core.sessions import Session, Sessions
 
 ASK: Final = "session fellows"
+HAD: Final = "session had"
 
 ENDED: Final = 10_000
 """Of so many sessions it is remembered when they ended."""
@@ -28,12 +30,23 @@ BEFORE: Final[End] = [0, ""]
 """Of one that leaves nothing to anybody."""
 
 
+Found = list[tuple[RemoteFellow, int]]
+"""Fellows, and before which second each has what both were sent, or sees to it."""
+
+Asking = Coroutine[Any, Any, Found]
+
+
 class Fellow(NamedTuple):
     """Implements `RemoteFellow`: a session with this `number`, that was sent what `own` was sent, too."""
 
     member: Member
     number: int
     own: int
+
+    @property
+    def node(self) -> int:
+        """See `RemoteFellow.node`."""
+        return self.member.incarnation
 
 
 class Fellows:
@@ -49,6 +62,7 @@ class Fellows:
         self._calls = calls
         self._ended: OrderedDict[tuple[str, int], tuple[End, int]] = OrderedDict()
         calls.serve(ASK, self._answer)
+        calls.serve(HAD, self._answer_had)
 
     def of(self, session: Session) -> tuple[RemoteFellow, ...]:
         """See `Cluster.fellows`."""
@@ -70,15 +84,12 @@ class Fellows:
 
     async def ask(self, account: str, fellows: Collection[Any]) -> Mapping[RemoteFellow, int]:
         """See `Cluster.see_to_it`."""
-        [own] = {fellow.own for fellow in fellows}
-        end = [self.mesh.time.next(), self.mesh.name]
-        self._note((account, own), end, self._ended.get((account, own), (BEFORE, 0))[1])
-        by_member: dict[Member, list[Fellow]] = {}
-        for fellow in fellows:
-            if not fellow.member.is_gone:
-                by_member.setdefault(fellow.member, []).append(fellow)
-        asked = [self._ask(member, account, some, end) for member, some in by_member.items()]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+        present = [fellow for fellow in fellows if isinstance(fellow, Fellow)]
+        asking = self._asking(account, present) if present else []
+        elsewhere = [one for one in fellows if not isinstance(one, Fellow) or one.member.is_gone]
+        if elsewhere:
+            asking.append(self._ask_had(account, elsewhere))
+        answers = await asyncio.gather(*asking, return_exceptions=True)
         return {
             fellow: second
             for answer in answers
@@ -86,9 +97,17 @@ class Fellows:
             for fellow, second in answer
         }
 
-    async def _ask(
-        self, member: Member, account: str, fellows: list[Fellow], end: End
-    ) -> list[tuple[Fellow, int]]:
+    def _asking(self, account: str, fellows: Collection[Fellow]) -> list[Asking]:
+        [own] = {fellow.own for fellow in fellows}
+        end = [self.mesh.time.next(), self.mesh.name]
+        self._note((account, own), end, self._ended.get((account, own), (BEFORE, 0))[1])
+        by_member: dict[Member, list[Fellow]] = {}
+        for fellow in fellows:
+            if not fellow.member.is_gone:
+                by_member.setdefault(fellow.member, []).append(fellow)
+        return [self._ask(member, account, some, end) for member, some in by_member.items()]
+
+    async def _ask(self, member: Member, account: str, fellows: list[Fellow], end: End) -> Found:
         numbers = [fellow.number for fellow in fellows]
         found = await self._calls.ask(member, ASK, {"account": account, "numbers": numbers, "end": end})
         return [(fellow, second) for fellow, second in zip(fellows, found, strict=True) if second]
@@ -104,3 +123,33 @@ class Fellows:
             return NEVER
         ended, second = self._ended.get((account, number), (BEFORE, 0))
         return NEVER if ended > end else second
+
+    # what they had under any name
+
+    async def _ask_had(self, account: str, fellows: Sequence[RemoteFellow]) -> Found:
+        names = [[fellow.node, fellow.number] for fellow in fellows]
+        about, nodes = {"account": account, "names": names}, {fellow.node for fellow in fellows}
+        asked = {self.mesh.member(place.node): None for place in self.mesh.places(account)}
+        asked.update({member: None for member in self.mesh.present() if member.incarnation in nodes})
+        answers = await asyncio.gather(
+            self._answer_had(about),
+            *(self._calls.ask(member, HAD, about) for member in asked),
+            return_exceptions=True,
+        )
+        found = [answer for answer in answers if not isinstance(answer, BaseException)]
+        return [*zip(fellows, map(max, zip(*found, strict=True)), strict=True)]
+
+    async def _answer_had(self, asked: Mapping[str, Any]) -> list[int]:
+        return [self._had_until(asked["account"], Former(*name)) for name in asked["names"]]
+
+    def _had_until(self, account: str, name: Former) -> int:
+        """Before which second a client has acknowledged all; whoever cannot is believed while it is there."""
+        for session in self._sessions.of(account):
+            managed: Managed | None = session.managed
+            if name == (self.mesh.incarnation, session.number):
+                return NEVER if managed is None else managed.had_until
+            if managed is not None and name in managed.former:
+                return managed.had_until
+        if name.node != self.mesh.incarnation:
+            return 0
+        return self._ended.get((account, name.number), (BEFORE, 0))[1]

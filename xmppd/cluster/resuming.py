@@ -30,6 +30,7 @@ class RemoteResumption:
         handover: Handover,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
+        self.incarnation = mesh.incarnation
         self._mesh = mesh
         self._calls = calls
         self._handover = handover

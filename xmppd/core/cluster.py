@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 
 class RemoteFellow(Protocol):
-    """A session of another node that was sent the same messages as one of its account here."""
+    """A session of another node that was sent the same messages as one of its account here, or one that was
+    sent what another one was that has moved since.
+    """
 
     @property
-    def own(self) -> int:
-        """The number of that one."""
+    def node(self) -> int:
+        """The incarnation of the node that has it, or had it when both were sent the same."""
+
+    @property
+    def number(self) -> int:
+        """What tells it there from others of its account."""
 
 
 class Cluster(Protocol):

@@ -17,7 +17,7 @@ from xmppd.core.binding import Binding
 from xmppd.core.contacts import Contacts
 from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, ManagedStream, too_high
 from xmppd.core.origin import Origin
-from xmppd.core.outstanding import Unacked
+from xmppd.core.outstanding import Fellow, Former, Unacked
 from xmppd.core.questions import Timer
 from xmppd.core.resumption import LeftOver, Resumption
 from xmppd.core.sessions import Session
@@ -27,6 +27,9 @@ from xmppd.xml.stanza import Stanza, read
 
 GIVEN_SECONDS: Final = 10.0
 """How long what was given away is kept until the other node says that it has it."""
+
+FORMER: Final = 8
+"""How many of the names that it had elsewhere a session takes along."""
 
 State = Mapping[str, Any]
 
@@ -39,7 +42,11 @@ acknowledged.
 
 
 class Others(Protocol):
-    """The other nodes, as far as they may have a session."""
+    """The other nodes, as far as they may have a session. This node's `incarnation` tells it from them, and
+    from what had its name before.
+    """
+
+    incarnation: int
 
     async def fetch(self, id: str, account: str, h: int) -> State | None:
         """What one of them gives (`Handover.give`) for this id; None where none has it."""
@@ -83,6 +90,10 @@ class Handover:
         self._is_leaving = False
         self._leaving: list[asyncio.Future[None]] = []
 
+    @property
+    def _node(self) -> int:
+        return 0 if self.others is None else self.others.incarnation
+
     # the node that has it
 
     async def give(self, id: str, account: str, h: int) -> State | None:
@@ -104,7 +115,7 @@ class Handover:
         if count > len(state["unacked"]):
             return {"sent": state["sent"]}
         self._forget(id)
-        self._until_taken({**state, **unacknowledged(left_of(state)[count:])})
+        self._until_taken({**state, **unacknowledged(left_of(state)[count:], self._node)})
         return {**state, "h": h}
 
     async def _give(self, managed: Managed, h: int, why: StreamError) -> State | None:
@@ -117,7 +128,7 @@ class Handover:
         session = managed.session
         counted(session)
         managed.acknowledged(h % MODULO)
-        state = state_of(managed)
+        state = state_of(managed, self._node)
         managed.is_given = True
         self._numbers[session.account, session.number] = None
         if len(self._numbers) > KEPT:
@@ -306,8 +317,8 @@ def counted(session: Session) -> None:
     session.flush()
 
 
-def state_of(managed: Managed) -> State:
-    """All that a session is made of."""
+def state_of(managed: Managed, node: int) -> State:
+    """All that a session of the node of this incarnation is made of."""
     session = managed.session
     presence, roster = session.presence, session.live.roster
     return {
@@ -321,7 +332,8 @@ def state_of(managed: Managed) -> State:
         "received": managed.handled,
         "is_busy": managed.is_busy,
         "sent": managed.sent,
-        **unacknowledged(managed.left()),
+        **unacknowledged(managed.left(), node),
+        "former": [*managed.former, named(session, node)][-FORMER:],
         "presence": (presence.head + presence.tail).decode() if presence is not None else "",
         "directed": [
             raw.decode()
@@ -334,13 +346,27 @@ def state_of(managed: Managed) -> State:
     }
 
 
-def unacknowledged(left: Iterable[Unacked]) -> State:
-    """What a client has not acknowledged: each stanza with its second, and which of them are `stored`."""
+def unacknowledged(left: Iterable[Unacked], node: int) -> State:
+    """What a client of this node has not acknowledged: each stanza with its second, which of them are
+    `stored`, and which `fellows` were sent those from some index on, until others are named.
+    """
     stanzas = [*left]
+    fellows: list[list[Any]] = []
+    others: tuple[Fellow, ...] = ()
+    for index, one in enumerate(stanzas):
+        if one.others != others:
+            others = one.others
+            fellows.append([index, [named(other, node) for other in others]])
     return {
         "unacked": [[one.raw.decode(), one.second] for one in stanzas],
         "stored": [index for index, one in enumerate(stanzas) if one.is_stored],
+        "fellows": fellows,
     }
+
+
+def named(fellow: Fellow, node: int) -> tuple[int, int]:
+    """What tells a session on all nodes, seen from this node."""
+    return node if isinstance(fellow, Session) else fellow.node, fellow.number
 
 
 def full_of(state: State) -> str:
@@ -351,10 +377,13 @@ def full_of(state: State) -> str:
 def left_of(state: State) -> list[Unacked]:
     """What its client has not acknowledged."""
     stored = frozenset(state.get("stored", ()))
-    return [
-        Unacked(raw.encode(), second, (), index in stored)
-        for index, (raw, second) in enumerate(state["unacked"])
-    ]
+    fellows = {index: tuple(Former(*name) for name in names) for index, names in state.get("fellows", ())}
+    others: tuple[Former, ...] = ()
+    left = []
+    for index, (raw, second) in enumerate(state["unacked"]):
+        others = fellows.get(index, others)
+        left.append(Unacked(raw.encode(), second, others, index in stored))
+    return left
 
 
 def size_of(state: State) -> int:

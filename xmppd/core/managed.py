@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from xmppd import ns
 from xmppd.core.later import Later, Pending
 from xmppd.core.output import Connection
-from xmppd.core.outstanding import Awaited, Fellow, Outstanding, Unacked
+from xmppd.core.outstanding import Awaited, Fellow, Former, Outstanding, Unacked
 from xmppd.core.questions import Timer
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
@@ -108,7 +108,7 @@ class Managed:
     `received`: stanzas of the client; `sent`: to it, of which it `acked` some. The others are `unacked`, as
     they were written, `size` bytes in all, unless they were too many (`is_kept`). `is_given`: another node
     has the session now; `is_over`: nobody has it: its client has acknowledged what it was sent before the
-    second `unread_from`. What is idle has no list of anything.
+    second `unread_from`. On other nodes it had its `former` names. What is idle has no list of anything.
     """
 
     __slots__ = (
@@ -120,6 +120,7 @@ class Managed:
         "_outstanding",
         "_pending",
         "acked",
+        "former",
         "id",
         "is_given",
         "is_kept",
@@ -146,6 +147,7 @@ class Managed:
         self.is_given = False
         self.is_over = False
         self.unread_from = 0
+        self.former: tuple[Former, ...] = ()
         self.timer: Timer | None = None
         self._keeper = keeper
         self._outstanding: Outstanding | None = None
@@ -184,7 +186,8 @@ class Managed:
         if unacked:
             outstanding = self._outstanding = Outstanding()
             for number, one in enumerate(unacked, self.acked):
-                outstanding.add((one.raw,), number, one.second, ())
+                takers = (self.session, *one.others) if one.others else ()
+                outstanding.add((one.raw,), number, one.second, takers)
                 if one.is_stored:
                     self._awaits(number + 1, Awaited(one.raw, _nobody, is_stored=True))
             self._keeper.grown(self, outstanding.size)
@@ -312,13 +315,18 @@ class Managed:
     def end(self) -> None:
         """Nobody has it."""
         self.is_over = True
-        if self.is_kept:
-            self.unread_from = NEVER if self._outstanding is None else self._outstanding.second
+        self.unread_from = self.had_until
+
+    @property
+    def had_until(self) -> int:
+        """Before which second its client has acknowledged all that it was sent; 0: nobody knows."""
+        if not self.is_kept:
+            return 0
+        return NEVER if self._outstanding is None else self._outstanding.second
 
     def has_had(self, second: int) -> bool:
         """Whether its client has acknowledged all that was sent up to that second."""
-        outstanding = self._outstanding
-        return self.is_kept and (outstanding is None or outstanding.second > second)
+        return second < self.had_until
 
     def when_had(self, raw: bytes, told: Callable[[bool], None], *, is_stored: bool = False) -> None:
         """Tell when the client has acknowledged this stanza, which was just sent to the session or is about

@@ -12,6 +12,16 @@ Fellow = Session | RemoteFellow
 """A session that was sent the same message as another one of its account."""
 
 
+class Former(NamedTuple):
+    """Implements `RemoteFellow`. It is a name that a session has, or had before it moved: whoever asks by it
+    does not know where that is now, nor is it known there who asks, so nothing is left to it but what its
+    client has acknowledged.
+    """
+
+    node: int
+    number: int
+
+
 class Moment(NamedTuple):
     """What was so when the stanzas from number `first` on were sent: the `second` since the epoch, and who
     took messages to the account.

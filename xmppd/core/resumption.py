@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from xmppd.core.managed import Managed, ManagedStream, ManagementRules, Route
 from xmppd.core.output import SLICE_SECONDS
-from xmppd.core.outstanding import Fellow, Unacked
+from xmppd.core.outstanding import Fellow, Former, Unacked
 from xmppd.core.past import Past
 from xmppd.core.questions import CallLater
 from xmppd.core.quiet import beneath, wake
@@ -105,6 +105,7 @@ class Resumption:
         seconds = min(state["seconds"], self.rules.longest)
         managed = session.connection = session.managed = Managed(session, None, self, id, seconds)
         self._by_id[id] = managed
+        managed.former = tuple(Former(*name) for name in state.get("former", ()))
         managed.revive(state["received"], state["sent"], unacked)
         return managed
 
