@@ -116,6 +116,32 @@ async def test_a_node_is_asked_once_for_all(
         assert await stored(world) == []
 
 
+@pytest.mark.parametrize("first", [0, 1])
+async def test_copies_that_nobody_has_acknowledged_are_not_had_where_seconds_differ(
+    redis_url: str, first: int
+) -> None:
+    async with World(nodes=2, plugins=(*OFFLINE, "carbons"), settings=several(redis_url)) as world:
+        now = world.apps[1].resumption.now
+        world.apps[1].resumption.now = lambda: now() + 1.0  # or it comes there a moment later
+        phone, _ = await managed(world, "alice", "phone", node=0)
+        desk, _ = await managed(world, "alice", "desk", node=1)
+        await desk.send("<presence><priority>-1</priority></presence>")
+        await desk.send(COPIES)
+        await world.advance(4)
+        await desk.receive_all()
+        await phone.receive_all()
+        for client in (desk, phone):
+            await client.send(f"<a xmlns='{ns.SM}' h='{client.session.managed.sent}'/>")
+        bob = await world.login("bob", node=0)
+        await bob.send(chat("alice@localhost", "1"))
+        await world.settle()
+        assert b"<body>1<" in phone.raw and b"<body>1<" in desk.raw
+        for client in (phone, desk) if first == 0 else (desk, phone):
+            end(client, client.session, client.app)
+            await world.settle()
+        assert await stored(world) == ["1"]
+
+
 async def test_what_comes_while_something_is_on_a_detour_is_known_to_have_gone_to_all(redis_url: str) -> None:
     async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
         alices = [(await managed(world, "alice", name, node=1))[0] for name in ("one", "two")]

@@ -397,6 +397,22 @@ async def test_what_one_that_moved_has_acknowledged_is_not_given_it_again(redis_
         assert bodies(await again.receive_all()) == []
 
 
+@pytest.mark.parametrize("first", [0, 1])
+async def test_what_nobody_has_acknowledged_is_not_lost_where_seconds_differ(
+    redis_url: str, first: int
+) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        now = world.apps[0].resumption.now
+        world.apps[0].resumption.now = lambda: now() + 1.0  # or it came there a moment later
+        alices = [*(await two_alices(world))[:2]]
+        for alice in (alices[first], alices[1 - first]):
+            alice.app.binding.end(alice.session)
+            await world.settle()
+        last = await world.bind("alice", node=0)
+        await last.send("<presence/>")
+        assert bodies(await last.receive_all()) == ["1"]
+
+
 async def test_where_nobody_keeps_a_session_it_is_left_over_at_once(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,24 +265,17 @@ class Story:
     async def end(self) -> None:
         """All are there, and all sessions that were left behind are over."""
         for device in self.devices:
-            if device.client is None or device.client.closed:
-                await device.resume(self.node(0))
+            await self.be_there(device)
         await self.world.settle()
         if self.stopped is not None:
             await self.acknowledge()
-        mine = {device.jid for device in self.devices}
-        for number, app in enumerate(self.world.apps):
-            if number != self.stopped:
-                for session in [*app.sessions.by_full.values()]:
-                    if session.full not in mine:
-                        app.binding.end(session)
+        self.end_others()
         if self.stopped is not None:
             await self.wait_for_kept()
         for _ in range(4):
             await self.world.advance(6)
             for device in self.devices:
-                if device.client is None or device.client.closed:
-                    await device.resume(self.node(0))
+                await self.be_there(device)
                 await device.read()
                 device.ask()
                 await device.read()
@@ -292,9 +285,22 @@ class Story:
         for device in self.devices:
             await device.read()
 
+    async def be_there(self, device: Device) -> None:
+        if device.client is None or device.client.closed:
+            await device.resume(self.node(0))
+
+    def end_others(self) -> None:
+        """The sessions that nobody goes on with."""
+        mine = {device.jid for device in self.devices}
+        for number, app in enumerate(self.world.apps):
+            if number != self.stopped:
+                for session in [*app.sessions.by_full.values()]:
+                    if session.full not in mine:
+                        app.binding.end(session)
+
     async def acknowledge(self) -> None:
-        """All answer when they are asked what they have read. What two other sessions of an account were sent,
-        of which one moved, may come again from each.
+        """All answer when they are asked what they have read. What two other sessions were sent, of which
+        one moved, may come again from each.
         """
         for device in self.devices:
             await device.read()
@@ -328,8 +334,7 @@ class Story:
         while any(app.handover._kept for app in self.world.apps):
             await self.world.advance(30)
             for device in self.devices:
-                if device.client is None or device.client.closed:
-                    await device.resume(self.node(0))
+                await self.be_there(device)
                 await device.read()
                 device.acknowledge()
 

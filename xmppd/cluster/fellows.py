@@ -20,6 +20,11 @@ from xmppd.core.sessions import Session, Sessions
 ASK: Final = "session fellows"
 HAD: Final = "session had"
 
+APART: Final = 2
+"""So many seconds later a message may have been sent to a session of one node than to that of another: clocks
+differ, and it is on its way for a while.
+"""
+
 ENDED: Final = 10_000
 """Of so many sessions it is remembered when they ended."""
 
@@ -110,7 +115,7 @@ class Fellows:
     async def _ask(self, member: Member, account: str, fellows: list[Fellow], end: End) -> Found:
         numbers = [fellow.number for fellow in fellows]
         found = await self._calls.ask(member, ASK, {"account": account, "numbers": numbers, "end": end})
-        return [(fellow, second) for fellow, second in zip(fellows, found, strict=True) if second]
+        return [(fellow, second) for fellow, second in zip(fellows, found, strict=True) if second > 0]
 
     async def _answer(self, asked: Mapping[str, Any]) -> list[int]:
         account, end = asked["account"], asked["end"]
@@ -122,7 +127,7 @@ class Fellows:
         if is_here or self.was_given(account, number):
             return NEVER
         ended, second = self._ended.get((account, number), (BEFORE, 0))
-        return NEVER if ended > end else second
+        return NEVER if ended > end else second - APART
 
     # what they had under any name
 
@@ -140,7 +145,7 @@ class Fellows:
         return [*zip(fellows, map(max, zip(*found, strict=True)), strict=True)]
 
     async def _answer_had(self, asked: Mapping[str, Any]) -> list[int]:
-        return [self._had_until(asked["account"], Former(*name)) for name in asked["names"]]
+        return [self._had_until(asked["account"], Former(*name)) - APART for name in asked["names"]]
 
     def _had_until(self, account: str, name: Former) -> int:
         """Before which second a client has acknowledged all; whoever cannot is believed while it is there."""

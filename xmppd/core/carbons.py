@@ -109,13 +109,15 @@ class Carbons:
             return False
         return True if self.have_had(bare_of(full), second, but=full) else None
 
-    def have_had(self, account: str, second: int, but: str = "") -> bool:
-        """Whether a session here has the copies of that second; if it is managed, whether its client has."""
+    def have_had(self, account: str, second: int, but: str = "", apart: int = 0) -> bool:
+        """Whether a session here has the copies of that second, or so many after it; if it is managed,
+        whether its client has.
+        """
         live = self._sessions.accounts.get(account)
         return live is not None and any(
             session.full != but
             and session.copies_since <= second
-            and (session.managed is None or session.managed.has_had(second))
+            and (session.managed is None or session.managed.has_had(second + apart))
             for session in live.carbons
         )
 
