@@ -153,7 +153,7 @@ class Fellows:
             managed: Managed | None = session.managed
             if name == (self.mesh.incarnation, session.number):
                 return NEVER if managed is None else managed.had_until
-            if managed is not None and name in managed.former:
+            if managed is not None and managed.former is not None and name in managed.former:
                 return managed.had_until
         if name.node != self.mesh.incarnation:
             return 0

@@ -333,7 +333,7 @@ def state_of(managed: Managed, node: int) -> State:
         "is_busy": managed.is_busy,
         "sent": managed.sent,
         **unacknowledged(managed.left(), node),
-        "former": [*managed.former, named(session, node)][-FORMER:],
+        "former": [*(managed.former or ()), named(session, node)][-FORMER:],
         "presence": (presence.head + presence.tail).decode() if presence is not None else "",
         "directed": [
             raw.decode()

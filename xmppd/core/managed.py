@@ -147,7 +147,7 @@ class Managed:
         self.is_given = False
         self.is_over = False
         self.unread_from = 0
-        self.former: tuple[Former, ...] = ()
+        self.former: tuple[Former, ...] | None = None
         self.timer: Timer | None = None
         self._keeper = keeper
         self._outstanding: Outstanding | None = None

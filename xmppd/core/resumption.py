@@ -105,7 +105,7 @@ class Resumption:
         seconds = min(state["seconds"], self.rules.longest)
         managed = session.connection = session.managed = Managed(session, None, self, id, seconds)
         self._by_id[id] = managed
-        managed.former = tuple(Former(*name) for name in state.get("former", ()))
+        managed.former = tuple(Former(*name) for name in state.get("former", ())) or None
         managed.revive(state["received"], state["sent"], unacked)
         return managed
 
