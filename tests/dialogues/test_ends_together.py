@@ -3,6 +3,7 @@ and other nodes are asked once.
 """
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -114,6 +115,22 @@ async def test_a_node_is_asked_once_for_all(
         await bob.expect_nothing()
         await desk.send("</stream:stream>")
         assert await stored(world) == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_what_is_written_to_two_in_two_seconds_is_not_lost(redis_url: str, first: int) -> None:
+    async with World(nodes=2, plugins=OFFLINE, settings=several(redis_url)) as world:
+        alices = [(await managed(world, "alice", name, node=0))[0] for name in ("one", "two")]
+        bob = await world.login("bob", node=0)
+        for alice in alices:
+            await alice.receive_all()
+        seconds = itertools.count(int(world.app.resumption.now()))
+        world.apps[0].resumption.now = lambda: next(seconds)
+        await said(world, "1", bob, alices)
+        for alice in alices if first == 0 else reversed(alices):
+            end(alice, alice.session, alice.app)
+            await world.settle()
+        assert await stored(world) == ["1"]
 
 
 @pytest.mark.parametrize("first", [0, 1])

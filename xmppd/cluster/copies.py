@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Collection, Mapping
 from typing import Any, Final
 
 from xmppd.cluster.calls import Calls
-from xmppd.cluster.fellows import APART
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.parcels import Parcel
@@ -80,8 +79,7 @@ class RemoteCopies:
     # the node of who wants them
 
     async def _answer(self, asked: Mapping[str, Any]) -> list[int]:
-        account = asked["account"]
-        return [one for one in asked["seconds"] if self._carbons.have_had(account, one, apart=APART)]
+        return [second for second in asked["seconds"] if self._carbons.have_had(asked["account"], second)]
 
     def take(self, member: Member, record: Copy) -> None:
         """Give the sessions here that want one their copies."""

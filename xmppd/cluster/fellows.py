@@ -13,17 +13,12 @@ from xmppd.cluster.calls import Calls
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.core.cluster import RemoteFellow
-from xmppd.core.managed import NEVER, Managed
+from xmppd.core.managed import APART, NEVER, Managed
 from xmppd.core.outstanding import Former
 from xmppd.core.sessions import Session, Sessions
 
 ASK: Final = "session fellows"
 HAD: Final = "session had"
-
-APART: Final = 2
-"""So many seconds later a message may have been sent to a session of one node than to that of another: clocks
-differ, and it is on its way for a while.
-"""
 
 ENDED: Final = 10_000
 """Of so many sessions it is remembered when they ended."""

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from xmppd import ns
 from xmppd.core.intake import DELAYS
 from xmppd.core.lastseen import delay
+from xmppd.core.managed import APART
 from xmppd.core.origin import Target
 from xmppd.core.sessions import LiveAccount, Session, Sessions, to_stamp
 from xmppd.xml import build
@@ -109,15 +110,13 @@ class Carbons:
             return False
         return True if self.have_had(bare_of(full), second, but=full) else None
 
-    def have_had(self, account: str, second: int, but: str = "", apart: int = 0) -> bool:
-        """Whether a session here has the copies of that second, or so many after it; if it is managed,
-        whether its client has.
-        """
+    def have_had(self, account: str, second: int, but: str = "") -> bool:
+        """Whether a session here has the copies of that second; if it is managed, whether its client has."""
         live = self._sessions.accounts.get(account)
         return live is not None and any(
             session.full != but
             and session.copies_since <= second
-            and (session.managed is None or session.managed.has_had(second + apart))
+            and (session.managed is None or session.managed.has_had(second + APART))
             for session in live.carbons
         )
 

@@ -11,7 +11,7 @@ from xmppd.core.cluster import Cluster, RemoteFellow
 from xmppd.core.delivery import KEEPABLE, MESSAGE_TYPES
 from xmppd.core.lastseen import stamped
 from xmppd.core.later import Later
-from xmppd.core.managed import Managed
+from xmppd.core.managed import APART, Managed
 from xmppd.core.origin import Host, Origin
 from xmppd.core.outstanding import Unacked
 from xmppd.core.sessions import Session
@@ -194,7 +194,7 @@ def has_it(session: Session, second: int) -> bool:
     managed: Managed | None = session.managed
     if managed is None:
         return not session.is_over
-    return not session.is_over or managed.is_given or second < managed.unread_from
+    return not session.is_over or managed.is_given or second + APART < managed.unread_from
 
 
 def readdressed(message: Stanza, account: str, second: int) -> Stanza:

@@ -27,6 +27,11 @@ REQUEST: Final = f"<r xmlns='{ns.SM}'/>".encode()
 NEVER: Final = 1 << 62
 """A second that does not come."""
 
+APART: Final = 2
+"""So many seconds later a message may have been sent to one session of an account than to another: clocks of
+nodes differ, and it is on its way, or written, for a while.
+"""
+
 ANSWER_SECONDS: Final = 1.0
 """How long a request to acknowledge waits for what is under way."""
 
