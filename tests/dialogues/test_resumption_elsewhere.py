@@ -385,13 +385,19 @@ async def test_what_nobody_has_acknowledged_is_not_lost_where_one_moved(redis_ur
         assert "1" in bodies(await last.receive_all())
 
 
-async def test_what_one_that_moved_has_acknowledged_is_not_given_it_again(redis_url: str) -> None:
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_what_one_that_moved_has_acknowledged_is_not_given_it_again(
+    redis_url: str, has_ended: bool
+) -> None:
     async with World(nodes=3, plugins=OFFLINE, settings=several(redis_url)) as world:
         moves, stays, id, _ = await two_alices(world)
         again = await resume(world, moves, id, state(moves).sent, node=2)
         await drained(world, 0)
         await again.receive_all()
         await acknowledge(world, again)
+        if has_ended:
+            await again.send("</stream:stream>")
+            again = await world.login("alice", node=2)
         stays.app.binding.end(stays.session)
         await world.settle()
         assert bodies(await again.receive_all()) == []

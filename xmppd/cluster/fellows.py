@@ -60,7 +60,7 @@ class Fellows:
         """Whether a session of this node has moved to another one: that sees to what it had."""
         self._sessions = sessions
         self._calls = calls
-        self._ended: OrderedDict[tuple[str, int], tuple[End, int]] = OrderedDict()
+        self._ended: OrderedDict[tuple[str, int | Former], tuple[End, int]] = OrderedDict()
         calls.serve(ASK, self._answer)
         calls.serve(HAD, self._answer_had)
 
@@ -74,10 +74,18 @@ class Fellows:
 
     def had(self, session: Session, second: int) -> None:
         """See `Cluster.had`."""
-        if self.mesh.places(session.account):
+        managed: Managed | None = session.managed
+        former = (managed.former if managed is not None else None) or ()
+        if former or self.mesh.places(session.account):
             self._note((session.account, session.number), BEFORE, second)
+        for name in former:
+            self._note((session.account, self._known(name)), BEFORE, second)
 
-    def _note(self, key: tuple[str, int], end: End, second: int) -> None:
+    def _known(self, name: Former) -> int | Former:
+        """By what it is remembered here when a session of that name ended."""
+        return name.number if name.node == self.mesh.incarnation else name
+
+    def _note(self, key: tuple[str, int | Former], end: End, second: int) -> None:
         self._ended[key] = end, second
         if len(self._ended) > ENDED:
             self._ended.popitem(last=False)
@@ -150,6 +158,4 @@ class Fellows:
                 return NEVER if managed is None else managed.had_until
             if managed is not None and managed.former is not None and name in managed.former:
                 return managed.had_until
-        if name.node != self.mesh.incarnation:
-            return 0
-        return self._ended.get((account, name.number), (BEFORE, 0))[1]
+        return self._ended.get((account, self._known(name)), (BEFORE, 0))[1]
