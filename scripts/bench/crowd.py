@@ -181,6 +181,8 @@ class Crew:
                 yield f"{client.name} on node {line.node.index} sees a stranger, {name} ({where})"
             elif is_due and not is_shown and there is not None and now - SETTLED_SECONDS > at:
                 here = line.node.index
+                if at < line.life.began + SETTLED_SECONDS:
+                    continue  # his node need not have known by then where this one is
                 # What is on its way to a node that is cut off or lost just then is not sent again.
                 is_hurt = max(self.touched.get(node, 0.0) for node in (here, there.node.index)) >= at
                 if not is_hurt:
