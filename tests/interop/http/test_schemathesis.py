@@ -27,7 +27,11 @@ def url(own_server):
     token = {"name": "all", "sha256": hashlib.sha256(TOKEN.encode()).hexdigest(), "scopes": ["*"]}
     server = own_server(
         listen={"http": {"address": "127.0.0.1", "port": port}},
-        http={"tokens": [token]},
+        # It asks many times a second, and often as somebody without a token.
+        http={
+            "tokens": [token],
+            **dict.fromkeys(("rate", "burst", "strangers_rate", "strangers_burst"), 10_000),
+        },
         plugins={"enabled": PLUGINS.split()},
     )
     yield f"http://127.0.0.1:{port}/api/v1/openapi.json"
