@@ -5,6 +5,7 @@ import hashlib
 import json
 import stat
 import threading
+from typing import ClassVar
 
 import pytest
 from ports import free_ports
@@ -15,6 +16,7 @@ from xmppd.admin.commands import commands_of
 from xmppd.admin.contexts import Contexts
 from xmppd.errors import CommandError
 from xmppd.net.http.door import Door
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.testing import World
 
 TOKENS = [
@@ -40,6 +42,12 @@ class Game(Plugin):
 """
 
 
+class Apart(World):
+    """It has no part in shared engines, being in a thread of its own."""
+
+    common: ClassVar[dict[str, dict[str, object]]] = {}
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -55,8 +63,11 @@ def port(tmp_path):
     ready, loop, stop = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
 
     async def serve():
-        world = World(plugins=("game",), plugin_folders=(tmp_path,), settings={"http": {"tokens": TOKENS}})
-        async with world:
+        settings = {"http": {"tokens": TOKENS}}
+        store = SqliteStore(":memory:")
+        async with Apart(
+            plugins=("game",), plugin_folders=(tmp_path,), settings=settings, store=store
+        ) as world:
             door = Door(world.app.routes, 16, world.app.jobs.spawn)
             await door.open("127.0.0.1", number, 10)
             ready.set()
