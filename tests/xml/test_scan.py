@@ -10,7 +10,7 @@ import pytest
 
 from xmppd.errors import StreamError
 from xmppd.xml.scan import Engine, Event, Limits, Scanner, StreamClose, StreamOpen
-from xmppd.xml.stanza import LANG, Stanza
+from xmppd.xml.stanza import LANG
 
 XMLNS = b"xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
 PLAIN = b"<stream:stream " + XMLNS + b" to='localhost' version='1.0'>"
@@ -542,64 +542,3 @@ def test_limits_can_be_replaced() -> None:
     assert [s.raw for s in scanner.feed(big)] == [big]
     scanner.limits = Limits(stanza_bytes=100)
     assert conditions(scanner.feed(big)) == ["policy-violation"]
-
-
-LOGIN = "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='X'>{}</authenticate>"
-
-
-@pytest.mark.parametrize(
-    "inner",
-    [
-        "",
-        "<initial-response>AGE=</initial-response><agent id='1'><software>A &amp; B</software></agent>",
-        "<bind xmlns='urn:bind'><tag>\r\n</tag></bind><x xmlns=''/><y xml:lang='de' z='&gt;'/>",
-        "<x xmlns='urn:a}b'/>",
-        "text before <a/> and behind",
-    ],
-)
-@pytest.mark.parametrize("step", [1, 7, 4096])
-def test_an_element_whose_tree_is_read_at_once_is_what_it_is_elsewhere(inner: str, step: int) -> None:
-    login = LOGIN.format(inner).encode()
-    found = list[Stanza]()
-    for stepwise in (True, False):
-        scanner = Scanner(Engine(), Limits())
-        scanner.stepwise = stepwise
-        data = PLAIN + login + b"<after/>"
-        events = [event for at in range(0, len(data), step) for event in scanner.feed(data[at : at + step])]
-        while more := scanner.feed(b""):
-            events += more
-        stanza, after = events[1:]
-        assert isinstance(stanza, Stanza) and isinstance(after, Stanza), events
-        assert after.kind.endswith("after")
-        found.append(stanza)
-    one, other = found
-    assert (one.kind, one.attrs, one.payload, one.raw) == (other.kind, other.attrs, other.payload, other.raw)
-    one_tree, other_tree = (
-        [(e.tag, e.attrib, e.text, e.tail) for e in stanza.xml.iter()] for stanza in found
-    )
-    assert one_tree == other_tree
-
-
-@pytest.mark.parametrize(
-    "login",
-    [
-        "<authenticate></x><x></authenticate>",
-        "<authenticate a='>'/></x><authenticated></authenticate>",
-        "<authenticate>&unknown;</authenticate>",
-        "<authenticate a='1' a='2'/>",
-        "<authenticate>\x01</authenticate>",
-        "<authenticate><a:b/></authenticate>",
-        "<authenticate><b></authenticate>",
-    ],
-)
-def test_what_is_wrong_in_it_is_wrong_as_elsewhere(login: str) -> None:
-    conditions = []
-    for stepwise in (True, False):
-        scanner = Scanner(Engine(), Limits())
-        scanner.stepwise = stepwise
-        events = scanner.feed(PLAIN + login.encode())
-        while more := scanner.feed(b""):
-            events += more
-        assert isinstance(events[-1], StreamError), events
-        conditions.append(events[-1].condition)
-    assert conditions[0] == conditions[1]
