@@ -17,7 +17,18 @@ import yaml
 from deployed import ALERTS, queries
 from ports import free_ports
 
-pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus")
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    """What is missing is a failure."""
+    for program in ("prometheus", "promtool"):
+        if shutil.which(program) is None:
+            pytest.fail(f"{program} is not installed: scripts/test installs it")
+
+
+def test_rules_can_be_read() -> None:
+    done = subprocess.run(["promtool", "check", "rules", ALERTS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @contextmanager
