@@ -7,22 +7,16 @@ from typing import Final
 
 from xmppd.admin.commands import Description, Parameter
 
+_BASH: Final = """\
+_xmppd() {
+  local IFS=$'\\n'
+  COMPREPLY=($(xmppd --complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+}
+complete -o default -F _xmppd xmppd
+"""
 SHELLS: Final = {
-    "bash": """\
-_xmppd() {
-  local IFS=$'\\n'
-  COMPREPLY=($(xmppd --complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
-}
-complete -o default -F _xmppd xmppd
-""",
-    "zsh": """\
-autoload -U +X bashcompinit && bashcompinit
-_xmppd() {
-  local IFS=$'\\n'
-  COMPREPLY=($(xmppd --complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
-}
-complete -o default -F _xmppd xmppd
-""",
+    "bash": _BASH,
+    "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{_BASH}",
     "fish": """\
 complete -c xmppd -f -a '(xmppd --complete (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
 """,
