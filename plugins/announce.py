@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
+    AccountAddress,
     CommandError,
     Jid,
     Plugin,
@@ -40,17 +41,10 @@ SUBJECT, BODY = f"{{{ns.CLIENT}}}subject", f"{{{ns.CLIENT}}}body"
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-def _account(text: str) -> str:
-    jid = Jid.parse(text)
-    if not jid.local or jid.resource:
-        raise ValueError("must be the address of an account (name@domain)")
-    return jid.bare
-
-
 class AnnounceConfig(PluginConfig):
     """`admins`: the accounts whose messages to `<domain>/announce/...` are announced."""
 
-    admins: frozenset[Annotated[str, _account]] = frozenset()
+    admins: frozenset[AccountAddress] = frozenset()
 
 
 @dataclass(frozen=True)

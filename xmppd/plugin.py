@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 from xml.etree.ElementTree import Element
 
 from xmppd.admin.commands import Caller, Description, Parameter, command
@@ -87,6 +87,7 @@ __all__ = [
     "SERVER",
     "SERVICE",
     "AbuseReport",
+    "AccountAddress",
     "AccountExists",
     "AccountUnknown",
     "Attached",
@@ -212,6 +213,17 @@ class Answers:
 
 class PluginConfig(Section):
     """The root of a plugin's configuration."""
+
+
+def _account(text: str) -> str:
+    jid = Jid.parse(text)
+    if not jid.local or jid.resource:
+        raise ValueError("must be the address of an account (name@domain)")
+    return jid.bare
+
+
+AccountAddress = Annotated[str, _account]
+"""In a configuration: the address of an account, which is made its normalised bare JID."""
 
 
 def iq_get(payload: str, *at: Address) -> Callable[[Method], Method]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 from xmppd import ns
 from xmppd.plugin import (
     SERVER,
+    AccountAddress,
     Caller,
     CommandError,
     Description,
@@ -19,7 +20,6 @@ from xmppd.plugin import (
     DiscoInfo,
     DiscoItem,
     Element,
-    Jid,
     Plugin,
     PluginConfig,
     Request,
@@ -46,17 +46,10 @@ LIFE: Final = 600.0
 """Seconds for which a step may take."""
 
 
-def _account(text: str) -> str:
-    jid = Jid.parse(text)
-    if not jid.local or jid.resource:
-        raise ValueError("must be the address of an account (name@domain)")
-    return jid.bare
-
-
 class RoleConfig(Section):
     """Who may do what: `accounts`, and the `scopes` of commands, as those of tokens for HTTP."""
 
-    accounts: frozenset[Annotated[str, _account]] = frozenset()
+    accounts: frozenset[AccountAddress] = frozenset()
     scopes: frozenset[Annotated[str, matching(r"^[a-z0-9_.:*-]+$")]] = frozenset()
 
 
