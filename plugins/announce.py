@@ -20,6 +20,7 @@ from xmppd.plugin import (
     AccountAddress,
     CommandError,
     Jid,
+    Person,
     Plugin,
     PluginConfig,
     Session,
@@ -31,6 +32,7 @@ from xmppd.plugin import (
     cluster_signal,
     command,
     element,
+    nobody,
     serialize,
 )
 
@@ -64,8 +66,12 @@ class Announce(Plugin):
     """The message of the day is shown once to each account, to the resource that is available first."""
 
     Config = AnnounceConfig
-    motds = Table(partition=("name",), columns={"id": "text", "subject": "text", "body": "text"})
-    seen = Table(partition=("account",), columns={"id": "text"})
+    motds = Table(
+        partition=("name",),
+        columns={"id": "text", "subject": "text", "body": "text"},
+        person=nobody("what operators say to all"),
+    )
+    seen = Table(partition=("account",), columns={"id": "text"}, person=Person("account"))
     shown = SessionSlot("")
 
     async def start(self) -> None:

@@ -20,6 +20,7 @@ from xmppd.plugin import (
     Jid,
     JidError,
     NonNegativeInt,
+    Person,
     Plugin,
     PluginConfig,
     PositiveInt,
@@ -83,6 +84,14 @@ class Blocking(Plugin):
             "to_others": "bool",
         },
         ttl=KEPT_SECONDS,
+        person=Person(
+            mentions={
+                "account": "masked",
+                "reported": "masked",
+                "texts": "masked",
+                "stanzas": "masked",
+            }
+        ),
     )
     has_list = SessionSlot(False)
     reported = Counter("Reports of abuse that came with a block.")

@@ -8,6 +8,7 @@ from xmppd import hooks, ns
 from xmppd.plugin import (
     ACCOUNT,
     Element,
+    Person,
     Plugin,
     Request,
     Session,
@@ -25,7 +26,7 @@ QUERY = f"{{{ns.LAST}}}query"
 class Last(Plugin):
     """Notes when the last session of an account goes, and tells those who may see its presence."""
 
-    logouts = Table(partition=("account",), columns={"at": "timestamp"})
+    logouts = Table(partition=("account",), columns={"at": "timestamp"}, person=Person("account"))
 
     async def start(self) -> None:
         """Nobody is about to leave."""

@@ -9,6 +9,7 @@ from xmppd.plugin import (
     ACCOUNT,
     SERVER,
     Element,
+    Person,
     Plugin,
     PluginConfig,
     PositiveInt,
@@ -40,7 +41,9 @@ class Private(Plugin):
     """Keeps elements by (account, Clark name); those of one name and one request are kept together."""
 
     Config = PrivateConfig
-    elements = Table(partition=("account",), cluster=("name",), columns={"value": "blob"})
+    elements = Table(
+        partition=("account",), cluster=("name",), columns={"value": "blob"}, person=Person("account")
+    )
 
     @iq_get(QUERY, ACCOUNT, SERVER)
     async def show(self, request: Request) -> bytes:

@@ -23,6 +23,7 @@ from xmppd.plugin import (
     Jid,
     JidError,
     Negotiable,
+    Person,
     Phase,
     Plugin,
     PluginConfig,
@@ -71,7 +72,11 @@ class Register(Plugin):
     """Accounts by XMPP itself; the costly derivation of keys is done off the loop by the server."""
 
     Config = RegisterConfig
-    removals = Table(partition=("account",), columns={"asked": "timestamp", "created": "timestamp"})
+    removals = Table(
+        partition=("account",),
+        columns={"asked": "timestamp", "created": "timestamp"},
+        person=Person("account"),
+    )
     """What was promised, with when the account was made: somebody else may have its name by now."""
     made = Counter("Accounts made by in-band registration.")
 

@@ -8,6 +8,7 @@ from xmppd import hooks, ns
 from xmppd.plugin import (
     ACCOUNT,
     SERVER,
+    Person,
     Plugin,
     PluginConfig,
     PositiveInt,
@@ -35,7 +36,7 @@ class VCard(Plugin):
     """Keeps one vCard for each account, as the bytes that its owner sent."""
 
     Config = VCardConfig
-    cards = Table(partition=("account",), columns={"card": "blob"})
+    cards = Table(partition=("account",), columns={"card": "blob"}, person=Person("account"))
 
     @iq_get(VCARD, ACCOUNT)
     async def show(self, request: Request) -> bytes:

@@ -14,7 +14,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BOTTOM = ("xmppd.errors", "xmppd.ns", "xmppd.precis", "xmppd.saslprep", "xmppd.jid", "xmppd.store.table")
+BOTTOM = (
+    "xmppd.errors",
+    "xmppd.ns",
+    "xmppd.precis",
+    "xmppd.saslprep",
+    "xmppd.jid",
+    "xmppd.store.table",
+    "xmppd.store.person",
+)
 VERSION = "xmppd.__version__"
 CORE = (*BOTTOM, "xmppd.xml", "xmppd.stream", "xmppd.hooks", "xmppd.core")
 RUNNING = ("xmppd.marks", "xmppd.timers", "xmppd.duties", "xmppd.scope", "xmppd.nodes", "xmppd.parts")
@@ -28,7 +36,8 @@ MAY_IMPORT = {
     "xmppd.precis": (),
     "xmppd.saslprep": ("xmppd.precis",),
     "xmppd.jid": ("xmppd.errors", "xmppd.precis"),
-    "xmppd.store.table": ("xmppd.errors",),
+    "xmppd.store.person": ("xmppd.store.table",),
+    "xmppd.store.table": ("xmppd.errors", "xmppd.store.person"),
     "xmppd.store": ("xmppd.errors", "xmppd.store"),
     "xmppd.store.cache": (
         "xmppd.errors",
@@ -74,7 +83,7 @@ MAY_IMPORT = {
         "xmppd.validation",
     ),
     "xmppd.jobs": ("xmppd.errors",),
-    "xmppd.finding": ("xmppd.errors", "xmppd.plugin", "xmppd.config", "xmppd.validation"),
+    "xmppd.finding": ("xmppd.errors", "xmppd.parts", "xmppd.plugin", "xmppd.config", "xmppd.validation"),
     "xmppd.claims": (*CORE, *RUNNING, "xmppd.plugin"),
     "xmppd.loader": (
         *CORE,
@@ -107,6 +116,7 @@ MAY_IMPORT = {
     ),
     "xmppd.access": (
         "xmppd.errors",
+        "xmppd.store.person",
         "xmppd.store.table",
         "xmppd.stream.lru",
         "xmppd.admin.commands",
@@ -124,6 +134,7 @@ MAY_IMPORT = {
         "xmppd.stream.scram",
         "xmppd.migrate",
     ),
+    "xmppd.rights": ("xmppd",),
     "xmppd.seeing": ("xmppd",),
     "xmppd.app": ("xmppd",),
     "xmppd.doors": ("xmppd",),

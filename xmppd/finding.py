@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from xmppd.config import Config
 from xmppd.errors import CommandError, ConfigError
+from xmppd.parts.part import parts_of
+from xmppd.parts.tables import wrong_in
 from xmppd.plugin import Plugin, hidden_by
 from xmppd.validation import did_you_mean
 
@@ -71,7 +73,7 @@ def file_source(name: str, path: Path) -> Source:
         digest.update(f"{file} {len(content)} ".encode() + content)
 
     def load() -> type[Plugin]:
-        return checked(plugin_class_of(import_file(name, path), name), str(path))
+        return checked(plugin_class_of(import_file(name, path), name), name, str(path))
 
     return Source(str(path), digest.hexdigest(), load)
 
@@ -93,7 +95,7 @@ def package_source(name: str, entry: EntryPoint) -> Source:
             raise CommandError(f"{origin}: {type(error).__name__}: {error}") from error
         if not (isinstance(found, type) and issubclass(found, Plugin)):
             raise CommandError(f"{origin}: {name!r} must name a class that derives from Plugin")
-        return checked(found, origin)
+        return checked(found, name, origin)
 
     return Source(origin, f"{entry.value} {entry.dist.version if entry.dist else ''}", load)
 
@@ -148,8 +150,15 @@ def plugin_class_of(module: ModuleType, name: str) -> type[Plugin]:
     return found[0]
 
 
-def checked(plugin_class: type[Plugin], origin: str) -> type[Plugin]:
-    """The class itself; CommandError when it hides what every plugin has."""
+PERSON_HINT = "say person=Person('account'), or person=nobody('why there is none'): docs/plugins.md, Tables"
+
+
+def checked(plugin_class: type[Plugin], name: str, origin: str) -> type[Plugin]:
+    """The class itself; CommandError when it hides what every plugin has, or has a table of which nobody
+    knows whom it is about.
+    """
+    if problem := wrong_in(parts_of(plugin_class), name):
+        raise CommandError(f"{problem}: {PERSON_HINT}")
     for hidden in hidden_by(plugin_class):
         where = f"{origin}: {plugin_class.__name__}.{hidden}"
         raise CommandError(f"{where} would hide the {hidden!r} that every plugin has: give it another name")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from xmppd import log as logs
 from xmppd.admin.builtin import Needs
+from xmppd.admin.client import Begin
 from xmppd.admin.commands import Caller, Commands
 from xmppd.admin.socket import name_of
 from xmppd.config import Config
@@ -44,6 +45,18 @@ class Offline:
         """Run a command; its result, or CommandError."""
         by = Caller("offline", name_of(os.getuid()))
         return self._run(self._commands.call(name, arguments, by))
+
+    def download(self, name: str, arguments: Mapping[str, Any], begin: Begin) -> None:
+        """Run a command whose result is a file, and take that as it is made; CommandError."""
+
+        async def run() -> None:
+            by = Caller("offline", name_of(os.getuid()))
+            file = await self._commands.call(name, arguments, by)
+            take = begin(file.name)
+            async for piece in file.pieces:
+                take(piece)
+
+        self._run(run())
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Only look at the arguments, without secrets; CommandError."""

@@ -11,6 +11,7 @@ from xmppd.admin.commands import Command, commands_of
 from xmppd.admin.friends import FriendCommands
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.presence import PresenceCommands
+from xmppd.admin.rights import RightsCommands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.tokens import TokenCommands
@@ -20,6 +21,8 @@ from xmppd.core.roster.office import RosterOffice
 from xmppd.core.roster.repair import RosterRepair
 from xmppd.moving import MigrateOffice
 from xmppd.offices import AccountOffice, FriendOffice, PresenceOffice, SessionOffice, StoreOffice, TokenOffice
+from xmppd.rights.office import RightsOffice
+from xmppd.rights.persons import Persons
 
 if TYPE_CHECKING:
     from xmppd.app import App
@@ -35,6 +38,7 @@ def _groups(app: App) -> Iterator[object]:
     config, end = app.config, app.binding.end
     domains = config.server.domains
     yield UserCommands(AccountOffice(app.accounts, app.server), domains)
+    yield RightsCommands(RightsOffice(app.accounts, Persons(app.store, app.tables), app.now))
     yield SessionCommands(SessionOffice(app.sessions, end, app.everywhere))
     yield TokenCommands(TokenOffice(app.tokens, app.accounts, app.sessions, end, app.everywhere))
     repairs = RosterRepair(app.rosters, app.contacts, app.accounts, frozenset(domains))

@@ -67,6 +67,7 @@ from xmppd.section import (
 )
 from xmppd.server import Server
 from xmppd.store import table as port
+from xmppd.store.person import Person, Through, nobody
 from xmppd.store.table import Delete, Prepared, Put, Value
 from xmppd.stream.inline import Attached, Granted, offers_inline, takes_at_bind, takes_inline
 from xmppd.stream.lru import Lru
@@ -126,6 +127,7 @@ __all__ = [
     "NonNegativeInt",
     "Origin",
     "Parameter",
+    "Person",
     "Phase",
     "Plugin",
     "PluginConfig",
@@ -149,6 +151,7 @@ __all__ = [
     "StoreUnavailable",
     "Success",
     "Table",
+    "Through",
     "Timer",
     "Value",
     "XmppdError",
@@ -175,6 +178,7 @@ __all__ = [
     "more_than",
     "negotiates",
     "network_of",
+    "nobody",
     "offers",
     "offers_inline",
     "read_stanza",

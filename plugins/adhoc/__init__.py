@@ -176,6 +176,9 @@ class Adhoc(Plugin):
         if about is None:
             raise CommandError(f"there is no command {name!r} any more")
         self._check(session.account, about)
+        if about.downloads:
+            where = f"`xmppd {name}`, or GET /api/v1/{about.noun}/{about.verb}"
+            raise CommandError(f"{name} gives a file, which a chat client cannot take: use {where}")
         connection = session.connection
         by = Caller("adhoc", session.account, connection.peer, self._scopes(session.account))
         return await self.server.commands.call(name, given, by)

@@ -20,6 +20,7 @@ from xmppd.plugin import (
     Later,
     Lru,
     Origin,
+    Person,
     Recorded,
     Request,
     Session,
@@ -58,7 +59,7 @@ from .ids import (
 from .keeping import Keeper, Lives, Writers
 from .moving import Moving
 from .ordered import PAGE_SECONDS
-from .preferences import PREFS, Owner, owner_of, preferences_of
+from .preferences import ARCHIVE, OWNER, PREFS, Owner, owner_of, preferences_of
 from .query import QUERY, Query, form, query_of
 from .reading import Page
 from .recalling import CaughtUp
@@ -112,15 +113,27 @@ class Archive(Keeping, Moving, Again, Talks):
     owners = Table(
         partition=("account",),
         columns={"uid": "int", "erased": "int", "standard": "text", "always": "text", "never": "text"},
+        person=Person("account", mentions={"always": "kept", "never": "kept"}),
     )
     messages = Table(
         partition=("owner", "month"),
         cluster=("id", "peer"),
         columns={"owner": "int", "month": "int", "id": "blob", "stanza": "blob"},
         heap=True,
+        person=Person("owner", ARCHIVE, mentions={"peer": "kept", "stanza": "kept"}),
     )
-    days = Table(partition=("owner",), cluster=("peer", "day"), columns={"owner": "int", "day": "int"})
-    months = Table(partition=("owner",), cluster=("month",), columns={"owner": "int", "month": "int"})
+    days = Table(
+        partition=("owner",),
+        cluster=("peer", "day"),
+        columns={"owner": "int", "day": "int"},
+        person=Person("owner", OWNER, mentions={"peer": "kept"}),
+    )
+    months = Table(
+        partition=("owner",),
+        cluster=("month",),
+        columns={"owner": "int", "month": "int"},
+        person=Person("owner", OWNER),
+    )
 
     caught_up = SessionSlot(factory=CaughtUp)
     """What a session has read before it was available."""

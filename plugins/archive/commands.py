@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from xmppd.plugin import CommandError, Jid, Plugin, Table, cluster_signal, command, every
+from xmppd.plugin import CommandError, Jid, Plugin, Table, cluster_signal, command, every, nobody
 
 from .ids import MICROSECONDS, stamp_of
 from .keeping import DAY_SECONDS, Keeper, Lives, everything, unknown
@@ -39,6 +39,7 @@ class Keeping(Plugin):
     retentions = Table(
         partition=("domain",),
         columns={"days": "float", "shorter": "float", "until": "float", "pruned": "float"},
+        person=nobody("how long messages of a domain are kept"),
     )
 
     def owner_changed(self, account: str) -> None:

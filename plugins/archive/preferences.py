@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from xmppd import ns
-from xmppd.plugin import Element, Jid, JidError, StanzaError, element
+from xmppd.plugin import Element, Jid, JidError, StanzaError, Through, element
 
 PREFS: Final = f"{{{ns.MAM}}}prefs"
 JID: Final = f"{{{ns.MAM}}}jid"
 ALWAYS, NEVER, ROSTER = "always", "never", "roster"
 MOST_JIDS: Final = 200
 """Addresses of a list."""
+OWNER: Final = Through("archive_owners", ("uid", "erased"))
+ARCHIVE: Final = Through("archive_owners", ("uid", "erased"), rest="archive_months")
+"""Whose rows are those of a number: of tables with one partition for each, and of messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from xmppd.plugin import (
     SELF,
     Counter,
     Lru,
+    Person,
     Request,
     Session,
     SessionSlot,
@@ -34,7 +35,7 @@ from .filing import Folder
 from .ids import MICROSECONDS, at_of, bound, from_text, month_of, stamp_of, to_text
 from .keeping import Lives
 from .ordered import Ordered
-from .preferences import Owner
+from .preferences import OWNER, Owner
 from .query import id_of, peer_of
 from .remarks import MOST, Errands, Remark, Side, remark_of, seconds_of
 from .seeking import PAGE_COUNTS, Seeker, Sought
@@ -72,6 +73,7 @@ class Talks(Ordered):
         cluster=("peer", "side"),
         columns={"owner": "int", "id": "blob", "at": "int"},
         order="at",
+        person=Person("owner", OWNER, mentions={"peer": "kept"}),
     )
     is_told = SessionSlot(False)
     """Whether a session asked for conversations, and is told what is read on other devices."""

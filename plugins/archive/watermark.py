@@ -19,6 +19,7 @@ from xmppd import hooks, ns
 from xmppd.plugin import (
     Counter,
     Kept,
+    Person,
     Session,
     SessionSlot,
     Stanza,
@@ -28,6 +29,7 @@ from xmppd.plugin import (
     cluster_signal,
     escape_attribute,
     every,
+    nobody,
 )
 
 from .ids import ID_LETTERS, LAST, MICROSECONDS, at_of, bound, from_text, to_text
@@ -113,8 +115,18 @@ class Watermark(Ordered):
     behind that of theirs, or moved to another process than their ids tell.
     """
 
-    processes = Table(partition=("name",), cluster=("process",), columns={"node": "text", "mark": "blob"})
-    behind = Table(partition=("account",), cluster=("session",), columns={"process": "text", "point": "blob"})
+    processes = Table(
+        partition=("name",),
+        cluster=("process",),
+        columns={"node": "text", "mark": "blob"},
+        person=nobody("how far a process has got"),
+    )
+    behind = Table(
+        partition=("account",),
+        cluster=("session",),
+        columns={"process": "text", "point": "blob"},
+        person=Person("account"),
+    )
     progress = Kept(Progress)
     returned = Counter("Messages that were kept again since their receiver's process was killed.")
     caught_up: SessionSlot[CaughtUp]

@@ -17,6 +17,7 @@ from xmppd.plugin import (
     Delete,
     Later,
     NonNegativeInt,
+    Person,
     PluginConfig,
     Put,
     Session,
@@ -98,6 +99,7 @@ class Offline(Unacknowledged):
         cluster=("id",),
         columns={"stanza": "blob", "ref": "text", "messages": "int", "bytes": "int"},
         heap=True,
+        person=Person("account", mentions={"stanza": "kept"}),
     )
     given = SessionSlot(factory=Given)
     stored = Counter("Messages kept for an account that was offline.")

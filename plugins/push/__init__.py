@@ -18,6 +18,7 @@ from xmppd.plugin import (
     Kept,
     Lru,
     Origin,
+    Person,
     Plugin,
     PluginConfig,
     PositiveFloat,
@@ -91,7 +92,10 @@ class Push(Plugin):
     Config = PushConfig
     features: ClassVar = {ACCOUNT: (ns.PUSH,)}
     registrations = Table(
-        partition=("account",), cluster=("service", "node"), columns={"options": "text", "at": "timestamp"}
+        partition=("account",),
+        cluster=("service", "node"),
+        columns={"options": "text", "at": "timestamp"},
+        person=Person("account"),
     )
     enabled = SessionSlot("")
     presence: SessionSlot[list[str]] = SessionSlot([])

@@ -42,7 +42,7 @@ def home(tmp_path, monkeypatch):
 )
 def test_what_may_come_next(words, found):
     assert candidates(words, BUILT_IN, ["prod", "stage"]) == found
-    assert candidates([], BUILT_IN)[:1] == ["api-token"]
+    assert candidates([], BUILT_IN)[:1] == ["account"]
 
 
 def test_commands_of_plugins_are_completed(run, server):

@@ -79,6 +79,7 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("user remove", {"account": ZOE}),
 ]
 NOT_ALIKE = {
+    "account export",
     "api-token add",
     "migrate folder",
     "migrate give",
@@ -86,7 +87,7 @@ NOT_ALIKE = {
     "migrate states",
     "store info",
 }
-"""Their results name folders, hold random numbers, or are in an order of the store's own."""
+"""Their results name folders, hold random numbers, are files, or are in an order of the store's own."""
 
 Door = Callable[[str, dict[str, Any]], Awaitable[Any]]
 

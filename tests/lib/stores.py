@@ -15,6 +15,7 @@ import time
 import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,21 @@ from cassandra.cluster import Cluster
 
 from xmppd.store.cassandra.store import CassandraOptions, CassandraStats, CassandraStore
 from xmppd.store.sqlite.store import SqliteStore
-from xmppd.store.table import Delete, Key, Page, Prepared, Put, Row, RowWriter, Store, Table, Tuples, Value
+from xmppd.store.table import (
+    Delete,
+    Dump,
+    Key,
+    Page,
+    Prepared,
+    Put,
+    Row,
+    RowWriter,
+    Store,
+    Stored,
+    Table,
+    Tuples,
+    Value,
+)
 
 ON_CASSANDRA = os.environ.get("XMPPD_TEST_STORE", "sqlite") == "cassandra"
 """Whether the switch is on. `XMPPD_TEST_CASSANDRA` and `XMPPD_TEST_REDIS` then say where the engines are."""
@@ -274,6 +289,24 @@ class Fence:
         return await self._store.batch(
             self._inner(table), self._marked(partition), writes, static=static, expect=expect, ttl=ttl
         )
+
+    async def dump(
+        self, table: Table, *, partition: Key | None = None, limit: int = 1000, page: bytes | None = None
+    ) -> Dump:
+        """Entries of one partition, or of all within the fence."""
+        key = None if partition is None else self._marked(partition)
+        found = await self._store.dump(self._inner(table), partition=key, limit=limit, page=page)
+        own = [replace(it, key=self._unmarked(it.key)) for it in found.entries if self._is_own(it.key[0])]
+        return Dump(own, found.next)
+
+    async def restore(self, table: Table, entries: Sequence[Stored]) -> None:
+        """Write what a dump gave."""
+        marked = [replace(it, key=self._marked(it.key)) for it in entries]
+        await self._store.restore(self._inner(table), marked)
+
+    def _unmarked(self, key: Key) -> Key:
+        first = key[0]
+        return (first[len(self._mark) :] if isinstance(first, str) else first ^ self._number, *key[1:])
 
     async def migrate(self, tables: Sequence[Table]) -> list[str]:
         """Make tables."""

@@ -343,13 +343,13 @@ async def test_nobody_answers_for_the_server_itself(folder: Path) -> None:
 
 MIXED = """
 from xmppd import hooks
-from xmppd.plugin import Counter, Kept, Plugin, SessionSlot, Table, command, every, iq_get
+from xmppd.plugin import Counter, Kept, Person, Plugin, SessionSlot, Table, command, every, iq_get
 
 class Counting:
     seen = Counter("What was seen.")
     last = SessionSlot("")
     notes = Kept(list)
-    log_book = Table(partition=("account",), columns={"times": "int"})
+    log_book = Table(partition=("account",), columns={"times": "int"}, person=Person("account"))
 
     @hooks.message_sent
     def look(self, session, message):

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.one_node(
 
 GREET = '''
 from xmppd import hooks
-from xmppd.plugin import (Counter, Plugin, PluginConfig, SessionSlot, Table, command, element, iq_get)
+from xmppd.plugin import (Counter, Person, Plugin, PluginConfig, SessionSlot, Table, command, element, iq_get)
 
 class GreetConfig(PluginConfig):
     word: str = "hello"
@@ -33,7 +33,7 @@ class Greet(Plugin):
     features = ("urn:xmppd:greet:0",)
     asked = SessionSlot(0)
     total = Counter("How often anybody asked.")
-    log_book = Table(partition=("account",), columns={"times": "int"})
+    log_book = Table(partition=("account",), columns={"times": "int"}, person=Person("account"))
 
     @iq_get("{urn:xmppd:greet:0}greet")
     def greet(self, request):

@@ -26,7 +26,7 @@ class Busy(Plugin):
     """Everything at once."""
     asked = SessionSlot(0)
     messages = Counter("Messages seen.")
-    book = Table(partition=("name",), columns={"times": "int"})
+    book = Table(partition=("name",), columns={"times": "int"}, person=nobody("a test"))
     beats = Kept(list)
     instances = Kept(list)
 

@@ -7,14 +7,18 @@ import pytest
 from xmppd.testing import World
 
 BOOK = """
-from xmppd.plugin import Plugin, Table
+from xmppd.plugin import Plugin, Table, nobody
 
 class Book(Plugin):
     '''Keeps what it is told.'''
     lines = Table(
-        partition=("owner",), cluster=("id", "peer"), columns={"owner": "int", "id": "int", "text": "text"}
+        partition=("owner",), cluster=("id", "peer"), columns={"owner": "int", "id": "int", "text": "text"},
+        person=nobody("a test"),
     )
-    days = Table(partition=("owner",), cluster=("day",), columns={"owner": "int", "day": "int"}, ttl=60.0)
+    days = Table(
+        partition=("owner",), cluster=("day",), columns={"owner": "int", "day": "int"}, ttl=60.0,
+        person=nobody("a test"),
+    )
 """
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from xmppd.admin.commands import Caller, Description, Json
 from xmppd.errors import CommandError, StoreError
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ AUDIT_LOG: Final = Table(
     },
     descending=True,
     ttl=90 * DAY,
+    person=Person(mentions={"who": "masked", "arguments": "masked", "detail": "masked"}),
 )
 HELD_SECONDS: Final = 1.0
 """How long a command waits until it stands here."""

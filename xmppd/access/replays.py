@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from xmppd.errors import StoreError
 from xmppd.parts.http import HttpError, HttpResponse
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ API_REPLAYS: Final = Table(
         "headers": "text",
     },
     ttl=DAY,
+    person=Person(
+        mentions={"body": "masked", "headers": "masked"}, secret={"key": "who asked, with which key"}
+    ),
 )
 FORM: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 """Of a key."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 from xmppd.access.callers import MOST_SCOPES, Configured, Known, covers, is_scope
 from xmppd.admin.commands import NO_PERMISSION, USAGE, Caller
 from xmppd.errors import CommandError
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table
 
 API_TOKENS: Final = Table(
@@ -28,6 +29,7 @@ API_TOKENS: Final = Table(
         "expires": "timestamp",
         "used": "timestamp",
     },
+    person=Person(mentions={"made_by": "masked"}, secret={"digest": "what the token is checked by"}),
 )
 BEARER: Final = "bearer"
 """The one partition, which each node holds in memory."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from xmppd.admin.audit import AuditCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import LOOKS, Needs, ServerCommands, StoreCommands, UserCommands
-from xmppd.admin.client import NoServer, request
+from xmppd.admin.client import Begin, NoServer, download, request
 from xmppd.admin.commands import (
     BAD_CONFIG,
     FAILED,
@@ -56,8 +56,10 @@ from xmppd.admin.pages import Pages
 from xmppd.admin.parser import Parser, add_common, build_parser
 from xmppd.admin.presence import PresenceCommands
 from xmppd.admin.render import render
+from xmppd.admin.rights import RightsCommands
 from xmppd.admin.rolling import RESTART, Rolling
 from xmppd.admin.rosters import RosterCommands
+from xmppd.admin.saving import save
 from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.settings import SettingsCommands
 from xmppd.admin.status import status_text
@@ -122,6 +124,7 @@ BUILT_IN = (
     *descriptions_of(NodeCommands),
     *descriptions_of(SettingsCommands),
     *descriptions_of(UserCommands),
+    *descriptions_of(RightsCommands),
     *descriptions_of(TokenCommands),
     *descriptions_of(ApiTokenCommands),
     *descriptions_of(AuditCommands),
@@ -146,6 +149,9 @@ class Door(Protocol):
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Only look at the arguments, without secrets; CommandError."""
+
+    def download(self, name: str, arguments: Mapping[str, Any], begin: Begin) -> None:
+        """Run a command whose result is a file, which goes where `begin` says; CommandError."""
 
 
 Reach = AbstractContextManager[Door]
@@ -192,6 +198,7 @@ class Online:
     def __init__(self, path: Path) -> None:
         self.call = functools.partial(request, path)
         self.check = functools.partial(request, path, check=True)
+        self.download = functools.partial(download, path)
 
 
 class Local:
@@ -210,6 +217,10 @@ class Local:
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Only look at the arguments."""
+
+    def download(self, name: str, arguments: Mapping[str, Any], begin: Begin) -> None:
+        """None of them has a file as its result."""
+        raise NotImplementedError
 
 
 def main(argv: Sequence[str], app: App) -> int:
@@ -354,6 +365,9 @@ def _do(given: argparse.Namespace, door: Door) -> int:
     arguments = _openly(about, given)
     if about.paged:
         return _page(given, door, arguments)
+    if about.downloads:
+        _show(save(about.name, door, arguments, given.out), given)
+        return 0
     asked = [parameter for parameter in about.parameters if _is_asked_for(parameter, given)]
     must_confirm = bool(about.confirm) and not given.yes and sys.stdin.isatty()
     if must_confirm or (asked and sys.stdin.isatty()):

@@ -6,9 +6,9 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from xmppd.admin.commands import NO_PERMISSION, UNAVAILABLE
 from xmppd.errors import CommandError
@@ -69,17 +69,60 @@ def request(
     NoServer when nobody answers; CommandError for what the server refused, or when it does not reply in time.
     """
     wanted = {"check" if check else "command": name, "arguments": arguments}
+    with _asked(path, wanted, seconds) as replies:
+        return _result(_reply(replies))["result"]
+
+
+Begin = Callable[[str], Callable[[bytes], object]]
+"""Told the name of a file that comes; gives what takes its pieces."""
+
+
+def download(path: Path, name: str, arguments: Mapping[str, Any], begin: Begin) -> None:
+    """Have the server at `path` run a command whose result is a file, and take that as it comes.
+
+    NoServer; CommandError, also when it breaks off.
+    """
+    with _asked(path, {"command": name, "arguments": arguments}, REPLY_SECONDS) as replies:
+        take = begin(str(_result(_reply(replies))["download"]["name"]))
+        try:
+            while size := int.from_bytes(_exactly(replies, 4), "big"):
+                take(_exactly(replies, size))
+        except OSError as error:
+            raise CommandError(f"the server did not go on ({error})", UNAVAILABLE) from None
+
+
+@contextlib.contextmanager
+def _asked(path: Path, wanted: Mapping[str, Any], seconds: float) -> Iterator[BinaryIO]:
     with connect(path, seconds) as client:
         try:
             client.sendall(json.dumps(wanted).encode() + b"\n")
-            with client.makefile("rb") as replies:
-                line = replies.readline(REPLY_BYTES)
         except OSError as error:
             raise CommandError(f"the server did not reply ({error})", UNAVAILABLE) from None
+        with client.makefile("rb") as replies:
+            yield replies
+
+
+def _reply(replies: BinaryIO) -> bytes:
+    try:
+        return replies.readline(REPLY_BYTES)
+    except OSError as error:
+        raise CommandError(f"the server did not reply ({error})", UNAVAILABLE) from None
+
+
+def _result(line: bytes) -> Any:
+    """What a reply says; CommandError for a refusal."""
     try:
         reply = json.loads(line)
         if "error" in reply:
             raise CommandError(reply["error"]["message"], reply["error"]["exit_code"])
-        return reply["result"]
-    except (ValueError, KeyError, TypeError):
+        assert "result" in reply or "download" in reply
+    except (ValueError, KeyError, TypeError, AssertionError):
         raise CommandError("the server closed the connection without a reply", UNAVAILABLE) from None
+    return reply
+
+
+def _exactly(replies: BinaryIO, size: int) -> bytes:
+    data = replies.read(size)
+    if len(data) != size:
+        raise CommandError("the server broke off: the file is not whole (its log says why)", UNAVAILABLE)
+    return data

@@ -17,7 +17,7 @@ import difflib
 import inspect
 import re
 import types
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import (
@@ -136,6 +136,7 @@ class Description:
     `paged`: it does a part of its work at each call and returns by `page` what that came to; the
     door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
     with parameters in braces. `once`: its result is a secret, which is shown once and kept nowhere.
+    `downloads`: its result is a file (`Download`), which doors pass on as it is made.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Description:
     reads: bool = False
     guarded: bool = False
     once: bool = False
+    downloads: bool = False
 
     @property
     def noun(self) -> str:
@@ -187,6 +189,7 @@ class Description:
             "reads": self.reads,
             "guarded": self.guarded,
             "once": self.once,
+            "downloads": self.downloads,
         }
 
 
@@ -203,6 +206,7 @@ def described(data: Mapping[str, Any]) -> Description:
         data.get("reads", False),
         data.get("guarded", False),
         data.get("once", False),
+        data.get("downloads", False),
     )
 
 
@@ -256,6 +260,15 @@ class Command(Description):
             elif parameter.required:
                 raise CommandError(f"{self.name}: {name} is missing", USAGE, field=name, rule="parameter")
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file as the result of a command: `pieces` are made while they are taken."""
+
+    name: str
+    content_type: str
+    pieces: AsyncIterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,10 +348,12 @@ def command(
     reads: bool = False,
     guarded: bool = False,
     once: bool = False,
+    downloads: bool = False,
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`);
     `reads`: it changes nothing; `guarded`: it tells secrets, or reads or writes files; `once`: its result is
-    a secret, which is shown once. A parameter of the type Caller is who has it done.
+    a secret, which is shown once; `downloads`: it is a Download. A parameter of the type Caller is who has it
+    done.
     """
     about = Description(
         name,
@@ -349,6 +364,7 @@ def command(
         reads=reads,
         guarded=guarded,
         once=once,
+        downloads=downloads,
     )
     return lambda function: Declared(function, about)
 

@@ -43,6 +43,10 @@ def build_parser(descriptions: Sequence[Description]) -> argparse.ArgumentParser
         add_common(parser, argparse.SUPPRESS, default_json=argparse.SUPPRESS)
         if about.offline:
             parser.add_argument("--create", action="store_true", help="make the store if it is not there yet")
+        if about.downloads:
+            parser.add_argument(
+                "--out", type=Path, metavar="FILE", help="where it goes; nothing is overwritten"
+            )
         if about.confirm:
             parser.add_argument("--yes", action="store_true", help="do not ask")
         for parameter in about.parameters:

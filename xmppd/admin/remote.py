@@ -6,14 +6,16 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import urlencode, urlsplit
 
+from xmppd.admin.client import Begin
 from xmppd.admin.commands import FAILED, NO_PERMISSION, UNAVAILABLE, USAGE, Description
 from xmppd.admin.contexts import Context
 from xmppd.errors import CommandError
 
 SECONDS: Final = 300.0
+PIECE: Final = 65_536
 EXIT_CODES: Final = {400: USAGE, 401: NO_PERMISSION, 403: NO_PERMISSION, 405: USAGE, 503: UNAVAILABLE}
 """By status; the others are failures."""
 
@@ -35,30 +37,62 @@ class Remote:
             return self._ask("GET", f"{path}?{query}" if query else path, None)
         return self._ask("POST", path, json.dumps(arguments).encode())
 
+    def download(self, name: str, arguments: Mapping[str, Any], begin: Begin) -> None:
+        """Run a command whose result is a file; CommandError, also when it breaks off."""
+        about = self._known[name]
+        query = urlencode({key: _text(value) for key, value in arguments.items()}, doseq=True)
+        path = f"/api/v1/{about.noun}/{about.verb}?{query}"
+        connection = _connection(self._context.url)
+        try:
+            answer = self._asked(connection, "GET", path, None)
+            if answer.status != 200:
+                self._refusal(answer.status, answer.read())
+            take = begin(answer.msg.get_filename() or about.verb)
+            while piece := answer.read(PIECE):
+                take(piece)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silent(error) from None
+        finally:
+            connection.close()
+
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """What is wrong is found when it is called."""
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        headers = {"Authorization": f"Bearer {self._context.token}", "Content-Type": "application/json"}
         connection = _connection(self._context.url)
         try:
-            connection.request(method, path, body, headers)
-            answer = connection.getresponse()
+            answer = self._asked(connection, method, path, body)
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            reason = " ".join(map(str, error.args)) or type(error).__name__
-            raise CommandError(f"{self._context.url} did not answer ({reason})", UNAVAILABLE) from None
+            raise self._silent(error) from None
         finally:
             connection.close()
+        if answer.status in (200, 204):
+            return self._json(text)
+        return self._refusal(answer.status, text)
+
+    def _asked(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
+    ) -> http.client.HTTPResponse:
+        headers = {"Authorization": f"Bearer {self._context.token}", "Content-Type": "application/json"}
+        connection.request(method, path, body, headers)
+        return connection.getresponse()
+
+    def _silent(self, error: Exception) -> CommandError:
+        reason = " ".join(map(str, error.args)) or type(error).__name__
+        return CommandError(f"{self._context.url} did not answer ({reason})", UNAVAILABLE)
+
+    def _json(self, text: bytes) -> Any:
         try:
-            result = json.loads(text) if text else None
+            return json.loads(text) if text else None
         except ValueError:
             raise CommandError(f"{self._context.url} is not a server of ours") from None
-        if answer.status in (200, 204):
-            return result
+
+    def _refusal(self, status: int, text: bytes) -> NoReturn:
+        result = self._json(text)
         detail = result.get("detail") or result.get("title") if isinstance(result, dict) else None
-        message = str(detail or f"status {answer.status}")
-        raise CommandError(message.removesuffix("."), EXIT_CODES.get(answer.status, FAILED))
+        message = str(detail or f"status {status}")
+        raise CommandError(message.removesuffix("."), EXIT_CODES.get(status, FAILED))
 
 
 def _connection(url: str) -> http.client.HTTPConnection:

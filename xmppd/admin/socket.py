@@ -2,7 +2,9 @@
 
 One connection carries one request and one reply, each a line of JSON: `{"command": name,
 "arguments": {...}}`, then `{"result": ...}` or `{"error": {"message": ..., "exit_code": ...}}`. With
-`"check"` instead of `"command"` it is not run: its arguments, without secrets, are only looked at.
+`"check"` instead of `"command"` it is not run: its arguments, without secrets, are only looked at. A file is
+announced by `{"download": {"name": ...}}`; its pieces follow, each behind its length in 4 bytes, and a length
+of 0 when it is whole.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from xmppd.admin.client import NoServer, address_of, connect
-from xmppd.admin.commands import FAILED, USAGE, Caller, Commands
-from xmppd.errors import CommandError
+from xmppd.admin.commands import FAILED, USAGE, Caller, Commands, Download
+from xmppd.errors import CommandError, StoreError
 
 REQUEST_BYTES = 1024 * 1024
 CONNECTIONS = 16
@@ -87,7 +89,11 @@ class AdminSocket:
             async with asyncio.timeout(self.read_seconds):
                 line = await reader.readline()
             if line:
-                writer.write(json.dumps(await self._reply(line, caller)).encode() + b"\n")
+                reply = await self._reply(line, caller)
+                if isinstance(reply, Download):
+                    await self._pass_on(reply, writer)
+                    return
+                writer.write(json.dumps(reply).encode() + b"\n")
                 async with asyncio.timeout(self.read_seconds):
                     await writer.drain()
         except ValueError:  # longer than the limit
@@ -101,7 +107,27 @@ class AdminSocket:
         finally:
             writer.close()
 
-    async def _reply(self, line: bytes, caller: Caller) -> dict[str, Any]:
+    async def _pass_on(self, file: Download, writer: asyncio.StreamWriter) -> None:
+        """Write a file as it is made. What fails is in the log; the client sees that the end is missing."""
+        writer.write(json.dumps({"download": {"name": file.name}}).encode() + b"\n")
+        try:
+            async for piece in file.pieces:
+                writer.write(len(piece).to_bytes(4, "big") + piece if piece else b"")
+                async with asyncio.timeout(self.read_seconds):
+                    await writer.drain()
+        except StoreError as error:
+            log.warning("store-failed", extra={"kind": "download", "error": str(error)})
+            return
+        except (TimeoutError, OSError):
+            raise
+        except Exception:
+            log.exception("download-failed", extra={"file": file.content_type})
+            return
+        writer.write(bytes(4))
+        async with asyncio.timeout(self.read_seconds):
+            await writer.drain()
+
+    async def _reply(self, line: bytes, caller: Caller) -> dict[str, Any] | Download:
         try:
             request = json.loads(line)
             is_check = "check" in request
@@ -116,6 +142,8 @@ class AdminSocket:
                 await self.commands.check(name, arguments)
             else:
                 result = await self.commands.call(name, arguments, caller)
+            if isinstance(result, Download):
+                return result
             json.dumps(result)
             return {"result": result}
         except CommandError as error:

@@ -7,8 +7,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
+from urllib.parse import quote
 
-from xmppd.admin.commands import NO_PERMISSION, UNAVAILABLE, USAGE, Caller, Commands, Description, Json
+from xmppd.admin.commands import (
+    NO_PERMISSION,
+    UNAVAILABLE,
+    USAGE,
+    Caller,
+    Commands,
+    Description,
+    Download,
+    Json,
+)
 from xmppd.errors import CommandError
 from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, Route
 
@@ -53,9 +63,18 @@ class Call:
             result = await self._commands.call(about.name, arguments, caller)
         except CommandError as error:
             raise refusal(error) from error
+        if isinstance(result, Download):
+            return given_away(result)
         headers = {"Cache-Control": "no-store"} if about.once else _cached(version)
         body = json.dumps(result, ensure_ascii=False).encode()
         return HttpResponse(200, body, "application/json", headers)
+
+
+def given_away(file: Download) -> HttpResponse:
+    """A file, which nobody on the way keeps (RFC 6266)."""
+    name = quote(file.name, safe="")
+    headers = {"Cache-Control": "no-store", "Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+    return HttpResponse(200, b"", file.content_type, headers, file.pieces)
 
 
 def _cached(version: str) -> dict[str, str]:

@@ -105,13 +105,16 @@ def operation(about: Description) -> dict[str, Any]:
     """One command."""
     scope, *wider = about.scopes
     result = _schema("Page") if about.paged else {}
+    content = {"application/json": {"schema": result}}
+    if about.downloads:
+        content = {"application/zip": {}}
     found: dict[str, Any] = {
         "operationId": about.name.replace(" ", "-"),
         "summary": about.help,
         "description": f"Needs the scope `{scope}`, or one of {', '.join(f'`{other}`' for other in wider)}.",
         "tags": [about.noun],
         "responses": {
-            "200": {"description": "Done.", "content": {"application/json": {"schema": result}}},
+            "200": {"description": "Done.", "content": content},
             **{status: {"$ref": f"#/components/responses/Refused{status}"} for status in REFUSALS},
         },
     }

@@ -37,6 +37,7 @@ from xmppd.core.gone import GONE, GONE_SECONDS, Gone, Late, new_number
 from xmppd.core.holds import Hold, Holds
 from xmppd.errors import JidError, SaslError, StoreError, XmppdError
 from xmppd.jid import Jid
+from xmppd.store.person import nobody
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.lru import Lru
 from xmppd.stream.sasl import Login, Tenure
@@ -53,7 +54,12 @@ __all__ = [
     "derive",
 ]
 
-SECRET = Table(name="account_secret", partition=("name",), columns={"value": "blob"})
+SECRET = Table(
+    name="account_secret",
+    partition=("name",),
+    columns={"value": "blob"},
+    person=nobody("a secret of the whole server"),
+)
 TABLES = (ACCOUNT, SECRET, GONE)
 """What the store must have open before `Accounts.open`."""
 

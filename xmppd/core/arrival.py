@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from xmppd.core.digest import digest
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Table
 
 ARRIVALS = Table(
@@ -25,6 +26,14 @@ ARRIVALS = Table(
         "changed": "int",
         "at": "timestamp",
     },
+    person=Person(
+        "account",
+        secret={
+            "before": "what stood there before the account was imported, keys among it",
+            "hashes": "of what was imported, keys among it",
+            "stands": "the same of what else was there",
+        },
+    ),
 )
 """`state` is begun, done or undone. `hashes` has one for each kind of what was given, `before` what stood
 there, `version` and `changed` are those of roster and account afterwards: by them it is seen what came later.

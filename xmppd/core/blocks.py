@@ -17,11 +17,18 @@ from xmppd.core.changes import Changes
 from xmppd.core.sessions import NOBODY, Session, Sessions, bars
 from xmppd.errors import JidError, StanzaError
 from xmppd.jid import Jid
+from xmppd.store.person import Person
 from xmppd.store.table import Delete, Put, Row, Store, Table
 from xmppd.stream.lru import Lru
 from xmppd.xml.stanza import Stanza
 
-BLOCKS = Table("blocks", partition=("account",), cluster=("address",), columns={"since": "timestamp"})
+BLOCKS = Table(
+    "blocks",
+    partition=("account",),
+    cluster=("address",),
+    columns={"since": "timestamp"},
+    person=Person("account", mentions={"address": "deleted"}),
+)
 
 CACHED: Final = 100_000
 """Of how many accounts it is remembered that they bar nobody."""

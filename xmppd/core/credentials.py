@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from xmppd.errors import XmppdError
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Table, Value
 from xmppd.stream.forms import scram_form
 from xmppd.stream.sasl import Tenure
@@ -41,6 +42,15 @@ ACCOUNT = Table(
         "epoch": "int",
         "leaving": "bool",
     },
+    person=Person(
+        "account",
+        secret={
+            "scram_sha_1": "what a password is checked by",
+            "scram_sha_256": "what a password is checked by",
+            "scram_sha_512": "what a password is checked by",
+            "scram_other": "what a password is checked by",
+        },
+    ),
 )
 
 MADE = ("sha256", "sha1")

@@ -10,13 +10,20 @@ from dataclasses import dataclass, field
 
 from xmppd.core.credentials import ACCOUNT, identity_of
 from xmppd.errors import StoreError
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table
 
 GONE_SECONDS = 10.0
 """How long a name is not given out again where several servers share a store: whoever still writes for the
 account that had it, on a server that has not heard of the removal, is done by then.
 """
-GONE = Table("account_gone", partition=("account",), columns={"at": "timestamp"}, ttl=GONE_SECONDS)
+GONE = Table(
+    "account_gone",
+    partition=("account",),
+    columns={"at": "timestamp"},
+    ttl=GONE_SECONDS,
+    person=Person("account"),
+)
 TAKEN_SECONDS = 600.0
 """How long a name is taken while what was its account's is deleted once more, if this one ends."""
 LATE_RETRY_SECONDS = 1.0, 30.0

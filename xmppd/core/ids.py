@@ -12,10 +12,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from xmppd.errors import StoreError
+from xmppd.store.person import nobody
 from xmppd.store.table import Delete, Row, Store, Table
 
 NODE_CLOCK: Final = Table(
-    "node_clock", partition=("name",), cluster=("node",), columns={"at": "int"}, ttl=86_400.0
+    "node_clock",
+    partition=("name",),
+    cluster=("node",),
+    columns={"at": "int"},
+    ttl=86_400.0,
+    person=nobody("clocks of processes"),
 )
 """One partition, `ALL`: by process, where its hybrid clock was."""
 

@@ -14,6 +14,7 @@ from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import Broadcast, Session, Sessions
 from xmppd.core.visibility import Visibility
 from xmppd.jid import Jid
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table, Value
 from xmppd.stream.lru import Lru
 from xmppd.xml import build
@@ -24,6 +25,7 @@ LAST_PRESENCE = Table(
     partition=("account",),
     columns={"head": "blob", "tail": "blob", "at": "timestamp"},
     ttl=90 * 86400.0,
+    person=Person("account"),
 )
 CACHE_ENTRIES = 100_000
 SHOWN_AT_ONCE = 50

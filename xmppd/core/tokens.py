@@ -18,6 +18,7 @@ from xmppd.core.changes import Changes
 from xmppd.core.gone import new_number
 from xmppd.core.holds import Hold
 from xmppd.errors import SaslError
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.hashedtokens import BINDINGS, Redeemed, Shown, initiator_hash, responder_hash
 from xmppd.stream.lru import Lru
@@ -37,6 +38,14 @@ TOKENS = Table(
         "device": "text",
         "change": "int",
     },
+    person=Person(
+        "account",
+        secret={
+            "current": "what the token in use is checked by",
+            "fresh": "what a new token is checked by",
+            "basis": "which keys of the account the tokens hang on",
+        },
+    ),
 )
 
 SECRET_BYTES = 32

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from xmppd.parts.part import Part
 from xmppd.store import table as port
+from xmppd.store.person import Person, wrong_with
 from xmppd.store.table import Delete, Page, Prepared, Put, Row, RowWriter, Store, Tuples, Value
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ class Table(Part):
 
     Arguments are those of `xmppd.store.table.Table`; its name becomes `<plugin>_<attribute>`. The operations
     are those of the store's port: what they await is durable when they return, and nothing is atomic across
-    partitions.
+    partitions. Without `person`, which says whom its rows are about, the plugin is not loaded.
     """
 
     def __init__(
@@ -34,7 +36,10 @@ class Table(Part):
         descending: bool = False,
         heap: bool = False,
         order: str | None = None,
+        person: Person | None = None,
     ) -> None:
+        caller = sys._getframe(1)
+        self.place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
         self.declaration = port.Table(
             partition=tuple(partition),
             cluster=tuple(cluster),
@@ -44,6 +49,7 @@ class Table(Part):
             descending=descending,
             heap=heap,
             order=order,
+            person=person,
         )
         self._store: Store
 
@@ -208,3 +214,18 @@ class Table(Part):
     ) -> bool:
         """Apply writes of one partition atomically; see `Store.batch`."""
         return await self._store.batch(self.declaration, partition, writes, static=static, expect=expect)
+
+
+def wrong_in(parts: Mapping[str, Part], plugin: str) -> str:
+    """Where a plugin declares a table that does not say well whom its rows are about, and what is wrong; ""
+    when all do.
+    """
+    found = [
+        (it.place, it.declaration.named(f"{plugin}_{name}"))
+        for name, it in parts.items()
+        if isinstance(it, Table)
+    ]
+    for place, table in found:
+        if problem := wrong_with(table, [other for _, other in found]):
+            return f"{place}: the table {table.name}: {problem}"
+    return ""

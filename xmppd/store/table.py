@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
+from xmppd.store.person import Person
+
 ColumnType = Literal["text", "blob", "int", "float", "bool", "timestamp"]
 """Types of columns. `timestamp`: seconds since the epoch, UTC, a float; `int`: 64 bits; `float`: not NaN."""
 
@@ -35,6 +37,8 @@ class Table:
 
     `order` names a plain column of type `int`, a moment in microseconds since the epoch. Rows of such a table
     are written by `put_newest` only, which lets the largest `order` win.
+
+    `person` says whom its rows are about. A store does not ask; a server does not load a table without.
     """
 
     name: str = ""
@@ -46,6 +50,7 @@ class Table:
     descending: bool = False
     heap: bool = False
     order: str | None = None
+    person: Person | None = None
 
     @property
     def key(self) -> tuple[str, ...]:

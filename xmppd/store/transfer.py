@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from xmppd.errors import CommandError, StoreTimeout, StoreUnavailable
+from xmppd.store.person import nobody
 from xmppd.store.pipeline import Pipeline
 from xmppd.store.table import Store, Stored, Table, Value
 
@@ -22,6 +23,7 @@ COPIES = Table(
     cluster=("name",),
     columns={"page": "blob", "entries": "int", "total": "int", "done": "bool"},
     static={"source": "text", "begun": "timestamp"},
+    person=nobody("how far a copy of the store is"),
 )
 """In the target, while it is filled: one row for each table, with its size and the token of its next page."""
 

@@ -13,6 +13,7 @@ from typing import get_args
 
 from xmppd.core.roster.subscription import Kind, State, Subscription
 from xmppd.errors import StoreBug
+from xmppd.store.person import Person
 from xmppd.store.table import Row, Table, Value
 from xmppd.xml.roster import roster_item
 
@@ -22,6 +23,7 @@ ROSTER = Table(
     cluster=("part", "name"),
     columns={"value": "text"},
     static={"version": "int"},
+    person=Person("account", mentions={"name": "deleted", "value": "masked"}),
 )
 """`name` is the contact of an item, or the version that a log entry made; `value` is what `value_of` packs,
 or an entry of `xmppd.core.roster.log`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 from aiohttp import web
@@ -141,17 +141,28 @@ class Door:
         try:
             async with asyncio.timeout(WRITE_SECONDS):
                 await response.prepare(request)
+            if answer.pieces is not None and request.method != "HEAD":
+                await self._pass_on(response, answer.pieces)
+            async with asyncio.timeout(WRITE_SECONDS):
                 await response.write_eof()
         except TimeoutError:
             request.protocol.force_close()
         return response
 
+    async def _pass_on(self, response: web.StreamResponse, pieces: AsyncIterator[bytes]) -> None:
+        """Write a body as it is made; who reads too slowly, or what fails, is cut off, as a client sees."""
+        async for piece in pieces:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await response.write(piece)
 
-def outgoing(answer: HttpResponse) -> web.Response:
+
+def outgoing(answer: HttpResponse) -> web.StreamResponse:
     """A response as aiohttp wants it."""
     headers = {"Server": "xmppd", "X-Content-Type-Options": "nosniff", **answer.headers}
     if answer.content_type:
         headers["Content-Type"] = answer.content_type
+    if answer.pieces is not None:
+        return web.StreamResponse(status=answer.status, headers=headers)
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 

@@ -1,0 +1,149 @@
+"""The rows of one person in all tables, and what names that person elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Final
+
+from xmppd.store.person import Person, nobody
+from xmppd.store.table import Key, Store, Stored, Table, Value
+from xmppd.store.transfer import patiently
+
+PAGE: Final = 50
+"""Rows that are read at once: of the largest kind some 12 MiB."""
+NOBODY: Final = nobody("not declared")
+
+
+def person_of(table: Table) -> Person:
+    """Whom a table says that it is about."""
+    return table.person or NOBODY
+
+
+class Persons:
+    """Finds rows in the `tables` that a server has now."""
+
+    def __init__(self, store: Store, tables: Callable[[], Sequence[Table]]) -> None:
+        self.store = store
+        self._tables = tables
+
+    @property
+    def tables(self) -> list[Table]:
+        """All, and those last by which the rows of others are found."""
+        return sorted(self._tables(), key=_rank)
+
+    @property
+    def owned(self) -> list[Table]:
+        """Those whose rows belong to a person, in the same order."""
+        return [table for table in self.tables if person_of(table).is_owner]
+
+    @property
+    def mentioning(self) -> list[Table]:
+        """Those in which a person may stand in the rows of others, or of nobody."""
+        return [table for table in self.tables if person_of(table).mentions]
+
+    async def partitions(self, table: Table, account: str) -> list[Key]:
+        """The keys of the partitions that are this person's; some may have no rows."""
+        through = person_of(table).through
+        if through is None:
+            return [(account,)]
+        by_name = {it.name: it for it in self._tables()}
+        row = await patiently(lambda: self.store.get(by_name[through.table], (account,)))
+        numbers = [row[name] for name in through.numbers if row[name] is not None] if row else []
+        if not through.rest:
+            return [(number,) for number in numbers]
+        rest, found = by_name[through.rest], list[Key]()
+        for number in numbers:
+            rows = (await patiently(lambda at=number: self.store.scan(rest, (at,)))).rows  # type: ignore[misc]
+            found += [(number, *(row[column] for column in rest.cluster)) for row in rows]
+        return found
+
+    async def pages(self, table: Table, account: str) -> AsyncIterator[Sequence[Stored]]:
+        """The rows of this person in one table, with static columns, some at a time."""
+        for partition in await self.partitions(table, account):
+            async for entries in self._dump(table, partition):
+                yield entries
+
+    async def count(self, table: Table, account: str) -> int:
+        """How many there are."""
+        return sum([len(entries) async for entries in self.pages(table, account)])
+
+    async def mentions(self, table: Table, account: str) -> AsyncIterator[Sequence[Stored]]:
+        """Rows that are not this person's own and mention it: the whole table is read."""
+        about, own = mentions_of(table, account), set(await self._own(table, account))
+        width = len(table.partition)
+        async for entries in self._dump(table, None):
+            found = [it for it in entries if it.key[:width] not in own and about(it)]
+            if found:
+                yield found
+            await asyncio.sleep(0)
+
+    async def _own(self, table: Table, account: str) -> list[Key]:
+        return await self.partitions(table, account) if person_of(table).is_owner else []
+
+    async def _dump(self, table: Table, partition: Key | None) -> AsyncIterator[Sequence[Stored]]:
+        page: bytes | None = None
+        limit = PAGE if partition is not None else 10 * PAGE
+        while True:
+            at = page
+            dump = await patiently(
+                lambda at=at: self.store.dump(table, partition=partition, limit=limit, page=at)  # type: ignore[misc]
+            )
+            if dump.entries:
+                yield dump.entries
+            if (page := dump.next) is None:
+                return
+
+
+def _rank(table: Table) -> tuple[int, str]:
+    through = person_of(table).through
+    return (2 if through is None else 0 if through.rest else 1), table.name
+
+
+# names in texts
+
+
+def pattern_of(account: str) -> re.Pattern[str]:
+    """Finds an address in a text, in each form in which one of ours writes it; not as a part of another."""
+    forms = {account, json.dumps(account)[1:-1]}
+    either = "|".join(map(re.escape, sorted(forms)))
+    return re.compile(rf"(?<![^\s\"&'/:<>@,;()\[\]{{}}=|])(?:{either})(?![\w-]|\.\w)")
+
+
+def mentions_of(table: Table, account: str) -> Callable[[Stored], bool]:
+    """Whether a row of this table mentions the account in a column where people may stand."""
+    pattern, columns = pattern_of(account), person_of(table).mentions
+    places = [(place, name) for place, name in enumerate(table.key) if name in columns]
+    plain = [name for name in columns if name not in table.key]
+
+    def is_found(stored: Stored) -> bool:
+        keys = (stored.key[place] for place, _ in places if place < len(stored.key))
+        return any(_names(value, account, pattern) for value in keys) or any(
+            _names(stored.values.get(name), account, pattern) for name in plain
+        )
+
+    return is_found
+
+
+def _names(value: Value, account: str, pattern: re.Pattern[str]) -> bool:
+    if isinstance(value, bytes):
+        if account.encode() not in value and not account.isascii():
+            return False
+        value = value.decode("utf-8", "replace")
+    return isinstance(value, str) and pattern.search(value) is not None
+
+
+def masked(value: Value, pattern: re.Pattern[str], mask: str) -> Value:
+    """The value with another text in place of the address."""
+    if isinstance(value, bytes):
+        return pattern.sub(mask, value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    return pattern.sub(mask, value) if isinstance(value, str) else value
+
+
+def columns_of(table: Table) -> Iterable[tuple[str, str]]:
+    """Each column with its type, those of the key first."""
+    rest = (name for name in (*table.columns, *table.static) if name not in table.key)
+    return ((name, table.type_of(name)) for name in itertools.chain(table.key, rest))
