@@ -175,9 +175,13 @@ class Server:
         managed = session.managed
         return "" if managed is None or managed.is_given else str(managed.id)
 
+    def acknowledges(self, session: Session) -> bool:
+        """Whether its client acknowledges what it is sent (XEP-0198)."""
+        return session.managed is not None
+
     def waiting(self, second: int) -> Sequence[Session]:
-        """The sessions that may be resumed and whose clients have not acknowledged all that they were sent up
-        to that second since the epoch.
+        """The sessions whose clients acknowledge, but not all that they were sent up to that second since the
+        epoch.
         """
         return self._resumption.waiting(second)
 

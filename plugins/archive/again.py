@@ -25,7 +25,8 @@ from xmppd.plugin import (
 )
 
 from .ids import MICROSECONDS, at_of, bound
-from .watermark import ALL, PROCESS_LETTERS, Watermark, in_turns
+from .missed import ANY, PROCESS_LETTERS, Missed, after
+from .watermark import ALL, in_turns
 
 AGAIN_SECONDS: Final = 600.0
 """How old a message may be that is known when it comes again, and how long that is looked for."""
@@ -51,7 +52,7 @@ class Doubt:
     looking: asyncio.Future[None] | None = None
 
 
-class Again(Watermark):
+class Again(Missed):
     """`doubts` are few: sessions that began since another one was gone, or that were resumed while something
     of theirs was under way. All others pay nothing.
     """
@@ -72,10 +73,20 @@ class Again(Watermark):
         self._failed.put(id, True)
 
     @hooks.session_bound
-    def came(self, session: Session) -> None:
-        """It is in doubt if its client wanted to resume another one."""
-        if session.login.sought:
-            self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, sought=session.login.sought)
+    def comes(self, session: Session) -> None:
+        """It is in doubt if its client wanted to resume another one, or a process was killed just before."""
+        super().comes(session)
+        sought = session.login.sought
+        if sought == ANY and self._is_quiet():
+            return
+        if sought:
+            sought = "" if sought == ANY else sought
+            self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, sought=sought)
+
+    def _is_quiet(self) -> bool:
+        """Whether no process was killed lately."""
+        since = bound(self.server.ids.time.read() - int(AGAIN_SECONDS * MICROSECONDS))
+        return all(after(dead.mark) < since for dead in self._dead.values())
 
     @hooks.stanzas_given_up
     def gave_up(self, session: Session, node: str | None) -> None:

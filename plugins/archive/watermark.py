@@ -11,34 +11,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
-    Counter,
     Kept,
     Person,
     Session,
-    SessionSlot,
-    Stanza,
-    StanzaError,
     StoreError,
     Table,
-    cluster_signal,
     escape_attribute,
     every,
     nobody,
 )
 
-from .ids import ID_LETTERS, LAST, MICROSECONDS, at_of, bound, from_text, to_text
-from .keeping import Lives
+from .ids import ID_LETTERS, MICROSECONDS, at_of, bound, from_text
 from .ordered import Ordered
-from .preferences import Owner
-from .query import Query
-from .reading import Archived, Reader, archived
-from .recalling import CaughtUp
 
 LOOK_SECONDS: Final = 2.0
 """How often it is written down how far all have got."""
@@ -53,23 +43,11 @@ KEPT_SECONDS: Final = 15.0
 DEAD_SECONDS: Final = 3 * 86_400.0
 """How long after the end of a process a client may come back."""
 REFRESH_SECONDS: Final = 3600.0
-YOUNG_SECONDS: Final = 15.0
-"""Sessions that began no longer before are looked at when the loss of a node is noticed."""
-SLACK_SECONDS: Final = 60.0
-"""How much younger than its last mark a message may be that a process of several has handed on."""
-MOST: Final = 1000
-"""How many messages are looked at for one client."""
 SLICE_SECONDS: Final = 0.0003
-PROCESS_LETTERS: Final = 8
-"""How an id of a session begins (`Server.process`)."""
 ALL: Final = "all"
-NOTHING: Final = bound(LAST)
-"""The point of a session whose client has been given what it missed."""
 STANZA_ID: Final = f"<stanza-id xmlns='{ns.STANZA_ID}' by='"
 
 T = TypeVar("T")
-Keep = Callable[[Sequence[tuple[str, int]]], Awaitable[None]]
-"""Keeps messages for an account, by their ids and the microseconds of these."""
 
 
 @dataclass(slots=True)
@@ -102,14 +80,6 @@ class Progress:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Young(NamedTuple):
-    """A session that has come `until` when the loss of the node is noticed that had the one it sought."""
-
-    session: Session
-    node: str
-    until: float
-
-
 class Watermark(Ordered):
     """`processes` has the mark of each process that was not stopped in peace; `behind` the sessions that are
     behind that of theirs, or moved to another process than their ids tell.
@@ -124,32 +94,19 @@ class Watermark(Ordered):
     behind = Table(
         partition=("account",),
         cluster=("session",),
-        columns={"process": "text", "point": "blob"},
+        columns={"process": "text", "resource": "text", "point": "blob"},
         person=Person("account"),
     )
     progress = Kept(Progress)
-    returned = Counter("Messages that were kept again since their receiver's process was killed.")
-    caught_up: SessionSlot[CaughtUp]
-    lives: Lives
-
-    async def _owner(self, account: str) -> Owner:
-        raise NotImplementedError
-
-    def _reader(self, owner: Owner) -> Reader:
-        raise NotImplementedError
 
     async def start(self) -> None:
         """What is archived from now on may be missed."""
         await super().start()
-        self._there: dict[str, str] = {}
-        self._young: list[Young] = []
         state = self.progress
         state.holder = self
         if not state.began:
             state.began = state.mark = bound(self.server.ids.time.read())
         await self._write_mark(state.mark)
-        if self.server.has_other_nodes:
-            self.works.tell(self.server.node, self.server.process)
 
     async def stop(self) -> None:
         """All that was not acknowledged has been seen to, unless another instance goes on."""
@@ -165,7 +122,7 @@ class Watermark(Ordered):
         self.progress.mark, self.progress.written_at = mark, self.scope.clock()
 
     async def _write_row(self, session: Session, row: Behind) -> None:
-        values = {"process": self.server.process, "point": row.point}
+        values = {"process": self.server.process, "resource": session.resource, "point": row.point}
         key = {"account": session.account, "session": row.id}
         await self.behind.put({**key, **values}, ttl=DEAD_SECONDS)
         self.progress.rows[session] = row
@@ -209,12 +166,12 @@ class Watermark(Ordered):
                 is_young = clock - row.since < KEPT_SECONDS  # more may be about to be given
                 if is_young or at_of(point) - at_of(row.point) < FAR:
                     continue
-            if id := self.server.resumption_id(session):
+            if key := self._key(session):
                 unacknowledged, is_moved = (
                     self.server.unacknowledged(session),
                     row is not None and row.is_moved,
                 )
-                new = Behind(id, point, clock, is_moved, unacknowledged[0], len(unacknowledged))
+                new = Behind(key, point, clock, is_moved, unacknowledged[0], len(unacknowledged))
                 await self._write_row(session, new)
 
     async def _forget_rows(self) -> None:
@@ -226,7 +183,7 @@ class Watermark(Ordered):
                 if clock - row.over_at < KEPT_SECONDS:
                     continue
                 del state.rows[session]
-                if self.server.resumption_id(session):  # else the node that has it now has a row of its own
+                if not self.server.has_moved(session):  # else its node has a row of its own
                     await self.behind.delete(session.account, row.id)
             elif clock - row.since >= KEPT_SECONDS:
                 oldest = self._oldest(session, row)
@@ -261,12 +218,20 @@ class Watermark(Ordered):
             row.count = len(unacknowledged)
         return oldest
 
+    def _key(self, session: Session) -> str:
+        """What tells its row from others: the id by which it is resumed, or what is as good; "" for one that
+        another node has now.
+        """
+        if self.server.has_moved(session):
+            return ""
+        return self.server.resumption_id(session) or f"{self.server.process}{session.number}"
+
     async def cover(self, session: Session, oldest: bytes) -> None:
         """A session is about to be given messages from this id on that another one missed, as soon as it is
         known that this one was lost.
         """
-        id, point, state = self.server.resumption_id(session), bound(at_of(oldest)), self.progress
-        if not id:
+        key, point, state = self._key(session), bound(at_of(oldest)), self.progress
+        if not key:
             return
         async with state.lock:
             row = state.rows.get(session)
@@ -274,7 +239,7 @@ class Watermark(Ordered):
                 row.since = self.scope.clock()
                 return
             is_moved = row is not None and row.is_moved
-            await self._write_row(session, Behind(id, point, self.scope.clock(), is_moved))
+            await self._write_row(session, Behind(key, point, self.scope.clock(), is_moved))
 
     @hooks.session_resumed
     async def take_over(self, session: Session) -> None:
@@ -284,111 +249,6 @@ class Watermark(Ordered):
             oldest = self._oldest(session, None)
             row = Behind(id, bound(at_of(oldest)) if oldest else b"", self.scope.clock(), is_moved=True)
             await self._write_row(session, row)
-
-    # what was missed
-
-    @hooks.messages_missed
-    async def find_missed(self, session: Session, keep: Keep) -> None:
-        """Its client wanted to resume a session that is not there: if that is because its process was killed,
-        what it had not acknowledged is kept for it, once.
-        """
-        account, sought = session.account, session.login.sought
-        if sought.startswith(self.server.process) and not self.server.has_other_nodes:
-            session.login.sought = ""
-            return
-        row = await self.behind.get(account, sought)
-        process = row["process"] if row is not None else sought[:PROCESS_LETTERS]
-        point = (row["point"] or b"") if row is not None else b""
-        is_over = point == NOTHING or process == self.server.process  # it ended here, and was seen to
-        dead = None if is_over else await self.processes.get(ALL, process)
-        if dead is None:  # or it was stopped in peace, or that is long ago
-            session.login.sought = ""
-            return
-        mark: bytes = dead["mark"]
-        if self._is_there(process, dead["node"]):
-            now = self.scope.clock()
-            young = [one for one in self._young if one.until > now and one.session is not session]
-            self._young = [*young, Young(session, dead["node"], now + YOUNG_SECONDS)]
-            await self.cover(session, min(point or mark, mark))  # it may be lost itself before that is known
-            return
-        missed = await self._addressed(session, min(point or mark, mark), mark)
-        if missed:
-            await keep(missed)
-        done = {"account": account, "session": sought, "process": process, "point": NOTHING}
-        await self.behind.put(done, ttl=DEAD_SECONDS)
-        session.login.sought = ""
-        self.returned.inc(len(missed))
-
-    async def _addressed(self, session: Session, point: bytes, mark: bytes) -> list[tuple[str, int]]:
-        """What is in the archive from this point on and was for the session, or for none that is there."""
-        account, end = session.account, self.progress.began
-        if self.server.has_other_nodes or end < mark:  # or the clock was set back
-            end = bound(at_of(mark) + int((BEHIND_SECONDS + SLACK_SECONDS) * MICROSECONDS))
-        try:
-            owner = await self._owner(account)
-        except StanzaError:
-            return []  # there is no archive
-        if self.server.has_other_nodes:
-            for message in await self._last(owner, account, point, end, 1):
-                self.server.ids.time.see(at_of(message.id))  # the clock that is gone may have been ahead
-        try:
-            horizon = await self.horizon(account)
-        except StanzaError:  # another node hangs
-            horizon = bound(self.server.ids.time.read())
-        read = self.caught_up[session]
-        others = {one.full for one in self.server.locate(account) if one.full != session.full}
-        return [
-            (to_text(id), at_of(id))
-            for id, _, raw in await self._last(owner, account, point, min(end, horizon), MOST)
-            if not read.has(id) and is_for(raw, account, others)
-        ]
-
-    async def _last(
-        self, owner: Owner, account: str, point: bytes, end: bytes, count: int
-    ) -> Sequence[Archived]:
-        """The last messages between two points, so many at most."""
-        query = Query("", point, end, (), "", "", None, True, count, False)
-        page = await self._reader(owner).page(query, self.lives.oldest(account), end)
-        return archived(page.messages)
-
-    # which processes there are
-
-    def _is_there(self, process: str, node: str) -> bool:
-        """Whether a process still has sessions, as far as is known here."""
-        if node not in self.server.other_nodes():
-            return False
-        return self._there.get(node, process) == process
-
-    def _is_gone(self, node: str) -> None:
-        """The process of a node is gone: look for what those missed who came before that was known."""
-        young, self._young = self._young, []
-        for one in young:
-            if one.until < self.scope.clock() or one.session.is_over:
-                continue
-            if one.node == node:
-                self.server.messages_left(one.session.account)
-            else:
-                self._young.append(one)
-
-    @cluster_signal
-    def works(self, node: str, process: str) -> None:
-        """A process of this name has that node's."""
-        if node == self.server.node:
-            return
-        before, self._there[node] = self._there.get(node), process
-        if before != process:
-            self._is_gone(node)
-
-    @hooks.node_met
-    def introduce(self, node: str) -> None:
-        """It does not know which process this is."""
-        self.works.tell_node(node, self.server.node, self.server.process)
-
-    @hooks.node_lost
-    def forget_process(self, node: str) -> None:
-        """What it had is to be looked for."""
-        self._there.pop(node, None)
-        self._is_gone(node)
 
 
 def id_in(raw: bytes, account: str) -> bytes | None:
@@ -406,12 +266,3 @@ async def in_turns(some: Sequence[T]) -> AsyncIterator[T]:
             await asyncio.sleep(0)
             end = time.perf_counter() + SLICE_SECONDS
         yield one
-
-
-def is_for(raw: bytes, account: str, others: Collection[str]) -> bool:
-    """Whether a message was sent to the account by somebody else, and not to one of these resources."""
-    attrs = Stanza("message", {}, raw).xml
-    to, sender, kind = attrs.get("to", ""), attrs.get("from", ""), attrs.get("type", "normal")
-    if to.partition("/")[0] != account or sender.partition("/")[0] == account:
-        return False
-    return to not in others and kind not in ("groupchat", "headline", "error")

@@ -325,22 +325,25 @@ class Offline(Unacknowledged):
                 return
             late = [Delete((write.row["id"],)) for write in writes]
 
-    async def _keep_missed(self, account: str, queue: Queue, messages: Sequence[tuple[str, int]]) -> None:
-        """Store messages that were handed over, as it seemed, and did not arrive, in the order in which they
-        were taken in, and so before what came later; those that wait already as well. For who holds the lock.
+    async def _keep_missed(self, session: Session, queue: Queue, messages: Sequence[tuple[str, int]]) -> None:
+        """Store messages that a session was handed, as it seemed, and that did not arrive, in the order in
+        which they were taken in, and so before what came later; those that wait already as well, but for
+        those of another session, which missed the same. For who holds the lock.
         """
+        account = session.account
         async with self.server.lock(f"flush:{account}"), queue.gate:
             await queue.quiet()
             [waiting] = await self.queue.scan_many([account])
             refs = {ref for ref, _ in messages}
-            others = [row for row in waiting if row["ref"] not in refs]
+            held = {row["id"] for row in waiting if self.holder(account, row["id"]) not in (None, session)}
+            others = [row for row in waiting if row["ref"] not in refs or row["id"] in held]
             room = max(0, self.config.max_messages - len(others))
             queue.put = None
-            writes = rows_of_missed(messages[max(0, len(messages) - room) :], others)
+            writes = rows_of_missed(messages[max(0, len(messages) - room) :], session.resource, others)
             for start in range(0, len(writes), BATCH):
                 await self.queue.batch(account, writes=writes[start : start + BATCH])
             written = {write.row["id"] for write in writes}
-            again = [row["id"] for row in waiting if row["ref"] in refs and row["id"] not in written]
+            again = [row["id"] for row in waiting if row["ref"] in refs and row["id"] not in written | held]
             if again:
                 await self.queue.batch(account, writes=[Delete((id,)) for id in again])
             self._tell_deleted(account)
@@ -409,7 +412,7 @@ class Offline(Unacknowledged):
     async def _take_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
         try:
             if session.login.sought:
-                await self.server.missed(session, partial(self._keep_missed, session.account, queue))
+                await self.server.missed(session, partial(self._keep_missed, session, queue))
             if await self._is_empty(session.account, queue):
                 return Turn.DONE
             if not takes_messages(session):

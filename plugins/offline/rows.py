@@ -77,17 +77,20 @@ def in_order_of(found: Mapping[str, bytes], rows: Sequence[Mapping[str, Any]]) -
     return [{**row, "stanza": found.get(row["ref"])} if row["ref"] else row for row in placed]
 
 
-def rows_of_missed(missed: Sequence[tuple[str, int]], waiting: Sequence[Mapping[str, Any]]) -> list[Put]:
-    """What to write of messages that are in the archive, each with its id there and the microsecond of it, so
-    that a repeat writes the same rows. Their totals go on to those of the oldest that is `waiting`, so that
-    the oldest and the newest tell how much there is.
+def rows_of_missed(
+    missed: Sequence[tuple[str, int]], resource: str, waiting: Sequence[Mapping[str, Any]]
+) -> list[Put]:
+    """What to write of messages that are in the archive and that this resource missed, each with its id there
+    and the microsecond of it, so that a repeat writes the same rows, and another resource its own. Their
+    totals go on to those of the oldest that is `waiting`, so that the oldest and the newest tell how much
+    there is.
     """
     messages = waiting[0]["messages"] - 1 - len(missed) if waiting else 0
     size = waiting[0]["bytes"] - size_of(waiting[0]) - sum(len(ref) for ref, _ in missed) if waiting else 0
     writes = []
     for ref, at in missed:
         messages, size = messages + 1, size + len(ref)
-        id = f"{at:016x}{crc32(ref.encode()):08x}"
+        id = f"{at:016x}{crc32(f'{ref} {resource}'.encode()):08x}"
         writes.append(Put({"id": id, "stanza": None, "ref": ref, "messages": messages, "bytes": size}))
     return writes
 

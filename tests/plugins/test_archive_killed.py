@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-from xml.etree.ElementTree import Element
 
 import pytest
-from archives import BODY, STANZA_ID, chat, find, world
-from managing import SM, ask_to_resume, managed, ready
+from archives import STANZA_ID, chat, find
+from killing import Lives, given, lives_in, messages, texts
+from managing import SM, ask_to_resume, enable, managed, ready
 from sasl2 import identifier, opened, plain, request, tagged
 
 from xmppd import ns
-from xmppd.store.sqlite.store import SqliteStore
 from xmppd.testing import Client, World
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.own_engine, pytest.mark.one_node]
 
 DELAY = f"{{{ns.DELAY}}}delay"
-MESSAGE = f"{{{ns.CLIENT}}}message"
-
-Lives = Callable[..., Any]
 
 
 @pytest.fixture
 def lives(tmp_path: Path) -> Lives:
-    """Servers on one file, each of which begins with what the one before had written when it was killed."""
-    paths = [tmp_path / "0.db"]
-    ended: list[World] = []
-
-    @asynccontextmanager
-    async def begin(*more: str) -> AsyncIterator[World]:
-        if ended:
-            before = paths[-1]
-            paths.append(tmp_path / f"{len(paths)}.db")
-            with sqlite3.connect(before) as old, sqlite3.connect(paths[-1]) as new:
-                old.backup(new)
-        store = SqliteStore(paths[-1])
-        accounts = () if ended else ("alice", "bob", "carol")
-        w = world("offline", *more, store=store, accounts=accounts)
-        w.clock.seconds = ended[-1].clock.seconds + 5 if ended else w.clock.seconds
-        async with w:
-            ended.append(w)
-            yield w
-
-    return begin
+    """Servers on one file, one life behind the other."""
+    return lives_in(tmp_path)
 
 
 async def come(w: World, id: str, *, resource: str = "r", h: int = 0, enable: bool = True) -> Client:
@@ -59,21 +33,6 @@ async def come(w: World, id: str, *, resource: str = "r", h: int = 0, enable: bo
         await bob.send(f"<enable xmlns='{ns.SM}' resume='true'/>")
         await bob.receive()
     return bob
-
-
-def messages(stanzas: list[Element]) -> list[Element]:
-    return [one for one in stanzas if one.tag == MESSAGE and one.findtext(BODY)]
-
-
-def texts(stanzas: list[Element]) -> list[str | None]:
-    return [one.findtext(BODY) for one in messages(stanzas)]
-
-
-async def given(bob: Client) -> list[Element]:
-    """What he is given who becomes available."""
-    await bob.receive_all()
-    await bob.send("<presence/>")
-    return messages(await bob.receive_all())
 
 
 async def test_what_was_not_acknowledged_comes_in_order_stamped_with_the_ids_that_it_had(
@@ -253,18 +212,19 @@ async def test_only_what_the_archive_has_and_the_session_was_sent(
             assert texts(await given(await come(w2, id))) == (["x"] if comes else [])
 
 
-async def test_without_stream_management_and_by_a_strange_id_nothing_comes(lives: Lives) -> None:
+async def test_without_stream_management_and_for_other_accounts_nothing_comes(lives: Lives) -> None:
     async with lives() as w:
         bob, id = await managed(w, "bob", "r")
         await chat(await w.login("alice"), "bob@localhost", "1")
         await bob.receive_all()
         async with lives() as w2:
             assert texts(await given(await w2.bind("bob", "r"))) == []
-            assert texts(await given(await come(w2, "unknown"))) == []
             carol = await ready(w2, "carol")
             assert (await ask_to_resume(carol, id)).tag == f"{SM}failed"
             await carol.bind("r")
+            await enable(carol)
             assert texts(await given(carol)) == []
+            assert texts(await given(await come(w2, "unknown", resource="r2"))) == ["1"]
 
 
 async def test_who_binds_together_with_its_login(lives: Lives) -> None:

@@ -6,7 +6,8 @@ import asyncio
 from xml.etree.ElementTree import Element
 
 import pytest
-from archives import BODY, STANZA_ID, chat, world
+from archives import BODY, STANZA_ID, chat, find, world
+from killing import acknowledge, anew
 from managing import ask_to_resume, enable, managed, ready, resume
 from several import several
 
@@ -190,6 +191,42 @@ async def test_a_mark_does_not_pass_what_was_given_to_a_node_that_has_not_said_t
         await w.advance(20)
         await archive.note_how_far()
         assert archive.progress.mark > known
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+async def test_who_comes_without_an_id_is_given_it(redis_url: str, is_noticed: bool) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, _ = await managed(w, "bob", "r", node=0)
+        alice = await w.login("alice", node=0)
+        await chat(alice, "bob@localhost", "1", "2")
+        await chat(bob, "carol@localhost", "3")
+        await w.settle()
+        if is_noticed:
+            await kill(w, 0)
+        w.cut(0, 1)
+        again = await anew(w, "bob", "r2", node=1)
+        got = await given(again)
+        if not is_noticed:
+            assert got == []
+            await kill(w, 0)
+            await w.advance(1)
+            got = texts(await again.receive_all())
+        assert got == ["1", "2"]
+        await chat(again, "carol@localhost", "3")
+        await acknowledge(again)
+        assert await given(await anew(w, "bob", "r3", node=1)) == []
+        assert (await find(await w.login("carol", node=1))).texts == ["3"], "it is known that it comes again"
+
+
+async def test_while_all_are_there_nobody_has_missed_anything(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        await managed(w, "bob", "r", node=0)
+        await chat(await w.login("alice", node=0), "bob@localhost", "1")
+        await w.advance(60)
+        for node in (0, 1):
+            assert w.plugin("archive", node)._dead == {}
+        again = await anew(w, "bob", "r2", node=1)
+        assert again.session.login.sought == "" and await given(again) == []
 
 
 async def test_who_comes_before_the_loss_is_noticed_is_given_it_if_his_new_node_is_lost_too(

@@ -115,11 +115,10 @@ class Resumption:
         return managed if managed is not None and managed.session.account == account else None
 
     def waiting(self, second: int) -> list[Session]:
-        """Those that may be resumed and whose clients have not acknowledged all that they were sent up to
-        that second.
+        """Those whose clients have not acknowledged all that they were sent up to that second, and that is
+        known.
         """
-        some = self._behind()
-        return [one.session for one in some if one.id and one.is_kept and not one.has_had(second)]
+        return [one.session for one in self._behind() if one.is_kept and not one.has_had(second)]
 
     def _behind(self) -> dict[Managed, None]:
         """All whose clients have not acknowledged something, and some more."""

@@ -1,0 +1,312 @@
+"""What clients missed whose process was killed: found by the id of the session that they come back with, and
+for those that come without one by what stands of their account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from xmppd import hooks
+from xmppd.plugin import Counter, Session, SessionSlot, Stanza, StanzaError, StoreError, cluster_signal
+
+from .ids import LAST, MICROSECONDS, at_of, bound, to_text
+from .keeping import Lives
+from .preferences import Owner
+from .query import Query
+from .reading import Archived, Reader, archived
+from .recalling import CaughtUp
+from .watermark import ALL, BEHIND_SECONDS, DEAD_SECONDS, Watermark, in_turns
+
+YOUNG_SECONDS: Final = 15.0
+"""Sessions that began no longer before are looked at when the loss of a node is noticed."""
+SLACK_SECONDS: Final = 60.0
+"""How much younger than its last mark a message may be that a process of several has handed on."""
+MET_SECONDS: Final = 20.0
+"""How long after its start a node knows who is there; a mark that was not moved for so long is of nobody."""
+OTHERS_SECONDS: Final = 600.0
+"""How long after that another device may come that was there as well, when one has been given all."""
+MOST: Final = 1000
+"""How many messages are looked at for one client."""
+PROCESS_LETTERS: Final = 8
+"""How an id of a session begins (`Server.process`)."""
+NOTHING: Final = bound(LAST)
+"""The point of a session whose client has been given what it missed."""
+ANY: Final = "-"
+"""Sought by a client that names no session, while processes are known that were killed."""
+
+Keep = Callable[[Sequence[tuple[str, int]]], Awaitable[None]]
+"""Keeps messages for an account, by their ids and the microseconds of these."""
+
+
+class Young(NamedTuple):
+    """A session that has come `until` when the loss of the node is noticed that had the one it sought."""
+
+    session: Session
+    node: str
+    until: float
+
+
+class Dead(NamedTuple):
+    """A process that was killed: its node, and its last mark."""
+
+    node: str
+    mark: bytes
+
+
+class Missed(Watermark):
+    """Who comes with the id of a session is given what that one missed. Nobody knows which devices were there
+    without one: the first of an account that comes and acknowledges is given all that was not acknowledged
+    for sure, and so is each that has the resource of a session which was behind.
+    """
+
+    returned = Counter("Messages that were kept again since their receiver's process was killed.")
+    caught_up: SessionSlot[CaughtUp]
+    lives: Lives
+
+    async def _owner(self, account: str) -> Owner:
+        raise NotImplementedError
+
+    def _reader(self, owner: Owner) -> Reader:
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        """Processes before this one may have been killed."""
+        await super().start()
+        self._there: dict[str, str] = {}
+        self._young: list[Young] = []
+        self._dead: dict[str, Dead] = {}
+        self._lost: set[str] = set()
+        await self._find_dead(0.0)
+        if self.server.has_other_nodes:
+            self.works.tell(self.server.node, self.server.process)
+            self.call_later(MET_SECONDS, self._look_for_dead, 2 * MET_SECONDS)
+
+    # with the id of a session
+
+    @hooks.messages_missed
+    async def find_missed(self, session: Session, keep: Keep) -> None:
+        """Its client wanted to resume a session that is not there, or comes without one: if that is because
+        its process was killed, what it had not acknowledged is kept for it, once.
+        """
+        account, sought = session.account, session.login.sought
+        if sought == ANY:
+            await self._find_for_any(session, keep)
+            return
+        if sought.startswith(self.server.process) and not self.server.has_other_nodes:
+            session.login.sought = ""
+            return
+        row = await self.behind.get(account, sought)
+        process = row["process"] if row is not None else sought[:PROCESS_LETTERS]
+        point = (row["point"] or b"") if row is not None else b""
+        if point == NOTHING or process == self.server.process:  # it ended here, and was seen to
+            session.login.sought = ""
+            return
+        dead = await self.processes.get(ALL, process)
+        if dead is None:  # it was stopped in peace, or that is long ago
+            session.login.sought = ANY if self._dead else ""
+            await self._find_for_any(session, keep)
+            return
+        mark: bytes = dead["mark"]
+        if self._is_there(process, dead["node"]):
+            now = self.scope.clock()
+            young = [one for one in self._young if one.until > now and one.session is not session]
+            self._young = [*young, Young(session, dead["node"], now + YOUNG_SECONDS)]
+            await self.cover(session, min(point or mark, mark))  # it may be lost itself before that is known
+            return
+        missed = await self._addressed(session, min(point or mark, mark), self._end_of(mark))
+        await self._note_given(session, dict(missed), keep, [done(session, sought, process)])
+
+    async def _note_given(
+        self, session: Session, missed: Mapping[str, int], keep: Keep, given: Iterable[Mapping[str, Any]]
+    ) -> None:
+        if missed:
+            await keep(sorted(missed.items(), key=lambda one: one[1]))
+        for row in given:
+            await self.behind.put(row, ttl=DEAD_SECONDS)
+        session.login.sought = ""
+        self.returned.inc(len(missed))
+
+    def _end_of(self, mark: bytes) -> bytes:
+        """Before which all messages are that a process with this mark has handed on."""
+        end = self.progress.began
+        if self.server.has_other_nodes or end < mark:  # or the clock was set back
+            return after(mark)
+        return end
+
+    async def _addressed(self, session: Session, point: bytes, end: bytes) -> list[tuple[str, int]]:
+        """What is in the archive between two points and was for the session, or for none that is there."""
+        account = session.account
+        try:
+            owner = await self._owner(account)
+        except StanzaError:
+            return []  # there is no archive
+        if self.server.has_other_nodes:
+            for message in await self._last(owner, account, point, end, 1):
+                self.server.ids.time.see(at_of(message.id))  # the clock that is gone may have been ahead
+        try:
+            horizon = await self.horizon(account)
+        except StanzaError:  # another node hangs
+            horizon = bound(self.server.ids.time.read())
+        read = self.caught_up[session]
+        others = {one.full for one in self.server.locate(account) if one.full != session.full}
+        return [
+            (to_text(id), at_of(id))
+            for id, _, raw in await self._last(owner, account, point, min(end, horizon), MOST)
+            if not read.has(id) and is_for(raw, account, others)
+        ]
+
+    async def _last(
+        self, owner: Owner, account: str, point: bytes, end: bytes, count: int
+    ) -> Sequence[Archived]:
+        """The last messages between two points, so many at most."""
+        query = Query("", point, end, (), "", "", None, True, count, False)
+        page = await self._reader(owner).page(query, self.lives.oldest(account), end)
+        return archived(page.messages)
+
+    # without one
+
+    async def _find_for_any(self, session: Session, keep: Keep) -> None:
+        """Keep what any session of the account may have missed whose process was killed, for the first that
+        comes; and what one of this resource has that was behind. Who acknowledges nothing is given nothing
+        again.
+        """
+        if session.login.sought != ANY or not self.server.acknowledges(session):
+            return
+        missed: dict[str, int] = {}
+        given: list[Mapping[str, Any]] = []
+        rows = (await self.behind.scan(session.account)).rows
+        for process, dead in [*self._dead.items()]:
+            if self._is_there(process, dead.node):
+                continue
+            its = [row for row in rows if row["process"] == process]
+            point = self._point_for(session, process, dead.mark, its)
+            if point is None:
+                continue
+            end = min(self._end_of(dead.mark), after(dead.mark))
+            missed.update(await self._addressed(session, point, end))
+            named = [row["session"] for row in its if row["resource"] == session.resource]
+            given += [done(session, key, process) for key in named or (process,)]
+        await self._note_given(session, missed, keep, given)
+
+    def _point_for(
+        self, session: Session, process: str, mark: bytes, rows: Sequence[Mapping[str, Any]]
+    ) -> bytes | None:
+        """From where on a session of an account with these rows of a process is given what was missed there;
+        None where it has been.
+        """
+        named = [row for row in rows if row["resource"] == session.resource]
+        if any(row["point"] == NOTHING for row in named):
+            return None
+        if not named and any(row["point"] == NOTHING for row in rows):
+            is_given = any(row["session"] == process for row in rows)
+            is_late = at_of(mark) < self.server.ids.time.read() - int(OTHERS_SECONDS * MICROSECONDS)
+            if is_given or is_late:
+                return None
+        return min([mark, *(row["point"] for row in named or rows if row["point"])])
+
+    def comes(self, session: Session) -> None:
+        """Whoever comes while it is known that processes were killed may have missed something."""
+        if self._dead and not session.login.sought and not session.is_anonymous:
+            session.login.sought = ANY
+
+    # which processes there are
+
+    async def _find_dead(self, seconds: float) -> None:
+        """Find out which processes were killed, and look again at sessions that began no longer ago and
+        could not know it.
+        """
+        rows = (await self.processes.scan(ALL)).rows
+        dead = {row["process"]: Dead(row["node"], row["mark"]) for row in rows if self._is_dead(row)}
+        is_news = bool(dead.keys() - self._dead.keys())
+        self._dead = dead
+        if is_news and seconds:
+            since = self.now() - seconds
+            async for session in in_turns([one for one in self.server.online() if one.since > since]):
+                self.comes(session)
+                if session.login.sought == ANY:
+                    self.server.messages_left(session.account)
+
+    def _is_dead(self, row: Mapping[str, Any]) -> bool:
+        if row["process"] == self.server.process or self._is_there(row["process"], row["node"]):
+            return False
+        if not self.server.has_other_nodes or row["process"] in self._lost:
+            return True
+        return at_of(row["mark"]) < self.server.ids.time.read() - int(MET_SECONDS * MICROSECONDS)
+
+    def _look_for_dead(self, seconds: float) -> None:
+        self.spawn(self._look_again(seconds))
+
+    async def _look_again(self, seconds: float) -> None:
+        try:
+            await self._find_dead(seconds)
+        except StoreError as error:
+            self.log.warning("store-failed", extra={"kind": "processes", "error": str(error)})
+            self.call_later(YOUNG_SECONDS, self._look_for_dead, seconds + YOUNG_SECONDS)
+
+    def _is_there(self, process: str, node: str) -> bool:
+        """Whether a process still has sessions, as far as is known here."""
+        if node not in self.server.other_nodes():
+            return False
+        return self._there.get(node, process) == process
+
+    def _is_gone(self, node: str) -> None:
+        """The process of a node is gone: look for what those missed who came before that was known."""
+        young, self._young = self._young, []
+        for one in young:
+            if one.until < self.scope.clock() or one.session.is_over:
+                continue
+            if one.node == node:
+                self.server.messages_left(one.session.account)
+            else:
+                self._young.append(one)
+        self._look_for_dead(YOUNG_SECONDS)
+        self.call_later(MET_SECONDS, self._look_for_dead, MET_SECONDS + YOUNG_SECONDS)
+
+    @cluster_signal
+    def works(self, node: str, process: str) -> None:
+        """A process of this name has that node's."""
+        if node == self.server.node:
+            return
+        before, self._there[node] = self._there.get(node), process
+        self._lost.discard(process)
+        if before != process:
+            self._lost.update([before] if before else ())
+            self._is_gone(node)
+
+    @hooks.node_met
+    def introduce(self, node: str) -> None:
+        """It does not know which process this is."""
+        self.works.tell_node(node, self.server.node, self.server.process)
+
+    @hooks.node_lost
+    def forget_process(self, node: str) -> None:
+        """What it had is to be looked for."""
+        process = self._there.pop(node, None)
+        self._lost.update([process] if process else ())
+        self._is_gone(node)
+
+
+def after(mark: bytes) -> bytes:
+    """Behind what a process has handed on that did not write another mark."""
+    return bound(at_of(mark) + int((BEHIND_SECONDS + SLACK_SECONDS) * MICROSECONDS))
+
+
+def done(session: Session, key: str, process: str) -> Mapping[str, Any]:
+    """The row that notes that a session was given what another one missed, or any of a process."""
+    return {
+        "account": session.account,
+        "session": key,
+        "process": process,
+        "resource": session.resource,
+        "point": NOTHING,
+    }
+
+
+def is_for(raw: bytes, account: str, others: Collection[str]) -> bool:
+    """Whether a message was sent to the account by somebody else, and not to one of these resources."""
+    attrs = Stanza("message", {}, raw).xml
+    to, sender, kind = attrs.get("to", ""), attrs.get("from", ""), attrs.get("type", "normal")
+    if to.partition("/")[0] != account or sender.partition("/")[0] == account:
+        return False
+    return to not in others and kind not in ("groupchat", "headline", "error")
