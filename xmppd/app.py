@@ -448,7 +448,7 @@ class App:
             signal=self.nodes.take,
             hint=self._messages_kept,
             came=lambda node: self._tell(self.hooks.node_met_signal, node),
-            gone=lambda node: self._tell(self.hooks.node_lost_signal, node),
+            gone=self._node_gone,
             plugins=self.nodes.plugins,
             told=lambda *about: self._tell(self.hooks.node_runs_signal, *about),
             grace=self.config.cluster.grace,
@@ -476,6 +476,11 @@ class App:
         live = self.sessions.accounts.get(account)
         for session in live.kept_for if live is not None else ():
             self._tell(self.hooks.messages_kept_signal, session)  # it holds what comes behind
+
+    def _node_gone(self, node: str, has_left: bool) -> None:
+        if has_left:
+            self._tell(self.hooks.node_left_signal, node)
+        self._tell(self.hooks.node_lost_signal, node)
 
     def _tell(self, signals: Callables, *arguments: Any) -> None:
         told = self.hooks.tell(signals, *arguments)

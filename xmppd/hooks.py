@@ -236,6 +236,8 @@ node_runs = Hook("node_runs", (SIGNAL,))
 """(node, plugins, anew): another node has said which plugins are at work there, and which of them went to
 work since it said so last.
 """
+node_left = Hook("node_left", (SIGNAL,))
+"""(node): the node of this name has said that it stops, and has seen to its sessions. Then it is lost."""
 node_lost = Hook("node_lost", (SIGNAL,))
 """(node): the node of this name is gone, and so are its sessions."""
 account_created = Hook("account_created", (SIGNAL,))
@@ -277,6 +279,7 @@ ALL: Final = (
     reported,
     node_met,
     node_runs,
+    node_left,
     node_lost,
     account_created,
     account_removed,
@@ -331,6 +334,7 @@ class Hooks:
     reported_signal: Callables
     node_met_signal: Callables
     node_runs_signal: Callables
+    node_left_signal: Callables
     node_lost_signal: Callables
     account_created_signal: Callables
     account_removed_signal: Callables

@@ -77,6 +77,7 @@ class Missed(Watermark):
         self._young: list[Young] = []
         self._dead: dict[str, Dead] = {}
         self._lost: set[str] = set()
+        self._left: set[str] = set()
         await self._find_dead(0.0)
         if self.server.has_other_nodes:
             self.works.tell(self.server.node, self.server.process)
@@ -102,7 +103,7 @@ class Missed(Watermark):
         if point == NOTHING or process == self.server.process:  # it ended here, and was seen to
             session.login.sought = ""
             return
-        dead = await self.processes.get(ALL, process)
+        dead = None if process in self._left else await self.processes.get(ALL, process)
         if dead is None:  # it was stopped in peace, or that is long ago
             session.login.sought = ANY if self._dead else ""
             await self._find_for_any(session, keep)
@@ -228,9 +229,10 @@ class Missed(Watermark):
                     self.server.messages_left(session.account)
 
     def _is_dead(self, row: Mapping[str, Any]) -> bool:
-        if row["process"] == self.server.process or self._is_there(row["process"], row["node"]):
+        process = row["process"]
+        if process == self.server.process or process in self._left or self._is_there(process, row["node"]):
             return False
-        if not self.server.has_other_nodes or row["process"] in self._lost:
+        if not self.server.has_other_nodes or process in self._lost:
             return True
         return at_of(row["mark"]) < self.server.ids.time.read() - int(MET_SECONDS * MICROSECONDS)
 
@@ -278,6 +280,12 @@ class Missed(Watermark):
     def introduce(self, node: str) -> None:
         """It does not know which process this is."""
         self.works.tell_node(node, self.server.node, self.server.process)
+
+    @hooks.node_left
+    def let_process_go(self, node: str) -> None:
+        """It has seen to all, though its row may be there still."""
+        if process := self._there.pop(node, None):
+            self._left.add(process)
 
     @hooks.node_lost
     def forget_process(self, node: str) -> None:

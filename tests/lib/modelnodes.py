@@ -347,7 +347,7 @@ class Node:
             signal=nothing,
             hint=self._messages_kept,
             came=nobody_asks,
-            gone=nobody_asks,
+            gone=lambda node, has_left: None,
             plugins=tuple,
             told=lambda *about: None,
             grace=GRACE_SECONDS,

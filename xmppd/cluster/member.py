@@ -95,8 +95,9 @@ class Member:
     whether any of them wait for that. `young` are the sessions of this node that are new or became available,
     until it has acknowledged that, `fresh` those among them that became available since it was met; `missing`
     are accounts of which a message of its was missed, until it has heard of that.
-    `was_silent`: it was given up because nothing was heard of it. `directed` are the sessions there that sent
-    directed presence here, each with the addresses that it went to.
+    `was_silent`: it was given up because nothing was heard of it; `has_left`: it said that it stops.
+    `directed` are the sessions there that sent directed presence here, each with the addresses that it went
+    to.
     """
 
     __slots__ = (
@@ -111,6 +112,7 @@ class Member:
         "directed",
         "fresh",
         "full",
+        "has_left",
         "incarnation",
         "index",
         "is_due",
@@ -143,6 +145,7 @@ class Member:
         self.is_joined = False
         self.is_told = False
         self.is_gone = False
+        self.has_left = False
         self.was_silent = False
         self.young = Marks()
         self.fresh = Marks()

@@ -322,6 +322,7 @@ class Mesh:
     def take_bye(self, member: Member, record: Bye) -> None:
         """It goes, and told all before."""
         log.info("node-left", extra={"node": member.name})
+        member.has_left = True
         self.on_left(member)  # first: whoever dials must not begin anew with it
         self._end(member)
 

@@ -91,9 +91,9 @@ class RemoteSession:
 
 class OtherNodes:
     """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here;
-    `came` and `gone`: a node of this name; `plugins`: those at work here, and `told` of those elsewhere;
-    `grace`: how many seconds a session is expected on another node when its own stops; `stale`: for how many
-    a roster may be taken for what it was.
+    `came` and `gone`: a node of this name, and whether it has said that it goes; `plugins`: those at work
+    here, and `told` of those elsewhere; `grace`: how many seconds a session is expected on another node when
+    its own stops; `stale`: for how many a roster may be taken for what it was.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class OtherNodes:
         signal: Callable[[str, str, str], None],
         hint: Callable[[str], None],
         came: Callable[[str], None],
-        gone: Callable[[str], None],
+        gone: Callable[[str, bool], None],
         plugins: Callable[[], Collection[str]],
         told: Callable[[str, Collection[str], Collection[str]], None],
         grace: float,
@@ -167,7 +167,7 @@ class OtherNodes:
         self.fellows = self.known_fellows.of
         self.see_to_it, self.had = self.known_fellows.ask, self.known_fellows.had
         self.room = mesh.room
-        mesh.on_gone = lambda member: gone(member.name)
+        mesh.on_gone = lambda member: gone(member.name, member.has_left)
         self.concerns = self.messages.concerns
         self.message = self.messages.route
         self.wants_copies = self.copies.wants
