@@ -52,6 +52,7 @@ from xmppd.doors import Doors
 from xmppd.duties import Duties
 from xmppd.engines import shared_cache, shared_duties, store_of
 from xmppd.everywhere import Everywhere
+from xmppd.following import Following
 from xmppd.hooks import Callables, Hooks
 from xmppd.jobs import Jobs, finished
 from xmppd.loader import Loader
@@ -137,6 +138,7 @@ class App:
         self.listeners = Listeners(self.jobs.spawn)
         self.store = store if store is not None else store_of(config, now)
         self.everywhere = Everywhere()
+        self.following = Following(self.everywhere, self.jobs.spawn, self.timers.call_later)
         self.doors = Doors(
             config, self.store, self.everywhere, self.hooks.failed, self.jobs.spawn, now, clock
         )
@@ -255,6 +257,7 @@ class App:
             self._messages_left,
             lambda: self.sessions.cluster,
             self.jobs.spawn,
+            self.messages.fates,
         ).take
         self.resumption = Resumption(
             management_rules(config),

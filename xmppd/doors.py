@@ -12,8 +12,9 @@ from xmppd.access.callers import Callers
 from xmppd.access.replays import Replays
 from xmppd.access.tokens import ApiTokens
 from xmppd.admin.audit import AuditCommands
-from xmppd.admin.commands import Commands, commands_of
+from xmppd.admin.commands import commands_of
 from xmppd.admin.keys import ApiTokenCommands
+from xmppd.admin.registry import Commands
 from xmppd.api import routes as api
 from xmppd.config import Config
 from xmppd.everywhere import Everywhere

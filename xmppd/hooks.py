@@ -342,6 +342,8 @@ class Hooks:
     def __init__(self) -> None:
         self.failures = 0
         """How many signal methods have failed."""
+        self.ended_by = ""
+        """The plugin whose filter ended the last stanza that one ended for an account."""
         self.spent = Spreads(SHORT)
         """Seconds that methods took, by plugin, of those stanzas that are watched."""
         self.compile(())
@@ -406,17 +408,23 @@ class Hooks:
         for index, change in enumerate(filters):
             result = change(account, stanza)
             if isinstance(result, Drop):
+                self.ended_by = owner_of(change)
                 return result
             if not isinstance(result, Stanza):
-                return self._filtered_later(result, filters[index + 1 :], account)
+                return self._filtered_later(change, result, filters[index + 1 :], account)
             stanza = result
         return stanza
 
     async def _filtered_later(
-        self, change: Awaitable[Stanza | Drop], rest: Callables, account: str
+        self,
+        change: Callable[..., Any],
+        changing: Awaitable[Stanza | Drop],
+        rest: Callables,
+        account: str,
     ) -> Stanza | Drop:
-        result = await change
+        result = await changing
         if isinstance(result, Drop):
+            self.ended_by = owner_of(change)
             return result
         more = self.filtered(rest, account, result)
         return more if isinstance(more, Stanza | Drop) else await more

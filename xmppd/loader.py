@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xmppd.admin.commands import Command, Commands, clashes, commands_of
+from xmppd.admin.commands import Command, clashes, commands_of
+from xmppd.admin.registry import Commands
 from xmppd.claims import Claims
 from xmppd.config import Config
 from xmppd.core.iqs import Handler, HandlerKey, Iqs

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from xmppd.admin.builtin import LOOKS, UserCommands
-from xmppd.admin.commands import Commands, commands_of
+from xmppd.admin.commands import commands_of
+from xmppd.admin.registry import Commands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.config import Config
 from xmppd.core.accounts import TABLES, Accounts

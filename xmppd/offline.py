@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from xmppd import log as logs
 from xmppd.admin.builtin import Needs
 from xmppd.admin.client import Begin
-from xmppd.admin.commands import Caller, Commands
+from xmppd.admin.commands import Caller
+from xmppd.admin.registry import Commands
 from xmppd.admin.socket import name_of
 from xmppd.config import Config
 from xmppd.fundaments import refuse_store

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import Command, commands_of
+from xmppd.admin.follow import FollowCommands
 from xmppd.admin.friends import FriendCommands
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.presence import PresenceCommands
@@ -23,6 +24,7 @@ from xmppd.moving import MigrateOffice
 from xmppd.offices import AccountOffice, FriendOffice, PresenceOffice, SessionOffice, StoreOffice, TokenOffice
 from xmppd.rights.office import RightsOffice
 from xmppd.rights.persons import Persons
+from xmppd.tracing import Tracing
 
 if TYPE_CHECKING:
     from xmppd.app import App
@@ -46,6 +48,9 @@ def _groups(app: App) -> Iterator[object]:
     friends = Friendships(app.rosters, app.contacts, app.presences, app.accounts, by="admin")
     yield FriendCommands(FriendOffice(friends))
     yield PresenceCommands(PresenceOffice(app.sessions, app.visibility, app.blocks))
+    tracing = Tracing(app)
+    app.following.serve("trace", tracing.open)
+    yield FollowCommands(app.following)
     yield BlockCommands(BlockOffice(app.blocks, app.blocking, app.accounts))
     yield StoreCommands(StoreOffice(app.store, app.tables))
     folder = config.server.data_folder.absolute() / "migrations"

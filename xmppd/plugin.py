@@ -39,6 +39,7 @@ from xmppd.errors import (
     StoreUnavailable,
     XmppdError,
 )
+from xmppd.feed import Feed
 from xmppd.hooks import Recorded
 from xmppd.jid import Jid
 from xmppd.marks import mark, marked
@@ -108,6 +109,7 @@ __all__ = [
     "EarlyRequest",
     "Element",
     "Exchange",
+    "Feed",
     "Gauge",
     "Granted",
     "Histogram",

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
 
-from xmppd.admin.commands import Commands
+from xmppd.admin.registry import Commands
 from xmppd.core.accounts import Accounts
 from xmppd.core.blocking import Blocking
 from xmppd.core.cluster import ONE_NODE

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from xmppd.access.audit import AUDIT_LOG, Afterwards
 from xmppd.admin.builtin import StoreCommands
-from xmppd.admin.commands import Commands, commands_of
+from xmppd.admin.commands import commands_of
+from xmppd.admin.registry import Commands
 from xmppd.config import Config
 from xmppd.engines import prepare_store, store_of
 from xmppd.offices import StoreOffice

@@ -12,7 +12,8 @@ import pytest
 
 from xmppd.admin import cli
 from xmppd.admin.builtin import ServerCommands, StoreCommands, UserCommands
-from xmppd.admin.commands import Commands, Secret, command, commands_of
+from xmppd.admin.commands import Secret, command, commands_of
+from xmppd.admin.registry import Commands
 from xmppd.admin.socket import AdminSocket
 from xmppd.config import load
 from xmppd.errors import XmppdError

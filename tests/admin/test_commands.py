@@ -7,7 +7,6 @@ import pytest
 
 from xmppd.admin.commands import (
     Command,
-    Commands,
     Parameter,
     Secret,
     as_command_error,
@@ -16,6 +15,7 @@ from xmppd.admin.commands import (
     described,
     descriptions_of,
 )
+from xmppd.admin.registry import Commands
 from xmppd.admin.render import render
 from xmppd.errors import (
     CommandError,

@@ -11,8 +11,9 @@ import pytest
 
 from tests.admin.conftest import Terminal
 from xmppd.admin import cli
-from xmppd.admin.commands import Commands, commands_of, page
+from xmppd.admin.commands import commands_of, page
 from xmppd.admin.pages import Pages
+from xmppd.admin.registry import Commands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.config import load
 from xmppd.errors import CommandError, XmppdError

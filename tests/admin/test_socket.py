@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from xmppd.admin.client import NoServer, request
-from xmppd.admin.commands import Command, Commands, Description, command, commands_of
+from xmppd.admin.commands import Command, Description, command, commands_of
+from xmppd.admin.registry import Commands
 from xmppd.admin.socket import AdminSocket, is_trusted
 from xmppd.errors import CommandError
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import pytest
 import pytest_asyncio
 
-from xmppd.admin.commands import Command, Commands, command, commands_of
+from xmppd.admin.commands import Command, command, commands_of
+from xmppd.admin.registry import Commands
 from xmppd.api.calls import calls, path_of
 from xmppd.errors import CommandError
 from xmppd.jid import Jid

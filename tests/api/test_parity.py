@@ -13,7 +13,7 @@ import pytest
 
 from plugins.adhoc.forms import shown, texts_of
 from xmppd import ns
-from xmppd.admin.client import request
+from xmppd.admin.client import follow, request
 from xmppd.admin.socket import AdminSocket
 from xmppd.api.calls import path_of
 from xmppd.errors import CommandError
@@ -88,6 +88,9 @@ NOT_ALIKE = {
     "store info",
 }
 """Their results name folders, hold random numbers, are files, or are in an order of the store's own."""
+
+FOLLOWED: list[tuple[str, dict[str, Any]]] = [("trace", {"account": ALICE})]
+"""Those that go on until their caller leaves."""
 
 Door = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
@@ -201,7 +204,8 @@ async def walked(door: str, folder: Path) -> list[tuple[str, Any]]:
             }
             result = json.dumps(await call(name, given)).replace(str(folder), "FOLDER")
             steps.append((name, json.loads(result)))
-        left = {about.name for about in world.app.commands} - {name for name, _ in WALK} - NOT_ALIKE
+        all_ = {about.name for about in world.app.commands if not about.follows}
+        left = all_ - {name for name, _ in WALK} - NOT_ALIKE
         assert not left, f"no step is about {left}"
         return steps
 
@@ -216,3 +220,33 @@ async def test_all_doors_say_the_same(tmp_path: Path) -> None:
         found = await walked(door, tmp_path / door)
         for ours, (name, result) in zip(found, expected, strict=True):
             assert ours == (name, as_shown(result) if door == "adhoc" else result), door
+
+
+@pytest.mark.asyncio
+async def test_what_goes_on_begins_alike_by_each_door(tmp_path: Path) -> None:
+    settings = {"http": {"tokens": [{"name": "parity", "sha256": SUM, "scopes": ["*"]}]}}
+    world = World(accounts=ACCOUNTS, plugins=PLUGINS, plugin_config=ROOT, settings=settings)
+    async with world, by_adhoc(world, tmp_path, await world.bind("root")) as adhoc:
+        await world.login("alice", "a")
+        assert {about.name for about in world.app.commands if about.follows} == {name for name, _ in FOLLOWED}
+        socket = AdminSocket(tmp_path / "xmppd.sock", world.app.commands)
+        await socket.start()
+        for name, arguments in FOLLOWED:
+            followed = await world.app.commands.follow(name, arguments)
+            first = await followed.next()
+            await followed.close()
+            lines = follow(socket.path, name, arguments)
+            by_line = await asyncio.to_thread(next, lines)
+            lines.close()
+            about = next(it for it in world.app.commands if it.name == name)
+            path = f"{path_of(about)}?{urlencode(arguments)}"
+            response = await world.http("GET", path, token=TOKEN)
+            assert response.pieces is not None
+            pieces = aiter(response.pieces)
+            events = [await anext(pieces), await anext(pieces)]
+            await response.pieces.aclose()
+            by_event = json.loads(events[1].split(b"data: ")[1])
+            assert first is not None and first.keys() == by_line.keys() == by_event.keys()
+            assert first["what"] == by_line["what"] == by_event["what"]
+            assert "goes on until you leave" in (await adhoc(name, arguments))["refused"]
+        await socket.close()

@@ -13,6 +13,7 @@ from xmppd.cluster.mesh import Mesh, Met
 from xmppd.cluster.messages import RemoteMessages
 from xmppd.cluster.parcels import FLUSHING, Parcel
 from xmppd.cluster.whereabouts import Place
+from xmppd.core.fates import Fates
 from xmppd.core.ids import HybridClock
 from xmppd.core.messages import Otherwise
 from xmppd.core.output import Cork
@@ -62,7 +63,15 @@ class Node:
         blocks: Any = SimpleNamespace(bars=lambda *_: False)
         copies: Any = SimpleNamespace(delivered=nothing, wants=lambda _: False)
         self.messages = RemoteMessages(
-            mesh, self.sessions, blocks, copies, keep, nothing, asyncio.create_task, lambda: 0.0
+            mesh,
+            self.sessions,
+            blocks,
+            copies,
+            keep,
+            nothing,
+            asyncio.create_task,
+            lambda: 0.0,
+            Fates(lambda: 0.0),
         )
 
     async def unkept(self) -> Parcel:

@@ -104,14 +104,15 @@ async def test_one_stanza_of_many_is_timed_and_all_it_meets(folder: Path) -> Non
         alice, bob = await world.login("alice"), await world.login("bob")
         hook, table = world.app.hooks.message_sent, world.app.iqs._handlers
         for number in range(3):
-            world.app.router.watches_next = number == 1
+            if number == 1:
+                world.app.router.watch_next()
             await alice.send(f"<message to='{bob.jid}'><body>hi</body></message>")
         await world.settle()
         found = await numbers(world)
         assert found["xmppd_routing_seconds_count", "message"] == 1
         assert found["xmppd_hook_seconds_count", "watched"] == 2
         assert 0 < found["xmppd_hook_seconds_sum", "watched"] < 1
-        world.app.router.watches_next = True
+        world.app.router.watch_next()
         for _ in range(3):
             await alice.send("<iq type='get' id='1' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>")
         await world.settle()
@@ -128,10 +129,10 @@ async def test_what_a_timed_stanza_waits_for_is_part_of_its_time() -> None:
         alice, bob = await world.login("alice"), await world.login("bob")
         await alice.send(f"<message to='{bob.jid}' type='chat'><body>hi</body></message>")
         await world.settle()
-        world.app.router.watches_next = True
+        world.app.router.watch_next()
         await alice.send(f"<message to='{bob.jid}' type='chat'><body>hi</body></message>")
         await world.settle()
-        world.app.router.watches_next = True
+        world.app.router.watch_next()
         await alice.send("<iq type='get' id='1'><query xmlns='jabber:iq:private'><x xmlns='a'/></query></iq>")
         await world.settle()
         found = await numbers(world)
@@ -179,7 +180,7 @@ async def test_no_label_has_the_name_of_anybody(folder: Path) -> None:
     async with World(plugins=("watched", "archive"), plugin_folders=(folder,), nodes=1) as world:
         alice, bob = await world.login("alice"), await world.login("bob")
         for _ in range(4):
-            world.app.router.watches_next = True
+            world.app.router.watch_next()
             await alice.send(f"<message to='{bob.jid}' type='chat'><body>forbidden</body></message>")
         await world.settle()
         text = (await ask(world)).body.decode()

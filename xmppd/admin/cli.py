@@ -18,16 +18,16 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from xmppd.admin.audit import AuditCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import LOOKS, Needs, ServerCommands, StoreCommands, UserCommands
-from xmppd.admin.client import Begin, NoServer, download, request
+from xmppd.admin.client import Begin, NoServer, download, follow, request
 from xmppd.admin.commands import (
     BAD_CONFIG,
     FAILED,
@@ -35,7 +35,6 @@ from xmppd.admin.commands import (
     UNAVAILABLE,
     USAGE,
     Command,
-    Commands,
     Description,
     Parameter,
     as_command_error,
@@ -47,6 +46,7 @@ from xmppd.admin.commands import (
 from xmppd.admin.completion import SHELLS, candidates
 from xmppd.admin.contexts import VARIABLE as CONTEXT_VARIABLE
 from xmppd.admin.contexts import Contexts
+from xmppd.admin.follow import FollowCommands
 from xmppd.admin.friends import FriendCommands
 from xmppd.admin.keys import ApiTokenCommands
 from xmppd.admin.migration import LOCAL as MIGRATIONS
@@ -55,7 +55,8 @@ from xmppd.admin.nodes import NodeCommands
 from xmppd.admin.pages import Pages
 from xmppd.admin.parser import Parser, add_common, build_parser
 from xmppd.admin.presence import PresenceCommands
-from xmppd.admin.render import render
+from xmppd.admin.registry import Commands
+from xmppd.admin.render import line_of, render
 from xmppd.admin.rights import RightsCommands
 from xmppd.admin.rolling import RESTART, Rolling
 from xmppd.admin.rosters import RosterCommands
@@ -132,6 +133,7 @@ BUILT_IN = (
     *descriptions_of(FriendCommands),
     *descriptions_of(PresenceCommands),
     *descriptions_of(BlockCommands),
+    *descriptions_of(FollowCommands),
     *STORE_COMMANDS,
     *MIGRATIONS,
     *descriptions_of(MigrateCommands),
@@ -152,6 +154,13 @@ class Door(Protocol):
 
     def download(self, name: str, arguments: Mapping[str, Any], begin: Begin) -> None:
         """Run a command whose result is a file, which goes where `begin` says; CommandError."""
+
+
+class Live(Door, Protocol):
+    """A running server: there are commands that go on until the caller leaves."""
+
+    def follow(self, name: str, arguments: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
+        """The records of one, as they come; CommandError."""
 
 
 Reach = AbstractContextManager[Door]
@@ -199,6 +208,7 @@ class Online:
         self.call = functools.partial(request, path)
         self.check = functools.partial(request, path, check=True)
         self.download = functools.partial(download, path)
+        self.follow = functools.partial(follow, path)
 
 
 class Local:
@@ -286,7 +296,7 @@ def _run(argv: Sequence[str], app: App) -> int:
     if about in MIGRATIONS:
         return _migrate(given, app)
     with _reach(given, app) as door:
-        return _do(given, door)
+        return _follow(given, cast("Live", door)) if about.follows else _do(given, door)
 
 
 def _context_of(given: argparse.Namespace) -> str:
@@ -380,6 +390,16 @@ def _do(given: argparse.Namespace, door: Door) -> int:
     if generated:
         result = {**(result if isinstance(result, dict) else {"result": result}), **generated}
     _show(result, given)
+    return 0
+
+
+def _follow(given: argparse.Namespace, door: Live) -> int:
+    """Print records as they come, until Ctrl-C."""
+    about: Description = given.about
+    with contextlib.closing(door.follow(about.name, _openly(about, given))) as records:
+        for record in records:
+            sys.stdout.write(f"{json.dumps(record) if given.json else line_of(record)}\n")
+            sys.stdout.flush()
     return 0
 
 

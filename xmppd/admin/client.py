@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,12 @@ from xmppd.errors import CommandError
 REPLY_BYTES = 64 * 1024 * 1024
 REPLY_SECONDS = 300.0
 """How long is waited for a command to be done."""
+
+
+SILENT_SECONDS = 60.0
+"""How long a server may say nothing to who follows something."""
+GOING_ON = b"{}\n"
+"""What it says when there was nothing else to say for some seconds."""
 
 
 class NoServer(CommandError):
@@ -91,6 +97,19 @@ def download(path: Path, name: str, arguments: Mapping[str, Any], begin: Begin) 
             raise CommandError(f"the server did not go on ({error})", UNAVAILABLE) from None
 
 
+def follow(path: Path, name: str, arguments: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
+    """The records of a command that follows, as they come; closing this ends it. NoServer, CommandError."""
+    with _asked(path, {"follow": name, "arguments": arguments}, SILENT_SECONDS) as replies:
+        while line := _reply(replies):
+            if line == GOING_ON:
+                continue
+            reply = _result(line)
+            if "record" not in reply:
+                return
+            yield reply["record"]
+    raise CommandError("the server closed the connection", UNAVAILABLE)
+
+
 @contextlib.contextmanager
 def _asked(path: Path, wanted: Mapping[str, Any], seconds: float) -> Iterator[BinaryIO]:
     with connect(path, seconds) as client:
@@ -115,7 +134,7 @@ def _result(line: bytes) -> Any:
         reply = json.loads(line)
         if "error" in reply:
             raise CommandError(reply["error"]["message"], reply["error"]["exit_code"])
-        assert "result" in reply or "download" in reply
+        assert "result" in reply or "download" in reply or "record" in reply
     except (ValueError, KeyError, TypeError, AssertionError):
         raise CommandError("the server closed the connection without a reply", UNAVAILABLE) from None
     return reply

@@ -13,11 +13,10 @@ line too; keyword-only ones become options, a bool a switch. The result is data:
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import (
@@ -25,7 +24,6 @@ from typing import (
     Any,
     Final,
     Literal,
-    Protocol,
     TypeVar,
     Union,
     get_args,
@@ -137,6 +135,7 @@ class Description:
     door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
     with parameters in braces. `once`: its result is a secret, which is shown once and kept nowhere.
     `downloads`: its result is a file (`Download`), which doors pass on as it is made.
+    `follows`: it returns a Feed, whose records go on until the caller leaves.
     """
 
     name: str
@@ -149,6 +148,7 @@ class Description:
     guarded: bool = False
     once: bool = False
     downloads: bool = False
+    follows: bool = False
 
     @property
     def noun(self) -> str:
@@ -190,6 +190,7 @@ class Description:
             "guarded": self.guarded,
             "once": self.once,
             "downloads": self.downloads,
+            "follows": self.follows,
         }
 
 
@@ -207,6 +208,7 @@ def described(data: Mapping[str, Any]) -> Description:
         data.get("guarded", False),
         data.get("once", False),
         data.get("downloads", False),
+        data.get("follows", False),
     )
 
 
@@ -349,11 +351,12 @@ def command(
     guarded: bool = False,
     once: bool = False,
     downloads: bool = False,
+    follows: bool = False,
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`);
     `reads`: it changes nothing; `guarded`: it tells secrets, or reads or writes files; `once`: its result is
-    a secret, which is shown once; `downloads`: it is a Download. A parameter of the type Caller is who has it
-    done.
+    a secret, which is shown once; `downloads`: it is a Download; `follows`: it is a Feed. A parameter of the
+    type Caller is who has it done.
     """
     about = Description(
         name,
@@ -365,6 +368,7 @@ def command(
         guarded=guarded,
         once=once,
         downloads=downloads,
+        follows=follows,
     )
     return lambda function: Declared(function, about)
 
@@ -464,115 +468,6 @@ def page(
 def clashes(name: str, others: Iterable[str]) -> bool:
     """Whether a door could not offer both: one is the other, or its first words (`user` and `user add`)."""
     return any(f"{name} ".startswith(f"{other} ") or f"{other} ".startswith(f"{name} ") for other in others)
-
-
-class Entry(Protocol):
-    """What a witness writes of one command."""
-
-    async def end(self, outcome: str, detail: str = "") -> None:
-        """What became of it: `done`, `refused`, `failed`, or `unknown`. Never raises."""
-
-
-class Witness(Protocol):
-    """Writes down what is done."""
-
-    async def begin(self, about: Description, arguments: Mapping[str, Json], by: Caller) -> Entry:
-        """A command is about to be done. Never raises."""
-
-
-class Commands:
-    """Every command that one server offers, by name. `on_changed` is called when there are others. What
-    changes something, or is guarded, is shown to the `witness`.
-    """
-
-    def __init__(self, commands: Iterable[Command] = ()) -> None:
-        self.witness: Witness | None = None
-        self._by_name: dict[str, Command] = {}
-        self.on_changed: Callable[[], None] = lambda: None
-        self.add(
-            Command(
-                "commands", "List every command of the running server", reads=True, function=self.describe
-            )
-        )
-        self.add(*commands)
-
-    def add(self, *commands: Command) -> None:
-        """Offer more commands; ValueError when a name is taken, and then none of them is added."""
-        added = dict(self._by_name)
-        for new in commands:
-            if clashes(new.name, added):
-                raise ValueError(
-                    f"there is already a command {new.name}, or one that begins or goes on like it"
-                )
-            added[new.name] = new
-        self._by_name = added
-        self.on_changed()
-
-    def remove(self, *names: str) -> None:
-        """Take commands back (their plugin is unloaded); unknown names are ignored."""
-        for name in names:
-            self._by_name.pop(name, None)
-        self.on_changed()
-
-    def __iter__(self) -> Iterator[Command]:
-        """All of them, by name."""
-        return iter([self._by_name[name] for name in sorted(self._by_name)])
-
-    @property
-    def names(self) -> frozenset[str]:
-        """What all are called."""
-        return frozenset(self._by_name)
-
-    def describe(self) -> list[dict[str, Any]]:
-        """All descriptions as plain data, for doors in other processes."""
-        return [found.as_json() for found in self]
-
-    async def call(self, name: str, arguments: Mapping[str, Json], by: Caller = NOBODY) -> Any:
-        """Run one command with arguments as they come from JSON; CommandError when it cannot be done."""
-        found = self._found(name)
-        if (found.reads and not found.guarded) or self.witness is None or by is NOBODY:
-            return await self._do(lambda given: found.call(given, by), arguments)
-        entry = await self.witness.begin(found, arguments, by)
-        try:
-            result = await self._do(lambda given: found.call(given, by), arguments)
-        except BaseException as error:
-            await entry.end(*_outcome(error))
-            raise
-        await entry.end("done")
-        return result
-
-    async def version(self, name: str, arguments: Mapping[str, Json]) -> str:
-        """The version of a command's result, or of what was there a moment before; "" where there are none.
-        CommandError.
-        """
-        return str(await self._do(self._found(name).version, arguments))
-
-    async def check(self, name: str, arguments: Mapping[str, Json]) -> None:
-        """Find out, without doing it, whether it cannot be done with these arguments, secrets left out."""
-        await self._do(self._found(name).check, arguments)
-
-    def _found(self, name: str) -> Command:
-        found = self._by_name.get(name)
-        if found is None:
-            close = difflib.get_close_matches(name, self._by_name, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise CommandError(f"there is no command {name!r}{hint}", USAGE)
-        return found
-
-    @staticmethod
-    async def _do(work: Callable[[Mapping[str, Json]], Awaitable[Any]], arguments: Mapping[str, Json]) -> Any:
-        try:
-            return await work(arguments)
-        except XmppdError as error:
-            raise as_command_error(error) from error
-
-
-def _outcome(error: BaseException) -> tuple[str, str]:
-    """What became of a command that raised this, and why."""
-    if isinstance(error, CommandError):
-        is_unknown = isinstance(error.__cause__, StoreTimeout)
-        return "unknown" if is_unknown else "refused", f"{error.rule}: {error}"
-    return "failed" if isinstance(error, Exception) else "unknown", type(error).__name__
 
 
 def as_command_error(error: XmppdError) -> CommandError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Final, NoReturn
 from urllib.parse import urlencode, urlsplit
 
-from xmppd.admin.client import Begin
+from xmppd.admin.client import SILENT_SECONDS, Begin
 from xmppd.admin.commands import FAILED, NO_PERMISSION, UNAVAILABLE, USAGE, Description
 from xmppd.admin.contexts import Context
 from xmppd.errors import CommandError
@@ -29,22 +29,16 @@ class Remote:
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Run a command; its result, or CommandError."""
-        about = self._known[name]
-        path = "/".join(("/api/v1", about.noun, about.verb) if about.verb else ("/api/v1", about.noun))
-        if about.reads:
-            fields = {key: _text(value) for key, value in arguments.items()}
-            query = urlencode(fields, doseq=True)
-            return self._ask("GET", f"{path}?{query}" if query else path, None)
-        return self._ask("POST", path, json.dumps(arguments).encode())
+        if self._known[name].reads:
+            return self._ask("GET", self._path_of(name, arguments), None)
+        return self._ask("POST", self._path_of(name, {}), json.dumps(arguments).encode())
 
     def download(self, name: str, arguments: Mapping[str, Any], begin: Begin) -> None:
         """Run a command whose result is a file; CommandError, also when it breaks off."""
         about = self._known[name]
-        query = urlencode({key: _text(value) for key, value in arguments.items()}, doseq=True)
-        path = f"/api/v1/{about.noun}/{about.verb}?{query}"
         connection = _connection(self._context.url)
         try:
-            answer = self._asked(connection, "GET", path, None)
+            answer = self._asked(connection, "GET", self._path_of(name, arguments), None)
             if answer.status != 200:
                 self._refusal(answer.status, answer.read())
             take = begin(answer.msg.get_filename() or about.verb)
@@ -54,6 +48,28 @@ class Remote:
             raise self._silent(error) from None
         finally:
             connection.close()
+
+    def follow(self, name: str, arguments: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
+        """The records of a command that follows, as they come; CommandError."""
+        connection = _connection(self._context.url, SILENT_SECONDS)
+        try:
+            answer = self._asked(connection, "GET", self._path_of(name, arguments), None)
+            if answer.status != 200:
+                self._refusal(answer.status, answer.read())
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silent(error) from None
+        finally:
+            connection.close()
+
+    def _path_of(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """The path of a command, with a query."""
+        about = self._known[name]
+        path = "/".join(("/api/v1", about.noun, about.verb) if about.verb else ("/api/v1", about.noun))
+        query = urlencode({key: _text(value) for key, value in arguments.items()}, doseq=True)
+        return f"{path}?{query}" if query else path
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """What is wrong is found when it is called."""
@@ -95,13 +111,13 @@ class Remote:
         raise CommandError(message.removesuffix("."), EXIT_CODES.get(status, FAILED))
 
 
-def _connection(url: str) -> http.client.HTTPConnection:
+def _connection(url: str, seconds: float = SECONDS) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
         tls = ssl.create_default_context()
-        return http.client.HTTPSConnection(host, parts.port, timeout=SECONDS, context=tls)
-    return http.client.HTTPConnection(host, parts.port, timeout=SECONDS)
+        return http.client.HTTPSConnection(host, parts.port, timeout=seconds, context=tls)
+    return http.client.HTTPConnection(host, parts.port, timeout=seconds)
 
 
 def _text(value: Any) -> Any:

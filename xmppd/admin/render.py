@@ -34,6 +34,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def line_of(record: Mapping[str, Any]) -> str:
+    """One record of what is followed: when, where, what, all else by name; a stanza on its own line."""
+    first = [cell(record[name]) for name in ("at", "node", "what") if record.get(name)]
+    others = (name for name in record if name not in ("at", "node", "what", "xml"))
+    rest = [f"{name}={cell(record[name])}" for name in others if record[name] not in (None, "", [], {})]
+    line = "  ".join([*first, " ".join(rest)])
+    return f"{line}\n    {cell(record['xml'])}" if record.get("xml") else line
+
+
 def cell(value: Any) -> str:
     """One value on one line."""
     if value is None:

@@ -4,7 +4,8 @@ One connection carries one request and one reply, each a line of JSON: `{"comman
 "arguments": {...}}`, then `{"result": ...}` or `{"error": {"message": ..., "exit_code": ...}}`. With
 `"check"` instead of `"command"` it is not run: its arguments, without secrets, are only looked at. A file is
 announced by `{"download": {"name": ...}}`; its pieces follow, each behind its length in 4 bytes, and a length
-of 0 when it is whole.
+of 0 when it is whole. With `"follow"` there are many replies: `{"record": {...}}` for each record, `{}` now
+and then, and a result or an error at the end, unless the client leaves first.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from xmppd.admin.client import NoServer, address_of, connect
-from xmppd.admin.commands import FAILED, USAGE, Caller, Commands, Download
+from xmppd.admin.commands import FAILED, USAGE, Caller, Download
+from xmppd.admin.registry import Commands
 from xmppd.errors import CommandError, StoreError
 
 REQUEST_BYTES = 1024 * 1024
@@ -32,6 +34,8 @@ CONNECTIONS = 16
 READ_SECONDS = 10.0
 REST_SECONDS = 1.0
 """How long the rest of a request that is too long is read."""
+STUCK_SECONDS = 30.0
+"""How long who follows something may read nothing."""
 MODE = 0o600
 
 log = logging.getLogger(__name__)
@@ -89,15 +93,18 @@ class AdminSocket:
             async with asyncio.timeout(self.read_seconds):
                 line = await reader.readline()
             if line:
+                if (wanted := _followed(line)) is not None:
+                    await self._follow(reader, writer, *wanted, caller)
+                    return
                 reply = await self._reply(line, caller)
                 if isinstance(reply, Download):
                     await self._pass_on(reply, writer)
                     return
-                writer.write(json.dumps(reply).encode() + b"\n")
+                writer.write(_line(reply))
                 async with asyncio.timeout(self.read_seconds):
                     await writer.drain()
         except ValueError:  # longer than the limit
-            writer.write(json.dumps(_refusal("the request is too long", USAGE)).encode() + b"\n")
+            writer.write(_line(_refusal("the request is too long", USAGE)))
             with contextlib.suppress(TimeoutError, OSError):
                 async with asyncio.timeout(REST_SECONDS):
                     while await reader.read(REQUEST_BYTES):
@@ -109,7 +116,7 @@ class AdminSocket:
 
     async def _pass_on(self, file: Download, writer: asyncio.StreamWriter) -> None:
         """Write a file as it is made. What fails is in the log; the client sees that the end is missing."""
-        writer.write(json.dumps({"download": {"name": file.name}}).encode() + b"\n")
+        writer.write(_line({"download": {"name": file.name}}))
         try:
             async for piece in file.pieces:
                 writer.write(len(piece).to_bytes(4, "big") + piece if piece else b"")
@@ -126,6 +133,44 @@ class AdminSocket:
         writer.write(bytes(4))
         async with asyncio.timeout(self.read_seconds):
             await writer.drain()
+
+    async def _follow(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        name: str,
+        arguments: dict[str, Any],
+        caller: Caller,
+    ) -> None:
+        """Send records as they come, until the client closes its side, or does not read for STUCK_SECONDS."""
+        leaving = asyncio.create_task(reader.read(1))
+        try:
+            followed = await self.commands.follow(name, arguments, caller)
+        except CommandError as error:
+            leaving.cancel()
+            writer.write(_line(_refusal(str(error), error.exit_code)))
+            return
+        try:
+            while not leaving.done():
+                taking = asyncio.ensure_future(followed.next())
+                await asyncio.wait((taking, leaving), return_when=asyncio.FIRST_COMPLETED)
+                if not taking.done():
+                    taking.cancel()
+                    return
+                record = taking.result()
+                writer.write(_line({} if record is None else {"record": record}))
+                async with asyncio.timeout(STUCK_SECONDS):
+                    await writer.drain()
+        except StopAsyncIteration:
+            writer.write(_line({"result": None}))
+        except (TimeoutError, OSError):
+            raise
+        except Exception:
+            log.exception("command-failed", extra={"command": name})
+            writer.write(_line(_refusal(f"{name} failed inside the server: see its log", FAILED)))
+        finally:
+            leaving.cancel()
+            await followed.close()
 
     async def _reply(self, line: bytes, caller: Caller) -> dict[str, Any] | Download:
         try:
@@ -151,6 +196,20 @@ class AdminSocket:
         except Exception:
             log.exception("command-failed", extra={"command": name})
             return _refusal(f"{name} failed inside the server: see its log", FAILED)
+
+
+def _followed(line: bytes) -> tuple[str, dict[str, Any]] | None:
+    """What a request wants to follow, None if it is none of these."""
+    try:
+        request = json.loads(line)
+        name, arguments = request["follow"], request.get("arguments", {})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return (name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None
+
+
+def _line(reply: dict[str, Any]) -> bytes:
+    return json.dumps(reply).encode() + b"\n"
 
 
 def _refusal(message: str, exit_code: int) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from xmppd.admin.commands import (
     UNAVAILABLE,
     USAGE,
     Caller,
-    Commands,
     Description,
     Download,
     Json,
 )
+from xmppd.admin.registry import Commands
+from xmppd.api.events import CONTENT_TYPE, Events
 from xmppd.errors import CommandError
 from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, Route
 
@@ -56,6 +57,9 @@ class Call:
         try:
             arguments = from_query(about, request.fields) if about.reads else from_body(request)
             caller = Caller("http", request.caller, request.peer, request.scopes)
+            if about.follows:
+                events = Events(await self._commands.follow(about.name, arguments, caller), request)
+                return HttpResponse(200, b"", CONTENT_TYPE, {"Cache-Control": "no-store"}, events)
             version = await self._commands.version(about.name, arguments) if about.reads else ""
             if version and is_known(version, request.headers.get("if-none-match", "")):
                 return HttpResponse(304, content_type="", headers=_cached(version))

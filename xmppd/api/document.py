@@ -44,6 +44,19 @@ IF_NONE_MATCH: Final = {
     "schema": {"type": "string"},
 }
 
+LAST_EVENT_ID: Final = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The id of the last event that came before the connection broke: ids go on behind it.",
+    "schema": {"type": "string"},
+}
+
+EVENTS: Final = (
+    "Server-Sent Events without end: each has an id, and as its data a JSON object that says `what` it is. "
+    "One whose type is `end` is the last. A comment comes at least every five seconds."
+)
+
 PROBLEM: Final = {
     "type": "object",
     "description": "Why a request was refused (RFC 9457).",
@@ -108,6 +121,8 @@ def operation(about: Description) -> dict[str, Any]:
     content = {"application/json": {"schema": result}}
     if about.downloads:
         content = {"application/zip": {}}
+    if about.follows:
+        content = {"text/event-stream": {"schema": {"type": "string", "description": EVENTS}}}
     found: dict[str, Any] = {
         "operationId": about.name.replace(" ", "-"),
         "summary": about.help,
@@ -120,6 +135,8 @@ def operation(about: Description) -> dict[str, Any]:
     }
     if about.reads:
         found["parameters"] = [_field(parameter) for parameter in about.parameters]
+        if about.follows:
+            found["parameters"].append(LAST_EVENT_ID)
         if isinstance(about, Command) and about.versioner is not None:
             found["parameters"].append(IF_NONE_MATCH)
             found["responses"]["304"] = {"description": "It is as it was."}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Final
 
-from xmppd.admin.commands import Commands
+from xmppd.admin.registry import Commands
 from xmppd.api.calls import BASE, calls
 from xmppd.api.document import document
 from xmppd.parts.http import PUBLIC, HttpHandler, HttpRequest, HttpResponse, Route

@@ -20,6 +20,7 @@ from xmppd.cluster.records import ALL, ANYWAY, FULL, TOP, Message
 from xmppd.cluster.unread import Unread
 from xmppd.core.blocks import Blocks
 from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
+from xmppd.core.fates import DROPPED, Fates
 from xmppd.core.later import Later
 from xmppd.core.leftover import readdressed
 from xmppd.core.messages import Otherwise, copy, flushing, outcome_of, refused, unavailable
@@ -52,7 +53,9 @@ class RemoteMessages:
         kept: Callable[[str, str], asyncio.Future[None] | None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
+        fates: Fates,
     ) -> None:
+        self._fates = fates
         self._mesh = mesh
         self._sessions = sessions
         self._blocks = blocks
@@ -185,6 +188,7 @@ class RemoteMessages:
             case Action.REFUSE:
                 raise unavailable()
             case Action.IGNORE:
+                self._fates.note(parcel.stanza, DROPPED, "rfc6121-8.5", f"a {kind} that nobody is there for")
                 return Outcome.DROPPED
 
     def _give(self, parcel: Parcel, session: Session) -> Outcome | Became:
@@ -437,7 +441,10 @@ class RemoteMessages:
         try:
             while True:
                 is_barred = self._blocks.bars(parcel.to.bare, parcel.sender)  # since it came
-                outcome = refused(parcel.stanza, parcel.to) if is_barred else self._act(parcel, under_way)
+                if is_barred:
+                    outcome: Outcome | Became = refused(parcel.stanza, parcel.to, self._fates)
+                else:
+                    outcome = self._act(parcel, under_way)
                 if not isinstance(outcome, Outcome):
                     if parcel.left:
                         return  # it is on its way, and comes back here if it is missed

@@ -142,7 +142,15 @@ class OtherNodes:
         self.calls = Calls(mesh, spawn, call_later, signal)
         self.copies = RemoteCopies(mesh, sessions, messages.carbons, self.calls)
         self.messages = RemoteMessages(
-            mesh, sessions, visibility.blocks, self.copies, messages.keep, self.hints.kept, spawn, now
+            mesh,
+            sessions,
+            visibility.blocks,
+            self.copies,
+            messages.keep,
+            self.hints.kept,
+            spawn,
+            now,
+            messages.fates,
         )
         self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace, stale)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)

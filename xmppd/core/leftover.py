@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from xmppd.core.begun import begun
 from xmppd.core.cluster import Cluster, RemoteFellow
 from xmppd.core.delivery import KEEPABLE, MESSAGE_TYPES
+from xmppd.core.fates import DROPPED, Fates
 from xmppd.core.lastseen import stamped
 from xmppd.core.later import Later
 from xmppd.core.managed import APART, Managed
@@ -101,7 +102,9 @@ class LeftOver:
         is_left: Callable[[str], None],
         cluster: Callable[[], Cluster],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        fates: Fates,
     ) -> None:
+        self._fates = fates
         self._routes = routes
         self._copied = copied
         self._is_left = is_left
@@ -166,6 +169,7 @@ class LeftOver:
         kind = message.type if message.type in MESSAGE_TYPES else "normal"
         sender = message.attrs.get("from", account)
         if kind not in KEEPABLE or sender == account:  # the account's own are for this session only
+            self._fates.note(message, DROPPED, "left-over", "its session ended before its client had it")
             return None
         others = unacked.others if message.to == account else ()
         if any(isinstance(other, Session) and has_it(other, unacked.second) for other in others):

@@ -11,10 +11,13 @@ from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import Carbons, give
 from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
+from xmppd.core.fates import DROPPED, REFUSED, Fates
+from xmppd.core.fates import KEPT as IS_KEPT
 from xmppd.core.later import Later, Line, Pending, at_once, settled, watched
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
+from xmppd.core.tally import owner_of
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import KEPT, Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
@@ -28,6 +31,7 @@ ASKED = 10
 """How often a plugin may have to find something out before it records a message."""
 
 
+NOBODY_THERE = "nobody was there"
 Became = Awaitable[Outcome | Drop]
 Made = Recorded | Drop | Awaitable[None] | None
 Otherwise = Callable[[Stanza, Jid], Became | Outcome | None]
@@ -50,6 +54,7 @@ class Messages:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.carbons = Carbons(sessions, now)
+        self.fates = Fates(now)
         self._blocks = blocks
         self._sessions = sessions
         self._targets = sessions.targets
@@ -274,7 +279,7 @@ class Messages:
                 if (made := self._record(origin, stanza, to, is_barred=True)) is not None:
                     return made
                 self._copy_sent(origin, stanza)
-                return self._tell(origin, stanza, to, refused(stanza, to))
+                return self._tell(origin, stanza, to, refused(stanza, to, self.fates))
             kept = hooks.filtered(hooks.message_for_filter, to.bare, stanza)
             if isinstance(kept, Awaitable):
                 return self._watched_later(origin, stanza, to, kept)
@@ -284,7 +289,7 @@ class Messages:
                     return made
                 outcome = self._deliver(origin, kept, to)
             else:
-                outcome = outcome_of(kept)
+                outcome = self._filtered(stanza, kept)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             return self._refused(origin, stanza, to, error)
         return self._became(origin, stanza, to, outcome)
@@ -300,11 +305,20 @@ class Messages:
                 if waiting is None:
                     waiting = self._became(origin, kept, to, self._deliver(origin, kept, to))
             else:
-                waiting = self._became(origin, stanza, to, outcome_of(kept))
+                waiting = self._became(origin, stanza, to, self._filtered(stanza, kept))
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             waiting = self._refused(origin, stanza, to, error)
         if waiting is not None:
             await waiting
+
+    def _filtered(self, stanza: Stanza, became: Drop) -> Outcome:
+        """A filter of the receiver's ended it."""
+        return self._ended(stanza, became, self._hooks.ended_by, "a filter of what is received ended it")
+
+    def _ended(self, stanza: Stanza, became: Drop, rule: str, why: str) -> Outcome:
+        outcome = outcome_of(became)
+        self.fates.note(stanza, IS_KEPT if outcome is Outcome.KEPT else DROPPED, rule, why)
+        return outcome
 
     def _became(
         self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome | Became
@@ -370,7 +384,7 @@ class Messages:
         if not self._is_account(to):
             return self._to_host(origin, stanza, to)
         if self._blocks.bars(to.bare, origin.full):
-            return refused(stanza, to)
+            return refused(stanza, to, self.fates)
         kind = kind_of(stanza)
         if self._sessions.cluster.concerns(to.bare):
             return self._sessions.cluster.message(origin, stanza, to, kind, is_again=is_again)
@@ -396,6 +410,7 @@ class Messages:
             case Action.REFUSE:
                 raise unavailable()
             case _:
+                self.fates.note(stanza, DROPPED, "rfc6121-8.5", f"a {kind} that nobody is there for")
                 return Outcome.DROPPED
         copy(receivers, stanza.raw)
         self._copy_received(copied, stanza, receivers)
@@ -467,12 +482,13 @@ class Messages:
             if not isinstance(result, Stanza | Drop | Later):
                 result = await result
             if isinstance(result, Drop):
-                return outcome_of(result)
+                return self._ended(stanza, result, owner_of(claim), NOBODY_THERE)
             if isinstance(result, Later):
+                self.fates.note(stanza, IS_KEPT, owner_of(claim), NOBODY_THERE)
                 return result
             stanza = result
         if await self._blocks.will_bar(account, stanza.attrs.get("from", "")):
-            return refused(stanza, to)  # since we asked
+            return refused(stanza, to, self.fates)  # since we asked
         # Somebody came while we asked; or this is nothing to be kept, and is not to be held back either.
         if (receiver := self._targets.get(to.full)) is not None:
             receiver.send(stanza.raw)
@@ -541,11 +557,13 @@ def outcome_of(became: Outcome | Drop) -> Outcome:
     return Outcome.KEPT if became is KEPT else Outcome.DROPPED
 
 
-def refused(stanza: Stanza, to: Jid) -> Outcome:
+def refused(stanza: Stanza, to: Jid, fates: Fates) -> Outcome:
     """What becomes of a message for an account that bars its sender: what the table says where nobody is, and
     nothing is kept. StanzaError, or it is dropped.
     """
-    if action_of(to, kind_of(stanza), is_ready=False) is Action.IGNORE:
+    is_dropped = action_of(to, kind_of(stanza), is_ready=False) is Action.IGNORE
+    fates.note(stanza, DROPPED if is_dropped else REFUSED, "blocked", "its receiver has blocked its sender")
+    if is_dropped:
         return Outcome.DROPPED
     raise unavailable()
 

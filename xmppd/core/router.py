@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from xmppd import ns
 from xmppd.core.blocks import Blocks
 from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
+from xmppd.core.fates import DROPPED, REFUSED
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.later import Later, Pending, Told
@@ -21,7 +22,7 @@ from xmppd.core.presence import Presences, address_of
 from xmppd.core.probes import Probes
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session
-from xmppd.core.tally import SECONDS, SHORT, Spreads, until
+from xmppd.core.tally import SECONDS, SHORT, Spreads, owner_of, until
 from xmppd.errors import StanzaError, StoreError, StreamError
 from xmppd.hooks import Callables, Drop, Hooks, Stages
 from xmppd.xml import build
@@ -31,6 +32,26 @@ log = logging.getLogger(__name__)
 
 Waiting = Awaitable[None] | None
 Step = Callable[[Any, Stanza], Waiting]
+
+
+Observe = Callable[[float], None]
+
+
+class Traced(Protocol):
+    """One stanza that is traced; seconds since it was taken."""
+
+    def routed(self, seconds: float) -> None:
+        """It was sent on, or has to wait."""
+
+    def done(self, seconds: float) -> None:
+        """It had to wait, and is done."""
+
+
+class Tracer(Protocol):
+    """Who is shown what clients send."""
+
+    def taken(self, session: Session, stanza: Stanza) -> Traced | None:
+        """A stanza came, as its client wrote it; None: nobody follows that."""
 
 
 class Router:
@@ -82,7 +103,10 @@ class Router:
         self.handling = Spreads(SECONDS)
         """Seconds until such a one that had to wait was done, by kind."""
         self.watches_next = False
-        """Set to have the next stanza of a client watched, and what plugins do for it timed."""
+        """Whether the next stanza of a client is watched, or shown to the tracer."""
+        self._is_due = False
+        self.tracer: Tracer | None = None
+        """Who is shown what some accounts send; None: nobody. See `trace`."""
 
     def take(self, session: Session, stanza: Stanza) -> Waiting:
         """Process one stanza as a client wrote it. What is returned must be awaited before the session's next
@@ -102,29 +126,50 @@ class Router:
             return None
         return None if waiting is None else self._followed(session, stanza, waiting)
 
+    def watch_next(self) -> None:
+        """Have the next stanza of a client watched, and what plugins do for it timed."""
+        self.watches_next = self._is_due = True
+
+    def trace(self, tracer: Tracer | None) -> None:
+        """Show this one what clients send from now on, or nobody."""
+        self.tracer = tracer
+        self.watches_next = self._is_due or tracer is not None
+
     def _watched(self, session: Session, stanza: Stanza) -> Waiting:
-        """The same, and it is noted how long that takes, of each plugin as well."""
-        self.watches_next = False
-        kind = stanza.kind
+        """The same for a stanza that is traced, or whose time is measured, or neither after all."""
+        is_due, self._is_due, self.watches_next = self._is_due, False, False
+        try:
+            traced = self.tracer.taken(session, stanza) if self.tracer is not None else None
+            if traced is not None:
+                return self.timed(session, stanza, traced.routed, traced.done)
+            if is_due and stanza.kind in self._kinds:
+                kind = stanza.kind
+                return self.timed(session, stanza, self.routing[kind].observe, self.handling[kind].observe)
+            return self.take(session, stanza)
+        finally:
+            self.watches_next = self.tracer is not None
+
+    def timed(self, session: Session, stanza: Stanza, routed: Observe, done: Observe) -> Waiting:
+        """Take a stanza with what plugins do for it timed; the seconds until it was sent on or had to wait
+        are told, and where it had to wait those until it was done.
+        """
         self._hooks.watch(is_on=True)
         self._iqs.watch(is_on=True)
         began = perf_counter()
         try:
             waiting = self.take(session, stanza)
         finally:
-            if kind in self._kinds:
-                self.routing[kind].observe(perf_counter() - began)
             self._hooks.watch(is_on=False)
             self._iqs.watch(is_on=False)
+            routed(perf_counter() - began)
         if waiting is None or isinstance(waiting, Told):
             return waiting
-        spread = self.handling[kind]
         if isinstance(waiting, Pending):
-            waiting.ready.add_done_callback(lambda _: spread.observe(perf_counter() - began))
+            waiting.ready.add_done_callback(lambda _: done(perf_counter() - began))
             return waiting
         if isinstance(waiting, Later):
-            return Later(until(waiting.rest, spread, began), waiting.size)
-        return until(waiting, spread, began)
+            return Later(until(waiting.rest, done, began), waiting.size)
+        return until(waiting, done, began)
 
     def _followed(self, session: Session, stanza: Stanza, waiting: Awaitable[None]) -> Waiting:
         """What has to be awaited of a stanza, which then refuses it by itself."""
@@ -217,6 +262,9 @@ class Router:
             log.error("stanza-failed", exc_info=error, extra=extra)
             error = StanzaError("internal-server-error")
         self.refused[stanza.kind, error.condition, rule] += 1
+        if stanza.kind == "message":
+            why = f"{error.condition}: {error.text}" if error.text else error.condition
+            self._messages.fates.note(stanza, REFUSED, rule, why, sender=origin.full)
         if stanza.type not in ("error", "result"):
             reply = build.error_reply(stanza, origin.full, error)
             origin.send(reply)
@@ -289,16 +337,21 @@ class Router:
             result = change(session, stanza)
             if not isinstance(result, Stanza):
                 if isinstance(result, Drop):
-                    self.dropped[stanza.kind] += 1
+                    self._drop(stanza, change)
                     return None
                 if isinstance(result, Later):
                     return result
                 rest = (), filters[index + 1 :], signals
-                return self._filtered_later(session, stanza.kind, result, rest, then)
+                return self._filtered_later(session, stanza, change, result, rest, then)
             if result is not stanza:
                 stanza = self._intake.resealed(session, result)
         waiting = then(session, stanza)
         return self._signalled(session, stanza, signals, waiting) if signals else waiting
+
+    def _drop(self, stanza: Stanza, change: Callable[..., Any]) -> None:
+        self.dropped[stanza.kind] += 1
+        if stanza.kind == "message":
+            self._messages.fates.note(stanza, DROPPED, owner_of(change), "a filter of what is sent ended it")
 
     def _signalled(self, session: Session, stanza: Stanza, signals: Callables, waiting: Waiting) -> Waiting:
         """Tell signals when all else is done."""
@@ -318,11 +371,17 @@ class Router:
             await more
 
     async def _filtered_later(
-        self, session: Session, kind: str, change: Awaitable[Stanza | Drop], rest: Stages, then: Step
+        self,
+        session: Session,
+        sent: Stanza,
+        change: Callable[..., Any],
+        changing: Awaitable[Stanza | Drop],
+        rest: Stages,
+        then: Step,
     ) -> None:
-        stanza = await change
+        stanza = await changing
         if isinstance(stanza, Drop):
-            self.dropped[kind] += 1
+            self._drop(sent, change)
             return
         more = self._hooked(session, self._intake.resealed(session, stanza), rest, then)
         if more is not None:

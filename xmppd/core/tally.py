@@ -65,16 +65,16 @@ def timed(method: Callable[..., Any], spread: Spread) -> Callable[..., Any]:
             spread.observe(perf_counter() - began)
             raise
         if result.__class__ is CoroutineType:
-            return until(result, spread, began)
+            return until(result, spread.observe, began)
         spread.observe(perf_counter() - began)
         return result
 
     return call
 
 
-async def until(waiting: Awaitable[Any], spread: Spread, began: float) -> Any:
-    """What is awaited; the seconds since `began` are observed when it is done."""
+async def until(waiting: Awaitable[Any], done: Callable[[float], None], began: float) -> Any:
+    """What is awaited; the seconds since `began` are told when it is done."""
     try:
         return await waiting
     finally:
-        spread.observe(perf_counter() - began)
+        done(perf_counter() - began)

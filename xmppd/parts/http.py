@@ -89,6 +89,10 @@ class HttpError(XmppdError):
         self.more = more
 
 
+async def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """A request for a handler.
@@ -107,6 +111,8 @@ class HttpRequest:
     caller: str = ""
     peer: str = ""
     scopes: frozenset[str] = frozenset()
+    is_still_allowed: Callable[[], Awaitable[bool]] = _always
+    """Whether the caller may still ask for this, for who answers for long; StoreError."""
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -124,7 +130,7 @@ class HttpRequest:
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """What goes out; with `content_type` "" nothing is said about the body. `pieces`, where there are any,
-    are the body as it is made.
+    are the body as it is made, and closed by `aclose` if they have that.
     """
 
     status: int = 200

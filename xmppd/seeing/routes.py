@@ -33,7 +33,7 @@ class Seeing:
         self.watch = Watch(self._watch_one)
 
     def _watch_one(self) -> None:
-        self._app.router.watches_next = True
+        self._app.router.watch_next()
 
     def end(self) -> None:
         """It does so no more; harmless if it never did."""

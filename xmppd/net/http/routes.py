@@ -185,7 +185,16 @@ class Routes:
                 caller = await self._caller(route, headers, peer)
                 fields, body = fields_of(query), await read(bytes_)
                 request = HttpRequest(
-                    method, path, params, fields, headers, body, caller.name, peer, caller.scopes
+                    method,
+                    path,
+                    params,
+                    fields,
+                    headers,
+                    body,
+                    caller.name,
+                    peer,
+                    caller.scopes,
+                    functools.partial(self._is_allowed, route, headers),
                 )
                 key = headers.get("idempotency-key")
                 if key is None or method in SAFE or not caller.key:
@@ -224,11 +233,18 @@ class Routes:
             challenge = 'Bearer error="invalid_token"'
             raise HttpError(401, "The token is not known.", headers={"WWW-Authenticate": challenge})
         self._tokens.take(known.key)
-        if known.scopes.isdisjoint({route.scope, ALL, *route.wider}):
+        if not _may(known, route):
             challenge = f'Bearer error="insufficient_scope", scope="{route.scope}"'
             detail = f"The token has no scope {route.scope}."
             raise HttpError(403, detail, headers={"WWW-Authenticate": challenge})
         return known
+
+    async def _is_allowed(self, route: Route, headers: Mapping[str, str]) -> bool:
+        """Whether who was let in would be again; StoreError."""
+        if not route.scope:
+            return True
+        known = await self.callers.who(headers["authorization"].partition(" ")[2].strip())
+        return known is not None and _may(known, route)
 
     async def _answer(self, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
         """The response, be it a refusal."""
@@ -251,6 +267,10 @@ class Routes:
         except Exception as error:
             self._failed(handler, error)
             raise HttpError(500) from error
+
+
+def _may(known: Known, route: Route) -> bool:
+    return not known.scopes.isdisjoint({route.scope, ALL, *route.wider})
 
 
 def fields_of(query: str) -> list[tuple[str, str]]:

@@ -1,0 +1,239 @@
+"""Commands that go on until their caller leaves: by the socket, by HTTP and from elsewhere, and where not."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from xmppd import ns
+from xmppd.admin import registry
+from xmppd.admin.client import follow, request
+from xmppd.admin.contexts import Context
+from xmppd.admin.remote import Remote
+from xmppd.admin.socket import AdminSocket
+from xmppd.api import events
+from xmppd.errors import CommandError
+from xmppd.net.http.door import Door
+from xmppd.testing import World
+
+pytestmark = pytest.mark.asyncio
+ALICE = "alice@localhost"
+PATH = f"/api/v1/trace?account={ALICE}"
+TOKENS = [
+    {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "scopes": scopes}
+    for name, scopes in {"all": ["*"], "tracer": ["trace:read"], "reader": ["*:read"]}.items()
+]
+ADHOC = {"adhoc": {"roles": {"root": {"accounts": [ALICE], "scopes": ["*"]}}}}
+TEXT = "<message to='bob@localhost' type='chat' id='{}'><body>secret</body></message>"
+
+
+@pytest_asyncio.fixture
+async def world() -> AsyncIterator[World]:
+    settings = {"http": {"tokens": TOKENS}}
+    async with World(nodes=1, plugins=("adhoc",), plugin_config=ADHOC, settings=settings) as it:
+        yield it
+
+
+@asynccontextmanager
+async def site(world: World) -> AsyncIterator[aiohttp.ClientSession]:
+    door = Door(world.app.routes, 64, world.app.jobs.spawn)
+    await door.open("127.0.0.1", 0, 10)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{door.port}") as client:
+        client.door = door  # type: ignore[attr-defined]
+        yield client
+    await door.close()
+
+
+def bearer(token: str, **more: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", **more}
+
+
+async def event(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """The next event: its fields."""
+    found: dict[str, str] = {}
+    while True:
+        line = (await asyncio.wait_for(response.content.readline(), 5)).decode().rstrip("\n")
+        if line and not line.startswith((":", "retry")):
+            name, _, value = line.partition(": ")
+            found[name] = value
+        elif not line and found:
+            return found
+
+
+async def record(response: aiohttp.ClientResponse, what: str) -> dict[str, Any]:
+    while True:
+        data = json.loads((await event(response))["data"])
+        if data["what"] == what:
+            return data
+
+
+def followers(world: World) -> int:
+    return len(world.app.commands._followed)
+
+
+async def until_gone(world: World) -> None:
+    async with asyncio.timeout(5):
+        while followers(world):  # noqa: ASYNC110 - they tell nobody of their end
+            await asyncio.sleep(0.01)
+
+
+async def test_events_come_with_ids_as_things_happen(world: World) -> None:
+    alice = await world.login("alice", "a")
+    async with site(world) as client, client.get(PATH, headers=bearer("tracer")) as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "text/event-stream"
+        assert response.headers["Cache-Control"] == "no-store"
+        first = await event(response)
+        assert first["id"] == "1" and json.loads(first["data"])["what"] == "session"
+        await alice.send(TEXT.format("m1"))
+        second = await event(response)
+        assert second["id"] == "2" and "id='m1'" in json.loads(second["data"])["xml"]
+        assert "secret" not in second["data"]
+    await until_gone(world)
+    assert not world.app.router.watches_next
+
+
+async def test_who_comes_again_is_told_that_something_is_lost(world: World) -> None:
+    async with site(world) as client:
+        headers = bearer("all", **{"Last-Event-ID": "41"})
+        async with client.get(PATH, headers=headers) as response:
+            first = await event(response)
+            assert first["id"] == "42" and "41 is lost" in first["data"]
+
+
+async def test_refusals_come_before_anything_is_sent(world: World) -> None:
+    async with site(world) as client:
+        for path, token, status in (
+            (PATH, "reader", 403),
+            (PATH, "nobody", 401),
+            ("/api/v1/trace?account=@", "all", 400),
+            ("/api/v1/trace", "all", 400),
+            (f"{PATH}&bodies=true", "tracer", 403),
+        ):
+            async with client.get(path, headers=bearer(token)) as response:
+                assert response.status == status, path
+                assert response.content_type == "application/problem+json"
+        async with client.head(PATH, headers=bearer("all")) as response:
+            assert response.status == 200
+        await until_gone(world)
+
+
+async def test_comments_come_when_nothing_does_and_the_token_is_looked_at_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(events, "CHECK_SECONDS", 0.01)
+    added = await world.app.commands.call("api-token add", {"name": "brief", "scope": ["trace:read"]})
+    async with site(world) as client, client.get(PATH, headers=bearer(added["token"])) as response:
+        assert (await response.content.readline()).startswith(b"retry")
+        await response.content.readline()
+        assert await asyncio.wait_for(response.content.readline(), 5) == b":\n"
+        await world.app.commands.call("api-token revoke", {"name": "brief"})
+        last = await event(response)
+        assert last["event"] == "end" and "token" in last["data"]
+        assert await asyncio.wait_for(response.content.read(), 5) == b""
+    await until_gone(world)
+
+
+async def test_there_are_so_many_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MOST_FOLLOWED", 1)
+    async with site(world) as client, client.get(PATH, headers=bearer("all")) as response:
+        assert response.status == 200
+        async with client.get(PATH, headers=bearer("all")) as other:
+            assert other.status == 503 and (await other.json(content_type=None))["rule"] == "too-many-follow"
+            assert other.headers["Retry-After"]
+
+
+async def test_one_ends_after_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(registry, "BEAT_SECONDS", 0.01)
+    async with site(world) as client, client.get(PATH, headers=bearer("all")) as response:
+        assert "begin anew" in (await event(response))["data"]
+        assert (await event(response))["event"] == "end"
+
+
+async def test_a_door_that_closes_ends_them(world: World) -> None:
+    async with site(world) as client, client.get(PATH, headers=bearer("all")):
+        await asyncio.wait_for(client.door.close(), 1.5)  # type: ignore[attr-defined]
+        await until_gone(world)
+
+
+async def test_who_does_not_read_loses_records_and_is_told(world: World) -> None:
+    alice = await world.login("alice", "a")
+    followed = await world.app.commands.follow("trace", {"account": ALICE})
+    for number in range(600):
+        await alice.send(f"<iq type='get' id='{number}'><ping xmlns='urn:xmpp:ping'/></iq>")
+    await world.settle()
+    found = [await followed.next() for _ in range(1002)]
+    dropped = [it["count"] for it in found if it is not None and it["what"] == "dropped"]
+    assert dropped and sum(dropped) + 1000 >= 1200
+    await followed.close()
+
+
+async def test_the_command_line_elsewhere_reads_events(world: World) -> None:
+    alice = await world.login("alice", "a")
+    about = next(it for it in world.app.commands if it.name == "trace")
+    async with site(world) as client:
+        context = Context(f"http://127.0.0.1:{client.door.port}", "all")  # type: ignore[attr-defined]
+        records = Remote(context, {"trace": about}).follow("trace", {"account": ALICE, "bodies": False})
+        assert (await asyncio.to_thread(next, records))["what"] == "session"
+        await alice.send(TEXT.format("m1"))
+        assert "id='m1'" in (await asyncio.to_thread(next, records))["xml"]
+        records.close()
+        wrong = Remote(Context(context.url, "reader"), {"trace": about})
+        with pytest.raises(CommandError, match="no scope trace:read"):
+            await asyncio.to_thread(next, wrong.follow("trace", {"account": ALICE}))
+
+
+async def test_the_socket_gives_a_line_for_each(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "BEAT_SECONDS", 0.02)
+    alice = await world.login("alice", "a")
+    socket = AdminSocket(tmp_path / "xmppd.sock", world.app.commands)
+    await socket.start()
+    records = follow(socket.path, "trace", {"account": ALICE})
+    assert (await asyncio.to_thread(next, records))["what"] == "session"
+    await asyncio.sleep(0.1)
+    await alice.send(TEXT.format("m1"))
+    assert "id='m1'" in (await asyncio.to_thread(next, records))["xml"]
+    records.close()
+    await until_gone(world)
+    for name, arguments, why in (
+        ("trace", {}, "account is missing"),
+        ("status", {}, "there is no command"),
+        ("session list", {}, "one result"),
+    ):
+        with pytest.raises(CommandError, match=why):
+            await asyncio.to_thread(next, follow(socket.path, name, arguments))
+    with pytest.raises(CommandError, match="goes on until you leave"):
+        await asyncio.to_thread(request, socket.path, "trace", {"account": ALICE})
+    await socket.close()
+
+
+async def test_a_client_is_told_that_it_cannot(world: World) -> None:
+    alice = await world.login("alice", "a")
+    payload = f"<command xmlns='{ns.COMMANDS}' node='trace'/>"
+    answer = await alice.ask("set", payload, to="localhost")
+    form = f"<field var='account'><value>{ALICE}</value></field>"
+    sid = answer[0].get("sessionid")
+    payload = (
+        f"<command xmlns='{ns.COMMANDS}' node='trace' sessionid='{sid}'>"
+        f"<x xmlns='{ns.DATA_FORM}' type='submit'>{form}</x></command>"
+    )
+    answer = await alice.ask("set", payload, to="localhost")
+    assert "goes on until you leave" in "".join(answer.itertext())
+
+
+async def test_the_document_says_it(world: World) -> None:
+    document = json.loads((await world.http("GET", "/api/v1/openapi.json")).body)
+    operation = document["paths"]["/api/v1/trace"]["get"]
+    assert list(operation["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert "Last-Event-ID" in {it["name"] for it in operation["parameters"]}

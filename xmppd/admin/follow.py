@@ -1,0 +1,47 @@
+"""The commands that go on until their caller leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Protocol
+
+from xmppd.admin.builtin import Account, account_of
+from xmppd.admin.commands import ALL, NO_PERMISSION, Caller, command
+from xmppd.admin.registry import Records
+from xmppd.errors import CommandError
+
+BODIES: Final = "trace:bodies"
+"""The scope of who may see what people write."""
+
+
+class Following(Protocol):
+    """What these commands need."""
+
+    def open(self, name: str, arguments: Mapping[str, Any]) -> Records:
+        """Follow something on all nodes; CommandError."""
+
+
+class FollowCommands:
+    """What happens, as it happens."""
+
+    def __init__(self, following: Following) -> None:
+        self._following = following
+
+    @command(
+        "Show what an account sends and is sent, and where it goes, as it happens",
+        name="trace",
+        reads=True,
+        guarded=True,
+        follows=True,
+    )
+    def trace(
+        self,
+        account: Account,
+        caller: Caller,
+        *,
+        bodies: Annotated[bool, "with what people wrote; no passwords or tokens in any case"] = False,
+    ) -> Records:
+        """A record for each stanza, login, session and decision, on whatever node it is."""
+        if bodies and caller.scopes is not None and caller.scopes.isdisjoint((BODIES, ALL)):
+            raise CommandError(f"bodies take the scope {BODIES}", NO_PERMISSION, field="bodies", rule="scope")
+        return self._following.open("trace", {"account": account_of(account), "bodies": bodies})
