@@ -272,7 +272,13 @@ class App:
             now=now,
         )
         self.handover = Handover(
-            self.resumption, self.binding, self.contacts, self.router.send, left_over, self.jobs.spawn
+            self.resumption,
+            self.binding,
+            self.contacts,
+            self.router.send,
+            left_over,
+            self.jobs.spawn,
+            lambda kept: self.hooks.tell(self.hooks.session_kept_signal, kept),
         )
         self.reports = Reports(clock)
         self.logins = Logins(
@@ -295,7 +301,7 @@ class App:
             presences=self.presences,
             sessions=self.sessions,
             resumption=self.resumption,
-            given_away=self.handover.given,
+            handover=self.handover,
             router=self.router,
             sending=Sending(
                 self.router,

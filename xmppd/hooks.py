@@ -135,6 +135,10 @@ session_resumed = Hook("session_resumed", (SIGNAL,))
 """(session): one that was on another node goes on here (XEP-0198 5); its client learns of it after all are
 done. It was bound here before.
 """
+session_kept = Hook("session_kept", (SIGNAL,))
+"""(kept): a node that stops has left a session here, a `KeptSession`, until its client comes back (XEP-0198
+5) or its time is over. That node goes when all are done.
+"""
 session_detached = Hook("session_detached", (SIGNAL,), waits=False)
 """(session): its connection broke, and it waits for its client to come back (XEP-0198 5); how long that may
 take can still be said. Never `async`.
@@ -248,6 +252,7 @@ account_removed = Hook("account_removed", (SIGNAL,))
 ALL: Final = (
     session_bound,
     session_resumed,
+    session_kept,
     session_detached,
     session_returned,
     stanzas_waiting,
@@ -303,6 +308,7 @@ class Hooks:
     iq_sent: Stages | None
     session_bound_signal: Callables
     session_resumed_signal: Callables
+    session_kept_signal: Callables
     session_detached_signal: Callables
     session_returned_signal: Callables
     stanzas_waiting_signal: Callables

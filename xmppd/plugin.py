@@ -20,6 +20,7 @@ from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
 from xmppd.core.blocking import AbuseReport, BlockChange
 from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
+from xmppd.core.handover import KeptSession
 from xmppd.core.ids import removal
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay, stamped
@@ -120,6 +121,7 @@ __all__ = [
     "Jid",
     "JidError",
     "Kept",
+    "KeptSession",
     "Later",
     "Login",
     "Lru",

@@ -14,6 +14,7 @@ from xmppd.core.cluster import ONE_NODE
 from xmppd.core.disco import Disco
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
+from xmppd.core.handover import Handover
 from xmppd.core.holds import Hold
 from xmppd.core.ids import Ids
 from xmppd.core.logins import Logins
@@ -54,7 +55,7 @@ class Server:
         presences: Presences,
         sessions: Sessions,
         resumption: Resumption,
-        given_away: Callable[[], Iterator[tuple[str, bytes]]],
+        handover: Handover,
         router: Router,
         sending: Sending,
         disco: Disco,
@@ -98,7 +99,7 @@ class Server:
         self._presences = presences
         self._sessions = sessions
         self._resumption = resumption
-        self._given_away = given_away
+        self._handover = handover
         self.services = services
         self._router = router
         self._sending = sending
@@ -222,7 +223,11 @@ class Server:
         """The same of sessions that other nodes were given a moment ago and have not said to have: accounts
         and stanzas.
         """
-        return self._given_away()
+        return self._handover.given()
+
+    def keeps(self, id: str) -> bool:
+        """Whether a session of a node that stopped is kept here for its client: see `session_kept`."""
+        return self._handover.keeps(id)
 
     async def account_exists(self, account: str) -> bool:
         """Whether there is such an account."""

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from xmppd import hooks, ns
 from xmppd.plugin import (
     Kept,
+    KeptSession,
     Person,
     Session,
     StoreError,
@@ -66,9 +67,18 @@ class Behind:
 
 
 @dataclass(slots=True)
+class Left:
+    """The row of a session that a node which stopped has left to this one, until that is over."""
+
+    account: str
+    over_at: float | None = None
+
+
+@dataclass(slots=True)
 class Progress:
     """How far the sessions of this process have got, over all instances of the plugin: `holder` is the one at
     work. `mark` is what is written, `written_at` when. `under_way`: when that was seen, the oldest message.
+    `rows` and `left` are the rows that are written, of sessions and by the ids of those that are kept here.
     """
 
     began: bytes = b""
@@ -76,6 +86,7 @@ class Progress:
     written_at: float = 0.0
     holder: object = None
     rows: dict[Session, Behind] = field(default_factory=dict)
+    left: dict[str, Left] = field(default_factory=dict)
     under_way: deque[tuple[float, bytes]] = field(default_factory=deque)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -151,6 +162,7 @@ class Watermark(Ordered):
                 if has_news:
                     await self._write_mark(mark)
                 await self._forget_rows()
+                await self._forget_left()
             except StoreError as error:
                 self.log.warning("store-failed", extra={"kind": "watermark", "error": str(error)})
 
@@ -194,6 +206,21 @@ class Watermark(Ordered):
                     await self.behind.delete(session.account, row.id)
                 elif row.point or clock - row.since > REFRESH_SECONDS:
                     await self._write_row(session, Behind(row.id, b"", clock, is_moved=True))
+
+    async def _forget_left(self) -> None:
+        """Rows of sessions that are not kept any more, unless they go on here or elsewhere: those have it."""
+        state, clock = self.progress, self.scope.clock()
+        there = {row.id for row in state.rows.values()} if state.left else ()
+        async for id, left in in_turns([*state.left.items()]):
+            if self.server.keeps(id):
+                continue
+            left.over_at = clock if left.over_at is None else left.over_at
+            if clock - left.over_at < KEPT_SECONDS:
+                continue
+            row = None if id in there else await self.behind.get(left.account, id)
+            if row is not None and row["process"] == self.server.process:
+                await self.behind.delete(left.account, id)
+            del state.left[id]
 
     async def _is_refreshed(self, session: Session, row: Behind, clock: float) -> bool:
         """Whether a row has got another life, since it is old."""
@@ -240,6 +267,18 @@ class Watermark(Ordered):
                 return
             is_moved = row is not None and row.is_moved
             await self._write_row(session, Behind(key, point, self.scope.clock(), is_moved))
+
+    @hooks.session_kept
+    async def cover_kept(self, kept: KeptSession) -> None:
+        """A node stops and leaves a session: what its client has not acknowledged may be below the mark."""
+        ids = [id for raw in kept.unacknowledged if (id := id_in(raw, kept.account)) is not None]
+        if not ids:
+            return
+        key = {"account": kept.account, "session": kept.id, "resource": kept.resource}
+        values = {"process": self.server.process, "point": bound(at_of(min(ids)))}
+        async with self.progress.lock:
+            await self.behind.put({**key, **values}, ttl=DEAD_SECONDS)
+            self.progress.left[kept.id] = Left(kept.account)
 
     @hooks.session_resumed
     async def take_over(self, session: Session) -> None:

@@ -85,4 +85,4 @@ class RemoteResumption:
         self._handover.confirm(arguments["id"])
 
     async def _keep(self, arguments: Mapping[str, Any]) -> bool:
-        return self._handover.keep(arguments["state"])
+        return await self._handover.keep(arguments["state"])

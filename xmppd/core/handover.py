@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from xmppd.core.begun import begun
 from xmppd.core.binding import Binding
@@ -32,6 +32,15 @@ FORMER: Final = 8
 """How many of the names that it had elsewhere a session takes along."""
 
 State = Mapping[str, Any]
+
+
+class KeptSession(NamedTuple):
+    """A session of a node that stops, its id, and what its client did not acknowledge."""
+
+    account: str
+    resource: str
+    id: str
+    unacknowledged: Sequence[bytes]
 
 
 KEPT: Final = 10_000
@@ -75,6 +84,7 @@ class Handover:
         send: Send,
         left_over: LeftOver,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        told: Callable[[KeptSession], Awaitable[None] | None],
     ) -> None:
         self.others: Others | None = None
         self._resumption = resumption
@@ -83,6 +93,7 @@ class Handover:
         self._send = send
         self._left_over = left_over
         self._spawn = spawn
+        self._told = told
         self._given: dict[str, tuple[State, Timer]] = {}
         self._kept: dict[str, tuple[State, Timer]] = {}
         self._size = 0
@@ -202,9 +213,9 @@ class Handover:
 
     # a node that keeps it
 
-    def keep(self, state: State) -> bool:
+    async def keep(self, state: State) -> bool:
         """Keep a session whose node stops, as long as it may be resumed; whether there is room, and this one
-        does not stop itself.
+        does not stop itself. All that concerns have been told when this ends.
         """
         size = size_of(state)
         if self._is_leaving or len(self._kept) >= KEPT or self._size + size > KEPT_BYTES:
@@ -215,7 +226,15 @@ class Handover:
             {**state, "is_left": True},
             self._resumption.call_later(state["seconds"], end),
         )
+        unacked = [raw.encode() for raw, _ in state["unacked"]]
+        told = self._told(KeptSession(state["account"], state["resource"], state["id"], unacked))
+        if told is not None:
+            await told
         return True
+
+    def keeps(self, id: str) -> bool:
+        """Whether this node keeps a session of a node that stopped."""
+        return id in self._kept
 
     def _forget(self, id: str) -> State:
         state, timer = self._kept.pop(id)
