@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.blocks import Blocks
+from xmppd.core.fates import Fates
 from xmppd.core.friendships import Friendships
 from xmppd.core.roster.rosters import Roster
 from xmppd.core.sessions import Session, Sessions
@@ -19,6 +20,9 @@ from xmppd.errors import StreamError, XmppdError
 from xmppd.everywhere import Everywhere
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
+
+UNKNOWN: Final = "unknown"
+"""Of a message that a node knows nothing of: it was delivered, or is older, or never came there."""
 
 
 class AccountOffice:
@@ -139,6 +143,11 @@ def _token_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def precise(seconds: float) -> str:
+    """Seconds since the epoch for people and machines."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
@@ -182,6 +191,60 @@ async def _refusal(deed: Awaitable[None]) -> str:
     except XmppdError as error:
         return str(error)
     return ""
+
+
+class MessageOffice:
+    """What became of messages, as `message` commands want it. `recalled` gives those of an account that stand
+    in its archive by these ids.
+    """
+
+    def __init__(
+        self,
+        fates: Fates,
+        everywhere: Everywhere,
+        recalled: Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes]]],
+        domains: Collection[str],
+    ) -> None:
+        self._fates = fates
+        self._everywhere = everywhere
+        self._recalled = recalled
+        self._domains = domains
+        everywhere.serve("message fates", self._fates_here)
+
+    async def fates(self, id: str, sender: str, to: str) -> Sequence[Mapping[str, Any]]:
+        """See `xmppd.admin.messages`."""
+        arguments = {"id": id, "sender": sender, "to": to}
+        rows = await self._everywhere.rows("message fates", arguments)
+        known = [row for row in rows if "at" in row and row["fate"] != UNKNOWN]
+        archived = [row for account in (sender, to) if (row := await self._archived(id, account)) is not None]
+        rest = [row for row in rows if row not in known]
+        return [*sorted(known, key=lambda row: row["at"]), *archived, *rest]
+
+    async def _archived(self, id: str, address: str) -> Mapping[str, Any] | None:
+        account = address.partition("/")[0]
+        if "@" not in account or account.rpartition("@")[2] not in self._domains:
+            return None
+        if not await self._recalled(account, (id,)):
+            return None
+        return {"fate": "archived", "rule": "archive", "reason": f"it stands in the archive of {account}"}
+
+    async def _fates_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        found = self._fates.of(arguments["id"], arguments["sender"], arguments["to"])
+        if not found:
+            since = _moment(self._fates.since)
+            return [{"at": since, "fate": UNKNOWN, "reason": "this node knows of nothing since then"}]
+        return [
+            {
+                "at": precise(fate.at),
+                "fate": fate.fate,
+                "rule": fate.rule,
+                "reason": fate.reason,
+                "type": fate.type,
+                "sender": fate.sender,
+                "to": fate.to,
+            }
+            for fate in found
+        ]
 
 
 class PresenceOffice:

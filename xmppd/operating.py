@@ -10,6 +10,7 @@ from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import Command, commands_of
 from xmppd.admin.follow import FollowCommands
 from xmppd.admin.friends import FriendCommands
+from xmppd.admin.messages import MessageCommands
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.presence import PresenceCommands
 from xmppd.admin.rights import RightsCommands
@@ -21,7 +22,15 @@ from xmppd.core.friendships import Friendships
 from xmppd.core.roster.office import RosterOffice
 from xmppd.core.roster.repair import RosterRepair
 from xmppd.moving import MigrateOffice
-from xmppd.offices import AccountOffice, FriendOffice, PresenceOffice, SessionOffice, StoreOffice, TokenOffice
+from xmppd.offices import (
+    AccountOffice,
+    FriendOffice,
+    MessageOffice,
+    PresenceOffice,
+    SessionOffice,
+    StoreOffice,
+    TokenOffice,
+)
 from xmppd.rights.office import RightsOffice
 from xmppd.rights.persons import Persons
 from xmppd.tracing import Tracing
@@ -48,6 +57,8 @@ def _groups(app: App) -> Iterator[object]:
     friends = Friendships(app.rosters, app.contacts, app.presences, app.accounts, by="admin")
     yield FriendCommands(FriendOffice(friends))
     yield PresenceCommands(PresenceOffice(app.sessions, app.visibility, app.blocks))
+    recalled = app.server.recall
+    yield MessageCommands(MessageOffice(app.messages.fates, app.everywhere, recalled, domains))
     tracing = Tracing(app)
     app.following.serve("trace", tracing.open)
     yield FollowCommands(app.following)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from xmppd.core.delivery import kind_of
@@ -25,6 +24,7 @@ from xmppd.feed import Feed
 from xmppd.hooks import Drop, Outcome
 from xmppd.jid import Jid
 from xmppd.masking import shown
+from xmppd.offices import precise
 from xmppd.stream.sasl import Attempt, Login
 from xmppd.xml.stanza import Stanza
 
@@ -90,7 +90,7 @@ class Tracing:
     def tell(self, account: str, what: str, raw: bytes = b"", /, **about: Any) -> None:
         """Something happened to an account. Whoever it happens to does not suffer from a mistake here."""
         for trace in self.accounts.get(account, ()):
-            record = {"at": moment(self._app.now()), "what": what, **about}
+            record = {"at": precise(self._app.now()), "what": what, **about}
             try:
                 if raw:
                     record["xml"] = shown(raw, with_text=trace.bodies)
@@ -202,11 +202,6 @@ class Taken:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def moment(seconds: float) -> str:
-    """Seconds since the epoch for people and machines."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _traced_sessions(tracing: Tracing) -> tuple[type, ...]:

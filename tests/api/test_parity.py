@@ -45,6 +45,7 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("roster befriend", {"one": ALICE, "other": BOB}),
     ("presence show", {"account": ALICE}),
     ("presence why-not-visible", {"viewer": ALICE, "owner": BOB}),
+    ("message why-not-delivered", {"id": "x", "sender": ALICE}),
     ("roster part", {"one": ALICE, "other": BOB}),
     ("roster befriend-many", {"pair": [f"{ALICE} {BOB}", f"{BOB} {ZOE}", f"{BOB} nobody@localhost"]}),
     ("roster part-many", {"pair": [f"{ALICE} {BOB}"]}),

@@ -49,6 +49,7 @@ from xmppd.admin.contexts import Contexts
 from xmppd.admin.follow import FollowCommands
 from xmppd.admin.friends import FriendCommands
 from xmppd.admin.keys import ApiTokenCommands
+from xmppd.admin.messages import MessageCommands
 from xmppd.admin.migration import LOCAL as MIGRATIONS
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.nodes import NodeCommands
@@ -134,6 +135,7 @@ BUILT_IN = (
     *descriptions_of(PresenceCommands),
     *descriptions_of(BlockCommands),
     *descriptions_of(FollowCommands),
+    *descriptions_of(MessageCommands),
     *STORE_COMMANDS,
     *MIGRATIONS,
     *descriptions_of(MigrateCommands),
