@@ -66,11 +66,17 @@ def broken_links(document: Path, text: str) -> Iterator[str]:
             yield f"{target}: there is no such heading"
 
 
+def plugin_files(folder: Path) -> list[Path]:
+    """Plugins of one file, and those that are packages."""
+    packages = [file.parent for file in folder.glob("*/__init__.py")]
+    return sorted([*folder.glob("[a-z]*.py"), *packages])
+
+
 def plugin_commands() -> list[Description]:
     """The commands of all built-in plugins, and of those shown in the documents."""
     found: list[Description] = []
     folders = [shipped("plugins"), ROOT / "docs" / "examples"]
-    for path in (path for folder in folders for path in sorted(folder.glob("[a-z]*.py"))):
+    for path in (path for folder in folders for path in plugin_files(folder)):
         try:
             plugin_class, _ = find_plugin(path.stem, [path.parent], Config())
         except (CommandError, ConfigError):
@@ -82,7 +88,7 @@ def plugin_commands() -> list[Description]:
 def declared_tables() -> list[Table]:
     """The tables of the core and of all built-in plugins."""
     found = [*TABLES, COPIES]
-    for path in sorted(shipped("plugins").glob("[a-z]*.py")):
+    for path in plugin_files(shipped("plugins")):
         plugin_class, _ = find_plugin(path.stem, [path.parent], Config())
         found += plugin_class.tables(path.stem)
     return found

@@ -23,10 +23,12 @@ from xmppd.core.brake import Brake
 from xmppd.core.contacts import Contacts
 from xmppd.core.disco import Disco
 from xmppd.core.elsewhere import Elsewhere
+from xmppd.core.events import Events
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.gone import GONE_SECONDS
 from xmppd.core.handover import Handover
+from xmppd.core.happenings import UP, sources
 from xmppd.core.ids import Ids
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
@@ -75,7 +77,7 @@ from xmppd.net.wire import Shared
 from xmppd.nodes import Nodes
 from xmppd.operating import operators_commands
 from xmppd.parts.belongings import Belonging, belongings_of
-from xmppd.parts.http import routes_of
+from xmppd.parts.http import HttpClient, routes_of
 from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
 from xmppd.rules import (
@@ -148,6 +150,7 @@ class App:
         self.doors.own = self.seeing.routes
         self.duties = Duties(shared_duties(self.cache))
         self.ids = Ids(self.store, now, clock, self.jobs.spawn)
+        self.events = Events(self.ids.time, self.hooks.failed, lambda: self.nodes.name)
         self.ids.is_shared = self.cache is not None
         self.accounts = Accounts(
             self.store,
@@ -329,7 +332,10 @@ class App:
             left=self._messages_left,
             hooks=self.hooks,
             lock=self.cache.lock if self.cache is not None else unlocked,
+            events=self.events,
+            http_client=http_client,
         )
+        self.events.sources = sources(self.events, self.sessions)
         self.loader = Loader(
             plugin_folders(config),
             server=self.server,
@@ -415,6 +421,7 @@ class App:
             now=now,
         )
         self.accounts.on_created.append(self._account_created)
+        self.accounts.on_altered = lambda *about: self.hooks.tell(self.hooks.account_changed_signal, *about)
         self.accounts.on_leaving += [self.contacts.remove_account, self.last_seen.forget]
         self.accounts.on_removed += [
             self._account_removed,
@@ -504,6 +511,7 @@ class App:
             await self.cache.open(self.elsewhere)
         await self.accounts.open()
         await self.loader.load(self.config)
+        self.events.tell(UP, "", {})
 
     async def close(self, drain_seconds: float = 5.0) -> None:
         """End all sessions, finish all work, and close the store."""
@@ -568,10 +576,16 @@ class App:
         self.listeners.claim(claim for plugin in plugins for claim in claims_of(plugin.name, plugin))
 
     async def _account_created(self, account: str) -> None:
-        await self.hooks.tell_in_order(self.hooks.account_created_signal, account)
+        await self.hooks.tell_all(self.hooks.account_created_signal, account)
 
     async def _account_removed(self, account: str) -> None:
         await self.hooks.tell_all(self.hooks.account_removed_signal, account)
+
+
+def http_client(*rules: Any) -> HttpClient:
+    """Asks others by HTTP; its library is loaded where somebody does."""
+    client: HttpClient = importlib.import_module("xmppd.net.http.client").Client(*rules)
+    return client
 
 
 @asynccontextmanager

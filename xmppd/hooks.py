@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
+from xmppd.core.begun import begun
+from xmppd.core.later import Later
 from xmppd.core.tally import SHORT, Spreads, owner_of, timed
 from xmppd.errors import StanzaError, StoreError
 from xmppd.marks import mark, marked
@@ -226,8 +228,10 @@ subscription = Hook("subscription", (POLICY,))
 """(account, contact, kind): an account is about to ask for the contact's presence (`subscribe`) or to grant
 it its own (`subscribed`), by its client or by a plugin; raise StanzaError to refuse. What ends one cannot be.
 """
-roster_changed = Hook("roster_changed", (SIGNAL,))
-"""(account, change): an item of a roster was changed on this node: `change` has `contact`, `old`, `new`."""
+roster_changed = Hook("roster_changed", (SIGNAL, RECORD))
+"""(account, change): an item of a roster was changed on this node: `change` has `contact`, `old`, `new`. What
+is returned at RECORD is awaited before the change is acknowledged; signals are told in the background.
+"""
 blocks_changed = Hook("blocks_changed", (SIGNAL,))
 """(account, change): the block list of an account with sessions on this node was changed, on whatever node:
 `change` has `blocked`, `unblocked` and `is_all`.
@@ -246,6 +250,10 @@ node_lost = Hook("node_lost", (SIGNAL,))
 """(node): the node of this name is gone, and so are its sessions."""
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
+account_changed = Hook("account_changed", (SIGNAL,))
+"""(account, what): it has another `password`, or was `disabled` or `enabled`; whoever did it learns of it
+later.
+"""
 account_removed = Hook("account_removed", (SIGNAL,))
 """(account): an account was removed, its sessions closed."""
 
@@ -287,6 +295,7 @@ ALL: Final = (
     node_left,
     node_lost,
     account_created,
+    account_changed,
     account_removed,
 )
 
@@ -336,6 +345,7 @@ class Hooks:
     """All rules as one, None without any."""
     subscription_policy: Callables
     roster_changed_signal: Callables
+    roster_changed_record: Callables
     blocks_changed_signal: Callables
     reported_signal: Callables
     node_met_signal: Callables
@@ -343,6 +353,7 @@ class Hooks:
     node_left_signal: Callables
     node_lost_signal: Callables
     account_created_signal: Callables
+    account_changed_signal: Callables
     account_removed_signal: Callables
 
     def __init__(self) -> None:
@@ -463,6 +474,9 @@ class Hooks:
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                 self.failed(signal, error)
             else:
+                if isinstance(waiting, Later):  # only the end of the last ones has to be awaited
+                    rest = begun(self._tell_later(signal, waiting, signals[index + 1 :], arguments))
+                    return None if rest is None else Later(rest)
                 if waiting is not None and isinstance(waiting, Awaitable):
                     return self._tell_later(signal, waiting, signals[index + 1 :], arguments)
         return None

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from xmppd.admin.commands import Command, clashes, commands_of
@@ -17,6 +18,7 @@ from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import Source, plugin_modules, put_back, source_of
 from xmppd.hooks import Hooks
 from xmppd.parts.disco import declared_by
+from xmppd.parts.events import kinds_of, listeners_of
 from xmppd.parts.nodes import signals_of
 from xmppd.parts.services import hosts_of
 from xmppd.parts.timers import begin_timers, timed_methods_of
@@ -230,7 +232,7 @@ class Loader:
 
     def _compile(self, at_work: Mapping[str, Loaded]) -> None:
         plugins = [loaded.plugin for loaded in at_work.values()]
-        self._hooks.compile(plugins)
+        self._listen(plugins)
         handlers = [pair for plugin in plugins for pair in handlers_of(plugin)]
         self._iqs.compile([*self._core_handlers, *handlers])
         signals = {key: it for plugin in plugins for key, it in signals_of(plugin).items()}
@@ -238,3 +240,11 @@ class Loader:
         self._server.services.compile(hosts_of(plugins, self._labels, self._server.domains, self._iqs))
         self._server.disco.compile(declared_by(plugins))
         self._on_change(plugins)
+
+    def _listen(self, plugins: Sequence[Plugin]) -> None:
+        """Have the hooks asked that plugins use, or the server's own events that they listen to."""
+        events = self._server.events
+        kinds = [kind for plugin in plugins for kind in kinds_of(plugin)]
+        events.compile(kinds, [pair for plugin in plugins for pair in listeners_of(plugin)])
+        self._hooks.compile([*plugins, *events.wanted])
+        events.changed = partial(self._listen, plugins)

@@ -21,6 +21,7 @@ from xmppd.core.begun import begun
 from xmppd.core.blocking import AbuseReport, BlockChange
 from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
 from xmppd.core.handover import KeptSession
+from xmppd.core.events import Event, EventField, EventKind
 from xmppd.core.ids import removal
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay, stamped
@@ -46,7 +47,17 @@ from xmppd.jid import Jid
 from xmppd.marks import mark, marked
 from xmppd.parts.belongings import gives, takes
 from xmppd.parts.disco import ByAddress, disco_info, disco_items
-from xmppd.parts.http import PUBLIC, HttpError, HttpRequest, HttpResponse, route
+from xmppd.parts.events import Emitter, listens
+from xmppd.parts.http import (
+    PUBLIC,
+    HttpAnswer,
+    HttpClient,
+    HttpError,
+    HttpFailed,
+    HttpRequest,
+    HttpResponse,
+    route,
+)
 from xmppd.parts.listeners import listener
 from xmppd.parts.metrics import Counter, Gauge, Histogram
 from xmppd.parts.nodes import cluster_signal
@@ -109,12 +120,19 @@ __all__ = [
     "DiscoItem",
     "EarlyRequest",
     "Element",
+    "Emitter",
+    "Event",
+    "EventField",
+    "EventKind",
     "Exchange",
     "Feed",
     "Gauge",
     "Granted",
     "Histogram",
+    "HttpAnswer",
+    "HttpClient",
     "HttpError",
+    "HttpFailed",
     "HttpRequest",
     "HttpResponse",
     "Identity",
@@ -178,6 +196,7 @@ __all__ = [
     "iq_set",
     "iq_set_of",
     "listener",
+    "listens",
     "matching",
     "more_than",
     "negotiates",

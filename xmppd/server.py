@@ -12,6 +12,7 @@ from xmppd.core.accounts import Accounts
 from xmppd.core.blocking import Blocking
 from xmppd.core.cluster import ONE_NODE
 from xmppd.core.disco import Disco
+from xmppd.core.events import Events
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.handover import Handover
@@ -29,6 +30,7 @@ from xmppd.core.visibility import Visibility
 from xmppd.errors import SaslError, StreamError
 from xmppd.hooks import Hooks
 from xmppd.nodes import Nodes
+from xmppd.parts.http import HttpClient
 from xmppd.parts.metrics import Metric
 from xmppd.scope import Scope
 from xmppd.store.table import Store
@@ -75,6 +77,8 @@ class Server:
         left: Callable[[str], None],
         hooks: Hooks,
         lock: Callable[[str], AbstractAsyncContextManager[None]],
+        events: Events,
+        http_client: Callable[..., HttpClient],
     ) -> None:
         self.store = store
         self.commands = commands
@@ -92,6 +96,8 @@ class Server:
         self.nodes = nodes
         self.scope = scope
         self._lock = lock
+        self.events = events
+        self._http_client = http_client
         self._left = left
         self._hooks = hooks
         self.metrics: dict[str, Metric] = {}
@@ -286,6 +292,21 @@ class Server:
         is no shared cache, or while it cannot be asked, nobody is kept out.
         """
         return self._lock(name)
+
+    def http_client(
+        self,
+        *,
+        allowed: Sequence[str] = (),
+        seconds: float = 10.0,
+        answer_bytes: int = 65_536,
+        ca_file: str = "",
+    ) -> HttpClient:
+        """What asks others by HTTP. Only public addresses are connected to, and those of the `allowed`
+        networks; plain HTTP only to these. No redirect is followed. `seconds` for a request and its answer,
+        of which no more than so many bytes are read; certificates by the system's authorities, or those of
+        `ca_file`.
+        """
+        return self._http_client(allowed, seconds, answer_bytes, ca_file)
 
     async def send(self, stanza: Element) -> None:
         """Send a stanza of any kind by the rules for all others; StanzaError when it is refused.

@@ -20,7 +20,7 @@ from xmppd.errors import CommandError
 from xmppd.testing import Client, World
 
 ALICE, BOB, ZOE = "alice@localhost", "bob@localhost", "zoe@localhost"
-PLUGINS = ("archive", "offline", "announce", "blocking", "adhoc")
+PLUGINS = ("archive", "offline", "announce", "blocking", "adhoc", "webhooks")
 ROOT = {"adhoc": {"roles": {"root": {"accounts": ["root@localhost"], "scopes": ["*"]}}}}
 ACCOUNTS = ("alice", "bob", "carol", "root")
 TOKEN = "a" * 32
@@ -71,6 +71,20 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("archive check", {}),
     ("archive export", {"file": "FOLDER/archive.jsonl"}),
     ("archive import", {"file": "FOLDER/archive.jsonl"}),
+    ("webhook add", {"name": "bad", "url": "https://127.0.0.1/", "event": ["account.*"]}),
+    ("webhook add", {"name": "bad", "url": "https://example.org/", "event": ["nothing.*"]}),
+    ("webhook list", {}),
+    ("webhook events", {}),
+    ("webhook show", {"name": "game"}),
+    ("webhook change", {"name": "game", "url": "https://example.org/"}),
+    ("webhook test", {"name": "game"}),
+    ("webhook rotate", {"name": "game"}),
+    ("webhook pause", {"name": "game"}),
+    ("webhook resume", {"name": "game"}),
+    ("webhook dead list", {"name": "game"}),
+    ("webhook dead replay", {"name": "game"}),
+    ("webhook dead drop", {"name": "game"}),
+    ("webhook remove", {"name": "game"}),
     ("store check", {}),
     ("store migrate", {}),
     ("migrate runs", {}),

@@ -31,7 +31,7 @@ async def samples(world):
 @pytest.mark.own_engine
 async def test_every_query_is_about_what_is_told(redis_url: str) -> None:
     settings = {"cache": {"redis": redis_url, "prefix": "test-deploy"}}
-    async with World(plugins=("archive", "ping"), nodes=2, settings=settings) as world:
+    async with World(plugins=("archive", "ping", "webhooks"), nodes=2, settings=settings) as world:
         world.app.seeing.begin()
         alice = await world.login("alice")
         await world.login("bob")

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 13
+    assert GUIDE.count("```python") == len(EXAMPLES) == 14
 
 
 def test_the_guide_tells_all_that_there_is() -> None:

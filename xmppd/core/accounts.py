@@ -9,7 +9,6 @@ import asyncio
 import functools
 import hashlib
 import hmac
-import inspect
 import logging
 import os
 import secrets
@@ -35,6 +34,7 @@ from xmppd.core.credentials import (
 )
 from xmppd.core.gone import GONE, GONE_SECONDS, Gone, Late, new_number
 from xmppd.core.holds import Hold, Holds
+from xmppd.core.listeners import Listener, tell, untold
 from xmppd.errors import JidError, SaslError, StoreError, XmppdError
 from xmppd.jid import Jid
 from xmppd.store.person import nobody
@@ -68,7 +68,6 @@ SALT_BYTES = 16
 MAX_PROOFS = 1_000
 """So many key derivations of logins may wait for a thread."""
 
-Listener = Callable[[str], Awaitable[None] | None]
 Revoke = Callable[[str, Tenure | None, bool], None]
 """Told of an account whose streams may have to end: which account has the name now (None: none has), and
 whether it is disabled.
@@ -156,8 +155,9 @@ class Accounts:
         self.on_leaving: list[Callable[[str], Awaitable[None]]] = []
         self.on_removed = [*on_removed]
         self.on_changed: list[Callable[[str], None]] = []
-        self.on_unsure: Callable[[str], None] = _nobody
-        self.on_revoked: Revoke = _nobody
+        self.on_unsure: Callable[[str], None] = untold
+        self.on_revoked: Revoke = untold
+        self.on_altered: Callable[[str, str], Awaitable[None] | None] = untold
 
     async def open(self) -> None:
         """Fetch the server's secret, or make it once: what unknown accounts show must outlive a restart."""
@@ -260,7 +260,8 @@ class Accounts:
             raise NameGone(account)
         if not await self._insert(account, credentials, new_number(), self._now(), disabled=False):
             raise AccountExists(account)
-        await _tell(self.on_created, account)
+        if (problem := await tell(self.on_created, account)) is not None:
+            raise problem  # it is there, and not acknowledged
 
     async def adopt(
         self, account: str, credentials: Row, number: int, *, created: float | None, disabled: bool
@@ -315,7 +316,7 @@ class Accounts:
                 self._changed(account)
                 self.on_revoked(account, None, False)
                 await self._holds.emptied(account)
-                if (problem := await _tell(self.on_removed, account)) is not None:
+                if (problem := await tell(self.on_removed, account)) is not None:
                     raise problem
                 return await self._store.delete_if(ACCOUNT, (account,), {"changed": changed})
             finally:
@@ -333,18 +334,18 @@ class Accounts:
         """
         keys = {**NO_KEYS, **await self._derive_anew(account, password)}
         keep = not self.ends_sessions if keep_sessions is None else keep_sessions
-        await self._change(account, keys, ends=not keep, spare=spare)
+        await self._change(account, keys, "password", ends=not keep, spare=spare)
 
     async def disable(self, account: str, created: float | None = None) -> None:
         """Let nobody log in to the account any more, and end its streams; it stays otherwise. AccountUnknown.
 
         With `created` only the account that was made then: it is unknown when another has its name.
         """
-        await self._change(account, {"disabled": True}, created, ends=True)
+        await self._change(account, {"disabled": True}, "disabled", created, ends=True)
 
     async def enable(self, account: str) -> None:
         """Undo `disable`. AccountUnknown."""
-        await self._change(account, {"disabled": False}, ends=False)
+        await self._change(account, {"disabled": False}, "enabled", ends=False)
 
     async def remove(self, account: str, created: float | None = None) -> None:
         """End the streams of an account, and delete it and all it owns; AccountUnknown.
@@ -385,7 +386,7 @@ class Accounts:
     async def _delete_owned(self, account: str) -> None:
         for delete in self.on_leaving:
             await delete(account)
-        if (problem := await _tell(self.on_removed, account)) is not None:
+        if (problem := await tell(self.on_removed, account)) is not None:
             raise problem
 
     def late(self) -> list[Late]:
@@ -478,6 +479,7 @@ class Accounts:
         self,
         account: str,
         columns: Row,
+        what: str = "",
         created: float | None = None,
         *,
         ends: bool,
@@ -500,6 +502,8 @@ class Accounts:
             if spare is not None:
                 spare.tenure = tenure
             self.on_revoked(account, tenure, bool(columns.get("disabled")))
+        if what and (told := self.on_altered(account, what)) is not None:
+            await told
         return int(changed["changed"])
 
     async def _write_surely(
@@ -571,29 +575,9 @@ class Accounts:
         return hmac.digest(self._secret, f"{purpose}\0{account}".encode(), algorithm)
 
 
-async def _tell(listeners: Sequence[Listener], account: str) -> StoreError | None:
-    """Tell all of them; the first StoreError there was. What else they raise is logged."""
-    problem: StoreError | None = None
-    for listener in listeners:
-        try:
-            waiting = listener(account)
-            if inspect.isawaitable(waiting):
-                await waiting
-        except StoreError as error:
-            _log.warning("store-failed", extra={"kind": "listener", "error": str(error)})
-            problem = problem or error
-        except Exception:  # noqa: BLE001 - a listener is a plugin, and may do anything
-            _log.exception("a listener failed for the account %s", account)
-    return problem
-
-
 def _checked(account: str) -> str:
     """The name of an account as it is kept; JidError when it cannot be one."""
     jid = Jid.parse(account)
     if not jid.local or jid.resource:
         raise JidError(f"{account} is not the name of an account: that is user@domain")
     return jid.bare
-
-
-def _nobody(*about: object) -> None:
-    """Who is told as long as nobody else is."""

@@ -138,7 +138,7 @@ class Binding:
         """
         if session.is_over:
             return
-        reason = error.condition if error is not None else "closed"
+        reason = session.reason = error.condition if error is not None else "closed"
         is_moved = reason in MOVED and self._sessions.cluster.has_grace
         told = None
         try:

@@ -188,7 +188,7 @@ class Contacts:
 
     async def set_item(self, account: str, wanted: SetRequest, by: str) -> None:
         """Add a contact, or change its name and groups, in the name of `by` (see `LogEntry`)."""
-        self._push(account, await self._rosters.set_item(account, wanted, by=by))
+        await self._push(account, await self._rosters.set_item(account, wanted, by=by))
 
     async def remove_item(self, account: str, contact: str, by: str) -> None:
         """Undo for the contact what the item stands for, then remove it (RFC 6121 2.5). In this order a
@@ -198,7 +198,7 @@ class Contacts:
         said = () if item is None or item.hidden else item.farewell
         await self._deliver_all(account, contact, said, by)
         change = await self._rosters.remove_item(account, contact, by=by)
-        self._push(account, change)
+        await self._push(account, change)
         if change.old is not None:
             rest = [kind for kind in change.old.farewell if kind not in said]  # it changed meanwhile
             await self._deliver_all(account, contact, rest, by)
@@ -208,7 +208,7 @@ class Contacts:
         touch the contact's half.
         """
         change = await self._rosters.change(account, contact, edit, by=by, what=what)
-        self._publish(account, change)
+        await self._publish(account, change)
         return change
 
     async def rewritten(self, account: str, rewrite: Rewrite) -> None:
@@ -223,7 +223,7 @@ class Contacts:
                 for value in (rewrite.old.get(contact), rewrite.new.get(contact))
             )
             if old != new:
-                self._publish(account, Change(contact, old, new, roster))
+                await self._publish(account, Change(contact, old, new, roster))
 
     async def _deliver_all(self, account: str, contact: str, kinds: Iterable[Kind], by: str) -> None:
         for kind in kinds:
@@ -238,15 +238,16 @@ class Contacts:
             if isinstance(waiting, Awaitable):
                 await waiting
 
-    def _publish(self, account: str, change: Change) -> None:
+    def _publish(self, account: str, change: Change) -> Awaitable[None]:
         """Take over a change that a subscription made, and push it if clients see a difference."""
-        self._take_over(account, change, is_pushed=change.is_visible)
+        return self._take_over(account, change, is_pushed=change.is_visible)
 
-    def _push(self, account: str, change: Change) -> None:
+    def _push(self, account: str, change: Change) -> Awaitable[None]:
         """Let the account's interested resources see how an item stands now (RFC 6121 2.1.6, 2.3.2)."""
-        self._take_over(account, change, is_pushed=True)
+        return self._take_over(account, change, is_pushed=True)
 
-    def _take_over(self, account: str, change: Change, *, is_pushed: bool) -> None:
+    async def _take_over(self, account: str, change: Change, *, is_pushed: bool) -> None:
+        """Done when those have written it down who keep such changes."""
         if (live := self._live.get(account)) is not None:
             self._presences.adopt(live, change.roster)
             payload = self._rosters.push(change) if is_pushed else b""
@@ -257,6 +258,8 @@ class Contacts:
         signals = self._hooks.roster_changed_signal
         if signals and change.old != change.new:
             self._spawn(self._hooks.tell_in_order(signals, account, change))
+        if self._hooks.roster_changed_record and change.old != change.new:
+            await self._hooks.tell_all(self._hooks.roster_changed_record, account, change)
 
     def _push_stanza(self, session: Session, payload: bytes) -> bytes:
         self._pushes += 1
@@ -313,7 +316,7 @@ class Contacts:
     async def _say(self, account: str, contact: str, kind: Kind, *, by: str) -> SubscriptionChange[Outbound]:
         """The sender's half: roster and push (RFC 6121 A.2)."""
         outcome = await self._rosters.outbound_subscription(account, contact, kind, by=by)
-        self._publish(account, outcome.change)
+        await self._publish(account, outcome.change)
         return outcome
 
     async def _tell(
@@ -349,7 +352,7 @@ class Contacts:
         if outcome.transition.deliver:
             self.deliver_here(contact, data, to_interested=kind != "subscribe")
             self._sessions.cluster.deliver(contact, data, to_interested=kind != "subscribe")
-        self._publish(contact, outcome.change)
+        await self._publish(contact, outcome.change)
         if outcome.transition.reply is not None:
             await self.deliver(contact, account, outcome.transition.reply, by=contact)
             self._presences.show(contact, account)

@@ -57,10 +57,9 @@ class Session:
     `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
     interested resource, `login` says how its client came in, `directed` who was sent directed presence,
     `paid_until` is when the copies of its presence so far were allowed, `number` tells it from others of its
-    name on other nodes, `slots` are what plugins keep here.
-    `line` is what it sent that is under way (None: nothing ever was).
-    `message_head` and its like are what its stanzas begin with: the start tag with `from` and the stream's
-    `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
+    name on other nodes, `slots` are what plugins keep here. `line` is what it sent that is under way (None:
+    nothing ever was). `message_head` and its like are what its stanzas begin with: the start tag with `from`
+    and the stream's `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
 
     `takes_messages` is False while anything is in the way of messages (`hold_messages`); `is_open` says
     besides that its account bars nobody and nobody wants copies, so that nobody has to be asked for what
@@ -68,7 +67,8 @@ class Session:
     that second (XEP-0280), 0: of nothing.
 
     `managed` is what stream management (XEP-0198) keeps of it, if its client enabled that. When it is over
-    its `connection` is NOWHERE. While it is detached it has one that keeps what is sent.
+    its `connection` is NOWHERE, and `reason` says why. While it is detached it has one that keeps what is
+    sent.
     """
 
     __slots__ = (
@@ -100,6 +100,7 @@ class Session:
         "presence",
         "presence_head",
         "priority",
+        "reason",
         "resource",
         "since",
         "slots",
@@ -123,6 +124,7 @@ class Session:
         self.full = f"{live.account}/{resource}"
         self.connection = connection
         self.is_over = False
+        self.reason = ""
         self.lang = lang
         self.since = since
         self.presence: Broadcast | None = None

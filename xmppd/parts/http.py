@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from xmppd.errors import XmppdError
 from xmppd.marks import mark, marked
@@ -138,6 +138,38 @@ class HttpResponse:
     content_type: str = "text/plain; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
     pieces: AsyncIterator[bytes] | None = None
+
+
+class HttpFailed(XmppdError):
+    """A request had no answer: the sentence says why. `is_refused`: it was not sent, for who was to be asked
+    may not be.
+    """
+
+    def __init__(self, why: str, *, is_refused: bool = False) -> None:
+        super().__init__(why)
+        self.is_refused = is_refused
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What another server answered; names of headers are in lower case, the body may be cut."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+class HttpClient(Protocol):
+    """Asks others by HTTP: see `Server.http_client`."""
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        """Send a body; HttpFailed."""
+
+    def check(self, url: str) -> None:
+        """ValueError for a URL that it never asks, as far as that can be said without the net."""
+
+    async def close(self) -> None:
+        """Cut what is under way."""
 
 
 HttpHandler = Callable[[HttpRequest], Any | Awaitable[Any]]

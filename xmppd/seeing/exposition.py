@@ -51,6 +51,8 @@ EVENTS: Final = {
     "stanza-failed": "error",
     "store-does-not-answer": "error",
     "store-failed": "warning",
+    "webhook-failing": "warning",
+    "webhook-gone": "warning",
 }
 """Events that are shown before they happen, so that the first one is seen to be one."""
 LEVELS: Final = ("pending", "in_flight", "waiting")

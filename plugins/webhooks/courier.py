@@ -1,0 +1,298 @@
+"""Delivers what one subscription has, on the node that holds its lease."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from xmppd.plugin import Delete, HttpAnswer, HttpFailed, StoreError
+
+from .lease import BEAT_SECONDS, Lease
+from .outbox import BUCKET
+from .requests import post, retry_after
+from .subscription import ACTIVE, Subscription
+from .window import Batch, Item, Window
+
+if TYPE_CHECKING:
+    from . import Webhooks
+
+EVENTS: Final = 1000
+BYTES: Final = 4_194_304
+"""So much of an outbox is in memory."""
+ROWS: Final = 8
+"""Rows read at a time."""
+LOOK_SECONDS: Final = 2.0
+"""How often is looked for what nobody told of."""
+PURGE_SECONDS: Final = 60.0
+MOVE_SECONDS: Final = 0.5
+"""How often it is written down how far it is, at most."""
+DEAD_SECONDS: Final = 600.0
+"""A process that has not said for so long that it lives writes nothing any more."""
+AWAY: Final = frozenset((401, 403, 404, 405, 407, 408, 421, 425, 429, 502, 503, 504))
+"""What a receiver answers that is not there, or not what it should be; no event is to blame."""
+
+
+class Courier:
+    """One subscription on this node. Where another one has the lease it waits for that."""
+
+    def __init__(self, plugin: Webhooks, subscription: Subscription) -> None:
+        self.subscription = subscription
+        self._plugin = plugin
+        self.lease = Lease(plugin, subscription.id)
+        self.window = Window()
+        self._next: dict[str, int] = {}
+        self._moved: dict[str, int] = {}
+        self._behind: dict[str, int] = {}
+        self._drained: set[str] = set()
+        self._gone: set[str] = set()
+        self._failed = 0
+        self._until = 0.0
+        self._requests = 0
+        self._wakes = asyncio.Event()
+        self._look = self._move = self._purge = 0.0
+        self._is_over = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the circuit is: so many requests failed in a row that only one at a time is tried."""
+        return self._failed >= self._plugin.config.open_after
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._wakes.set()
+
+    def close(self) -> None:
+        """End when what is under way is."""
+        self._is_over = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Until it is closed."""
+        while not self._is_over:
+            try:
+                if not self.lease.is_held and not await self._take():
+                    await self._wait(min(BEAT_SECONDS, self._plugin.config.lease / 4))
+                    continue
+                await self._step()
+            except StoreError:
+                await self._wait(1.0)
+        try:
+            await self._move_on(anyway=True)
+            await self.lease.give_up()
+        except StoreError:
+            pass  # another one waits for it, and delivers some once more
+
+    async def _take(self) -> bool:
+        if self._requests or not await self.lease.take():
+            return False
+        self.window = Window()
+        self._moved = await self.lease.rows()
+        self._behind = {}
+        self._drained, self._gone = set(), set()
+        self._next = {writer: row + 1 for writer, row in self._moved.items()}
+        self._look = 0.0
+        return True
+
+    async def _step(self) -> None:
+        now = self._plugin.scope.clock()
+        if self.subscription.state == ACTIVE:
+            is_told = self._wakes.is_set()
+            self._wakes.clear()
+            if is_told or now >= self._look or self.window.count < EVENTS // 2:
+                await self._read()
+                self._look = now + LOOK_SECONDS
+            self._send()
+        if not self.lease.is_held:
+            return
+        await self._move_on()
+        await self._wait(self._rest())
+
+    def _rest(self) -> float:
+        """Seconds until there is something to do by itself."""
+        now = self._plugin.scope.clock()
+        moments = [now + LOOK_SECONDS]
+        if (due := self.window.next_due(now)) is not None:
+            moments.append(due)
+        if self._until > now:
+            moments.append(self._until)
+        if self.window.done_up_to:
+            moments.append(self._move)
+        if self.window.count and not self._requests and self._plugin.server.has_other_nodes:
+            moments.append(now + self._plugin.config.settle)
+        return max(0.01, min(moments) - now)
+
+    async def _wait(self, seconds: float) -> None:
+        timer = self._plugin.call_later(seconds, self._wakes.set)
+        await self._wakes.wait()
+        timer.cancel()
+        if not self.lease.is_held:
+            self._wakes.clear()
+
+    # what there is
+
+    async def _read(self) -> None:
+        """What comes next of each writer, as long as there is room; StoreError."""
+        plugin = self._plugin
+        for row in (await plugin.writers.scan("all")).rows:
+            writer = row["writer"]
+            if writer in self._drained:
+                continue
+            while self.window.count < EVENTS and self.window.bytes < BYTES:
+                found = await self._rows(writer)
+                if not found:
+                    break
+            else:
+                continue
+            is_dead = writer != plugin.boxes.writer and plugin.now() - row["at"] > DEAD_SECONDS
+            if is_dead and self._next.get(writer, 0) == self._moved.get(writer, -1) + 1:
+                self._drained.add(writer)
+        plugin.waiting.set(plugin.boxes.waiting)
+        oldest = self.window.oldest
+        plugin.behind(self.subscription.name, 0.0 if oldest is None else max(0.0, plugin.now() - oldest))
+
+    async def _rows(self, writer: str) -> bool:
+        """Whether there were any more."""
+        number = self._next.get(writer, 0)
+        page = await self._plugin.outbox.scan(
+            self.subscription.id, writer, number // BUCKET, start=(number,), limit=ROWS
+        )
+        for row in page.rows:
+            self.window.add(writer, row["row"], row["events"].split("\n"))
+            self._next[writer] = row["row"] + 1
+        return bool(page.rows)
+
+    # requests
+
+    def _send(self) -> None:
+        """As many requests as there may be."""
+        plugin, config = self._plugin, self._plugin.config
+        now = plugin.scope.clock()
+        before = plugin.now() - config.settle if plugin.server.has_other_nodes else float("inf")
+        parallel = 1 if self._failed else config.parallel
+        while now >= self._until and self._requests < parallel and self.lease.is_held and not self._is_over:
+            batch = self.window.take(now, config.batch, config.batch_bytes, before)
+            if not batch:
+                return
+            self._requests += 1
+            plugin.spawn(self._deliver(batch))
+
+    async def _deliver(self, batch: Batch) -> None:
+        window, plugin = self.window, self._plugin
+        try:
+            answer = await post(plugin.client, self.subscription, batch, plugin.now(), plugin.server.version)
+            if 200 <= answer.status < 300:
+                self._failed, self._until = 0, 0.0
+                window.delivered(batch)
+                plugin.delivered.inc(len(batch))
+                for item in batch:
+                    plugin.lag.observe(max(0.0, plugin.now() - item.time))
+            else:
+                await self._refused(batch, answer)
+        except HttpFailed as error:
+            window.put_back(batch)
+            self._away(str(error))
+        except BaseException:
+            window.put_back(batch)
+            raise
+        finally:
+            self._requests -= 1
+            self.wake()
+
+    def _away(self, why: str, pause: float = 0.0) -> None:
+        """Nobody is there to take anything: that is no event's fault."""
+        config = self._plugin.config
+        self._plugin.failed.inc()
+        self._failed += 1
+        if self._failed == config.open_after:
+            extra = {"subscription": self.subscription.name, "reason": why}
+            self._plugin.log.warning("webhook-failing", extra=extra)
+        most = min(config.pause_most, config.pause * 2 ** min(self._failed - 1, 20))
+        self._until = self._plugin.scope.clock() + max(pause, most * random.uniform(0.5, 1.0))
+
+    async def _refused(self, batch: Batch, answer: HttpAnswer) -> None:
+        """It was answered with no for an answer."""
+        window, config, status = self.window, self._plugin.config, answer.status
+        why = f"it answered {status}"
+        if status == 410:
+            window.put_back(batch)
+            await self._plugin.gone(self.subscription)
+            return
+        if status in AWAY or status < 400:
+            window.put_back(batch)
+            self._away(why, retry_after(answer.headers, self._plugin.now()))
+            return
+        now = self._plugin.scope.clock()
+        self._plugin.failed.inc()
+        self._failed += 1
+        if self.is_open:
+            self._until = now + min(
+                config.pause_most, config.pause * 2 ** min(self._failed - config.open_after, 20)
+            )
+        item = window.split(batch, now + config.pause * random.uniform(0.5, 1.0))
+        if item is not None:
+            await self._blamed(item, status)
+
+    async def _blamed(self, item: Item, status: int) -> None:
+        """An event that was alone was refused. Unless it may be that all are, it is to blame."""
+        config, plugin = self._plugin.config, self._plugin
+        if status < 500 or self.window.accepted > item.taken:
+            item.attempts += 1
+        item.taken = self.window.accepted
+        is_old = plugin.now() - item.time > config.give_up_hours * 3600
+        if item.attempts >= config.attempts or is_old:
+            try:
+                await plugin.bury(self.subscription, item, f"it answered {status}")
+            except StoreError:
+                self.window.rest(item, plugin.scope.clock() + 5.0)
+            else:
+                self.window.drop([item])
+            return
+        pause = min(config.pause_most, config.pause * 2 ** min(item.attempts, 20))
+        self.window.rest(item, plugin.scope.clock() + pause * random.uniform(0.5, 1.0))
+
+    # how far it is
+
+    async def _move_on(self, *, anyway: bool = False) -> None:
+        """Write down how far it is, and delete what is behind; StoreError."""
+        now = self._plugin.scope.clock()
+        done, gone = self.window.done_up_to, sorted(self._drained - self._gone)
+        is_due = bool(done) and (anyway or now >= self._move)
+        if not self.lease.is_held or not (is_due or gone or self.lease.is_beat_due):
+            return
+        self.window.done_up_to = {}
+        self._move = now + MOVE_SECONDS
+        for writer in gone:  # first: without its row it would be read from the beginning
+            bucket = self._next.get(writer, 0) // BUCKET
+            await self._plugin.outbox.delete(self.subscription.id, writer, bucket)
+        try:
+            is_held = await self.lease.move(done, gone)
+        except StoreError:
+            self.window.done_up_to = {**done, **self.window.done_up_to}
+            raise
+        if is_held:
+            self._gone.update(gone)
+            self._tell(done)
+            await self._clean(done, now)
+
+    async def _clean(self, done: Mapping[str, int], now: float) -> None:
+        """Whole partitions as soon as they are behind, what else is once a minute: one mark for many rows."""
+        outbox, mine = self._plugin.outbox, self.subscription.id
+        for writer, row in done.items():
+            for bucket in range(max(self._moved.get(writer, 0), 0) // BUCKET, row // BUCKET):
+                await outbox.delete(mine, writer, bucket)
+            self._moved[writer] = row
+            self._behind[writer] = row
+        if now >= self._purge:
+            self._purge = now + PURGE_SECONDS
+            behind, self._behind = self._behind, {}
+            for writer, row in behind.items():
+                await outbox.batch(mine, writer, row // BUCKET, writes=[Delete((row,), through=True)])
+
+    def _tell(self, done: Mapping[str, int]) -> None:
+        for writer, row in done.items():
+            if writer == self._plugin.boxes.writer:
+                self._plugin.boxes.delivered(self.subscription.id, row)
+            else:
+                self._plugin.rows_delivered.tell(writer, self.subscription.id, row)

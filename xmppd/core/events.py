@@ -1,0 +1,188 @@
+"""What happens at the server, told to others than its own parts: kinds of events, each with a declared shape,
+and those who listen. An event is plain data, and the same for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal
+
+from xmppd.core.ids import HybridClock
+
+FieldType = Literal["text", "number", "flag", "texts", "object"]
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)+")
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "text": (str,),
+    "number": (int, float),
+    "flag": (bool,),
+    "texts": (list, tuple),
+    "object": (dict,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EventField:
+    """One field of the data of an event; null where it has no value if it is `optional`."""
+
+    type: FieldType
+    help: str
+    optional: bool = False
+
+    def fits(self, value: Any) -> bool:
+        """Whether it may have this value."""
+        if value is None:
+            return self.optional
+        if isinstance(value, bool) and self.type != "flag":
+            return False
+        if not isinstance(value, _TYPES[self.type]):
+            return False
+        return not isinstance(value, list | tuple) or all(isinstance(one, str) for one in value)
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """One kind of event: `noun.verb`. Its `fields` are those of the data, all of which are always there; a
+    change that a reader could stumble over makes another `version`. `example` has data of that shape. With
+    `is_asked` it is told only to who names it: no pattern with a star does.
+    """
+
+    name: str
+    help: str
+    fields: Mapping[str, EventField] = field(default_factory=dict)
+    example: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
+    is_asked: bool = False
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is not the name of an event: that is like friend.added")
+        self.check(self.example)
+
+    def check(self, data: Mapping[str, Any]) -> None:
+        """ValueError for data of another shape."""
+        for name, about in self.fields.items():
+            if name not in data:
+                raise ValueError(f"{self.name}: {name} is missing")
+            if not about.fits(data[name]):
+                raise ValueError(f"{self.name}: {name} must be a {about.type}, not {data[name]!r}")
+        if len(data) > len(self.fields):
+            unknown = ", ".join(sorted(data.keys() - self.fields.keys()))
+            raise ValueError(f"{self.name}: there is no field {unknown}")
+
+    def is_meant(self, pattern: str) -> bool:
+        """Whether somebody who listens to `pattern` is told: a name, or the beginning of some with a star."""
+        return pattern == self.name if self.is_asked else fnmatchcase(self.name, pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, at `time` (seconds since the epoch) on a `node` ("" where there is one only)
+    and to an `account` ("" for none). Ids are unique, and rise with time as far as one node tells.
+    """
+
+    id: str
+    kind: str
+    version: int
+    time: float
+    node: str
+    account: str
+    data: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        return asdict(self)
+
+
+Listener = Callable[[Event], Awaitable[None] | None]
+Told = Awaitable[None] | None
+
+
+class Events:
+    """All kinds of events of one server, and who listens. `sources` tell the server's own; one takes part
+    only while somebody listens to any of its `kinds`, so what nobody wants costs nothing.
+    """
+
+    def __init__(
+        self,
+        time: HybridClock,
+        failed: Callable[[Callable[..., Any], Exception], None],
+        node: Callable[[], str],
+    ) -> None:
+        self._time = time
+        self._failed = failed
+        self._node = node
+        self._tag = secrets.token_hex(4)
+        self._listeners: Mapping[str, tuple[Listener, ...]] = {}
+        self.sources: Sequence[Any] = ()
+        self.kinds: Mapping[str, EventKind] = {}
+        self.changed: Callable[[], None] = lambda: None
+        """To be called when somebody listens to other kinds than before."""
+
+    def compile(
+        self, kinds: Iterable[EventKind], listeners: Iterable[tuple[Listener, Iterable[str]]]
+    ) -> None:
+        """Plugins tell these kinds now, and listen by these patterns. ValueError for a kind that is there
+        twice.
+        """
+        known: dict[str, EventKind] = {}
+        for kind in (*(kind for source in self.sources for kind in source.kinds), *kinds):
+            if kind.name in known:
+                raise ValueError(f"there are two kinds of events {kind.name}")
+            known[kind.name] = kind
+        found: dict[str, list[Listener]] = {}
+        for listener, patterns in listeners:
+            wanted = [*patterns]
+            for kind in known.values():
+                if any(kind.is_meant(pattern) for pattern in wanted):
+                    found.setdefault(kind.name, []).append(listener)
+        self.kinds = known
+        self._listeners = {name: tuple(some) for name, some in found.items()}
+
+    def now(self) -> float:
+        """Seconds since the epoch, never before what was told."""
+        return self._time.read() / 1e6
+
+    @property
+    def wanted(self) -> list[Any]:
+        """The sources of what anybody listens to."""
+        return [it for it in self.sources if any(self.wants(kind) for kind in it.kinds)]
+
+    def wants(self, kind: EventKind) -> bool:
+        """Whether anybody listens to it."""
+        return kind.name in self._listeners
+
+    def tell(self, kind: EventKind, account: str, data: Mapping[str, Any]) -> Told:
+        """Tell that it happened now. What is returned, if anything, is done when all who keep it have it
+        safe; who acknowledges what happened waits for that. ValueError for data of another shape.
+        """
+        listeners = self._listeners.get(kind.name)
+        if listeners is None:
+            return None
+        kind.check(data)
+        at = self._time.next()
+        number = f"{at:015x}-{self._tag}"
+        event = Event(number, kind.name, kind.version, at / 1e6, self._node(), account, data)
+        waiting: list[tuple[Listener, Awaitable[None]]] = []
+        for listener in listeners:
+            try:
+                told = listener(event)
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                self._failed(listener, error)
+            else:
+                if told is not None:
+                    waiting.append((listener, told))
+        if not waiting:
+            return None
+        return waiting[0][1] if len(waiting) == 1 else self._all(waiting)
+
+    async def _all(self, waiting: Sequence[tuple[Listener, Awaitable[None]]]) -> None:
+        for listener, told in waiting:
+            try:
+                await told
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                self._failed(listener, error)

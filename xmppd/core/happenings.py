@@ -1,0 +1,311 @@
+"""The server's own events, and where each is told. A source is a part of the hooks only while somebody
+listens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from xmppd import hooks, ns
+from xmppd.core.blocking import AbuseReport
+from xmppd.core.events import EventField, EventKind, Events, Told
+from xmppd.core.later import Later
+from xmppd.core.origin import Origin
+from xmppd.core.roster.item import RosterItem
+from xmppd.core.roster.rosters import Change
+from xmppd.core.sessions import Session, Sessions
+from xmppd.xml.stanza import Stanza
+
+CREATED: Final = EventKind("account.created", "An account was made.")
+REMOVED: Final = EventKind("account.removed", "An account was removed, with all that it had.")
+CHANGED: Final = EventKind(
+    "account.changed",
+    "An account has another password, or was disabled or enabled.",
+    {"what": EventField("text", "`password`, `disabled` or `enabled`")},
+    {"what": "disabled"},
+)
+STARTED: Final = EventKind(
+    "session.started",
+    "A session was bound, or came from another node.",
+    {
+        "resource": EventField("text", "its resource"),
+        "peer": EventField("text", "the network address of its client"),
+        "mechanism": EventField("text", "how it logged in"),
+    },
+    {"resource": "phone", "peer": "203.0.113.7", "mechanism": "SCRAM-SHA-256"},
+)
+ENDED: Final = EventKind(
+    "session.ended",
+    "A session is over, or went to another node.",
+    {
+        "resource": EventField("text", "its resource"),
+        "reason": EventField("text", "`closed`, or the condition of the stream error that it ended with"),
+        "seconds": EventField("number", "how long it was on this node"),
+    },
+    {"resource": "phone", "reason": "closed", "seconds": 312.5},
+)
+PRESENCE: Final = EventKind(
+    "presence.changed",
+    "Contacts of an account see other presence of one of its resources.",
+    {
+        "resource": EventField("text", "whose presence it is"),
+        "available": EventField("flag", "whether it is there"),
+        "show": EventField("text", '`away`, `chat`, `dnd`, `xa` or ""'),
+        "status": EventField("text", "what it says"),
+        "priority": EventField("number", "its priority"),
+        "anywhere": EventField("flag", "whether any resource of the account is available"),
+    },
+    {
+        "resource": "phone",
+        "available": True,
+        "show": "away",
+        "status": "in a match",
+        "priority": 0,
+        "anywhere": True,
+    },
+)
+MESSAGE: Final = EventKind(
+    "message.routed",
+    "A message to an account was delivered, kept, dropped or refused.",
+    {
+        "from": EventField("text", "the address of its sender"),
+        "to": EventField("text", "the account that it was for"),
+        "type": EventField("text", "`chat`, `normal` and so on"),
+        "id": EventField("text", "the id that its sender gave it", optional=True),
+        "outcome": EventField("text", "`delivered`, `kept`, `dropped` or `refused`"),
+        "body": EventField("text", "what it says, for who asked for bodies", optional=True),
+    },
+    {
+        "from": "alice@example.org/phone",
+        "to": "bob@example.org",
+        "type": "chat",
+        "id": "m1",
+        "outcome": "delivered",
+        "body": None,
+    },
+    is_asked=True,
+)
+ITEM: Final = {"name": "Bob", "subscription": "both", "ask": False, "groups": ["friends"]}
+ROSTER: Final = EventKind(
+    "roster.changed",
+    "An item of a roster was added, changed or removed; each side of a subscription tells its own.",
+    {
+        "contact": EventField("text", "whom the item is about"),
+        "before": EventField(
+            "object", "`name`, `subscription`, `ask` and `groups`; null: no item", optional=True
+        ),
+        "after": EventField("object", "the same, as it is now", optional=True),
+        "friends": EventField("flag", "whether both see each other's presence now"),
+    },
+    {"contact": "bob@example.org", "before": None, "after": ITEM, "friends": True},
+)
+REPORTED: Final = EventKind(
+    "report.made",
+    "An account blocked somebody, and said why.",
+    {
+        "reported": EventField("text", "who was reported"),
+        "reason": EventField("text", "a URN"),
+        "texts": EventField("texts", "what was said about it"),
+        "stanza_ids": EventField("texts", "ids of the messages meant"),
+    },
+    {
+        "reported": "spammer@example.org",
+        "reason": ns.REPORTING_SPAM,
+        "texts": ["sells gold"],
+        "stanza_ids": ["0005f3"],
+    },
+)
+UP: Final = EventKind(
+    "node.started", "A node works: what sessions its last process had, and did not tell the end of, are over."
+)
+LOST: Final = EventKind(
+    "node.lost",
+    "A node was given up, and its sessions are over; told by each of the others.",
+    {"lost": EventField("text", "its name")},
+    {"lost": "chat2.example.org:5270"},
+)
+
+BODY: Final = f"{{{ns.CLIENT}}}body"
+SHOW: Final = f"{{{ns.CLIENT}}}show"
+STATUS: Final = f"{{{ns.CLIENT}}}status"
+
+
+class Source:
+    """Tells the events of its `kinds`."""
+
+    name = "events"
+    kinds: ClassVar[tuple[EventKind, ...]] = ()
+
+    def __init__(self, events: Events) -> None:
+        self.events = events
+
+
+class AccountSource(Source):
+    """What was done to an account is acknowledged when this is done."""
+
+    kinds = (CREATED, REMOVED, CHANGED)
+
+    @hooks.account_created.at(hooks.SIGNAL, hooks.LAST)
+    def created(self, account: str) -> Told:
+        """It is there, and can be logged in to."""
+        return self.events.tell(CREATED, account, {})
+
+    @hooks.account_removed.at(hooks.SIGNAL, hooks.LAST)
+    def removed(self, account: str) -> Told:
+        """It is gone when this is done."""
+        return self.events.tell(REMOVED, account, {})
+
+    @hooks.account_changed
+    def changed(self, account: str, what: str) -> Told:
+        """It was changed."""
+        return self.events.tell(CHANGED, account, {"what": what})
+
+
+class SessionSource(Source):
+    """Sessions are not durable, so nobody waits for what is told of them."""
+
+    kinds = (STARTED, ENDED)
+
+    @hooks.session_bound.at(hooks.SIGNAL, hooks.LAST)
+    def started(self, session: Session) -> None:
+        """Its client learns of it now."""
+        login = session.login
+        data = {"resource": session.resource, "peer": login.peer, "mechanism": login.mechanism}
+        self.events.tell(STARTED, session.account, data)
+
+    @hooks.session_closed.at(hooks.SIGNAL, hooks.LAST)
+    def ended(self, session: Session) -> None:
+        """Its unavailable presence was sent."""
+        seconds = round(max(0.0, self.events.now() - session.since), 3)
+        data = {"resource": session.resource, "reason": session.reason, "seconds": seconds}
+        self.events.tell(ENDED, session.account, data)
+
+
+class PresenceSource(Source):
+    """Presence that is broadcast, once for each change. Nobody waits for this either."""
+
+    kinds = (PRESENCE,)
+    slot: ClassVar = "events.presence"
+
+    def __init__(self, events: Events, sessions: Sessions) -> None:
+        super().__init__(events)
+        self._sessions = sessions
+
+    @hooks.presence_sent.at(hooks.SIGNAL, hooks.LAST)
+    def sent(self, session: Session, presence: Stanza) -> None:
+        """A client said how it is."""
+        if presence.to or presence.type not in (None, "unavailable"):
+            return
+        tree = presence.xml
+        show = (tree.findtext(SHOW) or "").strip()
+        status = tree.findtext(STATUS) or ""
+        self._tell(session, presence.type is None, show, status)
+
+    @hooks.session_closed.at(hooks.SIGNAL, hooks.EARLY)
+    def closed(self, session: Session) -> None:
+        """It is seen no more, if it was."""
+        self._tell(session, False, "", "")
+
+    def _tell(self, session: Session, available: bool, show: str, status: str) -> None:
+        now = [available, show, status, session.priority if available else 0]
+        if session.slots is None:
+            session.slots = {}
+        before = session.slots.get(self.slot, [False, "", "", 0])
+        if now == before:
+            return
+        session.slots[self.slot] = now
+        data = {
+            "resource": session.resource,
+            "available": available,
+            "show": show,
+            "status": status,
+            "priority": now[3],
+            "anywhere": self._sessions.is_available(session.account),
+        }
+        self.events.tell(PRESENCE, session.account, data)
+
+
+class MessageSource(Source):
+    """A message counts as handled when this is done; those behind it go on."""
+
+    kinds = (MESSAGE,)
+
+    @hooks.message_routed.at(hooks.SIGNAL, hooks.LAST)
+    def routed(self, origin: Origin, message: Stanza, account: str, outcome: hooks.Outcome) -> Later | None:
+        """It is told of its sender, so that what he says is in order."""
+        data = {
+            "from": origin.full,
+            "to": account,
+            "type": message.type or "normal",
+            "id": message.attrs.get("id"),
+            "outcome": outcome.name.lower(),
+            "body": message.xml.findtext(BODY),
+        }
+        told = self.events.tell(MESSAGE, origin.account, data)
+        return None if told is None else Later(told)
+
+
+class RosterSource(Source):
+    """A change is acknowledged when this is done."""
+
+    kinds = (ROSTER,)
+
+    @hooks.roster_changed.at(hooks.RECORD)
+    def changed(self, account: str, change: Change) -> Told:
+        """What is not visible to clients is not told either."""
+        before, after = shown(change.old), shown(change.new)
+        if before == after:
+            return None
+        friends = after is not None and after["subscription"] == "both"
+        data = {"contact": change.contact, "before": before, "after": after, "friends": friends}
+        return self.events.tell(ROSTER, account, data)
+
+
+class ReportSource(Source):
+    """Reports come with a block, which does not wait for them."""
+
+    kinds = (REPORTED,)
+
+    @hooks.reported.at(hooks.SIGNAL, hooks.LAST)
+    def made(self, report: AbuseReport) -> Told:
+        """Who was reported is in the data: the event is one of who reports."""
+        data = {
+            "reported": report.reported,
+            "reason": report.reason,
+            "texts": [text for _, text in report.texts],
+            "stanza_ids": [number for _, number in report.stanza_ids],
+        }
+        return self.events.tell(REPORTED, report.account, data)
+
+
+class NodeSource(Source):
+    """What tells readers that sessions are over of which nobody said so."""
+
+    kinds = (UP, LOST)
+
+    def started(self) -> None:
+        """This node works."""
+        self.events.tell(UP, "", {})
+
+    @hooks.node_lost
+    def lost(self, node: str) -> None:
+        """Another one does not."""
+        self.events.tell(LOST, "", {"lost": node})
+
+
+def sources(events: Events, sessions: Sessions) -> list[Source]:
+    """All of them."""
+    plain = (AccountSource, SessionSource, MessageSource, RosterSource, ReportSource, NodeSource)
+    return [PresenceSource(events, sessions), *(kind(events) for kind in plain)]
+
+
+def shown(item: RosterItem | None) -> dict[str, Any] | None:
+    """What clients see of an item."""
+    if item is None or item.hidden:
+        return None
+    return {
+        "name": item.name,
+        "subscription": item.subscription,
+        "ask": bool(item.ask),
+        "groups": [*item.groups],
+    }
