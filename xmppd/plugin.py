@@ -20,8 +20,8 @@ from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
 from xmppd.core.blocking import AbuseReport, BlockChange
 from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
-from xmppd.core.handover import KeptSession
 from xmppd.core.events import Event, EventField, EventKind
+from xmppd.core.handover import KeptSession
 from xmppd.core.ids import removal
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay, stamped
