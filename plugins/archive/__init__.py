@@ -197,7 +197,7 @@ class Archive(Keeping, Moving, Again, Talks):
         self, origin: Origin, message: Stanza, dialogue: Dialogue
     ) -> Recorded | hooks.Drop | Awaitable[None]:
         """Into the archives that have this dialogue."""
-        known = self.sent_before(origin, message) if origin in self._doubts else None
+        known = self.sent_before(origin, message, dialogue.accounts[0]) if origin in self._doubts else None
         if known is not None:
             return self._record_again(origin, message, dialogue, known) if isinstance(known, bytes) else known
         entry = self.order.entry(dialogue.accounts, origin.account)

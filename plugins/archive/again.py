@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from xmppd import hooks, ns
@@ -41,15 +41,16 @@ ORIGIN_ID: Final = f"{{{ns.STANZA_ID}}}origin-id"
 class Doubt:
     """A session whose client may send again what it sent before, by one that it could not resume (`sought`),
     or by this. What was under way goes on in this `process` of a `node`: "" here, None nowhere any more.
-    `known`: by what they say, the ids of what it sent; None until that was `looking` for.
+    `known`: in whose archive, and by what they say, the ids of what it sent, where that was looked for, as it
+    is in those of `looking`.
     """
 
     until: float
     sought: str = ""
     node: str | None = None
     process: str = ""
-    known: dict[bytes, bytes] | None = None
-    looking: asyncio.Future[None] | None = None
+    known: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    looking: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
 
 class Again(Missed):
@@ -99,9 +100,11 @@ class Again(Missed):
         """Its client sends nothing more."""
         self._doubts.pop(session, None)
 
-    def sent_before(self, origin: Origin, message: Stanza) -> bytes | hooks.Drop | Awaitable[None] | None:
-        """The id of a message that is in the archive and has to go on again; DROP where it has gone on; None
-        for a new one. What has to be waited for before this is known.
+    def sent_before(
+        self, origin: Origin, message: Stanza, account: str
+    ) -> bytes | hooks.Drop | Awaitable[None] | None:
+        """The id of a message that is in the archive of an account and has to go on again; DROP where it has
+        gone on; None for a new one. What has to be waited for before this is known.
         """
         doubt = self._doubts[origin]
         if doubt.until < self.scope.clock():
@@ -109,12 +112,14 @@ class Again(Missed):
             return None
         if not is_named(message):
             return None
-        if doubt.known is None:
-            if doubt.looking is None:
-                doubt.looking = asyncio.get_running_loop().create_future()
-                self.spawn(self._look_back(origin.account, doubt, doubt.looking))
-            return asyncio.shield(doubt.looking)
-        id = doubt.known.pop(digest(message), None)
+        known = doubt.known.get(account)
+        if known is None:
+            looking = doubt.looking.get(account)
+            if looking is None:
+                looking = doubt.looking[account] = asyncio.get_running_loop().create_future()
+                self.spawn(self._look_back(origin.account, account, doubt, looking))
+            return asyncio.shield(looking)
+        id = known.pop(digest(message), None)
         if id is None:
             return None
         self.repeated.inc()
@@ -124,28 +129,31 @@ class Again(Missed):
         """Whether what was under way has gone on for sure."""
         return doubt.node == "" or (doubt.node is not None and self._is_there(doubt.process, doubt.node))
 
-    async def _look_back(self, account: str, doubt: Doubt, looking: asyncio.Future[None]) -> None:
+    async def _look_back(
+        self, sender: str, account: str, doubt: Doubt, looking: asyncio.Future[None]
+    ) -> None:
         try:
-            doubt.known = await self._last_of(account, doubt)
+            doubt.known[account] = await self._last_of(sender, account, doubt)
         except (StanzaError, StoreError) as error:
             self.log.warning("store-failed", extra={"kind": "again", "error": str(error)})
         finally:
-            doubt.looking = None
+            del doubt.looking[account]
             if not looking.done():
                 looking.set_result(None)
 
-    async def _last_of(self, account: str, doubt: Doubt) -> dict[bytes, bytes]:
-        """What an account has sent lately, when all of that is in its archive."""
+    async def _last_of(self, sender: str, account: str, doubt: Doubt) -> dict[bytes, bytes]:
+        """What somebody has sent lately, when all of that is in this archive, which may be another one's."""
         found: dict[bytes, bytes] = {}
         if await self.uid_of(account) is None:
             return found
         if doubt.sought:
-            await self._trace(account, doubt)
+            await self._trace(sender, doubt)
         end = await self.finished(account)
         owner, since = await self._owner(account), bound(at_of(end) - int(AGAIN_SECONDS * MICROSECONDS))
-        async for id, _, raw in in_turns(await self._last(owner, account, since, end, LOOKED_AT)):
+        peer = "" if account == sender else sender
+        async for id, _, raw in in_turns(await self._last(owner, account, since, end, LOOKED_AT, peer)):
             message = read_stanza(raw)
-            if message.attrs.get("from", "").partition("/")[0] == account:
+            if message.attrs.get("from", "").partition("/")[0] == sender:
                 found[digest(message)] = id
         return found
 

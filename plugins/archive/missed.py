@@ -158,10 +158,12 @@ class Missed(Watermark):
         ]
 
     async def _last(
-        self, owner: Owner, account: str, point: bytes, end: bytes, count: int
+        self, owner: Owner, account: str, point: bytes, end: bytes, count: int, peer: str = ""
     ) -> Sequence[Archived]:
-        """The last messages between two points, so many at most."""
-        query = Query("", point, end, (), "", "", None, True, count, False)
+        """The last messages between two points, so many at most; with one peer alone, if it is said with
+        whom.
+        """
+        query = Query("", point, end, (), peer, "", None, True, count, False)
         page = await self._reader(owner).page(query, self.lives.oldest(account), end)
         return archived(page.messages)
 

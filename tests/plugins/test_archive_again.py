@@ -239,3 +239,25 @@ async def test_who_lost_nothing_is_not_in_doubt(redis_url: str) -> None:
             alice = await resume(w, alice, id, node=node)
             await alice.drop()
         assert not any(archive.doubts for archive in w.plugins("archive"))
+
+
+@NODES
+async def test_where_its_sender_keeps_no_archive_that_of_its_receiver_tells(
+    redis_url: str, nodes: int
+) -> None:
+    settings = several(redis_url) if nodes > 1 else {}
+    async with world("offline", nodes=nodes, settings=settings) as w:
+        alice = await w.login("alice", "r", node=0)
+        await alice.ask("set", f"<prefs xmlns='{ns.MAM}' default='never'/>")
+        id = await enable(alice)
+        held = Held(w)
+        await chat(alice, "bob@localhost", "1", "2")
+        again = await move(w, alice, id, nodes - 1)
+        await held.let_go()
+        await chat(again, "bob@localhost", "1", "2", "3")
+        await chat(again, "carol@localhost", "1")
+        await w.settle()
+        bob = await w.login("bob", node=0)
+        assert (await find(bob)).texts == ["1", "2", "3"]
+        assert (await find(await w.login("carol", node=0))).texts == ["1"]
+        assert (await find(again)).texts == []
