@@ -152,6 +152,7 @@ MAY_IMPORT = {
     "xmppd.following": ("xmppd.errors", "xmppd.everywhere", "xmppd.feed", "xmppd.cluster"),
     "xmppd.fundaments": ("xmppd",),
     "xmppd.looking": ("xmppd",),
+    "xmppd.loglevels": ("xmppd.errors",),
     "xmppd.masking": ("xmppd.ns", "xmppd.xml"),
     "xmppd.tables": ("xmppd",),
     "xmppd.tracing": ("xmppd",),

@@ -58,6 +58,7 @@ from xmppd.following import Following
 from xmppd.hooks import Callables, Hooks
 from xmppd.jobs import Jobs, finished
 from xmppd.loader import Loader
+from xmppd.loglevels import Levels
 from xmppd.migrate.merge import merged
 from xmppd.net.c2s.negotiation.activity import Activity
 from xmppd.net.c2s.negotiation.bind2 import Bind2
@@ -140,6 +141,7 @@ class App:
         self.listeners = Listeners(self.jobs.spawn)
         self.store = store if store is not None else store_of(config, now)
         self.everywhere = Everywhere()
+        self.levels = Levels(self.timers.call_later, now)
         self.following = Following(self.everywhere, self.jobs.spawn, self.timers.call_later)
         self.doors = Doors(
             config, self.store, self.everywhere, self.hooks.failed, self.jobs.spawn, now, clock
@@ -519,6 +521,7 @@ class App:
         await self.jobs.drain(drain_seconds)
         await self.loader.close()
         await self.lasting.drain(0.0)
+        self.levels.close()
         self.timers.close()
         self.accounts.close()
         if self.cache is not None:

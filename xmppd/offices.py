@@ -18,6 +18,7 @@ from xmppd.core.tokens import ClientTokens, kept_in
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StreamError, XmppdError
 from xmppd.everywhere import Everywhere
+from xmppd.loglevels import Levels, logger_of
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
 
@@ -245,6 +246,48 @@ class MessageOffice:
             }
             for fate in found
         ]
+
+
+class LogOffice:
+    """Levels of the log on this node and others, as `log` commands want them."""
+
+    def __init__(self, levels: Levels, everywhere: Everywhere) -> None:
+        self._levels = levels
+        self._everywhere = everywhere
+        everywhere.serve("log level", self._set_here)
+        everywhere.serve("log reset", self._reset_here)
+        everywhere.serve("log levels", self._levels_here)
+
+    async def set(self, module: str, level: str, minutes: int, node: str) -> Sequence[Mapping[str, Any]]:
+        """See `xmppd.admin.logs`."""
+        logger_of(module)
+        return await self._on(node, "log level", {"about": [module, level, minutes]})
+
+    async def reset(self, module: str, node: str) -> Sequence[Mapping[str, Any]]:
+        """See `xmppd.admin.logs`."""
+        return await self._on(node, "log reset", {"module": module})
+
+    async def levels(self) -> Sequence[Mapping[str, Any]]:
+        """See `xmppd.admin.logs`."""
+        return await self._on("", "log levels", {})
+
+    async def _on(self, node: str, name: str, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        if not node:
+            return await self._everywhere.rows(name, arguments)
+        return [{"node": node, **row} for row in await self._everywhere.ask(node, name, arguments)]
+
+    async def _set_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return [_level_row(row) for row in self._levels.set(*arguments["about"])]
+
+    async def _reset_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return self._levels.reset(arguments["module"])
+
+    async def _levels_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return [_level_row(row) for row in self._levels.rows()]
+
+
+def _level_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**row, "until": _moment(row["until"])}
 
 
 class PresenceOffice:

@@ -10,6 +10,7 @@ from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import Command, commands_of
 from xmppd.admin.follow import FollowCommands
 from xmppd.admin.friends import FriendCommands
+from xmppd.admin.logs import LogCommands
 from xmppd.admin.messages import MessageCommands
 from xmppd.admin.migration import MigrateCommands
 from xmppd.admin.presence import PresenceCommands
@@ -25,6 +26,7 @@ from xmppd.moving import MigrateOffice
 from xmppd.offices import (
     AccountOffice,
     FriendOffice,
+    LogOffice,
     MessageOffice,
     PresenceOffice,
     SessionOffice,
@@ -59,6 +61,7 @@ def _groups(app: App) -> Iterator[object]:
     yield PresenceCommands(PresenceOffice(app.sessions, app.visibility, app.blocks))
     recalled = app.server.recall
     yield MessageCommands(MessageOffice(app.messages.fates, app.everywhere, recalled, domains))
+    yield LogCommands(LogOffice(app.levels, app.everywhere))
     tracing = Tracing(app)
     app.following.serve("trace", tracing.open)
     yield FollowCommands(app.following)

@@ -49,6 +49,7 @@ from xmppd.admin.contexts import Contexts
 from xmppd.admin.follow import FollowCommands
 from xmppd.admin.friends import FriendCommands
 from xmppd.admin.keys import ApiTokenCommands
+from xmppd.admin.logs import LogCommands
 from xmppd.admin.messages import MessageCommands
 from xmppd.admin.migration import LOCAL as MIGRATIONS
 from xmppd.admin.migration import MigrateCommands
@@ -136,6 +137,7 @@ BUILT_IN = (
     *descriptions_of(BlockCommands),
     *descriptions_of(FollowCommands),
     *descriptions_of(MessageCommands),
+    *descriptions_of(LogCommands),
     *STORE_COMMANDS,
     *MIGRATIONS,
     *descriptions_of(MigrateCommands),
