@@ -75,7 +75,7 @@ class Register(Plugin):
     removals = Table(
         partition=("account",),
         columns={"asked": "timestamp", "created": "timestamp"},
-        person=Person("account"),
+        person=Person("account", stays=True),
     )
     """What was promised, with when the account was made: somebody else may have its name by now."""
     made = Counter("Accounts made by in-band registration.")

@@ -81,6 +81,7 @@ from xmppd.parts.belongings import Belonging, belongings_of
 from xmppd.parts.http import HttpClient, routes_of
 from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
+from xmppd.rights.office import RightsOffice
 from xmppd.rules import (
     binding_rules,
     blocking_rules,
@@ -434,6 +435,7 @@ class App:
         self.accounts.on_revoked = self.logins.review
         self.accounts.on_unsure = self.elsewhere.account_unsure
         self.logins.unbound = self.service.unbound
+        self.rights = RightsOffice(self)
         self.commands.add(*operators_commands(self))
 
     def join(self, name: str, incarnation: int, call_later: CallLater) -> OtherNodes:

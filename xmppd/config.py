@@ -24,6 +24,7 @@ from xmppd.settings import (
     LogConfig,
     LoopConfig,
     PluginsConfig,
+    RightsConfig,
     RostersConfig,
     ServerConfig,
     SessionsConfig,
@@ -42,6 +43,7 @@ class Config(Section):
     listen: ListenConfig = ListenConfig()
     http: HttpConfig = HttpConfig()
     audit: AuditConfig = AuditConfig()
+    rights: RightsConfig = RightsConfig()
     tls: TlsConfig = TlsConfig()
     auth: AuthConfig = AuthConfig()
     limits: LimitsConfig = LimitsConfig()

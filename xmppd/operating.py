@@ -33,8 +33,6 @@ from xmppd.offices import (
     StoreOffice,
     TokenOffice,
 )
-from xmppd.rights.office import RightsOffice
-from xmppd.rights.persons import Persons
 from xmppd.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ def _groups(app: App) -> Iterator[object]:
     config, end = app.config, app.binding.end
     domains = config.server.domains
     yield UserCommands(AccountOffice(app.accounts, app.server), domains)
-    yield RightsCommands(RightsOffice(app.accounts, Persons(app.store, app.tables), app.now))
+    yield RightsCommands(app.rights)
     yield SessionCommands(SessionOffice(app.sessions, end, app.everywhere))
     yield TokenCommands(TokenOffice(app.tokens, app.accounts, app.sessions, end, app.everywhere))
     repairs = RosterRepair(app.rosters, app.contacts, app.accounts, frozenset(domains))

@@ -422,6 +422,7 @@ class Process:
         self.app.blocking.rules = blocking_rules(config)
         self.app.iqs.from_strangers = config.iqs.from_strangers == "deliver"
         self.app.doors.apply(config)
+        self.app.rights.apply(config)
         if self._door is not None:
             self._door.most = config.http.connections
         logs.configure(config.log)

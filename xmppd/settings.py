@@ -299,6 +299,13 @@ class AuditConfig(Section):
     days: Annotated[float, at_least(1), at_most(3650)] = 90.0
 
 
+class RightsConfig(Section):
+    """What becomes of names of accounts that were erased, or renamed."""
+
+    erased_days: Annotated[float, at_least(0), at_most(36500)] = 365.0
+    moved_days: Annotated[float, at_least(0), at_most(36500)] = 90.0
+
+
 class CertificateConfig(Section):
     """PEM files: the chain, own certificate first, and its private key."""
 

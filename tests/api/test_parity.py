@@ -97,6 +97,8 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("migrate undo", {"run": "first"}),
     ("user remove", {"account": ZOE}),
     ("user remove", {"account": ZOE}),
+    ("account erase", {"account": ZOE}),
+    ("account receipt", {"account": ZOE}),
 ]
 NOT_ALIKE = {
     "account export",

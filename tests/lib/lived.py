@@ -22,43 +22,43 @@ async def befriended(world: World, one: str, other: str) -> None:
     await world.settle()
 
 
-async def lived(world: World) -> tuple[Client, Client]:
-    """Zoë's life: she is the account `zoe`, with contacts bob and carol. Bob is there at its end. What would
+async def lived(world: World, who: str = "zoe") -> tuple[Client, Client]:
+    """Zoë's life: she is the account `who`, with contacts bob and carol. Bob is there at its end. What would
     take a service of push notifications, or a second login, is written by hand.
     """
-    call = world.app.commands.call
-    await befriended(world, "zoe", "bob")
-    await befriended(world, "zoe", "carol")
+    me, call = f"{who}@localhost", world.app.commands.call
+    await befriended(world, who, "bob")
+    await befriended(world, who, "carol")
     await call("announce motd", {"text": "hello"})
-    zoe, bob = await world.login("zoe"), await world.login("bob")
+    zoe, bob = await world.login(who), await world.login("bob")
     await zoe.ask("set", "<vCard xmlns='vcard-temp'><FN>Zoe</FN></vCard>")
-    await zoe.ask("set", "<query xmlns='jabber:iq:private'><a xmlns='urn:a'>zoe@localhost</a></query>")
+    await zoe.ask("set", f"<query xmlns='jabber:iq:private'><a xmlns='urn:a'>{me}</a></query>")
     await zoe.ask("set", "<block xmlns='urn:xmpp:blocking'><item jid='mallory@localhost'/></block>")
-    await bob.ask("set", "<block xmlns='urn:xmpp:blocking'><item jid='zoe@localhost/x'/></block>")
+    await bob.ask("set", f"<block xmlns='urn:xmpp:blocking'><item jid='{me}/x'/></block>")
     report = (
         "<block xmlns='urn:xmpp:blocking'><item jid='spam@example.org'>"
         "<report xmlns='urn:xmpp:reporting:1' reason='urn:xmpp:reporting:spam'>"
-        "<text>to zoe@localhost</text></report></item></block>"
+        f"<text>to {me}</text></report></item></block>"
     )
     await zoe.ask("set", report)
     await zoe.send("<message to='bob@localhost' type='chat'><body>from zoe</body></message>")
-    await bob.send("<message to='zoe@localhost' type='chat'><body>to zoe</body></message>")
-    await bob.send(f"<message to='zoe@localhost' type='chat' id='m'><body>read</body>{MARKABLE}</message>")
+    await bob.send(f"<message to='{me}' type='chat'><body>to zoe</body></message>")
+    await bob.send(f"<message to='{me}' type='chat' id='m'><body>read</body>{MARKABLE}</message>")
     await zoe.send(f"<message to='bob@localhost' type='chat'>{DISPLAYED}</message>")
     await zoe.send("<message to='carol@localhost' type='chat'><body>later</body></message>")
     await world.settle()
     await zoe.send("<presence type='unavailable'><status>bye</status></presence>")
     await zoe.send("</stream:stream>")
     await world.settle()
-    await bob.send("<message to='zoe@localhost' type='chat'><body>waits</body></message>")
+    await bob.send(f"<message to='{me}' type='chat'><body>waits</body></message>")
     await world.settle()
     registration = {
-        "account": "zoe@localhost",
+        "account": me,
         "service": "app.example",
         "node": "n1",
         "options": "",
         "at": 1.0,
     }
     await world.plugin("push").registrations.put(registration)
-    await world.app.store.put(TOKENS, {"account": "zoe@localhost", "client": "phone", "device": "Zoe's"})
+    await world.app.store.put(TOKENS, {"account": me, "client": "phone", "device": "Zoe's"})
     return zoe, bob

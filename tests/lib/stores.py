@@ -316,6 +316,10 @@ class Fence:
         """What that would make."""
         return await self._store.missing([inner_table(table) for table in tables])
 
+    async def stored_tables(self) -> list[str]:
+        """Names of those that were opened."""
+        return sorted(self._tables)
+
     async def info(self) -> dict[str, Any]:
         """The engine as it is."""
         return await self._store.info()

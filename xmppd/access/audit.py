@@ -34,6 +34,7 @@ AUDIT_LOG: Final = Table(
         "outcome": "text",
         "detail": "text",
         "ended": "timestamp",
+        "receipt": "text",
     },
     descending=True,
     ttl=90 * DAY,
@@ -56,13 +57,23 @@ HOURS: Final = 240
 class Entry:
     """What is written of one command."""
 
-    def __init__(self, row: Row, secret: Sequence[str], write: Callable[[Row], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        row: Row,
+        secret: Sequence[str],
+        write: Callable[[Row], Awaitable[None]],
+        *,
+        masks: bool = False,
+    ) -> None:
         self.row = row
+        self._masks = masks
         self._secret = secret
         self._write = write
 
     async def end(self, outcome: str, detail: str = "") -> None:
         """What became of it: `done`, `refused`, `failed`, or `unknown`."""
+        if self._masks:  # a sentence may have the name in another form: the rule is enough
+            detail = detail.partition(":")[0]
         for text in self._secret:
             detail = detail.replace(text, MASKED)
         self.row = {**self.row, "outcome": outcome, "detail": detail[:DETAIL_CHARACTERS]}
@@ -81,6 +92,8 @@ class Audit:
         days: float,
     ) -> None:
         self.days = days
+        self.mask: Callable[[str], str] = lambda account: MASKED
+        """What stands for an account that is not named."""
         self._store = store
         self._spawn = spawn
         self._now = now
@@ -90,6 +103,10 @@ class Audit:
         """A command is about to be done. Never raises; a store that does not answer holds it up for a second,
         and the log says so.
         """
+        secret = secret_texts(about, arguments)
+        if about.masks:
+            names = addresses_of(about)
+            arguments = {name: self.mask(str(it)) if name in names else it for name, it in arguments.items()}
         row = row_of(about, arguments, by, self._now(), self._node())
         first = self._spawn(self._put(row))
 
@@ -99,7 +116,14 @@ class Audit:
         done, _ = await asyncio.wait({first}, timeout=HELD_SECONDS)
         if not done:
             self._lacks(row, "the store does not answer")
-        return Entry(row, secret_texts(about, arguments), finish)
+        return Entry(row, secret, finish, masks=about.masks)
+
+    async def note(self, command: str, who: str, arguments: Mapping[str, Json], receipt: str) -> None:
+        """Keep the receipt of what was done, at any time after it was asked for; StoreError."""
+        now = self._now()
+        row = row_of(Description(command, ""), {}, Caller("server", who), now, self._node())
+        told: Row = {"arguments": json.dumps(arguments), "outcome": "done", "ended": now, "receipt": receipt}
+        await self._store.put(AUDIT_LOG, {**row, **told}, ttl=self.days * DAY)
 
     async def _finish(self, first: asyncio.Task[Any], row: Row) -> None:
         await asyncio.wait({first})
@@ -217,6 +241,11 @@ def secret_texts(about: Description, arguments: Mapping[str, Json]) -> list[str]
     ]
 
 
+def addresses_of(about: Description) -> frozenset[str]:
+    """The parameters that are addresses."""
+    return frozenset(parameter.name for parameter in about.parameters if parameter.kind == "Jid")
+
+
 def _cut(value: Json) -> Json:
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -256,6 +285,7 @@ def _shown(row: Row) -> Mapping[str, Any]:
     took = None if row["ended"] is None else round(max(0.0, row["ended"] - row["at"]), 3)
     shown = {name: row[name] for name in ("who", "door", "address", "command")}
     arguments = json.loads(row["arguments"])
+    receipt = {"receipt": json.loads(row["receipt"])} if row.get("receipt") else {}
     return {
         "at": at,
         **shown,
@@ -264,4 +294,5 @@ def _shown(row: Row) -> Mapping[str, Any]:
         "detail": row["detail"] or "",
         "seconds": took,
         "node": row["node"] or "",
+        **receipt,
     }

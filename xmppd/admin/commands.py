@@ -135,7 +135,8 @@ class Description:
     door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
     with parameters in braces. `once`: its result is a secret, which is shown once and kept nowhere.
     `downloads`: its result is a file (`Download`), which doors pass on as it is made.
-    `follows`: it returns a Feed, whose records go on until the caller leaves.
+    `follows`: it returns a Feed, whose records go on until the caller leaves. `masks`: the log of what was
+    done does not name the accounts it is about.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Description:
     once: bool = False
     downloads: bool = False
     follows: bool = False
+    masks: bool = False
 
     @property
     def noun(self) -> str:
@@ -191,6 +193,7 @@ class Description:
             "once": self.once,
             "downloads": self.downloads,
             "follows": self.follows,
+            "masks": self.masks,
         }
 
 
@@ -209,6 +212,7 @@ def described(data: Mapping[str, Any]) -> Description:
         data.get("once", False),
         data.get("downloads", False),
         data.get("follows", False),
+        data.get("masks", False),
     )
 
 
@@ -352,11 +356,12 @@ def command(
     once: bool = False,
     downloads: bool = False,
     follows: bool = False,
+    masks: bool = False,
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`);
     `reads`: it changes nothing; `guarded`: it tells secrets, or reads or writes files; `once`: its result is
-    a secret, which is shown once; `downloads`: it is a Download; `follows`: it is a Feed. A parameter of the
-    type Caller is who has it done.
+    a secret, which is shown once; `downloads`: it is a Download; `follows`: it is a Feed; `masks`: accounts
+    are not named in the log of what was done. A parameter of the type Caller is who has it done.
     """
     about = Description(
         name,
@@ -369,6 +374,7 @@ def command(
         once=once,
         downloads=downloads,
         follows=follows,
+        masks=masks,
     )
     return lambda function: Declared(function, about)
 

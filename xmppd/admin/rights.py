@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from xmppd.admin.builtin import Account, account_of
-from xmppd.admin.commands import Download, command
+from xmppd.admin.commands import Caller, Download, command
 
 
 class Rights(Protocol):
@@ -13,6 +14,12 @@ class Rights(Protocol):
 
     async def export(self, account: str) -> Download:
         """All that is kept of a person, as a file."""
+
+    async def erase(self, account: str, by: Caller) -> Mapping[str, Any]:
+        """Erase an account everywhere; what is done, which may go on."""
+
+    async def receipt(self, account: str) -> Mapping[str, Any]:
+        """What became of that."""
 
 
 class RightsCommands:
@@ -32,3 +39,24 @@ class RightsCommands:
     async def export(self, account: Account) -> Download:
         """Every table, with a schema and counts; secrets are described, not given."""
         return await self.rights.export(account_of(account))
+
+    @command(
+        "Erase an account everywhere, and keep a receipt without its name",
+        name="account erase",
+        offline=True,
+        confirm="Erase {account} everywhere, so that nothing brings it back?",
+        masks=True,
+    )
+    async def erase(self, account: Account, by: Caller) -> dict[str, Any]:
+        """There is no way back. What takes long goes on behind this; a repeat waits for it, too."""
+        return dict(await self.rights.erase(account_of(account), by))
+
+    @command(
+        "Show what became of the erasure of an account",
+        name="account receipt",
+        reads=True,
+        offline=True,
+    )
+    async def receipt(self, account: Account) -> dict[str, Any]:
+        """How many rows of each table were deleted or changed, and when."""
+        return dict(await self.rights.receipt(account_of(account)))

@@ -32,10 +32,12 @@ from xmppd.core.credentials import (
     identity_of,
     info_of,
 )
-from xmppd.core.gone import GONE, GONE_SECONDS, Gone, Late, new_number
+from xmppd.core.erased import ERASED, Erased
+from xmppd.core.gone import GONE, Gone, Late, new_number
 from xmppd.core.holds import Hold, Holds
 from xmppd.core.listeners import Listener, tell, untold
-from xmppd.errors import JidError, SaslError, StoreError, XmppdError
+from xmppd.core.names import AccountExists, AccountUnknown, NameErased, NameGone
+from xmppd.errors import JidError, SaslError, StoreError
 from xmppd.jid import Jid
 from xmppd.store.person import nobody
 from xmppd.store.table import Row, Store, Table
@@ -60,7 +62,7 @@ SECRET = Table(
     columns={"value": "blob"},
     person=nobody("a secret of the whole server"),
 )
-TABLES = (ACCOUNT, SECRET, GONE)
+TABLES = (ACCOUNT, SECRET, GONE, ERASED)
 """What the store must have open before `Accounts.open`."""
 
 SALT_BYTES = 16
@@ -74,30 +76,6 @@ whether it is disabled.
 """
 
 _log = logging.getLogger(__name__)
-
-
-class AccountExists(XmppdError):
-    """There is an account of this name already."""
-
-    def __init__(self, account: str) -> None:
-        super().__init__(f"the account {account} exists already")
-
-
-class NameGone(AccountExists):
-    """The account of this name was removed a moment ago, and another server may not be done with it."""
-
-    def __init__(self, account: str) -> None:
-        XmppdError.__init__(
-            self,
-            f"the account {account} was removed just now; its name is free in {GONE_SECONDS:.0f} seconds",
-        )
-
-
-class AccountUnknown(XmppdError):
-    """There is no account of this name."""
-
-    def __init__(self, account: str) -> None:
-        super().__init__(f"there is no account {account}")
 
 
 class Accounts:
@@ -146,6 +124,7 @@ class Accounts:
         self._holds = Holds(self._is_of)
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._gone = Gone(store, gone_seconds, now, clock)
+        self.erased = Erased(store, now)
         self.ends_sessions = ends_sessions
         self.is_caching = True
         self.changes = Changes()
@@ -164,7 +143,7 @@ class Accounts:
         await self._store.put_if(SECRET, {"name": "decoy", "value": secrets.token_bytes(32)}, None)
         row = await self._store.get(SECRET, ("decoy",))
         assert row is not None, "a row that exists now"
-        self._secret = row["value"]
+        self._secret = self.erased.key = row["value"]
 
     @property
     def cached(self) -> Mapping[str, int]:
@@ -258,6 +237,8 @@ class Accounts:
     async def _make(self, account: str, credentials: Row) -> None:
         if await self._gone.has(account):
             raise NameGone(account)
+        if (until := await self.erased.until(account)) is not None:
+            raise NameErased(account, until)
         if not await self._insert(account, credentials, new_number(), self._now(), disabled=False):
             raise AccountExists(account)
         if (problem := await tell(self.on_created, account)) is not None:
@@ -270,7 +251,7 @@ class Accounts:
         if that is known; nobody is told. `number` marks this change. False where there is one of that name,
         or its name is not free yet.
         """
-        if await self._gone.has(account):
+        if await self._gone.has(account) or await self.erased.until(account) is not None:
             return False
         made = self._now() if created is None else created
         return await self._insert(account, credentials, number, made, disabled=disabled)
@@ -397,14 +378,18 @@ class Accounts:
         """Delete what another server wrote for the account while it was removed here. Nobody can have its
         name meanwhile, and who has it by now is spared. When the store fails it, it is due again later.
         """
-        account = late.account
         try:
-            async with self._removal(account):
-                if (number := await self._gone.take_name(late)) is not None:
-                    await self._delete_owned(account)
-                    await self._store.delete_if(ACCOUNT, (account,), {"changed": number})
+            await self.scrub(late)
         except StoreError as error:
             self._gone.put_off(late, error)
+
+    async def scrub(self, late: Late) -> None:
+        """The same at once; StoreError."""
+        account = late.account
+        async with self._removal(account):
+            if (number := await self._gone.take_name(late)) is not None:
+                await self._delete_owned(account)
+                await self._store.delete_if(ACCOUNT, (account,), {"changed": number})
 
     async def info(self, account: str) -> AccountInfo:
         """What may be shown of one account, read from the store. AccountUnknown."""

@@ -50,6 +50,7 @@ ACCOUNT = Table(
             "scram_sha_512": "what a password is checked by",
             "scram_other": "what a password is checked by",
         },
+        stays=True,
     ),
 )
 

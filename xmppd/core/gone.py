@@ -22,7 +22,7 @@ GONE = Table(
     partition=("account",),
     columns={"at": "timestamp"},
     ttl=GONE_SECONDS,
-    person=Person("account"),
+    person=Person("account", stays=True),
 )
 TAKEN_SECONDS = 600.0
 """How long a name is taken while what was its account's is deleted once more, if this one ends."""

@@ -93,6 +93,7 @@ class Exporting:
                 "begun": _stamp(begun),
                 "ended": _stamp(self._now()),
                 "rows": counts,
+                "not looked at": await self._persons.undeclared(),
                 "note": NOTE,
             }
             archive.writestr(*_file("manifest.json", manifest))

@@ -1,23 +1,57 @@
-"""What is done about a person, as commands of operators want it."""
+"""What is done about a person, as commands of operators want it, on the parts of one server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
-from xmppd.admin.commands import Download
-from xmppd.core.accounts import Accounts
+from xmppd.admin.commands import Caller, Download
+from xmppd.errors import JidError
+from xmppd.jid import Jid
+from xmppd.rights.erasing import Erasing
 from xmppd.rights.exporting import Exporting
 from xmppd.rights.persons import Persons
 
+if TYPE_CHECKING:
+    from xmppd.app import App
+    from xmppd.config import Config
+
+WAIT_SECONDS: Final[Mapping[str, float]] = {"http": 15.0, "adhoc": 15.0, "socket": 240.0}
+"""How long callers wait by these doors for the end of what goes on without them."""
+
 
 class RightsOffice:
-    """Exports by what the tables say."""
+    """Export, erasure; and what goes on with what was begun."""
 
-    def __init__(self, accounts: Accounts, persons: Persons, now: Callable[[], float]) -> None:
-        self._accounts = accounts
-        self._persons = persons
-        self._now = now
+    def __init__(self, app: App) -> None:
+        self._accounts = app.accounts
+        self._now = app.now
+        self._persons = Persons(app.store, app.tables)
+        self._erasing = Erasing(
+            app.store,
+            app.accounts,
+            self._persons,
+            app.contacts,
+            app.blocking,
+            app.cache,
+            app.doors.audit,
+            app.duties,
+            app.jobs.spawn,
+            app.now,
+            app.clock,
+        )
+        app.doors.audit.mask = self._mask
+        app.service.looks.append(self.look)
+        self.apply(app.config)
+
+    def apply(self, config: Config) -> None:
+        """Another configuration."""
+        self._accounts.erased.days = config.rights.erased_days
+
+    def look(self) -> None:
+        """Called about once a second."""
+        self._erasing.look()
 
     async def export(self, account: str) -> Download:
         """All that is kept of a person; AccountUnknown."""
@@ -25,3 +59,18 @@ class RightsOffice:
         day = datetime.fromtimestamp(self._now(), UTC).date()
         pieces = Exporting(self._persons, self._now).pieces(account)
         return Download(f"{account}-{day}.zip", "application/zip", pieces)
+
+    async def erase(self, account: str, by: Caller) -> Mapping[str, Any]:
+        """Erase an account; AccountUnknown."""
+        who = f"{by.door} {by.name}".strip()
+        return await self._erasing.erase(account, who, WAIT_SECONDS.get(by.door))
+
+    async def receipt(self, account: str) -> Mapping[str, Any]:
+        """What became of that; AccountUnknown."""
+        return await self._erasing.receipt(account)
+
+    def _mask(self, text: str) -> str:
+        try:
+            return self._accounts.erased.mask(Jid.parse(text).bare)
+        except JidError:
+            return "********"

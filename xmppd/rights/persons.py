@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from xmppd.store.person import Person, nobody
@@ -81,6 +81,11 @@ class Persons:
                 yield found
             await asyncio.sleep(0)
 
+    async def undeclared(self) -> list[str]:
+        """Tables that are there and that nothing which is loaded declares."""
+        known = {table.name for table in self._tables()}
+        return [name for name in await self.store.stored_tables() if name not in known]
+
     async def _own(self, table: Table, account: str) -> list[Key]:
         return await self.partitions(table, account) if person_of(table).is_owner else []
 
@@ -106,34 +111,43 @@ def _rank(table: Table) -> tuple[int, str]:
 # names in texts
 
 
+def forms_of(account: str) -> list[str]:
+    """How an address is written in texts: as it is, and by JSON of ASCII alone."""
+    return sorted({account, json.dumps(account)[1:-1]})
+
+
 def pattern_of(account: str) -> re.Pattern[str]:
     """Finds an address in a text, in each form in which one of ours writes it; not as a part of another."""
-    forms = {account, json.dumps(account)[1:-1]}
-    either = "|".join(map(re.escape, sorted(forms)))
+    either = "|".join(map(re.escape, forms_of(account)))
     return re.compile(rf"(?<![^\s\"&'/:<>@,;()\[\]{{}}=|])(?:{either})(?![\w-]|\.\w)")
 
 
-def mentions_of(table: Table, account: str) -> Callable[[Stored], bool]:
-    """Whether a row of this table mentions the account in a column where people may stand."""
-    pattern, columns = pattern_of(account), person_of(table).mentions
+def mentions_of(
+    table: Table, account: str, columns: Collection[str] | None = None
+) -> Callable[[Stored], bool]:
+    """Whether a row of this table mentions the account in one of `columns` (None: where people may stand)."""
+    pattern = pattern_of(account)
+    forms = [form.encode() for form in forms_of(account)]
+    columns = person_of(table).mentions if columns is None else columns
     places = [(place, name) for place, name in enumerate(table.key) if name in columns]
     plain = [name for name in columns if name not in table.key]
 
     def is_found(stored: Stored) -> bool:
         keys = (stored.key[place] for place, _ in places if place < len(stored.key))
-        return any(_names(value, account, pattern) for value in keys) or any(
-            _names(stored.values.get(name), account, pattern) for name in plain
+        return any(_names(value, forms, pattern) for value in keys) or any(
+            _names(stored.values.get(name), forms, pattern) for name in plain
         )
 
     return is_found
 
 
-def _names(value: Value, account: str, pattern: re.Pattern[str]) -> bool:
-    if isinstance(value, bytes):
-        if account.encode() not in value and not account.isascii():
-            return False
-        value = value.decode("utf-8", "replace")
-    return isinstance(value, str) and pattern.search(value) is not None
+def _names(value: Value, forms: Sequence[bytes], pattern: re.Pattern[str]) -> bool:
+    if not isinstance(value, str | bytes):
+        return False
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    if not any(form in data for form in forms):
+        return False
+    return pattern.search(data.decode("utf-8", "replace")) is not None
 
 
 def masked(value: Value, pattern: re.Pattern[str], mask: str) -> Value:

@@ -33,7 +33,8 @@ class Person:
     """`column`, the first one of the partition key, is the bare JID of the person whose rows these are, or a
     number that is found `through` another table; "": they are nobody's. `mentions` are columns in which other
     people may stand, and what becomes of that (`Fate`) when one of them is erased. `secret` are columns that
-    are described in an export, and not given: what each is. `why` says why there is nobody.
+    are described in an export, and not given: what each is. `why` says why there is nobody. What `stays`
+    keeps late writes out after an account has gone, and goes when none can come any more.
     """
 
     column: str = ""
@@ -41,6 +42,7 @@ class Person:
     mentions: Mapping[str, Fate] = field(default_factory=dict)
     secret: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
+    stays: bool = False
 
     @property
     def is_owner(self) -> bool:

@@ -23,7 +23,7 @@ ROSTER = Table(
     cluster=("part", "name"),
     columns={"value": "text"},
     static={"version": "int"},
-    person=Person("account", mentions={"name": "deleted", "value": "masked"}),
+    person=Person("account", mentions={"name": "deleted", "value": "masked"}, stays=True),
 )
 """`name` is the contact of an item, or the version that a log entry made; `value` is what `value_of` packs,
 or an entry of `xmppd.core.roster.log`.

@@ -113,6 +113,9 @@ class SharedCache(Protocol):
     def publish_account(self, account: str) -> None:
         """Have other nodes forget what they know about the account itself, its password for one."""
 
+    async def erase(self, account: str) -> None:
+        """Keep nothing of an account that has gone."""
+
     @property
     def asked(self) -> int:
         """How often the cache was asked for anything."""

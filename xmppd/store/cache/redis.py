@@ -170,6 +170,11 @@ class RedisCache:
             "mean_microseconds": int(link.seconds / link.calls * 1e6) if link.calls else 0,
         }
 
+    async def erase(self, account: str) -> None:
+        """Keep nothing of an account that has gone; what others still say of it ends within a minute."""
+        with contextlib.suppress(LinkDown):
+            await self._link.call("UNLINK", *self._keys(account))
+
     # what others may have heard
 
     @property
