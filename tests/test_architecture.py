@@ -154,6 +154,7 @@ MAY_IMPORT = {
     "xmppd.looking": ("xmppd",),
     "xmppd.loglevels": ("xmppd.errors",),
     "xmppd.masking": ("xmppd.ns", "xmppd.xml"),
+    "xmppd.overview": ("xmppd",),
     "xmppd.tables": ("xmppd",),
     "xmppd.tracing": ("xmppd",),
     "xmppd.unattended": ("xmppd",),

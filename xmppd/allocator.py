@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import sys
+from pathlib import Path
 
 VARIABLE = "PYTHONMALLOC"
 LIBC = ctypes.CDLL(None)
@@ -69,3 +71,9 @@ def heap() -> dict[str, int]:
     ask.restype = _MallInfo
     told = ask()
     return {"used": told.uordblks + told.hblkhd, "free": told.fordblks}
+
+
+def memory_bytes() -> int:
+    """What the process holds of memory now (RSS)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

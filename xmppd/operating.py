@@ -33,6 +33,7 @@ from xmppd.offices import (
     StoreOffice,
     TokenOffice,
 )
+from xmppd.overview import Overview
 from xmppd.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def _groups(app: App) -> Iterator[object]:
     yield LogCommands(LogOffice(app.levels, app.everywhere))
     tracing = Tracing(app)
     app.following.serve("trace", tracing.open)
+    app.following.serve("top", Overview(app).open)
     yield FollowCommands(app.following)
     yield BlockCommands(BlockOffice(app.blocks, app.blocking, app.accounts))
     yield StoreCommands(StoreOffice(app.store, app.tables))

@@ -28,7 +28,7 @@ from xmppd.admin.nodes import PACE, NodeCommands
 from xmppd.admin.settings import SettingsCommands
 from xmppd.admin.socket import AdminSocket
 from xmppd.admin.whereabouts import noted
-from xmppd.allocator import heap
+from xmppd.allocator import heap, memory_bytes
 from xmppd.app import App
 from xmppd.checks import refuse_fatal
 from xmppd.config import Config
@@ -540,9 +540,3 @@ def raise_descriptor_limit() -> None:
     """Allow this process as many descriptors as its hard limit does."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def memory_bytes() -> int:
-    """What the process holds of memory now (RSS)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()

@@ -111,7 +111,7 @@ NOT_ALIKE = {
 }
 """Their results name folders, hold random numbers, are files, or are in an order of the store's own."""
 
-FOLLOWED: list[tuple[str, dict[str, Any]]] = [("trace", {"account": ALICE})]
+FOLLOWED: list[tuple[str, dict[str, Any]]] = [("trace", {"account": ALICE}), ("top", {})]
 """Those that go on until their caller leaves."""
 
 Door = Callable[[str, dict[str, Any]], Awaitable[Any]]

@@ -401,6 +401,9 @@ def _follow(given: argparse.Namespace, door: Live) -> int:
     """Print records as they come, until Ctrl-C."""
     about: Description = given.about
     with contextlib.closing(door.follow(about.name, _openly(about, given))) as records:
+        if about.name == "top" and not given.json:
+            importlib.import_module("xmppd.admin.topview").show(records)
+            return 0
         for record in records:
             sys.stdout.write(f"{json.dumps(record) if given.json else line_of(record)}\n")
             sys.stdout.flush()

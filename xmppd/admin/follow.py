@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Protocol
 
 from xmppd.admin.builtin import Account, account_of
-from xmppd.admin.commands import ALL, NO_PERMISSION, Caller, command
+from xmppd.admin.commands import ALL, NO_PERMISSION, USAGE, Caller, command
 from xmppd.admin.registry import Records
 from xmppd.errors import CommandError
 
 BODIES: Final = "trace:bodies"
 """The scope of who may see what people write."""
+
+
+MOST_BUSIEST: Final = 50
 
 
 class Following(Protocol):
@@ -45,3 +48,17 @@ class FollowCommands:
         if bodies and caller.scopes is not None and caller.scopes.isdisjoint((BODIES, ALL)):
             raise CommandError(f"bodies take the scope {BODIES}", NO_PERMISSION, field="bodies", rule="scope")
         return self._following.open("trace", {"account": account_of(account), "bodies": bodies})
+
+    @command("Show how each node is doing, again and again", name="top", reads=True, follows=True)
+    def top(
+        self,
+        *,
+        seconds: Annotated[float, "how often"] = 2.0,
+        most: Annotated[int, "so many of the busiest accounts of each node"] = 10,
+    ) -> Records:
+        """A snapshot of each node: sessions, stanzas by kind, CPU, lag, memory, who sends most."""
+        if not 0.5 <= seconds <= 60:
+            raise CommandError("seconds must be 0.5 to 60", USAGE, field="seconds", rule="seconds")
+        if not 0 <= most <= MOST_BUSIEST:
+            raise CommandError(f"most must be 0 to {MOST_BUSIEST}", USAGE, field="most", rule="most")
+        return self._following.open("top", {"seconds": seconds, "most": most})

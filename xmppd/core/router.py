@@ -107,6 +107,7 @@ class Router:
         self._is_due = False
         self.tracer: Tracer | None = None
         """Who is shown what some accounts send; None: nobody. See `trace`."""
+        self._counter: Callable[[str], None] | None = None
 
     def take(self, session: Session, stanza: Stanza) -> Waiting:
         """Process one stanza as a client wrote it. What is returned must be awaited before the session's next
@@ -133,11 +134,21 @@ class Router:
     def trace(self, tracer: Tracer | None) -> None:
         """Show this one what clients send from now on, or nobody."""
         self.tracer = tracer
-        self.watches_next = self._is_due or tracer is not None
+        self._watch()
+
+    def count(self, counter: Callable[[str], None] | None) -> None:
+        """Tell this one the account of each stanza of a client from now on, or nobody."""
+        self._counter = counter
+        self._watch()
+
+    def _watch(self) -> None:
+        self.watches_next = self._is_due or self.tracer is not None or self._counter is not None
 
     def _watched(self, session: Session, stanza: Stanza) -> Waiting:
-        """The same for a stanza that is traced, or whose time is measured, or neither after all."""
+        """The same for a stanza that is counted or traced, or whose time is measured, or nothing of that."""
         is_due, self._is_due, self.watches_next = self._is_due, False, False
+        if self._counter is not None:
+            self._counter(session.account)
         try:
             traced = self.tracer.taken(session, stanza) if self.tracer is not None else None
             if traced is not None:
@@ -147,7 +158,7 @@ class Router:
                 return self.timed(session, stanza, self.routing[kind].observe, self.handling[kind].observe)
             return self.take(session, stanza)
         finally:
-            self.watches_next = self.tracer is not None
+            self._watch()
 
     def timed(self, session: Session, stanza: Stanza, routed: Observe, done: Observe) -> Waiting:
         """Take a stanza with what plugins do for it timed; the seconds until it was sent on or had to wait
