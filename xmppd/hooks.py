@@ -18,7 +18,6 @@ pauses until it is done, so order holds.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
@@ -28,9 +27,11 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 
 from xmppd.core.begun import begun
-from xmppd.core.later import Later
+from xmppd.core.later import Later, Pending
+from xmppd.core.origin import Origin
 from xmppd.core.tally import SHORT, Spreads, owner_of, timed
 from xmppd.errors import StanzaError, StoreError
+from xmppd.jid import Jid
 from xmppd.marks import mark, marked
 from xmppd.xml.stanza import Stanza, parse, unclark
 
@@ -77,20 +78,40 @@ class Outcome(Enum):
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-@dataclass(slots=True)
-class Recorded:
-    """A message that is being written down. It goes on as `message`, as that is when `written` is done,
-    unless that raises; `shown` is called when it has, or will not. `sent_id`: its id in its sender's archive,
-    "" for none. `held_up` is asked just before it goes on: what to wait for first after all. `ended` is
-    called when it is known what became of it, with whether that is as it should be.
+class Recorded(Pending):
+    """A message that is being written down. When it is ready (`go_on`) it goes on as its `message`, as that
+    is by then, or is refused for its `error`. Who writes it down makes a class of this one, whose methods are
+    called in the course of that; those of what `is_followed` alone are `held_up` and `ended`.
     """
 
-    message: Stanza
-    written: asyncio.Future[None]
-    shown: Callable[[], None]
-    sent_id: str = ""
-    held_up: Callable[[], asyncio.Future[None] | None] | None = None
-    ended: Callable[[bool], None] | None = None
+    __slots__ = ("error", "is_followed", "message", "origin", "sent", "to")
+
+    origin: Origin
+    sent: Stanza
+    to: Jid
+    """Who sent it, as what, and to whom: for who hands it on."""
+
+    def __init__(self, message: Stanza) -> None:
+        self.message = message
+        self.size = len(message.raw)
+        self.is_ready = self.is_followed = False
+        self.error: BaseException | None = None
+        self.told = None
+
+    @property
+    def sent_id(self) -> str:
+        """The id in its sender's archive, "" for none."""
+        return ""
+
+    def held_up(self) -> bool:
+        """Whether it is not ready after all, but will be later; it is about to go on."""
+        return False
+
+    def shown(self) -> None:
+        """It has gone on, or will not."""
+
+    def ended(self, is_well: bool) -> None:
+        """It is known what became of it, and whether that is as it should be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ from .ids import (
     stamp_of,
     stamps_of,
     texts_of,
+    to_letters,
     to_text,
 )
 from .keeping import Keeper, Lives, Writers
@@ -200,35 +201,29 @@ class Archive(Keeping, Moving, Again, Talks):
         known = self.sent_before(origin, message, dialogue.accounts[0]) if origin in self._doubts else None
         if known is not None:
             return self._record_again(origin, message, dialogue, known) if isinstance(known, bytes) else known
-        entry = self.order.entry(dialogue.accounts, origin.account)
-        recorded = Recorded(message, entry.ready, entry.shown)
-        self.order.begin(entry, self._file, recorded, dialogue)
-        if entry.guards is not None:
-            recorded.held_up, recorded.ended = entry.held_up, entry.ended
-        return recorded
+        entry = self.order.entry(dialogue.accounts, origin.account, message)
+        self.order.begin(entry, self._file, dialogue)
+        return entry
 
     def _record_again(self, origin: Origin, message: Stanza, dialogue: Dialogue, id: bytes) -> Recorded:
         """Write over a message that was written and perhaps not handed on."""
         sender, receiver = origin.account, dialogue.receiver
-        entry = Known(self.order, id, dialogue.accounts, sender)
-        recorded = Recorded(message, entry.ready, entry.shown)
-        self._file(entry, recorded, dialogue)
+        entry = Known(self.order, id, dialogue.accounts, sender, message)
+        self._file(entry, dialogue)
         domain = (receiver if self._is_ours(receiver) else sender).rpartition("@")[2]
-        raw = stamped(recorded.message, domain, at_of(id) / MICROSECONDS)
-        recorded.message = Stanza("message", message.attrs, raw)
-        return recorded
+        raw = stamped(entry.message, domain, at_of(id) / MICROSECONDS)
+        entry.message = Stanza("message", message.attrs, raw)
+        return entry
 
-    def _file(self, entry: Entry, recorded: Recorded, dialogue: Dialogue) -> None:
+    def _file(self, entry: Entry, dialogue: Dialogue) -> None:
         """Write a message that has its id, and tell its receiver that."""
-        message = recorded.message
+        message = entry.message
         self.filer.file((entry, dialogue, message.raw))
         if not message.is_plain:
             self._note_remark(message, entry, dialogue.folders)
-        text = to_text(entry.id)
         if dialogue.named:
-            recorded.message = named(message, dialogue.named, text)
-        if dialogue.is_sent:
-            recorded.sent_id = text
+            entry.message = named(message, dialogue.named, entry.id)
+        entry.is_sent = dialogue.is_sent
 
     def _dialogue(
         self, origin: Origin, to: Jid, *, is_barred: bool = False
@@ -427,7 +422,7 @@ class Archive(Keeping, Moving, Again, Talks):
         for found in await self._reader(owner).found(wanted):
             text = to_text(found.id)
             raw = stamped(Stanza("message", {}, found.stanza), domain, at_of(found.id) / MICROSECONDS)
-            recalled[text] = named(Stanza("message", {}, raw), whose, text).raw
+            recalled[text] = named(Stanza("message", {}, raw), whose, found.id).raw
         return recalled
 
     @iq_get(METADATA, ACCOUNT)
@@ -534,6 +529,8 @@ class Archive(Keeping, Moving, Again, Talks):
 
 
 STANZA_ID: Final = f"<stanza-id xmlns='{ns.STANZA_ID}' by='".encode()
+MESSAGE_END: Final = b"</message>"
+NAMED_END: Final = b"'/></message>"
 
 
 def id_of_archive(account: str) -> bytes:
@@ -541,10 +538,14 @@ def id_of_archive(account: str) -> bytes:
     return STANZA_ID + f"{escape_attribute(account)}' id='".encode()
 
 
-def named(message: Stanza, whose: bytes, id: str) -> Stanza:
+def named(message: Stanza, whose: bytes, id: bytes) -> Stanza:
     """The message with the id that it has in the archive `whose` ids begin so."""
-    child = b"%b%b'/>" % (whose, id.encode())
-    return Stanza("message", message.attrs, insert_child(message.raw, "message", child))
+    raw = message.raw
+    if raw.endswith(MESSAGE_END):
+        raw = b"".join((raw[: -len(MESSAGE_END)], whose, to_letters(id), NAMED_END))
+    else:
+        raw = insert_child(raw, "message", b"".join((whose, to_letters(id), b"'/>")))
+    return Stanza("message", message.attrs, raw)
 
 
 def fin(page: Page) -> bytes:

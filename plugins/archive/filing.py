@@ -5,13 +5,14 @@ is written by itself.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from xmppd.plugin import Lru, Prepared, StoreTimeout, StoreUnavailable, Table
 
-from .ids import day_of, month_of_day
+from .ids import DAY, bound, day_of, month_of_day
 from .keeping import Lives, Writers
 from .under_way import Entry
 
@@ -43,11 +44,12 @@ class Folder(NamedTuple):
 class Dialogue:
     """What one account says to the other, the `receiver`, and where that is kept: in the `folders` of these
     `accounts`, the sender's first. `is_sent`: there is one of a sender who is somebody else. `named`: what
-    the id begins with that the receiver is told, b"" where he keeps nothing. `day`: of which it is noted that
-    there is anything. It is so as long as there were no more `changes` to archives.
+    the id begins with that the receiver is told, b"" where he keeps nothing. Of a day it is noted that there
+    is anything: its ids are from `begins` on and before `ends`, and in this `month`. All is so as long as
+    there were no more `changes` to archives.
     """
 
-    __slots__ = ("accounts", "changes", "day", "folders", "is_sent", "named", "receiver")
+    __slots__ = ("accounts", "begins", "changes", "ends", "folders", "is_sent", "month", "named", "receiver")
 
     def __init__(
         self,
@@ -65,7 +67,13 @@ class Dialogue:
         self.is_sent = is_sent
         self.named = named
         self.changes = changes
-        self.day = -1
+        self.begins = self.ends = b""
+        self.month = 0
+
+    def note(self, day: int) -> None:
+        """There is something of that day."""
+        self.begins, self.ends = bound(day * DAY), bound((day + 1) * DAY)
+        self.month = month_of_day(day)
 
 
 Filing = tuple[Entry, Dialogue, bytes]
@@ -73,11 +81,12 @@ Filing = tuple[Entry, Dialogue, bytes]
 
 
 class Writes(NamedTuple):
-    """Rows by the seconds that they live, those first by which others are found; the days that are noted by
-    these, and of which dialogues.
+    """Rows by the seconds that they live, those first by which others are found; how many are messages; the
+    days that are noted by these, and of which dialogues.
     """
 
     rows: Mapping[float | None, Sequence[Prepared]]
+    count: int
     days: Sequence[Day]
     noted: Sequence[tuple[Dialogue, int]]
 
@@ -113,8 +122,8 @@ class Filer:
         if not filings:
             asyncio.get_running_loop().call_soon(self._write)
         filings.append(filing)
-        self._size += len(filing[2])
-        if len(filings) >= AT_ONCE or self._size >= BYTES_AT_ONCE:
+        size = self._size = self._size + filing[0].size
+        if size >= BYTES_AT_ONCE or len(filings) >= AT_ONCE:
             self._write()
 
     def _write(self) -> None:
@@ -136,24 +145,24 @@ class Filer:
     def _writes(self, filings: Iterable[Filing]) -> Writes:
         """The rows of messages: their own, and those of the day and the month where these are not noted."""
         index: dict[float | None, dict[tuple[object, ...], Prepared]] = {}
-        messages: dict[float | None, list[tuple[int, int, bytes, str, bytes]]] = {}
+        messages: dict[float | None, list[tuple[int, int, bytes, str, bytes]]] = defaultdict(list)
         days: list[Day] = []
         noted: list[tuple[Dialogue, int]] = []
         for entry, dialogue, raw in filings:
             id = entry.id
-            day = day_of(id)
-            month = month_of_day(day)
-            if dialogue.day != day:
+            if dialogue.begins <= id < dialogue.ends:
+                month = dialogue.month
+            else:
+                day = day_of(id)
+                month = month_of_day(day)
                 days += self._index(index, dialogue, day, month)
                 noted.append((dialogue, day))
             for _, owner, peer, life in dialogue.folders:
-                if (some := messages.get(life)) is None:
-                    messages[life] = some = []
-                some.append((owner, month, id, peer, raw))
+                messages[life].append((owner, month, id, peer, raw))
         rows = {life: [*found.values()] for life, found in index.items()}
         for life, some in messages.items():
-            rows.setdefault(life, []).extend(self._writers.message.rows(some))
-        return Writes(rows, days, noted)
+            rows.setdefault(life, []).append(self._writers.message.rows(some))
+        return Writes(rows, sum(map(len, messages.values())), days, noted)
 
     def _index(
         self,
@@ -196,8 +205,8 @@ class Filer:
         for day_with_peer in writes.days:
             self._noted.put(day_with_peer, True)
         for dialogue, day in writes.noted:
-            dialogue.day = day
-        self._count(sum([len(dialogue.folders) for _, dialogue, _ in filings]))
+            dialogue.note(day)
+        self._count(writes.count)
         for entry, _, _ in filings:
             entry.written()
 

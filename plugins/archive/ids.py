@@ -37,31 +37,31 @@ _TIMES: Final = f">Q{RANDOM_BYTES}x"
 
 
 class Pool:
-    """Gives random bytes in small pieces."""
+    """Gives random bytes in pieces of RANDOM_BYTES."""
 
     def __init__(self) -> None:
-        self._bytes = b""
-        self._used = 0
+        self._pieces: list[bytes] = []
 
-    def take(self, count: int) -> bytes:
-        """So many of them, each given once."""
-        used = self._used
-        end = self._used = used + count
-        if end > len(self._bytes):
-            self._bytes = secrets.token_bytes(POOL)
-            used, end = 0, count
-            self._used = end
-        return self._bytes[used:end]
+    def take(self) -> bytes:
+        """One of them, each given once."""
+        if not self._pieces:
+            self._pieces = [piece for (piece,) in iter_unpack(f"{RANDOM_BYTES}s", secrets.token_bytes(POOL))]
+        return self._pieces.pop()
 
 
 def new_id(at: int, pool: Pool) -> bytes:
     """The id of what is archived at this microsecond, which no other of its archive has."""
-    return at.to_bytes(TIME_BYTES, "big") + pool.take(RANDOM_BYTES)
+    return at.to_bytes(TIME_BYTES, "big") + pool.take()
+
+
+def to_letters(id: bytes) -> bytes:
+    """As clients see it."""
+    return b2a_base64(id, newline=False).translate(URL_SAFE)
 
 
 def to_text(id: bytes) -> str:
-    """As clients see it."""
-    return b2a_base64(id, newline=False).translate(URL_SAFE).decode()
+    """The same as text."""
+    return to_letters(id).decode()
 
 
 def texts_of(ids: Sequence[bytes]) -> list[bytes]:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
 from operator import attrgetter
 from typing import Any, Final
+
+from xmppd.plugin import Stanza
 
 from .elsewhere import ASK, AWAY, END, GO, HOLD, KEEP, KNOWN, LATE, TAKEN, Alone, Clock, Nodes
 from .ids import at_of, bound
@@ -27,6 +30,8 @@ KNOWN_SECONDS: Final = 5.0
 """How long another node is waited for that should say what is under way there."""
 STUCK_SECONDS: Final = 60.0
 """After so long a message that hangs, here or elsewhere, holds up nobody any more."""
+AT_ONCE: Final = 64
+"""How many that wait for nothing more are told of that in one turn of the loop."""
 
 
 _ID: Final = attrgetter("id")
@@ -57,6 +62,8 @@ class Order:
         self._busy: set[str] = set()
         self._met = 0
         self._asks = 0
+        self._telling: deque[Entry] = deque()
+        self._is_telling = False
         self.newest = b""
         self.on_failed: Callable[[bytes], None] = lambda id: None
 
@@ -75,9 +82,9 @@ class Order:
 
     # messages of this node
 
-    def entry(self, accounts: Sequence[str], sender: str) -> Entry:
+    def entry(self, accounts: Sequence[str], sender: str, message: Stanza) -> Entry:
         """Another one, younger than all others here, of an account `sender`."""
-        return Entry(self, self._make(self._clock.next()), accounts, sender)
+        return Entry(self, self._make(self._clock.next()), accounts, sender, message)
 
     def begin(self, entry: Entry, file: Callable[..., None], *about: Any) -> None:
         """Have it filed, and call `file` with it and what it is about, when it has its id for good: at once
@@ -85,9 +92,9 @@ class Order:
         """
         if entry.id > self.newest:
             self.newest = entry.id
+        ways = self._ways
         for account in entry.accounts:
-            way = self._ways.get(account) or self._way(account)
-            way.own.append(entry)
+            (ways.get(account) or self._way(account)).own.append(entry)
         if not self._nodes.is_shared:
             entry.is_final = True
             file(entry, *about)
@@ -171,12 +178,31 @@ class Order:
 
     def look(self, entry: Entry) -> None:
         """Let it go on if it is written and the oldest of all its archives."""
-        if not entry.is_written or entry.ready.done() or not self._may_go(entry):
+        if not entry.is_written or entry.is_ready or not self._may_go(entry):
             return
-        if entry.error is None:
-            entry.ready.set_result(None)
-        else:
-            entry.ready.set_exception(entry.error)
+        entry.is_ready = True
+        if entry.told is not None:
+            self._telling.append(entry)
+            if not self._is_telling:
+                self._is_telling = True
+                asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        """Have those go on that may. What they leave the way to is told as well, but not too many in a turn
+        of the loop.
+        """
+        telling = self._telling
+        try:
+            for _ in range(AT_ONCE):
+                if not telling:
+                    break
+                entry = telling.popleft()
+                if entry.is_ready:  # or it was held up since
+                    entry.go_on()
+        finally:
+            self._is_telling = bool(telling)
+            if telling:
+                asyncio.get_running_loop().call_soon(self._tell)
 
     def _may_go(self, entry: Entry) -> bool:
         ways = self._ways
@@ -200,29 +226,34 @@ class Order:
             way.passed = max(way.passed, entry.id)
         return True
 
-    def held_up(self, entry: Entry) -> asyncio.Future[None] | None:
+    def held_up(self, entry: Entry) -> bool:
         """See `Entry.held_up`."""
         if entry.guards is None or entry.error is not None or self._may_go(entry):
-            return None
-        entry.ready = asyncio.get_running_loop().create_future()
-        return entry.ready
+            return False
+        entry.is_ready = False
+        return True
 
     def shown(self, entry: Entry) -> None:
         """See `Entry.shown`."""
         if entry.is_shown:
             return
         entry.is_shown = True
+        following: Entry | None = None
         for account in entry.accounts:
             way = self._ways[account]
             own = way.own
             own.remove(entry)
-            if own:
-                if own[0].is_written:
-                    self.look(own[0])
-            elif entry.guards is None:
-                self._tidy(account, way)
+            if not own:
+                if entry.guards is None:
+                    self._tidy(account, way)
+            elif (first := own[0]) is not following:  # where it is the same it may go when all ways are clear
+                if following is not None:
+                    self.look(following)
+                following = first
             if way.waiting:
                 way.wake()
+        if following is not None:
+            self.look(following)
 
     def ended(self, entry: Entry, *, is_well: bool = True) -> None:
         """See `Entry.ended`."""

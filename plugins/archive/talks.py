@@ -4,7 +4,6 @@ taken back (XEP-0424), and the list of all conversations of an account.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -99,10 +98,10 @@ class Talks(Ordered):
         remark = remark_of(message)
         if remark is not None:
             sides = [Side(account, owner, peer, entry.id) for account, owner, peer, _ in folders]
-            entry.ready.add_done_callback(partial(self._begin, remark, sides))
+            entry.when_ready(partial(self._begin, remark, sides, entry))
 
-    def _begin(self, remark: Remark, sides: Sequence[Side], ready: asyncio.Future[None]) -> None:
-        if ready.cancelled() or ready.exception() is not None:
+    def _begin(self, remark: Remark, sides: Sequence[Side], entry: Entry) -> None:
+        if entry.error is not None:
             return
         if remark.is_retraction:
             self._do(remark.sender, ("retract", remark.to, remark.about), self._retract, remark, sides, TRIES)

@@ -7,17 +7,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from xmppd.plugin import Recorded, Stanza
+
+from .ids import to_text
+
 if TYPE_CHECKING:
     from .order import Order
 
 NOBODY: Final[Mapping[tuple[str, str], bytes]] = MappingProxyType({})
 
 
-class Entry:
+class Entry(Recorded):
     """One message under way into the archives of `accounts`. `file` is called as soon as it has its `id` for
-    good (`is_final`), and has it written. `ready` is done when it may be handed on, and raises why it was
+    good (`is_final`), and has it written. It is ready when it may be handed on, or has the error why it was
     not written. `written` is told what became of it, `shown` that it was handed on or came to nothing, and
-    `ended` that whoever was to be given it was.
+    `ended` that whoever was to be given it was. `is_sent`: its sender is to know its id.
     """
 
     __slots__ = (
@@ -25,27 +29,30 @@ class Entry:
         "accounts",
         "agreeing",
         "discharged",
-        "error",
         "file",
         "guards",
         "held",
         "id",
         "is_final",
+        "is_sent",
         "is_shown",
         "is_written",
-        "ready",
         "sender",
         "since",
     )
 
-    def __init__(self, order: Order, id: bytes, accounts: Sequence[str], sender: str) -> None:
+    def __init__(
+        self, order: Order, id: bytes, accounts: Sequence[str], sender: str, message: Stanza
+    ) -> None:
         self._order = order
         self.id = id
         self.accounts = accounts
         self.sender = sender
+        self.message = message
+        self.size = len(message.raw)
+        self.told = self.error = None
+        self.is_ready = self.is_followed = self.is_sent = False
         self.is_final = self.is_written = self.is_shown = False
-        self.error: BaseException | None = None
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.guards: dict[tuple[str, str], bytes] | None = None
         """By account and node: by which id it has its place there. None while there is one node."""
 
@@ -54,12 +61,18 @@ class Entry:
         self.file: Callable[[], None] | None = file
         self.since = since
         self.guards = {}
+        self.is_followed = True
         self.agreeing: set[tuple[str, str]] = set()
         """Those that have not given it its place."""
         self.held: set[tuple[str, str]] = set()
         """Those where something else comes first."""
         self.discharged: Mapping[tuple[str, str], bytes] = NOBODY
         """Those that are asked no more, unless they ask: nobody was there, or they did not answer in time."""
+
+    @property
+    def sent_id(self) -> str:
+        """See `Recorded`."""
+        return to_text(self.id) if self.is_sent else ""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -87,8 +100,8 @@ class Entry:
         """Whoever was to be given it was, unless it was refused."""
         self._order.ended(self, is_well=is_well)
 
-    def held_up(self) -> asyncio.Future[None] | None:
-        """What to wait for though it was ready: somebody has come who is to see others first."""
+    def held_up(self) -> bool:
+        """Whether it has to wait though it was ready: somebody has come who is to see others first."""
         return self._order.held_up(self)
 
 
@@ -99,10 +112,8 @@ class Known(Entry):
 
     def written(self, error: BaseException | None = None) -> None:
         """It is there once more, as it was."""
-        if error is None:
-            self.ready.set_result(None)
-        else:
-            self.ready.set_exception(error)
+        self.error = error
+        self.go_on()
 
     def shown(self) -> None:
         """Nobody waits for it."""

@@ -161,25 +161,58 @@ async def test_who_does_not_know_it_awaits_it_like_anything_else():
     assert await Later(end) == 7
 
 
-@pytest.mark.asyncio
 async def test_what_comes_in_the_place_of_one_that_nobody_awaits_any_more_acts_too() -> None:
-    ready, again = (asyncio.get_running_loop().create_future() for _ in range(2))
     acted: list[str] = []
+    again = Pending(lambda _: acted.append("second"), is_ready=False)
 
-    def first() -> Pending:
+    def first(_: Pending) -> Pending:
         acted.append("first")
-        return Pending(again, lambda: acted.append("second"))
+        return again
+
+    one = Pending(first, is_ready=False)
 
     async def wait() -> None:
-        await Pending(ready, first)
+        await one
 
     waiting = asyncio.ensure_future(wait())
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait((waiting,))
-    ready.set_result(None)
-    await asyncio.sleep(0)
+    one.go_on()
     assert acted == ["first"]
-    again.set_result(None)
-    await asyncio.sleep(0)
+    again.go_on()
     assert acted == ["first", "second"]
+
+
+async def test_one_that_is_ready_in_the_course_of_another_does_not_overtake_what_is_left_of_that():
+    sender, acted = Sender(), []
+    second = Pending(lambda _: acted.append("second"), is_ready=False)
+    rest = Pending(lambda _: acted.append("rest of the first"), is_ready=False)
+
+    def first(_):
+        acted.append("first")
+        second.go_on()
+        return rest
+
+    sender.line.add(one := Pending(first, is_ready=False))
+    sender.line.add(second)
+    one.go_on()
+    assert acted == ["first"] and sender.line.is_ahead
+    rest.go_on()
+    assert acted == ["first", "rest of the first", "second"] and not sender.line.is_ahead
+
+
+async def test_one_that_is_not_ready_any_more_acts_again_when_it_is():
+    sender, acted = Sender(), []
+
+    def held_up(pending):
+        acted.append("held up")
+        pending.is_ready = False
+        pending.act = lambda _: acted.append("acted")
+        return pending
+
+    sender.line.add(one := Pending(held_up))
+    sender.line.add(Pending(lambda _: acted.append("next")))
+    assert acted == ["held up"]
+    one.go_on()
+    assert acted == ["held up", "acted", "next"] and sender.line.until(0) is None

@@ -14,9 +14,19 @@ from xmppd.testing import Client, World, refusal
 pytestmark = [pytest.mark.asyncio, pytest.mark.one_node("looks into the plugin of one node")]
 
 RECORDER = '''
-import asyncio
 from xmppd import hooks
 from xmppd.plugin import Plugin, Stanza, insert_child
+
+class Written(hooks.Recorded):
+    """One that is under way."""
+
+    def __init__(self, message, number, all_shown):
+        super().__init__(message)
+        self.number = number
+        self.all_shown = all_shown
+
+    def shown(self):
+        self.all_shown.append(self.number)
 
 class Recorder(Plugin):
     """Writes down what has a body, when it is let."""
@@ -32,13 +42,10 @@ class Recorder(Plugin):
             return None
         if self.unknown is not None and not self.unknown.done():
             return self.unknown
-        written = asyncio.get_running_loop().create_future()
-        self.under_way.append(written)
-        number = len(self.under_way)
+        number = len(self.under_way) + 1
         marked = insert_child(message.raw, "message", f"<n>{number}</n>".encode())
-        return hooks.Recorded(
-            Stanza("message", message.attrs, marked), written, lambda: self.shown.append(number)
-        )
+        self.under_way.append(Written(Stanza("message", message.attrs, marked), number, self.shown))
+        return self.under_way[-1]
 '''
 BODY = f"{{{ns.CLIENT}}}body"
 
@@ -88,7 +95,7 @@ async def test_it_goes_on_when_it_is_written_and_as_it_was_recorded(folder: Path
         recorder = await write(world, alice, chat(bob.jid, "one"))
         await bob.expect_nothing()
         assert recorder.shown == []
-        recorder.under_way[0].set_result(None)
+        recorder.under_way[0].go_on()
         [message] = await bob.receive_all()
         assert message.findtext(f"{{{ns.CLIENT}}}n") == "1"
         assert recorder.shown == [1]
@@ -100,11 +107,11 @@ async def test_several_are_written_side_by_side_and_go_on_in_their_order(folder:
         stanzas = [chat(bob.jid, "one"), chat("carol@localhost", "two"), chat("bob@localhost", "three")]
         recorder = await write(world, alice, *stanzas)
         assert len(recorder.under_way) == 3
-        recorder.under_way[2].set_result(None)
-        recorder.under_way[1].set_result(None)
+        recorder.under_way[2].go_on()
+        recorder.under_way[1].go_on()
         await bob.expect_nothing()
         await carol.expect_nothing()
-        recorder.under_way[0].set_result(None)
+        recorder.under_way[0].go_on()
         assert await kinds(bob) == ["one", "three"] and await kinds(carol) == ["two"]
         assert recorder.shown == [1, 2, 3]
 
@@ -117,7 +124,7 @@ async def test_what_is_not_recorded_comes_behind_what_is(folder: Path) -> None:
         iq = f"<iq type='get' id='iq' to='{bob.jid}'><query xmlns='{ns.VERSION}'/></iq>"
         recorder = await write(world, alice, chat(bob.jid, "one"), state, presence, state, iq)
         await bob.expect_nothing()
-        recorder.under_way[0].set_result(None)
+        recorder.under_way[0].go_on()
         assert await kinds(bob) == ["one", "state", "presence", "state", "iq"]
 
 
@@ -133,11 +140,12 @@ async def test_an_error_comes_in_its_turn_and_nobody_gets_what_was_not_written(f
         recorder = await write(world, alice, *stanzas)
         assert len(recorder.under_way) == 1, "nothing is begun behind somebody who has to be looked for"
         await alice.expect_nothing()
-        recorder.under_way[0].set_exception(StoreUnavailable("away"))
+        recorder.under_way[0].error = StoreUnavailable("away")
+        recorder.under_way[0].go_on()
         assert await kinds(alice) == ["one", "lost", "bad"]
         await bob.expect_nothing()
         assert len(recorder.under_way) == 2, "what is refused is not written down"
-        recorder.under_way[1].set_result(None)
+        recorder.under_way[1].go_on()
         assert await kinds(bob) == ["two"]
         assert recorder.shown == [1, 2]
 
@@ -148,13 +156,13 @@ async def test_who_has_too_many_under_way_is_not_read_from(folder: Path) -> None
         recorder = await write(world, alice, *(chat(bob.jid, str(number)) for number in range(MANY + 5)))
         assert len(recorder.under_way) == MANY
         for written in recorder.under_way[:3]:
-            written.set_result(None)
+            written.go_on()
         await turns(world)
         assert len(recorder.under_way) == MANY + 3
-        while not all(written.done() for written in recorder.under_way):
+        while not all(written.is_ready for written in recorder.under_way):
             for written in recorder.under_way:
-                if not written.done():
-                    written.set_result(None)
+                if not written.is_ready:
+                    written.go_on()
             await turns(world)
         assert await kinds(bob) == [str(number) for number in range(MANY + 5)]
 
@@ -168,9 +176,9 @@ async def test_what_has_to_be_known_first_is_waited_for(folder: Path) -> None:
         assert recorder.under_way == []
         recorder.unknown.set_result(None)
         await turns(world)
-        recorder.under_way[0].set_result(None)
+        recorder.under_way[0].go_on()
         await turns(world)
-        recorder.under_way[1].set_result(None)
+        recorder.under_way[1].go_on()
         assert await kinds(bob) == ["one", "two"]
 
 
@@ -181,7 +189,7 @@ async def test_who_leaves_meanwhile_has_sent_it_all_the_same(folder: Path) -> No
         await alice.drop()
         await turns(world)
         for written in recorder.under_way:
-            written.set_result(None)
+            written.go_on()
         await turns(world)
         assert await kinds(bob) == ["one", "two"]
 
@@ -192,7 +200,7 @@ async def test_somebody_who_goes_before_it_is_written_finds_it_later(folder: Pat
         recorder = await write(world, alice, chat("bob@localhost", "one"))
         await bob.drop()
         await turns(world)
-        recorder.under_way[0].set_result(None)
+        recorder.under_way[0].go_on()
         await turns(world)
         bob = await world.bind("bob")
         await bob.send("<presence/>")
@@ -203,7 +211,8 @@ async def test_a_refusal_of_what_is_not_written_is_resource_constraint(folder: P
     async with world_with(folder) as world:
         alice, bob = await world.login("alice"), await world.login("bob")
         recorder = await write(world, alice, chat(bob.jid, "one"))
-        recorder.under_way[0].set_exception(StoreUnavailable("away"))
+        recorder.under_way[0].error = StoreUnavailable("away")
+        recorder.under_way[0].go_on()
         [answer] = await alice.receive_all()
         assert refusal(answer) == "wait resource-constraint"
 
@@ -223,7 +232,7 @@ async def test_it_counts_as_handled_when_it_has_gone_on(folder: Path) -> None:
         state = f"<message to='{bob.jid}' type='chat'><active xmlns='{ns.CHAT_STATES}'/></message>"
         recorder = await write(world, alice, state, chat(bob.jid, "one"), state, f"<r xmlns='{ns.SM}'/>")
         await alice.expect_nothing()
-        recorder.under_way[0].set_result(None)
+        recorder.under_way[0].go_on()
         await turns(world)
         [answer] = await alice.receive_all()
         assert answer.get("h") == "3"

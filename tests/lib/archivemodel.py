@@ -17,8 +17,10 @@ from plugins.archive.ids import Pool, new_id
 from plugins.archive.order import Order
 from plugins.archive.under_way import Entry
 from xmppd.core.ids import HybridClock
+from xmppd.xml.stanza import Stanza
 
 RECEIVER = "receiver"
+MESSAGE = Stanza("message", {}, b"<message/>")
 END = b"\xff"
 RULES = frozenset(("order", "horizon", "agreement", "knowing", "pointers"))
 """What can be switched off."""
@@ -152,7 +154,7 @@ class Node:
         """One of its senders says something, behind what he said before."""
         number = self.model.random.randrange(len(self.lines))
         name, line = f"sender {number} at {self.name}", self.lines[number]
-        entry = self.order.entry([name, RECEIVER], name)
+        entry = self.order.entry([name, RECEIVER], name, MESSAGE)
         line.append(entry)
         self.order.begin(entry, self._file)
         if len(line) == 1:
@@ -169,13 +171,13 @@ class Node:
         self.model.archive.add(entry.id)
         entry.written()
 
-    def _go_on(self, line: deque[Entry], _: object = None) -> None:
+    def _go_on(self, line: deque[Entry]) -> None:
         while line:
             entry = line[0]
-            if not entry.ready.done():
-                entry.ready.add_done_callback(partial(self._go_on, line))
+            if not entry.is_ready:
+                entry.when_ready(partial(self._go_on, line))
                 return
-            if "order" in self.model.rules and entry.held_up() is not None:
+            if "order" in self.model.rules and entry.held_up():
                 continue
             line.popleft()
             self._route(Parcel(entry))

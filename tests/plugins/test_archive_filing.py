@@ -28,9 +28,10 @@ class Watched:
         store.write = self.look  # type: ignore[method-assign]
 
     def look(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> Any:
-        self.rows.append(len(rows))
-        is_bad = any(isinstance(v, bytes) and self.bad in v for _, values in rows for v in values)
-        error = StoreBug("bad") if is_bad else self.error if len(rows) > self.most else None
+        values = [row for _, some in rows for row in some]
+        self.rows.append(len(values))
+        is_bad = any(isinstance(value, bytes) and self.bad in value for row in values for value in row)
+        error = StoreBug("bad") if is_bad else self.error if len(values) > self.most else None
         if error is None:
             return self.write(rows, ttl=ttl)
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

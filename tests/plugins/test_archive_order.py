@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 import pytest
-from archivemodel import RULES, Model
+from archivemodel import MESSAGE, RULES, Model
 
 from plugins.archive.elsewhere import ASK, AWAY, END, GO, HOLD, KNOWN
 from plugins.archive.ids import Pool, bound, new_id
@@ -98,7 +98,7 @@ class Desk:
         self.is_looking = True
 
     def begin(self, *accounts: str) -> Entry:
-        entry = self.order.entry(accounts, accounts[0])
+        entry = self.order.entry(accounts, accounts[0], MESSAGE)
         self.order.begin(entry, self.filed.append)
         return entry
 
@@ -116,7 +116,7 @@ async def test_none_is_shown_before_an_older_one_of_its_archives() -> None:
             if todo:
                 todo.pop().written()
             for entry in entries:
-                if entry.ready.done() and entry not in shown and rnd.random() < 0.7:
+                if entry.is_ready and entry not in shown and rnd.random() < 0.7:
                     for account in entry.accounts:
                         assert await desk.order.horizon(account) == entry.id
                     shown.append(entry)
@@ -129,13 +129,12 @@ async def test_what_was_not_written_holds_nobody_up() -> None:
     desk = Desk(is_shared=False)
     one, two = desk.begin("a", "b"), desk.begin("b", "c")
     two.written()
-    assert not two.ready.done() and await desk.order.horizon("b") == one.id
+    assert not two.is_ready and await desk.order.horizon("b") == one.id
     one.written(OSError("away"))
-    with pytest.raises(OSError, match="away"):
-        one.ready.result()
-    assert not two.ready.done()
+    assert one.is_ready and str(one.error) == "away"
+    assert not two.is_ready
     one.shown()
-    assert two.ready.done() and await desk.order.horizon("a") > two.id
+    assert two.is_ready and await desk.order.horizon("a") > two.id
 
 
 @pytest.mark.asyncio
@@ -154,9 +153,9 @@ async def test_it_is_written_when_the_other_node_has_agreed_and_goes_when_that_l
     desk.order.hear("b", "taken", "a", entry.id, b"")
     assert desk.filed == [entry]
     entry.written()
-    assert not entry.ready.done()
+    assert not entry.is_ready
     desk.order.hear("b", "go", "a", entry.id, b"")
-    assert entry.ready.done()
+    assert entry.is_ready
     entry.shown()
     entry.ended()
     assert desk.nodes.verbs() == ["end"] and len(desk.order) == 0
@@ -184,19 +183,19 @@ async def test_a_larger_one_waits_for_one_of_another_node_and_a_smaller_one_is_l
     desk.nodes.here["a"] = [object()]
     await_known = desk.begin("a")
     await_known.written()
-    assert not await_known.ready.done() and desk.nodes.verbs() == ["ask"]
+    assert not await_known.is_ready and desk.nodes.verbs() == ["ask"]
     desk.order.hear("b", "known", "a", b"", b"")
-    assert await_known.ready.done()
+    assert await_known.is_ready
     desk.order.hear("b", "hold", "a", await_known.id[:-1], b"")
     assert desk.nodes.verbs() == ["late"]
     await_known.shown()
     await_known.ended()
     late = desk.begin("a")
     late.written()
-    assert not late.ready.done()
+    assert not late.is_ready
     theirs = bound(desk.clock.next())
     desk.order.hear("b", "hold", "a", theirs, await_known.id[:-1])
-    assert late.ready.done() and desk.nodes.verbs() == ["taken"], "what comes in its place is behind it"
+    assert late.is_ready and desk.nodes.verbs() == ["taken"], "what comes in its place is behind it"
     late.shown()
     late.ended()
     assert desk.nodes.verbs() == ["go"]
@@ -266,7 +265,7 @@ async def test_a_node_that_is_lost_is_waited_for_no_more() -> None:
     desk.order.lost("b")
     assert desk.filed == [one]
     one.written()
-    assert one.ready.done()
+    assert one.is_ready
 
 
 @pytest.mark.asyncio
@@ -297,7 +296,7 @@ async def test_what_hangs_elsewhere_holds_up_nobody_for_ever() -> None:
     assert desk.is_looking and desk.order.tick()
     assert desk.filed == [one]
     one.written()
-    assert one.ready.done(), "it is not asked again"
+    assert one.is_ready, "it is not asked again"
     one.shown()
     one.ended()
     assert not desk.order.tick()
@@ -312,8 +311,8 @@ async def test_a_node_that_agrees_and_never_lets_it_go_holds_up_nobody_for_ever(
     one.written()
     desk.seconds += STUCK_SECONDS
     desk.order.tick()
-    assert one.ready.done() and desk.nodes.verbs() == ["hold"]
-    assert one.held_up() is None, "nor when it is handed on"
+    assert one.is_ready and desk.nodes.verbs() == ["hold"]
+    assert not one.held_up(), "nor when it is handed on"
     one.shown()
     one.ended()
     assert desk.nodes.verbs() == ["end"], "it may have a place there"
@@ -326,13 +325,12 @@ async def test_a_node_that_has_nobody_is_not_asked_again_before_it_asks() -> Non
     one = desk.begin("a")
     desk.order.hear("b", "away", "a", one.id, b"")
     one.written()
-    assert one.ready.done() and desk.nodes.verbs() == ["hold"], "its session is still said to be there"
+    assert one.is_ready and desk.nodes.verbs() == ["hold"], "its session is still said to be there"
     desk.order.hear("b", "ask", "a", b"", b"")
     assert desk.nodes.verbs() == ["keep", "known"]
-    again = one.held_up()
-    assert again is not None and not again.done()
+    assert one.held_up() and not one.is_ready
     desk.order.hear("b", "away", "a", one.id, b"")
-    assert again.done() and one.held_up() is None and desk.nodes.verbs() == []
+    assert one.is_ready and not one.held_up() and desk.nodes.verbs() == []
 
 
 @pytest.mark.asyncio
@@ -340,12 +338,11 @@ async def test_who_comes_before_it_is_handed_on_has_it_held_up() -> None:
     desk = Desk()
     one = desk.begin("a")
     one.written()
-    assert one.ready.done()
+    assert one.is_ready
     desk.nodes.there["a"] = ["b"]
-    again = one.held_up()
-    assert again is not None and not again.done() and desk.nodes.verbs() == ["keep"]
+    assert one.held_up() and not one.is_ready and desk.nodes.verbs() == ["keep"]
     desk.order.hear("b", "go", "a", one.id, b"")
-    assert again.done() and one.held_up() is None
+    assert one.is_ready and not one.held_up()
 
 
 @pytest.mark.asyncio
@@ -360,9 +357,9 @@ async def test_an_answer_counts_for_what_it_answers_alone() -> None:
         desk.nodes.told.clear()
         questions.append(id)
     desk.order.hear("b", KNOWN, "a", questions[0], b"")
-    assert not any(entry.ready.done() for entry in desk.filed)
+    assert not any(entry.is_ready for entry in desk.filed)
     desk.order.hear("b", KNOWN, "a", questions[1], b"")
-    assert desk.filed[0].ready.done()
+    assert desk.filed[0].is_ready
 
 
 @pytest.mark.asyncio
@@ -378,7 +375,7 @@ async def test_the_clock_looks_at_ways_that_are_busy_alone(monkeypatch: pytest.M
         one.written()
         one.ended()
     desk.order.tick()
-    desk.order.hear("b", HOLD, "a7", desk.order.entry(("a7",), "a7").id, b"")
+    desk.order.hear("b", HOLD, "a7", desk.order.entry(("a7",), "a7", MESSAGE).id, b"")
     looked: list[Way] = []
     monkeypatch.setattr(Way, "is_busy", property(lambda way: looked.append(way) or bool(way.foreign)))
     assert desk.order.tick() and len(looked) == 1

@@ -133,7 +133,7 @@ async def test_rows_are_made_by_the_many(opened):
     writer = store.writer(LOG, tuple(logged(0, 0)))
     rows = [logged(1, number, b"x", note) for number, note in enumerate(("a", None, "b", None))]
     for some in (rows[:1], [], rows, rows[::-1]):
-        await store.write(writer.rows([tuple(row.values()) for row in some]))
+        await store.write([writer.rows([tuple(row.values()) for row in some])])
     assert await whole(store, LOG, 1, 1) == rows
 
 
@@ -141,10 +141,10 @@ async def test_of_many_rows_each_is_checked(opened):
     store = await opened(LOG)
     writer = store.writer(LOG, tuple(logged(0, 0)))
     good = tuple(logged(1, 1, b"x", "note").values())
-    await store.write(writer.rows([good]))
+    await store.write([writer.rows([good])])
     for bad in ((*good, 1), good[:-1], (None, *good[1:]), ("1", *good[1:])):
         with pytest.raises(StoreBug):
-            await store.write(writer.rows([good, bad]))
+            await store.write([writer.rows([good, bad])])
     assert await whole(store, LOG, 1, 1) == [logged(1, 1, b"x", "note")]
 
 

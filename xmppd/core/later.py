@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 MANY = 32
@@ -13,6 +14,9 @@ MANY = 32
 
 BYTES = 65_536
 """How many bytes of them."""
+
+Act = Callable[["Pending"], Awaitable[Any] | None]
+"""Has the effects of one whose turn it is, and returns what of it has to be awaited."""
 
 
 class Later:
@@ -92,36 +96,49 @@ class Told(Later):
 
 
 class Pending(Later):
-    """One whose effects are still to come: `act` has them once `ready` is done (it looks at that itself),
-    after those of all that its sender sent before. It returns what else has to be awaited; another Pending
-    comes in its place. Whoever knows nothing of that awaits it like anything else.
+    """One whose effects are still to come: `act`, which is given it, has them once it `is_ready`, after those
+    of all that its sender sent before. It returns what else has to be awaited; another Pending comes in its
+    place, and so does the same that is not ready any more. Whoever knows nothing of that awaits it like
+    anything else.
     """
 
-    __slots__ = ("act", "ready")
+    __slots__ = ("act", "is_ready", "told")
 
-    def __init__(
-        self, ready: asyncio.Future[Any], act: Callable[[], Awaitable[Any] | None], size: int = 0
-    ) -> None:
-        self.ready = ready
+    def __init__(self, act: Act, size: int = 0, *, is_ready: bool = True) -> None:
         self.act = act
         self.size = size
+        self.is_ready = is_ready
+        self.told: Callable[[], None] | None = None
+        """Who is told when it is ready (`when_ready`)."""
+
+    def when_ready(self, tell: Callable[[], None]) -> None:
+        """Have somebody told when it is; what is so already is told to nobody."""
+        told = self.told
+        self.told = tell if told is None else partial(_both, told, tell)
+
+    def go_on(self) -> None:
+        """It is ready."""
+        self.is_ready = True
+        told, self.told = self.told, None
+        if told is not None:
+            told()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        ready = self.ready
-        if not ready.done():
+        if not self.is_ready:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            ready.add_done_callback(lambda _: _end(turn))
+            self.when_ready(partial(_end, turn))
             try:
                 yield from turn.__await__()
             except BaseException:  # who waits is gone; what was begun is not
                 _let_be(self)
                 raise
-        waiting = self.act()
+        waiting = self.act(self)
         return None if waiting is None else (yield from waiting.__await__())
 
-    def then(self, follow: Callable[[Awaitable[Any] | None], Awaitable[Any] | None]) -> Pending:
-        """One that hands what its `act` returns to `follow`, and gives what that returns."""
-        return Pending(self.ready, lambda: follow(self.act()), self.size)
+    def then(self, follow: Callable[[Awaitable[Any] | None], Awaitable[Any] | None]) -> None:
+        """Hand what its `act` returns to `follow`, and give what that returns."""
+        act = self.act
+        self.act = lambda pending: follow(act(pending))
 
 
 class Line:
@@ -163,16 +180,17 @@ class Line:
     def add(self, later: Later) -> asyncio.Future[None] | None:
         """Take one more; what to wait for before the next stanza is read, if it is one too many."""
         self._size += later.size
-        if later.__class__ is Pending:
-            self._ahead.append(later)
+        ahead, under_way = self._ahead, self._under_way
+        if isinstance(later, Pending):
+            ahead.append(later)
             self.is_ahead = True
-            if len(self._ahead) == 1 and not self._is_acting:
+            if len(ahead) == 1 and not self._is_acting:
                 self._lead()
         else:
-            self._under_way.append(later)
-            if len(self._under_way) == 1:
+            under_way.append(later)
+            if len(under_way) == 1:
                 self.go_on()
-        is_much = len(self._under_way) + len(self._ahead) >= MANY or self._size > BYTES
+        is_much = len(under_way) + len(ahead) >= MANY or self._size > BYTES
         return self.until(MANY - 1) if is_much else None
 
     def until(self, left: int) -> asyncio.Future[None] | None:
@@ -192,9 +210,7 @@ class Line:
     def in_turn(self, act: Callable[[], Awaitable[Any] | None], size: int) -> Pending:
         """One that is `unmade`: all that it is, it is in its turn."""
         self.unmade += 1
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        ready.set_result(None)
-        return Pending(ready, lambda: self._make(act), size)
+        return Pending(lambda _: self._make(act), size)
 
     def _make(self, act: Callable[[], Awaitable[Any] | None]) -> Awaitable[Any] | None:
         try:
@@ -213,19 +229,21 @@ class Line:
         finally:
             self.unmade -= 1
 
-    def _lead(self, _: object = None) -> None:
+    def _lead(self) -> None:
         """Let those act that are ready, up to the first that is not."""
         ahead = self._ahead
         while ahead and not self._is_acting:
             first = ahead[0]
-            if not first.ready.done():
-                first.ready.add_done_callback(self._lead)
+            if not first.is_ready:
+                first.when_ready(self._lead)
                 break
             ahead.popleft()
+            self._is_acting = True  # it may have others go on, who must not overtake what is left of it
             try:
-                waiting = first.act()
+                waiting = first.act(first)
             except Exception as error:  # noqa: BLE001 - whoever settles it takes it
                 waiting = _raising(error)
+            self._is_acting = False
             if waiting is None:
                 self._size -= first.size
             else:
@@ -294,6 +312,11 @@ class Line:
                 future.set_result(None)
 
 
+def _both(first: Callable[[], None], then: Callable[[], None]) -> None:
+    first()
+    then()
+
+
 def _end(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
@@ -308,7 +331,10 @@ def _let_be(waiting: Awaitable[Any] | None) -> None:
     if inspect.iscoroutine(waiting):
         waiting.close()
     elif isinstance(waiting, Pending):
-        waiting.ready.add_done_callback(lambda _: _let_be(waiting.act()))
+        if waiting.is_ready:
+            _let_be(waiting.act(waiting))
+        else:
+            waiting.when_ready(lambda: _let_be(waiting.act(waiting)))
 
 
 def watched(waiting: Awaitable[Any], on_end: Callable[[bool], None]) -> Awaitable[Any]:
@@ -337,13 +363,6 @@ async def _watched(waiting: Awaitable[Any], on_end: Callable[[bool], None]) -> A
     finally:
         on_end(is_well)
     return result
-
-
-def at_once() -> asyncio.Future[None]:
-    """What is ready from the start."""
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    done.set_result(None)
-    return done
 
 
 async def settled(waiting: Awaitable[Any]) -> Any:

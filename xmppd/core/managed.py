@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from xmppd import ns
-from xmppd.core.later import Later, Pending
+from xmppd.core.later import Act, Later, Pending
 from xmppd.core.output import Connection
 from xmppd.core.outstanding import Awaited, Fellow, Former, Outstanding, Unacked
 from xmppd.core.questions import Timer
@@ -408,14 +408,15 @@ class Managed:
             self._finished(number)
             return None
         if isinstance(waiting, Pending):
-            return Pending(waiting.ready, partial(self._act, number, waiting), waiting.size)
+            waiting.act = partial(self._act, number, waiting.act)
+            return waiting
         rest = self._finish(number, waiting)
         return Later(rest, waiting.size) if isinstance(waiting, Later) else rest
 
-    def _act(self, number: int, pending: Pending) -> Awaitable[None] | None:
+    def _act(self, number: int, act: Act, pending: Pending) -> Awaitable[None] | None:
         """It is its turn."""
         try:
-            waiting = pending.act()
+            waiting = act(pending)
         except StreamError as error:
             self._failed(error)
             self._finished(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import cast
 
 from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
@@ -13,7 +14,7 @@ from xmppd.core.carbons import Carbons, give
 from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
 from xmppd.core.fates import DROPPED, REFUSED, Fates
 from xmppd.core.fates import KEPT as IS_KEPT
-from xmppd.core.later import Later, Line, Pending, at_once, settled, watched
+from xmppd.core.later import Act, Later, Line, Pending, settled, watched
 from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
@@ -63,6 +64,7 @@ class Messages:
         self._services = services
         self._hooks = hooks
         self._domains = domains
+        self._on_turn = cast(Act, self._hand_on)
 
     def route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
         """Deliver, keep or refuse (StanzaError) a message whose `from` is its true sender."""
@@ -84,7 +86,11 @@ class Messages:
             return True
         live = self._live.get(to)  # type: ignore[arg-type]
         if live is not None and live.targets and stanza.type in ("chat", None):
-            copy(live.targets, stanza.raw)
+            targets = live.targets
+            if len(targets) == 1:
+                targets[0].send(stanza.raw)
+            else:
+                copy(targets, stanza.raw)
             return True
         return False
 
@@ -142,9 +148,9 @@ class Messages:
             if not (line.unmade or self._hooks.message_for_filter) and self._is_open(origin, stanza, to):
                 made = self._record(origin, stanza, to)
                 if made is None and self._is_settled(stanza, to):
-                    return Pending(at_once(), partial(self._go_on, origin, stanza, to), len(stanza.raw))
+                    return Pending(partial(self._go_on, origin, stanza, to), len(stanza.raw))
         except Exception as error:  # noqa: BLE001 - he is told when it is its turn
-            return Pending(at_once(), partial(_raise, error))
+            return Pending(partial(_raise, error))
         if isinstance(made, Pending):
             return made
         route = partial(self._route, origin, stanza) if made is None else lambda: made
@@ -156,12 +162,15 @@ class Messages:
 
     def _is_open(self, origin: Origin, stanza: Stanza, to: Jid) -> bool:
         """Whether it is known that nobody bars a message, which has its address."""
+        live = self._live.get(to.bare)
+        if live is not None and not live.blocks and stanza.to:
+            return True  # as it is nearly always
         if not self._is_account(to):
             return True
         blocks = self._blocks.known(to.bare) if stanza.to else None
         return blocks is not None and not (blocks and bars(to.bare, blocks, origin.full))
 
-    def _go_on(self, origin: Origin, stanza: Stanza, to: Jid) -> Awaitable[None] | None:
+    def _go_on(self, origin: Origin, stanza: Stanza, to: Jid, _: Pending) -> Awaitable[None] | None:
         """It is the turn of one of which nothing is written."""
         try:
             outcome = self._deliver(origin, stanza, to)
@@ -183,9 +192,7 @@ class Messages:
         if is_taken is not True:
             return self._record_later(origin, stanza, to, is_taken, record[0])
         made = record[0](origin, stanza, to)
-        if isinstance(made, Recorded):
-            return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
-        if made is None or isinstance(made, Drop):
+        if made is None or isinstance(made, Recorded) or isinstance(made, Drop):  # noqa: SIM101 - cheaper
             return self._pending(origin, stanza, to, made)
         return self._asked_again(origin, stanza, to, made, record[0])
 
@@ -225,11 +232,15 @@ class Messages:
     def _pending(
         self, origin: Origin, stanza: Stanza, to: Jid, made: Recorded | Drop | None
     ) -> Pending | None:
-        if isinstance(made, Recorded):
-            return Pending(made.written, partial(self._hand_on, origin, stanza, to, made), len(stanza.raw))
         if made is None:
             return None
-        return Pending(at_once(), partial(self._became, origin, stanza, to, outcome_of(made)))
+        if isinstance(made, Recorded):
+            made.origin = origin
+            made.sent = stanza
+            made.to = to
+            made.act = self._on_turn
+            return made
+        return Pending(lambda _: self._became(origin, stanza, to, outcome_of(made)))
 
     def _is_taken(self, stanza: Stanza, to: Jid) -> bool | Awaitable[bool]:
         """Whether a message will be delivered or kept, as far as that can be said without doing it. What a
@@ -238,33 +249,37 @@ class Messages:
         kind = kind_of(stanza)
         if kind not in KEEPABLE:
             return False
-        if not self._is_account(to):
-            return self._is_served(to)
-        if to.resource and kind == "normal":
+        if to.resource and kind == "normal" and self._is_account(to):
             return to.full in self._targets or self._sessions.cluster.has(to.full)
-        return to.bare in self._live or self._accounts.exists(to.bare)
+        if to.bare in self._live:
+            return True
+        return self._accounts.exists(to.bare) if self._is_account(to) else self._is_served(to)
 
-    def _hand_on(self, origin: Origin, sent: Stanza, to: Jid, recorded: Recorded) -> Awaitable[None] | None:
+    def _hand_on(self, recorded: Recorded) -> Awaitable[None] | None:
         """What was written down goes to whoever is there now."""
-        if recorded.held_up is not None and (until := recorded.held_up()) is not None:
-            return Pending(until, partial(self._hand_on, origin, sent, to, recorded), len(sent.raw))
-        stanza, ended = recorded.message, recorded.ended
+        origin = recorded.origin
+        to = recorded.to
+        stanza = recorded.message
+        if recorded.is_followed and recorded.held_up():
+            recorded.act = self._on_turn
+            return recorded
         try:
-            recorded.written.result()
+            if recorded.error is not None:
+                raise recorded.error
             if origin.has_copies:
-                self._copy_sent(origin, sent, recorded.sent_id)
+                self._copy_sent(origin, recorded.sent, recorded.sent_id)
             outcome = self._hand_over(origin, stanza, to)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
-            if ended is not None:
-                ended(False)
+            if recorded.is_followed:
+                recorded.ended(False)
             return self._refused(origin, stanza, to, error)
         finally:
             recorded.shown()
-        if ended is not None:
+        if recorded.is_followed:
             if isinstance(outcome, Outcome) or not self._is_account(to):  # no session is given it
-                ended(True)
+                recorded.ended(True)
             else:
-                outcome = watched(outcome, ended)
+                outcome = watched(outcome, recorded.ended)
         return self._became(origin, stanza, to, outcome)
 
     # what becomes of a message for an account
@@ -326,7 +341,9 @@ class Messages:
         """Tell what became of it, as soon as that is known."""
         signals = self._hooks.message_routed_signal
         if isinstance(outcome, Outcome):
-            return self._tell(origin, stanza, to, outcome) if signals else None
+            if not (signals and self._is_account(to)):
+                return None
+            return self._hooks.tell(signals, origin, stanza, to.bare, outcome)
         if isinstance(outcome, Later) and not signals:
             return outcome
         told = self._told_later(origin, stanza, to, outcome)
@@ -541,7 +558,7 @@ async def _forget(outcome: Became) -> None:
     await outcome
 
 
-def _raise(error: Exception) -> None:
+def _raise(error: Exception, _: Pending) -> None:
     raise error
 
 

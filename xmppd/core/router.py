@@ -15,7 +15,7 @@ from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
 from xmppd.core.fates import DROPPED, REFUSED
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
-from xmppd.core.later import Later, Pending, Told
+from xmppd.core.later import Act, Later, Pending, Told
 from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
 from xmppd.core.presence import Presences, address_of
@@ -176,7 +176,7 @@ class Router:
         if waiting is None or isinstance(waiting, Told):
             return waiting
         if isinstance(waiting, Pending):
-            waiting.ready.add_done_callback(lambda _: done(perf_counter() - began))
+            waiting.then(partial(seen, done, began))
             return waiting
         if isinstance(waiting, Later):
             return Later(until(waiting.rest, done, began), waiting.size)
@@ -194,10 +194,10 @@ class Router:
         rest = self._finish(session, stanza, waiting)
         return Later(rest, len(stanza.raw)) if isinstance(waiting, Later) else rest
 
-    def _act(self, session: Session, stanza: Stanza, act: Callable[[], Waiting]) -> Waiting:
+    def _act(self, session: Session, stanza: Stanza, act: Act, pending: Pending) -> Waiting:
         """It is its turn."""
         try:
-            waiting = act()
+            waiting = act(pending)
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
             self._caught(session, stanza, error)
             return None
@@ -339,7 +339,7 @@ class Router:
         to wait.
         """
         policies, filters, signals = stages
-        for index, policy in enumerate(policies):
+        for index, policy in enumerate(policies) if policies else ():
             waiting = policy(session, stanza)
             if waiting is not None and isinstance(waiting, Awaitable):  # the test itself is dear
                 rest = policies[index + 1 :], filters, signals
@@ -369,7 +369,8 @@ class Router:
         if waiting is None:
             return self._hooks.tell(signals, session, stanza)
         if isinstance(waiting, Pending):
-            return waiting.then(partial(self._signalled, session, stanza, signals))
+            waiting.then(partial(self._signalled, session, stanza, signals))
+            return waiting
         told = self._signal_later(session, stanza, waiting, signals)
         return Later(told) if isinstance(waiting, Later) else told
 
@@ -403,6 +404,12 @@ class Router:
     ) -> None:
         await waiting
         await self._hooks.tell_in_order(signals, session, stanza)
+
+
+def seen(done: Callable[[float], object], began: float, waiting: Waiting) -> Waiting:
+    """Its turn has come, so long after it `began`."""
+    done(perf_counter() - began)
+    return waiting
 
 
 def not_stored(error: StoreError, **about: str) -> StanzaError:

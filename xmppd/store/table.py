@@ -93,7 +93,7 @@ class Delete:
 
 
 Prepared = tuple[Any, Sequence[Any]]
-"""One row for `Store.write`, as a `RowWriter` of the same store made it."""
+"""Rows of one table for `Store.write`, as a `RowWriter` of the same store made them."""
 
 
 class RowWriter(Protocol):
@@ -104,7 +104,7 @@ class RowWriter(Protocol):
         from the write.
         """
 
-    def rows(self, rows: Sequence[tuple[Value, ...]]) -> list[Prepared]:
+    def rows(self, rows: Sequence[tuple[Value, ...]]) -> Prepared:
         """The same of many, for less."""
 
 

@@ -53,29 +53,33 @@ class RowWriter:
 
     def row(self, *values: Value) -> Prepared:
         """The row that has these values, encoded."""
-        checked = self._columns.checked(values)
+        return self.rows((values,))
+
+    def rows(self, rows: Sequence[tuple[Value, ...]]) -> Prepared:
+        """The rows that have these values, encoded."""
+        checked = self._columns.all_checked(rows)
         try:
             encoded = [
-                None if value is None else encode(value)
-                for encode, value in zip(self._encoders, checked, strict=True)
+                list(map(encode, column))
+                if None not in column
+                else [None if value is None else encode(value) for value in column]
+                for encode, column in zip(self._encoders, zip(*checked, strict=True), strict=False)
             ]
         except (struct.error, UnicodeEncodeError) as error:
             raise StoreBug(f"table {self._opened.declaration.name}: {error}") from None
-        return self, encoded
+        return self, list(zip(*encoded, strict=True))
 
-    def rows(self, rows: Sequence[tuple[Value, ...]]) -> list[Prepared]:
-        """The rows that have these values, encoded."""
-        return [self.row(*values) for values in rows]
-
-    def statement(self, values: Sequence[bytes | None], ttl: float | None) -> EncodedRow:
-        """What writes an encoded row."""
+    def statements(self, rows: Sequence[Sequence[bytes | None]], ttl: float | None) -> Iterator[EncodedRow]:
+        """What writes encoded rows."""
         seconds = self._opened.seconds(ttl)
-        after: tuple[bytes, ...] = (encoded_seconds(seconds),)
-        text = self._text
-        # See `OpenTable.insert`.
-        if seconds or all(values[place] is None for place in self._plain):
-            text, after = self._marked, (NO_MARK, *after)
-        return EncodedRow(text, (*values, *after), self._partition(values))
+        end = encoded_seconds(seconds)
+        partition, plain = self._partition, self._plain
+        for values in rows:
+            # See `OpenTable.insert`.
+            if seconds or all(values[place] is None for place in plain):
+                yield EncodedRow(self._marked, (*values, NO_MARK, end), partition(values))
+            else:
+                yield EncodedRow(self._text, (*values, end), partition(values))
 
 
 class Call:

@@ -304,7 +304,7 @@ class CassandraStore:
     def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> asyncio.Future[Any]:
         """Write rows, those of all calls of one turn of the loop in few requests."""
         self._tables.check_not_closed()
-        done = self._joiner.write([writer.statement(values, ttl) for writer, values in rows])
+        done = self._joiner.write([row for writer, some in rows for row in writer.statements(some, ttl)])
         self._stats.writes += 1
         return done
 

@@ -116,11 +116,11 @@ class RowWriter:
 
     def row(self, *values: Value) -> Prepared:
         """The row that has these values."""
-        return self, self._columns.checked(values)
+        return self, (self._columns.checked(values),)
 
-    def rows(self, rows: Sequence[tuple[Value, ...]]) -> list[Prepared]:
+    def rows(self, rows: Sequence[tuple[Value, ...]]) -> Prepared:
         """The rows that have these values."""
-        return [(self, values) for values in self._columns.all_checked(rows)]
+        return self, self._columns.all_checked(rows)
 
     def puts(self, rows: Sequence[Values], ttl: float | None, now: float) -> tuple[str, Sequence[Values]]:
         """What writes rows: the text, and the values for each."""
@@ -133,8 +133,9 @@ def write_of(rows: Sequence[Prepared], ttl: float | None, now: float) -> Write:
     alike: dict[RowWriter, list[Values]] = {}
     for writer, values in rows:
         if (some := alike.get(writer)) is None:
-            alike[writer] = some = []
-        some.append(values)
+            alike[writer] = [*values]
+        else:
+            some += values
     return Write((), rows=[writer.puts(some, ttl, now) for writer, some in alike.items()])
 
 

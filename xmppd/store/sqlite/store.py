@@ -238,7 +238,7 @@ class SqliteStore:
         self._tables.check_not_closed()
         write = write_of(rows, ttl, self._now())
         self._purge_now_and_then()
-        done = self._writer.offer(write, len(rows))
+        done = self._writer.offer(write, write.size)
         if done is None:
             raise StoreUnavailable("too many writes are waiting")
         self._stats.writes += 1
