@@ -48,11 +48,11 @@ from .content import is_content
 from .filing import Dialogue, Filer, Folder
 from .ids import (
     MICROSECONDS,
+    Stamps,
     at_of,
     bound,
     from_text,
     stamp_of,
-    stamps_of,
     texts_of,
     to_letters,
     to_text,
@@ -73,6 +73,7 @@ STAMPED: Final = f"'><forwarded xmlns='{ns.FORWARD}'><delay xmlns='{ns.DELAY}' s
 FORWARDED: Final = f"'/><message xmlns='{ns.CLIENT}'".encode()
 RESULT_END: Final = b"</forwarded></result></message>"
 """What stands in a result between its id, its stamp, and the rest of a message behind `<message`."""
+STAMPS: Final = Stamps(STAMPED, FORWARDED)
 AHEAD: Final = 3600 * MICROSECONDS
 PIECE: Final = 12_288
 """Bytes of results that are made and sent together, but for the last of them."""
@@ -474,8 +475,8 @@ class Archive(Keeping, Moving, Again, Talks):
             f"<result xmlns='{ns.MAM}'{named} id='"
         ).encode()
         some, size = list[bytes](), 0
-        for text, (second, milli), message in zip(texts_of(ids), stamps_of(ids), messages, strict=True):
-            stanza = b"".join((head, text, STAMPED, second, milli, FORWARDED, message[2][8:], RESULT_END))
+        for text, stamp, message in zip(texts_of(ids), STAMPS.of(ids), messages, strict=True):
+            stanza = b"".join((head, text, stamp, message[-1][8:], RESULT_END))
             some.append(stanza)
             size += len(stanza)
             if size > PIECE:

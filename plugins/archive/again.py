@@ -151,7 +151,7 @@ class Again(Missed):
         end = await self.finished(account)
         owner, since = await self._owner(account), bound(at_of(end) - int(AGAIN_SECONDS * MICROSECONDS))
         peer = "" if account == sender else sender
-        async for id, _, raw in in_turns(await self._last(owner, account, since, end, LOOKED_AT, peer)):
+        async for id, raw in in_turns(await self._last(owner, account, since, end, LOOKED_AT, peer)):
             message = read_stanza(raw)
             if message.attrs.get("from", "").partition("/")[0] == sender:
                 found[digest(message)] = id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from binascii import b2a_base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from struct import iter_unpack
@@ -26,8 +26,6 @@ LAST: Final = 1 << 62
 LAST_DAY: Final = 2_932_896
 """The last one of the year 9999."""
 LAST_MINUTE: Final = (LAST_DAY + 1) * 1440 - 1
-MILLIS: Final = tuple([b"%03dZ" % milli for milli in range(1000)])
-"""Ends of stamps."""
 URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 """The letters of base64 that are other ones in an id (RFC 4648 5)."""
 
@@ -115,16 +113,26 @@ def stamp_of(id: bytes) -> str:
     return f"{minute_of(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
 
 
-def stamps_of(ids: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The same of many, as bytes: up to the second, which is cheap where many are of one, and the rest."""
-    last, start = -1, b""
-    for (at,) in iter_unpack(_TIMES, b"".join(ids)):
-        second = at // MICROSECONDS
-        if second != last:
-            last = second
-            minute, rest = divmod(second, 60)
-            start = f"{minute_of(minute)}{rest:02d}.".encode()
-        yield start, MILLIS[at // 1000 % 1000]
+class Stamps:
+    """Makes the stamps of many ids, each between the same two pieces: up to the second it is cheap where many
+    are of one, and the rest is there.
+    """
+
+    def __init__(self, before: bytes, behind: bytes) -> None:
+        self._before = before
+        self._ends = [b"%03dZ%b" % (milli, behind) for milli in range(1000)]
+
+    def of(self, ids: Sequence[bytes]) -> list[bytes]:
+        """The stamps as `stamp_of` has them, with the pieces."""
+        last, start, ends, stamps = -1, b"", self._ends, list[bytes]()
+        for (at,) in iter_unpack(_TIMES, b"".join(ids)):
+            second = at // MICROSECONDS
+            if second != last:
+                last = second
+                minute, rest = divmod(second, 60)
+                start = b"%b%b%02d." % (self._before, minute_of(minute).encode(), rest)
+            stamps.append(start + ends[at // 1000 % 1000])
+        return stamps
 
 
 @lru_cache(1024)

@@ -14,7 +14,7 @@ from .ids import LAST, MICROSECONDS, at_of, bound, to_text
 from .keeping import Lives
 from .preferences import Owner
 from .query import Query
-from .reading import Archived, Reader, archived
+from .reading import Reader
 from .recalling import CaughtUp
 from .watermark import ALL, BEHIND_SECONDS, DEAD_SECONDS, Watermark, in_turns
 
@@ -143,8 +143,8 @@ class Missed(Watermark):
         except StanzaError:
             return []  # there is no archive
         if self.server.has_other_nodes:
-            for message in await self._last(owner, account, point, end, 1):
-                self.server.ids.time.see(at_of(message.id))  # the clock that is gone may have been ahead
+            for id, _ in await self._last(owner, account, point, end, 1):
+                self.server.ids.time.see(at_of(id))  # the clock that is gone may have been ahead
         try:
             horizon = await self.horizon(account)
         except StanzaError:  # another node hangs
@@ -153,19 +153,19 @@ class Missed(Watermark):
         others = {one.full for one in self.server.locate(account) if one.full != session.full}
         return [
             (to_text(id), at_of(id))
-            for id, _, raw in await self._last(owner, account, point, min(end, horizon), MOST)
+            for id, raw in await self._last(owner, account, point, min(end, horizon), MOST)
             if not read.has(id) and is_for(raw, account, others)
         ]
 
     async def _last(
         self, owner: Owner, account: str, point: bytes, end: bytes, count: int, peer: str = ""
-    ) -> Sequence[Archived]:
-        """The last messages between two points, so many at most; with one peer alone, if it is said with
-        whom.
+    ) -> list[tuple[bytes, bytes]]:
+        """The ids and stanzas of the last messages between two points, so many at most; with one peer alone,
+        if it is said with whom.
         """
         query = Query("", point, end, (), peer, "", None, True, count, False)
         page = await self._reader(owner).page(query, self.lives.oldest(account), end)
-        return archived(page.messages)
+        return [(message[0], message[-1]) for message in page.messages]
 
     # without one
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing
 from functools import partial
 from itertools import groupby, repeat
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from xmppd.plugin import Stanza, StanzaError, Table
 
@@ -39,8 +39,8 @@ _BEGIN: Final = bound(0)
 _END: Final = bound(LAST)
 
 
-Row = tuple[bytes, str, bytes]
-"""The columns of an archived message."""
+Row = tuple[Any, ...]
+"""Some columns of an archived message: the id is the first of them, the stanza the last."""
 
 
 class Archived(NamedTuple):
@@ -52,8 +52,9 @@ class Archived(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Messages in the order of time, and whether there are no more of those that were asked for. `looked_at`:
-    the first and the last id of what was looked at, where that was more than what was found.
+    """Messages in the order of time, without their peers if it is one with anybody, and whether there are no
+    more of those that were asked for. `looked_at`: the first and the last id of what was looked at, where
+    that was more than what was found.
     """
 
     messages: Sequence[Row]
@@ -152,8 +153,8 @@ class Reader:
         page = await self._log.scan_columns(
             self._owner,
             month,
-            columns=Archived._fields,
-            limit=size + 1 if named else size,
+            columns=("id", "stanza"),
+            first=size + 2 if named else size + 1,
             reverse=reverse,
             **ends,
         )
@@ -162,7 +163,8 @@ class Reader:
             if not found or found[0][0] != named:
                 raise _missing()
             del found[0]
-        return found, page.next is not None
+        is_more = len(found) > size
+        return found[:size], is_more
 
     async def ends(self, oldest: int, horizon: bytes) -> tuple[bytes, bytes] | None:
         """The ids of the first and the last message; None of an empty archive."""
@@ -183,7 +185,7 @@ class Reader:
                 columns=("id",),
                 after=(after,),
                 before=(before,),
-                limit=1,
+                first=1,
                 reverse=reverse,
             )
             for (id,) in page.rows:

@@ -154,7 +154,8 @@ async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine:
 async def read_all(tables: Tables, count: int) -> None:
     """The owner has read the conversations of the newest messages, up to now."""
     page = await tables.reader.page(changed(reverse=True, size=count), 0, b"")
-    for peer, id in {peer: id for id, peer, _ in page.messages}.items():
+    found = await tables.reader.found([message[0] for message in page.messages])
+    for peer, id in {peer: id for id, peer, _ in found}.items():
         row = {"owner": OWNER, "peer": peer, "side": OWN, "id": id, "at": at_of(id)}
         await tables.shown.put_newest(row)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from archives import ask, find, page, put, world
 
-from plugins.archive.ids import Pool, from_text, month_of, new_id, stamp_of, stamps_of, texts_of, to_text
+from plugins.archive.ids import Pool, Stamps, from_text, month_of, new_id, stamp_of, texts_of, to_text
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -25,7 +25,7 @@ def noted(w: World) -> list[tuple[str, int]]:
         real = getattr(table, name)
 
         def noting(*about: Any, **more: Any) -> Any:
-            reads.append((table.declaration.name, more.get("limit") or 0))
+            reads.append((table.declaration.name, more.get("limit") or more.get("first") or 0))
             return real(*about, **more)
 
         setattr(table, name, noting)
@@ -49,7 +49,7 @@ async def test_the_newest_page_is_one_read_where_its_month_has_enough() -> None:
         reads = noted(w)
         found = await find(alice, page("<max>3</max><before/>"))
         assert found.ids == ids[3:] and not found.is_complete
-        assert reads == [("archive_messages", 3)]
+        assert reads == [("archive_messages", 4)]
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -60,7 +60,7 @@ async def test_an_id_that_has_to_be_there_is_read_with_what_is_behind_it(back: b
         step, wanted = ("before", ids[1:3]) if back else ("after", ids[4:6])
         found = await find(alice, page(f"<max>2</max><{step}>{ids[3]}</{step}>"))
         assert found.ids == wanted and not found.is_complete
-        assert reads == [("archive_messages", 3)]
+        assert reads == [("archive_messages", 4)]
         plugin, gone = w.plugin("archive"), from_text(ids[3])
         assert gone is not None
         uid = await plugin.uid_of("alice@localhost")
@@ -98,4 +98,4 @@ async def test_ids_and_stamps_of_many_are_those_of_each() -> None:
     moments = sorted(random.Random(1).randrange(1 << 51) for _ in range(50))
     ids = [new_id(at + step, Pool()) for at in moments for step in (0, 999, 1000, 10**6)]
     assert texts_of(ids) == [to_text(id).encode() for id in ids] and texts_of([]) == []
-    assert [b"".join(parts) for parts in stamps_of(ids)] == [stamp_of(id).encode() for id in ids]
+    assert Stamps(b"<", b">").of(ids) == [f"<{stamp_of(id)}>".encode() for id in ids]

@@ -244,7 +244,7 @@ async def test_nothing_is_sent_when_the_time_is_up(store, driver):
     asked = driver.asked
     store._link._options = dataclasses.replace(store._link._options, request_timeout=0.0)
     with pytest.raises(StoreUnavailable):
-        await store.get(PROFILE, ("a",))
+        await store.put(PROFILE, {"account": "a", "age": 1})
     assert driver.asked == asked
 
 

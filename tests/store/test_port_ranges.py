@@ -103,10 +103,24 @@ async def test_columns_come_in_the_order_asked_for(opened):
     assert await store.scan_columns(ITEMS, ("a",), ("part",), limit=1, page=part.next) == ([("q",)], None)
 
 
+@pytest.mark.parametrize("table", [LOG, NEWEST])
+async def test_the_first_rows_come_without_a_token(opened, table):
+    store = await opened(table)
+    keys = await fill(store, table, 12)
+    for how in ({}, {"reverse": True}, {"after": key_of(3)[:1], "end": key_of(9)[:1]}):
+        expected = within(table, keys, how)
+        for first in (1, 3, 12, 99):
+            found = await store.scan_columns(table, HERE, ("id", "peer"), first=first, **how)
+            assert found == (expected[:first], None)
+            found = await store.scan_columns(table, HERE, ("stanza",), first=first, **how)
+            assert found == ([(b"to " + peer.encode(),) for _, peer in expected[:first]], None)
+
+
 async def test_static_columns_alone_are_no_row(opened):
     store = await opened(ITEMS)
     await store.batch(ITEMS, ("a",), [], static={"version": 3})
     assert await store.scan_columns(ITEMS, ("a",), ("value",)) == ([], None)
+    assert await store.scan_columns(ITEMS, ("a",), ("value",), first=1) == ([], None)
     assert await store.get_rows(ITEMS, ("a",), [("p",)]) == []
 
 
@@ -181,6 +195,10 @@ async def test_bad_questions_are_refused(opened):
         lambda: store.scan_columns(LOG, HERE, ()), lambda: store.scan_columns(LOG, HERE, ("other",)),
         lambda: store.scan_columns(ITEMS, ("a",), ("version",)),
         lambda: store.scan_columns(LOG, HERE, ("id",), limit=0),
+        lambda: store.scan_columns(LOG, HERE, ("id",), first=0),
+        lambda: store.scan_columns(LOG, HERE, ("id",), first=1, limit=1),
+        lambda: store.scan_columns(LOG, HERE, ("id",), first=1, page=b"x"),
+        lambda: store.scan_columns(LOG, HERE, ("id",), first=1, match={"peer": "a"}),
         lambda: store.scan_columns(LOG, HERE, ("id",), match={"peer": "a"}, examine=0),
         lambda: store.scan_columns(LOG, HERE, ("id",), match={}),
         lambda: store.scan_columns(LOG, HERE, ("id",), match={"id": b""}),

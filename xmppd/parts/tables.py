@@ -113,6 +113,7 @@ class Table(Part):
         match: Mapping[str, Value] | None = None,
         examine: int | None = None,
         limit: int | None = None,
+        first: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
     ) -> Tuples:
@@ -128,6 +129,7 @@ class Table(Part):
             match=match,
             examine=examine,
             limit=limit,
+            first=first,
             reverse=reverse,
             page=page,
         )

@@ -87,6 +87,12 @@ class Ends(NamedTuple):
     before: Key | None = None
 
 
+def check_first(table: Table, *others: object) -> None:
+    """StoreBug for a scan of the first rows of which more is asked."""
+    if any(other is not None for other in others):
+        raise StoreBug(f"table {table.name}: who asks for the first rows does not go on, nor looks for some")
+
+
 def match_of(shape: Shape, match: Mapping[str, Value] | None, ends: Ends) -> Key:
     """The values that the last clustering columns have to have, in a range over the first; none, in any."""
     if match is None:

@@ -230,6 +230,7 @@ class Store(Protocol):
         match: Mapping[str, Value] | None = None,
         examine: int | None = None,
         limit: int | None = None,
+        first: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
     ) -> Tuples:
@@ -240,6 +241,10 @@ class Store(Protocol):
         values are passed over. So that few matches among many rows hold nobody up, `examine` bounds how many
         are looked at for a page, which may then be empty before the last. An engine that has others look at
         them may look at the whole range: give it one that is small.
+
+        `first` is for who does not go on: no more rows than that, and no token whether there are more or not.
+        That is cheaper where the columns that a token is made of are not asked for. StoreBug beside `limit`,
+        `page` or `match`.
         """
 
     def stream(

@@ -12,6 +12,7 @@ from typing import Any
 from xmppd.errors import StoreBug
 from xmppd.store._opened import Ends, match_of, range_of
 from xmppd.store.cassandra.cql import ROW_MARK, CqlTable
+from xmppd.store.cassandra.cql import Shape as RangeShape
 from xmppd.store.table import Delete, Key, Page, Put, Row, Table, Tuples, Value
 from xmppd.store.values import Shape, check_limit, check_ttl, page_token, read_page_token
 
@@ -121,12 +122,14 @@ class OpenTable:
         self.cql = CqlTable(keyspace, table)
         self.shape = Shape(table)
         self._checks = lru_cache(256)(self.shape.row_checks)
+        self._asks = lru_cache(64)(self._asks_for)
         self._is_clustered = bool(table.cluster)
         self._first_cluster = len(table.partition)
 
     def release(self) -> None:
         """Give up the memory of texts that can be made again."""
         self._checks.cache_clear()
+        self._asks.cache_clear()
         self.cql.release()
 
     # writing
@@ -328,27 +331,46 @@ class OpenTable:
         ends: Ends,
         match: Mapping[str, Value] | None,
         limit: int | None,
+        first: int | None,
         reverse: bool,
         page: bytes | None,
     ) -> ColumnScan:
         """What to ask for some columns of rows of one partition."""
-        given, found = self.shape.selected(columns), range_of(self.shape, ends, reverse, page)
+        found = range_of(self.shape, ends, reverse, page)
         matched = match_of(self.shape, match, ends)
         # Of rows that match, those behind a place are those behind its first clustering column.
         bounds = [value for bound in found.bounds for value in bound.values[: 1 if matched else None]]
         values = [*self.shape.partition(partition), *bounds, *matched]
         if limit is not None:
             values.append(self.asked(limit))
-        cluster = self.declaration.cluster
+        elif first is not None:
+            values.append(self.asked(first) - 1)
+        order, has_token = found.ascending if reverse else None, limit is not None
+        is_limited = has_token or first is not None
+        text, places = self._asks(tuple(columns), found.shape, order, is_limited, has_token, len(matched))
+        return ColumnScan((text, values), limit, found.kind, len(columns), places)
+
+    def _asks_for(
+        self,
+        columns: tuple[str, ...],
+        shape: RangeShape,
+        order: bool | None,
+        limited: bool,
+        has_token: bool,
+        matched: int,
+    ) -> tuple[str, tuple[int, ...]]:
+        """The text of a scan for some columns, and where the clustering columns are in a row of it, if it has
+        a token, or there are partitions with static columns alone.
+        """
+        given = self.shape.selected(columns)
+        cluster = self.declaration.cluster if has_token or self.cql.static else ()
         asked = (*given, *(column for column in cluster if column not in given))
-        order = found.ascending if reverse else None
-        text = self.cql.select_range(found.shape, order, limit is not None, asked, len(matched))
-        places = tuple(asked.index(column) for column in cluster)
-        return ColumnScan((text, values), limit, found.kind, len(given), places)
+        text = self.cql.select_range(shape, order, limited, asked, matched)
+        return text, tuple([asked.index(column) for column in cluster])
 
     def tuples(self, scan: ColumnScan, found: Sequence[Found]) -> Tuples:
         """The rows of a scan for some columns."""
-        rows: list[tuple[Any, ...]] = list(map(tuple, found))
+        rows: list[tuple[Any, ...]] = list(map(tuple, found))  # which they are: it copies none
         if self.cql.static:
             first = scan.places[0]
             rows = [row for row in rows if row[first] is not None]

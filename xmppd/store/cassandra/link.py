@@ -20,7 +20,13 @@ from typing import Any, TypeVar
 
 from cassandra import ConsistencyLevel, OperationTimedOut, ProtocolVersion
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, ResultSet, Session
+from cassandra.cluster import (
+    EXEC_PROFILE_DEFAULT,
+    Cluster,
+    ExecutionProfile,
+    ResultSet,
+    Session,
+)
 from cassandra.policies import (
     ConstantReconnectionPolicy,
     DCAwareRoundRobinPolicy,
@@ -37,6 +43,7 @@ from xmppd.store.cassandra.encoding import EncodedRow, bound_to, encoded_batch
 from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, translated
 from xmppd.store.cassandra.nodes import Nodes
 from xmppd.store.cassandra.options import CassandraOptions
+from xmppd.store.cassandra.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +172,7 @@ class Link:
             prepare_on_all_hosts=False,
             idle_heartbeat_interval=HEARTBEAT_SECONDS,
             idle_heartbeat_timeout=HEARTBEAT_PATIENCE,
+            connection_class=Wire,
             application_name="xmppd",
         )
 
@@ -200,13 +208,41 @@ class Link:
 
     async def read(self, statement: Statement, *, serial: bool = False) -> list[Found]:
         """All rows of a SELECT, in as many pieces as it takes."""
+        self.check()
+        began, failed = self._clock(), None
+        try:
+            if not serial and (quick := self._try_read(statement)) is not None:
+                response, answer = quick
+                rows = await answer or []
+                if not response.has_more_pages:
+                    self.breaker.succeeded()
+                    return rows
+        except Exception as error:  # noqa: BLE001 - it is raised unless another try is better
+            failed = translated(error)
+            failed.__cause__ = failed.__cause__ or (error if error is not failed else None)
         return await self._guarded(
-            lambda end: self._repeated(lambda: self._rows(statement, end, serial), end)
+            lambda end: self._repeated(lambda: self._rows(statement, end, serial), end, failed), began
         )
 
     async def write(self, statements: Sequence[Statement]) -> None:
         """Do statements on one partition together. They may be done twice."""
         await self._guarded(lambda end: self._repeated(lambda: self._batch(statements, end), end))
+
+    def _try_read(self, statement: Statement) -> tuple[Any, asyncio.Future[Any]] | None:
+        """Begin to read what takes no waiting, as nearly all reads are; None if there is something to wait
+        for first.
+        """
+        text, values = statement
+        prepared = self._at_hand(self._connected(), text)
+        if prepared is None or not self.slots.try_take():
+            return None
+        try:
+            bound = bound_to(prepared, values)
+        except BaseException:
+            self.slots.give()
+            raise
+        bound.is_idempotent = True
+        return self._start(bound, self._options.request_timeout * ATTEMPT)
 
     def check(self) -> None:
         """StoreUnavailable when not connected, or when Cassandra is known to be dead."""
@@ -222,11 +258,9 @@ class Link:
         prepared: dict[str, Any] = {}
         for row in rows:
             if row.text not in prepared:
-                preparing = live.prepared.get(row.text)
-                if preparing is None or not preparing.done() or preparing.exception() is not None:
+                if (at_hand := self._at_hand(live, row.text)) is None:
                     return None
-                live.prepared.move_to_end(row.text)
-                prepared[row.text] = preparing.result()
+                prepared[row.text] = at_hand
         if not self.slots.try_take():
             return None
         _, answer = self._start(encoded_batch(prepared, rows), self._options.request_timeout * ATTEMPT)
@@ -248,13 +282,16 @@ class Link:
         """Do a conditional write; whether it was applied. StoreTimeout when that cannot be found out."""
         return await self._guarded(lambda end: self._in_turn(write, end))
 
-    async def _guarded(self, ask: Callable[[float], Awaitable[Answer]]) -> Answer:
-        """One call of the port, from its deadline to its last word."""
-        self._connected()
-        self.breaker.check()
+    async def _guarded(self, ask: Callable[[float], Awaitable[Answer]], began: float | None = None) -> Answer:
+        """One call of the port, from its deadline to its last word; it begins now, or `began` when it was
+        checked.
+        """
+        if began is None:
+            self.check()
+            began = self._clock()
         self.begin()
         try:
-            answer = await ask(self._clock() + self._options.request_timeout)
+            answer = await ask(began + self._options.request_timeout)
         except (StoreUnavailable, StoreTimeout) as error:
             if _is_cassandras(error):
                 self.breaker.failed(error)
@@ -264,8 +301,11 @@ class Link:
         self.breaker.succeeded()
         return answer
 
-    async def _repeated(self, ask: Callable[[], Awaitable[Answer]], end: float) -> Answer:
-        """Try several times within the deadline what can be repeated without harm.
+    async def _repeated(
+        self, ask: Callable[[], Awaitable[Answer]], end: float, failed: StoreError | None = None
+    ) -> Answer:
+        """Try several times within the deadline what can be repeated without harm; the first time may have
+        `failed`.
 
         StoreTimeout also when the last try was refused: one before it may have been done.
         """
@@ -273,6 +313,9 @@ class Link:
         unknown: StoreTimeout | None = None
         for tries in range(1, TRIES + 1):
             try:
+                if failed is not None:
+                    error, failed = failed, None
+                    raise error
                 return await ask()
             except (StoreUnavailable, StoreTimeout) as error:
                 unknown = error if isinstance(error, StoreTimeout) else unknown
@@ -337,7 +380,7 @@ class Link:
 
     async def _rows(self, statement: Statement, end: float, serial: bool) -> list[Found]:
         text, values = statement
-        bound = (await self._prepared(text, end)).bind(values)
+        bound = bound_to(await self._prepared(text, end), values)
         bound.is_idempotent = True
         rows: list[Found] = []
         state = None
@@ -367,6 +410,15 @@ class Link:
     async def _encoded(self, rows: Sequence[EncodedRow], end: float) -> None:
         prepared = {text: await self._prepared(text, end) for text in {row.text for row in rows}}
         await self._ask(encoded_batch(prepared, rows), end)
+
+    @staticmethod
+    def _at_hand(live: _Live, text: str) -> Any:
+        """The statement of a text if Cassandra has taken it in, None if not."""
+        preparing = live.prepared.get(text)
+        if preparing is None or not preparing.done() or preparing.exception() is not None:
+            return None
+        live.prepared.move_to_end(text)
+        return preparing.result()
 
     async def _prepared(self, text: str, end: float) -> Any:
         """The statement that Cassandra has taken in. Nothing but the text was sent: StoreUnavailable."""

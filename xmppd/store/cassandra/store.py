@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from xmppd.errors import StoreUnavailable
-from xmppd.store._opened import Ends, OpenTables
+from xmppd.store._opened import Ends, OpenTables, check_first
 from xmppd.store._stream import Pace, stream
 from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
 from xmppd.store.cassandra.dump import TableDump, batches
@@ -196,14 +196,17 @@ class CassandraStore:
         match: Mapping[str, Value] | None = None,
         examine: int | None = None,
         limit: int | None = None,
+        first: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
     ) -> Tuples:
         """Some columns of rows of one partition in a range, all of which Cassandra may look at."""
         opened, ends = self._tables.of(table), Ends(start, end, after, before)
+        if first is not None:
+            check_first(table, match, examine, limit, page)
         if examine is not None:
             check_limit(table, examine)
-        scan = opened.scan_columns(partition, columns, ends, match, limit, reverse, page)
+        scan = opened.scan_columns(partition, columns, ends, match, limit, first, reverse, page)
         self._stats.reads += 1
         return opened.tuples(scan, await self._link.read(scan.statement))
 

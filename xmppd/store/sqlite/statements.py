@@ -153,7 +153,8 @@ class Scan(NamedTuple):
 
 class ColumnScan(NamedTuple):
     """A checked scan for some columns: of which range to ask for what, how many of the columns are given, and
-    where the clustering columns are among them. `edge` finds the last row that may be looked at.
+    where the clustering columns are among them. `edge` finds the last row that may be looked at; `most` are
+    asked for (-1: all).
     """
 
     partition: Key
@@ -164,6 +165,7 @@ class ColumnScan(NamedTuple):
     match: Key
     edge: Statement | None
     limit: int | None
+    most: int
 
 
 @contextlib.contextmanager
@@ -424,17 +426,21 @@ class OpenTable:
         match: Mapping[str, Value] | None,
         examine: int | None,
         limit: int | None,
+        first: int | None,
         reverse: bool,
         page: bytes | None,
     ) -> ColumnScan:
         """What to ask for some columns of rows of one partition."""
-        (asked, given, places), found = self._selected(tuple(columns)), self._range(ends, reverse, page)
+        has_token = limit is not None or examine is not None
+        asked, given, places = self._selected(tuple(columns), has_token)
+        found = self._range(ends, reverse, page)
         partition, matched = self.shape.partition(partition), match_of(self.shape, match, ends)
         edge = None
         if examine is not None:
             place = check_limit(self.declaration, examine) - 1
             edge = self._rows.select_nth(partition, found.bounds, place, ascending=found.ascending)
-        return ColumnScan(partition, found, asked, given, places, matched, edge, limit)
+        most = self._asked(limit) if first is None else check_limit(self.declaration, first)
+        return ColumnScan(partition, found, asked, given, places, matched, edge, limit, most)
 
     def tuples(self, cursor: sqlite3.Cursor, scan: ColumnScan, now: float) -> Tuples:
         """The rows of a scan for some columns."""
@@ -449,7 +455,7 @@ class OpenTable:
             bounds,
             now,
             ascending=found.ascending,
-            limit=self._asked(scan.limit),
+            limit=scan.most,
             columns=scan.columns,
             match=scan.match,
         )
@@ -473,13 +479,15 @@ class OpenTable:
             found += self._rows.fetch(cursor, self._whole, select, self._flags)
         return found
 
-    def _selected_with(self, columns: tuple[str, ...]) -> tuple[tuple[str, ...], int, tuple[int, ...]]:
+    def _selected_with(
+        self, columns: tuple[str, ...], has_token: bool
+    ) -> tuple[tuple[str, ...], int, tuple[int, ...]]:
         """What to ask for where these columns are wanted, how many they are, and where the clustering columns
-        are among them.
+        are among them, of which the token is made if there is one.
         """
-        given = self.shape.selected(columns)
-        asked = (*given, *(column for column in self.declaration.cluster if column not in given))
-        return asked, len(given), tuple(asked.index(column) for column in self.declaration.cluster)
+        given, cluster = self.shape.selected(columns), self.declaration.cluster if has_token else ()
+        asked = (*given, *(column for column in cluster if column not in given))
+        return asked, len(given), tuple(asked.index(column) for column in cluster)
 
     def _range(self, ends: Ends, reverse: bool, page: bytes | None = None) -> Range:
         return range_of(self.shape, ends, reverse, page)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xmppd.errors import StoreUnavailable
-from xmppd.store._opened import Ends, OpenTables
+from xmppd.store._opened import Ends, OpenTables, check_first
 from xmppd.store._stream import Pace, stream
 from xmppd.store.sqlite.dump import TableDump, stored_tables
 from xmppd.store.sqlite.schema import described, lacking, migrate
@@ -155,12 +155,15 @@ class SqliteStore:
         match: Mapping[str, Value] | None = None,
         examine: int | None = None,
         limit: int | None = None,
+        first: int | None = None,
         reverse: bool = False,
         page: bytes | None = None,
     ) -> Tuples:
         """Some columns of rows of one partition in a range."""
         opened, ends = self._tables.of(table), Ends(start, end, after, before)
-        scan = opened.scan_columns(partition, columns, ends, match, examine, limit, reverse, page)
+        if first is not None:
+            check_first(table, match, examine, limit, page)
+        scan = opened.scan_columns(partition, columns, ends, match, examine, limit, first, reverse, page)
         return self._read(opened.tuples, scan, self._now())
 
     def stream(
