@@ -143,6 +143,7 @@ MAY_IMPORT = {
         "xmppd.migrate",
     ),
     "xmppd.rights": ("xmppd",),
+    "xmppd.doctor": ("xmppd",),
     "xmppd.seeing": ("xmppd",),
     "xmppd.app": ("xmppd",),
     "xmppd.doors": ("xmppd",),

@@ -60,7 +60,7 @@ def check_files(config: Config) -> Iterator[Finding]:
 def check_belief(config: Config) -> Iterator[Finding]:
     """Certificates that clients will not believe."""
     with contextlib.suppress(CertificateError):  # found by `check_files`
-        for doubt in _doubts(config):
+        for doubt in believed_or_not(config):
             path: KeyPath = ("tls", "certificates")
             if doubt.domain in config.tls.certificates:
                 path = (*path, doubt.domain, "certificate")
@@ -70,13 +70,15 @@ def check_belief(config: Config) -> Iterator[Finding]:
 def warn_of_certificates(config: Config) -> None:
     """Log each domain whose clients will not believe the certificate that they are shown."""
     with contextlib.suppress(CommandError):
-        for doubt in _doubts(config):
+        for doubt in believed_or_not(config):
             extra = {"domain": doubt.domain, "file": str(doubt.file), "reason": doubt.reason}
             log.warning("certificate-doubtful", extra=extra)
 
 
-def _doubts(config: Config) -> Sequence[Doubt]:
-    """None where the server makes the certificate itself."""
+def believed_or_not(config: Config) -> Sequence[Doubt]:
+    """Why clients may not believe the certificates; none where the server makes them itself.
+    CertificateError.
+    """
     if not config.tls.certificates:
         return ()
     default, by_domain = key_pairs(config)

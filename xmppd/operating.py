@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import Command, commands_of
+from xmppd.admin.doctor import DoctorCommands
 from xmppd.admin.follow import FollowCommands
 from xmppd.admin.friends import FriendCommands
 from xmppd.admin.logs import LogCommands
@@ -22,6 +23,7 @@ from xmppd.core.blockoffice import BlockOffice
 from xmppd.core.friendships import Friendships
 from xmppd.core.roster.office import RosterOffice
 from xmppd.core.roster.repair import RosterRepair
+from xmppd.doctor.office import Doctor
 from xmppd.moving import MigrateOffice
 from xmppd.offices import (
     AccountOffice,
@@ -67,5 +69,6 @@ def _groups(app: App) -> Iterator[object]:
     yield FollowCommands(app.following)
     yield BlockCommands(BlockOffice(app.blocks, app.blocking, app.accounts))
     yield StoreCommands(StoreOffice(app.store, app.tables))
+    yield DoctorCommands(Doctor(lambda: app.config, app.store, app.cache, app.everywhere))
     folder = config.server.data_folder.absolute() / "migrations"
     yield MigrateCommands(MigrateOffice(app.accounts, app.arrivals, app.store, folder))

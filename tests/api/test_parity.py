@@ -90,6 +90,8 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("webhook dead replay", {"name": "game"}),
     ("webhook dead drop", {"name": "game"}),
     ("webhook remove", {"name": "game"}),
+    ("doctor", {"topic": ["settings"], "wrong": True}),
+    ("doctor", {"topic": ["weather"]}),
     ("store check", {}),
     ("store migrate", {}),
     ("migrate runs", {}),

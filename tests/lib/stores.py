@@ -32,6 +32,7 @@ from xmppd.store.table import (
     Put,
     Row,
     RowWriter,
+    Sounding,
     Store,
     Stored,
     Table,
@@ -134,6 +135,10 @@ class Fence:
     def release(self) -> None:
         """Give up memory."""
         self._store.release()
+
+    async def soundings(self) -> list[Sounding]:
+        """How the nodes answer."""
+        return await self._store.soundings()
 
     async def get(self, table: Table, key: Key) -> Row | None:
         """One row."""

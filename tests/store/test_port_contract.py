@@ -345,3 +345,14 @@ async def test_giving_up_memory_loses_nothing(opened):
     store.release()
     await store.close()
     store.release()
+
+
+async def test_each_server_of_an_engine_says_how_it_answers(opened: Any) -> None:
+    store = await opened(ITEMS)
+    soundings = await store.soundings()
+    assert soundings
+    for one in soundings:
+        assert not one.problem and 0 < one.seconds < 10
+        assert one.ahead is None or abs(one.ahead) < 5
+    await store.close()
+    assert all(one.problem for one in await store.soundings())

@@ -46,6 +46,7 @@ from xmppd.admin.commands import (
 from xmppd.admin.completion import SHELLS, candidates
 from xmppd.admin.contexts import VARIABLE as CONTEXT_VARIABLE
 from xmppd.admin.contexts import Contexts
+from xmppd.admin.doctor import DoctorCommands
 from xmppd.admin.follow import FollowCommands
 from xmppd.admin.friends import FriendCommands
 from xmppd.admin.keys import ApiTokenCommands
@@ -138,6 +139,7 @@ BUILT_IN = (
     *descriptions_of(FollowCommands),
     *descriptions_of(MessageCommands),
     *descriptions_of(LogCommands),
+    *descriptions_of(DoctorCommands),
     *STORE_COMMANDS,
     *MIGRATIONS,
     *descriptions_of(MigrateCommands),

@@ -135,6 +135,17 @@ class Stored:
     expires: float | None = None
 
 
+class Sounding(NamedTuple):
+    """How one server of an engine answered now: after how many `seconds`; by how many its clock is `ahead` of
+    ours, None if it has none of its own; or a `problem`, in a sentence.
+    """
+
+    name: str
+    seconds: float = 0.0
+    ahead: float | None = None
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Dump:
     """Some of what a table holds, and the token to go on with (None: no more)."""
@@ -370,6 +381,9 @@ class Store(Protocol):
 
     async def info(self) -> dict[str, Any]:
         """The engine and its tables as they are, for people: whatever JSON can hold. Connects."""
+
+    async def soundings(self) -> list[Sounding]:
+        """How each server of the engine answers now; one that does not has a problem: nothing is raised."""
 
     async def stored_tables(self) -> list[str]:
         """Names of all tables that are there, sorted, whether or not they were opened."""

@@ -88,6 +88,11 @@ class SharedCache(Protocol):
     def counters(self) -> Mapping[str, int]:
         """What happened so far, for operators."""
 
+    async def sounding(self) -> tuple[float, float]:
+        """How many seconds it took to answer just now, and by how many its clock is ahead of ours.
+        TimeoutError when it cannot be asked.
+        """
+
     async def read(self, account: str, *, fresh: bool = False) -> Answer:
         """What is cached. `fresh`: what is there turned out to be old or damaged; away with it,
         everywhere.

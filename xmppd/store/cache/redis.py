@@ -175,6 +175,16 @@ class RedisCache:
         with contextlib.suppress(LinkDown):
             await self._link.call("UNLINK", *self._keys(account))
 
+    async def sounding(self) -> tuple[float, float]:
+        """How many seconds it took to answer just now, and by how many its clock is ahead of ours."""
+        started, since = time.time(), time.perf_counter()
+        try:
+            theirs, fraction = await self._link.call("TIME")
+        except LinkDown:
+            raise TimeoutError("Redis cannot be asked now") from None
+        seconds = time.perf_counter() - since
+        return seconds, int(theirs) + int(fraction) / 1e6 - (started + seconds / 2)
+
     # what others may have heard
 
     @property

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from xmppd.errors import StoreUnavailable
+from xmppd.errors import StoreError, StoreUnavailable
 from xmppd.store._opened import Ends, OpenTables, check_first
 from xmppd.store._stream import Pace, stream
 from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
@@ -22,7 +22,21 @@ from xmppd.store.cassandra.joined import Joiner, RowWriter
 from xmppd.store.cassandra.link import PAGE_ROWS, Link
 from xmppd.store.cassandra.options import CassandraOptions
 from xmppd.store.cassandra.schema import Schema
-from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Tuples, Value
+from xmppd.store.cassandra.sounding import sounded
+from xmppd.store.table import (
+    Delete,
+    Dump,
+    Key,
+    Page,
+    Prepared,
+    Put,
+    Row,
+    Sounding,
+    Stored,
+    Table,
+    Tuples,
+    Value,
+)
 from xmppd.store.values import check_limit
 
 __all__ = ["CassandraOptions", "CassandraStats", "CassandraStore"]
@@ -133,6 +147,15 @@ class CassandraStore:
         async with self._opening:
             await self._connect()
             return await self._schema.info()
+
+    async def soundings(self) -> list[Sounding]:
+        """How each node that the driver knows answers, and its clock."""
+        try:
+            async with self._opening:
+                await self._connect()
+            return await sounded(self._link)
+        except StoreError as error:
+            return [Sounding("Cassandra", problem=str(error))]
 
     async def _connect(self) -> None:
         self._tables.check_not_closed()

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xmppd.errors import StoreUnavailable
+from xmppd.errors import StoreError, StoreUnavailable
 from xmppd.store._opened import Ends, OpenTables, check_first
 from xmppd.store._stream import Pace, stream
 from xmppd.store.sqlite.dump import TableDump, stored_tables
@@ -26,7 +26,20 @@ from xmppd.store.sqlite.schema import described, lacking, migrate
 from xmppd.store.sqlite.statements import OpenTable, PartitionDeletion, RowWriter, Write, write_of
 from xmppd.store.sqlite.transaction import MEMORY, Transactions, connect, shrink, translated
 from xmppd.store.sqlite.writer import GroupWriter, InlineWriter
-from xmppd.store.table import Delete, Dump, Key, Page, Prepared, Put, Row, Stored, Table, Tuples, Value
+from xmppd.store.table import (
+    Delete,
+    Dump,
+    Key,
+    Page,
+    Prepared,
+    Put,
+    Row,
+    Sounding,
+    Stored,
+    Table,
+    Tuples,
+    Value,
+)
 
 PURGE_SECONDS = 60.0
 PURGE_ROWS = 250
@@ -312,6 +325,16 @@ class SqliteStore:
             "bytes": size,
             "tables": [] if size is None else self._read(described),
         }
+
+    async def soundings(self) -> list[Sounding]:
+        """How long it takes to look at the file."""
+        started = time.perf_counter()
+        try:
+            self._tables.check_not_closed()
+            self._read(stored_tables)
+        except StoreError as error:
+            return [Sounding("SQLite", problem=str(error))]
+        return [Sounding("SQLite", time.perf_counter() - started)]
 
     async def stored_tables(self) -> list[str]:
         """Names of all tables of the file."""
