@@ -520,6 +520,7 @@ class App:
     async def close(self, drain_seconds: float = 5.0) -> None:
         """End all sessions, finish all work, and close the store."""
         await self.service.shut_down()
+        self.following.close()
         await self.jobs.drain(drain_seconds)
         await self.loader.close()
         await self.lasting.drain(0.0)

@@ -291,6 +291,7 @@ class Process:
             if timer is not None:
                 timer.cancel()
         await self.app.service.cut_off()
+        self.app.following.close()
         if self._door is not None:
             await self._door.close()
         self.app.seeing.end()

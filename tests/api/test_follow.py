@@ -159,9 +159,12 @@ async def test_one_ends_after_its_time(world: World, monkeypatch: pytest.MonkeyP
         assert (await event(response))["event"] == "end"
 
 
-async def test_a_door_that_closes_ends_them(world: World) -> None:
-    async with site(world) as client, client.get(PATH, headers=bearer("all")):
+async def test_a_server_that_stops_says_so_and_waits_for_none(world: World) -> None:
+    async with site(world) as client, client.get(PATH, headers=bearer("all")) as response:
+        world.app.following.close()
         await asyncio.wait_for(client.door.close(), 1.5)  # type: ignore[attr-defined]
+        assert "the server stops" in (await event(response))["data"]
+        assert (await event(response))["event"] == "end"
         await until_gone(world)
 
 

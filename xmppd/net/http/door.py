@@ -90,7 +90,6 @@ class Door:
         self.most = most
         self._routes = routes
         self._visitors = Visitors(self._serve)
-        self._passing: set[asyncio.Task[Any]] = set()
         self._listener = Listener(self._visitors, spawn, self._has_room)
 
     @property
@@ -114,8 +113,6 @@ class Door:
     async def close(self) -> None:
         """Take nobody in any more, and let requests under way end."""
         await self.shut()
-        for passing in self._passing:
-            passing.cancel()
         await self._visitors.shutdown(CLOSE_SECONDS)
 
     def _has_room(self, coming: int) -> bool:
@@ -157,15 +154,9 @@ class Door:
 
     async def _pass_on(self, response: web.StreamResponse, pieces: AsyncIterator[bytes]) -> None:
         """Write a body as it is made; who reads too slowly, or what fails, is cut off, as a client sees."""
-        passing = asyncio.current_task()
-        assert passing is not None
-        self._passing.add(passing)
-        try:
-            async for piece in pieces:
-                async with asyncio.timeout(WRITE_SECONDS):
-                    await response.write(piece)
-        finally:
-            self._passing.discard(passing)
+        async for piece in pieces:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await response.write(piece)
 
 
 def outgoing(answer: HttpResponse) -> web.StreamResponse:
