@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from xmppd import log as logs
+from xmppd.access.audit import AUDIT_LOG, DAY
+from xmppd.access.audit import row_of as audit_row
 from xmppd.admin.client import NoServer, request
+from xmppd.admin.commands import Caller, Description, Parameter
 from xmppd.admin.progress import ProgressBar
+from xmppd.admin.socket import name_of
 from xmppd.config import Config
 from xmppd.engines import prepare_folder, store_of
-from xmppd.errors import CommandError
+from xmppd.errors import CommandError, StoreError
 from xmppd.section import changed
 from xmppd.store.comparison import Comparison, Findings
 from xmppd.store.table import Store, Table
@@ -54,7 +59,21 @@ async def _copy(source: Config, target: Config, *, compare: bool) -> list[dict[s
         report(found)
         if not compare:
             await transfer.forget()
+            await note(source, target, (old, new))
     return [row_of(findings) for findings in found]
+
+
+async def note(source: Config, target: Config, stores: Iterable[Store]) -> None:
+    """Write into the audit log of both stores, which stay alike, that the one was copied into the other."""
+    names = {"from": store_name(source), "to": store_name(target)}
+    about = Description("store copy", "", tuple(Parameter(name, "str") for name in names))
+    now = time.time()
+    row = audit_row(about, names, Caller("offline", name_of(os.getuid())), now, "")
+    for store in stores:
+        try:
+            await store.put(AUDIT_LOG, {**row, "outcome": "done", "ended": now}, ttl=target.audit.days * DAY)
+        except StoreError as error:
+            sys.stderr.write(f"warning: the audit log does not have this copy: {error}\n")
 
 
 @contextlib.asynccontextmanager

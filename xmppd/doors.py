@@ -7,19 +7,19 @@ import importlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from xmppd.access.audit import Audit
+from xmppd.access.audit import Audit, Entry
 from xmppd.access.callers import Callers
 from xmppd.access.replays import Replays
 from xmppd.access.tokens import ApiTokens
 from xmppd.admin.audit import AuditCommands
-from xmppd.admin.commands import commands_of
+from xmppd.admin.commands import Caller, Description, Parameter, commands_of
 from xmppd.admin.keys import ApiTokenCommands
 from xmppd.admin.registry import Commands
 from xmppd.api import routes as api
 from xmppd.config import Config
 from xmppd.everywhere import Everywhere
 from xmppd.net.http.routes import Routes
-from xmppd.parts.http import HttpHandler, Route
+from xmppd.parts.http import HttpHandler, HttpRequest, Route
 from xmppd.rules import configured_tokens, http_rules, issuers
 from xmppd.store.table import Store
 
@@ -52,6 +52,7 @@ class Doors:
         self.commands.on_changed = self.changed
         self.audit = Audit(store, spawn, now, self._node, config.audit.days)
         self.commands.witness = self.audit
+        self.routes.witness = self._seen
         self.commands.add(*commands_of(ApiTokenCommands(self.tokens)))
         self.commands.add(*commands_of(AuditCommands(self.audit)))
 
@@ -77,6 +78,12 @@ class Doors:
     def changed(self) -> None:
         """What is served has changed, or who may ask for it."""
         self.routes.compile((*self._plugin_routes, *api.routes(self.commands), *self.own()))
+
+    async def _seen(self, route: Route, request: HttpRequest) -> Entry:
+        """A route of a plugin is about to change something."""
+        about = Description(f"route {route.method} {route.path}", "", (Parameter("path", "str"),))
+        by = Caller("http", request.caller, request.peer, request.scopes)
+        return await self.audit.begin(about, {"path": request.path}, by)
 
     def _node(self) -> str:
         cluster = self._everywhere.cluster

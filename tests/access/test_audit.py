@@ -248,3 +248,56 @@ def test_what_is_done_without_a_server_is_there_too(tmp_path: Path) -> None:
         ("store migrate", "offline", "done"),
     ]
     assert {it["who"] for it in rows} == {name_of(os.getuid())}
+
+
+ROUTES = """
+from xmppd.plugin import HttpError, Plugin, PUBLIC, route
+
+class Game(Plugin):
+    @route("GET", "/rooms/{room}", scope="rooms")
+    def look(self, request):
+        return {}
+
+    @route("POST", "/rooms/{room}", scope="rooms")
+    async def make(self, request):
+        if request.params["room"] == "full":
+            raise HttpError(409, "It is full.")
+        if request.params["room"] == "broken":
+            raise ZeroDivisionError
+        return {"made": request.json()["name"]}
+
+    @route("DELETE", "/open/{room}", scope=PUBLIC)
+    def open(self, request):
+        return None
+"""
+
+
+@pytest.mark.asyncio
+async def test_what_routes_of_plugins_change_stands_there(tmp_path: Path) -> None:
+    (tmp_path / "game.py").write_text(ROUTES)
+    settings = {"http": {"tokens": TOKENS}}
+    async with World(plugins=("game",), plugin_folders=(tmp_path,), settings=settings) as world:
+        body = b'{"name": "very secret"}'
+        key = {"Idempotency-Key": "k1"}
+        for method, path, token, headers in (
+            ("GET", "/rooms/a", "maker", {}),
+            ("POST", "/rooms/a", "maker", key),
+            ("POST", "/rooms/a", "maker", key),
+            ("POST", "/rooms/a", "", {}),
+            ("POST", "/rooms/full", "maker", {}),
+            ("POST", "/rooms/broken", "maker", {}),
+            ("DELETE", "/open/b", "", {}),
+        ):
+            await world.http(method, path, token=token, body=body, headers=headers, peer="10.0.0.9")
+            await world.advance(1)
+        found = [
+            (it["command"], it["who"], it["address"], it["arguments"], it["outcome"], it["detail"])
+            for it in await entries(world, command="route")
+        ]
+        made, peer = "route POST /rooms/{room}", "10.0.0.9"
+        assert found[::-1] == [
+            (made, "maker", peer, {"path": "/rooms/a"}, "done", ""),
+            (made, "maker", peer, {"path": "/rooms/full"}, "refused", "409: It is full."),
+            (made, "maker", peer, {"path": "/rooms/broken"}, "failed", "500: 500"),
+            ("route DELETE /open/{room}", "", peer, {"path": "/open/b"}, "done", ""),
+        ]

@@ -18,7 +18,7 @@ from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.network import network_of
 from xmppd.errors import StanzaError, StoreError, XmppdError
 from xmppd.net.http.pace import Pace
-from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, Route, response_of
+from xmppd.parts.http import OWN, HttpError, HttpHandler, HttpRequest, HttpResponse, Route, response_of
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,17 @@ class Replays(Protocol):
         """
 
 
+class Entry(Protocol):
+    """What is written of one request."""
+
+    async def end(self, outcome: str, detail: str = "") -> None:
+        """What became of it: `done`, `refused`, `failed`, or `unknown`. Never raises."""
+
+
+Witness = Callable[[Route, HttpRequest], Awaitable[Entry]]
+"""Writes down that a request is about to be done. Never raises."""
+
+
 class Node:
     """One place in the tree of paths: what may come next, and what is served here by method."""
 
@@ -121,6 +132,8 @@ class Routes:
         self.served = 0
         self.refused = 0
         self._failed = failed
+        self.witness: Witness | None = None
+        """Shown what changes something by routes of plugins; commands have a witness of their own."""
         self._root = Node()
 
     @property
@@ -198,9 +211,9 @@ class Routes:
                 )
                 key = headers.get("idempotency-key")
                 if key is None or method in SAFE or not caller.key:
-                    return await self._call(handler, request)
+                    return await self._call(route, handler, request)
                 asked = b"\0".join((method.encode(), target.encode("utf-8", "surrogateescape"), body))
-                answered = functools.partial(self._answer, handler, request)
+                answered = functools.partial(self._answer, route, handler, request)
                 return await self._replays.once(caller.key, key, asked, answered, seconds)
         except TimeoutError:
             raise HttpError(503, "This took too long.") from None
@@ -246,15 +259,31 @@ class Routes:
         known = await self.callers.who(headers["authorization"].partition(" ")[2].strip())
         return known is not None and _may(known, route)
 
-    async def _answer(self, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
+    async def _answer(self, route: Route, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
         """The response, be it a refusal."""
         try:
-            return await self._call(handler, request)
+            return await self._call(route, handler, request)
         except HttpError as error:
             self.refused += 1
             return problem(error)
 
-    async def _call(self, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
+    async def _call(self, route: Route, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
+        if self.witness is None or route.method in SAFE or route.segments[0] in OWN:
+            return await self._handled(handler, request)
+        entry = await self.witness(route, request)
+        try:
+            response = await self._handled(handler, request)
+        except HttpError as error:
+            await entry.end("failed" if error.status >= 500 else "refused", f"{error.status}: {error}")
+            raise
+        except BaseException as error:
+            await entry.end("unknown", type(error).__name__)
+            raise
+        is_done = response.status < 400
+        await entry.end("done" if is_done else "refused", "" if is_done else str(response.status))
+        return response
+
+    async def _handled(self, handler: HttpHandler, request: HttpRequest) -> HttpResponse:
         try:
             result = handler(request)
             if inspect.isawaitable(result):
