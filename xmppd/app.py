@@ -144,9 +144,7 @@ class App:
         self.everywhere = Everywhere()
         self.levels = Levels(self.timers.call_later, now)
         self.following = Following(self.everywhere, self.jobs.spawn, self.timers.call_later)
-        self.doors = Doors(
-            config, self.store, self.everywhere, self.hooks.failed, self.jobs.spawn, now, clock
-        )
+        self.doors = Doors(config, self)
         self.routes, self.commands = self.doors.routes, self.doors.commands
         self.cache = shared_cache(config)
         self.seeing = Seeing(self)
@@ -487,6 +485,7 @@ class App:
         self.handover.others = resuming.RemoteResumption(mesh, cluster.calls, self.handover, self.jobs.spawn)
         self.duties.is_first = mesh.is_first
         self.everywhere.join(cluster)
+        self.doors.share()
         return cluster
 
     def _messages_left(self, account: str) -> None:

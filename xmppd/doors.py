@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from xmppd.access.audit import Audit, Entry
 from xmppd.access.callers import Callers
@@ -17,34 +16,34 @@ from xmppd.admin.keys import ApiTokenCommands
 from xmppd.admin.registry import Commands
 from xmppd.api import routes as api
 from xmppd.config import Config
-from xmppd.everywhere import Everywhere
 from xmppd.net.http.routes import Routes
 from xmppd.parts.http import HttpHandler, HttpRequest, Route
 from xmppd.rules import configured_tokens, http_rules, issuers
-from xmppd.store.table import Store
+
+if TYPE_CHECKING:
+    from xmppd.app import App
+
+TELL_SECONDS: Final = 1.0
+"""How long requests are counted before other nodes are told of them."""
 
 
 class Doors:
     """The registry of commands of one server, and all by which it is reached."""
 
-    def __init__(
-        self,
-        config: Config,
-        store: Store,
-        everywhere: Everywhere,
-        failed: Callable[[Callable[..., Any], Exception], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any]],
-        now: Callable[[], float],
-        clock: Callable[[], float],
-    ) -> None:
-        self._everywhere = everywhere
+    def __init__(self, config: Config, app: App) -> None:
+        store, spawn, now, clock = app.store, app.jobs.spawn, app.now, app.clock
+        self._everywhere = everywhere = app.everywhere
+        self._spawn = spawn
+        self._call_later = app.timers.call_later
         self._now = now
+        self._is_telling = False
         self._configured = configured_tokens(config)
         self.tokens = ApiTokens(store, lambda: self._configured, self._tell_of_tokens, spawn, now, clock)
         everywhere.serve("api-token changed", self._tokens_changed)
+        everywhere.serve("http taken", self._taken_elsewhere)
         self.callers = Callers((self._configured, self.tokens))
         replays = Replays(store, spawn, now)
-        self.routes = Routes(http_rules(config), self.callers, replays, failed, clock)
+        self.routes = Routes(http_rules(config), self.callers, replays, app.hooks.failed, clock)
         self._plugin_routes: Sequence[tuple[Route, HttpHandler]] = ()
         self.own: Callable[[], Iterable[tuple[Route, HttpHandler]]] = tuple
         """What is served besides commands and what plugins serve."""
@@ -55,6 +54,26 @@ class Doors:
         self.routes.witness = self._seen
         self.commands.add(*commands_of(ApiTokenCommands(self.tokens)))
         self.commands.add(*commands_of(AuditCommands(self.audit)))
+
+    def share(self) -> None:
+        """There are other nodes: limits on requests count over all of them from now on."""
+        self.routes.share(self._some_are_taken)
+
+    def _some_are_taken(self) -> None:
+        if not self._is_telling:
+            self._is_telling = True
+            self._call_later(TELL_SECONDS, self._told_soon)
+
+    def _told_soon(self) -> None:
+        self._spawn(self._tell_of_requests())
+
+    async def _tell_of_requests(self) -> None:
+        self._is_telling = False
+        await self._everywhere.others("http taken", {"news": self.routes.news()})
+
+    async def _taken_elsewhere(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        self.routes.heard(*arguments["news"])
+        return []
 
     def apply(self, config: Config) -> None:
         """Another configuration."""

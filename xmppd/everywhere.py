@@ -57,6 +57,13 @@ class Everywhere:
         names = [cluster.mesh.name, *(member.name for member in members)]
         return [row for node, answer in zip(names, answers, strict=True) for row in _rows_of(node, answer)]
 
+    async def others(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Have it done on all other nodes; which of them do not answer is nobody's matter."""
+        cluster = self.cluster
+        if cluster is not None:
+            asked = (cluster.calls.ask(member, name, arguments) for member in self._members(cluster, ""))
+            await asyncio.gather(*asked, return_exceptions=True)
+
     async def ask(self, node: str, name: str, arguments: Mapping[str, Any]) -> Rows:
         """The rows of the node of that name, "" for this one; CommandError when there is none, or it is
         silent.

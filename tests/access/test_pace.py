@@ -88,3 +88,38 @@ def test_who_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
         paces.take(str(number))
     assert len(paces._buckets) == 5
+
+
+@pytest.mark.asyncio
+async def test_what_is_taken_on_one_node_counts_on_the_others(redis_url: str) -> None:
+    settings = {**SETTINGS, "cache": {"redis": redis_url, "prefix": "test-pace"}}
+    async with World(settings=settings, nodes=2) as world:
+
+        async def on(node: int, count: int, token: str = "") -> list[int]:
+            responses = [
+                await world.http("GET", PATH, token=token, peer="192.0.2.1", node=node) for _ in range(count)
+            ]
+            return [response.status for response in responses]
+
+        assert await on(0, 3, "one") == [200] * 3
+        assert await on(0, 2) == [401] * 2
+        await world.advance(1)
+        assert await on(1, 1, "one") == [429], "they were taken there, and the rate is one in 2 s"
+        assert await on(1, 1) == [429]
+        assert await on(1, 1, "two") == [200]
+        await world.advance(6)
+        assert await on(1, 2, "one") == [200] * 2
+        world.app.doors.apply(world.config)
+        await world.advance(1)
+        assert await on(0, 1, "one") == [200]
+        await world.advance(1)
+        assert world.app.routes._tokens.news == {}
+
+
+@pytest.mark.asyncio
+async def test_of_so_many_others_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "TOLD", 2)
+    taken = pace.Pace(1.0, 10, lambda: 0.0, lambda: None)
+    for who in "abcab":
+        taken.take(who)
+    assert taken.news == {"a": 2, "b": 2}

@@ -62,6 +62,11 @@ class TokenBucket:
         self._tokens = tokens - count if is_enough else tokens
         return is_enough
 
+    def owe(self, count: int) -> None:
+        """So many were taken elsewhere, though there may not be as many here."""
+        self.take_all(0)
+        self._tokens = max(self._tokens - count, -self._burst)
+
 
 class Turns:
     """Whose turn it is among those that were stopped with work left, or with more to read: one in each turn

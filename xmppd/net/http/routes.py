@@ -126,6 +126,7 @@ class Routes:
         clock: Callable[[], float],
     ) -> None:
         self._clock = clock
+        self._on_news: Callable[[], None] | None = None
         self.rules = rules
         self._replays = replays
         self.callers = callers
@@ -144,8 +145,23 @@ class Routes:
     @rules.setter
     def rules(self, rules: HttpRules) -> None:
         self._rules = rules
-        self._tokens = Pace(rules.rate, rules.burst, self._clock)
-        self._strangers = Pace(rules.strangers_rate, rules.strangers_burst, self._clock)
+        self._tokens = Pace(rules.rate, rules.burst, self._clock, self._on_news)
+        self._strangers = Pace(rules.strangers_rate, rules.strangers_burst, self._clock, self._on_news)
+
+    def share(self, on_news: Callable[[], None]) -> None:
+        """There are other nodes: `on_news` is called when there is something to tell them."""
+        self._on_news = self._tokens.on_news = self._strangers.on_news = on_news
+
+    def news(self) -> list[dict[str, int]]:
+        """What tokens and strangers took here since this was asked last, for `heard` of other nodes."""
+        news = [self._tokens.news, self._strangers.news]
+        self._tokens.news, self._strangers.news = {}, {}
+        return news
+
+    def heard(self, tokens: Mapping[str, int], strangers: Mapping[str, int]) -> None:
+        """What was taken on another node."""
+        self._tokens.heard(tokens)
+        self._strangers.heard(strangers)
 
     def compile(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
         """Replace all routes; requests under way are finished by those they found."""
