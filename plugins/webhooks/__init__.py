@@ -126,7 +126,7 @@ class Webhooks(WebhookCommands, Plugin):
         found = {row["name"]: of_row(row) for row in rows}
         if found == self.known:
             return
-        gone = {it.id for it in self.known.values()} - {it.id for it in found.values() if it.collects}
+        gone = {it.id for it in self.known.values()} - {it.id for it in found.values()}
         self.known = found
         self._meant = {}
         for number in gone:

@@ -51,6 +51,7 @@ class Courier:
         self._until = 0.0
         self._requests = 0
         self._wakes = asyncio.Event()
+        self._is_told = True
         self._look = self._move = self._purge = 0.0
         self._is_over = False
 
@@ -61,6 +62,7 @@ class Courier:
 
     def wake(self) -> None:
         """There may be something to do."""
+        self._is_told = True
         self._wakes.set()
 
     def close(self) -> None:
@@ -98,9 +100,8 @@ class Courier:
     async def _step(self) -> None:
         now = self._plugin.scope.clock()
         if self.subscription.state == ACTIVE:
-            is_told = self._wakes.is_set()
-            self._wakes.clear()
-            if is_told or now >= self._look or self.window.count < EVENTS // 2:
+            if self._is_told or now >= self._look or self.window.count < EVENTS // 2:
+                self._is_told = False
                 await self._read()
                 self._look = now + LOOK_SECONDS
             self._send()
@@ -126,9 +127,8 @@ class Courier:
     async def _wait(self, seconds: float) -> None:
         timer = self._plugin.call_later(seconds, self._wakes.set)
         await self._wakes.wait()
+        self._wakes.clear()
         timer.cancel()
-        if not self.lease.is_held:
-            self._wakes.clear()
 
     # what there is
 
@@ -259,7 +259,11 @@ class Courier:
         now = self._plugin.scope.clock()
         done, gone = self.window.done_up_to, sorted(self._drained - self._gone)
         is_due = bool(done) and (anyway or now >= self._move)
-        if not self.lease.is_held or not (is_due or gone or self.lease.is_beat_due):
+        if not self.lease.is_held:
+            return
+        if self._behind and now >= self._purge:
+            await self._clear(now)
+        if not (is_due or gone or self.lease.is_beat_due):
             return
         self.window.done_up_to = {}
         self._move = now + MOVE_SECONDS
@@ -274,21 +278,23 @@ class Courier:
         if is_held:
             self._gone.update(gone)
             self._tell(done)
-            await self._clean(done, now)
+            await self._clean(done)
 
-    async def _clean(self, done: Mapping[str, int], now: float) -> None:
-        """Whole partitions as soon as they are behind, what else is once a minute: one mark for many rows."""
-        outbox, mine = self._plugin.outbox, self.subscription.id
+    async def _clean(self, done: Mapping[str, int]) -> None:
+        """Delete whole partitions as soon as they are behind."""
         for writer, row in done.items():
             for bucket in range(max(self._moved.get(writer, 0), 0) // BUCKET, row // BUCKET):
-                await outbox.delete(mine, writer, bucket)
-            self._moved[writer] = row
-            self._behind[writer] = row
-        if now >= self._purge:
-            self._purge = now + PURGE_SECONDS
-            behind, self._behind = self._behind, {}
-            for writer, row in behind.items():
-                await outbox.batch(mine, writer, row // BUCKET, writes=[Delete((row,), through=True)])
+                await self._plugin.outbox.delete(self.subscription.id, writer, bucket)
+            self._moved[writer] = self._behind[writer] = row
+
+    async def _clear(self, now: float) -> None:
+        """Delete what else is behind, once a minute: one mark for many rows."""
+        self._purge = now + PURGE_SECONDS
+        behind, self._behind = self._behind, {}
+        for writer, row in behind.items():
+            await self._plugin.outbox.batch(
+                self.subscription.id, writer, row // BUCKET, writes=[Delete((row,), through=True)]
+            )
 
     def _tell(self, done: Mapping[str, int]) -> None:
         for writer, row in done.items():
