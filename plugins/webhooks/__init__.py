@@ -67,7 +67,7 @@ class Webhooks(WebhookCommands, Plugin):
     writers = Table(
         partition=("kind",),
         cluster=("writer",),
-        columns={"node": "text", "at": "timestamp"},
+        columns={"node": "text", "at": "timestamp", "heads": "text"},
         ttl=8 * 86400.0,
         person=nobody("processes of the server"),
     )

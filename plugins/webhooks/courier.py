@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -18,8 +19,8 @@ from .window import Batch, Item, Window
 if TYPE_CHECKING:
     from . import Webhooks
 
-EVENTS: Final = 1000
-BYTES: Final = 4_194_304
+EVENTS: Final = 5000
+BYTES: Final = 8_388_608
 """So much of an outbox is in memory."""
 ROWS: Final = 8
 """Rows read at a time."""
@@ -52,6 +53,8 @@ class Courier:
         self._requests = 0
         self._wakes = asyncio.Event()
         self._is_told = True
+        self._has_more = False
+        self._refusing: set[str] = set()
         self._look = self._move = self._purge = 0.0
         self._is_over = False
 
@@ -100,7 +103,8 @@ class Courier:
     async def _step(self) -> None:
         now = self._plugin.scope.clock()
         if self.subscription.state == ACTIVE:
-            if self._is_told or now >= self._look or self.window.count < EVENTS // 2:
+            has_room = self._has_more and self.window.count < EVENTS // 2
+            if self._is_told or now >= self._look or has_room:
                 self._is_told = False
                 await self._read()
                 self._look = now + LOOK_SECONDS
@@ -135,15 +139,10 @@ class Courier:
     async def _read(self) -> None:
         """What comes next of each writer, as long as there is room; StoreError."""
         plugin = self._plugin
+        self._has_more = False
         for row in (await plugin.writers.scan("all")).rows:
             writer = row["writer"]
-            if writer in self._drained:
-                continue
-            while self.window.count < EVENTS and self.window.bytes < BYTES:
-                found = await self._rows(writer)
-                if not found:
-                    break
-            else:
+            if writer in self._drained or not await self._read_from(writer, row["heads"] or ""):
                 continue
             is_dead = writer != plugin.boxes.writer and plugin.now() - row["at"] > DEAD_SECONDS
             if is_dead and self._next.get(writer, 0) == self._moved.get(writer, -1) + 1:
@@ -152,16 +151,24 @@ class Courier:
         oldest = self.window.oldest
         plugin.behind(self.subscription.name, 0.0 if oldest is None else max(0.0, plugin.now() - oldest))
 
-    async def _rows(self, writer: str) -> bool:
-        """Whether there were any more."""
-        number = self._next.get(writer, 0)
-        page = await self._plugin.outbox.scan(
-            self.subscription.id, writer, number // BUCKET, start=(number,), limit=ROWS
-        )
-        for row in page.rows:
-            self.window.add(writer, row["row"], row["events"].split("\n"))
-            self._next[writer] = row["row"] + 1
-        return bool(page.rows)
+    async def _read_from(self, writer: str, heads: str) -> bool:
+        """Whether all that a writer has is read. By its `heads` what ended unread is passed over."""
+        while self.window.count < EVENTS and self.window.bytes < BYTES:
+            number = self._next.get(writer, 0)
+            page = await self._plugin.outbox.scan(
+                self.subscription.id, writer, number // BUCKET, start=(number,), limit=ROWS
+            )
+            for row in page.rows:
+                self.window.add(writer, row["row"], row["events"].split("\n"))
+                self._next[writer] = row["row"] + 1
+            if not page.rows:
+                head = json.loads(heads).get(self.subscription.id, 0) if heads else 0
+                bucket = number // BUCKET + 1
+                if bucket * BUCKET > head:
+                    return True
+                self._next[writer] = bucket * BUCKET
+        self._has_more = True
+        return False
 
     # requests
 
@@ -184,6 +191,7 @@ class Courier:
             answer = await post(plugin.client, self.subscription, batch, plugin.now(), plugin.server.version)
             if 200 <= answer.status < 300:
                 self._failed, self._until = 0, 0.0
+                self._refusing.clear()
                 window.delivered(batch)
                 plugin.delivered.inc(len(batch))
                 for item in batch:
@@ -198,7 +206,7 @@ class Courier:
             raise
         finally:
             self._requests -= 1
-            self.wake()
+            self._wakes.set()
 
     def _away(self, why: str, pause: float = 0.0) -> None:
         """Nobody is there to take anything: that is no event's fault."""
@@ -224,12 +232,13 @@ class Courier:
             self._away(why, retry_after(answer.headers, self._plugin.now()))
             return
         now = self._plugin.scope.clock()
-        self._plugin.failed.inc()
-        self._failed += 1
-        if self.is_open:
-            self._until = now + min(
-                config.pause_most, config.pause * 2 ** min(self._failed - config.open_after, 20)
-            )
+        if status >= 500:
+            self._refusing.update(item.account for item in batch)
+        if len(self._refusing) >= config.open_after:  # it is not about one account
+            self._failed = max(self._failed, config.open_after - 1)
+            self._away(why)
+        else:
+            self._plugin.failed.inc()
         item = window.split(batch, now + config.pause * random.uniform(0.5, 1.0))
         if item is not None:
             await self._blamed(item, status)

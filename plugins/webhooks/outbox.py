@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -42,11 +43,12 @@ class Ticket:
 @dataclass(slots=True)
 class Queue:
     """What a subscription is to have: events to be written, and the sizes of the rows that it has not
-    delivered.
+    delivered. All rows below `head` are written.
     """
 
     events: deque[tuple[str, Ticket]] = field(default_factory=deque)
     next_row: int = 0
+    head: int = 0
     rows: deque[tuple[int, int, int]] = field(default_factory=deque)
     count: int = 0
     bytes: int = 0
@@ -140,7 +142,8 @@ class Outbox:
             await self._write(rows)
             for ticket in tickets:
                 ticket.written()
-            for name, _ in waiting:
+            for name, queue in waiting:
+                queue.head = queue.next_row
                 self.written(name)
 
     async def _write(self, rows: list[Any]) -> None:
@@ -165,7 +168,14 @@ class Outbox:
     async def say(self) -> None:
         """StoreError."""
         plugin = self._plugin
-        row = {"kind": KIND, "writer": self.writer, "node": plugin.server.node, "at": plugin.now()}
+        heads = {name: queue.head for name, queue in self._queues.items()}
+        row = {
+            "kind": KIND,
+            "writer": self.writer,
+            "node": plugin.server.node,
+            "at": plugin.now(),
+            "heads": json.dumps(heads),
+        }
         await plugin.writers.put(row, ttl=plugin.config.keep_days * 86400 + 86400)
 
 

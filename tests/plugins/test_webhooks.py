@@ -9,9 +9,10 @@ import pytest
 from aiohttp import web
 from receiver import Receiver, is_signed
 
+from plugins.webhooks.outbox import BUCKET
 from xmppd import ns
 from xmppd.core.happenings import CREATED, MESSAGE
-from xmppd.errors import CommandError
+from xmppd.errors import CommandError, StoreUnavailable
 from xmppd.testing import World
 
 LOCAL = {"webhooks": {"allowed": ["127.0.0.0/8"]}}
@@ -393,3 +394,76 @@ async def test_what_is_wrong_is_refused(arguments: dict[str, Any], why: str | No
         else:
             with pytest.raises(CommandError, match=why):
                 await call(world, "add", **given)
+
+
+@pytest.mark.asyncio
+async def test_what_ended_unread_is_passed_over() -> None:
+    async with Receiver(lambda body: 503) as receiver, told(receiver, "account.created") as (world, _):
+        plugin = world.plugin("webhooks")
+        await call(world, "pause", name="game")
+        (courier,) = plugin.couriers.values()
+        for number in range(BUCKET + 3):
+            await world.app.accounts.provision(f"a{number}@localhost")
+        await plugin.boxes.say()
+        await plugin.outbox.delete(courier.subscription.id, plugin.boxes.writer, 0)  # as by its time
+        receiver.answer = lambda body: 200
+        await call(world, "resume", name="game")
+        assert is_old(await taken(world, receiver, 3)) == [
+            f"a{number}" for number in range(BUCKET, BUCKET + 3)
+        ]
+
+
+@pytest.mark.asyncio
+async def test_an_account_that_is_refused_opens_no_circuit() -> None:
+    def answer(body: dict[str, Any]) -> int:
+        return 500 if any(it["account"].startswith("bad") for it in body["events"]) else 200
+
+    async with Receiver(answer) as receiver, told(receiver, "account.created") as (world, _):
+        await world.app.accounts.provision("bad@localhost")
+        await world.advance(60)
+        assert len(receiver.requests) > 5
+        await world.app.accounts.provision("good@localhost")
+        await receiver.until(lambda: bool(receiver.events), 1.0)  # no time goes by
+        assert is_old(receiver.events) == ["good"]
+        assert not (await call(world, "show", name="game"))["failing"]
+
+
+@pytest.mark.asyncio
+async def test_a_receiver_that_takes_nothing_of_anybody_is_asked_less_and_less() -> None:
+    async with Receiver(lambda body: 500) as receiver, told(receiver, "account.created") as (world, _):
+        for number in range(20):
+            await world.app.accounts.provision(f"a{number}@localhost")
+        await world.advance(120)
+        assert (await call(world, "show", name="game"))["failing"]
+        assert len(receiver.requests) < 40
+        assert world.plugin("webhooks").buried.value == 0
+        receiver.answer = lambda body: 200
+        await world.advance(120)
+        assert sorted(is_old(await taken(world, receiver, 20))) == sorted(f"a{n}" for n in range(20))
+        assert not (await call(world, "show", name="game"))["failing"]
+
+
+class Failing:
+    """The first writes of a store that works otherwise fail."""
+
+    def __init__(self, store: Any, times: int) -> None:
+        self.real = store.write
+        self.times = times
+
+    def __call__(self, rows: Any, *, ttl: float | None = None) -> Any:
+        self.times -= 1
+        if self.times >= 0:
+            raise StoreUnavailable("for a test")
+        return self.real(rows, ttl=ttl)
+
+
+@pytest.mark.asyncio
+async def test_who_causes_an_event_waits_until_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Receiver() as receiver, told(receiver, "account.created") as (world, _):
+        monkeypatch.setattr(world.app.store, "write", Failing(world.app.store, 3))
+        making = asyncio.ensure_future(world.app.accounts.provision("ann@localhost"))
+        await world.settle()
+        assert not making.done()
+        await world.advance(3)
+        await making
+        assert is_old(await taken(world, receiver, 1)) == ["ann"]

@@ -347,6 +347,8 @@ class Accounts:
                 self.on_revoked(account, None, False)
                 await self._holds.emptied(account)
                 await self._delete_owned(account)
+                if (told := self.on_altered(account, "removed")) is not None:
+                    await told
                 await self._gone.give_up(account)
                 await self._write_if_same(row, lambda same: self._store.delete_if(ACCOUNT, (account,), same))
             finally:

@@ -150,14 +150,11 @@ class AccountSource(Source):
         """It is there, and can be logged in to."""
         return self.events.tell(CREATED, account, {})
 
-    @hooks.account_removed.at(hooks.SIGNAL, hooks.LAST)
-    def removed(self, account: str) -> Told:
-        """It is gone when this is done."""
-        return self.events.tell(REMOVED, account, {})
-
     @hooks.account_changed
     def changed(self, account: str, what: str) -> Told:
-        """It was changed."""
+        """It was changed, or is gone when this is done."""
+        if what == "removed":
+            return self.events.tell(REMOVED, account, {})
         return self.events.tell(CHANGED, account, {"what": what})
 
 
