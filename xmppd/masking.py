@@ -17,7 +17,7 @@ CHARACTERS: Final = 4_000
 """Of what is shown."""
 OPEN: Final = frozenset(
     "from to id type xmlns jid node subscription ask approved ver stamp by hash code h max var action "
-    "status sessionid affiliation role seconds mechanism queryid".split()
+    "sessionid affiliation role seconds mechanism queryid".split()
 )
 """Attributes that say what something is, and nothing of what people wrote."""
 
@@ -25,6 +25,8 @@ _HEAD: Final = re.compile(rb"<(?:[^>'\"]|'[^']*'|\"[^\"]*\")*>")
 _SECRET: Final = re.compile("(?i)passw|secret|token|credential|digest|(?:^|[^a-z])pin(?:$|[^a-z])")
 _TOKEN: Final = re.compile(r"xmppd_[A-Za-z0-9_-]{8,}")
 """A token for HTTP, wherever it stands."""
+_LOGIN: Final = tuple(f"{{{name}}}" for name in (ns.SASL, ns.SASL2, ns.FAST))
+"""What elements of a login begin with."""
 _FIELD: Final = f"{{{ns.DATA_FORM}}}field"
 
 
@@ -63,7 +65,7 @@ def _may_show(name: str, with_text: bool, is_secret: bool) -> bool:
 
 def _is_secret(tree: Element) -> bool:
     """Whether something in it lets somebody in."""
-    if _SECRET.search(tree.tag):
+    if _SECRET.search(tree.tag) or tree.tag.startswith(_LOGIN):
         return True
     return tree.tag == _FIELD and (
         tree.get("type") == "text-private" or bool(_SECRET.search(tree.get("var", "")))

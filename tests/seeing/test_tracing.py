@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sasl2 import BIND, PHONE, agent, login, opened, token_in, wanted
 
 from xmppd import ns
 from xmppd.admin.commands import Caller
@@ -115,6 +116,18 @@ async def test_a_login_is_told_without_what_it_proves() -> None:
         await followed.close()
 
 
+async def test_no_token_is_told_to_whom_bodies_are_shown() -> None:
+    async with World(nodes=1) as world:
+        followed = await follow(world, bodies=True)
+        client = await opened(world)
+        token = token_in(await login(client, "alice", agent(PHONE) + wanted() + BIND))
+        await world.settle()
+        records = await taken(followed)
+        assert only(records, "login")[0]["outcome"] == "success"
+        assert token and token not in repr(records)
+        await followed.close()
+
+
 async def test_refusals_and_what_is_kept_are_told_with_their_rule() -> None:
     async with World(nodes=1, plugins=PLUGINS) as world:
         alice = await world.login("alice", "a")
@@ -155,6 +168,7 @@ async def test_nothing_is_left_when_nobody_follows() -> None:
         (f"<iq><query xmlns='{ns.ROSTER}'><item jid='a@b' name='x'/></query></iq>", "name='…'", "name='x'"),
         (f"<iq><x xmlns='{ns.DATA_FORM}'><field var='password'><value>x</value></field></x></iq>", "…", "…"),
         (f"<x xmlns='{ns.DATA_FORM}'><field type='text-private'><value>x</value></field></x>", "…", "…"),
+        (f"<success xmlns='{ns.SASL2}'><additional-data>x</additional-data></success>", "…", "…"),
         ("<message><body>xmppd_abcdefghijkl</body></message>", "…", "…"),
         ("<iq><a xmlns='urn:x' password='x'/></iq>", "password='…'", "password='…'"),
         ("<message><a xmlns='urn:x' sure='x'><b>x</b>x</a></message>", "sure='…'", "sure='x'"),
