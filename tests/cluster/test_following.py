@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from followed import taken
 
-from xmppd.admin.registry import Followed
 from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
@@ -17,14 +17,6 @@ ALICE = "alice@localhost"
 @pytest.fixture(name="settings")
 def shared_settings(redis_url: str) -> Mapping[str, Any]:
     return {"cache": {"redis": redis_url, "prefix": "test-following"}}
-
-
-async def taken(world: World, followed: Followed) -> list[dict[str, Any]]:
-    await world.settle()
-    found = []
-    while (record := await followed._records.next(0.001)) is not None:
-        found.append(dict(record))
-    return found
 
 
 async def test_both_nodes_tell(settings: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ async def test_every_query_is_about_what_is_told(redis_url: str) -> None:
         await world.login("bob")
         for _ in range(3):
             for app in world.apps:
-                app.router.watches_next = True
+                app.router.watch_next()
             await alice.send("<message to='bob@localhost' type='chat'><body>hi</body></message>")
             await world.settle()
         await alice.send("<iq type='get' id='1' to='localhost'><query xmlns='urn:nothing'/></iq>")

@@ -5,21 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from followed import taken
 
-from xmppd.admin.registry import Followed
 from xmppd.admin.topview import View, show
 from xmppd.errors import CommandError
 from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
-
-
-async def taken(world: World, followed: Followed) -> list[dict[str, Any]]:
-    await world.settle()
-    found = []
-    while (record := await followed._records.next(0.001)) is not None:
-        found.append(dict(record))
-    return found
 
 
 async def test_snapshots_come_at_their_pace() -> None:

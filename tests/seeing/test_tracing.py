@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from followed import taken
 from sasl2 import BIND, PHONE, agent, login, opened, token_in, wanted
 
 from xmppd import ns
@@ -24,16 +25,6 @@ async def follow(world: World, node: int = 0, **arguments: Any) -> Followed:
     return await world.apps[node].commands.follow("trace", {"account": ALICE, **arguments})
 
 
-async def taken(followed: Followed) -> list[dict[str, Any]]:
-    """All that waits."""
-    found = []
-    while True:
-        record = await followed._records.next(0.001)
-        if record is None:
-            return found
-        found.append(dict(record))
-
-
 def only(records: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
     return [record for record in records if record["what"] == what]
 
@@ -42,10 +33,10 @@ async def test_a_message_is_told_with_its_way() -> None:
     async with World(nodes=1, plugins=PLUGINS) as world:
         alice, bob = await world.login("alice", "a"), await world.login("bob", "b")
         followed = await follow(world)
-        assert only(await taken(followed), "session")[0]["session"] == alice.jid
+        assert only(await taken(world, followed), "session")[0]["session"] == alice.jid
         await alice.send(f"<message to='{bob.bare}' type='chat' id='m1'><body>very secret</body></message>")
         await world.settle()
-        records = await taken(followed)
+        records = await taken(world, followed)
         [came] = only(records, "in")
         assert (came["session"], came["bytes"] > 0) == (alice.jid, True)
         assert "<body>…</body>" in came["xml"] and "id='m1'" in came["xml"]
@@ -62,7 +53,7 @@ async def test_a_message_is_told_with_its_way() -> None:
             f"<message to='{alice.jid}' id='m2'><subject>x</subject><body>secret too</body></message>"
         )
         await world.settle()
-        records = await taken(followed)
+        records = await taken(world, followed)
         [out] = only(records, "out")
         assert "id='m2'" in out["xml"] and "<subject>…</subject>" in out["xml"]
         assert only(records, "decision")[0]["sender"] == bob.jid
@@ -76,7 +67,7 @@ async def test_bodies_are_shown_to_who_asked_and_may() -> None:
         followed = await follow(world, bodies=True)
         await alice.send("<message to='bob@localhost' type='chat'><body>hello</body></message>")
         await world.settle()
-        assert "<body>hello</body>" in only(await taken(followed), "in")[0]["xml"]
+        assert "<body>hello</body>" in only(await taken(world, followed), "in")[0]["xml"]
         await followed.close()
         for scopes, may in ({"trace:read"}, False), ({"trace:read", "trace:bodies"}, True), ({"*"}, True):
             caller = Caller("http", "x", "", frozenset(scopes))
@@ -108,7 +99,7 @@ async def test_a_login_is_told_without_what_it_proves() -> None:
         await client.authenticate("alice", password="wrong-one")
         await world.settle()
         await world.login("alice", "a")
-        records = await taken(followed)
+        records = await taken(world, followed)
         assert [it["outcome"] for it in only(records, "login")] == ["not-authorized", "success"]
         assert only(records, "login")[0]["mechanism"]
         assert only(records, "session")[0]["session"] == f"{ALICE}/a"
@@ -122,7 +113,7 @@ async def test_no_token_is_told_to_whom_bodies_are_shown() -> None:
         client = await opened(world)
         token = token_in(await login(client, "alice", agent(PHONE) + wanted() + BIND))
         await world.settle()
-        records = await taken(followed)
+        records = await taken(world, followed)
         assert only(records, "login")[0]["outcome"] == "success"
         assert token and token not in repr(records)
         await followed.close()
@@ -135,11 +126,11 @@ async def test_refusals_and_what_is_kept_are_told_with_their_rule() -> None:
         await alice.send("<message to='nobody@localhost' type='chat' id='m1'><body>x</body></message>")
         await alice.send("<message to='carol@localhost' type='chat' id='m2'><body>x</body></message>")
         await world.settle()
-        found = [(it["id"], it["decision"]) for it in only(await taken(followed), "decision")]
+        found = [(it["id"], it["decision"]) for it in only(await taken(world, followed), "decision")]
         assert ("m1", "refused") in found and ("m2", "kept") in found
         await alice.drop()
         await world.settle()
-        assert only(await taken(followed), "ended")
+        assert only(await taken(world, followed), "ended")
         await followed.close()
 
 
