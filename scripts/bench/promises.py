@@ -231,13 +231,14 @@ def _judge_order(
     faults: Sequence[Fault],
     verdict: Verdict,
 ) -> None:
-    """Of what was acknowledged to one sender; what came elsewhere before is left out. What was stored has the
-    order of the clocks of nodes, so what is sent while one is wrong is counted apart.
+    """Of what was acknowledged to one sender, when it came first: a second copy, here or elsewhere, is left
+    out, for it comes behind what came meanwhile. What was stored has the order of the clocks of nodes, so
+    what is sent while one is wrong is counted apart.
     """
     skewed = [fault for fault in faults if fault.kind == "clock"]
     last: dict[str, Sent] = {}
     came = {id: at for at, id in reversed(life.arrived)}
-    for _, id in life.arrived:
+    for id in dict.fromkeys(id for _, id in life.arrived):
         message = by_id.get(id)
         if message is None or message.acked is None or message.error or copies[id][0][1] is not life:
             continue

@@ -254,6 +254,13 @@ def test_the_order_of_one_sender_is_kept(judged):
     assert judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4), m2={"acked": None}).wrong == []
 
 
+def test_second_copies_of_several_behind_their_first_ones_overtake_nothing(judged):
+    arrivals = (1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 0, 4), (5, 0, 2), (6, 0, 3)
+    verdict = judged(*arrivals, faults=[("cut", (0,), 1.5, 15.0)])
+    assert verdict.wrong == []
+    assert verdict.counts["twice by a cut"] == 2
+
+
 def test_what_is_stored_by_a_node_with_a_wrong_clock_may_be_overtaken(judged):
     arrivals = (1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4)
     verdict = judged(*arrivals, faults=[("clock", (1,), 1.5, 15.0)])
