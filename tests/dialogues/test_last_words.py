@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from several import several
 
 from xmppd.core.lastseen import LAST_PRESENCE, ROSTERS_AT_ONCE
 from xmppd.core.roster.item import row_of
 from xmppd.core.roster.rosters import ROSTER, RosterItem
+from xmppd.errors import StoreTimeout
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Page, Put, Store, Table
 from xmppd.testing import World
@@ -35,6 +37,21 @@ class SlowStore(SqliteStore):
         return await super().scan(table, *args, **more)
 
 
+class DeafStore(SqliteStore):
+    """Does what it is asked, or not if it `is_away`, and the answer is lost, as long as it is `deaf`."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.is_deaf = self.is_away = False
+
+    async def put(self, table: Table, row: Any, **more: Any) -> None:
+        is_lost = self.is_deaf and table is LAST_PRESENCE
+        if not (is_lost and self.is_away):
+            await super().put(table, row, **more)
+        if is_lost:
+            raise StoreTimeout("no answer came")
+
+
 async def knows(store: Store, account: str, *contacts: RosterItem) -> None:
     await store.batch(ROSTER, (account,), [Put(row_of(item)) for item in contacts], static={"version": 1})
 
@@ -55,3 +72,28 @@ async def test_last_words_of_many() -> None:
         assert shown[0] == alice.jid
         assert sorted(shown[1:]) == sorted(f"{name}/x" for name in talkers[STRANGERS:])
         assert 1 < store.most <= ROSTERS_AT_ONCE
+
+
+@pytest.mark.one_node("has two nodes of its own")
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_of_words_whose_write_failed_all_nodes_show_what_is_stored(
+    redis_url: str, is_away: bool
+) -> None:
+    store = DeafStore()
+    async with World(store=store, settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", "one", node=1), await world.login("bob", node=0)
+        await world.befriend(alice, bob)
+        await bob.send("<presence type='unavailable'><status>before</status></presence>")
+        for client in (alice, await world.login("alice", "two", node=0)):
+            await client.send(f"<presence to='{bob.bare}' type='probe'/>")
+            await client.receive_all()  # both nodes know it
+        await bob.send("<presence/>")
+        store.is_deaf, store.is_away = True, is_away
+        await bob.send("<presence type='unavailable'><status>after</status></presence>")
+        store.is_deaf = False
+        for node in (0, 1):
+            client = await world.bind("alice", f"late{node}", node=node)
+            await client.send("<presence/>")
+            shown = [found for found in await client.receive_all() if found.get("type") == "unavailable"]
+            words = [found.findtext("{jabber:client}status") for found in shown]
+            assert words == ["before" if is_away else "after"]

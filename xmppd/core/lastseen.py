@@ -13,6 +13,7 @@ from xmppd import ns
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.sessions import Broadcast, Session, Sessions
 from xmppd.core.visibility import Visibility
+from xmppd.errors import StoreError
 from xmppd.jid import Jid
 from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table, Value
@@ -101,6 +102,11 @@ class LastSeen:
                 else:
                     await self._store.put(LAST_PRESENCE, row)
             self._sessions.cluster.parted(account)
+        except StoreError:  # whether it is there is seen by reading, here and elsewhere
+            self._drops += 1
+            self._doubtful.add(account)
+            self._sessions.cluster.parted(account)
+            raise
         finally:
             left = self._writing.pop(account) - 1
             if left:
