@@ -100,6 +100,7 @@ from xmppd.scope import Scope
 from xmppd.section import values_of
 from xmppd.seeing.routes import Seeing
 from xmppd.server import Server
+from xmppd.steady import steady
 from xmppd.store.table import Store, Table
 from xmppd.stream.inline import Inlines
 from xmppd.stream.rows import Rows
@@ -119,8 +120,8 @@ CallLater = Callable[[float, Callable[[], None]], Any]
 class App:
     """One server, assembled and not yet listening. Make it inside a running event loop.
 
-    `now` gives seconds since the epoch, `clock` seconds that never jump. `jobs` are tasks that end by
-    themselves, `lasting` those of plugins, which may last as long as they do.
+    `now` gives seconds since the epoch, `clock` such as never jump. `steady` counts those of sleep, too.
+    `jobs` are tasks that end by themselves, `lasting` those of plugins, which may last as long as they do.
     """
 
     def __init__(
@@ -132,8 +133,7 @@ class App:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
-        self.now = now
-        self.clock = clock
+        self.now, self.clock, self.steady = now, clock, steady if clock is time.monotonic else clock
         self.jobs = Jobs()
         self.lasting = Jobs()
         self.timers = Timers(clock)
@@ -150,7 +150,7 @@ class App:
         self.seeing = Seeing(self)
         self.doors.own = self.seeing.routes
         self.duties = Duties(shared_duties(self.cache))
-        self.ids = Ids(self.store, now, clock, self.jobs.spawn)
+        self.ids = Ids(self.store, now, self.steady, self.jobs.spawn)
         self.events = Events(self.ids.time, self.hooks.failed, lambda: self.nodes.name)
         self.ids.is_shared = self.cache is not None
         self.accounts = Accounts(
@@ -442,7 +442,7 @@ class App:
         nodes = importlib.import_module("xmppd.cluster.nodes")
         meshes = importlib.import_module("xmppd.cluster.mesh")
         mesh = meshes.Mesh(
-            name, incarnation, self.sessions, self.cork.add_last, self.clock, call_later, self.ids.time
+            name, incarnation, self.sessions, self.cork.add_last, self.steady, call_later, self.ids.time
         )
         cluster: OtherNodes = nodes.OtherNodes(
             mesh,

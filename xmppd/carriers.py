@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,6 +16,7 @@ from xmppd.cluster.link import UNIX, UNIX_PATH, Connect, SocketCarrier, connect
 from xmppd.errors import CommandError
 from xmppd.net.listener import Listener
 from xmppd.settings import address_of
+from xmppd.steady import steady
 from xmppd.text import host_and_port
 
 TRUNK: Final = "trunk-"
@@ -107,7 +107,7 @@ class OnBus:
         self._name = name
         self._bus = bus
         call_later = asyncio.get_running_loop().call_later
-        self._lines = Lines(name, life, bus.publish, links.accepted, call_later, time.monotonic)
+        self._lines = Lines(name, life, bus.publish, links.accepted, call_later, steady)
         self.connect = self._lines.connect
 
     async def open(self) -> None:

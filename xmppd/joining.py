@@ -48,10 +48,8 @@ class Joining:
     in the list of nodes.
     """
 
-    def __init__(
-        self, app: App, stop: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, app: App, stop: Callable[[], None]) -> None:
+        loop, clock = asyncio.get_running_loop(), app.steady
         config = app.config.cluster
         assert config.listen is not None
         self.state = "up"

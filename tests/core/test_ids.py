@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 from unittest.mock import patch
@@ -11,8 +12,9 @@ import pytest
 from virtualtime import VirtualLoop
 
 from xmppd.core import ids as module
-from xmppd.core.ids import EVERYTHING, FRESH_SECONDS, LOOK_SECONDS, HybridClock, Ids
+from xmppd.core.ids import EVERYTHING, FRESH_SECONDS, LOOK_SECONDS, SETTLED_SECONDS, HybridClock, Ids
 from xmppd.errors import StoreUnavailable
+from xmppd.steady import steady
 from xmppd.store.table import Page, Table
 
 
@@ -204,10 +206,11 @@ class Bench:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.wall = 100.0
         self.shelf = Shelf(None, random.Random(0))  # type: ignore[arg-type]
         self.shelf.pause = self._pause  # type: ignore[method-assign]
         self.tasks: set[asyncio.Task[None]] = set()
-        self.ids = Ids(self.shelf, lambda: 100.0, lambda: self.seconds, self._spawn)  # type: ignore[arg-type]
+        self.ids = Ids(self.shelf, lambda: self.wall, lambda: self.seconds, self._spawn)  # type: ignore[arg-type]
 
     async def _pause(self, most: float) -> None:
         await asyncio.sleep(0)
@@ -225,8 +228,9 @@ async def test_a_node_alone_asks_nobody_and_all_is_settled() -> None:
     await settle()
     assert bench.shelf.writes == 0
     assert bench.ids.settled() == EVERYTHING
+    since = await bench.ids.begin()
     bench.seconds = 1e6
-    assert not bench.ids.is_overdue(0.0)
+    assert not bench.ids.is_overdue(since)
 
 
 @pytest.mark.asyncio
@@ -245,6 +249,42 @@ async def test_many_that_begin_at_once_look_once_and_again_when_that_is_old() ->
     bench.ids.tick()
     await settle()
     assert bench.shelf.writes == 3
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("teller", ["clock", "wall", "others"])
+async def test_a_machine_that_stood_still_learns_of_it_by_any_clock(teller: str) -> None:
+    bench = Bench()
+    bench.ids.is_shared = True
+    since = await bench.ids.begin()
+    assert not bench.ids.is_overdue(since)
+    if teller == "clock":
+        bench.seconds += SETTLED_SECONDS
+    elif teller == "wall":
+        bench.wall += SETTLED_SECONDS
+    else:
+        bench.ids.time.see(int((bench.wall + SETTLED_SECONDS) * 1e6))
+    assert bench.ids.is_overdue(since)
+    await bench.ids.begin()
+    assert bench.shelf.writes == 2
+
+
+@pytest.mark.asyncio
+async def test_a_wall_clock_that_is_set_costs_one_more_look_and_no_more() -> None:
+    bench = Bench()
+    bench.ids.is_shared = True
+    await bench.ids.begin()
+    for jump in (600.0, -1200.0, 600.0):
+        bench.wall += jump
+        for _ in range(3):
+            assert not bench.ids.is_overdue(await bench.ids.begin())
+    assert bench.shelf.writes == 2
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="Linux has it")
+def test_the_clock_of_durations_counts_while_the_machine_sleeps() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= steady() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @pytest.mark.asyncio

@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xmppd.errors import StoreError
 from xmppd.store.person import nobody
@@ -81,6 +81,16 @@ class HybridClock:
         return max(self.last, int(self._now() * 1_000_000))
 
 
+class Moment(NamedTuple):
+    """When something was, by all that tells of time: a clock that nobody sets, the wall clock, and the hybrid
+    one.
+    """
+
+    clock: float
+    wall: float
+    hybrid: int
+
+
 class Ids:
     """Gives ids by a hybrid clock. `is_shared`: other nodes write to the store as well.
 
@@ -88,7 +98,9 @@ class Ids:
     others, a write under way. So each node writes into the store where its clock is, reads where the others
     are, and gives no id without having looked lately. What a node said there some time ago, all have seen,
     and so nothing smaller is written any more: it is `settled`. Only durations count, by clocks that nobody
-    sets, so it makes no difference how wrong `now` is.
+    sets, so it makes no difference how wrong `now` is. What must not have taken long is judged by whichever
+    clock says that it took longest: a machine that stood still may learn of that by one of them alone, and a
+    wall clock that was set costs a look or a second write.
     """
 
     def __init__(
@@ -105,25 +117,33 @@ class Ids:
         self._clock = clock
         self._spawn = spawn
         self._node = secrets.token_hex(4)
-        self._looked = float("-inf")
+        self._looked: Moment | None = None
         self._looking: asyncio.Future[None] | None = None
         self._said: deque[tuple[float, int]] = deque()
         self._settled = 0
         self._is_ahead = False
 
-    async def begin(self) -> float:
+    async def begin(self) -> Moment:
         """To be awaited before ids are given; they may be until there is another `await`. The moment from
         which the write of their rows counts (`is_overdue`). StoreError.
         """
-        if self.is_shared and self._clock() - self._looked > FRESH_SECONDS:
+        if self.is_shared and (self._looked is None or self._since(self._looked) > FRESH_SECONDS):
             await asyncio.shield(self._look())
-        return self._clock()
+        return self._moment()
 
-    def is_overdue(self, since: float) -> bool:
+    def _moment(self) -> Moment:
+        return Moment(self._clock(), self._now(), self.time.read())
+
+    def _since(self, moment: Moment) -> float:
+        """How many seconds ago that may have been."""
+        clock, wall, hybrid = self._moment()
+        return max(clock - moment.clock, wall - moment.wall, (hybrid - moment.hybrid) / 1_000_000)
+
+    def is_overdue(self, since: Moment) -> bool:
         """Whether a write has taken so long that its id may have been counted as settled before the row was
         there: then it may be deleted unread even now, and has to be replaced by one with a newer id.
         """
-        return self.is_shared and self._clock() - since > WRITE_SECONDS
+        return self.is_shared and self._since(since) > WRITE_SECONDS
 
     def settled(self) -> int:
         """Who reads from now on finds all rows that were, or ever will be, written by an id that is not
@@ -138,7 +158,7 @@ class Ids:
 
     def tick(self) -> None:
         """Called every second."""
-        if self.is_shared and self._clock() - self._looked >= LOOK_SECONDS:
+        if self.is_shared and (self._looked is None or self._since(self._looked) >= LOOK_SECONDS):
             self._look()
 
     def _look(self) -> asyncio.Future[None]:
@@ -149,7 +169,7 @@ class Ids:
         return self._looking
 
     async def _looked_at(self, end: asyncio.Future[None]) -> None:
-        began = self._clock()
+        began = self._moment()
         try:
             row: Row = {"name": ALL, "node": self._node, "at": self.time.read()}
             await self._store.put(NODE_CLOCK, row)
