@@ -45,6 +45,7 @@ from .again import Again
 from .commands import Keeping
 from .config import ArchiveConfig
 from .content import is_content
+from .crowds import Crowded
 from .filing import Dialogue, Filer, Folder
 from .ids import (
     MICROSECONDS,
@@ -92,7 +93,7 @@ LISTED_SECONDS: Final = 5.0
 """Of how many contacts it is remembered whether they are in a roster, and for how long."""
 
 
-class Archive(Keeping, Moving, Again, Talks):
+class Archive(Crowded, Keeping, Moving, Again, Talks):
     """A row for each message and owner, in one partition a month. Beside it stands on which days there are
     any with a peer, and in which months any at all: so a page costs the same at any depth.
     """
@@ -114,7 +115,14 @@ class Archive(Keeping, Moving, Again, Talks):
 
     owners = Table(
         partition=("account",),
-        columns={"uid": "int", "erased": "int", "standard": "text", "always": "text", "never": "text"},
+        columns={
+            "uid": "int",
+            "erased": "int",
+            "standard": "text",
+            "always": "text",
+            "never": "text",
+            "by_peer": "int",
+        },
         person=Person("account", mentions={"always": "kept", "never": "kept"}),
     )
     messages = Table(
@@ -153,9 +161,9 @@ class Archive(Keeping, Moving, Again, Talks):
         self._changes = 0
         self._listed: Lru[tuple[str, str], tuple[bool, float]] = Lru(LISTED)
         self._dialogues: Lru[tuple[str, str], Dialogue] = Lru(DIALOGUES)
-        self.writers = Writers(self.messages, self.days, self.months)
+        self.writers = Writers(self.messages, self.days, self.months, self.by_peer)
         self.lives = Lives(self.config.days, self.config.domains, self.now)
-        self.keeper = Keeper(self.messages, self.days, self.months, self.shown)
+        self.keeper = Keeper(self.messages, self.days, self.months, self.by_peer, self.shown)
         self.filer = Filer(
             self.messages,
             self.writers,
@@ -163,6 +171,8 @@ class Archive(Keeping, Moving, Again, Talks):
             spawn=self.spawn,
             pause=self._pause,
             count=self.archived.inc,
+            since=self.crowds.since,
+            wrote=self.crowds.wrote,
         )
         await self.note_lives()
 
@@ -314,6 +324,7 @@ class Archive(Keeping, Moving, Again, Talks):
             self._nobodies[account] = self.now() + NOBODY_SECONDS
         else:
             self._nobodies.pop(account, None)
+            self.knows(row)
             self._known.put(account, owner_of(row))
 
     async def _owner_row(self, account: str) -> Mapping[str, Any] | None:
@@ -461,7 +472,7 @@ class Archive(Keeping, Moving, Again, Talks):
             raise StanzaError("forbidden", "This is somebody else's archive.")
 
     def _reader(self, owner: Owner) -> Searcher:
-        return Searcher(self.messages, self.days, self.months, owner.uid)
+        return Searcher(self.messages, self.days, self.months, owner.uid, self.by_peer, self.since(owner.uid))
 
     def _results(
         self, session: Session, query_id: str, page: Page, *, is_flipped: bool

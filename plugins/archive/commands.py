@@ -32,6 +32,7 @@ class Keeping(Plugin):
     messages: Table
     days: Table
     months: Table
+    by_peer: Table
     shown: Table
     lives: Lives
     keeper: Keeper
@@ -116,7 +117,7 @@ class Keeping(Plugin):
         thorough: Annotated[bool, "look at each message, too"] = False,
     ) -> dict[str, int]:
         """How many owners are unknown, and of those that were swept how many messages."""
-        tables = [self.months, self.days, self.shown, *([self.messages] if thorough else [])]
+        tables = [self.months, self.days, self.shown, *([self.messages, self.by_peer] if thorough else [])]
         found = await unknown(self.owners, tables)
         messages = 0
         for owner, months in found.items() if sweep else ():

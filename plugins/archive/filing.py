@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -93,7 +93,8 @@ class Writes(NamedTuple):
 
 class Filer:
     """Writes messages, and tells their entries. `pause` waits a while before a write is made again; `spawn`
-    begins a task; `count` is told of how many archives got one.
+    begins a task; `count` is told of how many archives got one, `wrote` of what was written together. From an
+    id of `since` on messages of an owner have a row by their peer.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class Filer:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         pause: Callable[[], Awaitable[None]],
         count: Callable[[int], None],
+        since: Mapping[int, bytes],
+        wrote: Callable[[Sequence[Filing]], None],
     ) -> None:
         self._table = table
         self._writers = writers
@@ -112,6 +115,8 @@ class Filer:
         self._spawn = spawn
         self._pause = pause
         self._count = count
+        self._since = since
+        self._told = wrote
         self._noted: Lru[Day, bool] = Lru(DAYS)
         self._filings: list[Filing] = []
         self._size = 0
@@ -155,12 +160,15 @@ class Filer:
             else:
                 day = day_of(id)
                 month = month_of_day(day)
-                days += self._index(index, dialogue, day, month)
-                noted.append((dialogue, day))
+                days += self._index(index, dialogue, id, day, month)
+                if not (self._since and any(folder.owner in self._since for folder in dialogue.folders)):
+                    noted.append((dialogue, day))
             for _, owner, peer, life in dialogue.folders:
                 messages[life].append((owner, month, id, peer, raw))
         rows = {life: [*found.values()] for life, found in index.items()}
         for life, some in messages.items():
+            if self._since and (listed := [*self._listed(some)]):
+                rows.setdefault(life, []).append(self._writers.by_peer.rows(listed))
             rows.setdefault(life, []).append(self._writers.message.rows(some))
         return Writes(rows, sum(map(len, messages.values())), days, noted)
 
@@ -168,16 +176,31 @@ class Filer:
         self,
         index: dict[float | None, dict[tuple[object, ...], Prepared]],
         dialogue: Dialogue,
+        id: bytes,
         day: int,
         month: int,
     ) -> Iterable[Day]:
-        """Add the rows by which messages of a day are found; the days that are noted by them."""
+        """Add the rows by which messages of a day are found; the days that are noted by them. Where a message
+        has a row by its peer there is none for the day: who knows of none does not look at all of it.
+        """
         for account, owner, peer, _ in dialogue.folders:
-            if self._noted.get((owner, peer, day)) is None:
+            if (since := self._since.get(owner)) is not None and id >= since:
+                if self._noted.get((owner, "", month)) is None:
+                    index.setdefault(None, {})[owner, month] = self._writers.month.row(owner, month)
+                    yield owner, "", month
+            elif self._noted.get((owner, peer, day)) is None:
                 index.setdefault(None, {})[owner, month] = self._writers.month.row(owner, month)
                 days = index.setdefault(self._lives.index_of(account), {})
                 days[owner, peer, day] = self._writers.day.row(owner, peer, day)
                 yield owner, peer, day
+
+    def _listed(
+        self, messages: Sequence[tuple[int, int, bytes, str, bytes]]
+    ) -> Iterator[tuple[int, int, str, bytes]]:
+        """The rows by peer of those of these messages that have any."""
+        for owner, month, id, peer, _ in messages:
+            if (since := self._since.get(owner)) is not None and id >= since:
+                yield owner, month, peer, id
 
     def _wrote(self, filings: Sequence[Filing], writes: Writes, writing: asyncio.Future[Any]) -> None:
         if writing.cancelled():
@@ -207,6 +230,7 @@ class Filer:
         for dialogue, day in writes.noted:
             dialogue.note(day)
         self._count(writes.count)
+        self._told(filings)
         for entry, _, _ in filings:
             entry.written()
 

@@ -74,12 +74,13 @@ class Lives:
 
 
 class Writers:
-    """What makes the rows of a message: its own, and the two by which it is found."""
+    """What makes the rows of a message: its own, and those by which it is found."""
 
-    def __init__(self, messages: Table, days: Table, months: Table) -> None:
+    def __init__(self, messages: Table, days: Table, months: Table, by_peer: Table) -> None:
         self.message = messages.writer(("owner", "month", "id", "peer", "stanza"))
         self.day = days.writer(("owner", "peer", "day"))
         self.month = months.writer(("owner", "month"))
+        self.by_peer = by_peer.writer(("owner", "month", "peer", "id"))
 
 
 class Month(NamedTuple):
@@ -95,8 +96,9 @@ class Month(NamedTuple):
 class Keeper:
     """Deletes what belongs to owners. `others` are tables of which an owner has one partition each."""
 
-    def __init__(self, messages: Table, days: Table, months: Table, *others: Table) -> None:
+    def __init__(self, messages: Table, days: Table, months: Table, by_peer: Table, *others: Table) -> None:
         self._messages = messages
+        self._by_peer = by_peer
         self._days = days
         self._months = months
         self._others = others
@@ -119,6 +121,7 @@ class Keeper:
         something is goes last, so that a repeat finds what an interruption left.
         """
         for month in {*await self.months_of(owner), *also}:
+            await self._by_peer.delete(owner, month)
             await self._messages.delete(owner, month)
         for table in (*self._others, self._days, self._months):
             await table.delete(owner)
@@ -144,6 +147,7 @@ class Keeper:
                 break
             deleted += await self._prune_month(owner, month, edge)
             if month < month_of(edge):
+                await self._by_peer.delete(owner, month)
                 await self._messages.delete(owner, month)
                 await self._prune_days(owner, edge)
                 await self._months.delete(owner, month)
@@ -152,10 +156,14 @@ class Keeper:
 
     async def _prune_month(self, owner: int, month: int, edge: bytes) -> int:
         deleted = 0
-        async for rows in self._messages.stream(owner, month, columns=("id",), before=(edge,)):
+        has_peers = bool((await self._by_peer.scan_columns(owner, month, columns=("id",), first=1)).rows)
+        async for rows in self._messages.stream(owner, month, columns=("id", "peer"), before=(edge,)):
             deleted += len(rows)
             if month == month_of(edge):
-                await self._messages.batch(owner, month, writes=[Delete(rows[-1], through=True)])
+                old = [Delete((peer, id)) for id, peer in rows] if has_peers else []
+                for start in range(0, len(old), DELETED_AT_ONCE):
+                    await self._by_peer.batch(owner, month, writes=old[start : start + DELETED_AT_ONCE])
+                await self._messages.batch(owner, month, writes=[Delete(rows[-1][:1], through=True)])
         return deleted
 
     async def _prune_days(self, owner: int, edge: bytes) -> None:

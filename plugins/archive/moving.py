@@ -91,6 +91,10 @@ class Moving(Plugin):
         """The number of an archive, made now if need be; None: there is no such account."""
         raise NotImplementedError
 
+    def since(self, owner: int) -> bytes:
+        """From which id on each message of an archive has a row by its peer; b"": never."""
+        raise NotImplementedError
+
     @command("Write archives to a file of JSON Lines", name="archive export", guarded=True, paged=True)
     async def export(
         self,
@@ -258,8 +262,11 @@ class Moving(Plugin):
         """
         day, month = day_of(line.id), month_of(line.id)
         index.setdefault(None, {})[uid, month] = self.writers.month.row(uid, month)
-        days = index.setdefault(self.lives.index_of(line.account), {})
-        days[uid, line.peer, day] = self.writers.day.row(uid, line.peer, day)
+        rows, since = index.setdefault(self.lives.index_of(line.account), {}), self.since(uid)
+        if since and line.id >= since:
+            rows[uid, line.peer, line.id] = self.writers.by_peer.row(uid, month, line.peer, line.id)
+        else:
+            rows[uid, line.peer, day] = self.writers.day.row(uid, line.peer, day)
 
 
 def _slices(rows: Sequence[tuple[bytes, str, bytes]]) -> Iterator[list[tuple[bytes, str, bytes]]]:

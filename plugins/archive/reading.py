@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from xmppd.plugin import Stanza, StanzaError, Table
 
+from .crowds import Span, spans_of
 from .ids import DAY, LAST, bound, day_of, month_of
 from .query import Query
 
@@ -71,8 +72,19 @@ class Page(NamedTuple):
 class Reader:
     """Reads the archive of one owner from the tables of all."""
 
-    def __init__(self, log: Table, days: Table, months: Table, owner: int) -> None:
+    def __init__(
+        self,
+        log: Table,
+        days: Table,
+        months: Table,
+        owner: int,
+        by_peer: Table | None = None,
+        since: bytes = b"",
+    ) -> None:
+        """From the id `since` on each message has a row in `by_peer` (b"": none has)."""
         self._log = log
+        self._by_peer = by_peer
+        self._since = since
         self._days = days
         self._months = months
         self._owner = owner
@@ -231,58 +243,68 @@ class Reader:
         page = await self._days.scan(self._owner, start=first, end=last, limit=limit, reverse=reverse)
         return [row["day"] for row in page.rows]
 
-    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncGenerator[list[Archived], None]:
-        """Those with one peer: by the days on which there are any. Of ever more days the first messages are
-        read at once, which are no more than two pages together.
+    async def _spans(
+        self, peer: str, after: bytes, before: bytes, *, reverse: bool, limit: int | None = None
+    ) -> tuple[list[Span], bytes]:
+        """Where messages with a peer are between two bounds, in the direction walked. Who walks backward may
+        have `limit` days at most, and is told before which id others may be (b"": there are none).
         """
-        days, count = await self._days_of(query.peer, after, before, reverse=query.reverse), 2
+        days = await self._days_of(peer, after, before, reverse=reverse, limit=limit)
+        rest = bound(days[-1] * DAY) if limit is not None and len(days) == limit else b""
+        spans = list[Span]()
+        for span in spans_of(days, self._since, max(after, rest), before):
+            if not span.is_listed:
+                spans.append(span)
+                continue
+            for month in await self._months_of(span.after, span.before, reverse=False):
+                spans.append(span._replace(month=month))
+        return spans[::-1] if reverse else spans, rest if rest > after else b""
+
+    async def _with(self, after: bytes, before: bytes, query: Query) -> AsyncGenerator[list[Archived], None]:
+        """Those with one peer: by the days on which there are any, or by their own rows. Of ever more days
+        the first messages are read at once, which are no more than two pages together.
+        """
+        peer, reverse, count = query.peer, query.reverse, 2
+        spans, _ = await self._spans(peer, after, before, reverse=reverse)
         size = max(query.size + 1, SIFTED if query.address else 1)
-        piece = partial(self._piece, peer=query.peer, after=after, before=before, reverse=query.reverse)
-        while days:
-            some, days = days[:count], days[count:]
+        while spans:
+            some, spans = spans[:count], spans[count:]
             count = min(2 * count, DAYS_AT_ONCE)
-            share = -(-2 * size // len(some))
-            begun = await asyncio.gather(*(piece(day, size=min(size, share)) for day in some))
-            for day, (found, token) in zip(some, begun, strict=True):
+            share = min(size, -(-2 * size // len(some)))
+            begun = await asyncio.gather(*(self._piece(span, peer, share, reverse=reverse) for span in some))
+            for span, (found, token) in zip(some, begun, strict=True):
                 yield found
                 more = size
                 while token is not None:
                     await asyncio.sleep(0)
                     more = next_size(more, SIFTED_AT_ONCE, found) if query.address else size
-                    found, token = await piece(day, size=more, token=token)
+                    found, token = await self._piece(span, peer, more, reverse=reverse, token=token)
                     yield found
 
-    async def _of_day(
-        self, day: int, peer: str, after: bytes, before: bytes, size: int, *, reverse: bool, most: int = 0
+    async def _all_in(
+        self, span: Span, peer: str, size: int, *, reverse: bool, most: int = 0
     ) -> AsyncIterator[list[Archived]]:
-        """All of one day with a peer, in pieces of `size`, or each larger than the last, up to `most`."""
+        """All with a peer in a span, in pieces of `size`, or each larger than the last, up to `most`."""
         token: bytes | None = None
         while True:
-            found, token = await self._piece(day, peer, after, before, size, reverse=reverse, token=token)
+            found, token = await self._piece(span, peer, size, reverse=reverse, token=token)
             size = next_size(size, most, found) if most else size
             yield found
             if token is None:
                 break
 
     async def _piece(
-        self,
-        day: int,
-        peer: str,
-        after: bytes,
-        before: bytes,
-        size: int,
-        *,
-        reverse: bool,
-        token: bytes | None = None,
+        self, span: Span, peer: str, size: int, *, reverse: bool, token: bytes | None = None
     ) -> tuple[list[Archived], bytes | None]:
-        """Some of one day with a peer, `size` at most, and where they go on; None: there are no more."""
-        start, end = bound(day * DAY), bound((day + 1) * DAY)
+        """Some with a peer in a span, `size` at most, and where they go on; None: there are no more."""
+        if span.is_listed:
+            return await self._listed(span, peer, size, reverse=reverse, token=token)
         page = await self._log.scan_columns(
             self._owner,
-            month_of(start),
+            span.month,
             columns=Archived._fields,
-            after=(max(after, start),),
-            before=(min(before, end),),
+            after=(span.after,),
+            before=(span.before,),
             match={"peer": peer},
             examine=EXAMINED,
             limit=size,
@@ -292,6 +314,24 @@ class Reader:
         is_full = len(page.rows) == size
         self._looked += EXAMINED if page.next is not None and not is_full else len(page.rows)
         return archived(page.rows), page.next
+
+    async def _listed(
+        self, span: Span, peer: str, size: int, *, reverse: bool, token: bytes | None
+    ) -> tuple[list[Archived], bytes | None]:
+        """The same where each message has a row by its peer."""
+        assert self._by_peer is not None
+        page = await self._by_peer.scan_columns(
+            self._owner,
+            span.month,
+            columns=("id",),
+            after=(peer, span.after),
+            before=(peer, span.before),
+            limit=size,
+            reverse=reverse,
+            page=token,
+        )
+        found = await self.found([id for (id,) in page.rows])
+        return found[::-1] if reverse else found, page.next
 
     async def _all_of(self, ids: Sequence[bytes], oldest: int) -> list[Archived]:
         """The messages of these ids in the order of time; item-not-found when one is missing, or from before

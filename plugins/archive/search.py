@@ -87,11 +87,10 @@ class Searcher(Reader):
     ) -> AsyncGenerator[list[Archived], None]:
         """All that is to be looked at, some at a time."""
         if query.peer:
-            for day in await self._days_of(query.peer, after, before, reverse=query.reverse):
-                of_day = self._of_day(
-                    day, query.peer, after, before, FIRST, reverse=query.reverse, most=AT_ONCE
-                )
-                async for piece in of_day:
+            spans, _ = await self._spans(query.peer, after, before, reverse=query.reverse)
+            for span in spans:
+                pieces = self._all_in(span, query.peer, FIRST, reverse=query.reverse, most=AT_ONCE)
+                async for piece in pieces:
                     await asyncio.sleep(0)
                     yield piece
             return

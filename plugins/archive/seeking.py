@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 from xmppd import ns
 from xmppd.plugin import Element, Stanza
 
-from .ids import DAY, bound
 from .reading import TURN, Archived, Reader, weight_of
 
 FIRST: Final = 50
@@ -73,16 +72,12 @@ class Seeker(Reader):
                 await asyncio.sleep(0)  # an engine may have had them at hand
             return
         until = before
-        while True:
-            days = await self._days_of(peer, after, until, reverse=True, limit=DAYS)
-            for day in days:
-                of_day = self._of_day(day, peer, after, before, FIRST, reverse=True, most=PAGE)
-                async for page in of_day:
+        while until:
+            spans, until = await self._spans(peer, after, until, reverse=True, limit=DAYS)
+            for span in spans:
+                async for page in self._all_in(span, peer, FIRST, reverse=True, most=PAGE):
                     yield page
                     await asyncio.sleep(0)
-            if len(days) < DAYS or days[-1] == 0:
-                return
-            until = bound(days[-1] * DAY - 1)
 
 
 def in_turns(page: Sequence[Archived]) -> Iterator[Sequence[Archived]]:

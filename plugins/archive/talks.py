@@ -65,6 +65,7 @@ class Talks(Ordered):
     messages: Table
     days: Table
     months: Table
+    by_peer: Table
     lives: Lives
 
     shown = Table(
@@ -172,7 +173,11 @@ class Talks(Ordered):
         return rows
 
     def _seeker(self, owner: int) -> Seeker:
-        return Seeker(self.messages, self.days, self.months, owner)
+        return Seeker(self.messages, self.days, self.months, owner, self.by_peer, self.since(owner))
+
+    def since(self, owner: int) -> bytes:
+        """From which id on each message of an archive has a row by its peer; b"": never."""
+        raise NotImplementedError
 
     async def _sought(self, remark: Remark, side: Side) -> Sought:
         return await self._seeker(side.owner).find(side.peer, remark.author, remark.about, side.id)
