@@ -5,6 +5,9 @@ names, and is filled up to --messages first, for --seconds at most: call it agai
 spread evenly over --months. Of 100,000 messages 20,000 are with one peer and one is with a rare one, the
 others with 200 in turn.
 
+With --crowd all of them are of one day, with as many peers each, as that of a bot: but for the first the
+server has rows for them by peer. One peer said something at the beginning of that day and at its end alone.
+
 Then --pages pages of 50 are read of each kind, one after the other. Times are those of the call, in ms; CPU
 is that of this process with all its threads, in us a page. Then words are looked for among 100,000 messages.
 """
@@ -27,6 +30,7 @@ from cassandra.cluster import Cluster
 
 from plugins.archive import Archive
 from plugins.archive.conversations import OWN, ListQuery, Lists, listed
+from plugins.archive.crowds import MANY, SOON
 from plugins.archive.ids import DAY, LAST, Pool, at_of, bound, day_of, month_of, new_id
 from plugins.archive.query import Query
 from plugins.archive.search import Searcher
@@ -39,7 +43,7 @@ from xmppd.store.table import Store
 
 OWNER = 1
 PAGE = 50
-FREQUENT, RARE = "frequent@localhost", "rare@localhost"
+FREQUENT, RARE, TWICE = "frequent@localhost", "rare@localhost", "twice@localhost"
 SEARCHED = 100_000
 EACH, SOME, PEERS = 100_000, 20_000, 200
 PIECES = {"sqlite": (100, 8), "cassandra": (10, 96)}
@@ -65,10 +69,20 @@ class Shape:
     first: int
     months: int
     count: int
+    is_crowd: bool = False
 
     def at(self, number: int) -> int:
         """The microsecond of a message."""
-        return self.first + number * (self.months * 30 * DAY) // self.count
+        return self.first + number * (DAY if self.is_crowd else self.months * 30 * DAY) // self.count
+
+    @property
+    def since(self) -> bytes:
+        """From which id on there are rows by peer; b"": never."""
+        return bound(self.at(MANY) + SOON) if self.is_crowd else b""
+
+    def peer_of(self, number: int) -> str:
+        """Whom a message is with."""
+        return TWICE if self.is_crowd and number in (5, self.count - 5) else peer_of(number)
 
 
 def peer_of(number: int) -> str:
@@ -78,11 +92,11 @@ def peer_of(number: int) -> str:
     return FREQUENT if place % (EACH // SOME) == 0 else f"user{place % PEERS}@localhost"
 
 
-def stanza_of(number: int) -> bytes:
+def stanza_of(number: int, peer: str = "") -> bytes:
     """One of some 300 bytes, as the archive has them."""
     text = f"message {number}: " + "so it goes on and on " * 4
     return (
-        f"<message from='{peer_of(number)}/device' to='owner@localhost' type='chat' id='m{number}'>"
+        f"<message from='{peer or peer_of(number)}/device' to='owner@localhost' type='chat' id='m{number}'>"
         f"<body>{text}</body><origin-id xmlns='urn:xmpp:sid:0' id='m{number}'/></message>"
     ).encode()
 
@@ -90,12 +104,14 @@ def stanza_of(number: int) -> bytes:
 class Tables:
     """The archive's tables in a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, since: bytes = b"") -> None:
         self.store = store
+        self.since = since
         server: Any = SimpleNamespace(store=store)
         self.log = Archive.messages.bind("archive", "messages", server)
         self.days = Archive.days.bind("archive", "days", server)
         self.months = Archive.months.bind("archive", "months", server)
+        self.by_peer = Archive.by_peer.bind("archive", "by_peer", server)
         self.shown = Archive.shown.bind("archive", "shown", server)
 
     async def open(self) -> None:
@@ -103,21 +119,23 @@ class Tables:
 
     @property
     def all(self) -> tuple[Table, ...]:
-        return self.log, self.days, self.months, self.shown
+        return self.log, self.days, self.months, self.by_peer, self.shown
 
     @property
     def reader(self) -> Searcher:
-        return Searcher(self.log, self.days, self.months, OWNER)
+        return Searcher(self.log, self.days, self.months, OWNER, self.by_peer, self.since)
 
     @property
     def lists(self) -> Lists:
-        return Lists(Seeker(self.log, self.days, self.months, OWNER), self.shown, OWNER)
+        seeker = Seeker(self.log, self.days, self.months, OWNER, self.by_peer, self.since)
+        return Lists(seeker, self.shown, OWNER)
 
 
 async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine: str) -> int:
     """Write messages from number `begin` on; how many there are when the time is over."""
     message = tables.log.writer(("owner", "month", "id", "peer", "stanza"))
     days, months = tables.days.writer(("owner", "peer", "day")), tables.months.writer(("owner", "month"))
+    by_peer = tables.by_peer.writer(("owner", "month", "peer", "id"))
     pool, noted = Pool(), set[Any]()
     size, under_way = PIECES[engine]
     over = time.monotonic() + seconds
@@ -128,9 +146,11 @@ async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine:
                 return
             end, rows = min(start + size, shape.count), []
             for number in range(start, end):
-                id, peer = new_id(shape.at(number), pool), peer_of(number)
-                rows.append(message.row(OWNER, month_of(id), id, peer, stanza_of(number)))
-                if (key := (peer, day_of(id))) not in noted:
+                id, peer = new_id(shape.at(number), pool), shape.peer_of(number)
+                rows.append(message.row(OWNER, month_of(id), id, peer, stanza_of(number, peer)))
+                if shape.since and id >= shape.since:
+                    rows.append(by_peer.row(OWNER, month_of(id), peer, id))
+                elif (key := (peer, day_of(id))) not in noted:
                     noted.add(key)
                     rows.append(days.row(OWNER, *key))
                 if month_of(id) not in noted:
@@ -198,7 +218,14 @@ def kinds(reader: Searcher, shape: Shape) -> dict[str, Callable[[], Awaitable[in
     async def ends() -> int:
         return len(await reader.ends(0, b"") or ())
 
+    crowd = {
+        "forward, with who spoke at both ends": asks(after=moment, peer=TWICE),
+        "backward, with who spoke at both ends": asks(before=moment, peer=TWICE, reverse=True),
+        "the first, with who spoke at both ends": asks(peer=TWICE),
+        "the newest, with who spoke at both ends": asks(peer=TWICE, reverse=True),
+    }
     return {
+        **(crowd if shape.is_crowd else {}),
         "forward": asks(after=moment),
         "backward": asks(before=moment, reverse=True),
         "two: one message, then behind its id": named,
@@ -290,13 +317,14 @@ async def main(args: argparse.Namespace) -> int:
     if args.engine == "cassandra":
         store = CassandraStore(CassandraOptions(contact_points=points, keyspace=args.name))
     note = args.folder / f"{args.engine}.json"
-    about = {"first": int(time.time() * 1e6) - args.months * 30 * DAY, "done": 0, "count": args.messages}
-    about |= json.loads(note.read_text()) if note.exists() else {}
-    if about["count"] != args.messages:
+    first = int(time.time() * 1e6) - args.months * 30 * DAY
+    about = {"first": first // DAY * DAY if args.crowd else first, "done": 0, "count": args.messages}
+    about |= json.loads(note.read_text()) if note.exists() else {"crowd": args.crowd}
+    if about["count"] != args.messages or about.get("crowd", False) != args.crowd:
         print(f"in {args.folder} is the archive of {about['count']:,} messages", file=sys.stderr)
         return 1
-    shape = Shape(about["first"], args.months, args.messages)
-    tables = Tables(store)
+    shape = Shape(about["first"], args.months, args.messages, args.crowd)
+    tables = Tables(store, b"" if args.unlisted else shape.since)
     await tables.open()
     try:
         if about["done"] < shape.count:
@@ -332,6 +360,10 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, required=True, help="where the archive, or a note of it, is")
     parser.add_argument("--name", default="depths", help="the keyspace")
     parser.add_argument("--months", type=int, default=40)
+    parser.add_argument("--crowd", action="store_true", help="all in one day")
+    parser.add_argument(
+        "--unlisted", action="store_true", help="read by days, as if there were no other rows"
+    )
     parser.add_argument("--pages", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=300.0)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

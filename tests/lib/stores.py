@@ -377,13 +377,15 @@ class FencedWriter:
 
     def row(self, *values: Value) -> Prepared:
         """A row, its key marked."""
-        place = self._place
-        marked = self._fence.marked(values[place])
-        return self._writer.row(*values[:place], marked, *values[place + 1 :])
+        return self._writer.row(*self._marked(values))
 
-    def rows(self, rows: Sequence[tuple[Value, ...]]) -> list[Prepared]:
+    def rows(self, rows: Sequence[tuple[Value, ...]]) -> Prepared:
         """Rows, their keys marked."""
-        return [self.row(*values) for values in rows]
+        return self._writer.rows([self._marked(values) for values in rows])
+
+    def _marked(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        place = self._place
+        return (*values[:place], self._fence.marked(values[place]), *values[place + 1 :])
 
 
 def inner_table(table: Table) -> Table:
