@@ -324,7 +324,7 @@ class Archive(Crowded, Keeping, Moving, Again, Talks):
             self._nobodies[account] = self.now() + NOBODY_SECONDS
         else:
             self._nobodies.pop(account, None)
-            self.knows(row)
+            self.note_crowd(row)
             self._known.put(account, owner_of(row))
 
     async def _owner_row(self, account: str) -> Mapping[str, Any] | None:

@@ -100,9 +100,9 @@ class Crowded(Plugin):
     async def start(self) -> None:
         """Of none is known that it has."""
         await super().start()
-        self.crowds = Crowds(lambda account, owner: self.spawn(self._begin(account, owner)))
+        self.crowds = Crowds(lambda account, owner: self.spawn(self._become_crowded(account, owner)))
 
-    async def _begin(self, account: str, owner: int) -> None:
+    async def _become_crowded(self, account: str, owner: int) -> None:
         """Write rows by peer from soon on, and for good: it is tried again when as many more have come."""
         try:
             begin = self.server.ids.time.read() + SOON
@@ -119,7 +119,7 @@ class Crowded(Plugin):
         """From that microsecond on each message of an archive has a row by its peer."""
         self.crowds.since[owner] = bound(begin)
 
-    def knows(self, row: Any) -> None:
+    def note_crowd(self, row: Any) -> None:
         """The row of an owner was read."""
         if row["by_peer"] is not None:
             self.crowds.since[row["uid"]] = bound(row["by_peer"])

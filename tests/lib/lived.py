@@ -50,6 +50,8 @@ async def lived(world: World, who: str = "zoe") -> tuple[Client, Client]:
     await zoe.send("<presence type='unavailable'><status>bye</status></presence>")
     await zoe.send("</stream:stream>")
     await world.settle()
+    archive = world.plugin("archive")
+    archive.crowd.tell(await archive.uid_of(me), world.app.server.ids.time.read())
     await bob.send(f"<message to='{me}' type='chat'><body>waits</body></message>")
     await world.settle()
     registration = {
