@@ -54,6 +54,7 @@ class Courier:
         self._wakes = asyncio.Event()
         self._is_told = True
         self._has_more = False
+        self._refusals = 0
         self._refusing: set[str] = set()
         self._look = self._move = self._purge = 0.0
         self._is_over = False
@@ -191,6 +192,7 @@ class Courier:
             answer = await post(plugin.client, self.subscription, batch, plugin.now(), plugin.server.version)
             if 200 <= answer.status < 300:
                 self._failed, self._until = 0, 0.0
+                self._refusals = 0
                 self._refusing.clear()
                 window.delivered(batch)
                 plugin.delivered.inc(len(batch))
@@ -233,8 +235,9 @@ class Courier:
             return
         now = self._plugin.scope.clock()
         if status >= 500:
+            self._refusals += 1
             self._refusing.update(item.account for item in batch)
-        if len(self._refusing) >= config.open_after:  # it is not about one account
+        if min(self._refusals, len(self._refusing)) >= config.open_after:  # it is not about one account
             self._failed = max(self._failed, config.open_after - 1)
             self._away(why)
         else:

@@ -467,3 +467,14 @@ async def test_who_causes_an_event_waits_until_it_is_written(monkeypatch: pytest
         await world.advance(3)
         await making
         assert is_old(await taken(world, receiver, 1)) == ["ann"]
+
+
+@pytest.mark.asyncio
+async def test_who_was_erased_is_told_to_be_forgotten() -> None:
+    async with Receiver() as receiver, told(receiver, "account.*") as (world, _):
+        await world.app.commands.call("account erase", {"account": "carol@localhost"})
+        events = await taken(world, receiver, 2)
+        assert [(it["kind"], it["account"]) for it in events] == [
+            ("account.removed", "carol@localhost"),
+            ("account.erased", "carol@localhost"),
+        ]

@@ -18,6 +18,9 @@ from xmppd.xml.stanza import Stanza
 
 CREATED: Final = EventKind("account.created", "An account was made.")
 REMOVED: Final = EventKind("account.removed", "An account was removed, with all that it had.")
+ERASED: Final = EventKind(
+    "account.erased", "All that was kept of a person was erased by command: forget it, too."
+)
 CHANGED: Final = EventKind(
     "account.changed",
     "An account has another password, or was disabled or enabled.",
@@ -125,6 +128,7 @@ LOST: Final = EventKind(
     {"lost": "chat2.example.org:5270"},
 )
 
+WITHOUT_DATA: Final = {"removed": REMOVED, "erased": ERASED}
 BODY: Final = f"{{{ns.CLIENT}}}body"
 SHOW: Final = f"{{{ns.CLIENT}}}show"
 STATUS: Final = f"{{{ns.CLIENT}}}status"
@@ -143,7 +147,7 @@ class Source:
 class AccountSource(Source):
     """What was done to an account is acknowledged when this is done."""
 
-    kinds = (CREATED, REMOVED, CHANGED)
+    kinds = (CREATED, REMOVED, ERASED, CHANGED)
 
     @hooks.account_created.at(hooks.SIGNAL, hooks.LAST)
     def created(self, account: str) -> Told:
@@ -153,8 +157,8 @@ class AccountSource(Source):
     @hooks.account_changed
     def changed(self, account: str, what: str) -> Told:
         """It was changed, or is gone when this is done."""
-        if what == "removed":
-            return self.events.tell(REMOVED, account, {})
+        if what in WITHOUT_DATA:
+            return self.events.tell(WITHOUT_DATA[what], account, {})
         return self.events.tell(CHANGED, account, {"what": what})
 
 

@@ -167,6 +167,8 @@ class Erasing:
             text = json.dumps(told)
             mask = self._erased.mask(account)
             masked_by = masked(row["by"], pattern_of(account), mask)
+            if (waiting := self._accounts.on_altered(account, "erased")) is not None:
+                await waiting
             await self._audit.note("account erase", str(masked_by), {"account": mask}, text)
             rest = {"state": "late", "round": 0, "due": now + ROUNDS[0], "by": masked_by}
             await self._erased.put({**row, **rest, "receipt": text})
