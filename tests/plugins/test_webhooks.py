@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from receiver import Receiver, is_signed
 
+from plugins.webhooks.config import WebhooksConfig
 from plugins.webhooks.outbox import BUCKET
 from xmppd import ns
+from xmppd.config import load
 from xmppd.core.happenings import CREATED, MESSAGE
-from xmppd.errors import CommandError, StoreUnavailable
+from xmppd.errors import CommandError, ConfigError, StoreUnavailable
 from xmppd.testing import World
 
 LOCAL = {"webhooks": {"allowed": ["127.0.0.0/8"]}}
@@ -478,3 +481,33 @@ async def test_who_was_erased_is_told_to_be_forgotten() -> None:
             ("account.removed", "carol@localhost"),
             ("account.erased", "carol@localhost"),
         ]
+
+
+def test_a_network_that_is_none_is_told_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "xmppd.yaml"
+    file.write_text(
+        "plugins:\n  config:\n    webhooks:\n      allowed: [10.0.0.0/8, 10.0.0.1/8]\n      batch: 0\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(file, {}).plugin("webhooks", WebhooksConfig)
+    said = str(caught.value)
+    assert f"{file}:4:29: " in said
+    assert "must be a network as 10.0.0.0/8" in said
+    assert f"{file}:5:" in said
+
+
+@pytest.mark.asyncio
+async def test_messages_that_are_archived_are_told_in_order() -> None:
+    async with (
+        Receiver() as receiver,
+        World(plugins=("archive", "offline", "webhooks"), plugin_config=LOCAL) as world,
+    ):
+        await call(world, "add", name="game", url=receiver.url, event=["message.routed"], bodies=True)
+        alice, bob = await world.login("alice"), await world.login("bob")
+        stanzas = [f"<message to='{bob.bare}' type='chat'><body>{n}</body></message>" for n in range(40)]
+        await alice.send("".join(stanzas) + "<message to='carol@localhost'><body>kept</body></message>")
+        events = await taken(world, receiver, 41)
+        assert [it["data"]["body"] for it in events] == [*map(str, range(40)), "kept"]
+        assert {it["data"]["outcome"] for it in events[:40]} == {"delivered"}
+        assert events[40]["data"]["outcome"] == "kept"
+        assert len(await bob.receive_all()) == 40
