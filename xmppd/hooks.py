@@ -272,8 +272,8 @@ node_lost = Hook("node_lost", (SIGNAL,))
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
 account_changed = Hook("account_changed", (SIGNAL,))
-"""(account, what): it has another `password`, was `disabled` or `enabled`, all that it had is `removed`, or all
-that was kept of it `erased`; whoever did it learns of it afterwards.
+"""(account, what): it has another `password`, was `disabled` or `enabled`, all that it had is `removed`, or
+all that was kept of it `erased`; whoever did it learns of it afterwards.
 """
 account_removed = Hook("account_removed", (SIGNAL,))
 """(account): an account was removed, its sessions closed."""
