@@ -171,7 +171,7 @@ def is_named(message: Stanza) -> bool:
     """Whether a client has given a message an id: two that have none are two."""
     if message.id:
         return True
-    return b"origin-id" in message.raw and message.xml.find(ORIGIN_ID) is not None
+    return message.raw.find(b"origin-id") >= 0 and message.xml.find(ORIGIN_ID) is not None
 
 
 def digest(message: Stanza) -> bytes:

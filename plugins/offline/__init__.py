@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Mapping, Sequence
-from enum import Enum
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -37,6 +37,7 @@ from xmppd.plugin import (
 
 from .queue import BATCH, PAGE, Queue, size_of
 from .rows import NO_STORE, Given, address, id_of, in_order_of, is_chat_state, names, rows_of_missed
+from .turns import Look, Turn, let_go, takes_messages
 from .unacknowledged import Unacknowledged
 
 PATIENCE_SECONDS = 5.0
@@ -66,16 +67,6 @@ class OfflineConfig(PluginConfig):
 
     max_messages: NonNegativeInt = 1000
     max_bytes: NonNegativeInt = 2_097_152
-
-
-class Turn(Enum):
-    """How it ended that a session was given what is stored."""
-
-    DONE = "nothing is left for it"
-    OVER = "others may go on; it comes again when it has read what it drew"
-    LEFT = "it takes no more"
-    OTHERS = "what is left is for other resources"
-    FAILED = "the store cannot be asked"
 
 
 class Offline(Unacknowledged):
@@ -365,17 +356,26 @@ class Offline(Unacknowledged):
         if session in self._flushing:
             self._flushing[session] = True
             return None
+        looking: Look = None
+        if session.account not in self._queues and not session.login.sought:  # nobody is at work there
+            with suppress(StoreError):  # it is looked again
+                page = begun(self.queue.scan(session.account, limit=1))
+                if isinstance(page, Awaitable):
+                    looking = page
+                elif not page.rows:
+                    return None
         going_on: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        flushing = begun(self._flush(session, going_on))
+        flushing = begun(self._flush(session, going_on, looking))
         if flushing is None:
             return None
         self.server.spawn(flushing)
         return going_on
 
-    async def _flush(self, session: Session, going_on: asyncio.Future[None]) -> None:
+    async def _flush(self, session: Session, going_on: asyncio.Future[None], looking: Look) -> None:
         """Have it take turns with other resources of its account until nothing is left for it. All are
         held meanwhile, so none of them is given something newer than what it may be given yet. `going_on` is
         done when this is, or has to wait for others, long for somebody who reads, or for the store.
+        `looking` reads the first message already, where nobody is at work on the queue.
         """
         queue, turn, pause = self._queue(session.account), Turn.DONE, AGAIN_SECONDS[0]
         until = asyncio.get_running_loop().time() + STUBBORN_SECONDS
@@ -387,7 +387,8 @@ class Offline(Unacknowledged):
                     let_go(going_on)
                 async with queue.lock:
                     self._flushing[session] = False
-                    turn = await self._take_turn(session, queue, going_on)
+                    turn = await self._take_turn(session, queue, going_on, looking)
+                    looking = None
                 if turn is Turn.OVER:
                     self._flushing[session] = True
                     let_go(going_on)
@@ -409,11 +410,13 @@ class Offline(Unacknowledged):
         elif turn is Turn.OTHERS:
             self.given[session].look_again(self.call_later(OTHERS_SECONDS, self.flush, session))
 
-    async def _take_turn(self, session: Session, queue: Queue, going_on: asyncio.Future[None]) -> Turn:
+    async def _take_turn(
+        self, session: Session, queue: Queue, going_on: asyncio.Future[None], looking: Look
+    ) -> Turn:
         try:
             if session.login.sought:
                 await self.server.missed(session, partial(self._keep_missed, session, queue))
-            if await self._is_empty(session.account, queue):
+            if await self._is_empty(session.account, queue, looking):
                 return Turn.DONE
             if not takes_messages(session):
                 return Turn.LEFT
@@ -424,11 +427,11 @@ class Offline(Unacknowledged):
         except StoreError:  # somebody has to look again, for nobody else will
             return Turn.FAILED if takes_messages(session) else Turn.LEFT
 
-    async def _is_empty(self, account: str, queue: Queue) -> bool:
+    async def _is_empty(self, account: str, queue: Queue, looking: Look = None) -> bool:
         """Whether nothing is kept."""
         async with queue.gate:
             await queue.quiet()
-            if (await self.queue.scan(account, limit=1)).rows:
+            if (await (looking or self.queue.scan(account, limit=1))).rows:
                 return False
             queue.empty()
             return True
@@ -582,14 +585,3 @@ class Offline(Unacknowledged):
         if queue is None:
             queue = self._queues[account] = Queue()
         return queue
-
-
-def let_go(waiting: asyncio.Future[None]) -> None:
-    """Nobody waits for this any more; harmless if repeated."""
-    if not waiting.done():
-        waiting.set_result(None)
-
-
-def takes_messages(session: Session) -> bool:
-    """Whether the session is there still, available, and not by a negative priority out of the way."""
-    return not session.is_over and session.presence is not None and session.priority >= 0

@@ -102,7 +102,8 @@ def address(stanza: bytes) -> str | None:
 
 def names(message: Stanza, namespace: str) -> bool:
     """Whether the namespace may occur in the bytes: as it is, or written with character references."""
-    return not message.is_plain and (namespace.encode() in message.raw or b"&#" in message.raw)
+    raw = message.raw
+    return not message.is_plain and (raw.find(namespace.encode()) >= 0 or raw.find(b"&#") >= 0)
 
 
 def is_chat_state(message: Stanza) -> bool:

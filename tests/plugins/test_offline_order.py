@@ -103,6 +103,7 @@ async def test_a_session_looks_again_for_what_is_left_by_one_timer(monkeypatch: 
     async with World(plugins=("offline",)) as world:
         bob = await world.login("bob", node=0)
         plugin, session = world.plugin("offline", 0), bob.session
+        await plugin.take(bob.bare, [(CHAT.format(to=bob.bare, body="not for this one"), None)])
 
         async def left(*_: object) -> object:
             return type(plugin).flush.__globals__["Turn"].OTHERS

@@ -69,3 +69,52 @@ def test_what_is_wrong_in_it_is_wrong_as_elsewhere(login: str) -> None:
         assert isinstance(events[-1], StreamError), events
         conditions.append(events[-1].condition)
     assert conditions[0] == conditions[1]
+
+
+SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        f"<auth xmlns='{SASL}' mechanism='SCRAM-SHA-1'>biws</auth>",
+        f'<auth xmlns="{SASL}" mechanism="PLAIN">AGE=</auth>',
+        f"<auth xmlns='{SASL}' mechanism=\"PLAIN\"></auth>",
+        f"<response xmlns='{SASL}'>Yz1iaXdz</response>",
+        f"<response xmlns='{SASL}'/>",
+        "<response xmlns='urn:xmpp:sasl:2'>Yz1iaXdz</response>",
+        f"<auth mechanism='PLAIN' xmlns='{SASL}'>AGE=</auth>",
+        f"<auth  xmlns='{SASL}' mechanism='PLAIN' >AGE=</auth >",
+        f"<auth xmlns='{SASL}' mechanism='PLAIN' xml:lang='en'>AGE=</auth>",
+        f"<auth xmlns='{SASL}' mechanism='a&amp;b'>AGE=</auth>",
+        f"<auth xmlns='{SASL}' mechanism='PLAIN'>A&amp;\r\n</auth>",
+        f"<auth xmlns='{SASL}' mechanism='PLAIN'><x/></auth>",
+        f"<auth xmlns='{SASL}' mechanism='PLAIN' mechanism='PLAIN'>AGE=</auth>",
+        f"<auth xmlns='{SASL}' mechanism='PLAIN'>AGE=</response>",
+        f"<auth xmlns='{SASL}\" mechanism='PLAIN'>AGE=</auth>",
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp:sasl' mechanism='PLAIN'>AGE=</auth>",
+        f"<auth xmlns='{SASL}' mechanism='PLAIN'>{'A' * 9000}</auth>",
+    ],
+)
+@pytest.mark.parametrize("step", [1, 7, 16384])
+def test_what_proves_who_a_client_is_is_what_a_parser_finds(proof: str, step: int) -> None:
+    """Where it is written as usual no parser looks at it."""
+    told = []
+    for stepwise in (True, False):
+        scanner = Scanner(Engine(), Limits(stanza_bytes=8192))
+        scanner.stepwise = stepwise
+        data = PLAIN + b" " + proof.encode() + b"<after/>"
+        events = [event for at in range(0, len(data), step) for event in scanner.feed(data[at : at + step])]
+        while more := scanner.feed(b""):
+            events += more
+        told.append(
+            [
+                (it.kind, it.attrs, it.payload, it.raw, it.text, it.tail, it.xml.tag, it.xml.text)
+                if isinstance(it, Stanza)
+                else it.condition
+                if isinstance(it, StreamError)
+                else it
+                for it in events
+            ]
+        )
+    assert told[0] == told[1]

@@ -65,7 +65,7 @@ class Unshown:
 
 def priority_of(stanza: Stanza) -> int:
     """The presence's priority (RFC 6121 4.7.2.3); StanzaError bad-request unless -128..127."""
-    if b"priority" not in stanza.raw:
+    if stanza.raw.find(b"priority") < 0:
         return 0
     found = stanza.xml.findall(f"{{{ns.CLIENT}}}priority")
     if not found:

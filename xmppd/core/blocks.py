@@ -53,13 +53,11 @@ class Blocks:
 
     async def of(self, account: str) -> list[str]:
         """The addresses, sorted."""
-        [addresses] = await self.of_many([account])
-        return addresses
+        return [row["address"] for row in await self.rows(account)]
 
     async def rows(self, account: str) -> Sequence[Row]:
         """The same with `since`, when each was blocked, in seconds since the epoch."""
-        [rows] = await self._store.scan_many(BLOCKS, [account])
-        return rows
+        return (await self._store.scan(BLOCKS, (account,))).rows
 
     async def of_many(self, accounts: Sequence[str]) -> list[list[str]]:
         """The addresses that each has blocked, sorted."""

@@ -67,7 +67,7 @@ class Carbons:
         to = bare_of(stanza.to or account)
         if to == account:
             return
-        only = nicks_of(session, to) if ROOM_USER in stanza.raw and "/" in (stanza.to or "") else ()
+        only = nicks_of(session, to) if "/" in (stanza.to or "") and stanza.raw.find(ROOM_USER) >= 0 else ()
         if not is_copied(account, live, stanza, is_sent=True, only=only):
             return
         copies = wrapped(account, stanza, "sent", self._now(), sent_id, only)
@@ -165,7 +165,7 @@ def is_eligible(stanza: Stanza, *, is_sent: bool) -> bool:
     kind = stanza.type
     if kind == "groupchat":
         return False
-    if kind == "chat" and (stanza.is_plain or not any(name in stanza.raw for name in TELLING)):
+    if kind == "chat" and (stanza.is_plain or all(stanza.raw.find(name) < 0 for name in TELLING)):
         return True
     children = {child.tag: child for child in stanza.xml}
     if not NEVER.isdisjoint(children):

@@ -115,7 +115,7 @@ class Contacts:
         pushes when it is a little older. Marks the resource interested.
         """
         session, stanza = request.session, request.stanza
-        asked = request.payload.get("ver") if b"ver" in stanza.raw else None
+        asked = request.payload.get("ver") if stanza.raw.find(b"ver") >= 0 else None
         roster: Roster | Awaitable[Roster] | None = session.live.roster
         if roster is None or not self._rosters.is_told:
             roster = self._rosters.load(session.account)

@@ -148,7 +148,7 @@ class Presences:
             session.live.refresh()
             self._sessions.cluster.shifted(session)
         waiting = self._paid(session, self._broadcast(session, session.presence, is_first=is_first))
-        if is_first and (drawn := session.give(self._initial(session))) is not None:
+        if is_first and not session.live.is_alone and (drawn := session.give(self._initial(session))):
             shown = patiently(drawn)  # what the client asks next is answered behind it
             waiting = shown if waiting is None else both(waiting, shown)
         if (is_first or takes_messages) and self._hooks.session_available_signal:

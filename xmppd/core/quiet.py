@@ -138,7 +138,7 @@ def key_of(stanza: bytes, account: str) -> bytes:
     found = _TYPE.search(tag[0])
     type = b"" if found is None else found[1]
     if stanza.startswith(b"<presence"):
-        is_room = ROOM in stanza and b"110" in stanza
+        is_room = stanza.find(ROOM) >= 0 and stanza.find(b"110") >= 0
         return b"presence " + tag[1] if type in (b"", b"unavailable") and not is_room else b""
     if type not in (b"", b"normal", b"chat", b"groupchat") or STATES not in stanza or b"<body" in stanza:
         return b""

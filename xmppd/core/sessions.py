@@ -27,7 +27,7 @@ from xmppd.core.rounds import Rounds
 from xmppd.errors import StreamError
 from xmppd.stream.sasl import Login
 from xmppd.xml import build
-from xmppd.xml.stanza import LANG, Stanza
+from xmppd.xml.stanza import Stanza
 
 FLUSH = 1
 """Stored messages are handed over: what comes is stored behind them."""
@@ -146,10 +146,11 @@ class Session:
         self._bursts: Bursts | None = None
         self._is_held = True  # nothing is written before `begin`
         self._out: list[bytes] = Kept(cork.kept_bytes, lambda: cork.call_soon(self._crowded))
-        head = build.start_tag("", {"from": self.full, LANG: lang} if lang else {"from": self.full})
-        self.message_head = b"<message" + head[1:]
-        self.presence_head = b"<presence" + head[1:]
-        self.iq_head = b"<iq" + head[1:]
+        spoken = f" xml:lang='{build.escape_attribute(lang)}'" if lang else ""
+        head = f" from='{build.escape_attribute(self.full)}'{spoken}".encode()
+        self.message_head = b"<message" + head
+        self.presence_head = b"<presence" + head
+        self.iq_head = b"<iq" + head
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -418,6 +419,12 @@ class LiveAccount:
             self.takers = tuple(s for s in takers if s.priority == top) if top >= 0 else ()
         self.audience = () if self.blocks else self.available
         self.targets = self.takers if self.is_plain and not self.is_split else ()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody has anything to show a session that became available, it being the only one."""
+        roster = self.roster
+        return roster is not None and not (roster.following or roster.requests or self.available[1:])
 
     @property
     def open_to(self) -> tuple[Session, ...]:

@@ -116,7 +116,7 @@ class Channel(NamedTuple):
         """The types of channel binding that are advertised by XEP-0440: none where no offered mechanism can
         use them.
         """
-        if any(name.endswith("-PLUS") for name in self.offered):
+        if self.bindings and any(name.endswith("-PLUS") for name in self.offered):
             return tuple(self.bindings)
         return ()
 

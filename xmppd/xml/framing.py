@@ -226,7 +226,7 @@ class Frame:
             if self._elements == 1:
                 if name == self._stream:
                     raise StreamError("unsupported-stanza-type", "a stream in the stream")
-                self.is_prefixed = b":" in name or b"xmlns:" in attributes
+                self.is_prefixed = name.find(b":") >= 0 or attributes.find(b"xmlns:") >= 0
             if not empty:
                 names.append(name)
         self._seek = tag.end()
@@ -234,12 +234,12 @@ class Frame:
 
     def _take_attributes(self, attributes: bytes, limits: Limits) -> None:
         size = len(attributes)
-        if size > limits.harmless_bytes or b"xmlns:" in attributes:
+        if size > limits.harmless_bytes or attributes.find(b"xmlns:") >= 0:
             count, size, longest = check_attributes(attributes, limits)
             self._longest = max(self._longest, longest)
         else:
             count = attributes.count(b"=")
-        if b"xmlns" in attributes and (b"}" in attributes or b"&" in attributes):
+        if attributes.find(b"xmlns") >= 0 and (attributes.find(b"}") >= 0 or attributes.find(b"&") >= 0):
             self.is_odd = True
         self._attributes += count
         self._markup += size

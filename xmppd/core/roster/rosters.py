@@ -294,7 +294,7 @@ class Rosters:
         scan = functools.partial(self._store.scan, ROSTER, (account,), start=(ITEM,), end=(ITEM,))
         for _ in range(_READS):
             page = await scan(limit=_LOAD_PAGE)
-            rows = list(page.rows)
+            rows = page.rows
             while page.next is not None:
                 await asyncio.sleep(0)
                 page = await scan(limit=_LOAD_PAGE, page=page.next)

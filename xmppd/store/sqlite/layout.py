@@ -86,7 +86,7 @@ class SqlTable:
         self.delete_through = lru_cache(8)(self._delete_through)
         self.delete_partition = f'DELETE FROM "{name}" WHERE {self._equal(self.partition)}'
         row = f'FROM "{name}" WHERE {self._equal(self.key)} AND {_LIVE}'
-        self._beside = "".join(f', (SELECT "{column}" {row})' for column in self.plain)
+        self.beside_text = "".join(f', (SELECT "{column}" {row})' for column in self.plain)
         keys, expired = quoted(self.key), f'"{EXPIRES}" <= ? LIMIT ?'
         self.purge = f'DELETE FROM "{name}" WHERE ({keys}) IN (SELECT {keys} FROM "{name}" WHERE {expired})'
 
@@ -177,10 +177,22 @@ class SqlTable:
 
         `columns` are all if none are given; `match` are the values of the last columns of the key.
         """
+        text, values = self.ranged(len(partition), bounds, ascending, columns, len(match), beside.text)
+        return text, (*beside.values, *partition, *values, *match, now, limit)
+
+    def ranged(
+        self,
+        fixed: int,
+        bounds: Sequence[Bound],
+        ascending: bool,
+        columns: tuple[str, ...] = (),
+        matched: int = 0,
+        beside: str = "",
+    ) -> Statement:
+        """The text of that for a partition of `fixed` columns (0: all), and the values of its bounds."""
         shape = tuple([(bound.operator, len(bound.values)) for bound in bounds])
         values = [value for bound in bounds for value in bound.values] if bounds else ()
-        text = self._range(len(partition), shape, ascending, columns or self.columns, len(match), beside.text)
-        return text, (*beside.values, *partition, *values, *match, now, limit)
+        return self._range(fixed, shape, ascending, columns or self.columns, matched, beside), values
 
     def _range_text(
         self,
@@ -234,7 +246,7 @@ class SqlTable:
 
     def beside(self, key: Key, now: float) -> Beside:
         """The plain columns of one row of this table beside the rows of another."""
-        return Beside(self._beside, (*key, now) * len(self.plain))
+        return Beside(self.beside_text, (*key, now) * len(self.plain))
 
     def _select_keys(self, count: int) -> str:
         """Rows by so many keys of one column; the last parameter is the time."""

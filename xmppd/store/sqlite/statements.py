@@ -189,13 +189,14 @@ class OpenTable:
         self._static = self.layout.static
         self._whole = self._rows.columns + (self._static.plain if self._static is not None else ())
         self._flags = self._static.flags if self._static is not None else ()
+        self._unset: Row = dict.fromkeys(self._static.plain) if self._static is not None else {}
         self._checks = lru_cache(256)(self.shape.row_checks)
         self._selected = lru_cache(64)(self._selected_with)
-        self._ranges = lru_cache(64)(self._range)
+        self._scans = lru_cache(64)(self._scan_text)
 
     def release(self) -> None:
         """Give up the memory of texts that can be made again."""
-        for texts in (self._checks, self._selected, self._ranges):
+        for texts in (self._checks, self._selected, self._scans):
             texts.cache_clear()
         for part in self.layout.tables:
             part.release()
@@ -375,8 +376,10 @@ class OpenTable:
 
     def get_static(self, cursor: sqlite3.Cursor, partition: Key, now: float) -> Row | None:
         """The static columns of a checked partition key."""
-        static = self._statics(cursor, partition, now)
-        return None if all(value is None for value in static.values()) else static
+        assert self._static is not None
+        select = self._static.select(self._static.plain), (*partition, now)
+        static = self._static.fetch(cursor, self._static.plain, select)
+        return static[0] if static and static[0] != self._unset else None
 
     def scan(
         self,
@@ -388,17 +391,23 @@ class OpenTable:
         now: float,
     ) -> Scan:
         """What to ask for rows of one partition."""
-        found = self._ranges(ends, reverse) if page is None else self._range(ends, reverse, page)
-        partition, asked = self.shape.partition(partition), self._asked(limit)
-        select = self._rows.select_range(
-            partition,
-            found.bounds,
-            now,
-            ascending=found.ascending,
-            limit=asked,
-            beside=self._beside(partition, now),
+        text, values, kind = (
+            self._scans(ends, reverse) if page is None else self._scan_text(ends, reverse, page)
         )
-        return Scan(partition, select, limit, found.kind, self.declaration.cluster)
+        partition, static = self.shape.partition(partition), self._static
+        beside = () if static is None else (*partition, now) * len(static.plain)
+        select = text, (*beside, *partition, *values, now, self._asked(limit))
+        return Scan(partition, select, limit, kind, self.declaration.cluster)
+
+    def _scan_text(
+        self, ends: Ends, reverse: bool, page: bytes | None = None
+    ) -> tuple[str, Sequence[Value], str]:
+        """What asks for a range of any partition, the values of its bounds, and the mark of its tokens."""
+        found = self._range(ends, reverse, page)
+        beside = "" if self._static is None else self._static.beside_text
+        fixed = len(self.declaration.partition)
+        text, values = self._rows.ranged(fixed, found.bounds, found.ascending, beside=beside)
+        return text, values, found.kind
 
     def scan_all(self, limit: int, page: bytes | None, now: float) -> Scan:
         """What to ask for rows of all partitions."""
@@ -505,7 +514,7 @@ class OpenTable:
         with snapshot(cursor):
             rows = self._rows.fetch(cursor, self._rows.columns, scan.select)
             for partition, group in self._by_partition(rows):
-                static = self._statics(cursor, partition, now)
+                static = self.get_static(cursor, partition, now) or self._unset
                 for row in group:
                     row.update(static)
             return rows
@@ -516,9 +525,3 @@ class OpenTable:
 
     def _by_partition(self, rows: list[Row]) -> Iterable[tuple[Key, Iterable[Row]]]:
         return groupby(rows, lambda row: tuple(row[column] for column in self.declaration.partition))
-
-    def _statics(self, cursor: sqlite3.Cursor, partition: Key, now: float) -> Row:
-        assert self._static is not None
-        select = self._static.select(self._static.plain), (*partition, now)
-        rows = self._static.fetch(cursor, self._static.plain, select)
-        return rows[0] if rows else dict.fromkeys(self._static.plain)
