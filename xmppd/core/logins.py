@@ -265,7 +265,7 @@ class Logins:
         account = login.account
         try:
             while True:
-                if self._blocks.known(account) is None:
+                if loading is None:  # the list is not known
                     await self._blocks.read(account)
                 found = self._current(account) if loading is None else loading
                 loading = None
