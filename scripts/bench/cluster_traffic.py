@@ -62,6 +62,8 @@ SHARED = 15
 """Messages in a frame from which on the bound is asked for."""
 NODES = 3
 """Of a login."""
+PACE = 40
+"""Logins a second on each of them, and on one server alone: what two cores have room for."""
 MOST_REMOTE = 3.0
 MOST_LOGIN = 1.15
 LEAST_EFFICIENCY = 0.85
@@ -169,43 +171,67 @@ def presence(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
 
 
 def login(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
-    """Those of rings with 200 contacts each log in until all see each other, few and many at once: a ring on
-    one server; three on three servers that know nothing of each other, one on each; and the same three on
-    three nodes, everybody on any of them.
+    """Those of rings with 200 contacts each log in until all see each other: a ring on one server; three on
+    three servers that know nothing of each other, one on each; and the same three on three nodes, everybody
+    on any of them. Few and many at once, as fast as they can, and so many a second.
 
-    Servers that share two cores cost more than one alone, whatever they say to each other: so what being
-    one server costs is told by the last two.
+    Servers that share two cores cost more than one alone, whatever they say to each other; so what being one
+    server costs is told by those that are apart. And what is under way at one moment shares turns, writes and
+    frames: so with so many a second it is told by one server that has as many as each of the three nodes.
     """
-    first, count, contacts = RING200
+    _, count, contacts = RING200
     chance = random.Random(3)
-    kinds = {
-        "one": ([farm.one()], "0" * count),
-        "apart": (farm.apart(NODES), "".join(str(node) * count for node in range(NODES))),
-        "nodes": (farm.nodes(NODES), "".join(chance.choice("012") for _ in range(NODES * count))),
-    }
+    one, apart, nodes = [farm.one()], farm.apart(NODES), farm.nodes(NODES)
+    ring, own = "0" * count, "".join(str(node) * count for node in range(NODES))
+    anywhere = "".join(chance.choice("012") for _ in range(NODES * count))
     asked: dict[str, float] = {}
     for at_once in (8,) if is_short else (8, 32):
-        cpu: dict[str, list[float]] = {kind: [] for kind in kinds}
-        for _ in range(rounds + (at_once == 8)):  # once before, so that everything is known where it can be
-            for kind, (servers, places) in kinds.items():
-                whole = f"--n {len(places)} --conc {at_once * len(servers)} --deal {len(servers)}"
-                before, began = Counter(farm.commands()), time.monotonic()
-                report, _ = farm.load(
-                    servers, f"login --first {first} {whole} --settle 1.5 {SCRAM} --places {places}"
-                )
-                after, seconds = Counter(farm.commands()), time.monotonic() - began
-                cpu[kind].append(_spent(report, 1.5) / report["ready"])
-                asked[kind] = (after - before - _idle(farm, seconds)).total() / len(places)
-        one, apart, ours = (middle(values[-rounds:]) for values in cpu.values())
+        cpu = _logins(
+            farm,
+            rounds,
+            {
+                "one": (one, ring, f"--conc {at_once}"),
+                "apart": (apart, own, f"--conc {at_once * NODES}"),
+                "nodes": (nodes, anywhere, f"--conc {at_once * NODES}"),
+            },
+            asked,
+            is_cold=at_once == 8,
+        )
+        ratio = cpu["nodes"] / cpu["apart"]
         yield Figure(
             "login",
             f"with {contacts} contacts, of whom half are there on average, {at_once} at once on each server",
-            f"{us(one)} us on one server, {us(apart)} on {NODES} that are apart, {us(ours)} on {NODES} "
-            f"nodes: **{ours / apart:.2f}** of those apart, {ours / one:.2f} of one",
+            f"{us(cpu['one'])} us on one server, {us(cpu['apart'])} on {NODES} that are apart, "
+            f"{us(cpu['nodes'])} on {NODES} nodes: **{ratio:.2f}** of those apart, "
+            f"{cpu['nodes'] / cpu['one']:.2f} of one",
             f"<= {MOST_LOGIN}",
-            ours / apart <= MOST_LOGIN,
-            {"one": one, "apart": apart, "nodes": ours, "ratio": ours / apart},
+            ratio <= MOST_LOGIN,
+            {**cpu, "ratio": ratio},
         )
+    all_of_them = f"--login-rate {NODES * PACE} --conc 400"
+    cpu = _logins(
+        farm,
+        rounds,
+        {
+            "one": (one, ring, f"--login-rate {PACE} --conc 400"),
+            "nodes": (nodes, anywhere, all_of_them),
+            "apart": (apart, own, all_of_them),
+            "busy": (one, ring, all_of_them),
+        },
+        {},
+    )
+    ratio = cpu["nodes"] / cpu["one"]
+    yield Figure(
+        "login",
+        f"the same, {PACE} a second on each server",
+        f"{us(cpu['one'])} us on one server, {us(cpu['nodes'])} on {NODES} nodes: **{ratio:.2f}** of one "
+        f"with as many as each of them, {cpu['nodes'] / cpu['busy']:.2f} of one with all "
+        f"{NODES * PACE} a second ({us(cpu['busy'])}), {cpu['nodes'] / cpu['apart']:.2f} of {NODES} that are "
+        f"apart ({us(cpu['apart'])})",
+        f"<= {MOST_LOGIN}",
+        ratio <= MOST_LOGIN,
+        {**cpu, "ratio": ratio},
+    )
     yield Figure(
         "login",
         "what Redis is asked for one, logout included",
@@ -214,6 +240,33 @@ def login(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
         asked["nodes"] <= asked["one"] + 0.1,
         {f"redis_{kind}": calls for kind, calls in asked.items()},
     )
+
+
+def _logins(
+    farm: Farm,
+    rounds: int,
+    kinds: Mapping[str, tuple[Sequence[Server], str, str]],
+    asked: dict[str, float],
+    *,
+    is_cold: bool = False,
+) -> dict[str, float]:
+    """Seconds of processor time for a login of each kind, measured in turns: of so many servers, where each
+    session goes, and how they come. `asked` is told what Redis is asked for one. With `is_cold` they come
+    once before, so that everything is known where it can be.
+    """
+    cpu: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(rounds + is_cold):
+        for kind, (servers, places, how) in kinds.items():
+            before, began = Counter(farm.commands()), time.monotonic()
+            report, _ = farm.load(
+                servers,
+                f"login --first {RING200[0]} --n {len(places)} --deal {len(set(places))} {how} --settle 1.5 "
+                f"{SCRAM} --places {places}",
+            )
+            after, seconds = Counter(farm.commands()), time.monotonic() - began
+            cpu[kind].append(_spent(report, 1.5) / report["ready"])
+            asked[kind] = (after - before - _idle(farm, seconds)).total() / len(places)
+    return {kind: middle(values[-rounds:]) for kind, values in cpu.items()}
 
 
 def _spent(report: Mapping[str, Any], settle: float) -> float:
