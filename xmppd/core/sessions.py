@@ -148,8 +148,7 @@ class Session:
         self._out: list[bytes] = Kept(cork.kept_bytes, lambda: cork.call_soon(self._crowded))
         spoken = f" xml:lang='{build.escape_attribute(lang)}'" if lang else ""
         head = f" from='{build.escape_attribute(self.full)}'{spoken}".encode()
-        self.message_head = b"<message" + head
-        self.presence_head = b"<presence" + head
+        self.message_head, self.presence_head = b"<message" + head, b"<presence" + head
         self.iq_head = b"<iq" + head
 
     @property
