@@ -137,6 +137,23 @@ async def test_rows_are_made_by_the_many(opened):
     assert await whole(store, LOG, 1, 1) == rows
 
 
+async def test_many_rows_take_the_place_of_what_was_there_and_leave_columns_that_are_not_given(opened):
+    store = await opened(LOG)
+    rows = [logged(1, number, b"%d" % number, f"note {number}") for number in range(50)]
+    columns = tuple(logged(0, 0))
+    await store.write([store.writer(LOG, columns).rows([tuple(row.values()) for row in rows])])
+    assert await whole(store, LOG, 1, 1) == rows
+    later = [row | {"stanza": b"other"} for row in rows[5:45]]
+    some = store.writer(LOG, columns[:-1])
+    await store.write([some.rows([tuple(row.values())[:-1] for row in later])], ttl=1000.0)
+    assert await whole(store, LOG, 1, 1) == [*rows[:5], *later, *rows[45:]]
+    last = [row | {"note": None} for row in rows]
+    every = store.writer(LOG, columns)
+    await store.write([every.rows([tuple(row.values()) for row in last[:20]])], ttl=1000.0)
+    await store.write([every.rows([tuple(row.values()) for row in last[20:]])])
+    assert await whole(store, LOG, 1, 1) == last
+
+
 async def test_of_many_rows_each_is_checked(opened):
     store = await opened(LOG)
     writer = store.writer(LOG, tuple(logged(0, 0)))

@@ -17,6 +17,7 @@ import uvloop
 
 from xmppd.core.begun import begun
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
+from xmppd.store.sqlite.layout import TOGETHER
 from xmppd.store.sqlite.statements import PIECE
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.sqlite.writer import GROUP
@@ -84,7 +85,7 @@ async def test_a_group_is_bounded_by_its_statements(opening):
     async with opening() as store:
         writer = store.writer(NOTES, ("owner", "number"))
         await store.write([writer.row("a", 0)])
-        for rows, calls, groups in ((1, 2 * GROUP, 2), (4, GROUP, 4), (4, GROUP + 1, 5), (2 * GROUP, 3, 3)):
+        for rows, calls, groups in ((1, 2 * GROUP, 2), (4, GROUP, 2), (4, GROUP + 1, 3), (2 * GROUP, 3, 3)):
             before = store.stats.groups
             await asyncio.gather(
                 *(store.write([writer.row(f"a{call}", n) for n in range(rows)]) for call in range(calls))
@@ -119,6 +120,23 @@ async def test_writes_are_committed_in_the_order_of_the_calls(opening):
         await asyncio.gather(*writes)
         assert ended == list(range(500))
         assert (await store.get(NOTES, ("a", 1)))["body"] == b"499"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("place", [0, TOGETHER + 1, 2 * TOGETHER])
+async def test_of_many_rows_none_is_written_if_one_fails(opening, path, place):
+    async with opening() as store:
+        writer = store.writer(NOTES, ("owner", "number"))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute(
+                "CREATE TRIGGER t BEFORE INSERT ON notes WHEN NEW.number = 1313 "
+                "BEGIN SELECT RAISE(FAIL, 'unlucky'); END"
+            )
+        many = [("a", 1313 if number == place else number) for number in range(2 * TOGETHER + 3)]
+        writes = store.write([writer.rows(many)]), store.write([writer.row("a", 77)])
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [StoreBug, bool]
+        assert await numbers(store) == [77]
 
 
 @pytest.mark.asyncio

@@ -7,12 +7,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, repeat
+from itertools import chain, groupby, repeat
 from typing import NamedTuple
 
 from xmppd.errors import StoreBug
 from xmppd.store._opened import Bound, Ends, Range, match_of, range_of
-from xmppd.store.sqlite.layout import NOTHING, Beside, Layout, Statement
+from xmppd.store.sqlite.layout import NOTHING, TOGETHER, Beside, Layout, Statement
 from xmppd.store.table import Delete, Key, Page, Prepared, Put, Row, Table, Tuples, Value
 from xmppd.store.values import Columns, Shape, check_limit, check_ttl, page_token, read_page_token
 
@@ -42,9 +42,26 @@ class Condition:
         return bool(found == self.expect)
 
 
+class Rows(NamedTuple):
+    """The values of many rows, with the text that writes one and that for TOGETHER of them (see `Puts`)."""
+
+    text: str
+    together: str
+    values: Sequence[Values]
+
+    def write(self, cursor: sqlite3.Cursor) -> None:
+        """Write them."""
+        text, together, rows = self
+        whole = len(rows) - len(rows) % TOGETHER if together else 0
+        for at in range(0, whole, TOGETHER):
+            cursor.execute(together, [*chain.from_iterable(rows[at : at + TOGETHER])])
+        if whole < len(rows):
+            cursor.executemany(text, rows[whole:])
+
+
 class Write:
-    """A job of the writer: what to do if a condition holds; returns whether it held. `rows` are many values
-    for one text each, which SQLite is handed at once. `size`: about how many rows are written.
+    """A job of the writer: what to do if a condition holds; returns whether it held. `rows` are many of one
+    kind each, which SQLite is handed at once. `size`: about how many single ones would take that time.
     """
 
     __slots__ = ("condition", "rows", "size", "statements")
@@ -53,14 +70,14 @@ class Write:
         self,
         statements: Sequence[Statement],
         condition: Condition | None = None,
-        rows: Sequence[tuple[str, Sequence[Values]]] = (),
+        rows: Sequence[Rows] = (),
     ) -> None:
         self.statements = statements
         self.condition = condition
         self.rows = rows
         self.size = len(statements)
         if rows:
-            self.size += sum([len(values) for _, values in rows])
+            self.size += sum([-(-len(some.values) // 2) for some in rows])
 
     @property
     def is_empty(self) -> bool:
@@ -70,8 +87,8 @@ class Write:
     def __call__(self, cursor: sqlite3.Cursor) -> bool:
         if self.condition is not None and not self.condition.holds(cursor):
             return False
-        for text, rows in self.rows:
-            cursor.executemany(text, rows)
+        for rows in self.rows:
+            rows.write(cursor)
         for text, values in self.statements:
             cursor.execute(text, values)
         return True
@@ -122,10 +139,10 @@ class RowWriter:
         """The rows that have these values."""
         return self, self._columns.all_checked(rows)
 
-    def puts(self, rows: Sequence[Values], ttl: float | None, now: float) -> tuple[str, Sequence[Values]]:
-        """What writes rows: the text, and the values for each."""
-        text, after = self._puts(self._columns.names, self._opened.end(ttl, now), now)
-        return text, [(*values, *after) for values in rows] if after else rows
+    def puts(self, rows: Sequence[Values], ttl: float | None, now: float) -> Rows:
+        """What writes rows."""
+        text, together, after = self._puts(self._columns.names, self._opened.end(ttl, now), now)
+        return Rows(text, together, [(*values, *after) for values in rows] if after else rows)
 
 
 def write_of(rows: Sequence[Prepared], ttl: float | None, now: float) -> Write:
@@ -284,7 +301,7 @@ class OpenTable:
 
     def _puts(
         self, partition: Key, puts: Sequence[tuple[Mapping[str, Value], float | None]], now: float
-    ) -> tuple[list[tuple[str, list[Key]]], list[Key]]:
+    ) -> tuple[list[Rows], list[Key]]:
         """What writes rows, each with its life, and their keys: those that have the same columns together. A
         `partition` given is not in them. A roster that is made has a thousand rows, so they are checked
         column by column.
@@ -293,7 +310,7 @@ class OpenTable:
         for row, ttl in puts:
             alike.setdefault((tuple(row), ttl), []).append(row)
         key = self._rows.key[len(partition) :]
-        written: list[tuple[str, list[Key]]] = []
+        written: list[Rows] = []
         touched: list[Key] = []
         for (columns, ttl), rows in alike.items():
             self._checks(columns, key)
@@ -304,11 +321,12 @@ class OpenTable:
             }
             parts = [checked[column] for column in key]
             touched += zip(*parts, strict=True) if parts else [()] * len(rows)
-            text, after = self._rows.puts(
+            text, together, after = self._rows.puts(
                 (*self.declaration.key[: len(partition)], *columns), self.end(ttl, now), now
             )
             first, last = ([repeat(value, len(rows)) for value in values] for values in (partition, after))
-            written.append((text, list(zip(*first, *checked.values(), *last, strict=True))))
+            values = list(zip(*first, *checked.values(), *last, strict=True))
+            written.append(Rows(text, together, values))
         return written, touched
 
     def end(self, ttl: float | None, now: float) -> float | None:
