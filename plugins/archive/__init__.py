@@ -553,8 +553,8 @@ def id_of_archive(account: str) -> bytes:
 def named(message: Stanza, whose: bytes, id: bytes) -> Stanza:
     """The message with the id that it has in the archive `whose` ids begin so."""
     raw = message.raw
-    if raw.endswith(MESSAGE_END):
-        raw = b"".join((raw[: -len(MESSAGE_END)], whose, to_letters(id), NAMED_END))
+    if raw[-10:] == MESSAGE_END:
+        raw = b"".join((raw[:-10], whose, to_letters(id), NAMED_END))
     else:
         raw = insert_child(raw, "message", b"".join((whose, to_letters(id), b"'/>")))
     return Stanza("message", message.attrs, raw)

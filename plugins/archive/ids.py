@@ -8,7 +8,7 @@ from binascii import b2a_base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from struct import iter_unpack
+from struct import Struct, iter_unpack
 from typing import Final
 
 TIME_BYTES: Final = 8
@@ -30,26 +30,24 @@ URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 """The letters of base64 that are other ones in an id (RFC 4648 5)."""
 
 
+_packed: Final = Struct(">Q").pack
 _TIMES: Final = f">Q{RANDOM_BYTES}x"
 """The times of ids, one behind the other."""
 
 
 class Pool:
-    """Gives random bytes in pieces of RANDOM_BYTES."""
+    """Has random bytes in pieces of RANDOM_BYTES, each of which it gives once."""
+
+    __slots__ = ("_pieces",)
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
 
-    def take(self) -> bytes:
-        """One of them, each given once."""
+    def new_id(self, at: int) -> bytes:
+        """The id of what is archived at this microsecond, which no other of its archive has."""
         if not self._pieces:
             self._pieces = [piece for (piece,) in iter_unpack(f"{RANDOM_BYTES}s", secrets.token_bytes(POOL))]
-        return self._pieces.pop()
-
-
-def new_id(at: int, pool: Pool) -> bytes:
-    """The id of what is archived at this microsecond, which no other of its archive has."""
-    return at.to_bytes(TIME_BYTES, "big") + pool.take()
+        return _packed(at) + self._pieces.pop()
 
 
 def to_letters(id: bytes) -> bytes:

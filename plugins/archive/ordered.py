@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from functools import partial
 from typing import Final
 
 from xmppd import hooks
 from xmppd.plugin import Plugin, Session, StanzaError, cluster_signal
 
 from .elsewhere import Elsewhere, Saying
-from .ids import Pool, new_id
+from .ids import Pool
 from .order import STUCK_SECONDS, Order
 
 TICK_SECONDS: Final = 5.0
@@ -24,11 +23,10 @@ class Ordered(Plugin):
 
     async def start(self) -> None:
         """Nothing is under way."""
-        pool = Pool()
         self.order = Order(
             Elsewhere(self.server, self.name, self.hear.tell_node),
             self.server.ids.time,
-            partial(new_id, pool=pool),
+            Pool().new_id,
             self.scope.clock,
             self._look_later,
         )

@@ -31,7 +31,7 @@ from cassandra.cluster import Cluster
 from plugins.archive import Archive
 from plugins.archive.conversations import OWN, ListQuery, Lists, listed
 from plugins.archive.crowds import MANY, SOON
-from plugins.archive.ids import DAY, LAST, Pool, at_of, bound, day_of, month_of, new_id
+from plugins.archive.ids import DAY, LAST, Pool, at_of, bound, day_of, month_of
 from plugins.archive.query import Query
 from plugins.archive.search import Searcher
 from plugins.archive.seeking import Seeker
@@ -146,7 +146,7 @@ async def fill(tables: Tables, shape: Shape, begin: int, seconds: float, engine:
                 return
             end, rows = min(start + size, shape.count), []
             for number in range(start, end):
-                id, peer = new_id(shape.at(number), pool), shape.peer_of(number)
+                id, peer = pool.new_id(shape.at(number)), shape.peer_of(number)
                 rows.append(message.row(OWNER, month_of(id), id, peer, stanza_of(number, peer)))
                 if shape.since and id >= shape.since:
                     rows.append(by_peer.row(OWNER, month_of(id), peer, id))

@@ -13,7 +13,7 @@ from functools import partial
 
 from virtualtime import VirtualLoop
 
-from plugins.archive.ids import Pool, new_id
+from plugins.archive.ids import Pool
 from plugins.archive.order import Order
 from plugins.archive.under_way import Entry
 from xmppd.core.ids import HybridClock
@@ -87,7 +87,7 @@ class Node:
         pool = Pool()
         kind = Order if "order" in model.rules else Careless
         loop = model.loop
-        self.order = kind(self, self.clock, lambda at: new_id(at, pool), loop.time, nothing)
+        self.order = kind(self, self.clock, pool.new_id, loop.time, nothing)
         self.devices: list[Device] = []
         self.elsewhere: dict[tuple[str, int, int], bool] = {}
         self.lines: list[deque[Entry]] = [deque(), deque()]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from plugins.archive.ids import Pool, day_of, month_of, new_id
+from plugins.archive.ids import Pool, day_of, month_of
 from xmppd import ns
 from xmppd.testing import Client, World
 
@@ -73,7 +73,7 @@ async def put(w: World, uid: int, *days_ago: float, peer: str = "bob@localhost")
     """Messages of so many days ago."""
     plugin, ids = w.plugin("archive"), []
     for days in days_ago:
-        id = new_id(int((plugin.now() - days * DAY) * 1e6), Pool())
+        id = Pool().new_id(int((plugin.now() - days * DAY) * 1e6))
         stanza = f"<message from='{peer}'><body>{days}</body></message>".encode()
         row = {"owner": uid, "month": month_of(id), "id": id, "peer": peer, "stanza": stanza}
         await plugin.messages.put(row)

@@ -11,7 +11,7 @@ import pytest
 from archives import DAY, Found, chat, field, find, form, later, page, put, world
 
 from plugins.archive.crowds import spans_of
-from plugins.archive.ids import Pool, bound, day_of, month_of, new_id
+from plugins.archive.ids import Pool, bound, day_of, month_of
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -113,7 +113,7 @@ async def filled(w: World, count: int) -> int:
     plugin.crowd.tell(uid, int((begin - 1) * 1e6))
     moments = [begin + (end - begin) * place / count for place in range(count)]
     for place, moment in enumerate(moments):
-        id, peer = new_id(int(moment * 1e6), Pool()), CAROL if place in (0, count - 1) else BOB
+        id, peer = Pool().new_id(int(moment * 1e6)), CAROL if place in (0, count - 1) else BOB
         stanza = f"<message from='{peer}'><body>{place}</body></message>".encode()
         row = {"owner": uid, "month": month_of(id), "id": id, "peer": peer, "stanza": stanza}
         await plugin.messages.put(row)
@@ -180,7 +180,7 @@ async def test_a_row_without_its_message_is_passed_over(few: Few) -> None:
         await w.advance(30)
         for number in range(4):
             await say(alice, said, CAROL, f"b{number}")
-            id = new_id(int(plugin.now() * 1e6) + number, Pool())
+            id = Pool().new_id(int(plugin.now() * 1e6) + number)
             await plugin.by_peer.put({"owner": uid, "month": month_of(id), "peer": CAROL, "id": id})
             await w.advance(1)
         await is_as(alice, said)

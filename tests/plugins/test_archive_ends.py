@@ -7,7 +7,7 @@ import pytest
 from stores import new_store
 
 from plugins.archive import Archive
-from plugins.archive.ids import DAY, Pool, month_of, new_id
+from plugins.archive.ids import DAY, Pool, month_of
 from plugins.archive.reading import Reader
 from xmppd.store.table import Tuples
 
@@ -38,7 +38,7 @@ async def test_the_ends_are_two_rows_of_however_many() -> None:
     )
     await store.open([table.declaration for table in (log, days, months)])
     try:
-        ids = [new_id((20_000 + 2 * place) * DAY, pool) for pool in [Pool()] for place in range(MESSAGES)]
+        ids = [pool.new_id((20_000 + 2 * place) * DAY) for pool in [Pool()] for place in range(MESSAGES)]
         for id in ids:
             row = {"owner": OWNER, "month": month_of(id), "id": id, "peer": "bob@localhost", "stanza": b"x"}
             await log.put(row)

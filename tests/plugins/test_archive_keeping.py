@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from archives import DAY, ask, chat, field, find, form, later, put, world
 
-from plugins.archive.ids import Pool, new_id, to_text
+from plugins.archive.ids import Pool, to_text
 from plugins.archive.keeping import DELETED_AT_ONCE
 from xmppd.errors import CommandError, StoreTimeout
 from xmppd.section import changed
@@ -376,7 +376,7 @@ async def test_what_is_nobodys_is_found_and_swept() -> None:
         await chat(alice, "bob@localhost", "one")
         await put(w, 5, 1, 2, 70)
         plugin = archive(w)
-        lost = new_id(10**15, Pool())
+        lost = Pool().new_id(10**15)
         await plugin.messages.put({"owner": 6, "month": 1, "id": lost, "peer": "x", "stanza": b"<message/>"})
         before = await rows(w)
         assert await call(w, "check") == {"unknown": 1, "messages": 0}
@@ -393,7 +393,7 @@ async def test_what_is_nobodys_is_found_and_swept() -> None:
 async def test_what_is_nobodys_of_positions_and_of_days_alone_is_swept() -> None:
     async with world() as w:
         plugin = archive(w)
-        read = {"owner": 5, "peer": "x@y", "side": "own", "id": new_id(10**15, Pool()), "at": 10**15}
+        read = {"owner": 5, "peer": "x@y", "side": "own", "id": Pool().new_id(10**15), "at": 10**15}
         await plugin.shown.put_newest(read)
         await put(w, 6, 40, 1)
         await plugin.months.delete(6)

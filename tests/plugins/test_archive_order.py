@@ -11,7 +11,7 @@ import pytest
 from archivemodel import MESSAGE, RULES, Model
 
 from plugins.archive.elsewhere import ASK, AWAY, END, GO, HOLD, KNOWN
-from plugins.archive.ids import Pool, bound, new_id
+from plugins.archive.ids import Pool, bound
 from plugins.archive.order import STUCK_SECONDS, Order
 from plugins.archive.ordered import PAGE_SECONDS
 from plugins.archive.under_way import Entry, Way
@@ -89,9 +89,7 @@ class Desk:
         self.seconds = 0.0
         self.clock = HybridClock(lambda: 1e9 + self.seconds)
         self.is_looking = False
-        self.order = Order(
-            self.nodes, self.clock, lambda at: new_id(at, pool), lambda: self.seconds, self._look_later
-        )
+        self.order = Order(self.nodes, self.clock, pool.new_id, lambda: self.seconds, self._look_later)
         self.filed: list[Entry] = []
 
     def _look_later(self) -> None:
@@ -386,7 +384,7 @@ async def test_a_mark_does_not_pass_what_another_node_has_under_way() -> None:
     desk = Desk()
     desk.nodes.here["bob"] = [object()]
     assert desk.order.oldest() == b""
-    held = new_id(desk.clock.next() + 50, Pool())
+    held = Pool().new_id(desk.clock.next() + 50)
     desk.order.hear("b", HOLD, "bob", held, b"")
     desk.seconds += 1.0
     begun = desk.begin("bob", "alice")

@@ -16,7 +16,6 @@ from plugins.archive.ids import (
     day_of,
     from_text,
     month_of,
-    new_id,
     stamp_of,
     to_text,
 )
@@ -32,7 +31,7 @@ NOW = 1_700_000_000 * MICROSECONDS
 @given(st.lists(st.integers(0, LAST - 1), min_size=2, max_size=20, unique=True))
 def test_ids_are_in_the_order_of_time_and_read_as_they_are_written(moments: list[int]) -> None:
     pool = Pool()
-    ids = [new_id(at, pool) for at in moments]
+    ids = [pool.new_id(at) for at in moments]
     assert sorted(ids) == [id for _, id in sorted(zip(moments, ids, strict=True))]
     for at, id in zip(moments, ids, strict=True):
         assert from_text(to_text(id)) == id and at_of(id) == at
@@ -42,7 +41,7 @@ def test_ids_are_in_the_order_of_time_and_read_as_they_are_written(moments: list
 
 def test_no_two_ids_are_the_same_and_none_can_be_guessed() -> None:
     pool = Pool()
-    ids = {new_id(NOW, pool) for _ in range(POOL)}
+    ids = {pool.new_id(NOW) for _ in range(POOL)}
     assert len(ids) == POOL
 
 
@@ -55,7 +54,7 @@ def test_what_is_no_id_is_none(text: str) -> None:
 
 
 def test_day_month_and_stamp_of_an_id() -> None:
-    id = new_id(NOW + 123_456, Pool())
+    id = Pool().new_id(NOW + 123_456)
     assert stamp_of(id) == "2023-11-14T22:13:20.123Z"
     assert day_of(id) == NOW // DAY and month_of(id) == 12 * 53 + 10
     assert month_of(bound(0)) == 0 and month_of(bound(LAST)) > 12 * 1000
@@ -128,7 +127,7 @@ def rsm(inner: str) -> str:
     return f"<set xmlns='{ns.RSM}'>{inner}</set>"
 
 
-ONE, TWO = (to_text(new_id(NOW + second * MICROSECONDS, Pool())) for second in (1, 2))
+ONE, TWO = (to_text(Pool().new_id(NOW + second * MICROSECONDS)) for second in (1, 2))
 ID_ONE, ID_TWO = from_text(ONE) or b"", from_text(TWO) or b""
 
 
@@ -191,7 +190,7 @@ def test_the_form_names_all_fields() -> None:
         (fields(**{"with": "@"}), "jid-malformed"),
         (fields(after_id="nonsense"), "item-not-found"),
         (fields(ids=["nonsense"]), "item-not-found"),
-        (fields(ids=[to_text(new_id(n, Pool())) for n in range(101)]), "policy-violation"),
+        (fields(ids=[to_text(Pool().new_id(n)) for n in range(101)]), "policy-violation"),
         (fields(unheard="1"), "feature-not-implemented"),
         (fields().replace(ns.MAM, "urn:other"), "bad-request"),
         (fields().replace("submit", "form"), "bad-request"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from archives import ask, find, page, put, world
 
-from plugins.archive.ids import Pool, Stamps, from_text, month_of, new_id, stamp_of, texts_of, to_text
+from plugins.archive.ids import Pool, Stamps, from_text, month_of, stamp_of, texts_of, to_text
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -96,6 +96,6 @@ async def test_pages_go_over_months_without_any(size: int, back: bool) -> None:
 
 async def test_ids_and_stamps_of_many_are_those_of_each() -> None:
     moments = sorted(random.Random(1).randrange(1 << 51) for _ in range(50))
-    ids = [new_id(at + step, Pool()) for at in moments for step in (0, 999, 1000, 10**6)]
+    ids = [Pool().new_id(at + step) for at in moments for step in (0, 999, 1000, 10**6)]
     assert texts_of(ids) == [to_text(id).encode() for id in ids] and texts_of([]) == []
     assert Stamps(b"<", b">").of(ids) == [f"<{stamp_of(id)}>".encode() for id in ids]

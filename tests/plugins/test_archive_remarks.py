@@ -9,7 +9,7 @@ import pytest_asyncio
 from stores import new_store
 
 from plugins.archive.content import Said, said_in
-from plugins.archive.ids import DAY, Pool, day_of, month_of, new_id
+from plugins.archive.ids import DAY, Pool, day_of, month_of
 from plugins.archive.remarks import FREE, MOST, ROWS_A_SECOND, Errands, remark_of
 from plugins.archive.seeking import DAYS as DAYS_AT_ONCE
 from plugins.archive.seeking import MOST as MOST_SOUGHT
@@ -191,7 +191,7 @@ MESSAGES = Table(
 )
 DAYS = Table("days", partition=("owner",), cluster=("peer", "day"), columns={"owner": "int", "day": "int"})
 AT = 1_700_000_000_000_000
-LATER = new_id(AT + 1_000_000_000_000, Pool())
+LATER = Pool().new_id(AT + 1_000_000_000_000)
 
 
 class Bound:
@@ -226,7 +226,7 @@ class Filled:
         log = self._store.writer(MESSAGES, ("owner", "month", "id", "peer", "stanza"))
         day = self._store.writer(DAYS, ("owner", "peer", "day"))
         for number, name in enumerate(names):
-            id = new_id(at + number, self._pool)
+            id = self._pool.new_id(at + number)
             stanza = f"<message from='{sender}' id='{name}'><body>x</body></message>".encode()
             rows.append(log.row(1, month_of(id), id, peer, stanza))
             ids.append(id)

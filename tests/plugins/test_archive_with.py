@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from archives import DAY, field, find, form, page, put, world
 
-from plugins.archive.ids import Pool, day_of, month_of, new_id
+from plugins.archive.ids import Pool, day_of, month_of
 from plugins.archive.reading import DAYS_AT_ONCE, PIECE, Archived, next_size
 from xmppd.testing import Client, World
 
@@ -27,7 +27,7 @@ async def filled(w: World, *said: tuple[float, str, str]) -> Client:
     bob = await w.login("bob")
     uid = await plugin.uid_of("bob@localhost")
     for days, resource, text in said:
-        id = new_id(int((plugin.now() - days * DAY) * 1e6), Pool())
+        id = Pool().new_id(int((plugin.now() - days * DAY) * 1e6))
         stanza = f"<message from='{PEER}/{resource}'><body>{text}</body></message>".encode()
         row = {"owner": uid, "month": month_of(id), "id": id, "peer": PEER, "stanza": stanza}
         await plugin.messages.put(row)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from plugins.archive.conversations import MOST, WEIGHT, ListQuery, Lists, Walk
-from plugins.archive.ids import Pool, new_id
+from plugins.archive.ids import Pool
 from plugins.archive.reading import LARGE, TURN, Archived
 from plugins.archive.seeking import Seeker, in_turns
 
@@ -18,7 +18,7 @@ ALL = ListQuery(b"", b"", "", 2)
 def message(number: int, size: int, peer: str = "alice@a", sender: str = "") -> Archived:
     start = f"<message from='{sender or peer}/x' id='{number}'><body>"
     text = "x" * (size - len(start) - len("</body></message>"))
-    return Archived(new_id(AT - number, Pool()), peer, f"{start}{text}</body></message>".encode())
+    return Archived(Pool().new_id(AT - number), peer, f"{start}{text}</body></message>".encode())
 
 
 class Given(Seeker):

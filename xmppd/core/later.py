@@ -102,7 +102,12 @@ class Pending(Later):
     anything else.
     """
 
-    __slots__ = ("act", "is_ready", "told")
+    __slots__ = ("act", "inner", "is_ready", "session", "stanza", "told")
+
+    inner: Act
+    session: Any
+    stanza: Any
+    """What the router has act in its place, and whom it refuses which stanza if that fails."""
 
     def __init__(self, act: Act, size: int = 0, *, is_ready: bool = True) -> None:
         self.act = act

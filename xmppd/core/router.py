@@ -15,7 +15,7 @@ from xmppd.core.contacts import SUBSCRIPTION_TYPES, Contacts
 from xmppd.core.fates import DROPPED, REFUSED
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
-from xmppd.core.later import Act, Later, Pending, Told
+from xmppd.core.later import Later, Pending, Told
 from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
 from xmppd.core.presence import Presences, address_of
@@ -85,6 +85,7 @@ class Router:
             "presence": self._presence,
             "iq": self._iq,
         }
+        self._on_turn = self._act
         self._kinds: dict[str, Step] = {
             "message": messages.route,
             "presence": self._route_presence,
@@ -185,8 +186,11 @@ class Router:
     def _followed(self, session: Session, stanza: Stanza, waiting: Awaitable[None]) -> Waiting:
         """What has to be awaited of a stanza, which then refuses it by itself."""
         if isinstance(waiting, Pending):
-            waiting.act = partial(self._act, session, stanza, waiting.act)
+            waiting.inner = waiting.act
+            waiting.session = session
+            waiting.stanza = stanza
             waiting.size = len(stanza.raw)
+            waiting.act = self._on_turn
             return waiting
         if isinstance(waiting, Told):
             waiting.refuse = partial(self._caught, session, stanza)
@@ -194,14 +198,14 @@ class Router:
         rest = self._finish(session, stanza, waiting)
         return Later(rest, len(stanza.raw)) if isinstance(waiting, Later) else rest
 
-    def _act(self, session: Session, stanza: Stanza, act: Act, pending: Pending) -> Waiting:
+    def _act(self, pending: Pending) -> Waiting:
         """It is its turn."""
         try:
-            waiting = act(pending)
+            waiting = pending.inner(pending)
         except Exception as error:  # noqa: BLE001 - `_refuse` tells the kinds apart
-            self._caught(session, stanza, error)
+            self._caught(pending.session, pending.stanza, error)
             return None
-        return None if waiting is None else self._followed(session, stanza, waiting)
+        return None if waiting is None else self._followed(pending.session, pending.stanza, waiting)
 
     def act(self, session: Session, stanza: Stanza) -> Waiting:
         """The same, whose refusals are raised: what is done in a session's name is told to who does it."""
