@@ -2,6 +2,7 @@
 
 import pytest
 
+from xmppd.admin.render import line_of
 from xmppd.admin.status import duration, size, status_text
 
 SHOWN = """\
@@ -55,3 +56,15 @@ def test_durations(seconds, text):
 )
 def test_sizes(number, text):
     assert size(number) == text
+
+
+def test_a_record_is_a_line_and_its_stanza_another_one():
+    record = {
+        "at": "12:00",
+        "what": "in",
+        "session": "a@b/c",
+        "empty": [],
+        "hooks": {"x": 1},
+        "xml": "<a\n/>",
+    }
+    assert line_of(record) == '12:00  in  session=a@b/c hooks={"x": 1}\n    <a\\n/>'

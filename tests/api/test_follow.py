@@ -15,6 +15,7 @@ import pytest_asyncio
 from xmppd import ns
 from xmppd.admin import registry
 from xmppd.admin.client import follow, request
+from xmppd.admin.commands import Caller
 from xmppd.admin.contexts import Context
 from xmppd.admin.remote import Remote
 from xmppd.admin.socket import AdminSocket
@@ -240,3 +241,44 @@ async def test_the_document_says_it(world: World) -> None:
     operation = document["paths"]["/api/v1/trace"]["get"]
     assert list(operation["responses"]["200"]["content"]) == ["text/event-stream"]
     assert "Last-Event-ID" in {it["name"] for it in operation["parameters"]}
+
+
+PLUGIN = """
+from xmppd.plugin import Feed, Plugin, command
+
+class Arena(Plugin):
+    async def start(self):
+        self.feeds = set()
+
+    @command("Show what happens in the arena", follows=True)
+    def watch(self, room: str) -> Feed:
+        feed = Feed(lambda: self.feeds.discard(feed))
+        self.feeds.add(feed)
+        feed.put({"what": "begun", "room": room})
+        return feed
+"""
+
+
+async def test_a_plugin_has_some_to_follow(tmp_path: Path) -> None:
+    (tmp_path / "arena.py").write_text(PLUGIN)
+    settings = {"http": {"tokens": TOKENS}}
+    async with World(nodes=1, plugins=("arena",), plugin_folders=(tmp_path,), settings=settings) as world:
+        path = "/api/v1/arena/watch?room=a"
+        async with site(world) as client, client.get(path, headers=bearer("reader")) as response:
+            assert json.loads((await event(response))["data"]) == {"what": "begun", "room": "a"}
+            [feed] = world.plugin("arena").feeds
+            feed.put({"what": "hit"})
+            assert await record(response, "hit") == {"what": "hit"}
+            feed.close()
+            assert (await event(response))["event"] == "end"
+        assert world.plugin("arena").feeds == set()
+
+
+async def test_those_that_begin_count_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MOST_FOLLOWED", 1)
+    caller = Caller("socket", "root")  # it is written down first, which waits
+    begun = await asyncio.gather(
+        *(world.app.commands.follow("trace", {"account": ALICE}, caller) for _ in range(3)),
+        return_exceptions=True,
+    )
+    assert [isinstance(it, CommandError) for it in begun] == [False, True, True]

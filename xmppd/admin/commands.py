@@ -369,7 +369,7 @@ def command(
         offline=offline,
         paged=paged,
         confirm=confirm,
-        reads=reads,
+        reads=reads or follows,
         guarded=guarded,
         once=once,
         downloads=downloads,

@@ -89,6 +89,7 @@ class Commands:
         self.witness: Witness | None = None
         self._by_name: dict[str, Command] = {}
         self._followed: dict[Followed, Entry | None] = {}
+        self._beginning = 0
         self.on_changed: Callable[[], None] = lambda: None
         self.add(
             Command(
@@ -150,16 +151,20 @@ class Commands:
         found = self._found(name)
         if not found.follows:
             raise CommandError(f"{name} has one result: there is nothing to follow", USAGE, rule="follows")
-        if len(self._followed) >= MOST_FOLLOWED:
+        if len(self._followed) + self._beginning >= MOST_FOLLOWED:
             message = f"{MOST_FOLLOWED} callers follow something already"
             raise CommandError(message, UNAVAILABLE, rule="too-many-follow")
-        entry = await self._begun(found, arguments, by)
+        self._beginning += 1
         try:
-            records = await self._do(lambda given: found.call(given, by), arguments)
-        except BaseException as error:
-            if entry is not None:
-                await entry.end(*_outcome(error))
-            raise
+            entry = await self._begun(found, arguments, by)
+            try:
+                records = await self._do(lambda given: found.call(given, by), arguments)
+            except BaseException as error:
+                if entry is not None:
+                    await entry.end(*_outcome(error))
+                raise
+        finally:
+            self._beginning -= 1
         followed = Followed(records, self._left)
         self._followed[followed] = entry
         return followed
