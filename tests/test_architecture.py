@@ -171,6 +171,7 @@ MAY_IMPORT = {
         "xmppd.section",
     ),
     "xmppd.rules": ("xmppd",),
+    "xmppd.backups": ("xmppd",),
     "xmppd.copying": ("xmppd",),
     "xmppd.arriving": ("xmppd.core.arrival", "xmppd.errors"),
     "xmppd.moving": ("xmppd",),

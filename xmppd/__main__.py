@@ -13,6 +13,7 @@ PLACES = {
     "check": "xmppd.checks",
     "offline": "xmppd.offline",
     "copy_store": "xmppd.copying",
+    "restore_store": "xmppd.backups",
     "migrate": "xmppd.migrating.commands",
     "serve": "xmppd.serve",
     "supervise": "xmppd.workers",

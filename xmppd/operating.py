@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from xmppd.admin.backup import BackupCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.commands import Command, commands_of
@@ -19,6 +20,7 @@ from xmppd.admin.rights import RightsCommands
 from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.tokens import TokenCommands
+from xmppd.backups import BackupOffice
 from xmppd.core.blockoffice import BlockOffice
 from xmppd.core.friendships import Friendships
 from xmppd.core.roster.office import RosterOffice
@@ -69,6 +71,7 @@ def _groups(app: App) -> Iterator[object]:
     yield FollowCommands(app.following)
     yield BlockCommands(BlockOffice(app.blocks, app.blocking, app.accounts))
     yield StoreCommands(StoreOffice(app.store, app.tables))
+    yield BackupCommands(BackupOffice(lambda: app.config, app.store, app.tables, app.now))
     yield DoctorCommands(Doctor(lambda: app.config, app.store, app.cache, app.everywhere))
     folder = config.server.data_folder.absolute() / "migrations"
     yield MigrateCommands(MigrateOffice(app.accounts, app.arrivals, app.store, folder))

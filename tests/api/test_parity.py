@@ -104,6 +104,8 @@ WALK: list[tuple[str, dict[str, Any]]] = [
 ]
 NOT_ALIKE = {
     "account export",
+    "store backup",
+    "store digest",
     "api-token add",
     "migrate folder",
     "migrate give",

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from xmppd.admin.audit import AuditCommands
+from xmppd.admin.backup import RESTORE, BackupCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import LOOKS, Needs, ServerCommands, StoreCommands, UserCommands
 from xmppd.admin.client import Begin, NoServer, download, follow, request
@@ -119,6 +120,7 @@ BUILT_IN = (
     SERVE,
     CHECK_CONFIG,
     COPY_STORE,
+    RESTORE,
     RESTART,
     SHELL,
     COMPLETION,
@@ -139,6 +141,7 @@ BUILT_IN = (
     *descriptions_of(FollowCommands),
     *descriptions_of(MessageCommands),
     *descriptions_of(LogCommands),
+    *descriptions_of(BackupCommands),
     *descriptions_of(DoctorCommands),
     *STORE_COMMANDS,
     *MIGRATIONS,
@@ -195,6 +198,9 @@ class App(Protocol):
         self, source: Config, target: Config, *, compare: bool, allow_running: bool
     ) -> list[dict[str, Any]]:
         """Copy one store into another and compare them, or only that; a mapping for each table."""
+
+    def restore_store(self, config: Config, file: Path) -> dict[str, Any]:
+        """Put a backup in place of the database; where both are."""
 
     def migrate(
         self, name: str, arguments: Mapping[str, Any], load: Callable[[], Config], reach: Callable[[], Reach]
@@ -286,17 +292,18 @@ def _run(argv: Sequence[str], app: App) -> int:
         return _shell(given, app)
     if about in CONTEXT_COMMANDS:
         return _do(given, Local(commands_of(Contexts())))
-    if _context_of(given) and (about in (SERVE, CHECK_CONFIG, COPY_STORE, RESTART) or about in MIGRATIONS):
+    if _context_of(given) and (
+        about in (SERVE, CHECK_CONFIG, COPY_STORE, RESTORE, RESTART) or about in MIGRATIONS
+    ):
         raise CommandError(f"{about.name} is done where the server is, not in a context", USAGE)
     if about is SERVE:
         wanted, load = _openly(about, given), functools.partial(app.load, given.config)
         if "workers" in wanted:
             return app.supervise(load, wanted["workers"])
         return app.serve(load, guide=wanted.get("guide", sys.stderr.isatty()))
-    if about is CHECK_CONFIG:
-        return _check_config(given, app)
-    if about is COPY_STORE:
-        return _copy_store(given, app)
+    here = {CHECK_CONFIG: _check_config, COPY_STORE: _copy_store, RESTORE: _restore}
+    if about in here:
+        return here[about](given, app)
     if about is RESTART:
         return _restart(given)
     if about in MIGRATIONS:
@@ -454,6 +461,14 @@ def _copy_store(given: argparse.Namespace, app: App) -> int:
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def _restore(given: argparse.Namespace, app: App) -> int:
+    config, file = app.load(given.config), Path(_openly(RESTORE, given)["file"])
+    if not given.yes and sys.stdin.isatty():
+        _confirm(RESTORE.confirm.format(file=file))
+    _show(app.restore_store(config, file), given)
+    return 0
 
 
 def _restart(given: argparse.Namespace) -> int:

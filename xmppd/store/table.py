@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from xmppd.store.person import Person
@@ -384,6 +385,11 @@ class Store(Protocol):
 
     async def soundings(self) -> list[Sounding]:
         """How each server of the engine answers now; one that does not has a problem: nothing is raised."""
+
+    async def snapshot(self, path: Path) -> None:
+        """Write all that is stored at one moment into a new file, while reads and writes go on; StoreBug from
+        an engine that does this in a way of its own.
+        """
 
     async def stored_tables(self) -> list[str]:
         """Names of all tables that are there, sorted, whether or not they were opened."""

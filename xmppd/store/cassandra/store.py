@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from xmppd.errors import StoreError, StoreUnavailable
+from xmppd.errors import StoreBug, StoreError, StoreUnavailable
 from xmppd.store._opened import Ends, OpenTables, check_first
 from xmppd.store._stream import Pace, stream
 from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
@@ -156,6 +157,10 @@ class CassandraStore:
             return await sounded(self._link)
         except StoreError as error:
             return [Sounding("Cassandra", problem=str(error))]
+
+    async def snapshot(self, path: Path) -> None:
+        """Not by a client: `nodetool snapshot` does it on every node."""
+        raise StoreBug("Cassandra gives no file of all that it holds")
 
     async def _connect(self) -> None:
         self._tables.check_not_closed()

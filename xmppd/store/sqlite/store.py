@@ -10,6 +10,7 @@ at 100 % the thread answered after seconds, this way after 8 us.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from xmppd.errors import StoreError, StoreUnavailable
 from xmppd.store._opened import Ends, OpenTables, check_first
 from xmppd.store._stream import Pace, stream
+from xmppd.store.sqlite import snapshot
 from xmppd.store.sqlite.dump import TableDump, stored_tables
 from xmppd.store.sqlite.schema import described, lacking, migrate
 from xmppd.store.sqlite.statements import OpenTable, PartitionDeletion, RowWriter, Write, write_of
@@ -335,6 +337,27 @@ class SqliteStore:
         except StoreError as error:
             return [Sounding("SQLite", problem=str(error))]
         return [Sounding("SQLite", time.perf_counter() - started)]
+
+    async def snapshot(self, path: Path) -> None:
+        """Write all that is stored at one moment into a new file."""
+        self._tables.check_not_closed()
+        if self._path == MEMORY:
+            snapshot.write(self._transactions.cursor().connection, MEMORY, path)
+            return
+        try:
+            connection = snapshot.looking(self._path)
+        except sqlite3.Error as error:
+            raise translated(error, self._path) from error
+        with contextlib.closing(connection):
+            writing = asyncio.ensure_future(asyncio.to_thread(snapshot.write, connection, self._path, path))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                connection.interrupt()
+                with contextlib.suppress(StoreError):
+                    await writing
+                    snapshot.forget(path)
+                raise
 
     async def stored_tables(self) -> list[str]:
         """Names of all tables of the file."""
