@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,11 +14,16 @@ from phones import Phone, about, judge, looked_up, missing, settled
 from victim import PASSWORD, Server
 
 PHONES = 8
-SPARES = 3
+SPARES = 5
 STORED_SECONDS = 40.0
 """In which all that was acknowledged has come, once nothing is killed any more."""
 LONG = 6
 """One life of so many is long enough for what is old to be acknowledged."""
+STOPPED = 3
+"""Before one kill of so many a node is stopped, and leaves its sessions to others."""
+NOTICED_SECONDS = 8.0
+"""After which nodes know that another one was killed."""
+STOP_SECONDS = 30.0
 
 
 Command = Callable[..., Awaitable[Any]]
@@ -112,18 +118,28 @@ async def work(
     for name in names:
         await command("user add", account=f"{name}@localhost", password=PASSWORD)
     phones = [
-        Phone(name, victims, random.Random(f"{seed}/{name}"), asks=number % 2 == 1)
+        Phone(
+            name,
+            victims,
+            random.Random(f"{seed}/{name}"),
+            asks=number % 2 == 1,
+            resource="phone" if number % 4 < 2 else "",
+        )
         for number, name in enumerate(names)
     ]
     is_over = asyncio.Event()
     for phone in phones:
         phone.others = [other for other in phones if other is not phone]
         phone.pause = PHONES / rate
+        phone.noticed = NOTICED_SECONDS if count > 1 else 0.0
     living = [asyncio.create_task(phone.live(is_over)) for phone in phones]
     began, killed = time.monotonic(), list[tuple[float, int]]()
     for number in range(kills):
         longer = 10 if number % LONG == LONG - 1 else 1
         await asyncio.sleep(within * longer * (0.2 + 0.8 * chance.random()))
+        if count > 1 and number % STOPPED == STOPPED - 1:
+            await stopped(running, spare, chance.randrange(count), phones)
+            await asyncio.sleep(chance.uniform(0, 1))
         index = chance.randrange(count)
         victim = running[index]
         victim.kill()
@@ -144,6 +160,18 @@ async def work(
     for text, found in (await looked_up(phones, lost)).items() if lost else ():
         print("\n".join(about(text, phones, killed, began)), f"  now: {found or 'nowhere'}", sep="\n")
     return report(phones, kills, seed, starts, seconds)
+
+
+async def stopped(running: list[Any], spare: deque[Any], index: int, phones: Sequence[Phone]) -> None:
+    """Another node begins, and one stops in peace."""
+    victim, running[index] = running[index], spare.popleft()
+    await running[index].start()
+    for phone in phones:
+        phone.left(victim)
+    victim.is_open = False
+    victim.signal(signal.SIGTERM)
+    assert await victim.ended(STOP_SECONDS), "it does not stop"
+    spare.append(victim)
 
 
 def report(phones: Sequence[Phone], kills: int, seed: int, starts: Sequence[float], seconds: float) -> int:

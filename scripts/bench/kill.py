@@ -9,7 +9,8 @@ half state, which is counted by kind, and must be gone after the client repeats 
 
 With `--archived` clients with stream management write to each other, some of which ask their archives when
 they come back, and a server with an archive is killed, or one of two nodes: what was acknowledged comes, once
-to whoever looks at ids, and in order.
+to whoever looks at ids, and in order. Some clients come back without the id of their session, and some nodes
+stop in peace just before another one is killed.
 """
 
 import argparse

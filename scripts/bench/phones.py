@@ -3,7 +3,8 @@
 Each has one session, resumes it when the connection ends, and binds anew when it is not to be had; half of
 them then ask their archive for what is behind the last message they know (XEP-0313), the others never do.
 What was not acknowledged is sent again, as it was. A message that has the id of one that came before
-(XEP-0359) is not counted again.
+(XEP-0359) is not counted again. Some forget the id of their session when its server is killed, and are away
+for longer when it stops.
 """
 
 import asyncio
@@ -30,6 +31,10 @@ BODY = f"{{{ns.CLIENT}}}body"
 COUNTED = frozenset(f"{{{ns.CLIENT}}}{kind}" for kind in ("message", "presence", "iq"))
 NEAR_SECONDS = 10.0
 """What was so long before or behind is told of a message that is lost."""
+FORGETFUL = 0.3
+"""How many of those whose server is killed come back without the id of their session."""
+AWAY_SECONDS = 6.0
+"""How long those may be away whose server stops."""
 TEXT = re.compile(r"(\w+) to (\w+) (\d+)")
 
 
@@ -61,8 +66,11 @@ class Phone:
     and how.
     """
 
-    def __init__(self, name: str, places: Sequence[Place], chance: random.Random, *, asks: bool) -> None:
+    def __init__(
+        self, name: str, places: Sequence[Place], chance: random.Random, *, asks: bool, resource: str = ""
+    ) -> None:
         self.name = name
+        self.resource = resource
         self.places = places
         self.chance = chance
         self.asks_archive = asks
@@ -71,6 +79,8 @@ class Phone:
         self.is_ready = False
         self.pause = 0.05
         self.lag = 0.0
+        self.noticed = 0.0
+        self._away = 0.0
         self._is_hit = False
         self._place: Place | None = None
         self.counts: Counter[str] = Counter()
@@ -95,6 +105,11 @@ class Phone:
         """A server was killed: what it wrote and this client has not read does not come."""
         self._is_hit = self._is_hit or place is self._place
 
+    def left(self, place: Place) -> None:
+        """A server is about to stop."""
+        if place is self._place:
+            self._away = self.chance.uniform(0, AWAY_SECONDS)
+
     # its life
 
     async def live(self, is_over: asyncio.Event) -> None:
@@ -109,7 +124,17 @@ class Phone:
                 self.is_ready = False
                 if self.lives:
                     self.lives[-1].ended = min(self.lives[-1].ended, time.monotonic())
-            await asyncio.sleep(self.chance.uniform(0.02, 0.5))
+            await self._be_away()
+
+    async def _be_away(self) -> None:
+        """Who comes without an id comes when the others have noticed that a server was killed."""
+        away, self._away = self._away, 0.0
+        if self._is_hit and self.id and self.chance.random() < FORGETFUL:
+            self.id = ""
+            self.counts["forgot its id"] += 1
+            away = self.noticed
+        self.counts["away while its server stopped"] += bool(away and not self._is_hit)
+        await asyncio.sleep(away + self.chance.uniform(0.02, 0.5))
 
     async def _connect(self) -> None:
         places = [place for place in self.places if place.is_open]
@@ -160,7 +185,8 @@ class Phone:
         """A new session. What was not acknowledged to it may be there or not."""
         self.unsure += [(xml, text) for _, xml, text in self.sent if text]
         self.sent.clear()
-        self.write(f"<iq type='set' id='bind'><bind xmlns='{ns.BIND}'/></iq>")
+        resource = f"<resource>{self.resource}</resource>" if self.resource else ""
+        self.write(f"<iq type='set' id='bind'><bind xmlns='{ns.BIND}'>{resource}</bind></iq>")
         bound = await self._next(f"{{{ns.CLIENT}}}iq")
         self.jid = bound.findtext(f".//{{{ns.BIND}}}jid") or ""
         self.write(f"<enable xmlns='{ns.SM}' resume='true'/>")
