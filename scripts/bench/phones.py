@@ -81,7 +81,7 @@ class Phone:
         self.lag = 0.0
         self.noticed = 0.0
         self._away = 0.0
-        self._is_hit = False
+        self._is_hit = self._forgets = False
         self._place: Place | None = None
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -103,7 +103,9 @@ class Phone:
 
     def hit(self, place: Place) -> None:
         """A server was killed: what it wrote and this client has not read does not come."""
-        self._is_hit = self._is_hit or place is self._place
+        if place is self._place:
+            self._is_hit = True
+            self._forgets = bool(self.id) and self.chance.random() < FORGETFUL
 
     def left(self, place: Place) -> None:
         """A server is about to stop."""
@@ -129,11 +131,10 @@ class Phone:
     async def _be_away(self) -> None:
         """Who comes without an id comes when the others have noticed that a server was killed."""
         away, self._away = self._away, 0.0
-        if self._is_hit and self.id and self.chance.random() < FORGETFUL:
-            self.id = ""
+        self.counts["away while its server stopped"] += bool(away)
+        if self._forgets:
+            self._forgets, self.id, away = False, "", self.noticed
             self.counts["forgot its id"] += 1
-            away = self.noticed
-        self.counts["away while its server stopped"] += bool(away and not self._is_hit)
         await asyncio.sleep(away + self.chance.uniform(0.02, 0.5))
 
     async def _connect(self) -> None:
@@ -259,7 +260,9 @@ class Phone:
         other = self.chance.choice(self.others)
         self._numbers[other.name] += 1
         text = f"{self.name} to {other.name} {self._numbers[other.name]}"
-        to = other.jid if other.is_ready and self.chance.random() < 0.4 else f"{other.name}@localhost"
+        # To a resource that comes back before it is available a message goes at once.
+        is_direct = other.is_ready and not other.resource and self.chance.random() < 0.4
+        to = other.jid if is_direct else f"{other.name}@localhost"
         self.said[text] = time.monotonic(), to
         self._stanza(self._message(to, text), text)
         self.write(f"<r xmlns='{ns.SM}'/>")
@@ -374,7 +377,7 @@ def judge(phones: Sequence[Phone]) -> list[str]:
             if found is None or found[2] != phone.name:
                 wrong.append(f"{phone.name} was given {text!r}")
             elif int(found[3]) < last[found[1]]:
-                wrong.append(f"overtaken: {text} came behind {last[found[1]]}")
+                wrong.append(f"overtaken: {text} came behind {last[found[1]]}: {phone.ids[text]}")
             else:
                 last[found[1]] = int(found[3])
     return wrong
