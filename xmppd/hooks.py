@@ -81,10 +81,11 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class Recorded(Pending):
     """A message that is being written down. When it is ready (`go_on`) it goes on as its `message`, as that
     is by then, or is refused for its `error`. Who writes it down makes a class of this one, whose methods are
-    called in the course of that; those of what `is_followed` alone are `held_up` and `ended`.
+    called in the course of that; those of what `is_followed` alone are `held_up` and `ended`. `is_half`: it
+    is written down for its sender, and not for its receiver.
     """
 
-    __slots__ = ("error", "is_followed", "message", "origin", "sent", "to")
+    __slots__ = ("error", "is_followed", "is_half", "message", "origin", "sent", "to")
 
     origin: Origin
     sent: Stanza
@@ -94,7 +95,7 @@ class Recorded(Pending):
     def __init__(self, message: Stanza) -> None:
         self.message = message
         self.size = len(message.raw)
-        self.is_ready = self.is_followed = False
+        self.is_ready = self.is_followed = self.is_half = False
         self.error: BaseException | None = None
         self.told = None
 
@@ -112,6 +113,32 @@ class Recorded(Pending):
 
     def ended(self, is_well: bool) -> None:
         """It is known what became of it, and whether that is as it should be."""
+
+
+class Unrecorded(Recorded):
+    """One that is kept until it was acknowledged. `before`: as it was written down for its sender alone."""
+
+    __slots__ = ("before",)
+
+    def __init__(self, message: Stanza) -> None:
+        super().__init__(message)
+        self.is_followed = True
+        self.before: Recorded | None = None
+
+    @property
+    def sent_id(self) -> str:
+        """See `Recorded`."""
+        return "" if self.before is None else self.before.sent_id
+
+    def shown(self) -> None:
+        """See `Recorded`."""
+        if self.before is not None:
+            self.before.shown()
+
+    def ended(self, is_well: bool) -> None:
+        """See `Recorded`."""
+        if self.before is not None and self.before.is_followed:
+            self.before.ended(is_well)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +238,13 @@ message_recorded = Hook("message_recorded", (RECORD,), waits=False)
 kept, after all filters. Return `Recorded` to have that wait for a write, None to let it go on, DROP where it
 has gone on before, or what is to be awaited before this is asked again. Of one plugin only; never `async`.
 """
+message_unrecorded = Hook("message_unrecorded", (RECORD,), waits=False)
+"""(message, to, takers): a message for an account of ours which nobody has recorded for it is about to be
+given to sessions of it here whose clients acknowledge (XEP-0198); `takers()` returns those that would be
+given it now. Return an `Unrecorded` to have that wait until it goes on, or None. Of one plugin only; never
+`async`. Asked where some plugin records messages, or one said that it wants to be
+(`Server.watch_unrecorded`).
+"""
 message_barred = Hook("message_barred", (RECORD,), waits=False)
 """(origin, message, to): the account that a message is for bars its sender, who is about to be refused. The
 same may be returned to have that wait for a write. Of one plugin only; never `async`.
@@ -298,6 +332,7 @@ ALL: Final = (
     iq_for,
     message_unclaimed,
     message_recorded,
+    message_unrecorded,
     message_barred,
     messages_recalled,
     messages_missed,
@@ -352,6 +387,7 @@ class Hooks:
     iq_for_filter: Callables
     message_unclaimed_filter: Callables
     message_recorded_record: Callables
+    message_unrecorded_record: Callables
     message_barred_record: Callables
     messages_recalled_recall: Callables
     messages_missed_recall: Callables
@@ -382,6 +418,8 @@ class Hooks:
         """How many signal methods have failed."""
         self.ended_by = ""
         """The plugin whose filter ended the last stanza that one ended for an account."""
+        self.is_watched_unrecorded = False
+        """Whether messages that nobody records are asked about where no plugin records any."""
         self.spent = Spreads(SHORT)
         """Seconds that methods took, by plugin, of those stanzas that are watched."""
         self.compile(())
@@ -410,7 +448,10 @@ class Hooks:
         self._plain = [(name, value) for name, value in plain.items() if value]
         self._watched = [(name, value) for name, value in watched.items() if value]
         self.watches_messages = bool(
-            self.message_for_filter or self.message_routed_signal or self.message_recorded_record
+            self.message_for_filter
+            or self.message_routed_signal
+            or self.message_recorded_record
+            or (self.is_watched_unrecorded and self.message_unrecorded_record)
         )
 
     def _attributes(self, compiled: Mapping[str, Callables]) -> dict[str, Any]:
@@ -421,6 +462,11 @@ class Hooks:
         rules = found.pop("sees_rule")
         found["sees"] = functools.partial(self._rule, rules) if rules else None
         return found
+
+    def watch_unrecorded(self, *, is_on: bool) -> None:
+        """Whether somebody wants to be asked for all messages that nobody records."""
+        self.is_watched_unrecorded = is_on
+        self.watches_messages = self.watches_messages or (is_on and bool(self.message_unrecorded_record))
 
     def watch(self, *, is_on: bool) -> None:
         """Have all that is asked from now on timed, or not any more."""

@@ -42,7 +42,7 @@ from xmppd.errors import (
     XmppdError,
 )
 from xmppd.feed import Feed
-from xmppd.hooks import Recorded
+from xmppd.hooks import Recorded, Unrecorded
 from xmppd.jid import Jid
 from xmppd.marks import mark, marked
 from xmppd.parts.belongings import gives, takes
@@ -175,6 +175,7 @@ __all__ = [
     "Table",
     "Through",
     "Timer",
+    "Unrecorded",
     "Value",
     "XmppdError",
     "after",

@@ -264,6 +264,10 @@ class Server:
         """
         self._left(account)
 
+    def watch_unrecorded(self, *, is_on: bool) -> None:
+        """Whether the hook `message_unrecorded` is told of messages where no plugin records any."""
+        self._hooks.watch_unrecorded(is_on=is_on)
+
     @property
     def recalls(self) -> bool:
         """Whether a plugin gives back messages that it recorded."""

@@ -213,6 +213,7 @@ class Archive(Crowded, Keeping, Moving, Again, Talks):
         if known is not None:
             return self._record_again(origin, message, dialogue, known) if isinstance(known, bytes) else known
         entry = self.order.entry(dialogue.accounts, origin.account, message)
+        entry.is_half = not dialogue.named
         self.order.begin(entry, self._file, dialogue)
         return entry
 

@@ -51,7 +51,7 @@ class Entry(Recorded):
         self.message = message
         self.size = len(message.raw)
         self.told = self.error = None
-        self.is_ready = self.is_followed = self.is_sent = False
+        self.is_ready = self.is_followed = self.is_sent = self.is_half = False
         self.is_final = self.is_written = self.is_shown = False
         self.guards: dict[tuple[str, str], bytes] | None = None
         """By account and node: by which id it has its place there. None while there is one node."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
@@ -16,9 +14,7 @@ from xmppd.plugin import (
     Counter,
     Delete,
     Later,
-    NonNegativeInt,
     Person,
-    PluginConfig,
     Put,
     Session,
     SessionSlot,
@@ -28,17 +24,28 @@ from xmppd.plugin import (
     Table,
     Value,
     begun,
-    cluster_signal,
     gives,
     removal,
     stamped,
     takes,
 )
 
+from .counting import Counting, OfflineConfig
 from .queue import BATCH, PAGE, Queue, size_of
-from .rows import NO_STORE, Given, address, id_of, in_order_of, is_chat_state, names, rows_of_missed
+from .rows import (
+    LIVE,
+    NO_STORE,
+    Given,
+    address,
+    dated,
+    id_of,
+    in_order_of,
+    is_chat_state,
+    is_live,
+    names,
+    rows_of_missed,
+)
 from .turns import Look, Turn, let_go, takes_messages
-from .unacknowledged import Unacknowledged
 
 PATIENCE_SECONDS = 5.0
 """How long a client that reads slowly what was kept for it keeps others waiting: what it sends after its
@@ -50,33 +57,18 @@ STUBBORN_SECONDS = 10.0
 """How long whom it is for is given nothing newer meanwhile; without a store for longer, chat goes on."""
 OTHERS_SECONDS = 10.0
 """When it is looked again whether those were there that what is left was for."""
-COUNTED = 2048
-"""Of how many accounts it is remembered what they hold, so that it need not be read for each message."""
-TELL_SECONDS = 0.05
-"""How long what was stored here is gathered before other nodes are told how much it is."""
 PART = 16
 """Of so many parts of a full queue the oldest is forgotten at once, if the archive has it."""
-RECOUNT_SECONDS = 10.0
-"""How soon the messages of a full queue are counted again where several nodes store: by reading them all."""
 Kept = Stanza | hooks.Drop | Later
 """What becomes of a message that nobody takes: it is not for us, dropped or kept, or about to be on disk."""
 
 
-class OfflineConfig(PluginConfig):
-    """How many messages are kept for one account, and how many bytes of them."""
-
-    max_messages: NonNegativeInt = 1000
-    max_bytes: NonNegativeInt = 2_097_152
-
-
-class Offline(Unacknowledged):
+class Offline(Counting):
     """One partition for each account, one row for each message, written once and deleted when delivered: when
     its receiver has acknowledged it, where he does that.
 
     No write has a condition, so storing is cheap on every engine. Ids are microseconds of a clock that all
-    nodes follow, and a mark of the node; rows hold running totals, so the newest and the oldest tell how much
-    there is. Where several nodes write to one queue those may be too low: each tells the others how much it
-    stores, and who has to count counts every message. So the bounds hold but for what is stored just then.
+    nodes follow, and a mark of the node.
 
     Storing takes turns with flushing. So one of two resources that become available at once is given all;
     and a message is either stored before a flush, or finds its receiver online.
@@ -100,11 +92,8 @@ class Offline(Unacknowledged):
     async def start(self) -> None:
         """Nobody stores or flushes yet."""
         await super().start()
-        self._node = secrets.token_hex(4)
-        self._queues: WeakValueDictionary[str, Queue] = WeakValueDictionary()
-        self._counted: dict[str, Queue] = {}
         self._flushing: dict[Session, bool] = {}  # whether they look (again)
-        self._untold: dict[str, tuple[int, int]] = {}
+        self.server.watch_unrecorded(is_on=self.config.until_acknowledged)
 
     # keeping
 
@@ -135,6 +124,21 @@ class Offline(Unacknowledged):
             elif not await self._make_room(account, queue, len(ref)):
                 return hooks.KEPT  # in the archive alone
         return message
+
+    async def keep_live(self, account: str, stanza: bytes) -> str:
+        """Store a message that is about to be given to somebody; the id of its row, "" for no room."""
+        queue = self._queue(account)
+        while not queue.is_open:
+            async with queue.gate:
+                if queue.put is None:
+                    await self._count(account, queue)
+        row = self._row(queue, stanza, "")
+        if row is None:
+            return ""
+        row["id"] = LIVE
+        self._tell(account, size_of(row))
+        await self._written(account, queue, row)
+        return str(row["id"])
 
     async def _make_room(self, account: str, queue: Queue, size: int) -> bool:
         """Forget the oldest of the messages that are in the archive, some at once, unless there is room for
@@ -173,102 +177,7 @@ class Offline(Unacknowledged):
                 if queue.put is None:
                     await self._count(account, queue)
 
-    async def _count(self, account: str, queue: Queue) -> None:
-        """Read how much is kept. For who holds the lock."""
-        await queue.quiet()
-        if self.server.has_other_nodes:
-            await self._count_all(account, queue)
-        else:
-            await self._look_up(account, queue)
-        self._counted[account] = queue
-        if len(self._counted) > COUNTED:
-            del self._counted[next(iter(self._counted))]
-
-    async def _look_up(self, account: str, queue: Queue) -> None:
-        """By the totals of this node, which alone stores: too many where some were forgotten in between."""
-        newest = (await self.queue.scan(account, limit=1, reverse=True)).rows
-        oldest = (await self.queue.scan(account, limit=1)).rows
-        queue.empty()
-        queue.counted_at = None
-        if newest and oldest:
-            queue.last = int(newest[0]["id"][:16], 16)
-            queue.put = newest[0]["messages"], newest[0]["bytes"]
-            queue.gone = oldest[0]["messages"] - 1, oldest[0]["bytes"] - size_of(oldest[0])
-
-    async def _count_all(self, account: str, queue: Queue) -> None:
-        """By all messages that are there. The totals go on from those of the newest."""
-        counted_at = self.scope.clock()
-        rows: Sequence[Mapping[str, Any]] = (await self.queue.scan(account, limit=PAGE)).rows
-        messages = size = 0
-        put = 0, 0
-        while rows:
-            messages += len(rows)
-            size += sum(map(size_of, rows))
-            queue.last = int(rows[-1]["id"][:16], 16)
-            put = rows[-1]["messages"], rows[-1]["bytes"]
-            if len(rows) < PAGE:
-                break
-            rows = (await self.queue.scan(account, start=(f"{rows[-1]['id']}!",), limit=PAGE)).rows
-        queue.put, queue.gone, queue.counted_at = put, (put[0] - messages, put[1] - size), counted_at
-
-    def _is_counted(self, queue: Queue) -> bool:
-        """Whether the messages of a queue were counted one by one, and lately."""
-        counted_at = queue.counted_at
-        return counted_at is not None and self.scope.clock() - counted_at < RECOUNT_SECONDS
-
-    async def _count_again(self, account: str, queue: Queue) -> None:
-        """One by one, unless somebody else has just done so."""
-        async with queue.gate:
-            if not self._is_counted(queue):
-                await queue.quiet()
-                await self._count_all(account, queue)
-
-    def _has_room(self, queue: Queue, size: int) -> bool:
-        """Whether one message more of so many bytes may be kept; for who knows how much is."""
-        assert queue.put is not None
-        messages, before = queue.put[0] - queue.gone[0], queue.put[1] - queue.gone[1]
-        return messages < self.config.max_messages and before + size <= self.config.max_bytes
-
-    def _row(self, queue: Queue, stanza: bytes, ref: str) -> Mapping[str, Value] | None:
-        """The row of a message but for its own id; None when more would be kept than may be."""
-        assert queue.put is not None
-        size = len(stanza or ref)
-        if not self._has_room(queue, size):
-            return None
-        messages, size = queue.put = queue.put[0] + 1, queue.put[1] + size
-        return {"stanza": stanza or None, "ref": ref or None, "messages": messages, "bytes": size}
-
-    def _tell(self, account: str, size: int) -> None:
-        """Other nodes should know of a message of so many bytes."""
-        if not self.server.has_other_nodes:
-            return
-        if not self._untold:
-            self.call_later(TELL_SECONDS, self._tell_others)
-        messages, before = self._untold.get(account, (0, 0))
-        self._untold[account] = messages + 1, before + size
-
-    def _tell_others(self) -> None:
-        untold, self._untold = self._untold, {}
-        self.changed.tell(self._node, {account: [*amount] for account, amount in untold.items()})
-
-    def _tell_deleted(self, account: str) -> None:
-        """They should count again, and at once: there is room."""
-        if self.server.has_other_nodes:
-            self._untold.pop(account, None)
-            self.changed.tell(self._node, {account: None})
-
-    @cluster_signal
-    def changed(self, node: str, amounts: dict[str, list[int] | None]) -> None:
-        """A node has stored so many messages and bytes for these accounts, or (None) deleted some."""
-        if node == self._node:
-            return
-        for account, amount in amounts.items():
-            queue = self._queues.get(account)
-            if queue is not None and queue.put is not None:
-                put = queue.put
-                queue.put = (put[0] + amount[0], put[1] + amount[1]) if amount is not None else None
-
-    def _written(self, account: str, queue: Queue, row: Mapping[str, Value]) -> Later:
+    def _written(self, account: str, queue: Queue, row: dict[str, Value]) -> Later:
         """The write of a row, under way. It ends by itself, whoever waits for it, and when."""
         end: asyncio.Future[hooks.Drop] = asyncio.get_running_loop().create_future()
         queue.fresh.append((row, end))
@@ -300,7 +209,7 @@ class Offline(Unacknowledged):
         finally:
             queue.is_at_work = False
 
-    async def _put(self, account: str, queue: Queue, rows: Sequence[Mapping[str, Value]]) -> None:
+    async def _put(self, account: str, queue: Queue, rows: Sequence[dict[str, Value]]) -> None:
         """Write rows behind all that are there. Those that took too long may be deleted unread, as settled:
         they are replaced by others with newer ids, for twice is better than never.
         """
@@ -310,7 +219,8 @@ class Offline(Unacknowledged):
             writes = []
             for row in rows:
                 queue.last = self.server.ids.time.next(after=queue.last)
-                writes.append(Put({**row, "id": f"{queue.last:016x}{self._node}"}))
+                row["id"] = f"{queue.last:016x}{self._node}{LIVE if is_live(row) else ''}"
+                writes.append(Put({**row}))
             await self.queue.batch(account, writes=[*late, *writes])
             if not self.server.ids.is_overdue(since):
                 return
@@ -492,6 +402,7 @@ class Offline(Unacknowledged):
         stored some at one moment. The stanza of one that the session has read there, or that is not there any
         more, is None. While there is no archive they wait for it.
         """
+        rows = [dated(row, session.account) if is_live(row) else row for row in rows]
         refs = [row["ref"] for row in rows if row["ref"]]
         if not refs:
             return rows

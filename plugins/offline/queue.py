@@ -15,8 +15,8 @@ PAGE = 100
 BATCH = 64
 BATCH_BYTES = 131_072
 """How many messages for one account are written at once."""
-Fresh = tuple[Mapping[str, Value], asyncio.Future[hooks.Drop]]
-"""A row that has no id yet, and what is done when it is written."""
+Fresh = tuple[dict[str, Value], asyncio.Future[hooks.Drop]]
+"""A row that gets its id when it is written, and what is done then."""
 
 
 class Queue:

@@ -8,7 +8,7 @@ from typing import Any
 from zlib import crc32
 
 from xmppd import ns
-from xmppd.plugin import Put, Stanza, Timer
+from xmppd.plugin import Put, Stanza, Timer, stamped
 
 from .queue import size_of
 
@@ -19,6 +19,10 @@ THREAD = f"{{{ns.CLIENT}}}thread"
 DELAY = f"{{{ns.DELAY}}}delay"
 NO_STORE = f"{{{ns.HINTS}}}no-store"
 STANZA_ID = f"{{{ns.STANZA_ID}}}stanza-id"
+
+
+LIVE = "~"
+"""What the id of a row ends with whose message was given to somebody as it is, and so has no stamp."""
 
 
 class Given:
@@ -93,6 +97,17 @@ def rows_of_missed(
         id = f"{at:016x}{crc32(f'{ref} {resource}'.encode()):08x}"
         writes.append(Put({"id": id, "stanza": None, "ref": ref, "messages": messages, "bytes": size}))
     return writes
+
+
+def is_live(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a message as it was given."""
+    return str(row.get("id", "")).endswith(LIVE)
+
+
+def dated(row: Mapping[str, Any], account: str) -> Mapping[str, Any]:
+    """The row with its message stamped, for who is given it later."""
+    message, at = Stanza("message", {}, row["stanza"]), int(row["id"][:16], 16) / 1_000_000
+    return {**row, "stanza": stamped(message, account.rpartition("@")[2], at)}
 
 
 def address(stanza: bytes) -> str | None:

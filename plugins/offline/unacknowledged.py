@@ -33,12 +33,16 @@ AGAIN_SECONDS: Final = 2.0
 """How soon what was acknowledged is deleted again that could not be."""
 
 
-class Moved:
+class Held:
+    """In the place of sessions that hold something together."""
+
+
+class Moved(Held):
     """In the place of a session that is on another node by now."""
 
 
-Holder = Session | Moved | str
-"""Who was given something: a session of this node, or one of the node of this name."""
+Holder = Session | Held | str
+"""Who was given something: sessions of this node, or one of the node of this name."""
 
 
 class Unacknowledged(Plugin):
@@ -91,24 +95,27 @@ class Unacknowledged(Plugin):
     def _told(self, session: Session, row: str, is_had: bool) -> None:
         account = session.account
         if is_had:
-            had = self.had.setdefault(account, [])
-            had.append(row)
-            if len(had) == 1:
-                self.server.spawn(self._delete_had(account))
+            self.was_had(account, row)
         elif self.holder(account, row) is session:
-            self._forsaken(session)
+            rows = [row for row, holder in self.held[account].items() if holder is session]
+            self.forsaken(session, [row for row in rows if row not in self.had.get(account, ())], session)
 
-    def _forsaken(self, session: Session) -> None:
-        """It will not acknowledge anything any more."""
+    def was_had(self, account: str, row: str) -> None:
+        """Somebody has acknowledged it."""
+        had = self.had.setdefault(account, [])
+        had.append(row)
+        if len(had) == 1:
+            self.server.spawn(self._delete_had(account))
+
+    def forsaken(self, session: Session, rows: Sequence[str], holder: Holder) -> None:
+        """The last of those that hold some rows, a session will not acknowledge anything any more."""
         account = session.account
-        rows = [row for row, holder in self.held[account].items() if holder is session]
-        rows = [row for row in rows if row not in self.had.get(account, ())]
         if self.server.has_moved(session):
             moved = Moved()
             self.held[account].update(dict.fromkeys(rows, moved))
             self.call_later(MOVED_SECONDS, self._free, account, rows, moved)
         else:
-            self._free(account, rows, session)
+            self._free(account, rows, holder)
 
     def _free(self, account: str, rows: Sequence[str], holder: Holder) -> None:
         """Others may be given what it held still."""

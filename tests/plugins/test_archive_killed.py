@@ -189,10 +189,6 @@ async def test_rows_go_when_all_is_acknowledged(lives: Lives) -> None:
         ("<message to='bob@localhost/r' type='normal'><body>x</body></message>", True),
         ("<message to='bob@localhost'><body>x</body><private xmlns='urn:xmpp:carbons:2'/></message>", True),
         (f"<message to='bob@localhost'><body>x</body><no-store xmlns='{ns.HINTS}'/></message>", False),
-        (
-            f"<message to='bob@localhost'><body>x</body><no-permanent-store xmlns='{ns.HINTS}'/></message>",
-            False,
-        ),
         ("<message to='bob@localhost' type='headline'><body>x</body></message>", False),
         ("<message to='bob@localhost/other' type='chat'><body>x</body></message>", False),
     ],

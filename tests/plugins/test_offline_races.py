@@ -10,7 +10,7 @@ import pytest
 from several import several
 from slowly import LIMITS, read_a_little
 
-from plugins.offline import RECOUNT_SECONDS
+from plugins.offline.counting import RECOUNT_SECONDS
 from tests.plugins.test_offline import become_available, bodies, chat
 from xmppd.errors import StoreUnavailable
 from xmppd.store.sqlite.store import SqliteStore

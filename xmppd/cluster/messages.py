@@ -19,11 +19,12 @@ from xmppd.cluster.parcels import FLUSHING, Detour, Parcel, UnderWay
 from xmppd.cluster.records import ALL, ANYWAY, FULL, TOP, Message
 from xmppd.cluster.unread import Unread
 from xmppd.core.blocks import Blocks
+from xmppd.core.carbons import flushing
 from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
 from xmppd.core.fates import DROPPED, Fates
 from xmppd.core.later import Later
 from xmppd.core.leftover import readdressed
-from xmppd.core.messages import Otherwise, copy, flushing, outcome_of, refused, unavailable
+from xmppd.core.messages import Otherwise, copy, outcome_of, refused, unavailable
 from xmppd.core.origin import Origin
 from xmppd.core.sessions import DETOUR, LiveAccount, Session, Sessions
 from xmppd.hooks import Drop, Outcome

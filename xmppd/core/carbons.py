@@ -227,3 +227,8 @@ def give(copies: Copies, live: LiveAccount, but: Collection[Target] = (), *, is_
 def bare_of(jid: str) -> str:
     """The account of an address in normal form."""
     return jid.partition("/")[0]
+
+
+def flushing(live: LiveAccount | None) -> tuple[Session, ...]:
+    """Those that are given what is stored: a message that is stored now, too."""
+    return tuple(session for session in live.carbons if session.is_flushing) if live is not None else ()

@@ -10,7 +10,7 @@ from typing import cast
 from xmppd.core.accounts import Accounts
 from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
-from xmppd.core.carbons import Carbons, give
+from xmppd.core.carbons import Carbons, flushing, give
 from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
 from xmppd.core.fates import DROPPED, REFUSED, Fates
 from xmppd.core.fates import KEPT as IS_KEPT
@@ -19,6 +19,7 @@ from xmppd.core.origin import Origin, Target
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
 from xmppd.core.tally import owner_of
+from xmppd.core.unrecorded import asked
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import KEPT, Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
@@ -185,16 +186,23 @@ class Messages:
         hooks = self._hooks
         record = hooks.message_barred_record if is_barred else hooks.message_recorded_record
         if not record:
-            return None
+            return None if is_barred else self._unrecorded(origin, stanza, to, None)
         is_taken = self._is_taken(stanza, to)
         if is_taken is False:
             return None
         if is_taken is not True:
             return self._record_later(origin, stanza, to, is_taken, record[0])
         made = record[0](origin, stanza, to)
+        if made is None and not is_barred:
+            return self._unrecorded(origin, stanza, to, None)
         if made is None or isinstance(made, Recorded) or isinstance(made, Drop):  # noqa: SIM101 - cheaper
             return self._pending(origin, stanza, to, made)
         return self._asked_again(origin, stanza, to, made, record[0])
+
+    def _unrecorded(self, origin: Origin, sent: Stanza, to: Jid, by: Recorded | None) -> Pending | None:
+        """Have one kept until it is acknowledged that is recorded for nobody, or `by` its sender alone."""
+        live, ask = self._live.get(to.bare), self._hooks.message_unrecorded_record
+        return self._pending(origin, sent, to, asked(ask, live, sent, to, by)) if ask and live else None
 
     async def _record_later(
         self, origin: Origin, stanza: Stanza, to: Jid, is_taken: Awaitable[bool], record: Callable[..., Made]
@@ -222,6 +230,8 @@ class Messages:
             else:
                 raise StanzaError("resource-constraint", "The server cannot archive this now.", type="wait")
             waiting: Awaitable[None] | None = self._pending(origin, stanza, to, made)
+            if waiting is None:
+                waiting = self._unrecorded(origin, stanza, to, None)
             if waiting is None:
                 waiting = self._became(origin, stanza, to, self._deliver(origin, stanza, to))
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
@@ -263,6 +273,8 @@ class Messages:
         if recorded.is_followed and recorded.held_up():
             recorded.act = self._on_turn
             return recorded
+        if recorded.is_half and (more := self._unrecorded(origin, recorded.sent, to, recorded)) is not None:
+            return more
         try:
             if recorded.error is not None:
                 raise recorded.error
@@ -520,11 +532,6 @@ class Messages:
             raise unavailable()
         copy(present, stanza.raw)
         return Outcome.DELIVERED
-
-
-def flushing(live: LiveAccount | None) -> tuple[Session, ...]:
-    """Those that are given what is stored: a message that is stored now, too."""
-    return tuple(session for session in live.carbons if session.is_flushing) if live is not None else ()
 
 
 def copy(receivers: Sequence[Target], data: bytes, *, is_patient: bool = False) -> None:
