@@ -58,15 +58,25 @@ class StanzaError(XmppdError):
     """Refuses one stanza; its sender gets an error reply built in one place (RFC 6120 8.3).
 
     `type` is taken from the table of RFC 6120 8.3.3 unless given; `detail` is the Clark name of an
-    application-specific condition (8.3.4), "" for none.
+    application-specific condition (8.3.4), "" for none. `content` stands in the condition, as `gone` may
+    have it.
     """
 
-    def __init__(self, condition: str, text: str = "", *, type: str | None = None, detail: str = "") -> None:
+    def __init__(
+        self,
+        condition: str,
+        text: str = "",
+        *,
+        type: str | None = None,
+        detail: str = "",
+        content: str = "",
+    ) -> None:
         super().__init__(f"{condition}: {text}" if text else condition)
         self.condition = condition
         self.text = text
         self.type = type or STANZA_ERROR_TYPES[condition]
         self.detail = detail
+        self.content = content
 
 
 class StreamError(XmppdError):

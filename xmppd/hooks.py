@@ -309,6 +309,8 @@ account_changed = Hook("account_changed", (SIGNAL,))
 """(account, what): it has another `password`, was `disabled` or `enabled`, all that it had is `removed`, or
 all that was kept of it `erased`; whoever did it learns of it afterwards.
 """
+account_moved = Hook("account_moved", (SIGNAL,))
+"""(old, new): an account has another address; its rows are there already. Told on all nodes."""
 account_removed = Hook("account_removed", (SIGNAL,))
 """(account): an account was removed, its sessions closed."""
 
@@ -352,6 +354,7 @@ ALL: Final = (
     node_lost,
     account_created,
     account_changed,
+    account_moved,
     account_removed,
 )
 
@@ -411,6 +414,7 @@ class Hooks:
     node_lost_signal: Callables
     account_created_signal: Callables
     account_changed_signal: Callables
+    account_moved_signal: Callables
     account_removed_signal: Callables
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ SM = "urn:xmpp:sm:3"
 CSI = "urn:xmpp:csi:0"
 XML = "http://www.w3.org/XML/1998/namespace"
 
+MOVED = "urn:xmpp:moved:1"
 ROSTER = "jabber:iq:roster"
 PRIVATE = "jabber:iq:private"
 REGISTER = "jabber:iq:register"

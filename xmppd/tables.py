@@ -11,6 +11,7 @@ from xmppd.core.arrival import ARRIVALS
 from xmppd.core.blocks import BLOCKS
 from xmppd.core.ids import NODE_CLOCK
 from xmppd.core.lastseen import LAST_PRESENCE
+from xmppd.core.moved import MOVED
 from xmppd.core.roster.rosters import ROSTER
 from xmppd.core.tokens import TOKENS
 from xmppd.errors import CommandError
@@ -28,6 +29,7 @@ TABLES = (
     TOKENS,
     API_TOKENS,
     AUDIT_LOG,
+    MOVED,
     API_REPLAYS,
 )
 

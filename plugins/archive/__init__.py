@@ -529,6 +529,14 @@ class Archive(Crowded, Keeping, Moving, Again, Talks):
 
     # the end
 
+    @hooks.account_moved
+    def moved(self, old: str, new: str) -> None:
+        """Both names are somebody else's now."""
+        for account in (old, new):
+            self._changes += 1
+            self._known.drop(account)
+            self._nobodies.pop(account, None)
+
     @hooks.account_removed
     async def forget(self, account: str) -> None:
         """Delete the archive; who has the name next gets another one anyway."""

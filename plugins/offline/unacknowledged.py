@@ -55,6 +55,7 @@ class Unacknowledged(Plugin):
     """Those of them that were acknowledged and are to be deleted."""
     queue: Table
     delivered: Counter
+    _counted: dict[str, Queue]
 
     async def start(self) -> None:
         """The timers of an instance before this one are gone."""
@@ -66,6 +67,18 @@ class Unacknowledged(Plugin):
 
     def _tell_deleted(self, account: str) -> None:
         raise NotImplementedError
+
+    @hooks.account_moved
+    async def moved(self, old: str, new: str) -> None:
+        """What is known of the messages of both names is counted anew."""
+        for account in (old, new):
+            self.held.pop(account, None)
+            queue = self._queue(account)
+            async with queue.lock, queue.gate:
+                await queue.quiet()
+                queue.empty()
+                queue.put, queue.counted_at = None, None
+                self._counted.pop(account, None)
 
     def holder(self, account: str, id: str) -> Holder | None:
         """Who was given a row, and may acknowledge it."""

@@ -101,6 +101,10 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("user remove", {"account": ZOE}),
     ("account erase", {"account": ZOE}),
     ("account receipt", {"account": ZOE}),
+    ("account rename", {"old": ALICE, "new": BOB}),
+    ("account rename", {"old": ALICE, "new": ZOE}),
+    ("account renamed", {}),
+    ("account rename", {"old": ALICE, "new": ZOE, "undo": True}),
 ]
 NOT_ALIKE = {
     "account export",

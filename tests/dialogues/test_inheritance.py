@@ -121,7 +121,7 @@ class Gate:
 async def left(world: World) -> list[Row]:
     """Everything the store has for the account, by tables."""
     tables = [table for table in world.app.tables() if table.partition == ("account",)]
-    assert ROSTER in tables and LAST_PRESENCE in tables and len(tables) == 13
+    assert ROSTER in tables and LAST_PRESENCE in tables and len(tables) == 14
     rows: list[Row] = []
     for table in tables:
         if table not in (ACCOUNT, GONE):

@@ -102,5 +102,6 @@ def test_every_key_of_redis_has_a_family() -> None:
     assert [family_of(f"x:{name}:y", "x") for name in FAMILIES] == list(FAMILIES)
     assert family_of("x:other:y", "x") == family_of("roster:y", "x") == ""
     sources = [*(ROOT / "xmppd" / "store" / "cache").glob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    sources += (ROOT / "xmppd" / "rights").glob("*.py")
     text = "".join(file.read_text() for file in sources)
     assert {name for name in FAMILIES if f"{name}:" in text or f":{name}" in text} == set(FAMILIES)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Protocol
 
 from xmppd.admin.builtin import Account, account_of
 from xmppd.admin.commands import Caller, Download, command
+from xmppd.jid import Jid
 
 
 class Rights(Protocol):
@@ -20,6 +21,12 @@ class Rights(Protocol):
 
     async def receipt(self, account: str) -> Mapping[str, Any]:
         """What became of that."""
+
+    async def rename(self, old: str, new: str, by: Caller, *, is_undone: bool) -> Mapping[str, Any]:
+        """Give an account another address, or its old one back; what is done, which may go on."""
+
+    async def renamed(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each address that leads to another one."""
 
 
 class RightsCommands:
@@ -60,3 +67,30 @@ class RightsCommands:
     async def receipt(self, account: Account) -> dict[str, Any]:
         """How many rows of each table were deleted or changed, and when."""
         return dict(await self.rights.receipt(account_of(account)))
+
+    @command(
+        "Give an account another address, with all it has; its contacts follow",
+        name="account rename",
+        offline=True,
+        confirm="Rename {old} to {new}? Its sessions end.",
+    )
+    async def rename(
+        self,
+        old: Annotated[Jid, "its address"],
+        new: Annotated[Jid, "the new one, which nobody has"],
+        by: Caller,
+        *,
+        undo: Annotated[bool, "give it the old one back"] = False,
+    ) -> dict[str, Any]:
+        """What takes long goes on behind this; a repeat waits for it, too."""
+        return dict(await self.rights.rename(account_of(old), account_of(new), by, is_undone=undo))
+
+    @command(
+        "List accounts that were renamed, and whose old addresses still lead to them",
+        name="account renamed",
+        reads=True,
+        offline=True,
+    )
+    async def renamed(self) -> list[dict[str, Any]]:
+        """One row for each old address."""
+        return [dict(row) for row in await self.rights.renamed()]

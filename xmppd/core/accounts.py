@@ -132,6 +132,7 @@ class Accounts:
         self._secret = b""
         self.on_created = [*on_created]
         self.on_leaving: list[Callable[[str], Awaitable[None]]] = []
+        self.on_making: list[Callable[[str], Awaitable[None]]] = []
         self.on_removed = [*on_removed]
         self.on_changed: list[Callable[[str], None]] = []
         self.on_unsure: Callable[[str], None] = untold
@@ -239,6 +240,8 @@ class Accounts:
             raise NameGone(account)
         if (until := await self.erased.until(account)) is not None:
             raise NameErased(account, until)
+        for check in self.on_making:
+            await check(account)
         if not await self._insert(account, credentials, new_number(), self._now(), disabled=False):
             raise AccountExists(account)
         if (problem := await tell(self.on_created, account)) is not None:
@@ -371,6 +374,16 @@ class Accounts:
             await delete(account)
         if (problem := await tell(self.on_removed, account)) is not None:
             raise problem
+
+    async def still(self, account: str) -> None:
+        """Wait for those who write now for an account that is not there any more for who comes next."""
+        self.forget(account)
+        async with self._removal(account):
+            self._holds.close(account)
+            try:
+                await self._holds.emptied(account)
+            finally:
+                self._holds.open(account)
 
     def late(self) -> list[Late]:
         """The accounts removed some time ago whose `delete_late` is due now."""

@@ -215,15 +215,20 @@ class Contacts:
         """Let the account's sessions see a rewritten roster: a push for each item that looks otherwise, and
         presence by what holds now.
         """
+        live = self._live.get(account)
+        before = live.roster if live is not None else None
         roster: Roster | Awaitable[Roster] = self._rosters.load(account)
         roster = roster if isinstance(roster, Roster) else await roster
+        # Loading it has told sessions that hold an older one what is different.
+        is_told = live is not None and before is not None and live.roster is not before
         for contact in sorted(rewrite.old.keys() | rewrite.new.keys()):
             old, new = (
                 None if value is None else item_from(contact, value)
                 for value in (rewrite.old.get(contact), rewrite.new.get(contact))
             )
             if old != new:
-                await self._publish(account, Change(contact, old, new, roster))
+                change = Change(contact, old, new, roster)
+                await self._take_over(account, change, is_pushed=change.is_visible and not is_told)
 
     async def _deliver_all(self, account: str, contact: str, kinds: Iterable[Kind], by: str) -> None:
         for kind in kinds:

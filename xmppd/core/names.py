@@ -38,3 +38,10 @@ class NameErased(AccountExists):
     def __init__(self, account: str, until: float) -> None:
         day = datetime.fromtimestamp(until, UTC).date()
         XmppdError.__init__(self, f"the account {account} was erased; its name is free on {day}")
+
+
+class NameMoved(AccountExists):
+    """The account of this name has another one, and who writes to this one is told so."""
+
+    def __init__(self, account: str) -> None:
+        XmppdError.__init__(self, f"the account {account} was renamed; its old name is not free yet")

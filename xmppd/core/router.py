@@ -91,6 +91,8 @@ class Router:
             "presence": self._route_presence,
             "iq": iqs.route,
         }
+        self.redirect: Callable[[Origin, Stanza, StanzaError], StanzaError] = as_it_is
+        """What refuses a stanza to an account that is not there."""
         self.errors = 0
         """How many stanzas met a mistake of ours."""
         self.messages_taken = self.presences_taken = self.iqs_taken = 0
@@ -276,6 +278,8 @@ class Router:
             extra = {"jid": origin.full, "kind": stanza.kind, "stanza_id": stanza.id}
             log.error("stanza-failed", exc_info=error, extra=extra)
             error = StanzaError("internal-server-error")
+        if error.condition == "service-unavailable":
+            error = self.redirect(origin, stanza, error)
         self.refused[stanza.kind, error.condition, rule] += 1
         if stanza.kind == "message":
             why = f"{error.condition}: {error.text}" if error.text else error.condition
@@ -414,6 +418,11 @@ def seen(done: Callable[[float], object], began: float, waiting: Waiting) -> Wai
     """Its turn has come, so long after it `began`."""
     done(perf_counter() - began)
     return waiting
+
+
+def as_it_is(origin: Origin, stanza: Stanza, error: StanzaError) -> StanzaError:
+    """Nobody has another address."""
+    return error
 
 
 def not_stored(error: StoreError, **about: str) -> StanzaError:

@@ -21,6 +21,7 @@ from xmppd.core.contacts import Contacts
 from xmppd.core.credentials import ACCOUNT
 from xmppd.core.erased import DAY, ERASED
 from xmppd.core.gone import Late
+from xmppd.core.moved import Moved
 from xmppd.core.names import AccountUnknown
 from xmppd.core.roster.item import ITEM, LOG, ROSTER
 from xmppd.core.roster.tier import SharedCache
@@ -156,9 +157,10 @@ class Erasing:
                 if not await self._is_here(account, row):
                     await self._accounts.scrub(Late(account, 0.0))
             told = json.loads(row["receipt"])
-            swept = await self._sweep(account)
-            for fate in ("deleted", "masked"):
-                told[fate] = dict(Counter(told.get(fate, {})) + Counter(swept[fate]))
+            for name in [*await self._former(account), account]:
+                swept = await self._sweep(name, account)
+                for fate in ("deleted", "masked"):
+                    told[fate] = dict(Counter(told.get(fate, {})) + Counter(swept[fate]))
             if self._cache is not None:
                 await self._cache.erase(account)
             now = self._now()
@@ -186,8 +188,15 @@ class Erasing:
 
     # its name in the rows of others
 
-    async def _sweep(self, account: str) -> dict[str, Counter[str]]:
-        """Take the name out of the rows of others, by what each table says; how many rows of each."""
+    async def _former(self, account: str) -> list[str]:
+        """The names that it had before."""
+        moved = Moved(self._store, self._now)
+        return [row["account"] async for row in moved.every() if row["new"] == account]
+
+    async def _sweep(self, account: str, owner: str = "") -> dict[str, Counter[str]]:
+        """Take a name out of the rows of others, by what each table says; how many rows of each. Of a name
+        that the `owner` had before its own rows, which say so, stay until the last.
+        """
         counts: dict[str, Counter[str]] = {"deleted": Counter(), "masked": Counter()}
         for table in self._persons.mentioning:
             if set(person_of(table).mentions.values()) == {"kept"} or table.name == ERASED.name:

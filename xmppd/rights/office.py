@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +12,7 @@ from xmppd.jid import Jid
 from xmppd.rights.erasing import Erasing
 from xmppd.rights.exporting import Exporting
 from xmppd.rights.persons import Persons
+from xmppd.rights.renaming import Renaming
 
 if TYPE_CHECKING:
     from xmppd.app import App
@@ -41,6 +42,7 @@ class RightsOffice:
             app.now,
             app.clock,
         )
+        self._renaming = Renaming(app, self._persons)
         app.doors.audit.mask = self._mask
         app.service.looks.append(self.look)
         self.apply(app.config)
@@ -48,10 +50,12 @@ class RightsOffice:
     def apply(self, config: Config) -> None:
         """Another configuration."""
         self._accounts.erased.days = config.rights.erased_days
+        self._renaming.days = config.rights.moved_days
 
     def look(self) -> None:
         """Called about once a second."""
         self._erasing.look()
+        self._renaming.look()
 
     async def export(self, account: str) -> Download:
         """All that is kept of a person; AccountUnknown."""
@@ -68,6 +72,16 @@ class RightsOffice:
     async def receipt(self, account: str) -> Mapping[str, Any]:
         """What became of that; AccountUnknown."""
         return await self._erasing.receipt(account)
+
+    async def rename(self, old: str, new: str, by: Caller, *, is_undone: bool) -> Mapping[str, Any]:
+        """Give an account another address, or its old one back; AccountUnknown, CommandError."""
+        who, seconds = f"{by.door} {by.name}".strip(), WAIT_SECONDS.get(by.door)
+        do = self._renaming.undo if is_undone else self._renaming.rename
+        return await do(old, new, who, seconds)
+
+    async def renamed(self) -> Sequence[Mapping[str, Any]]:
+        """Those that have another address."""
+        return await self._renaming.every()
 
     def _mask(self, text: str) -> str:
         try:

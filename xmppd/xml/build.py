@@ -161,7 +161,9 @@ def stanza_error(error: StanzaError) -> bytes:
         if error.text
         else ""
     )
-    head = f"<error type='{error.type}'><{error.condition} xmlns='{ns.STANZA_ERRORS}'/>{text}".encode()
+    name, content = error.condition, escape_text(error.content)
+    end = f">{content}</{name}>" if content else "/>"
+    head = f"<error type='{error.type}'><{name} xmlns='{ns.STANZA_ERRORS}'{end}{text}".encode()
     return head + (serialize(element(error.detail)) if error.detail else b"") + b"</error>"
 
 

@@ -10,12 +10,13 @@ FAMILIES: Final[Mapping[str, str]] = {
     "lease": "account",
     "write": "account",
     "flush": "account",
+    "rename": "account",
     "nodes": "",
     "secret": "",
     "duty": "",
 }
 """The first word of each key, and what stands behind it: the bare JID of a person, or of nobody ("").
-`roster`, `lease` and `write` are deleted with the account, `flush` (a lock) ends by itself within seconds.
+`roster`, `lease` and `write` are deleted with the account, `flush` and `rename` (locks) end by themselves.
 Channels (`changes`, `trunk`) keep nothing.
 """
 
