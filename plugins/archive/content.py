@@ -50,7 +50,13 @@ def is_content(message: Stanza) -> bool:
     raw = message.raw
     if message.is_plain and raw.find(b"<body>") >= 0:
         return True
-    if raw.find(b"<body>") >= 0 and raw.find(_HINT) < 0 and raw.find(b"&#") < 0 and raw.find(b"xmlns") < 0:
+    # The first child is the message's own, wherever else there may be a body; no attribute has a `<`.
+    is_first = raw.startswith(b"><body>", raw.find(b">"))
+    if (
+        (is_first or (raw.find(b"<body>") >= 0 and raw.find(b"xmlns") < 0))
+        and raw.find(_HINT) < 0
+        and raw.find(b"&#") < 0
+    ):
         return True
     return _MAYBE.search(raw) is not None and _has_content(message.xml)
 

@@ -21,9 +21,10 @@ from plugins.archive.ids import (
 )
 from plugins.archive.preferences import preferences_of
 from plugins.archive.query import Query, form, query_of
+from plugins.archive.remarks import remark_of
 from xmppd import ns
 from xmppd.errors import StanzaError
-from xmppd.xml.stanza import Stanza, parse
+from xmppd.xml.stanza import Stanza, parse, read
 
 NOW = 1_700_000_000 * MICROSECONDS
 
@@ -106,6 +107,30 @@ def test_what_is_worth_keeping(inner: str, is_kept: bool) -> None:
     assert is_content(message(inner, "normal")) is is_kept
     assert is_content(message(inner, "")) is is_kept
     assert not any(is_content(message(inner, kind)) for kind in ("error", "headline", "groupchat"))
+
+
+@pytest.mark.parametrize("attrs", ["id='a'", "id='a>'", "xmlns='jabber:client' id='>b'"])
+@pytest.mark.parametrize(
+    ("inner", "is_kept"),
+    [
+        (f"<body>x</body><markable xmlns='{ns.CHAT_MARKERS}'/>", True),
+        (f"<body>x</body><no-store xmlns='{ns.HINTS}'/>", False),
+        (f"<body>x</body><no-store xmlns='&#117;{ns.HINTS[1:]}'/>", False),
+        ("<y xmlns='urn:y'><body>x</body></y>", False),
+        ("<y xmlns='urn:y'/><body>x</body>", True),
+    ],
+)
+def test_whose_the_body_is_counts(attrs: str, inner: str, is_kept: bool) -> None:
+    assert is_content(read(f"<message {attrs}>{inner}</message>".encode())) is is_kept
+
+
+def test_no_tree_is_made_of_what_clients_send_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stanza, "xml", None)
+    usual = message(
+        f"<body>x</body><markable xmlns='{ns.CHAT_MARKERS}'/><request xmlns='{ns.RECEIPTS}'/>"
+        f"<active xmlns='{ns.CHAT_STATES}'/><origin-id xmlns='{ns.STANZA_ID}' id='a'/>"
+    )
+    assert is_content(usual) and remark_of(usual) is None
 
 
 def asked(inner: str = "", attrs: str = "") -> Query:
