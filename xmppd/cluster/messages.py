@@ -279,6 +279,20 @@ class RemoteMessages:
         """The whole seconds since the epoch."""
         return int(self._now())
 
+    def returning(self, member: Member) -> None:
+        """A node is lost: what sessions there had alone, and their clients have not acknowledged, comes back
+        in the course of some turns of the loop (`lost`), and what is sent now waits for it.
+        """
+        counts: dict[str, int] = {}
+        for letter in member.trunk.opened:
+            if isinstance(letter, Parcel):
+                letter.left = 1
+                counts[letter.to.bare] = counts.get(letter.to.bare, 0) + 1
+        for account, count in counts.items():
+            under_way = self._begun(account)
+            under_way.count += count - 1
+            self._detour(account, under_way)
+
     def lost(self, parcel: Parcel) -> None:
         """A copy was taken by a session whose node is lost, and its client has not acknowledged it: it goes
         to whoever is there now, with the time in which it was sent, in its turn among all that was missed.
@@ -287,7 +301,7 @@ class RemoteMessages:
         stanza = readdressed(parcel.stanza, account, parcel.opened_at)
         again = Parcel(self, stanza, Jid.parse(account), parcel.kind, parcel.number)
         again.was_copied = True
-        under_way = self._begun(account)
+        under_way = self._under_way[account] if parcel.left else self._begun(account)
         self._detour(account, under_way).missed.append(again)
         self._done(account, under_way)
 

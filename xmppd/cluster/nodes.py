@@ -175,7 +175,8 @@ class OtherNodes:
         self.fellows = self.known_fellows.of
         self.see_to_it, self.had = self.known_fellows.ask, self.known_fellows.had
         self.room = mesh.room
-        mesh.on_gone = lambda member: gone(member.name, member.has_left)
+        mesh.on_gone = self._gone
+        self._tell_gone = gone
         self.concerns = self.messages.concerns
         self.message = self.messages.route
         self.wants_copies = self.copies.wants
@@ -242,6 +243,10 @@ class OtherNodes:
 
     def __bool__(self) -> bool:
         return True
+
+    def _gone(self, member: Member) -> None:
+        self.messages.returning(member)
+        self._tell_gone(member.name, member.has_left)
 
     def count_beside(self, account: str, resource: str, client: str) -> int:
         """See `Cluster.count_beside`."""

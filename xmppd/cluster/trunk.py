@@ -141,6 +141,11 @@ class Trunk(Generic[Letter]):
         """All letters that are neither settled nor missed, in the order in which they were posted."""
         return (letter for letter, _ in self._letters.values())
 
+    @property
+    def opened(self) -> Iterator[Letter]:
+        """Those of them that are in a queue there."""
+        return (self._letters[id][0] for id in self._open)
+
     def send(self, record: Record, size: int = 64) -> int:
         """Have a record of about `size` bytes sent; the number of the frame it will be in."""
         if self._batch_bytes + size > FRAME_BYTES and self._batch:
