@@ -30,7 +30,7 @@ MISSED_AT = {
     "words": (1, ""),
 }
 """A seed in which it shows that a rule is switched off, and with what faults. When a change of the server led
-to other schedules, another one is looked for.
+to other schedules, another one is looked for. `beyond` shows in one of a thousand: see `test_cut.py`.
 """
 
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from modelclients import NUMBER, STATUS, Client, Parting
+from modelclients import NUMBER, STATUS, Client, Parting, Sent
 from modelnodes import Node
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 UNSURE_SECONDS = 0.5
 """Who leaves within so long after he was given what was stored is not counted as having read it."""
+
+TRAVEL_SECONDS = 5.0
+"""How long word of what was sent is under way at most, where nothing is hurt: a place, and a hint."""
 
 KNOWN_SECONDS = 3.0
 """How long a session has to be there until all nodes know it for sure, while all reach each other."""
@@ -49,7 +52,7 @@ class Checks:
             name: {contact: item.subscription for contact, item in items.items() if not item.hidden}
             for name, items in rosters.items()
         }
-        self._is_whole = not model.faults - {"slow", "bus"}
+        self._is_whole = not model.faults - {"slow", "bus", "move"}
 
     def wrong(self) -> Iterator[str]:
         """All that is wrong."""
@@ -191,10 +194,10 @@ class Checks:
             if (match := NUMBER.search(stanza)) is not None
         }
         arrived = {number for _, number, _, _ in model.log}
-        lost = sorted(model.acked - model.was_refused - arrived - stored)
+        lost = sorted(model.acked.keys() - model.was_refused - arrived - stored)
         if lost:
             yield f"lost {lost}"
-        if model.was_refused:  # whoever it is for takes it, or it is stored
+        if model.was_refused and "store" not in model.faults:  # whoever it is for takes it, or it is stored
             yield f"refused {sorted(model.was_refused)}"
         yield from self._wrong_order()
         willing = {c.session.account for c in self._there if c.session.presence and c.session.priority >= 0}
@@ -207,6 +210,8 @@ class Checks:
         order: dict[tuple[int, int, str], list[int]] = defaultdict(list)
         seen: set[tuple[int, int]] = set()
         for client, number, was_stored, at in model.log:
+            if number in model.was_refused:
+                continue  # it may be there all the same
             has_stayed = not any(at <= left < at + UNSURE_SECONDS for left in client.left)
             flushed[number] += was_stored and has_stayed
             key = id(client), number
@@ -226,11 +231,40 @@ class Checks:
             yield from (f"flushed twice: {number}" for number, count in flushed.items() if count > 1)
         times = Counter(number for _, number, _, _ in model.log)
         for (receiver, _, _), all_numbers in order.items():
-            is_unsure = bool(model.faults & {"cut", "freeze", "namesake"})
+            is_unsure = bool(model.faults & {"cut", "freeze", "namesake", "alone"})
             numbers = [number for number in all_numbers if not is_unsure or times[number] == 1]
             if numbers != sorted(numbers):
                 full = next(c.session.full for c in model.clients if id(c) == receiver)
                 yield f"order at {full}: {numbers}"
+        if "move" in model.faults:
+            yield from self._wrong_moving(times)
+
+    def _wrong_moving(self, times: Counter[int]) -> Iterator[str]:
+        """Of who wrote on from another node: what he had sent, and what was acknowledged long enough before
+        for the word to travel, comes first.
+        """
+        model = self._model
+        came: dict[tuple[Client, str], list[Sent]] = defaultdict(list)
+        for client, number, _, _ in model.log:
+            sent = model.sent[number]
+            if times[number] == 1 and "/" not in sent.to and number not in model.was_refused:
+                came[client, sent.client.session.account].append(sent)
+        for (client, sender), all_sent in came.items():
+            for index, later in enumerate(all_sent):
+                for sent in all_sent[index + 1 :]:
+                    if sent.number < later.number and self._has_travelled(sent, later, client):
+                        full = client.session.full
+                        yield f"order at {full} of who moved: {sent.number} of {sender} after {later.number}"
+
+    def _has_travelled(self, sent: Sent, later: Sent, receiver: Client) -> bool:
+        acked = self._model.acked.get(sent.number)
+        if sent.client.node is later.client.node or acked is None or acked + TRAVEL_SECONDS > later.at:
+            return False
+        nodes = sent.client.node, later.client.node, receiver.node
+        return not any(
+            hurt.node in nodes and hurt.since <= later.at + TRAVEL_SECONDS and sent.at <= hurt.until
+            for hurt in self._model.hurt
+        )
 
 
 def said(tail: bytes) -> str:

@@ -1,5 +1,5 @@
-"""What the nodes of `nodesmodel` share, and is asked by messages that take their time: here a store of rows;
-`modelcache` has what Redis is to them. Neither stands still when a node does.
+"""What the nodes of `nodesmodel` share, and is asked by messages that take their time: here a store of rows,
+and the way of each node to it; `modelcache` has what Redis is to them. Neither stands still when a node does.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +15,11 @@ from virtualtime import VirtualLoop
 
 from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.core.roster.item import ROSTER, RosterItem, item_of, row_of
+from xmppd.errors import StoreTimeout
 from xmppd.store.table import Delete, Page, Table
+
+ASKED_SECONDS = 5.0
+"""How long a node waits for an answer of the store."""
 
 Result = TypeVar("Result")
 
@@ -229,3 +233,49 @@ class Shelf(Engine):
             for account, found in self._tables[LAST_PRESENCE.key].items()
             if found.rows
         }
+
+
+class Way:
+    """The store as one node sees it. While it is cut off from there it is refused, or hears nothing and gives
+    up what it asked for, which may have been done.
+    """
+
+    def __init__(self, world: Time, shelf: Shelf) -> None:
+        self._world = world
+        self._shelf = shelf
+        self._until = 0.0
+        self._is_silent = False
+
+    def cut(self, seconds: float, *, is_silent: bool) -> None:
+        """Nothing comes from there for a while."""
+        self._until = max(self._until, self._world.loop.time() + seconds)
+        self._is_silent = is_silent
+
+    def __getattr__(self, name: str) -> Any:
+        asked = getattr(self._shelf, name)
+
+        async def ask(*args: Any, **options: Any) -> Any:
+            return await self._ask(lambda: asked(*args, **options))
+
+        return ask
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._world.loop.time() < self._until
+
+    async def _ask(self, begin: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        deadline = self._world.loop.time() + ASKED_SECONDS
+        if not self._is_cut or (self._is_silent and self._world.random.random() < 0.5):
+            result = await begin()  # the answer may be lost
+            await self._heal(deadline)
+            return result
+        await self._heal(deadline)
+        return await begin()
+
+    async def _heal(self, deadline: float) -> None:
+        """Wait until it is reached; StoreTimeout."""
+        if self._is_cut:
+            silent = min(self._until, deadline) - self._world.loop.time()
+            await asyncio.sleep(max(0.0, silent) if self._is_silent else 0.002)
+            if self._is_cut or not self._is_silent:
+                raise StoreTimeout("it does not answer")

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 from modelcache import LOCK_SECONDS, Cache, NodeCache
 from modelcarriers import Carrier
 from modelclients import DOMAIN
-from modelengines import Shelf
+from modelengines import Shelf, Way
 from virtualtime import OWNER, VirtualLoop
 
 from xmppd.cluster.hello import Hello
@@ -50,7 +50,7 @@ from xmppd.core.router import Router
 from xmppd.core.services import Services
 from xmppd.core.sessions import NOBODY, Session, Sessions
 from xmppd.core.visibility import Visibility
-from xmppd.errors import CommandError, StreamError
+from xmppd.errors import CommandError, StoreError, StreamError
 from xmppd.hooks import Hooks
 
 NAMES = "ABC"
@@ -189,7 +189,7 @@ class Server:
         self._node = node
         self.now = node.now
         self.ids = node.ids
-        self.store = node.world.shelf
+        self.store = node.store
         self.metrics: dict[str, Any] = {}
         self.spawn = node.spawn
         self.lock = lock
@@ -253,7 +253,8 @@ class Node:
         nothing: Any = None
         self.cache = NodeCache(world, world.cache, self.context)
         tier = RosterTier(self.cache)
-        store: Any = world.shelf
+        self.store = Way(world, world.shelf)
+        store: Any = self.store
         self.rosters = Rosters(store, tier=tier, hold=accounts.hold, now=self.now)
         blocks, blocking = NoBlocks(store, self.sessions, accounts), cast(Any, NoBlocking())
         visibility = Visibility(accounts, self.rosters, blocks, hooks)
@@ -436,7 +437,9 @@ class Node:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and not self.is_dead and (error := task.exception()) is not None:
+        if task.cancelled() or self.is_dead or (error := task.exception()) is None:
+            return
+        if not isinstance(error, StoreError):  # which is told, and its work done again where that matters
             self.world.failed(repr(error))
 
     @property
@@ -547,6 +550,8 @@ def switch_off(node: Node, off: frozenset[str]) -> None:
     if "HAVE" in off:
         others.places._have = lambda *_: None  # type: ignore[method-assign]
         takes[Have] = lambda *_: None
+    if "beyond" in off:
+        others.hints._between = lambda: ()  # type: ignore[method-assign]
     if "words" in off:
         takes[Words] = lambda *_: None
     if "debts" in off:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from modelcache import Cache
@@ -29,23 +29,26 @@ from xmppd.core.roster.item import RosterItem
 RULES = (
     *("R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8"),
     *("HAVE", "trust", "lease", "lock", "grace", "end of grace"),
-    *("debts", "back", "one name", "words"),
+    *("debts", "back", "one name", "words", "beyond"),
 )
 """What can be switched off, to see that it is missed. `trust`: whoever was given up goes on taking; `lease`:
 a node is given up while it still trusts; `debts`: Redis is told late of what it missed; `back`: a changed
 roster is told by trunks, too, and all are looked at again when notices are heard again; `one name`: who is
-superseded stops; `words`: others are told that an account said something last.
+superseded stops; `words`: others are told that an account said something last; `beyond`: what is stored while
+somebody is not heard is told through those who may reach him.
 """
 
 FAULTS = (
     *("", "slow", "kill", "cut", "kill,cut", "freeze", "drain", "kill,cut,drain"),
     *("redis", "namesake", "redis,kill,cut,namesake", "bus", "bus,redis,kill,freeze"),
+    *("alone", "alone,kill", "store", "store,kill,cut", "move", "move,slow", "move,cut,alone"),
+    "move,store,redis,kill,cut,alone,freeze,drain",
 )
 """What goes wrong in a run; slow nodes write some time after they have something to say; by the bus, which is
 Redis, some of it is lost.
 """
 
-HARMS = frozenset({"kill", "cut", "freeze", "drain", "redis", "namesake"})
+HARMS = frozenset({"kill", "cut", "freeze", "drain", "redis", "namesake", "alone", "store"})
 
 SLOW_SECONDS = 0.05
 HASTY_LEASE = 1.0
@@ -79,11 +82,25 @@ is remembered for whom something was stored.
 TIMERS = 3
 """Of each node, for ever: what it says to others, its beats, and the search for seeds."""
 
+BEGINS_SECONDS = 2.0
+"""What two nodes store that do not reach each other is told through a third one from then on."""
+
+MOVING_SECONDS = (0.1, 12.0)
+"""How long a sender is away who goes to another node."""
+
 CHANGES = 4
 """How often contacts are changed while Redis is not reached."""
 
 RESOURCES = "xy"
 KINDS = ("subscribe", "subscribed", "subscribed", "unsubscribe", "unsubscribed")
+
+
+class Hurt(NamedTuple):
+    """Since when and until when a node may not be heard, or not hear."""
+
+    node: Node
+    since: float
+    until: float
 
 
 class Model(Net):
@@ -113,7 +130,8 @@ class Model(Net):
         self.sent: dict[int, Sent] = {}
         self.asked: dict[int, Sent] = {}
         self.answers: list[tuple[Client, int]] = []
-        self.acked: set[int] = set()
+        self.acked: dict[int, float] = {}
+        self.hurt: list[Hurt] = []
         self.was_refused: set[int] = set()
         self.log: list[tuple[Client, int, bool, float]] = []
         self.failures: list[str] = []
@@ -126,7 +144,7 @@ class Model(Net):
         self._numbers = 0
         self._statuses = 0
         self._slice = 0.0
-        self._redis_until = 0.0
+        self._engines_until = 0.0
         for name in NAMES:
             self.join(name)
 
@@ -169,6 +187,7 @@ class Model(Net):
     def kill(self) -> None:
         """A node dies, and comes back as another."""
         node = self.nodes.pop(self.random.choice([*self.nodes]))
+        self._hurt(node)
         node.kill(is_silent=self.random.random() < 0.3)
         self._start(node.name, DEAD_SECONDS)
 
@@ -178,6 +197,7 @@ class Model(Net):
     def drain(self) -> None:
         """A node leaves, and comes back as another."""
         node = self.nodes.pop(self.random.choice([*self.nodes]))
+        self._hurt(node)
         self.loop.create_task(self._drain(node), context=self.outside)
 
     async def _drain(self, node: Node) -> None:
@@ -201,16 +221,56 @@ class Model(Net):
     def cut(self) -> None:
         """Two nodes do not reach each other for a while."""
         one, other = self.random.sample([*self.nodes.values()], 2)
-        pair = frozenset((one.name, other.name))
+        for node in (one, other):
+            self._hurt(node, BEGINS_SECONDS)
+        self._part(one, other, self._seconds(), is_silent=self.random.random() < 0.5)
+        for node in (one, other):
+            ends = [self.apart.get(frozenset((node.name, name)), 0.0) for name in NAMES if name != node.name]
+            if min(ends) > self.loop.time():  # the last that it reached
+                self._hurt(node, min(ends) - self.loop.time())
+
+    def _seconds(self) -> float:
+        """How long something is not reached."""
         chance = self.random.random()
-        seconds = self.random.uniform(*(SHORT if chance < 0.45 else LONG if chance < 0.9 else LONGEST))
-        until = self.loop.time() + seconds
-        self.apart[pair] = until
-        if self.random.random() < 0.5:
-            self.silent[pair] = until
+        return self.random.uniform(*(SHORT if chance < 0.45 else LONG if chance < 0.9 else LONGEST))
+
+    def _part(self, one: Node, other: Node, seconds: float, *, is_silent: bool) -> None:
+        """Two nodes do not reach each other for so long: what they say is held up, or lost."""
+        pair, until = frozenset((one.name, other.name)), self.loop.time() + seconds
+        self.apart[pair] = max(until, self.apart.get(pair, 0.0))
+        if is_silent:
+            self.silent[pair] = max(until, self.silent.get(pair, 0.0))
         elif (carrier := one.carriers.get(other.name)) is not None:
             for end in (carrier, carrier.end):
                 end.node.call(end.break_off)
+
+    def alone(self) -> None:
+        """One node reaches none of the others for a while, and perhaps neither Redis nor the store."""
+        node = self.nodes[self.random.choice([*self.nodes])]
+        seconds, is_silent = self._seconds(), self.random.random() < 0.7
+        self._hurt(node, seconds)
+        for other in self.nodes.values():
+            if other is not node:
+                self._part(node, other, seconds, is_silent=is_silent)
+        if self.random.random() < 0.5:
+            self._engines_until = max(self._engines_until, self.loop.time() + seconds)
+            node.cache.cut(seconds, is_silent=is_silent)
+            if "store" in self.faults:
+                node.store.cut(seconds, is_silent=is_silent)
+
+    def store(self) -> None:
+        """One node, or all of them, do not reach the store for a while."""
+        seconds, is_silent = self._seconds(), self.random.random() < 0.7
+        self._engines_until = max(self._engines_until, self.loop.time() + seconds)
+        nodes = [*self.nodes.values()]
+        for node in nodes if self.random.random() < 0.3 else [self.random.choice(nodes)]:
+            self._hurt(node, seconds)
+            node.store.cut(seconds, is_silent=is_silent)
+
+    def _hurt(self, node: Node, seconds: float = float("inf")) -> None:
+        """Word of what was sent by a node may not travel for so long."""
+        now = self.loop.time()
+        self.hurt.append(Hurt(node, now, now + seconds))
 
     def freeze(self) -> None:
         """A node stands still for a while."""
@@ -218,22 +278,24 @@ class Model(Net):
         chance = self.random.random()
         bounds = UNNOTICED if chance < 0.5 else LONG if chance < 0.95 else LONGEST
         if not self.loop.stands(node):
-            node.freeze(self.random.uniform(*bounds))
+            seconds = self.random.uniform(*bounds)
+            self._hurt(node, seconds)
+            node.freeze(seconds)
 
     def namesake(self) -> None:
         """A node stands still until it is forgotten, and goes on when another one has its name."""
         node = self.nodes[self.random.choice([*self.nodes])]
         if not self.loop.stands(node):
             seconds = self.random.uniform(*STANDING_SECONDS)
+            self._hurt(node)
             node.freeze(seconds)
             del self.nodes[node.name]
             self._start(node.name, (1.0, seconds))
 
     def redis(self) -> None:
         """One node does not reach Redis for a while; or it is gone, and comes back empty."""
-        chance = self.random.random()
-        seconds = self.random.uniform(*(SHORT if chance < 0.45 else LONG if chance < 0.9 else LONGEST))
-        self._redis_until = max(self._redis_until, self.loop.time() + seconds)
+        seconds = self._seconds()
+        self._engines_until = max(self._engines_until, self.loop.time() + seconds)
         if self.random.random() < 0.3:
             self.cache.restart(seconds)
         else:
@@ -287,6 +349,10 @@ class Model(Net):
             harms.append(self.redis)
         if "freeze" in self.faults:
             harms.append(self.freeze)
+        if "alone" in self.faults and len(self.nodes) > 1:
+            harms.append(self.alone)
+        if "store" in self.faults:
+            harms.append(self.store)
         if harms:
             self.random.choice(harms)()
 
@@ -300,10 +366,11 @@ class Model(Net):
         if rnd.random() < 0.95:
             client.show(self._status("s"), rnd.choice((0, 0, 5, -1)))
 
-    def _bind(self, account: str, resource: str) -> Client | None:
-        """A new session somewhere; None on a node that stands still."""
-        node = self.nodes[self.random.choice([*self.nodes])]
-        if self.loop.stands(node):
+    def _bind(self, account: str, resource: str, left: str = "") -> Client | None:
+        """A new session somewhere else than on the node that was left; None on a node that stands still."""
+        names = [name for name in self.nodes if name != left]
+        node = self.nodes[self.random.choice(names)] if names else None
+        if node is None or self.loop.stands(node):
             return None
         name = account.partition("@")[0]
         client: Client = node.context.copy().run(Client, self, node, name, resource)
@@ -316,6 +383,23 @@ class Model(Net):
         if client is None or client not in clients or self.random.random() < 0.4:
             client, to = self.random.choice(clients), self.random.choice(self.accounts)
             self._talk = client, to
+        elif "move" in self.faults and self.random.random() < 0.2:
+            client.end()
+            seconds = self.random.uniform(*MOVING_SECONDS)
+            self.loop.call_later(seconds, self._go_on, client, to, context=self.outside)
+            return
+        self._say(client, to)
+
+    def _go_on(self, left: Client, to: str) -> None:
+        """Who left a node is back on another one, and has more to say."""
+        session = left.session
+        client = self._bind(session.account, session.resource, left.node.name)
+        if client is not None:
+            client.show(self._status("s"), session.priority)
+            self._talk = client, to
+            self._say(client, to)
+
+    def _say(self, client: Client, to: str) -> None:
         if self.random.random() < 0.2:
             to = f"{to}/{self.random.choice(RESOURCES)}"
         number = self._number()
@@ -376,7 +460,7 @@ class Model(Net):
     def handled(self, client: Client, number: int) -> None:
         """Its sender is told that a message was handled, if he is there."""
         if not client.is_over:
-            self.acked.add(number)
+            self.acked[number] = self.loop.time()
 
     def answered(self, client: Client, number: int) -> None:
         """A question was answered."""
@@ -441,7 +525,7 @@ class Model(Net):
 
     @property
     def _longest(self) -> float:
-        return max(self._redis_until, *self.apart.values(), 0.0) - self.loop.time()
+        return max(self._engines_until, *self.apart.values(), 0.0) - self.loop.time()
 
     def _is_quiet(self) -> bool:
         """Whether nothing will happen any more, but that nodes say that they live."""
@@ -453,6 +537,9 @@ class Model(Net):
         )
 
 
+EXPECTED = ("node-superseded", "store-does-not-answer")
+
+
 class Mistaken(logging.Handler):
     """Notes what the parts log as mistakes of their own."""
 
@@ -462,7 +549,7 @@ class Mistaken(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note one."""
-        if record.getMessage() == "node-superseded":
+        if record.getMessage() in EXPECTED:
             return  # it is none, but of who runs the nodes
         error = record.exc_info[1] if record.exc_info else None
         self._mistakes.append(f"{record.getMessage()}: {error!r}")
