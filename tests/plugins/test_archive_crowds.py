@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from archives import DAY, Found, chat, field, find, form, later, page, put, world
 
-from plugins.archive.crowds import spans_of
+from plugins.archive.crowds import Crowds, spans_of
+from plugins.archive.filing import Folder
 from plugins.archive.ids import Pool, bound, day_of, month_of
 from xmppd.testing import Client, World
 
@@ -279,3 +281,28 @@ async def test_who_walks_back_from_the_newest_meets_each_once(few: Few, monkeypa
         end = bound(int((plugin.now() + DAY) * 1e6))
         found = [one.id async for some in seeker.newest(CAROL, b"", end) for one in some]
         assert len(found) == len(said[CAROL]) + 7 and found == sorted({*found}, reverse=True)
+
+
+async def test_what_is_written_is_counted_now_and_then() -> None:
+    begun = list[tuple[str, int]]()
+    counted = Crowds(lambda account, owner: begun.append((account, owner)))
+
+    def wrote(owner: int, messages: int, *, day: int) -> None:
+        folder = Folder(f"{owner}@b", owner, BOB, None)
+        dialogue = SimpleNamespace(folders=[folder])
+        id = bound(day * DAY * 10**6) + b"\0\0\0\0"
+        for number in range(messages):
+            entry = SimpleNamespace(id=id)
+            counted.wrote([(entry, dialogue, b"")] * (1 + number % 2))  # type: ignore[list-item]
+
+    wrote(1, 600, day=20_000)
+    assert not begun
+    wrote(1, 600, day=20_001)
+    assert not begun, "a day of its own"
+    wrote(1, 900, day=20_001)
+    assert begun == [("1@b", 1)], "as many again, and nobody knows of it"
+    wrote(1, 1400, day=20_001)
+    assert begun == [("1@b", 1)] * 2
+    counted.since[1] = bound(0)
+    wrote(1, 3000, day=20_001)
+    assert len(begun) == 2
