@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from xmppd.plugin import (
@@ -96,9 +96,7 @@ class Webhooks(WebhookCommands, Plugin):
 
     async def start(self) -> None:
         """Read who wants what."""
-        self.client: HttpClient = self.server.http_client(
-            allowed=self.config.allowed, seconds=self.config.seconds, ca_file=self.config.ca_file
-        )
+        self._client: HttpClient | None = None
         self.boxes = Outbox(self)
         self.boxes.written = self._written
         self.letters = DeadLetters(self)
@@ -116,7 +114,18 @@ class Webhooks(WebhookCommands, Plugin):
             courier.close()
         if self._running:
             await asyncio.wait([*self._running.values()], timeout=self.config.seconds)
-        await self.client.close()
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def client(self) -> HttpClient:
+        """What asks receivers, made when the first one is to be asked."""
+        if self._client is None:
+            config = self.config
+            self._client = self.server.http_client(
+                allowed=config.allowed, seconds=config.seconds, ca_file=config.ca_file
+            )
+        return self._client
 
     # who wants what
 
@@ -135,16 +144,15 @@ class Webhooks(WebhookCommands, Plugin):
         self.server.events.changed()
 
     @every(READ_SECONDS)
-    async def look(self) -> None:
-        """Somebody may have changed them elsewhere."""
-        await self.read()
+    def look(self) -> Coroutine[Any, Any, None] | None:
+        """Somebody may have changed them elsewhere, where there is an elsewhere."""
         self.open_circuits.set(sum(it.is_open for it in self.couriers.values()))
+        return self.read() if self.server.has_other_nodes else None
 
     @every(SEEN_SECONDS)
-    async def live(self) -> None:
+    def live(self) -> Coroutine[Any, Any, None] | None:
         """While there is somebody to tell."""
-        if any(it.collects for it in self.known.values()):
-            await self.boxes.say()
+        return self.boxes.say() if any(it.collects for it in self.known.values()) else None
 
     @cluster_signal
     async def changed(self) -> None:
