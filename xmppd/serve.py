@@ -167,11 +167,12 @@ class Process:
         raise_descriptor_limit()
         self._heed_signals()
         async with self._changing:
-            await self._socket.start()
+            self._socket.claim()
             self._note.enter_context(noted(self._config.source, self._config.socket_path))
             if self._config.cluster.listen is not None:
                 self._joining = importlib.import_module("xmppd.joining").Joining(self.app, self._terminate)
             await self.app.open()
+            await self._socket.start()  # before, no plugin would be told of what commands do
             if self._joining is not None:
                 await self._joining.start()
             for config in self._config.listen.c2s:

@@ -44,7 +44,12 @@ class WebhookCommands:
     def _it(self) -> Webhooks:
         return cast("Webhooks", self)
 
-    @command("Tell a receiver of events; the key that signs is shown once", name="webhook add", once=True)
+    @command(
+        "Tell a receiver of events; the key that signs is shown once",
+        name="webhook add",
+        once=True,
+        guarded=True,
+    )
     async def add(
         self,
         name: Name,
@@ -112,7 +117,7 @@ class WebhookCommands:
             for _, kind in sorted(kinds.items())
         ]
 
-    @command("Change what a receiver is told of, or where it is", name="webhook change")
+    @command("Change what a receiver is told of, or where it is", name="webhook change", guarded=True)
     async def change_it(
         self,
         name: Name,
@@ -172,7 +177,12 @@ class WebhookCommands:
             raise CommandError(f"{name}: {error}") from None
         return {"status": answer.status, "taken": 200 <= answer.status < 300}
 
-    @command("Make another key; the one before signs, too, for some time", name="webhook rotate", once=True)
+    @command(
+        "Make another key; the one before signs, too, for some time",
+        name="webhook rotate",
+        once=True,
+        guarded=True,
+    )
     async def rotate(
         self,
         name: Name,

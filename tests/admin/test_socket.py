@@ -245,3 +245,26 @@ async def test_commands_of_plugins_are_listed(server):
     server.commands.add(Command("ban", "Ban somebody", function=lambda: None))
     listed = await call(server, "commands")
     assert Description("ban", "Ban somebody").as_json() in listed
+
+
+@pytest.mark.asyncio
+async def test_who_comes_before_all_is_there_waits(tmp_path):
+    server = AdminSocket(tmp_path / "s", Commands(commands_of(Echo())))
+    server.claim()
+    with pytest.raises(CommandError):
+        AdminSocket(tmp_path / "s", Commands()).claim()
+    asking = asyncio.create_task(asyncio.to_thread(request, server.path, "commands", {}))
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    await server.start()
+    assert await asking
+    await server.close()
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.asyncio
+async def test_a_path_that_was_claimed_only_is_given_up(tmp_path):
+    server = AdminSocket(tmp_path / "s", Commands())
+    server.claim()
+    await server.close()
+    assert not (tmp_path / "s").exists()

@@ -417,3 +417,28 @@ async def test_usr1_shows_threads_and_tasks(prepared, uvloop):
     assert "look_for_something" in server.log
     assert "locks.py" in server.log, "the innermost wait is shown too"
     assert await (await server.connect()).open() is not None, "it goes on"
+
+
+SLOW = """
+    async def start(self) -> None:
+        await asyncio.sleep(1)
+
+    @hooks.account_created
+    def note(self, account: str) -> None:
+        self.log.info("noted", extra={"jid": account})
+"""
+
+
+@pytest.mark.asyncio
+async def test_a_command_that_comes_early_waits_for_plugins(prepared):
+    server = prepared(plugins={"enabled": ["slow"], "folders": ["."]})
+    path = server.write_plugin("slow", SLOW)
+    path.write_text(
+        path.read_text().replace("import asyncio\n", "import asyncio\n\nfrom xmppd import hooks\n")
+    )
+    starting = asyncio.create_task(server.start())
+    await server.until(lambda: (server.folder / "data" / "xmppd.sock").exists())
+    await asyncio.to_thread(server.command, "user add", account="zoe@localhost", password="secret")
+    await starting
+    [line] = await server.logged("noted")
+    assert line["jid"] == "zoe@localhost"

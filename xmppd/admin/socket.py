@@ -52,16 +52,24 @@ class AdminSocket:
         self._accepting: asyncio.Task[None] | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        """Listen; CommandError when another server does, OSError when the folder does not let us."""
+    def claim(self) -> None:
+        """Be the one that has the path: CommandError when another server does, OSError when the folder does
+        not let us. Who comes waits until `start`.
+        """
         self._listener = bind(self.path)
+
+    async def start(self) -> None:
+        """Serve who comes; what `claim` raises, unless that was done."""
+        if self._listener is None:
+            self.claim()
+        assert self._listener is not None
         self._accepting = asyncio.create_task(self._accept(self._listener))
 
     async def close(self) -> None:
         """Stop listening, cut off whoever is being served, and take the socket away."""
-        if self._listener is None or self._accepting is None:
+        if self._listener is None:
             return
-        tasks = [self._accepting, *self._serving]
+        tasks = [*self._serving] if self._accepting is None else [self._accepting, *self._serving]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
