@@ -437,7 +437,7 @@ async def test_a_command_that_comes_early_waits_for_plugins(prepared):
         path.read_text().replace("import asyncio\n", "import asyncio\n\nfrom xmppd import hooks\n")
     )
     starting = asyncio.create_task(server.start())
-    await server.until(lambda: (server.folder / "data" / "xmppd.sock").exists())
+    await server.until((server.data / "xmppd.sock").exists)
     await asyncio.to_thread(server.command, "user add", account="zoe@localhost", password="secret")
     await starting
     [line] = await server.logged("noted")
