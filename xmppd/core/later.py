@@ -248,7 +248,8 @@ class Line:
                 waiting = first.act(first)
             except Exception as error:  # noqa: BLE001 - whoever settles it takes it
                 waiting = _raising(error)
-            self._is_acting = False
+            finally:
+                self._is_acting = False
             if waiting is None:
                 self._size -= first.size
             else:
