@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from xmppd.core.accounts import Accounts, AccountUnknown
+from xmppd.admin.bulk import Wanted
+from xmppd.core.accounts import AccountExists, Accounts, AccountUnknown
 from xmppd.core.blocks import Blocks
 from xmppd.core.fates import Fates
 from xmppd.core.friendships import Friendships
@@ -38,6 +39,29 @@ class AccountOffice:
         self.info = accounts.info
         self.list = accounts.list
         self.remove = server.remove_account
+
+
+class BulkOffice:
+    """Many accounts as `user add-many` wants them made."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    async def make(self, wanted: Sequence[Wanted], *, skip_existing: bool) -> Sequence[str]:
+        """Make some accounts at once; for each why it was refused, "" where it was not."""
+        return await asyncio.gather(*(self._make(one, skip_existing=skip_existing) for one in wanted))
+
+    async def _make(self, wanted: Wanted, *, skip_existing: bool) -> str:
+        try:
+            if wanted.password is None:
+                await self._accounts.provision(wanted.account)
+            else:
+                await self._accounts.create(wanted.account, wanted.password)
+        except AccountExists as error:
+            return "" if skip_existing else str(error)
+        except XmppdError as error:
+            return str(error) or type(error).__name__
+        return ""
 
 
 class SessionOffice:

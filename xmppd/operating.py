@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xmppd.admin.backup import BackupCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import StoreCommands, UserCommands
+from xmppd.admin.bulk import BulkCommands
 from xmppd.admin.commands import Command, commands_of
 from xmppd.admin.doctor import DoctorCommands
 from xmppd.admin.follow import FollowCommands
@@ -29,6 +30,7 @@ from xmppd.doctor.office import Doctor
 from xmppd.moving import MigrateOffice
 from xmppd.offices import (
     AccountOffice,
+    BulkOffice,
     FriendOffice,
     LogOffice,
     MessageOffice,
@@ -53,6 +55,7 @@ def operators_commands(app: App) -> Iterator[Command]:
 def _groups(app: App) -> Iterator[object]:
     config, end = app.config, app.binding.end
     domains = config.server.domains
+    yield BulkCommands(BulkOffice(app.accounts), domains)
     yield UserCommands(AccountOffice(app.accounts, app.server), domains)
     yield RightsCommands(app.rights)
     yield SessionCommands(SessionOffice(app.sessions, end, app.everywhere))

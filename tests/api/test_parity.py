@@ -29,6 +29,11 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("commands", {}),
     ("user add", {"account": ZOE, "password": "geheim"}),
     ("user add", {"account": ZOE, "password": "geheim"}),
+    (
+        "user add-many",
+        {"accounts": '{"account": "yan@localhost", "password": "geheim"}', "skip_existing": True},
+    ),
+    ("user add-many", {"accounts": "nothing"}),
     ("user passwd", {"account": ZOE, "password": "anders", "keep_sessions": True}),
     ("user disable", {"account": ZOE}),
     ("user show", {"account": ZOE}),

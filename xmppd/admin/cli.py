@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import getpass
 import importlib
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -24,10 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from xmppd.admin.asking import confirm, is_asked_for, secretly
 from xmppd.admin.audit import AuditCommands
 from xmppd.admin.backup import RESTORE, BackupCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import LOOKS, Needs, ServerCommands, StoreCommands, UserCommands
+from xmppd.admin.bulk import BulkCommands
 from xmppd.admin.client import Begin, NoServer, download, follow, request
 from xmppd.admin.commands import (
     BAD_CONFIG,
@@ -130,6 +130,7 @@ BUILT_IN = (
     *descriptions_of(NodeCommands),
     *descriptions_of(SettingsCommands),
     *descriptions_of(UserCommands),
+    *descriptions_of(BulkCommands),
     *descriptions_of(RightsCommands),
     *descriptions_of(TokenCommands),
     *descriptions_of(ApiTokenCommands),
@@ -148,8 +149,6 @@ BUILT_IN = (
     *descriptions_of(MigrateCommands),
     *map(described, Commands().describe()),
 )
-
-_PASSWORD_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 class Door(Protocol):
@@ -387,18 +386,18 @@ def _do(given: argparse.Namespace, door: Door) -> int:
     about: Description = given.about
     arguments = _openly(about, given)
     if about.paged:
-        return _page(given, door, arguments)
+        return _page(given, door, arguments | secretly(about, given)[0])
     if about.downloads:
         _show(save(about.name, door, arguments, given.out), given)
         return 0
-    asked = [parameter for parameter in about.parameters if _is_asked_for(parameter, given)]
+    asked = [parameter for parameter in about.parameters if is_asked_for(parameter, given)]
     must_confirm = bool(about.confirm) and not given.yes and sys.stdin.isatty()
     if must_confirm or (asked and sys.stdin.isatty()):
         door.check(about.name, arguments)
     if must_confirm:
         defaults = {parameter.name: parameter.default for parameter in about.parameters}
-        _confirm(about.confirm.format_map(defaults | arguments))
-    secret, generated = _secretly(about, given)
+        confirm(about.confirm.format_map(defaults | arguments))
+    secret, generated = secretly(about, given)
     result = door.call(about.name, {**arguments, **secret})
     if generated:
         result = {**(result if isinstance(result, dict) else {"result": result}), **generated}
@@ -466,7 +465,7 @@ def _say(line: str) -> None:
 def _restore(given: argparse.Namespace, app: App) -> int:
     config, file = app.load(given.config), Path(_openly(RESTORE, given)["file"])
     if not given.yes and sys.stdin.isatty():
-        _confirm(RESTORE.confirm.format(file=file))
+        confirm(RESTORE.confirm.format(file=file))
     _show(app.restore_store(config, file), given)
     return 0
 
@@ -538,55 +537,3 @@ def _openly(about: Description, given: argparse.Namespace) -> dict[str, Any]:
         if not parameter.secret
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _secretly(about: Description, given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
-    """Secrets as they go to the command, and those that were made up, to be shown."""
-    values = vars(given)
-    found: dict[str, Any] = {}
-    generated: dict[str, str] = {}
-    for parameter in about.parameters:
-        if not parameter.secret:
-            continue
-        value = values[f"parameter {parameter.name}"]
-        if values[f"generate {parameter.name}"]:
-            value = generated[parameter.name] = _made_up()
-        elif values[f"stdin {parameter.name}"]:
-            value = sys.stdin.readline().rstrip("\r\n")
-        elif _is_asked_for(parameter, given):
-            value = _asked_for(parameter.name)
-        if value == "":
-            raise CommandError(f"the {parameter.name} must not be empty", USAGE)
-        if value is not None:
-            found[parameter.name] = value
-    return found, generated
-
-
-def _is_asked_for(parameter: Parameter, given: argparse.Namespace) -> bool:
-    ways = ("parameter", "stdin", "generate")
-    return (
-        parameter.secret
-        and parameter.required
-        and not any(vars(given)[f"{way} {parameter.name}"] not in (None, False) for way in ways)
-    )
-
-
-def _confirm(question: str) -> None:
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CommandError("nothing was done")
-
-
-def _made_up() -> str:
-    """20 letters that cannot be mistaken for each other: 99 bits."""
-    return "".join(secrets.choice(_PASSWORD_LETTERS) for _ in range(20))
-
-
-def _asked_for(name: str) -> str:
-    if not sys.stdin.isatty():
-        raise CommandError(f"no terminal to ask for the {name}: use --{name}-stdin or --generate", USAGE)
-    value = getpass.getpass(f"{name}: ")
-    if getpass.getpass(f"{name} again: ") != value:
-        raise CommandError("the two are not the same", USAGE)
-    return value

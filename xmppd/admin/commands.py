@@ -64,9 +64,12 @@ _FROM_TEXT: dict[Kind, Callable[[str], Json]] = {
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Marks, by `Annotated[str, Secret("help")]`, a parameter that is read without echo and never shown."""
+    """Marks, by `Annotated[str, Secret("help")]`, a parameter that is read without echo and never shown. One
+    of many `lines` is named by its file on the command line.
+    """
 
     help: str = ""
+    lines: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Parameter:
     option: bool = False
     secret: bool = False
     many: bool = False
+    lines: bool = False
 
     def read(self, value: Json) -> Any:
         """The value that the function gets for what came in as JSON; CommandError when it does not fit."""
@@ -430,6 +434,7 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> Parameter:
         option=is_option or kind == "bool" or bool(secrets),
         secret=bool(secrets),
         many=many,
+        lines=any(secret.lines for secret in secrets),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,7 +80,12 @@ def _add(parser: argparse.ArgumentParser, parameter: Parameter) -> None:
     dest, option = f"parameter {parameter.name}", "--" + parameter.name.replace("_", "-")
     text, shown = _help(parameter.help), parameter.name.upper()
     convert = _TYPES.get(parameter.kind, str)
-    if parameter.secret:
+    if parameter.lines:
+        about = f"{text} (- for stdin)"
+        parser.add_argument(
+            option, dest=dest, metavar="FILE", type=_file, required=parameter.required, help=about
+        )
+    elif parameter.secret:
         ways = parser.add_mutually_exclusive_group()
         openly, stdin, generate = dest, f"stdin {parameter.name}", f"generate {parameter.name}"
         text = f"{text} (others on this machine may see it: for scripts)"
@@ -106,3 +112,13 @@ def _add(parser: argparse.ArgumentParser, parameter: Parameter) -> None:
             ("+" if parameter.required else "*") if parameter.many else None if parameter.required else "?"
         )
         parser.add_argument(dest, metavar=shown, type=convert, nargs=count, help=text)
+
+
+def _file(name: str) -> str:
+    """All that is in the file of that name, or on stdin."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{name} is not UTF-8") from None
