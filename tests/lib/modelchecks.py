@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 UNSURE_SECONDS = 0.5
 """Who leaves within so long after he was given what was stored is not counted as having read it."""
 
+STUBBORN_SECONDS = 10.0
+"""For how long who cannot be given what is stored is given nothing newer."""
+
 TRAVEL_SECONDS = 5.0
 """How long word of what was sent is under way at most, where nothing is hurt: a place, and a hint."""
 
@@ -210,8 +213,8 @@ class Checks:
         order: dict[tuple[int, int, str], list[int]] = defaultdict(list)
         seen: set[tuple[int, int]] = set()
         for client, number, was_stored, at in model.log:
-            if number in model.was_refused:
-                continue  # it may be there all the same
+            if number in model.was_refused or self._is_stubborn(client, at):
+                continue  # it may be there all the same; or chat goes on without what cannot be read
             has_stayed = not any(at <= left < at + UNSURE_SECONDS for left in client.left)
             flushed[number] += was_stored and has_stayed
             key = id(client), number
@@ -238,6 +241,15 @@ class Checks:
                 yield f"order at {full}: {numbers}"
         if "move" in model.faults:
             yield from self._wrong_moving(times)
+
+    def _is_stubborn(self, client: Client, at: float) -> bool:
+        """Whether a client's node did not reach the store for so long that newer messages did not wait."""
+        return "store" in self._model.faults and any(
+            hurt.node is client.node
+            and hurt.until - hurt.since > STUBBORN_SECONDS
+            and hurt.since <= at <= hurt.until + TRAVEL_SECONDS
+            for hurt in self._model.hurt
+        )
 
     def _wrong_moving(self, times: Counter[int]) -> Iterator[str]:
         """Of who wrote on from another node: what he had sent, and what was acknowledged long enough before

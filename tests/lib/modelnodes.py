@@ -221,6 +221,9 @@ class Server:
     def has_moved(self, session: Session) -> bool:
         return False
 
+    def watch_unrecorded(self, *, is_on: bool) -> None:
+        """Nothing is recorded."""
+
 
 @contextlib.asynccontextmanager
 async def no_lock(name: str) -> AsyncIterator[None]:
