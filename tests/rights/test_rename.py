@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from leftovers import allowed, rows_with
 from lived import HTTP, PLUGINS, lived
 from stores import new_store
 
@@ -295,6 +296,9 @@ async def test_a_name_goes_on_over_several_and_an_erasure_takes_all() -> None:
         await world.app.commands.call("account erase", {"account": "third@localhost"}, ADMIN)
         await world.settle()
         assert await world.app.commands.call("account renamed", {}) == []
+        may = allowed(world)
+        for name in (OLD, NEW, "third@localhost"):
+            assert [it for it in await rows_with(world, name) if it[:2] not in may] == []
 
 
 @pytest.mark.asyncio

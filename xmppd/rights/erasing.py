@@ -158,7 +158,7 @@ class Erasing:
                     await self._accounts.scrub(Late(account, 0.0))
             told = json.loads(row["receipt"])
             for name in [*await self._former(account), account]:
-                swept = await self._sweep(name, account)
+                swept = await self._sweep(name)
                 for fate in ("deleted", "masked"):
                     told[fate] = dict(Counter(told.get(fate, {})) + Counter(swept[fate]))
             if self._cache is not None:
@@ -193,10 +193,8 @@ class Erasing:
         moved = Moved(self._store, self._now)
         return [row["account"] async for row in moved.every() if row["new"] == account]
 
-    async def _sweep(self, account: str, owner: str = "") -> dict[str, Counter[str]]:
-        """Take a name out of the rows of others, by what each table says; how many rows of each. Of a name
-        that the `owner` had before its own rows, which say so, stay until the last.
-        """
+    async def _sweep(self, account: str) -> dict[str, Counter[str]]:
+        """Take a name out of the rows of others, by what each table says; how many rows of each."""
         counts: dict[str, Counter[str]] = {"deleted": Counter(), "masked": Counter()}
         for table in self._persons.mentioning:
             if set(person_of(table).mentions.values()) == {"kept"} or table.name == ERASED.name:
