@@ -66,17 +66,16 @@ class Insured(Unacknowledged):
 
     async def _insure(self, account: str, live: Live, takers: Takers) -> None:
         """Without room, or a store, it goes on as it is."""
-        row = ""
         try:
-            row = await self.keep_live(account, live.message.raw)
+            if row := await self.keep_live(account, live.message.raw):
+                self.insured.inc()
+                several = Several()
+                self.held.setdefault(account, {})[row] = several
+                live.hand_on = partial(self._hand_on, account, row, live.message.raw, several, takers)
         except StoreError as error:
             self.log.warning("store-failed", extra={"kind": "insured", "error": str(error)})
-        if row:
-            self.insured.inc()
-            several = Several()
-            self.held.setdefault(account, {})[row] = several
-            live.hand_on = partial(self._hand_on, account, row, live.message.raw, several, takers)
-        live.go_on()
+        finally:
+            live.go_on()
 
     def _hand_on(self, account: str, row: str, raw: bytes, several: Several, takers: Takers) -> None:
         """It is about to be given to those who take messages now."""

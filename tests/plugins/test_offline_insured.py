@@ -12,6 +12,7 @@ from managing import managed, resume
 from several import several
 
 from xmppd import ns
+from xmppd.plugin import StoreError
 from xmppd.testing import Client, World
 
 DELAY = f"{{{ns.DELAY}}}delay"
@@ -192,3 +193,29 @@ async def test_what_a_node_left_to_another_is_in_the_queue_when_that_is_killed(r
         mesh.give_up(mesh.members[w.cluster(keeper).mesh.name], "it was killed")
         await w.settle()
         assert texts(await given(await anew(w, "bob", "r2", node=other))) == ["1"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.one_node
+@pytest.mark.parametrize("error", [StoreError("down"), ValueError("a bug")])
+async def test_without_a_store_it_goes_on_as_it_is(error: Exception) -> None:
+    async with World(plugins=("offline",), settings=ALL) as w:
+        bob, _ = await managed(w, "bob", "r")
+
+        async def fails(*_: object) -> str:
+            raise error
+
+        w.plugin("offline").keep_live = fails
+        await say(await w.login("alice"), "bob@localhost", "1", "")
+        assert texts(await bob.receive_all()) == ["1"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.one_node
+async def test_who_is_blocked_has_no_row() -> None:
+    async with World(plugins=("offline", "blocking"), settings=ALL) as w:
+        bob, _ = await managed(w, "bob", "r")
+        await bob.ask("set", f"<block xmlns='{ns.BLOCKING}'><item jid='alice@localhost'/></block>")
+        await bob.receive_all()
+        await say(await w.login("alice"), "bob@localhost", "1", "")
+        assert texts(await bob.receive_all()) == [] and await rows(w) == []

@@ -202,7 +202,8 @@ class Messages:
     def _unrecorded(self, origin: Origin, sent: Stanza, to: Jid, by: Recorded | None) -> Pending | None:
         """Have one kept until it is acknowledged that is recorded for nobody, or `by` its sender alone."""
         live, ask = self._live.get(to.bare), self._hooks.message_unrecorded_record
-        return self._pending(origin, sent, to, asked(ask, live, sent, to, by)) if ask and live else None
+        is_barred = self._blocks.bars(to.bare, origin.full)
+        return None if is_barred else self._pending(origin, sent, to, asked(ask, live, sent, to, by))
 
     async def _record_later(
         self, origin: Origin, stanza: Stanza, to: Jid, is_taken: Awaitable[bool], record: Callable[..., Made]
@@ -230,8 +231,7 @@ class Messages:
             else:
                 raise StanzaError("resource-constraint", "The server cannot archive this now.", type="wait")
             waiting: Awaitable[None] | None = self._pending(origin, stanza, to, made)
-            if waiting is None:
-                waiting = self._unrecorded(origin, stanza, to, None)
+            waiting = waiting or self._unrecorded(origin, stanza, to, None)
             if waiting is None:
                 waiting = self._became(origin, stanza, to, self._deliver(origin, stanza, to))
         except Exception as error:  # noqa: BLE001 - raised again when all have been told

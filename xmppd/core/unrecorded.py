@@ -15,12 +15,14 @@ Ask = Callable[[Stanza, Jid, Takers], Unrecorded | None]
 
 
 def asked(
-    asks: Sequence[Ask], live: LiveAccount, sent: Stanza, to: Jid, recorded: Recorded | None
+    asks: Sequence[Ask], live: LiveAccount | None, sent: Stanza, to: Jid, recorded: Recorded | None
 ) -> Unrecorded | None:
     """What the hook `message_unrecorded` makes of a message for an account, which is `recorded` for its
     sender alone, or not at all; None if none of those who get it here acknowledges.
     """
-    if kind_of(sent) not in KEEPABLE or (recorded is not None and recorded.error is not None):
+    if not asks or live is None or kind_of(sent) not in KEEPABLE:
+        return None
+    if recorded is not None and recorded.error is not None:
         return None
 
     def takers() -> Sequence[Session]:
