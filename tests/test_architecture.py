@@ -84,6 +84,7 @@ MAY_IMPORT = {
         "xmppd.validation",
     ),
     "xmppd.jobs": ("xmppd.errors",),
+    "xmppd.certificates": ("xmppd.config", "xmppd.encryption", "xmppd.everywhere", "xmppd.net"),
     "xmppd.finding": ("xmppd.errors", "xmppd.parts", "xmppd.plugin", "xmppd.config", "xmppd.validation"),
     "xmppd.claims": (*CORE, *RUNNING, "xmppd.plugin"),
     "xmppd.loader": (

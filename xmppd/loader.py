@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,8 @@ class Loader:
     """The plugins of one server, in the order of the configuration.
 
     `core_handlers` answer iqs that are not a plugin's matter. `on_change` is called whenever the set of
-    plugins changed, with all of them; `prepare` before, which may wait, and refuse.
+    plugins changed, with all of them; `prepare` before, which may wait, and refuse. `changing` is held by
+    whoever has plugins loaded, or takes over anything else of a configuration.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Loader:
         self._on_change = on_change
         self._labels: Mapping[str, str] = {}
         self._loaded: dict[str, Loaded] = {}
+        self.changing = asyncio.Lock()
 
     @property
     def loaded(self) -> Sequence[Loaded]:

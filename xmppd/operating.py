@@ -9,6 +9,7 @@ from xmppd.admin.backup import BackupCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import StoreCommands, UserCommands
 from xmppd.admin.bulk import BulkCommands
+from xmppd.admin.certificates import CertificateCommands
 from xmppd.admin.commands import Command, commands_of
 from xmppd.admin.doctor import DoctorCommands
 from xmppd.admin.follow import FollowCommands
@@ -22,6 +23,7 @@ from xmppd.admin.rosters import RosterCommands
 from xmppd.admin.sessions import SessionCommands
 from xmppd.admin.tokens import TokenCommands
 from xmppd.backups import BackupOffice
+from xmppd.certificates import CertificateOffice
 from xmppd.core.blockoffice import BlockOffice
 from xmppd.core.friendships import Friendships
 from xmppd.core.roster.office import RosterOffice
@@ -76,5 +78,7 @@ def _groups(app: App) -> Iterator[object]:
     yield StoreCommands(StoreOffice(app.store, app.tables))
     yield BackupCommands(BackupOffice(lambda: app.config, app.store, app.tables, app.now))
     yield DoctorCommands(Doctor(lambda: app.config, app.store, app.cache, app.everywhere))
+    changing = app.loader.changing
+    yield CertificateCommands(CertificateOffice(lambda: app.config, app.shared, app.everywhere, changing))
     folder = config.server.data_folder.absolute() / "migrations"
     yield MigrateCommands(MigrateOffice(app.accounts, app.arrivals, app.store, folder))

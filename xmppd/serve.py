@@ -138,13 +138,13 @@ class Process:
         self._joining: Joining | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._watcher: asyncio.TimerHandle | None = None
-        self._changing = asyncio.Lock()
         self._is_up = self._is_going = False
         self._leave_now = asyncio.Event()
         self._pace = 0
         self.exit_code = 0
         self.stopping = asyncio.Event()
         self.app = App(config)
+        self._changing = self.app.loader.changing
         self.app.shared.certificates = certificates(config)
         self.app.seeing.health.checks |= {
             "listeners": self._listening,

@@ -17,6 +17,7 @@ from xmppd.admin.client import follow, request
 from xmppd.admin.socket import AdminSocket
 from xmppd.api.calls import path_of
 from xmppd.errors import CommandError
+from xmppd.net.certificates import development_certificate
 from xmppd.testing import Client, World
 
 ALICE, BOB, ZOE = "alice@localhost", "bob@localhost", "zoe@localhost"
@@ -97,6 +98,8 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("webhook remove", {"name": "game"}),
     ("doctor", {"topic": ["settings"], "wrong": True}),
     ("doctor", {"topic": ["weather"]}),
+    ("certificate list", {}),
+    ("certificate reload", {}),
     ("store check", {}),
     ("store migrate", {}),
     ("migrate runs", {}),
@@ -228,7 +231,11 @@ DOORS = {"adhoc": by_adhoc, "registry": registry, "socket": by_socket, "http": b
 
 async def walked(door: str, folder: Path) -> list[tuple[str, Any]]:
     """What each step of the walk gives, on a server of its own."""
-    settings = {"http": {"tokens": [{"name": "parity", "sha256": SUM, "scopes": ["*"]}]}}
+    pair = development_certificate(folder.parent, ["localhost"])
+    settings = {
+        "http": {"tokens": [{"name": "parity", "sha256": SUM, "scopes": ["*"]}]},
+        "tls": {"certificates": {"*": {"certificate": str(pair.certificate), "key": str(pair.key)}}},
+    }
     world = World(accounts=ACCOUNTS, plugins=PLUGINS, plugin_config=ROOT, settings=settings)
     async with world, DOORS[door](world, folder, await world.bind("root")) as call:
         steps = []

@@ -28,6 +28,7 @@ from xmppd.admin.backup import RESTORE, BackupCommands
 from xmppd.admin.blocks import BlockCommands
 from xmppd.admin.builtin import LOOKS, Needs, ServerCommands, StoreCommands, UserCommands
 from xmppd.admin.bulk import BulkCommands
+from xmppd.admin.certificates import CertificateCommands
 from xmppd.admin.client import Begin, NoServer, download, follow, request
 from xmppd.admin.commands import (
     BAD_CONFIG,
@@ -129,6 +130,7 @@ BUILT_IN = (
     *descriptions_of(SessionCommands),
     *descriptions_of(NodeCommands),
     *descriptions_of(SettingsCommands),
+    *descriptions_of(CertificateCommands),
     *descriptions_of(UserCommands),
     *descriptions_of(BulkCommands),
     *descriptions_of(RightsCommands),

@@ -72,9 +72,17 @@ def server_context(
     except OSError as error:
         # OpenSSL does not say which file it means; the certificate was read before, so it is the key.
         raise _unusable(key, error) from None
+    context.leaf = leaf
     context.end_point = end_point(leaf)
     context.expires = leaf.not_valid_after_utc.timestamp()
     return context
+
+
+class Shown(NamedTuple):
+    """A certificate that clients are shown, and the file that it was read from."""
+
+    file: Path
+    certificate: x509.Certificate
 
 
 class Certificates:
@@ -112,10 +120,22 @@ class Certificates:
         self._choice.by_domain = {domain: contexts[pair] for domain, pair in domains.items()}
         self._choice.by_name = {ascii_name(domain): contexts[pair] for domain, pair in domains.items()}
         self._contexts = contexts
+        self._pairs = {"": default, **domains}
 
     def expiries(self) -> dict[Path, float]:
         """Certificate file -> its end, in seconds since the epoch."""
         return {pair.certificate: context.expires for pair, context in self._contexts.items()}
+
+    def shown(self, domain: str) -> Shown:
+        """What clients of a domain are shown."""
+        return self._shown(self._pairs.get(domain, self._pairs[""]))
+
+    def all_shown(self) -> list[Shown]:
+        """All that are at work, each once."""
+        return [self._shown(pair) for pair in dict.fromkeys(self._pairs.values())]
+
+    def _shown(self, pair: KeyPair) -> Shown:
+        return Shown(pair.certificate, self._contexts[pair].leaf)
 
     def _context(self, pair: KeyPair) -> DomainContext:
         context = server_context(

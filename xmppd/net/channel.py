@@ -12,6 +12,10 @@ import hmac
 import os
 import re
 import ssl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 EXPORTER_LABEL = b"EXPORTER-Channel-Binding"
 EXPORTER_LENGTH = 32
@@ -64,9 +68,11 @@ class KeyLog:
 class DomainContext(ssl.SSLContext):
     """A server context that knows what its certificate means to channel binding, and when it ends.
 
-    `end_point` is the data of tls-server-end-point, `expires` is in seconds since the epoch.
+    `leaf` is that certificate, `end_point` the data of tls-server-end-point, `expires` is in seconds since
+    the epoch.
     """
 
+    leaf: x509.Certificate
     end_point: bytes = b""
     expires: float = 0.0
     key_log: KeyLog | None = None
