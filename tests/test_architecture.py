@@ -163,6 +163,7 @@ MAY_IMPORT = {
     "xmppd.unattended": ("xmppd",),
     "xmppd.unopened": ("xmppd",),
     "xmppd.offices": ("xmppd",),
+    "xmppd.sessionoffice": ("xmppd",),
     "xmppd.operating": ("xmppd",),
     "xmppd.effective": (
         "xmppd.config",

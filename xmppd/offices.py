@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -64,52 +63,6 @@ class BulkOffice:
         return ""
 
 
-class SessionOffice:
-    """Sessions of this node and of all others as `session` commands want them."""
-
-    def __init__(
-        self,
-        sessions: Sessions,
-        end: Callable[[Session, StreamError | None], None],
-        everywhere: Everywhere,
-    ) -> None:
-        self._sessions = sessions
-        self._end = end
-        self._everywhere = everywhere
-        everywhere.serve("session list", self._list_here)
-        everywhere.serve("session kick", self._kick_here)
-
-    async def every(self, account: str, most: int) -> list[Mapping[str, Any]]:
-        """A row for each session of an account ("": of all), at most so many of each node."""
-        return await self._everywhere.rows("session list", {"account": account, "most": most}, account)
-
-    async def kick(self, account: str, resource: str) -> list[Mapping[str, Any]]:
-        """End a session, or with resource "" all of the account; a row for each that was ended."""
-        arguments = {"account": account, "resource": resource}
-        return await self._everywhere.rows("session kick", arguments, account)
-
-    async def _list_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        account = arguments["account"]
-        sessions = self._sessions.of(account) if account else self._sessions.by_full.values()
-        return [_row(session) for session in itertools.islice(sessions, arguments["most"])]
-
-    async def _kick_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        account, resource = arguments["account"], arguments["resource"]
-        found = [one for one in self._sessions.of(account) if resource in ("", one.resource)]
-        for session in found:
-            self._end(session, StreamError("policy-violation", "An operator ended this session."))
-        return [{"ended": session.full} for session in found]
-
-
-def _row(session: Session) -> Mapping[str, Any]:
-    return {
-        "session": session.full,
-        "priority": None if session.presence is None else session.priority,
-        "address": session.login.peer,
-        "since": _moment(session.since),
-    }
-
-
 class TokenOffice:
     """Tokens of clients as `token` commands want them: who loses one loses the sessions as well."""
 
@@ -163,8 +116,8 @@ def _token_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
         "software": row["software"],
         "device": row["device"],
         "mechanism": kept.mechanism,
-        "issued": _moment(kept.issued),
-        "expires": _moment(kept.expires),
+        "issued": moment(kept.issued),
+        "expires": moment(kept.expires),
     }
 
 
@@ -173,7 +126,8 @@ def precise(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """The same to the second."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -256,7 +210,7 @@ class MessageOffice:
     async def _fates_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         found = self._fates.of(arguments["id"], arguments["sender"], arguments["to"])
         if not found:
-            since = _moment(self._fates.since)
+            since = moment(self._fates.since)
             return [{"at": since, "fate": UNKNOWN, "reason": "this node knows of nothing since then"}]
         return [
             {
@@ -311,7 +265,7 @@ class LogOffice:
 
 
 def _level_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**row, "until": _moment(row["until"])}
+    return {**row, "until": moment(row["until"])}
 
 
 class PresenceOffice:

@@ -37,11 +37,11 @@ from xmppd.offices import (
     LogOffice,
     MessageOffice,
     PresenceOffice,
-    SessionOffice,
     StoreOffice,
     TokenOffice,
 )
 from xmppd.overview import Overview
+from xmppd.sessionoffice import SessionOffice
 from xmppd.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _groups(app: App) -> Iterator[object]:
     yield BulkCommands(BulkOffice(app.accounts), domains)
     yield UserCommands(AccountOffice(app.accounts, app.server), domains)
     yield RightsCommands(app.rights)
-    yield SessionCommands(SessionOffice(app.sessions, end, app.everywhere))
+    yield SessionCommands(SessionOffice(app, end))
     yield TokenCommands(TokenOffice(app.tokens, app.accounts, app.sessions, end, app.everywhere))
     repairs = RosterRepair(app.rosters, app.contacts, app.accounts, frozenset(domains))
     yield RosterCommands(RosterOffice(app.rosters, app.accounts, app.contacts, repairs))

@@ -18,9 +18,9 @@ def shared_settings(redis_url: str) -> Mapping[str, Any]:
     return {"cache": {"redis": redis_url, "prefix": "test-commands"}}
 
 
-async def call(world: World, name: str, node: int = 0, **arguments: Any) -> Any:
+async def call(world: World, name: str, at: int = 0, /, **arguments: Any) -> Any:
     """What a node answers its operator; the world goes on meanwhile."""
-    return await world.apps[node].commands.call(name, arguments)
+    return await world.apps[at].commands.call(name, arguments)
 
 
 async def test_sessions_are_listed_with_their_nodes(settings: Mapping[str, Any]) -> None:
@@ -67,6 +67,49 @@ async def test_a_session_is_ended_wherever_it_is(settings: Mapping[str, Any]) ->
         ]
         with pytest.raises(CommandError, match="not the address of an account"):
             await call(world, "session kick", address="localhost")
+
+
+async def test_a_session_is_found_shown_and_spoken_to_wherever_it_is(settings: Mapping[str, Any]) -> None:
+    async with World(settings=settings, nodes=2) as world:
+        near = await world.login("alice", "near", node=0)
+        far = await world.login("alice", "far", priority=2, node=1)
+        await world.settle()
+        await near.receive_all()
+        for node in (0, 1):
+            rows = await call(world, "session list", node, client="FA", state="available")
+            assert [(row["node"], row["session"]) for row in rows] == [("node1:5270", far.jid)]
+            rows = await call(world, "session list", node, node="node0:5270")
+            assert [(row["node"], row["session"]) for row in rows] == [("node0:5270", near.jid)]
+            row = await call(world, "session show", node, address=far.jid)
+            assert (row["node"], row["session"], row["priority"]) == ("node1:5270", far.jid, 2)
+
+            rows = await call(world, "session message", node, address="alice@localhost", text="all")
+            assert sorted((row["node"], row["sent"]) for row in rows) == [
+                ("node0:5270", near.jid),
+                ("node1:5270", far.jid),
+            ]
+            rows = await call(world, "session message", node, address="alice@localhost", text="1", chat=True)
+            assert [(row["node"], row["sent"]) for row in rows] == [("node1:5270", far.jid)]
+            rows = await call(world, "session message", node, address=near.jid, text="you")
+            assert [(row["node"], row["sent"]) for row in rows] == [("node0:5270", near.jid)]
+            await world.settle()
+            body = "{jabber:client}body"
+            assert [one.findtext(body) for one in await near.receive_all()] == ["all", "you"]
+            assert [one.findtext(body) for one in await far.receive_all()] == ["all", "1"]
+        with pytest.raises(CommandError, match="no node nowhere is connected"):
+            await call(world, "session list", node="nowhere")
+
+
+async def test_a_node_that_is_silent_may_have_what_is_not_found(settings: Mapping[str, Any]) -> None:
+    async with World(settings=settings, nodes=2) as world:
+        far = await world.login("alice", "far", node=1)
+
+        async def refuse(arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+            raise CommandError("not today")
+
+        world.apps[1].everywhere.serve("session show", refuse)
+        with pytest.raises(CommandError, match="is not logged in; node1:5270: not today"):
+            await call(world, "session show", address=far.jid)
 
 
 async def test_a_disabled_account_ends_on_all_nodes(settings: Mapping[str, Any]) -> None:

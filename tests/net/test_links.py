@@ -65,6 +65,7 @@ class FrameLink:
     """A WebSocket in memory."""
 
     kind, security = "websocket", "direct"
+    encryption, unsent = ("TLSv1.3", "TLS_AES_256_GCM_SHA384"), 0
     peer, secure, can_encrypt, clogged, heard = "192.0.2.1", True, False, False, 0.0
 
     def __init__(self, world):

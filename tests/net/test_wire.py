@@ -123,6 +123,15 @@ def test_the_end_of_the_stream_and_of_tls_go_out_in_one_piece(
     assert peer.transport.has_ended
 
 
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+def test_operators_are_told_how_it_is_encrypted(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    peer, before = Peer(tmp_path, version), Peer(tmp_path, None)
+    cipher = peer.tls.cipher()
+    assert cipher is not None
+    assert peer.wire.encryption == (version.name.replace("_", "."), cipher[0])
+    assert before.wire.encryption == ("", "")
+
+
 def test_before_the_handshake_nothing_is_said_in_plain_text(tmp_path: Path) -> None:
     peer = Peer(tmp_path, None)
     peer.wire.finish([END])

@@ -111,7 +111,8 @@ class Managed:
     may be so, 0: not at all. Stanzas are numbered from 1 and counters never begin anew here, but on the wire.
 
     `received`: stanzas of the client; `sent`: to it, of which it `acked` some. The others are `unacked`, as
-    they were written, `size` bytes in all, unless they were too many (`is_kept`). `is_given`: another node
+    they were written, `size` bytes in all, unless they were too many (`is_kept`). `detached_at`: when it was
+    detached last, in seconds since the epoch, 0: never here. `is_given`: another node
     has the session now; `is_over`: nobody has it: its client has acknowledged what it was sent before the
     second `unread_from`. On other nodes it had its `former` names. What is idle has no list of anything.
     """
@@ -125,6 +126,7 @@ class Managed:
         "_outstanding",
         "_pending",
         "acked",
+        "detached_at",
         "former",
         "id",
         "is_given",
@@ -152,6 +154,7 @@ class Managed:
         self.is_given = False
         self.is_over = False
         self.unread_from = 0
+        self.detached_at = 0.0
         self.former: tuple[Former, ...] | None = None
         self.timer: Timer | None = None
         self._keeper = keeper

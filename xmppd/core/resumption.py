@@ -210,6 +210,7 @@ class Resumption:
             return False
         others = self._detached.setdefault(session.account, [])
         others.append(managed)
+        managed.detached_at = self.now()
         self._hooks.tell(self._hooks.session_detached_signal, session)
         managed.timer = self.call_later(managed.seconds, lambda: self._expire(managed))
         log.info("session-detached", extra={"jid": session.full, "unacked": len(managed.unacked)})

@@ -69,6 +69,12 @@ class TlsLayer:
         """What an established connection can be bound to, by type."""
         return channel_bindings(self._object, self._exporter_secret)
 
+    @property
+    def encryption(self) -> tuple[str, str]:
+        """Version and cipher of an established connection; ("", "") before."""
+        cipher = self._object.cipher()
+        return ("", "") if cipher is None else (self._object.version() or "", cipher[0])
+
     def _read(self) -> bytes:
         pieces = []
         read = self._object.read

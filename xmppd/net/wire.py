@@ -270,7 +270,7 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the peer to read others."""
+        """See `Link.unsent`."""
         return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
     def write_all(self, elements: Sequence[bytes]) -> None:
@@ -318,6 +318,11 @@ class Wire(asyncio.BufferedProtocol):
         if self._tls is None:
             return "none"
         return "starttls" if self._starttls else "direct"
+
+    @property
+    def encryption(self) -> tuple[str, str]:
+        """See `Link.encryption`."""
+        return self._tls.encryption if self._tls is not None else ("", "")
 
     @property
     def can_encrypt(self) -> bool:

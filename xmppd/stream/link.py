@@ -36,6 +36,14 @@ class Link(Protocol):
         """How TLS came to protect it, for operators: `direct`, `starttls` or `none`."""
 
     @property
+    def encryption(self) -> tuple[str, str]:
+        """Version and cipher of its TLS, for operators; ("", "") without."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client to read others."""
+
+    @property
     def can_encrypt(self) -> bool:
         """Whether TLS may be begun on it (RFC 6120 5)."""
 

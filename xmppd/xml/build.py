@@ -47,6 +47,11 @@ def _legal(text: str) -> str:
     return text if _LEGAL.fullmatch(text) else _ILLEGAL.sub(_REPLACEMENT, text)
 
 
+def is_legal(text: str) -> bool:
+    """Whether XML 1.0 has a place for all of its characters."""
+    return _LEGAL.fullmatch(text) is not None
+
+
 def element(name: str, attrs: Mapping[str, str] | None = None, *content: Element | str | None) -> Element:
     """An element by its Clark name; `content` are children and text (None is left out)."""
     tree = Element(name, dict(attrs) if attrs else {})
