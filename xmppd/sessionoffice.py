@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,12 @@ Row = Mapping[str, Any]
 _CAPS: Final = re.compile(rb"<(?:[^<>\s:]+:)?c\s[^<>]*['\"]http://jabber\.org/protocol/caps['\"][^<>]*>")
 _NODE: Final = re.compile(rb"\snode\s*=\s*(?:'([^']*)'|\"([^\"]*)\")")
 _SHOW: Final = f"{{{ns.CLIENT}}}show"
+
+MOST_CHARACTERS: Final = 200
+"""Of what a client says of itself that operators are shown."""
+
+LIST_BYTES: Final = 4_194_304
+"""Of the rows of one node: another one takes no longer frames than 16 MiB."""
 
 
 class SessionOffice:
@@ -113,12 +120,15 @@ class SessionOffice:
         account, most = arguments["account"], arguments["most"]
         is_sought = _Condition(self._app, arguments)
         rows: list[Row] = []
-        slice = Slice()
+        size, slice = 0, Slice()
         for session in self._sessions.of(account) if account else [*self._sessions.by_full.values()]:
             if len(rows) >= most:
                 break
             if not session.is_over and is_sought(session):
-                rows.append(self._row(session))
+                rows.append(row := self._row(session))
+                size += len(json.dumps(row))
+                if size > LIST_BYTES:
+                    raise CommandError(f"{len(rows)} sessions are too long a list (--most)", rule="too-long")
             if slice.spent():
                 await breathe()
                 slice.begin()
@@ -155,8 +165,8 @@ class SessionOffice:
             {
                 **self._row(session),
                 **_presence_of(session),
-                "software": agent.software if agent is not None else "",
-                "device": agent.device if agent is not None else "",
+                "software": agent.software[:MOST_CHARACTERS] if agent is not None else "",
+                "device": agent.device[:MOST_CHARACTERS] if agent is not None else "",
                 "client_id": agent.id if agent is not None else "",
                 "mechanism": login.mechanism,
                 "login_expires": None if login.expires is None else moment(login.expires),
@@ -256,15 +266,16 @@ def idle_seconds(app: App, session: Session) -> float:
 def names_of(session: Session) -> Iterator[str]:
     """What is known of its client's software, by what it says of itself: XEP-0388 2.3, XEP-0115."""
     agent = session.login.agent
-    yield from (name for name in (agent.software, agent.device) if name) if agent is not None else ()
-    if caps := _caps(session.presence):
-        yield caps
+    said = (agent.software, agent.device) if agent is not None else ()
+    for name in (*said, _caps(session.presence)):
+        if name:
+            yield name[:MOST_CHARACTERS]
 
 
 def _caps(presence: Broadcast | None) -> str:
     found = None if presence is None else _CAPS.search(presence.tail)
     node = None if found is None else _NODE.search(found[0])
-    return "" if node is None else html.unescape((node[1] or node[2] or b"").decode())
+    return "" if node is None else html.unescape((node[1] or node[2] or b"").decode())[:MOST_CHARACTERS]
 
 
 def _presence_of(session: Session) -> Row:

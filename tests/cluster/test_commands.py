@@ -107,9 +107,15 @@ async def test_a_node_that_is_silent_may_have_what_is_not_found(settings: Mappin
         async def refuse(arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             raise CommandError("not today")
 
-        world.apps[1].everywhere.serve("session show", refuse)
-        with pytest.raises(CommandError, match="is not logged in; node1:5270: not today"):
-            await call(world, "session show", address=far.jid)
+        for name in ("session show", "session kick"):
+            world.apps[1].everywhere.serve(name, refuse)
+            with pytest.raises(CommandError, match="is not logged in; node1:5270: not today"):
+                await call(world, name, address=far.jid)
+        near = await world.login("alice", "near", node=0)
+        assert await call(world, "session kick", address="alice@localhost") == [
+            {"node": "node0:5270", "ended": near.jid},
+            {"node": "node1:5270", "problem": "not today"},
+        ]
 
 
 async def test_a_disabled_account_ends_on_all_nodes(settings: Mapping[str, Any]) -> None:

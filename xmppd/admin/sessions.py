@@ -132,8 +132,7 @@ class SessionCommands:
         """Its client is sent `policy-violation`, and may come again."""
         _check_account(address)
         rows = await self.sessions.kick(address.bare, address.resource or "")
-        if not rows:
-            raise CommandError(f"{address} is not logged in")
+        _found(address, rows, "ended")
         return [dict(row) for row in rows]
 
 
