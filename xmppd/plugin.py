@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 from xml.etree.ElementTree import Element
 
-from xmppd.admin.commands import Caller, Description, Parameter, command
+from xmppd.admin.commands import Caller, Description, Parameter, Secret, command
 from xmppd.admin.commands import page as result_page
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
@@ -162,6 +162,7 @@ __all__ = [
     "RosterChange",
     "RosterItem",
     "SaslError",
+    "Secret",
     "SecretText",
     "Section",
     "Session",

@@ -1,4 +1,4 @@
-"""Announcements to all who are online, and a message of the day (after XEP-0133 4.23 to 4.26).
+"""Announcements to all or to a part, and a message of the day (after XEP-0133 4.23 to 4.26).
 
 By command, or by a message from one of the configured admins to `<domain>/announce/online` (to all online),
 `/announce/motd` (to all: now, or when they come), `/announce/motd/update` (only to those who come) or
@@ -8,17 +8,15 @@ By command, or by a message from one of the configured admins to `<domain>/annou
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from xml.etree.ElementTree import Element
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
     AccountAddress,
-    CommandError,
     Jid,
     Person,
     Plugin,
@@ -32,15 +30,22 @@ from xmppd.plugin import (
     cluster_signal,
     command,
     element,
+    every,
     nobody,
     serialize,
 )
 
+from .commands import AnnounceCommands, sendable
+from .crier import BODY, KIND, RUNNING, SUBJECT, Announcement, Crier, of_row
+
 CROWD = 200
 """How many sessions are shown the message of the day before others get their turn."""
-
-SUBJECT, BODY = f"{{{ns.CLIENT}}}subject", f"{{{ns.CLIENT}}}body"
-NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+LOOK_SECONDS = 5.0
+"""How often one node of all looks whether an announcement is told by nobody."""
+LEASE_SECONDS = 10.0
+"""A node that wrote nothing of an announcement for so long has died."""
+LEAVE_SECONDS = 2.0
+"""How long an announcement may take to be left to the next instance, or node."""
 
 
 class AnnounceConfig(PluginConfig):
@@ -62,7 +67,7 @@ class Notice:
         session.send(head + session.live.to_stamp + tail)
 
 
-class Announce(Plugin):
+class Announce(AnnounceCommands, Plugin):
     """The message of the day is shown once to each account, to the resource that is available first."""
 
     Config = AnnounceConfig
@@ -71,26 +76,62 @@ class Announce(Plugin):
         columns={"id": "text", "subject": "text", "body": "text"},
         person=nobody("what operators say to all"),
     )
+    announcements = Table(
+        partition=("kind",),
+        cluster=("id",),
+        columns={
+            "text": "text",
+            "subject": "text",
+            "type": "text",
+            "segment": "text",
+            "pace": "int",
+            "begun": "timestamp",
+            "state": "text",
+            "holder": "text",
+            "node": "text",
+            "epoch": "int",
+            "beat": "int",
+            "place": "text",
+            "told": "int",
+            "sent": "int",
+            "refused": "int",
+            "total": "int",
+            "ended": "timestamp",
+        },
+        person=Person(mentions={"place": "kept", "segment": "kept"}),
+    )
+    receivers = Table(
+        partition=("announcement",),
+        cluster=("number",),
+        columns={"number": "int", "account": "text"},
+        ttl=7 * 86400.0,
+        person=Person(mentions={"account": "deleted"}),
+    )
     seen = Table(partition=("account",), columns={"id": "text"}, person=Person("account"))
     shown = SessionSlot("")
 
     async def start(self) -> None:
         """Take up the message of the day where it was left."""
+        self.criers: dict[str, Crier] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._silent: dict[str, tuple[tuple[object, ...], float]] = {}
         row = await self.motds.get("motd")
         self._motd: Notice | None = self._notice(row["id"], row["subject"], row["body"]) if row else None
         self._deeds: dict[str, Callable[[str, str], Coroutine[Any, Any, object]]] = {
-            "announce/online": self._announce,
+            "announce/online": self.announce,
             "announce/motd": self._set_motd,
             "announce/motd/update": self._update_motd,
             "announce/motd/delete": self._delete_motd,
         }
 
-    # the three doors
+    async def stop(self) -> None:
+        """Let the next instance, or another node, go on with what is being told."""
+        for crier in self.criers.values():
+            crier.leave()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LEAVE_SECONDS)
 
-    @command("Send a message to everybody who is online")
-    async def send(self, text: Annotated[str, "what to say"]) -> dict[str, int]:
-        """How many sessions it was sent to."""
-        return {"sent": await self._announce("", sendable(text))}
+    # the other doors
 
     @command("Set the message of the day, shown once to everybody: now, or at their next login")
     async def motd(self, text: Annotated[str, "what to say"]) -> dict[str, str]:
@@ -128,7 +169,8 @@ class Announce(Plugin):
 
     # what is done
 
-    async def _announce(self, subject: str, body: str) -> int:
+    async def announce(self, subject: str, body: str) -> int:
+        """To all who are online, at once; how many copies there were."""
         accounts: dict[str, list[str]] = {}
         for account in self.server.connected():
             accounts.setdefault(account.rpartition("@")[2], []).append(account)
@@ -136,6 +178,70 @@ class Announce(Plugin):
         for domain, listeners in accounts.items():
             copies += await self.server.send_many(listeners, headline(domain, subject, body))
         return copies
+
+    # who tells an announcement
+
+    async def known(self) -> list[Announcement]:
+        """All that are remembered, the oldest first; StoreError."""
+        return [of_row(row) for row in (await self.announcements.scan(KIND)).rows]
+
+    async def begin(self, about: Announcement) -> None:
+        """A new one, which this node tells; StoreError."""
+        mine = replace(about, holder=self.server.process, node=self.server.node, epoch=1)
+        await self.announcements.put_if(mine.row(), None)
+        self._tell(mine)
+
+    def _tell(self, about: Announcement) -> None:
+        crier = self.criers[about.id] = Crier(self, about)
+        task = self.spawn(crier.run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self.criers.pop(about.id, None))
+
+    @cluster_signal
+    def ended(self, id: str) -> None:
+        """An announcement is cancelled."""
+        if (crier := self.criers.get(id)) is not None:
+            crier.cancel()
+
+    def is_held(self, about: Announcement) -> bool:
+        """Whether a node that is there tells it, for all that is known here."""
+        if about.node in self.server.other_nodes():
+            return bool(about.holder)
+        return about.holder == self.server.process and about.id in self.criers
+
+    @every(LOOK_SECONDS, once=True)
+    async def look(self) -> None:
+        """Go on with what nobody tells any more."""
+        running = [one for one in await self.known() if one.state == RUNNING and one.id not in self.criers]
+        self._silent = {one.id: self._silence_of(one) for one in running}
+        for one in running:
+            if self._is_left(one):
+                await self._take(one)
+
+    def _silence_of(self, about: Announcement) -> tuple[tuple[object, ...], float]:
+        """What was written of it last, and since when that has not changed, by this node's clock: clocks are
+        never compared.
+        """
+        mark = (about.holder, about.epoch, about.beat)
+        before = self._silent.get(about.id)
+        return before if before is not None and before[0] == mark else (mark, self.scope.clock())
+
+    def _is_left(self, about: Announcement) -> bool:
+        if about.holder in ("", self.server.process) or not self.server.has_other_nodes:
+            return True
+        return self.scope.clock() - self._silent[about.id][1] >= LEASE_SECONDS
+
+    async def _take(self, about: Announcement) -> None:
+        mine = replace(
+            about, holder=self.server.process, node=self.server.node, epoch=about.epoch + 1, beat=0
+        )
+        expect = {"epoch": about.epoch, "beat": about.beat, "state": RUNNING}
+        if await self.announcements.put_if(mine.row(), expect) and about.id not in self.criers:
+            self.log.info("announcement-resumed", extra={"announcement": about.id, "told": about.told})
+            self._tell(mine)
+
+    # the message of the day
 
     async def _set_motd(self, subject: str, body: str) -> None:
         await self._update_motd(subject, body)
@@ -220,10 +326,3 @@ def headline(domain: str, subject: str, body: str) -> Element:
 def crowds(sessions: list[Session]) -> Iterable[list[Session]]:
     """The sessions, some at a time."""
     return (sessions[start : start + CROWD] for start in range(0, len(sessions), CROWD))
-
-
-def sendable(text: str) -> str:
-    """The text itself; CommandError when XML cannot hold it, or there is none."""
-    if not text or NOT_XML.search(text):
-        raise CommandError("the text must not be empty, and holds no control characters")
-    return text
