@@ -23,7 +23,7 @@ PRIVATE = f"<query xmlns='{ns.PRIVATE}'><secret xmlns='urn:example:mine'>word</s
 VCARD = f"<vCard xmlns='{ns.VCARD}'><FN>Alice</FN></vCard>"
 ITEM = f"<query xmlns='{ns.ROSTER}'><item jid='carol@localhost'/></query>"
 
-OWNED = ("days", "messages", "months", "shown")
+OWNED = ("by_peer", "days", "messages", "months", "shown")
 """What an archive keeps by the number of its owner."""
 
 SLOW = """
@@ -242,8 +242,13 @@ async def test_an_anonymous_session_leaves_nothing_behind() -> None:
         await world.bind("bob")
 
 
-async def test_nothing_of_an_archive_is_left_nor_what_was_read_and_taken_back() -> None:
+async def test_nothing_of_an_archive_is_left_nor_what_was_read_and_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with World(plugins=("archive",)) as world:
+        crowds = type(world.plugin("archive").crowds).wrote.__globals__
+        monkeypatch.setitem(crowds, "MANY", 2)  # so many that they have rows by their peers, somewhat later
+        monkeypatch.setitem(crowds, "SAMPLED", 1)
         alice, bob = await world.login("alice"), await world.login("bob")
         for id, inner in (
             ("m", "<body>secret</body>"),
@@ -251,6 +256,8 @@ async def test_nothing_of_an_archive_is_left_nor_what_was_read_and_taken_back() 
             ("r", f"<retract xmlns='{ns.RETRACTION}' id='m'/>"),
         ):
             await alice.send(f"<message to='bob@localhost' type='chat' id='{id}'>{inner}</message>")
+        await world.advance(30)
+        await alice.send("<message to='bob@localhost' type='chat' id='l'><body>later</body></message>")
         mark = f"<displayed xmlns='{ns.CHAT_MARKERS}' id='n'/>"
         await bob.send(f"<message to='{ALICE}' type='chat' id='d'>{mark}</message>")
         archive, tables = world.plugin("archive"), world.app.tables()
