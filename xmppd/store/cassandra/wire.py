@@ -2,7 +2,7 @@
 
 The driver has its thread send. That takes some rounds of the thread's loop for each request, each of them
 with a wait for the interpreter's lock, which our loop holds. It wakes the thread for each deadline, too, and
-reads 4 KiB at a time.
+reads 4 KiB at a time. And it loses a header that comes in two pieces.
 """
 
 from __future__ import annotations
@@ -57,6 +57,17 @@ class Wire(LibevConnection):  # type: ignore[misc]
         """The socket takes more; called by the driver's thread."""
         with self._sending:
             super().handle_write(watcher, revents, errno)
+
+    def _process_segment_buffer(self) -> None:
+        """Take a segment out of what was read. Where less than its header has come the driver forgets that,
+        takes what follows for a header, and gives the connection up (`CRC mismatch on header`).
+        """
+        held = self._io_buffer
+        if held.readable_io_bytes() < self._segment_codec.header_length_with_crc:
+            held._segment_consumed = False
+            held.io_buffer.seek(0)  # from here on is kept
+        else:
+            super()._process_segment_buffer()
 
     @classmethod
     def create_timer(cls, timeout: float, callback: Callable[[], None]) -> Timer:
