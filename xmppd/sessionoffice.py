@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,9 +35,6 @@ _SHOW: Final = f"{{{ns.CLIENT}}}show"
 
 MOST_CHARACTERS: Final = 200
 """Of what a client says of itself that operators are shown."""
-
-LIST_BYTES: Final = 4_194_304
-"""Of the rows of one node: another one takes no longer frames than 16 MiB."""
 
 
 class SessionOffice:
@@ -120,15 +116,12 @@ class SessionOffice:
         account, most = arguments["account"], arguments["most"]
         is_sought = _Condition(self._app, arguments)
         rows: list[Row] = []
-        size, slice = 0, Slice()
+        slice = Slice()
         for session in self._sessions.of(account) if account else [*self._sessions.by_full.values()]:
             if len(rows) >= most:
                 break
             if not session.is_over and is_sought(session):
-                rows.append(row := self._row(session))
-                size += len(json.dumps(row))
-                if size > LIST_BYTES:
-                    raise CommandError(f"{len(rows)} sessions are too long a list (--most)", rule="too-long")
+                rows.append(self._row(session))
             if slice.spent():
                 await breathe()
                 slice.begin()

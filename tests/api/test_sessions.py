@@ -91,16 +91,6 @@ async def test_what_a_client_says_of_itself_makes_no_list_long() -> None:
         assert row["client"] == f"https://{'g' * 192}"
 
 
-async def test_a_list_that_no_other_node_would_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xmppd.sessionoffice.LIST_BYTES", 1000)
-    async with World(nodes=1) as world:
-        for number in range(4):
-            await world.bind("bob", f"{'x' * 500}{number}")
-        with pytest.raises(CommandError, match="2 sessions are too long a list"):
-            await call(world, "session list")
-        assert len(await call(world, "session list", most=1)) == 1
-
-
 async def test_sessions_are_found_by_state_and_age() -> None:
     async with World() as world:
         lost, _ = await managed(world, "alice", "lost")

@@ -118,6 +118,24 @@ async def test_a_node_that_is_silent_may_have_what_is_not_found(settings: Mappin
         ]
 
 
+async def test_an_answer_that_fits_no_frame_is_refused(settings: Mapping[str, Any]) -> None:
+    async with World(settings=settings, nodes=2) as world:
+        far, everywhere = world.apps[1].everywhere, world.apps[0].everywhere
+        size = 17 << 20
+
+        async def talk(arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+            return [{"said": "x" * size}]
+
+        far.serve("talk", talk)
+        with pytest.raises(CommandError, match="an answer of 17825806 bytes is too long"):
+            await everywhere.ask("node1:5270", "talk", {})
+        with pytest.raises(CommandError, match="a question of 17825804 bytes is too long"):
+            await everywhere.ask("node1:5270", "talk", {"said": "x" * size})
+        size = 15 << 20
+        [row] = await everywhere.ask("node1:5270", "talk", {})
+        assert len(row["said"]) == size
+
+
 async def test_a_disabled_account_ends_on_all_nodes(settings: Mapping[str, Any]) -> None:
     async with World(settings=settings, nodes=2) as world:
         far = await world.login("alice", node=1)

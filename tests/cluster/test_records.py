@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xmppd.cluster import records
+from xmppd.cluster.calls import LONGEST, text_of
+from xmppd.cluster.framing import Frames
 from xmppd.cluster.records import Frame, Record, decode, encode
 from xmppd.core.brake import Counted
 from xmppd.errors import TrunkError
@@ -54,6 +56,15 @@ def test_a_frame_is_what_was_packed_behind_its_length():
     data = encode(frame)
     assert int.from_bytes(data[:4], "big") == len(data) - 4
     assert decode(data[4:]) == frame == decode(memoryview(data)[4:])
+
+
+def test_the_longest_answer_fits_a_frame():
+    """Another node ends the connection of a longer one, and is sent it again on the next."""
+    text = text_of("an answer", '\N{SNOWMAN}"' * (LONGEST // 16))
+    frame = Frame(8, 5, [(2, "forbidden")], [3] * 1000, [records.Reply(2**40, text.ljust(LONGEST), "")])
+    data = encode(frame)
+    [taken] = Frames().feed(data)
+    assert decode(taken) == frame
 
 
 def test_tags_do_not_change():

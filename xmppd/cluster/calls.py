@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS: Final = 5.0
 """How long an answer is waited for."""
 
+LONGEST: Final = 16 << 20
+"""Bytes of what is asked, and of an answer: with all that is around it a frame has no room for more."""
+
 Answerer = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
@@ -48,9 +51,11 @@ class Calls:
     async def ask(
         self, member: Member, name: str, arguments: Mapping[str, Any], seconds: float = ANSWER_SECONDS
     ) -> Any:
-        """What a member answers; CommandError: it refuses, is silent, or is given up."""
-        self._last += 1
-        number, text = self._last, json.dumps(arguments)
+        """What a member answers; CommandError: it refuses, is silent, or is given up, or what is asked is too
+        long.
+        """
+        text = text_of("a question", arguments)
+        number = self._last = self._last + 1
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open[number] = member, answer
         silent = CommandError(f"node {member.name} does not answer")
@@ -71,7 +76,7 @@ class Calls:
         try:
             if answerer is None:
                 raise CommandError(f"{record.name} is unknown here")
-            result, error = json.dumps(await answerer(json.loads(record.arguments))), ""
+            result, error = text_of("an answer", await answerer(json.loads(record.arguments))), ""
         except XmppdError as refusal:
             result, error = "", str(refusal) or type(refusal).__name__
         except Exception as failure:  # whoever asked must not wait
@@ -111,3 +116,11 @@ class Calls:
     def take_signal(self, member: Member, record: Signal) -> None:
         """Do it here."""
         self._signal(record.plugin, record.method, record.data)
+
+
+def text_of(what: str, data: Any) -> str:
+    """The JSON of data; CommandError when it is too long for a frame."""
+    text = json.dumps(data)  # each character of it is one byte
+    if len(text) > LONGEST:
+        raise CommandError(f"{what} of {len(text)} bytes is too long (at most {LONGEST}): ask for less")
+    return text
