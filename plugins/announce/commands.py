@@ -25,6 +25,8 @@ KEPT: Final = 100
 EXAMPLES: Final = 5
 MOST_COUNTED: Final = 100_000
 """Accounts that a preview looks at, where all are meant."""
+MOST_TEXT: Final = 10_000
+"""Characters of what is said."""
 SHOWN: Final = 60
 TYPES: Final = ("headline", "normal", "chat")
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -74,6 +76,8 @@ class AnnounceCommands:
             return await self._preview(segment, named)
         if segment == Segment() and not subject and type is None and pace is None:
             return {"sent": await it.announce("", said)}
+        if len(said) > MOST_TEXT:
+            raise CommandError(f"such a text has at most {MOST_TEXT} characters", field="text")
         about = Announcement(
             f"{int(it.now() * 1000):012x}{secrets.token_hex(2)}",
             said,
@@ -136,10 +140,12 @@ class AnnounceCommands:
     async def _preview(self, segment: Segment, named: Sequence[str]) -> dict[str, Any]:
         """`receivers` by node, `offline` for who is not online; `complete`: all were counted."""
         counts, examples, number, is_complete = dict[str, int](), list[str](), 0, True
-        async for some in self._meant(segment, named):
-            if number >= MOST_COUNTED:
+        looked = 0
+        async for some, count in self._meant(segment, named):
+            if looked >= MOST_COUNTED:
                 is_complete = False
                 break
+            looked += count
             for account in some:
                 number += 1
                 examples += [account] if len(examples) < EXAMPLES else []
@@ -152,27 +158,28 @@ class AnnounceCommands:
             "examples": sorted(examples),
         }
 
-    async def _meant(self, segment: Segment, named: Sequence[str]) -> AsyncIterator[Sequence[str]]:
-        """Some at a time."""
+    async def _meant(
+        self, segment: Segment, named: Sequence[str]
+    ) -> AsyncIterator[tuple[Sequence[str], int]]:
+        """Some at a time, and how many were looked at for that."""
         it = self._it
         if segment.listed:
             for start in range(0, len(named), SLICE):
-                some = filter(segment.names, named[start : start + SLICE])
-                is_meant = it.server.is_connected
-                yield [
-                    one for one in some if segment.everyone or (is_meant(one) and segment.is_here(it, one))
-                ]
+                some = [*filter(segment.names, named[start : start + SLICE])]
+                if not segment.everyone:
+                    some = [one for one in some if it.server.is_connected(one) and segment.is_here(it, one)]
+                yield some, 0
                 await asyncio.sleep(0)
         elif segment.everyone:
             token: bytes | None = None
             while True:
                 page, token = await it.server.accounts.page(token, SLICE)
-                yield [*filter(segment.names, page)]
+                yield [*filter(segment.names, page)], len(page)
                 if token is None:
                     return
         else:
             async for account in online(it, segment):
-                yield [account]
+                yield [account], 0  # however many there are, they are in memory
 
     def _shown(self, about: Announcement) -> dict[str, Any]:
         it = self._it

@@ -93,12 +93,13 @@ class Crier:
     async def run(self) -> None:
         """Until everybody is told, or it is cancelled, taken over, or this instance of the plugin ends."""
         try:
-            if not await self._tell_all():
-                return
-            if self._is_leaving:
-                await self._write(holder="", node="")
-            else:
-                await self._end(DONE)
+            is_mine = await self._tell_all()
+            if is_mine and self._is_leaving:
+                is_mine = await self._write(holder="", node="")
+            elif is_mine:
+                is_mine = await self._end(DONE)
+            if not is_mine:
+                await self._write_cancelled()
         except StoreError as error:  # taken up again where it was written last
             extra = {"announcement": self.about.id, "error": str(error)}
             self._plugin.log.warning("announcement-interrupted", extra=extra)
@@ -107,24 +108,23 @@ class Crier:
             raise
 
     async def _tell_all(self) -> bool:
-        """Until everybody is told, or somebody else may go on; False when there is nothing left to write."""
+        """Until everybody is told, or somebody else may go on; False when this is not its turn any more."""
         async for accounts, place, count in self._receivers():
-            if self._is_leaving:
-                return True
-            if self._is_cancelled:
-                await self._write_cancelled()
-                return False
+            if self._is_cancelled or self._is_leaving:
+                break
             began = self._plugin.scope.clock()
             await self._tell(accounts)
             self.about = replace(self.about, place=place, told=self.about.told + count)
             if self._plugin.scope.clock() - self._said >= BEAT_SECONDS and not await self._write():
                 return False
             await self._pause(began + len(accounts) / self.about.pace)
-        return True
+        return not self._is_cancelled
 
-    async def _end(self, state: str) -> None:
-        if await self._write(state=state, place="", ended=self._plugin.now()):
+    async def _end(self, state: str) -> bool:
+        is_mine = await self._write(state=state, place="", ended=self._plugin.now())
+        if is_mine:
             await self._plugin.receivers.delete(self.about.id)
+        return is_mine
 
     def cancel(self) -> None:
         """It is cancelled: nobody more is told."""
@@ -234,7 +234,7 @@ class Crier:
         return await self._plugin.announcements.put_if(self.about.row(), expect)
 
     async def _write_cancelled(self) -> None:
-        """How far it had got by then."""
+        """How far it had got, if it was cancelled and nobody else has told it."""
         told = {"told": self.about.told, "sent": self.about.sent, "refused": self.about.refused}
         expect = {"epoch": self.about.epoch, "state": CANCELLED}
         await self._plugin.announcements.put_if({"kind": KIND, "id": self.about.id, **told}, expect)

@@ -1,5 +1,6 @@
 """Announcements to a part of all, at a pace: preview, list, cancel, reload, and who is not online."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ async def test_only_some_are_told(options: dict[str, Any], who: set[str]) -> Non
         ({"pace": 0}, "pace must be 1 to 10000"),
         ({"prefix": [""]}, "must not be empty"),
         ({"subject": "bell \x07"}, "control characters"),
+        ({"text": "x" * 10_001, "pace": 5}, "at most 10000 characters"),
     ],
 )
 async def test_what_is_refused(options: dict[str, Any], why: str) -> None:
@@ -150,6 +152,36 @@ async def test_a_pace_is_kept_and_a_cancelled_one_ends() -> None:
         assert (row["state"], row["told"], row["sent"]) == ("cancelled", 4, 4)
         with pytest.raises(CommandError, match="is cancelled"):
             await world.app.commands.call("announce cancel", {"id": begun["id"]})
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seconds", [1, 4], ids=["in the middle", "when all are told"])
+async def test_one_that_is_cancelled_unheard_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    async with World(plugins=("announce",), accounts=NAMES) as world:
+        for name in NAMES:
+            await world.login(name)
+        begun = await send(world, pace=1)
+        await world.advance(seconds)
+        for crier in world.plugin("announce").criers.values():
+            monkeypatch.setattr(crier, "cancel", lambda: None)
+        await world.app.commands.call("announce cancel", {"id": begun["id"]})
+        await world.advance(10)
+        [row] = await listed(world)
+        told = sum(texts == ["tea"] for texts in (await heard(world)).values())
+        assert (row["state"], row["told"], row["sent"]) == ("cancelled", told, told)
+        assert told <= seconds + 2
+
+
+@pytest.mark.asyncio
+async def test_a_preview_looks_at_so_many_accounts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World(plugins=("announce",), accounts=NAMES) as world:
+        module = sys.modules[type(world.plugin("announce")).__module__ + ".commands"]
+        monkeypatch.setattr(module, "MOST_COUNTED", 2)
+        monkeypatch.setattr(module, "SLICE", 1)
+        found = await send(world, all=True, prefix=["nobody"], preview=True)
+        assert (found["receivers"], found["complete"]) == (0, False)
 
 
 @pytest.mark.asyncio
