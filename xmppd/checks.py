@@ -20,6 +20,7 @@ from xmppd.finding import find_plugin, plugin_modules, put_back
 from xmppd.fundaments import MATTER_TO_THE_STORE, Check, made, refuse
 from xmppd.net.tls import CIPHERS
 from xmppd.rules import issuers
+from xmppd.seeing.spans import recorder
 from xmppd.settings import HttpListenerConfig, ListenerConfig, address_of
 from xmppd.text import host_and_port
 from xmppd.validation import did_you_mean
@@ -272,6 +273,12 @@ def check_plugins(config: Config) -> Iterator[Finding]:
             yield Finding(config.problem(("plugins", "config", name), message, at_key=True))
 
 
+def check_tracing(config: Config) -> Iterator[Finding]:
+    """A collector for spans, and no library that sends it any."""
+    if config.tracing.endpoint is not None:
+        yield from made(recorder, config)
+
+
 MATTER_TO_A_SERVER: tuple[Check, ...] = (
     *MATTER_TO_THE_STORE,
     check_listeners,
@@ -279,4 +286,5 @@ MATTER_TO_A_SERVER: tuple[Check, ...] = (
     check_tls,
     check_issuers,
     check_plugin_folders,
+    check_tracing,
 )

@@ -30,6 +30,7 @@ from xmppd.settings import (
     SessionsConfig,
     StoreConfig,
     TlsConfig,
+    TracingConfig,
 )
 from xmppd.validation import validated
 
@@ -55,6 +56,7 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
     plugins: PluginsConfig = PluginsConfig()
     log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()
     loop: LoopConfig = LoopConfig()
 
     _document = Document("built-in defaults")

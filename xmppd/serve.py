@@ -81,6 +81,7 @@ FIXED = (
     "store",
     "cache",
     "cluster",
+    "tracing",
     "loop",
 )
 """What a reload cannot change."""
@@ -145,6 +146,7 @@ class Process:
         self.stopping = asyncio.Event()
         self.app = App(config)
         self._changing = self.app.loader.changing
+        self.app.seeing.begin_spans()
         self.app.shared.certificates = certificates(config)
         self.app.seeing.health.checks |= {
             "listeners": self._listening,
@@ -297,6 +299,7 @@ class Process:
             await self._door.close()
         self.app.seeing.end()
         await self._close(max(deadline - time.monotonic(), LAST_SECONDS))
+        await self.app.seeing.end_spans()
         await self._socket.close()
         self._note.close()
         if self._is_up:

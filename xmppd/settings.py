@@ -164,6 +164,13 @@ def _long(secret: SecretText | None) -> SecretText | None:
     return secret
 
 
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// url")
+    return text
+
+
 def _redis_url(text: str) -> str:
     parts = urlsplit(text)
     scheme, _, kind = parts.scheme.partition("+")
@@ -542,6 +549,17 @@ class LogConfig(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
+
+
+class TracingConfig(Section):
+    """Spans of what is slow: the URL that takes them by OTLP (None: there are none), what part of them is
+    recorded, as whose, and whether with names of accounts.
+    """
+
+    endpoint: Annotated[str, _http_url] | None = None
+    ratio: Annotated[float, at_least(0), at_most(1)] = 1.0
+    service_name: Annotated[str, some] = "xmppd"
+    accounts: bool = False
 
 
 class LoopConfig(Section):

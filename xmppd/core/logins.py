@@ -64,6 +64,8 @@ class Logins:
         self.reports = reports
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """How many attempts there were: by mechanism, and "success" or the condition of the refusal."""
+        self.attempted: Callable[[Attempt, str], None] | None = None
+        """Told of each of them, with this outcome."""
         self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
         self.unbound: Callable[[str | None], Iterable[Stream]] = lambda account: ()
 
@@ -188,13 +190,18 @@ class Logins:
         """Tell operators; nobody has guessed anything."""
         self.reports.tell("login-refused", channel.peer, reason=error.condition)
 
+    def _count(self, attempt: Attempt, outcome: str) -> None:
+        self.outcomes[attempt.mechanism, outcome] += 1
+        if self.attempted is not None:
+            self.attempted(attempt, outcome)
+
     def failed(self, attempt: Attempt, error: SaslError) -> Awaitable[None] | None:
         """Tell operators and plugins, and have who guesses wait. Who could not have been right, for want of
         keys, waits alike: else the wait would tell which accounts there are.
         """
         peer, account = attempt.channel.peer, attempt.account
         reason = error.condition
-        self.outcomes[attempt.mechanism, reason] += 1
+        self._count(attempt, reason)
         about = {"jid": account} if account else {}
         more = {"keys": "none"} if attempt.lacking else {}
         self.reports.tell("login-failed", peer, **about, mechanism=attempt.mechanism, reason=reason, **more)
@@ -221,14 +228,14 @@ class Logins:
         return None
 
     def _succeeded(self, attempt: Attempt) -> None:
-        self.outcomes[attempt.mechanism, "success"] += 1
+        self._count(attempt, "success")
         self.brake.succeeded(attempt.channel.peer, attempt.account)
 
     async def _pass_later(self, attempt: Attempt, seconds: float) -> None:
         try:
             await self._hold_back(seconds, None)
         except SaslError as error:
-            self.outcomes[attempt.mechanism, error.condition] += 1
+            self._count(attempt, error.condition)
             peer, account = attempt.channel.peer, attempt.account
             self.reports.tell("login-refused", peer, jid=account, reason=error.condition)
             raise

@@ -39,6 +39,7 @@ from xmppd.migrating.importing import Door, Import, Plan, limits_of, new_name, s
 from xmppd.migrating.report import Report
 from xmppd.migrating.switching import switch
 from xmppd.migrating.times import moment
+from xmppd.seeing.spans import traced_run
 
 Reach = Callable[[], AbstractContextManager[Door]]
 
@@ -49,20 +50,22 @@ def migrate(
     """Run one of them; its result and exit code."""
     if name == FORMATS.name:
         return [{"format": name, "is": look} for name, look in sorted(LOOKS.items())], 0
-    if name == IMPORT.name:
-        return import_source(arguments, load(), reach)
-    if name == EXPORT.name:
-        return export(arguments, load(), reach)
     if name == ARCHIVES.name:
         return convert_archives(arguments)
-    if name == SHADOW.name:
-        return shadow_source(arguments, load(), reach)
-    if name == REHEARSE.name:
-        return rehearse_source(arguments, load())
     if name == SWITCH.name:
         return switch(arguments, reach)
-    assert name == VERIFY.name, name
-    return verify_source(arguments, load(), reach)
+    config = load()
+    with traced_run(name, config, reach) as reached:
+        if name == IMPORT.name:
+            return import_source(arguments, config, reached)
+        if name == EXPORT.name:
+            return export(arguments, config, reached)
+        if name == SHADOW.name:
+            return shadow_source(arguments, config, reached)
+        if name == REHEARSE.name:
+            return rehearse_source(arguments, config)
+        assert name == VERIFY.name, name
+        return verify_source(arguments, config, reached)
 
 
 def import_source(arguments: Mapping[str, Any], config: Config, reach: Reach) -> tuple[Any, int]:

@@ -19,6 +19,7 @@ from xmppd.errors import CommandError
 from xmppd.migrate.prepare import Limits, OverLimit
 from xmppd.migrating.feed import Batch, Feed, Wanted
 from xmppd.migrating.report import Report
+from xmppd.seeing.spans import step
 
 
 class Door(Protocol):
@@ -82,10 +83,11 @@ class Import:
             if not is_shown:
                 self._bar.begin("importing", feed.total, first)
                 is_shown = True
-            for piece in self._pieces(batch):
-                self._report.add(piece)
-                self._bar.advance(len(piece))
-                self._wait(begun, self._report.done - first)
+            with step("import batch", {"xmppd.accounts": len(batch.rows)}):
+                for piece in self._pieces(batch):
+                    self._report.add(piece)
+                    self._bar.advance(len(piece))
+            self._wait(begun, self._report.done - first)
         if is_shown:
             self._bar.end()
 

@@ -29,6 +29,7 @@ from xmppd.migrate.scratch import Scratch
 from xmppd.migrating.feed import Batch, Feed, Wanted
 from xmppd.migrating.given import Door, keys_of, names_here, of_names, pieces
 from xmppd.migrating.halves import BOTH, HERE, SOURCE, Halves, compare
+from xmppd.seeing.spans import step
 from xmppd.stream.forms import scram_form
 from xmppd.stream.scram import BadPassword, derive_keys
 
@@ -294,12 +295,15 @@ def run(
         for number, batch in enumerate(feed):
             if number == 0:
                 bar.begin("comparing", feed.total)
-            verification.compare(batch)
+            with step("verify batch", {"xmppd.accounts": len(batch.rows)}):
+                verification.compare(batch)
             bar.advance(len(batch.rows))
         bar.end()
         if not wanted.only:
-            verification.look_for_more()
-            verification.pair()
+            with step("verify what is only here"):
+                verification.look_for_more()
+            with step("verify pairs"):
+                verification.pair()
     counts = verification.counts
     summary: dict[str, Any] = {**counts, "lost in reading": {k: v["count"] for k, v in feed.losses.items()}}
     if examples:

@@ -100,6 +100,7 @@ class Families:
         yield from self._store()
         yield from self._nodes()
         yield from self._operation()
+        yield from self._spans()
         yield from self._plugins()
 
     def _clients(self) -> Iterator[Metric]:
@@ -326,6 +327,16 @@ class Families:
             "file",
             [((str(file),), end) for file, end in app.shared.certificates.expiries().items()],
         )
+
+    def _spans(self) -> Iterator[Metric]:
+        spans = self._app.seeing.spans
+        if spans is not None:
+            yield counter(
+                "xmppd_spans",
+                "Spans for the collector: exported, failed to be, or dropped since too many waited.",
+                "outcome",
+                [((outcome,), count) for outcome, count in spans.counts.items()],
+            )
 
     def _plugins(self) -> Iterator[Metric]:
         for name, metric in sorted(self._app.server.metrics.items()):

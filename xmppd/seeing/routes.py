@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from xmppd.parts.http import PUBLIC, HttpHandler, HttpRequest, HttpResponse, Route
 from xmppd.seeing.health import OK, Health
+from xmppd.seeing.spans import CLOSE_SECONDS, Spans, spans_of
 from xmppd.seeing.watch import Watch
 
 if TYPE_CHECKING:
@@ -25,7 +27,19 @@ class Seeing:
     def __init__(self, app: App) -> None:
         self.health = Health(app.store, app.clock)
         self.watch: Watch | None = None
+        self.spans: Spans | None = None
         self._app = app
+
+    def begin_spans(self) -> None:
+        """Tell of spans, if the configuration wants that; ConfigError where that cannot be."""
+        self.spans = spans_of(self._app.config)
+        if self.spans is not None:
+            importlib.import_module("xmppd.seeing.traced").trace(self._app, self.spans)
+
+    async def end_spans(self) -> None:
+        """Send those that are there, for less than a second."""
+        if self.spans is not None:
+            await asyncio.to_thread(self.spans.close, CLOSE_SECONDS)
 
     def begin(self) -> None:
         """The server listens for HTTP."""
