@@ -1,5 +1,7 @@
 """A partition that Cassandra cannot read, because too much was deleted there, is nobody else's trouble."""
 
+import asyncio
+
 import pytest
 from cassandra import ConsistencyLevel, ReadFailure
 
@@ -14,11 +16,19 @@ TOO_MANY = "Replica(s) failed to execute read"
 
 
 @pytest.mark.asyncio
-async def test_a_partition_that_cannot_be_read_leaves_the_others_alone(keyspace, monkeypatch):
+@pytest.mark.parametrize("is_quick", [True, False], ids=["at once", "with a wait"])
+async def test_a_partition_that_cannot_be_read_leaves_the_others_alone(keyspace, monkeypatch, is_quick):
     store = CassandraStore(keyspace.options)
     await store.open([QUEUE])
     await store.put(QUEUE, {"account": "good", "id": "1", "text": "x"})
-    ask = _cassandra_link.Link._rows
+    ask, begin = _cassandra_link.Link._rows, _cassandra_link.Link._try_read
+
+    def try_read(self, statement):
+        if not is_quick or "bad" not in statement[1]:
+            return begin(self, statement) if is_quick else None
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_exception(ReadFailure(TOO_MANY, consistency=ConsistencyLevel.LOCAL_QUORUM))
+        return None, answer
 
     async def rows(self, statement, *rest):
         if "bad" not in statement[1]:
@@ -27,6 +37,7 @@ async def test_a_partition_that_cannot_be_read_leaves_the_others_alone(keyspace,
         raise StoreUnavailable(TOO_MANY) from error
 
     monkeypatch.setattr(_cassandra_link.Link, "_rows", rows)
+    monkeypatch.setattr(_cassandra_link.Link, "_try_read", try_read)
     for _ in range(2 * FAILURES):
         with pytest.raises(StoreUnavailable, match="failed to execute"):
             await store.scan(QUEUE, ("bad",))

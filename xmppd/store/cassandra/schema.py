@@ -34,6 +34,8 @@ OURS = (SCHEMA, LOCK)
 LOCK_SECONDS = 60
 """How long a lock is held by one who died; making a table takes a tenth of a second."""
 LOCK_PAUSE = 0.2
+UNSEEN = 50
+"""How often the table of the lock may seem not to be there, of those who wait for it."""
 DDL_SECONDS = 20.0
 WINDOWS = 20
 """Into how many windows of time the rows of a table with a TTL are sorted, at most."""
@@ -233,15 +235,21 @@ class Schema:
         return min(3, sum(host.datacenter == self._options.local_dc for host in hosts)) or 1
 
     async def _lock(self) -> str:
-        holder = uuid.uuid4().hex
+        holder, unseen = uuid.uuid4().hex, 0
         while True:
-            found = await self._ask(
-                f'INSERT INTO "{self._keyspace}".{LOCK} (name, holder) VALUES (%s, %s) '
-                f"IF NOT EXISTS USING TTL {LOCK_SECONDS}",
-                ("schema", holder),
-            )
-            if found[0][0]:
-                break
+            try:
+                found = await self._ask(
+                    f'INSERT INTO "{self._keyspace}".{LOCK} (name, holder) VALUES (%s, %s) '
+                    f"IF NOT EXISTS USING TTL {LOCK_SECONDS}",
+                    ("schema", holder),
+                )
+                if found[0][0]:
+                    break
+            except StoreBug as error:
+                # Made a moment ago, by several at once: a node may not see it while it takes that over.
+                unseen += 1
+                if "does not exist" not in str(error) or unseen > UNSEEN:
+                    raise
             await asyncio.sleep(LOCK_PAUSE)
         await self._change(
             f'CREATE TABLE IF NOT EXISTS "{self._keyspace}".{SCHEMA} '
