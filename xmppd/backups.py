@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from xmppd import log as logs
+from xmppd.admin.backup import SQLITE
 from xmppd.admin.commands import USAGE, Download, page
 from xmppd.config import Config
 from xmppd.copying import refuse_running
@@ -70,7 +71,7 @@ class BackupOffice:
         path = folder / UNFINISHED.replace("*", secrets.token_hex(8))
         await self._store.snapshot(path)
         moment = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H%M%SZ")
-        return Download(f"xmppd-{moment}.sqlite", "application/vnd.sqlite3", _pieces(path))
+        return Download(f"xmppd-{moment}.sqlite", SQLITE, _pieces(path))
 
     async def digest(self, after: str) -> Mapping[str, Any]:
         """A page of `store digest`: a row for each table that is done, with its entries and their sum."""

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final, Protocol
 
 from xmppd.admin.commands import Description, Download, Parameter, command
 
+SQLITE: Final = "application/vnd.sqlite3"
+
 
 class Backups(Protocol):
     """What these commands need."""
@@ -30,7 +32,7 @@ class BackupCommands:
         offline=True,
         reads=True,
         guarded=True,
-        downloads=True,
+        downloads=SQLITE,
     )
     async def backup(self) -> Download:
         """Of SQLite, looked through for damage before it is given."""

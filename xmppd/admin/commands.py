@@ -138,7 +138,7 @@ class Description:
     `paged`: it does a part of its work at each call and returns by `page` what that came to; the
     door goes on with the parameter `after` until nothing is left. `confirm`: what a person is asked first,
     with parameters in braces. `once`: its result is a secret, which is shown once and kept nowhere.
-    `downloads`: its result is a file (`Download`), which doors pass on as it is made.
+    `downloads`: its result is a file of this media type (`Download`), which doors pass on as it is made.
     `follows`: it returns a Feed, whose records go on until the caller leaves. `masks`: the log of what was
     done does not name the accounts it is about.
     """
@@ -152,7 +152,7 @@ class Description:
     reads: bool = False
     guarded: bool = False
     once: bool = False
-    downloads: bool = False
+    downloads: str = ""
     follows: bool = False
     masks: bool = False
 
@@ -214,7 +214,7 @@ def described(data: Mapping[str, Any]) -> Description:
         data.get("reads", False),
         data.get("guarded", False),
         data.get("once", False),
-        data.get("downloads", False),
+        data.get("downloads", ""),
         data.get("follows", False),
         data.get("masks", False),
     )
@@ -358,14 +358,15 @@ def command(
     reads: bool = False,
     guarded: bool = False,
     once: bool = False,
-    downloads: bool = False,
+    downloads: str = "",
     follows: bool = False,
     masks: bool = False,
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a method as a command. `help` is one sentence; `name` may have several words (`user add`);
     `reads`: it changes nothing; `guarded`: it tells secrets, or reads or writes files; `once`: its result is
-    a secret, which is shown once; `downloads`: it is a Download; `follows`: it is a Feed; `masks`: accounts
-    are not named in the log of what was done. A parameter of the type Caller is who has it done.
+    a secret, which is shown once; `downloads`: it is a Download of this media type; `follows`: it is a Feed;
+    `masks`: accounts are not named in the log of what was done. A parameter of the type Caller is who has it
+    done.
     """
     about = Description(
         name,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 from xmppd.admin.builtin import Account, account_of
 from xmppd.admin.commands import Caller, Download, command
 from xmppd.jid import Jid
+
+ZIP: Final = "application/zip"
 
 
 class Rights(Protocol):
@@ -41,7 +43,7 @@ class RightsCommands:
         offline=True,
         reads=True,
         guarded=True,
-        downloads=True,
+        downloads=ZIP,
     )
     async def export(self, account: Account) -> Download:
         """Every table, with a schema and counts; secrets are described, not given."""

@@ -120,7 +120,7 @@ def operation(about: Description) -> dict[str, Any]:
     result = _schema("Page") if about.paged else {}
     content = {"application/json": {"schema": result}}
     if about.downloads:
-        content = {"application/zip": {}}
+        content = {about.downloads: {}}
     if about.follows:
         content = {"text/event-stream": {"schema": {"type": "string", "description": EVENTS}}}
     found: dict[str, Any] = {

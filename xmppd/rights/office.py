@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from xmppd.admin.commands import Caller, Download
+from xmppd.admin.rights import ZIP
 from xmppd.errors import JidError
 from xmppd.jid import Jid
 from xmppd.rights.erasing import Erasing
@@ -62,7 +63,7 @@ class RightsOffice:
         await self._accounts.info(account)
         day = datetime.fromtimestamp(self._now(), UTC).date()
         pieces = Exporting(self._persons, self._now).pieces(account)
-        return Download(f"{account}-{day}.zip", "application/zip", pieces)
+        return Download(f"{account}-{day}.zip", ZIP, pieces)
 
     async def erase(self, account: str, by: Caller) -> Mapping[str, Any]:
         """Erase an account; AccountUnknown."""
