@@ -17,7 +17,12 @@ from aiohttp import ClientSession, web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from ports import free_ports
 
+from xmppd.migrating.rehearsal_client import LoginFailed, Place, RehearsalClient
+
 pytestmark = pytest.mark.own_engine
+
+PASSWORD = "hunter2-is-secret"
+"""Of the accounts of `serve`."""
 
 WITHOUT_LIBRARY = """
 import sys
@@ -92,6 +97,35 @@ async def test_a_server_sends_its_spans_and_those_of_its_last_moments(serve, rec
         "login"
     }
     assert "alice" not in str(receiver.spans)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("tls", ["starttls", "direct"])
+async def test_a_handshake_and_each_step_of_a_login_is_a_part(serve, receiver: Receiver, tls: str) -> None:
+    tracing = {"endpoint": receiver.address}
+    server = await serve(listen={"c2s": [{"port": 0, "tls": tls}]}, tracing=tracing)
+    async with RehearsalClient(Place("127.0.0.1", server.port, tls), "localhost") as client:
+        with pytest.raises(LoginFailed):
+            await client.log_in("alice", "wrong", "SCRAM-SHA-256")
+        await client.log_in("alice", PASSWORD, "SCRAM-SHA-256")
+        await client.bind()
+        server.signal(signal.SIGTERM)
+        assert await server.ended() == 0
+    (login,) = [span for span in receiver.spans if span.name == "login"]
+    about = {it.key: it.value.string_value for it in login.attributes}
+    assert (about["xmppd.security"], about["xmppd.mechanism"]) == (tls, "SCRAM-SHA-256")
+    parts = [span for span in receiver.spans if span.parent_span_id == login.span_id]
+    parts.sort(key=lambda span: span.start_time_unix_nano)
+    names = [span.name.removeprefix("login ") for span in parts]
+    encrypting = ["starttls", "tls"] if tls == "starttls" else ["tls"]
+    assert sorted(names[: len(encrypting)]) == encrypting
+    assert names[len(encrypting) :] == ["auth", "response", "auth", "response", "iq"]
+    outcomes = [
+        it.value.string_value for span in parts for it in span.attributes if it.key == "xmppd.outcome"
+    ]
+    assert outcomes == ["not-authorized", "success"]
+    assert all(login.start_time_unix_nano <= span.start_time_unix_nano for span in parts)
+    assert all(span.end_time_unix_nano <= login.end_time_unix_nano for span in parts)
 
 
 @pytest.mark.asyncio
