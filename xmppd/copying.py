@@ -23,7 +23,7 @@ from xmppd.engines import prepare_folder, store_of
 from xmppd.errors import CommandError, StoreError
 from xmppd.section import changed
 from xmppd.store.comparison import Comparison, Findings
-from xmppd.store.table import Store, Table
+from xmppd.store.table import Store, Stored, Table
 from xmppd.store.transfer import COPIES, COPY, Transfer
 from xmppd.tables import tables_of
 
@@ -69,9 +69,11 @@ async def note(source: Config, target: Config, stores: Iterable[Store]) -> None:
     about = Description("store copy", "", tuple(Parameter(name, "str") for name in names))
     now = time.time()
     row = audit_row(about, names, Caller("offline", name_of(os.getuid())), now, "")
+    row |= {"outcome": "done", "ended": now}
+    key = tuple(row.pop(column) for column in AUDIT_LOG.key)
     for store in stores:
         try:
-            await store.put(AUDIT_LOG, {**row, "outcome": "done", "ended": now}, ttl=target.audit.days * DAY)
+            await store.restore(AUDIT_LOG, [Stored(key, row, now + target.audit.days * DAY)])
         except StoreError as error:
             sys.stderr.write(f"warning: the audit log does not have this copy: {error}\n")
 

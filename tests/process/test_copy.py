@@ -1,6 +1,7 @@
 """`xmppd store copy` as operators run it: killed at any moment, run again, refused where it would do harm."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -92,14 +93,23 @@ class Places:
             return process.wait()
 
     def contents(self, name: str) -> dict[str, list[tuple[object, ...]]]:
-        """Every row of every table of a database, as SQLite has it."""
+        """Every row of every table of a database, as SQLite has it; but for who copied it when, which the
+        source of that has too.
+        """
         with sqlite3.connect(self.database(name)) as connection:
             names = [
                 row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             ]
             tables = {table: connection.execute(f'SELECT * FROM "{table}"').fetchall() for table in names}
         connection.close()
-        return {table: rows for table, rows in tables.items() if rows and table != "_schema"}
+        return {
+            table: rows for table, rows in tables.items() if rows and table not in ("_schema", "audit_log")
+        }
+
+    def log(self, name: str) -> list[tuple[object, ...]]:
+        """The rows of its audit log, as SQLite has them."""
+        with contextlib.closing(sqlite3.connect(self.database(name))) as connection:
+            return connection.execute("SELECT * FROM audit_log").fetchall()
 
 
 def environ() -> dict[str, str]:
@@ -126,6 +136,8 @@ async def test_killed_at_random_moments_it_goes_on_and_nothing_is_missing(places
             "table": "account", "entries": ACCOUNTS, "missing": 0, "different": 0, "extra": 0,
         }  # fmt: skip
     assert places.contents("b") == places.contents("a")
+    [copied] = places.log("a")
+    assert "store copy" in copied and places.log("b") == [copied]
 
 
 @pytest.fixture

@@ -243,14 +243,15 @@ def test_a_round_that_fails_is_tried_again(place: Place, accounts: Accounts) -> 
     shadow = place.start("--every", "0.1")
     wait_for(lambda: bool(rounds(place)))
     place.source.write_text("no source at all")
-    time.sleep(1)
+    assert shadow.stderr is not None
+    failed = next(line for line in shadow.stderr if "source.jsonl" in line)
     before = len(rounds(place))
     place.write(accounts)
     wait_for(lambda: len(rounds(place)) > before)
     shadow.terminate()
-    out, err = shadow.communicate(timeout=60)
+    out, _ = shadow.communicate(timeout=60)
     assert json.loads(out)["failed rounds"] > 0
-    assert "source.jsonl" in err
+    assert failed
     assert "nothing.jsonl" in place.run("shadow", str(place.folder / "nothing.jsonl"), code=1)
 
 
