@@ -27,6 +27,7 @@ from xmppd.core.leftover import readdressed
 from xmppd.core.messages import Otherwise, copy, outcome_of, refused, unavailable
 from xmppd.core.origin import Origin
 from xmppd.core.sessions import DETOUR, LiveAccount, Session, Sessions
+from xmppd.errors import StoreError
 from xmppd.hooks import Drop, Outcome
 from xmppd.jid import Jid
 from xmppd.xml.stanza import Stanza
@@ -352,7 +353,7 @@ class RemoteMessages:
         def come_back(stanza: Stanza, to: Jid) -> Outcome | None:
             if not self._is_there(to.bare):
                 return None
-            parcel.is_unkept = by_force
+            parcel.is_unkept = by_force and not self._takers(to.bare)  # else it is for those, who came here
             parcel.is_back = True
             return Outcome.DROPPED
 
@@ -392,7 +393,10 @@ class RemoteMessages:
         self, to: Jid, told: asyncio.Future[Outcome | Drop], end: asyncio.Future[Outcome | Drop]
     ) -> None:
         heard, under_way = None, self._under_way[to.bare]
-        if not end.cancelled() and end.exception() is None and outcome_of(end.result()) is Outcome.KEPT:
+        error = end.exception() if not end.cancelled() else None
+        if isinstance(error, StoreError):
+            self._kept(to.bare, to.resource)  # it may be there all the same
+        elif error is None and not end.cancelled() and outcome_of(end.result()) is Outcome.KEPT:
             heard = self._kept(to.bare, to.resource)
         if under_way.detour is not None and under_way.detour.is_draining:
             heard, under_way.detour.heard = None, heard  # what comes behind does not wait

@@ -20,7 +20,7 @@ from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
 from xmppd.core.tally import owner_of
 from xmppd.core.unrecorded import asked
-from xmppd.errors import JidError, StanzaError
+from xmppd.errors import JidError, StanzaError, StoreError
 from xmppd.hooks import KEPT, Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
 from xmppd.xml import build
@@ -466,7 +466,7 @@ class Messages:
             raise unavailable()
         if waiting is None:
             return Outcome.DELIVERED
-        return waiting if isinstance(waiting, Later) else _delivered(waiting)
+        return waiting if isinstance(waiting, Later) else _then(waiting, Outcome.DELIVERED)
 
     async def _offer(self, origin: Origin, stanza: Stanza) -> None:
         """Give plugins a message to the server itself; nobody else takes such (RFC 6120 10.5.2)."""
@@ -487,7 +487,7 @@ class Messages:
         kept = begun(self._claimed(to, stanza, otherwise or cluster.unclaimed))
         if isinstance(kept, Outcome):
             if kept is Outcome.KEPT and (told := cluster.kept(to.bare, to.resource)) is not None:
-                return _told(told)
+                return _then(told, kept)
             return kept
         if isinstance(kept, Later):
             return cluster.keeping(to, kept)
@@ -495,7 +495,11 @@ class Messages:
 
     async def _kept_at_last(self, to: Jid, kept: Awaitable[Outcome | Later]) -> Outcome:
         """It had to wait before it was in order, so its sender waits for its end as well."""
-        became = outcome_of(await settled(kept))
+        try:
+            became = outcome_of(await settled(kept))
+        except StoreError:  # it may be there all the same
+            self._sessions.cluster.kept(to.bare, to.resource)
+            raise
         told = self._sessions.cluster.kept(to.bare, to.resource) if became is Outcome.KEPT else None
         if told is not None:
             await told
@@ -544,14 +548,9 @@ def copy(receivers: Sequence[Target], data: bytes, *, is_patient: bool = False) 
             receiver.send(data)
 
 
-async def _delivered(waiting: Awaitable[None]) -> Outcome:
+async def _then(waiting: Awaitable[None], outcome: Outcome) -> Outcome:
     await waiting
-    return Outcome.DELIVERED
-
-
-async def _told(told: Awaitable[None]) -> Outcome:
-    await told
-    return Outcome.KEPT
+    return outcome
 
 
 def _end_of(outcome: Outcome | Became) -> Awaitable[None] | None:
