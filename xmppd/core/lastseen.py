@@ -65,7 +65,8 @@ class LastSeen:
         self._spawn = spawn
         self._now = now
         self._known: Lru[str, Broadcast] = Lru(CACHE_ENTRIES)
-        self._writing: dict[str, int] = {}
+        self._writing: set[str] = set()
+        self._due: dict[str, dict[str, Value] | None] = {}
         self._doubtful: set[str] = set()
         self._drops = 0
         self._rooms = asyncio.Semaphore(ROSTERS_AT_ONCE)
@@ -89,31 +90,42 @@ class LastSeen:
         self._store_later(account, row)
 
     def _store_later(self, account: str, row: dict[str, Value] | None) -> None:
-        self._writing[account] = self._writing.get(account, 0) + 1
-        self._spawn(self._write(account, row))
+        self._due[account] = row
+        if account not in self._writing:
+            self._writing.add(account)
+            self._spawn(self._write(account))
 
-    async def _write(self, account: str, row: dict[str, Value] | None) -> None:
+    async def _write(self, account: str) -> None:
+        """Write what the account said last, and behind it what it says meanwhile: of two writes under way
+        either may be the one that stays.
+        """
+        failed: StoreError | None = None
         try:
-            async with self._hold(account) as exists:
-                if not exists:
-                    self._known.drop(account)
-                elif row is None:
-                    await self._store.delete(LAST_PRESENCE, (account,))
-                else:
-                    await self._store.put(LAST_PRESENCE, row)
-            self._sessions.cluster.parted(account)
-        except StoreError:  # whether it is there is seen by reading, here and elsewhere
-            self._drops += 1
-            self._doubtful.add(account)
-            self._sessions.cluster.parted(account)
-            raise
+            while account in self._due:
+                try:
+                    await self._write_one(account, self._due.pop(account))
+                except StoreError as error:  # whether it is there is seen by reading, here and elsewhere
+                    self._drops += 1
+                    self._doubtful.add(account)
+                    failed = error
+                self._sessions.cluster.parted(account)
         finally:
-            left = self._writing.pop(account) - 1
-            if left:
-                self._writing[account] = left
-            elif account in self._doubtful:
+            self._writing.remove(account)
+            self._due.pop(account, None)
+            if account in self._doubtful:
                 self._doubtful.remove(account)
                 self._known.drop(account)
+        if failed is not None:
+            raise failed
+
+    async def _write_one(self, account: str, row: dict[str, Value] | None) -> None:
+        async with self._hold(account) as exists:
+            if not exists:
+                self._known.drop(account)
+            elif row is None:
+                await self._store.delete(LAST_PRESENCE, (account,))
+            else:
+                await self._store.put(LAST_PRESENCE, row)
 
     def release(self) -> None:
         """Give up the memory of what can be read again: all but what is still being written."""
