@@ -21,7 +21,7 @@ from xmppd.cluster.nodes import OtherNodes
 from xmppd.config import made_of
 from xmppd.core.questions import Timer
 from xmppd.encryption import certificates
-from xmppd.engines import prepare_folder, trunk_bus
+from xmppd.engines import own_locks, prepare_folder, trunk_bus
 from xmppd.jobs import Jobs
 from xmppd.parts.http import HttpError, HttpResponse
 from xmppd.store.sqlite.store import SqliteStore
@@ -113,7 +113,8 @@ class World:
             if app.duties.shared is not None:
                 app.duties.shared = MemoryDuties(duties, self.clock.monotonic)
             if self._nodes > 1:
-                app.join(f"node{number}:5270", number + 1, self._call_later)
+                mesh = app.join(f"node{number}:5270", number + 1, self._call_later).mesh
+                own_locks(app.cache, mesh.incarnation, mesh.has_ended)
             self.apps.append(app)
             await app.open()
             if self._nodes > 1 and self.carrier == "redis":
