@@ -21,8 +21,8 @@ LONG = 6
 """One life of so many is long enough for what is old to be acknowledged."""
 STOPPED = 3
 """Before one kill of so many a node is stopped, and leaves its sessions to others."""
-NOTICED_SECONDS = 12.0
-"""After which nodes know that another one was killed, on a busy machine too."""
+NOTICED_SECONDS = 8.0
+"""After which nodes know that another one was killed."""
 STOP_SECONDS = 30.0
 
 
