@@ -279,6 +279,12 @@ class Ejabberd:
         command = [installed("erl"), "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"]
         command += ["-mnesia", "dir", spool, "-s", "ejabberd", "-noinput"]
         self._process.start(command, self._api, environ)
+        self.command("registered_users", host=self.domain)  # it listens before its SQLite is there
+
+    def said(self) -> str:
+        """The end of its log."""
+        log = self.folder / "ejabberd.log"
+        return log.read_text(errors="replace")[-4_000:] if log.exists() else "no log"
 
     def stop(self) -> None:
         """End it well; harmless if it does not run."""

@@ -48,6 +48,9 @@ def leave(folder: Path, storage: str, accounts: int) -> Left:
         else:
             exports["dump"] = ejabberd.dump(folder / "ejabberd.txt")
         before = asyncio.run(look_at(filled.accounts, ejabberd.port))
+    except Exception as error:
+        error.add_note(ejabberd.said())
+        raise
     finally:
         ejabberd.stop()
     return Left(exports, filled, before)
