@@ -66,8 +66,17 @@ MAY_IMPORT = {
     "xmppd.scope": ("xmppd.duties", "xmppd.timers"),
     "xmppd.nodes": (),
     "xmppd.server": (*CORE, *RUNNING, "xmppd.admin.commands", "xmppd.admin.registry"),
+    "xmppd.confusables": (),
     "xmppd.parts": (*CORE, *RUNNING, "xmppd.server"),
-    "xmppd.plugin": (*CORE, *RUNNING, "xmppd.server", "xmppd.section", "xmppd.feed", "xmppd.admin.commands"),
+    "xmppd.plugin": (
+        *CORE,
+        *RUNNING,
+        "xmppd.server",
+        "xmppd.confusables",
+        "xmppd.section",
+        "xmppd.feed",
+        "xmppd.admin.commands",
+    ),
     "xmppd.document": ("xmppd.errors",),
     "xmppd.text": (),
     "xmppd.configfile": ("xmppd.errors", "xmppd.document"),
@@ -293,7 +302,8 @@ def _is_allowed(place: str, target: str) -> bool:
 
 def _package(plugin: str) -> str:
     """The package of a plugin that is more than one file."""
-    return ".".join(plugin.split(".")[:2])
+    names = plugin.split(".")
+    return ".".join(names[: 3 if names[1:2] == ["game"] else 2])
 
 
 def tiers(module: Module) -> Iterator[str]:
@@ -489,6 +499,7 @@ BAD = [
     (tiers, "plugins.ping", "from xmppd.core.router import Router"),
     (tiers, "plugins.ping", "from plugins.disco import Disco"),
     (tiers, "plugins.ping.pong", "from ..disco import Disco"),
+    (tiers, "plugins.game.darts.board", "from ..dice import Dice"),
     (tiers, "xmppd.app", "from plugins.disco import Disco"),
     (tiers, "xmppd.core.router", "from xmppd.cluster.trunk import Trunk"),
     (tiers, "xmppd.cluster.trunk", "from xmppd.net.wire import Wire"),
@@ -533,6 +544,7 @@ GOOD = [
     (tiers, "xmppd.admin.cli", "from xmppd import __version__"),
     (tiers, "plugins.ping", "from xmppd import hooks, ns\nfrom xmppd.plugin import Plugin"),
     (tiers, "plugins.ping.pong", "from .ball import Ball"),
+    (tiers, "plugins.game.darts.board", "from .arrow import Arrow"),
     (tiers, "xmppd.cluster.mesh", "from xmppd.cluster import trunk\nfrom xmppd.core import sessions"),
     (purity, "xmppd.cluster.link", "import asyncio"),
     (module_state, "xmppd.errors", "TYPES = {'gone': 'cancel'}\n__all__ = ['TYPES']"),

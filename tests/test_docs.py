@@ -9,9 +9,9 @@ import pytest
 from xmppd.admin.cli import BUILT_IN
 from xmppd.admin.commands import Description, descriptions_of
 from xmppd.config import Config
-from xmppd.configfile import shipped
 from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import find_plugin
+from xmppd.rules import built_in_folders
 from xmppd.section import Section, fields_of, values_of
 from xmppd.store.table import Table
 from xmppd.store.transfer import COPIES
@@ -75,7 +75,7 @@ def plugin_files(folder: Path) -> list[Path]:
 def plugin_commands() -> list[Description]:
     """The commands of all built-in plugins, and of those shown in the documents."""
     found: list[Description] = []
-    folders = [shipped("plugins"), ROOT / "docs" / "examples"]
+    folders = [*built_in_folders(), ROOT / "docs" / "examples"]
     for path in (path for folder in folders for path in plugin_files(folder)):
         try:
             plugin_class, _ = find_plugin(path.stem, [path.parent], Config())
@@ -88,7 +88,7 @@ def plugin_commands() -> list[Description]:
 def declared_tables() -> list[Table]:
     """The tables of the core and of all built-in plugins."""
     found = [*TABLES, COPIES]
-    for path in plugin_files(shipped("plugins")):
+    for path in (path for folder in built_in_folders() for path in plugin_files(folder)):
         plugin_class, _ = find_plugin(path.stem, [path.parent], Config())
         found += plugin_class.tables(path.stem)
     return found
@@ -169,7 +169,7 @@ def test_every_command_is_explained_to_operators() -> None:
 
 
 def test_every_event_is_explained_to_operators() -> None:
-    sources = [*ROOT.glob("xmppd/**/*.py"), *ROOT.glob("plugins/*.py")]
+    sources = [*ROOT.glob("xmppd/**/*.py"), *ROOT.glob("plugins/**/*.py")]
     events = {event for file in sources for event in EVENT.findall(file.read_text(encoding="utf-8"))}
     events.discard("session-bound")  # the example in the docstring of `xmppd.log`
     assert events - set(SPAN.findall(OPERATIONS.read_text(encoding="utf-8"))) == set()

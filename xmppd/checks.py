@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from xmppd.config import Config
-from xmppd.configfile import shipped
 from xmppd.document import KeyPath, dotted
 from xmppd.errors import CommandError, ConfigError, Finding, Problem
-from xmppd.finding import find_plugin, plugin_modules, put_back
+from xmppd.finding import find_plugin, names_in, plugin_modules, put_back
 from xmppd.fundaments import MATTER_TO_THE_STORE, Check, made, refuse
 from xmppd.net.tls import CIPHERS
-from xmppd.rules import issuers
+from xmppd.parts.offers import missing
+from xmppd.rules import issuers, plugin_folders
 from xmppd.seeing.spans import recorder
 from xmppd.settings import HttpListenerConfig, ListenerConfig, address_of
 from xmppd.text import host_and_port
@@ -256,17 +256,18 @@ def check_issuers(config: Config) -> Iterator[Finding]:
 
 def check_plugins(config: Config) -> Iterator[Finding]:
     """Plugins that are not there or cannot be loaded, and what they were told."""
-    folders = [shipped("plugins"), *config.plugins.folders]
+    folders = plugin_folders(config)
     for index, name in enumerate(config.plugins.enabled):
         try:
             plugin_class, _ = find_plugin(name, folders, config)
+            for problem in missing(plugin_class, name, config.plugins.enabled):
+                yield Finding(config.problem(("plugins", "enabled", index), problem))
             config.plugin(name, plugin_class.Config)
         except ConfigError as error:
             yield from map(Finding, error.problems)
         except CommandError as error:
             yield Finding(config.problem(("plugins", "enabled", index), str(error)))
-    known = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
-    known |= {path.parent.name for folder in folders for path in folder.glob("[a-z]*/__init__.py")}
+    known = names_in(folders)
     for name in config.plugins.config:
         if name not in config.plugins.enabled and name not in known:
             message = f"there is no plugin {name!r}{did_you_mean(name, known)}"

@@ -6,7 +6,10 @@ Conditions are the element names of RFC 6120 (stream errors 4.9.3, SASL failures
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 STANZA_ERROR_TYPES = {
     "bad-request": "modify",
@@ -57,9 +60,9 @@ class XmppdError(Exception):
 class StanzaError(XmppdError):
     """Refuses one stanza; its sender gets an error reply built in one place (RFC 6120 8.3).
 
-    `type` is taken from the table of RFC 6120 8.3.3 unless given; `detail` is the Clark name of an
-    application-specific condition (8.3.4), "" for none. `content` stands in the condition, as `gone` may
-    have it.
+    `type` is taken from the table of RFC 6120 8.3.3 unless given; `detail` is an application-specific
+    condition (8.3.4), an element or its Clark name, "" for none. `content` stands in the condition, as
+    `gone` may have it.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class StanzaError(XmppdError):
         text: str = "",
         *,
         type: str | None = None,
-        detail: str = "",
+        detail: str | Element = "",
         content: str = "",
     ) -> None:
         super().__init__(f"{condition}: {text}" if text else condition)

@@ -53,9 +53,15 @@ def source_of(name: str, folders: Sequence[Path], config: Config) -> Source:
     metadata = importlib.import_module("importlib.metadata")
     for entry in metadata.entry_points(group=ENTRY_POINTS, name=name):
         return package_source(name, entry)
-    known = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
-    message = f"there is no plugin {name!r} in {', '.join(map(str, folders))}{did_you_mean(name, known)}"
+    hint = did_you_mean(name, names_in(folders))
+    message = f"there is no plugin {name!r} in {', '.join(map(str, folders))}{hint}"
     raise ConfigError([config.problem(("plugins", "enabled", config.plugins.enabled.index(name)), message)])
+
+
+def names_in(folders: Sequence[Path]) -> set[str]:
+    """The plugins that are files, or folders with an `__init__.py`, in some folders."""
+    files = {path.stem for folder in folders for path in folder.glob("[a-z]*.py")}
+    return files | {path.parent.name for folder in folders for path in folder.glob("[a-z]*/__init__.py")}
 
 
 def find_plugin(name: str, folders: Sequence[Path], config: Config) -> tuple[type[Plugin], str]:

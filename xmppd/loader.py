@@ -21,6 +21,7 @@ from xmppd.hooks import Hooks
 from xmppd.parts.disco import declared_by
 from xmppd.parts.events import kinds_of, listeners_of
 from xmppd.parts.nodes import signals_of
+from xmppd.parts.offers import missing
 from xmppd.parts.services import hosts_of
 from xmppd.parts.timers import begin_timers, timed_methods_of
 from xmppd.plugin import Plugin, PluginConfig, handlers_of
@@ -162,6 +163,9 @@ class Loader:
         before = self._loaded
         fresh = [new for name, new in after.items() if before.get(name) is not new]
         gone = [old for name, old in before.items() if after.get(name) is not old]
+        for name, loaded in after.items():
+            for problem in missing(type(loaded.plugin), name, after):
+                raise CommandError(problem)
         self._check_commands(fresh, gone)
         claims = Claims(self._core_handlers, self._labels, self._server.domains)
         for loaded in after.values():
@@ -239,6 +243,7 @@ class Loader:
         handlers = [pair for plugin in plugins for pair in handlers_of(plugin)]
         self._iqs.compile([*self._core_handlers, *handlers])
         signals = {key: it for plugin in plugins for key, it in signals_of(plugin).items()}
+        self._server.offers.compile(plugins)
         self._server.nodes.compile(signals, {plugin.name: plugin for plugin in plugins})
         self._server.services.compile(hosts_of(plugins, self._labels, self._server.domains, self._iqs))
         self._server.disco.compile(declared_by(plugins))

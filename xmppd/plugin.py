@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element
 
 from xmppd.admin.commands import Caller, Description, Parameter, Secret, command
 from xmppd.admin.commands import page as result_page
+from xmppd.confusables import skeleton
 from xmppd.core.accounts import AccountExists, AccountUnknown
 from xmppd.core.begun import begun
 from xmppd.core.blocking import AbuseReport, BlockChange
@@ -61,6 +62,7 @@ from xmppd.parts.http import (
 from xmppd.parts.listeners import listener
 from xmppd.parts.metrics import Counter, Gauge, Histogram
 from xmppd.parts.nodes import cluster_signal
+from xmppd.parts.offers import Uses, offered
 from xmppd.parts.part import parts_of
 from xmppd.parts.services import service
 from xmppd.parts.slots import Kept, SessionSlot
@@ -177,6 +179,7 @@ __all__ = [
     "Through",
     "Timer",
     "Unrecorded",
+    "Uses",
     "Value",
     "XmppdError",
     "after",
@@ -204,6 +207,7 @@ __all__ = [
     "negotiates",
     "network_of",
     "nobody",
+    "offered",
     "offers",
     "offers_inline",
     "read_stanza",
@@ -212,6 +216,7 @@ __all__ = [
     "route",
     "serialize",
     "service",
+    "skeleton",
     "stamped",
     "stanza_of",
     "takes",

@@ -186,5 +186,10 @@ def node_name(config: Config) -> str:
 
 
 def plugin_folders(config: Config) -> list[Path]:
-    """Where plugins are looked for: the built-in folder, then the operator's."""
-    return [shipped("plugins"), *config.plugins.folders]
+    """Where plugins are looked for: the built-in folders, then the operator's."""
+    return [*built_in_folders(), *config.plugins.folders]
+
+
+def built_in_folders() -> list[Path]:
+    """Those that come with the server: for all, and for games."""
+    return [shipped("plugins"), shipped("plugins") / "game"]

@@ -32,6 +32,7 @@ from xmppd.hooks import Hooks
 from xmppd.nodes import Nodes
 from xmppd.parts.http import HttpClient
 from xmppd.parts.metrics import Metric
+from xmppd.parts.offers import Offers
 from xmppd.scope import Scope
 from xmppd.store.table import Store
 from xmppd.stream.rows import Negotiable
@@ -101,6 +102,7 @@ class Server:
         self._left = left
         self._hooks = hooks
         self.metrics: dict[str, Metric] = {}
+        self.offers = Offers()
         self._visibility = visibility
         self._presences = presences
         self._sessions = sessions

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 14
+    assert GUIDE.count("```python") == len(EXAMPLES) == 16
 
 
 def test_the_guide_tells_all_that_there_is() -> None:
@@ -115,6 +115,9 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
         await bob.expect(f"<message to='{bob.jid}' from='{alice.jid}'><body>oh d***</body></message>")
         await alice.send("<inactive xmlns='urn:xmppd:active:0'/>")
         assert world.plugin("active").idle[alice.session] and not world.plugin("active").idle[bob.session]
+        await world.app.commands.call("nicks give", {"account": "alice@localhost", "nick": "Al"})
+        greet = await alice.ask("get", "<greet xmlns='urn:xmppd:greeter:0'/>", to="localhost")
+        assert greet[0].text == "Hello, Al!"
         await greeted(world)
         await world.advance(310)
         assert world.plugin("duel").duels == {}

@@ -6,6 +6,8 @@ import pytest
 
 from xmppd.config import made_of
 from xmppd.errors import CommandError
+from xmppd.finding import names_in
+from xmppd.rules import built_in_folders
 from xmppd.store.cache.families import FAMILIES, family_of
 from xmppd.store.person import Person, Through, nobody, wrong_with
 from xmppd.store.table import Table
@@ -24,7 +26,7 @@ class Book(Plugin):
 
 
 def everything() -> list[Table]:
-    names = {it.stem if it.is_file() else it.name for it in (ROOT / "plugins").iterdir() if it.name[0] != "_"}
+    names = names_in(built_in_folders())
     return [*tables_of(made_of({"plugins": {"enabled": sorted(names)}})), COPIES]
 
 

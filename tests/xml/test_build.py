@@ -205,3 +205,13 @@ def test_stream_error_and_sasl_failure() -> None:
 def test_insert_child(raw: bytes, expected: bytes) -> None:
     assert build.insert_child(raw, "message", b"<c/>") == expected
     assert build.insert_child(raw[8:], "message", b"<c/>") == expected[8:]
+
+
+def test_a_condition_of_one_s_own_may_say_more() -> None:
+    retry = build.element("{urn:x}retry", {"seconds": "7"})
+    for detail, seconds in ((retry, "7"), ("{urn:x}retry", None)):
+        error = read(build.stanza_error(StanzaError("policy-violation", detail=detail)))
+        found = error.find("{urn:x}retry")
+        assert found is not None
+        assert found.get("seconds") == seconds
+    assert len(read(build.stanza_error(StanzaError("conflict")))) == 1

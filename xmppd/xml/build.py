@@ -169,7 +169,8 @@ def stanza_error(error: StanzaError) -> bytes:
     name, content = error.condition, escape_text(error.content)
     end = f">{content}</{name}>" if content else "/>"
     head = f"<error type='{error.type}'><{name} xmlns='{ns.STANZA_ERRORS}'{end}{text}".encode()
-    return head + (serialize(element(error.detail)) if error.detail else b"") + b"</error>"
+    detail = element(error.detail) if error.detail and isinstance(error.detail, str) else error.detail
+    return head + (b"" if isinstance(detail, str) else serialize(detail)) + b"</error>"
 
 
 def _reply_head(kind: str, type: str, request: Stanza, to: str) -> bytes:
