@@ -50,20 +50,17 @@ LATE: Final = 2
 LAST: Final = 3
 
 
-class Drop:
-    """The type of `DROP` and `KEPT`."""
+class Drop(Enum):
+    """How a filter ends a stanza."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return self._name
+    DROP = "it ends here"
+    KEPT = "the plugin has taken charge of it and will see that it arrives"
+    UNHEARD = "a message that a client sent ends here, and to its sender looks as if it was sent"
 
 
-DROP: Final = Drop("DROP")
-"""What a filter returns when the stanza ends here."""
-KEPT: Final = Drop("KEPT")
-"""The same, when the plugin has taken charge of the stanza and will see that it arrives."""
+DROP: Final = Drop.DROP
+KEPT: Final = Drop.KEPT
+UNHEARD: Final = Drop.UNHEARD
 
 
 class Outcome(Enum):
@@ -246,8 +243,9 @@ given it now. Return an `Unrecorded` to have that wait until it goes on, or None
 (`Server.watch_unrecorded`).
 """
 message_barred = Hook("message_barred", (RECORD,), waits=False)
-"""(origin, message, to): the account that a message is for bars its sender, who is about to be refused. The
-same may be returned to have that wait for a write. Of one plugin only; never `async`.
+"""(origin, message, to, is_refused): who a message is for is not given it: he bars its sender, who is about
+to be refused, or a filter ended it unheard, and its sender is told nothing (not `is_refused`). The same may
+be returned to have that wait for a write. Of one plugin only; never `async`.
 """
 messages_recalled = Hook("messages_recalled", (RECALL,))
 """(account, ids, session): messages that an account was sent and that were recorded by these ids, to be given

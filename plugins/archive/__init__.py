@@ -195,12 +195,12 @@ class Archive(Crowded, Keeping, Moving, Again, Talks):
 
     @hooks.message_barred
     def record_barred(
-        self, origin: Origin, message: Stanza, to: Jid
+        self, origin: Origin, message: Stanza, to: Jid, *, is_refused: bool
     ) -> Recorded | hooks.Drop | Awaitable[None] | None:
-        """The same for what will be refused because its receiver blocks its sender: his own archive has it,
-        if that is wanted.
+        """The same for what its receiver is not given: the archive of its sender has it, if that is wanted of
+        what is refused because he is blocked.
         """
-        if not (self.config.blocked and is_content(message)):
+        if (is_refused and not self.config.blocked) or not is_content(message):
             return None
         found = self._dialogue(origin, to, is_barred=True)
         return self._record(origin, message, found) if isinstance(found, Dialogue) else found

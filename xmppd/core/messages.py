@@ -12,16 +12,18 @@ from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import Carbons, flushing, give
 from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
-from xmppd.core.fates import DROPPED, REFUSED, Fates
+from xmppd.core.fates import DROPPED, Fates
 from xmppd.core.fates import KEPT as IS_KEPT
 from xmppd.core.later import Act, Later, Line, Pending, settled, watched
 from xmppd.core.origin import Origin, Target
+from xmppd.core.outcomes import outcome_of, refused, unavailable
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
 from xmppd.core.tally import owner_of
+from xmppd.core.unheard import Unheard
 from xmppd.core.unrecorded import asked
 from xmppd.errors import JidError, StanzaError, StoreError
-from xmppd.hooks import KEPT, Drop, Hooks, Outcome, Recorded
+from xmppd.hooks import Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
@@ -57,6 +59,7 @@ class Messages:
     ) -> None:
         self.carbons = Carbons(sessions, now)
         self.fates = Fates(now)
+        self.unheard = Unheard(sessions, accounts, blocks, hooks, domains, self.carbons, self.fates)
         self._blocks = blocks
         self._sessions = sessions
         self._targets = sessions.targets
@@ -184,20 +187,21 @@ class Messages:
     ) -> Pending | Awaitable[None] | None:
         """Have a message written down that will be taken, or `is_barred`; None if it is nothing to be."""
         hooks = self._hooks
-        record = hooks.message_barred_record if is_barred else hooks.message_recorded_record
-        if not record:
+        recorders = hooks.message_barred_record if is_barred else hooks.message_recorded_record
+        if not recorders:
             return None if is_barred else self._unrecorded(origin, stanza, to, None)
         is_taken = self._is_taken(stanza, to)
         if is_taken is False:
             return None
+        record = partial(recorders[0], is_refused=True) if is_barred else recorders[0]
         if is_taken is not True:
-            return self._record_later(origin, stanza, to, is_taken, record[0])
-        made = record[0](origin, stanza, to)
+            return self._record_later(origin, stanza, to, is_taken, record)
+        made = record(origin, stanza, to)
         if made is None and not is_barred:
             return self._unrecorded(origin, stanza, to, None)
         if made is None or isinstance(made, Recorded) or isinstance(made, Drop):  # noqa: SIM101 - cheaper
             return self._pending(origin, stanza, to, made)
-        return self._asked_again(origin, stanza, to, made, record[0])
+        return self._asked_again(origin, stanza, to, made, record)
 
     def _unrecorded(self, origin: Origin, sent: Stanza, to: Jid, by: Recorded | None) -> Pending | None:
         """Have one kept until it is acknowledged that is recorded for nobody, or `by` its sender alone."""
@@ -571,28 +575,3 @@ def _raise(error: Exception, _: Pending) -> None:
 async def _raise_later(waiting: Awaitable[None], error: Exception) -> None:
     await waiting
     raise error
-
-
-def outcome_of(became: Outcome | Drop) -> Outcome:
-    """What a filter says by ending a stanza."""
-    if isinstance(became, Outcome):
-        return became
-    return Outcome.KEPT if became is KEPT else Outcome.DROPPED
-
-
-def refused(stanza: Stanza, to: Jid, fates: Fates) -> Outcome:
-    """What becomes of a message for an account that bars its sender: what the table says where nobody is, and
-    nothing is kept. StanzaError, or it is dropped.
-    """
-    is_dropped = action_of(to, kind_of(stanza), is_ready=False) is Action.IGNORE
-    fates.note(stanza, DROPPED if is_dropped else REFUSED, "blocked", "its receiver has blocked its sender")
-    if is_dropped:
-        return Outcome.DROPPED
-    raise unavailable()
-
-
-def unavailable() -> StanzaError:
-    """What refuses a message; a new one each time, because a raised error keeps every traceback it was
-    given.
-    """
-    return StanzaError("service-unavailable")

@@ -24,7 +24,7 @@ from xmppd.core.services import Services
 from xmppd.core.sessions import Session
 from xmppd.core.tally import SECONDS, SHORT, Spreads, owner_of, until
 from xmppd.errors import StanzaError, StoreError, StreamError
-from xmppd.hooks import Callables, Drop, Hooks, Stages
+from xmppd.hooks import UNHEARD, Callables, Drop, Hooks, Stages
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
 
@@ -356,8 +356,7 @@ class Router:
             result = change(session, stanza)
             if not isinstance(result, Stanza):
                 if isinstance(result, Drop):
-                    self._drop(stanza, change)
-                    return None
+                    return self._dropped(session, stanza, change, result)
                 if isinstance(result, Later):
                     return result
                 rest = (), filters[index + 1 :], signals
@@ -367,10 +366,13 @@ class Router:
         waiting = then(session, stanza)
         return self._signalled(session, stanza, signals, waiting) if signals else waiting
 
-    def _drop(self, stanza: Stanza, change: Callable[..., Any]) -> None:
+    def _dropped(self, session: Session, stanza: Stanza, change: Callable[..., Any], how: Drop) -> Waiting:
+        """A filter has ended it."""
         self.dropped[stanza.kind] += 1
-        if stanza.kind == "message":
-            self._messages.fates.note(stanza, DROPPED, owner_of(change), "a filter of what is sent ended it")
+        if stanza.kind != "message":
+            return None
+        self._messages.fates.note(stanza, DROPPED, owner_of(change), "a filter of what is sent ended it")
+        return self._messages.unheard.take(session, stanza) if how is UNHEARD else None
 
     def _signalled(self, session: Session, stanza: Stanza, signals: Callables, waiting: Waiting) -> Waiting:
         """Tell signals when all else is done."""
@@ -401,9 +403,9 @@ class Router:
     ) -> None:
         stanza = await changing
         if isinstance(stanza, Drop):
-            self._drop(sent, change)
-            return
-        more = self._hooked(session, self._intake.resealed(session, stanza), rest, then)
+            more = self._dropped(session, sent, change, stanza)
+        else:
+            more = self._hooked(session, self._intake.resealed(session, stanza), rest, then)
         if more is not None:
             await more
 
