@@ -76,5 +76,7 @@ class Disco(Plugin):
 
     @disco_items(ACCOUNT)
     def resources(self, request: Request) -> list[DiscoItem]:
-        """Those that are available."""
+        """Those that are available, and look so."""
+        if self.server.appears_offline(request.target, request.origin.account):
+            return []
         return [DiscoItem(target.full) for target in self.server.locate(request.target)]

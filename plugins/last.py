@@ -39,15 +39,20 @@ class Last(Plugin):
 
     @iq_get(QUERY, ACCOUNT)
     async def last(self, request: Request) -> Element:
-        """XEP-0012 3: 0 for an account that is connected; forbidden to those who may not see its presence."""
+        """XEP-0012 3: 0 for an account that is connected; forbidden to those who may not see its presence. To
+        whom it looks offline it is gone since it began to.
+        """
         account = request.target
         if not await self.server.may_see(request.origin.account, account):
             raise StanzaError("forbidden")
-        if self.server.is_connected(account):
+        since = await self.server.away_since(account, request.origin.account)
+        if since is None and self.server.is_connected(account):
             return self._answer(self.now())
-        if account in self._leaving:
+        if since:
+            return self._answer(since)
+        if since is None and account in self._leaving:
             return self._answer(self._leaving[account])
-        row = await self.logouts.get(account)
+        row = await self.logouts.get(account) if since is None else None
         if row is None:
             raise StanzaError("item-not-found", "This account has never logged out.")
         return self._answer(row["at"])

@@ -210,6 +210,8 @@ message_sent = Hook("message_sent", (POLICY, FILTER, SIGNAL))
 """(session, message): a local client sent a message, before it is routed (SIGNAL: after)."""
 presence_sent = Hook("presence_sent", (POLICY, FILTER, SIGNAL))
 """(session, presence): a local client sent a presence of any type, before it is processed (SIGNAL: after)."""
+presence_annexed = Hook("presence_annexed", (RECALL,), waits=False)
+"""(session, said): children, as bytes, that are shown in its available presence beside what it `said`."""
 iq_sent = Hook("iq_sent", (POLICY, FILTER, SIGNAL))
 """(session, iq): a local client sent an iq of any type, before it is routed (SIGNAL: after)."""
 server_message = Hook("server_message", (FILTER,))
@@ -239,8 +241,7 @@ message_unrecorded = Hook("message_unrecorded", (RECORD,), waits=False)
 """(message, to, takers): a message for an account of ours which nobody has recorded for it is about to be
 given to sessions of it here whose clients acknowledge (XEP-0198); `takers()` returns those that would be
 given it now. Return an `Unrecorded` to have that wait until it goes on, or None. Of one plugin only; never
-`async`. Asked where some plugin records messages, or one said that it wants to be
-(`Server.watch_unrecorded`).
+`async`. Asked where some plugin records messages, or wants to be (`Server.watch_unrecorded`).
 """
 message_barred = Hook("message_barred", (RECORD,), waits=False)
 """(origin, message, to, is_refused): who a message is for is not given it: he bars its sender, who is about
@@ -250,14 +251,13 @@ be returned to have that wait for a write. Of one plugin only; never `async`.
 messages_recalled = Hook("messages_recalled", (RECALL,))
 """(account, ids, session): messages that an account was sent and that were recorded by these ids, to be given
 to a session of it now. A coroutine that returns them by id, oldest first, stamped, without those that are
-not there any more, or that the session asked for itself; without a session all that are there. Of one plugin
-only.
+gone, or that the session asked for itself; without a session all that are there. Of one plugin only.
 """
 messages_missed = Hook("messages_missed", (RECALL,))
 """(session, keep): the client of this session wanted to resume one that is not there (`login.sought`), and it
-is about to be given what waits for it. A coroutine that calls `await keep(messages)` with those that were
-recorded and that it missed, oldest first: each the id by which it was, and the microsecond since the epoch.
-They are kept before newer ones when that returns. Asked again while `sought` is set. Of one plugin only.
+is about to be given what waits. A coroutine that calls `await keep(messages)` with those that were recorded
+and that it missed, oldest first: each its id, and the microsecond since the epoch. They are kept before newer
+ones when that returns. Asked again while `sought` is set. Of one plugin only.
 """
 message_routed = Hook("message_routed", (SIGNAL,))
 """(origin, message, account, outcome): what became of a message for this account, as it was delivered."""
@@ -274,8 +274,8 @@ login_failed = Hook("login_failed", (SIGNAL,))
 session_expired = Hook("session_expired", (SIGNAL,))
 """(session): the time of its login is over. Unless it gets more by `Server.set_expiry` it is closed soon."""
 sees = Hook("sees", (RULE,))
-"""(viewer, owner): whether an account may see an account, or one session of it (a full JID), that by its
-roster or by directed presence it might. Asked for every copy of a presence; never `async`.
+"""(viewer, owner): whether an account may see an account, or a session (a full JID), that by its roster or by
+directed presence it might. Asked for every copy of a presence; never `async`.
 """
 subscription = Hook("subscription", (POLICY,))
 """(account, contact, kind): an account is about to ask for the contact's presence (`subscribe`) or to grant
@@ -294,9 +294,7 @@ reported = Hook("reported", (SIGNAL,))
 node_met = Hook("node_met", (SIGNAL,))
 """(node): another node of this name is there now; nothing was heard of it yet."""
 node_runs = Hook("node_runs", (SIGNAL,))
-"""(node, plugins, anew): another node has said which plugins are at work there, and which of them went to
-work since it said so last.
-"""
+"""(node, plugins, anew): another node has said which plugins are at work there, and which began anew."""
 node_left = Hook("node_left", (SIGNAL,))
 """(node): the node of this name has said that it stops, and has seen to its sessions. Then it is lost."""
 node_lost = Hook("node_lost", (SIGNAL,))
@@ -325,6 +323,7 @@ ALL: Final = (
     messages_kept,
     message_sent,
     presence_sent,
+    presence_annexed,
     iq_sent,
     server_message,
     message_for,
@@ -382,6 +381,7 @@ class Hooks:
     session_closed_signal: Callables
     session_available_signal: Callables
     messages_kept_signal: Callables
+    presence_annexed_recall: Callables
     server_message_filter: Callables
     message_for_filter: Callables
     presence_for_filter: Callables

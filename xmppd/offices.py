@@ -293,6 +293,7 @@ class PresenceOffice:
         """The first that is not so is why."""
         theirs, ours = await self._roster(owner), await self._roster(viewer)
         barred = await self._blocks.will_bar(owner, viewer), await self._blocks.will_bar(viewer, owner)
+        is_hidden = self._visibility.hidden.has(owner, viewer)
         rules = (
             ("online", f"{owner} has an available session", self._is_available(owner)),
             ("watching", f"{viewer} has an available session", self._is_available(viewer)),
@@ -300,7 +301,8 @@ class PresenceOffice:
             ("subscribed", f"the roster of {viewer} asks for that", ours.is_following(owner)),
             ("not-blocked-by-owner", f"{owner} has not blocked {viewer}", not barred[0]),
             ("not-blocked-by-viewer", f"{viewer} has not blocked {owner}", not barred[1]),
-            ("allowed", "no plugin forbids it", self._visibility.allows(viewer, owner) or any(barred)),
+            ("allowed", "no plugin forbids it", self._visibility.permits(viewer, owner) or any(barred)),
+            ("not-hidden", f"{owner} does not appear offline to {viewer}", not is_hidden),
         )
         return [{"rule": rule, "needed": needed, "is_so": is_so} for rule, needed, is_so in rules]
 

@@ -16,6 +16,7 @@ from xmppd.core.events import Events
 from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.handover import Handover
+from xmppd.core.hidden import Away, Recall
 from xmppd.core.holds import Hold
 from xmppd.core.ids import Ids
 from xmppd.core.logins import Logins
@@ -376,6 +377,44 @@ class Server:
         """When the time of the session's login is over, in seconds since the epoch; None: never."""
         session.login.expires = expires
         self._expiry.watch(session)
+
+    def restate(self, session: Session) -> float:
+        """Show a session's presence again with what `presence_annexed` adds to it by now. Seconds until that
+        may be done; 0.0: it was, or the session is not available.
+        """
+        return self._presences.restate(session)
+
+    def appear_offline(self, account: str, away: Away | None, *, has_left: bool = False) -> None:
+        """From now on an account that has sessions anywhere looks as if it had none to those for whom `away`
+        gives the moment (seconds since the epoch, 0.0: it was never there) at which it left; None: to nobody.
+        To be said on every node. `has_left`: on one of them, when somebody saw it until now.
+        """
+        if has_left:
+            self._presences.forget_words(account)
+        self._visibility.hidden.set(account, away)
+
+    def recall_away(self, recall: Recall | None, *, instead_of: Recall | None = None) -> None:
+        """Have it asked since when any account looks gone to another one, with sessions or without; None, in
+        place of the one that is asked: nobody hides any more.
+        """
+        hidden = self._visibility.hidden
+        if recall is not None or hidden.recall == instead_of:
+            hidden.recall = recall
+            if recall is None:
+                hidden.clear()
+
+    def appears_offline(self, account: str, viewer: str) -> bool:
+        """Whether an account that has sessions looks to another one as if it had none."""
+        return self._visibility.hidden.has(account, viewer)
+
+    async def away_since(self, account: str, viewer: str) -> float | None:
+        """Since when any account looks gone to another one (seconds since the epoch; 0.0: it was never
+        there); None: it looks as it is.
+        """
+        hidden = self._visibility.hidden
+        if hidden.recall is None or account == viewer:
+            return None
+        return hidden.since(account, viewer) if account in hidden else await hidden.recall(account, viewer)
 
     def show_presence(self, account: str, viewer: str) -> None:
         """Let a follower see the account's sessions on all nodes: what `sees` forbade it allows now."""

@@ -110,11 +110,12 @@ class Offline(Counting):
         queue, has_looked = self._queue(account), False
         ref = id_of(message, account) if self.server.recalls else ""
         stanza = b"" if ref else stamped(message, account.rpartition("@")[2], self.now())
-        while await self._is_due(account, message.to, queue):
+        while await self._is_due(account, message, queue):
             row = self._row(queue, stanza, ref)
             if row is not None:
                 self._tell(account, size_of(row))
-                return self._written(account, queue, row)
+                is_left = self._is_hidden(account, message)
+                return self._written(account, queue, row, is_left=is_left)
             if not (has_looked or self._is_counted(queue)):
                 has_looked = True  # somebody else may have delivered some
                 await self._count_again(account, queue)
@@ -163,23 +164,32 @@ class Offline(Counting):
             self._tell_deleted(account)
             return True
 
-    async def _is_due(self, account: str, to: str | None, queue: Queue) -> bool:
-        """Whether a message to that address is to be stored. If so, nobody flushes and how much is kept is
-        known, as long as who asks does not wait.
+    async def _is_due(self, account: str, message: Stanza, queue: Queue) -> bool:
+        """Whether a message is to be stored. If so, nobody flushes and how much is kept is known, as long as
+        who asks does not wait.
         """
         while True:
             exists = await self.server.account_exists(account)
             if queue.is_open:
+                to = message.to
                 session = self.server.session(to) if to else None
                 takes = self.server.takes_messages(account) if session is None else session.takes_messages
-                return exists and not takes
+                return exists and not (takes and not self._is_hidden(account, message))
             async with queue.gate:
                 if queue.put is None:
                     await self._count(account, queue)
 
-    def _written(self, account: str, queue: Queue, row: dict[str, Value]) -> Later:
-        """The write of a row, under way. It ends by itself, whoever waits for it, and when."""
+    def _is_hidden(self, account: str, message: Stanza) -> bool:
+        """Whether the account looks offline to the sender, and is to be given the message when it is kept."""
+        return self.server.appears_offline(account, message.attrs.get("from", "").partition("/")[0])
+
+    def _written(self, account: str, queue: Queue, row: dict[str, Value], *, is_left: bool = False) -> Later:
+        """The write of a row, under way. It ends by itself, whoever waits for it, and when. If it `is_left`
+        somebody who is there is given it then.
+        """
         end: asyncio.Future[hooks.Drop] = asyncio.get_running_loop().create_future()
+        if is_left:
+            end.add_done_callback(lambda _: self.server.messages_left(account))
         queue.fresh.append((row, end))
         queue.writing += 1
         if not queue.is_at_work:

@@ -1,4 +1,4 @@
-"""`roster befriend`, `part` and the same for many; `presence show` and `why-not-visible`."""
+"""`roster befriend`, `part` and the same for many; `presence show` and `presence why`."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -42,7 +42,7 @@ async def call(world: World, name: str, **arguments: Any) -> Any:
 
 async def why(world: World, viewer: str, owner: str) -> list[str]:
     """What is in the way."""
-    rows = await call(world, "presence why-not-visible", viewer=viewer, owner=owner)
+    rows = await call(world, "presence why", owner=owner, viewer=viewer)
     return [row["rule"] for row in rows if not row["is_so"]]
 
 

@@ -50,7 +50,7 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("roster remove", {"account": ALICE, "contact": BOB}),
     ("roster befriend", {"one": ALICE, "other": BOB}),
     ("presence show", {"account": ALICE}),
-    ("presence why-not-visible", {"viewer": ALICE, "owner": BOB}),
+    ("presence why", {"owner": BOB, "viewer": ALICE}),
     ("message why-not-delivered", {"id": "x", "sender": ALICE}),
     ("log level", {"module": "core.router", "level": "debug", "minutes": 2}),
     ("log level", {"module": "core.route", "level": "debug"}),

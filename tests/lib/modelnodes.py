@@ -28,6 +28,7 @@ from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.nodes import OtherNodes
 from xmppd.cluster.records import Have, Roster, Words
 from xmppd.cluster.registry import Entry, Registry
+from xmppd.core.barred import NOBODY
 from xmppd.core.binding import SHUTDOWN, Binding, BindingRules
 from xmppd.core.blocks import Blocks
 from xmppd.core.brake import Brake, BrakeRules
@@ -48,7 +49,7 @@ from xmppd.core.roster.rosters import Rosters
 from xmppd.core.roster.tier import RosterTier
 from xmppd.core.router import Router
 from xmppd.core.services import Services
-from xmppd.core.sessions import NOBODY, Session, Sessions
+from xmppd.core.sessions import Session, Sessions
 from xmppd.core.visibility import Visibility
 from xmppd.errors import CommandError, StoreError, StreamError
 from xmppd.hooks import Hooks
@@ -223,6 +224,10 @@ class Server:
 
     def watch_unrecorded(self, *, is_on: bool) -> None:
         """Nothing is recorded."""
+
+    def appears_offline(self, account: str, viewer: str) -> bool:
+        """Nobody hides."""
+        return False
 
 
 @contextlib.asynccontextmanager

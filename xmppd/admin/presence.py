@@ -33,11 +33,9 @@ class PresenceCommands:
         """One row for each contact with a subscription in either direction."""
         return [dict(row) for row in await self.presence.shown(account_of(account))]
 
-    @command(
-        "Say why one account does not see another one online", name="presence why-not-visible", reads=True
-    )
-    async def why_not_visible(
-        self, viewer: Annotated[Jid, "who does not see"], owner: Annotated[Jid, "whom"]
+    @command("Say why an account is seen online by another one, or is not", name="presence why", reads=True)
+    async def why(
+        self, owner: Annotated[Jid, "who is seen"], viewer: Annotated[Jid, "by whom"]
     ) -> list[dict[str, Any]]:
         """One row for each thing that it takes; where all are so, he is seen."""
         return [dict(row) for row in await self.presence.reasons(account_of(viewer), account_of(owner))]

@@ -24,9 +24,9 @@ from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
 from xmppd.core.fates import DROPPED, Fates
 from xmppd.core.later import Later
 from xmppd.core.leftover import readdressed
-from xmppd.core.messages import Otherwise, copy
+from xmppd.core.messages import Otherwise
 from xmppd.core.origin import Origin
-from xmppd.core.outcomes import outcome_of, refused, unavailable
+from xmppd.core.outcomes import copy, outcome_of, refused, unavailable
 from xmppd.core.sessions import DETOUR, LiveAccount, Session, Sessions
 from xmppd.errors import StoreError
 from xmppd.hooks import Drop, Outcome

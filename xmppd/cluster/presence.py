@@ -14,8 +14,9 @@ from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown, Sight
 from xmppd.cluster.showing import Showing
-from xmppd.core.presence import UNAVAILABLE, Presences
+from xmppd.core.presence import Presences
 from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
+from xmppd.core.shown import UNAVAILABLE
 from xmppd.core.visibility import Visibility
 from xmppd.xml import build
 
@@ -588,5 +589,6 @@ class RemotePresence:
             following = live.roster.following if live.roster is not None else ()
             for contact in dict.fromkeys((name, *following, *self._parted.of(name))):
                 for full, asked in gone.get(contact, ()):
-                    self._end(live.available, full, asked)
+                    if not self._visibility.hidden.has(contact, name):
+                        self._end(live.available, full, asked)
             yield

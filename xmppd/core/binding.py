@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from xmppd.core.barred import NOBODY, Asked
 from xmppd.core.blocks import Blocks
 from xmppd.core.output import Connection
 from xmppd.core.presence import Presences
-from xmppd.core.sessions import NOBODY, Session, Sessions
+from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError, StreamError
 from xmppd.hooks import Hooks
 from xmppd.jid import MAX_BYTES, prepare_resource
@@ -97,6 +98,8 @@ class Binding:
         count = len(self._sessions.of(account)) + cluster.count_beside(account, resource, client)
         if count >= self.rules.sessions_per_account:
             raise StanzaError("resource-constraint", "This account has too many sessions.")
+        if account in self._blocks.hidden:
+            blocks = Asked(blocks)
         session = self._sessions.add(login, resource, connection, lang, blocks)
         cluster.bound(session)
         return session

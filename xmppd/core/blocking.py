@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xmppd.core.barred import NOBODY, bars
 from xmppd.core.blocks import Blocks
 from xmppd.core.presence import STEP, Presences
-from xmppd.core.sessions import NOBODY, LiveAccount, Session, Sessions, bars
+from xmppd.core.sessions import LiveAccount, Session, Sessions
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StanzaError, StoreError
 from xmppd.hooks import Hooks

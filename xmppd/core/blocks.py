@@ -12,9 +12,11 @@ from typing import Final
 
 from xmppd import ns
 from xmppd.core.accounts import Accounts
+from xmppd.core.barred import NOBODY, bars
 from xmppd.core.begun import begun
 from xmppd.core.changes import Changes
-from xmppd.core.sessions import NOBODY, Session, Sessions, bars
+from xmppd.core.hidden import Hidden
+from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError
 from xmppd.jid import Jid
 from xmppd.store.person import Person
@@ -39,9 +41,12 @@ BLOCKED: Final = f"{{{ns.BLOCKING_ERRORS}}}blocked"
 
 
 class Blocks:
-    """The block list of each account; addresses are JIDs in normal form, of any kind."""
+    """The block list of each account; addresses are JIDs in normal form, of any kind. `hidden` are those that
+    look offline to some.
+    """
 
     def __init__(self, store: Store, sessions: Sessions, accounts: Accounts) -> None:
+        self.hidden = Hidden(sessions.accounts)
         self._store = store
         self._live = sessions.accounts
         self._accounts = accounts

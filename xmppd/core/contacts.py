@@ -15,7 +15,7 @@ from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
 from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Request
 from xmppd.core.origin import Host, Origin
-from xmppd.core.presence import Presences, subscription_stanza
+from xmppd.core.presence import Presences
 from xmppd.core.roster.delta import MAX_CHANGES, cost, deltas
 from xmppd.core.roster.item import item_from
 from xmppd.core.roster.rewriting import Rewrite
@@ -32,6 +32,7 @@ from xmppd.core.roster.rosters import (
 from xmppd.core.roster.subscription import Kind, Outbound
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
+from xmppd.core.shown import subscription_stanza
 from xmppd.errors import StanzaError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid

@@ -49,6 +49,9 @@ TABLE: dict[tuple[Place, str], Action] = {
 KEEPABLE = frozenset(("normal", "chat"))
 """The types of messages that may be kept, and that come after those that were."""
 
+FELT = KEEPABLE | {"groupchat"}
+"""Those whose sender learns whether somebody was there."""
+
 MESSAGE_TYPES = frozenset(("normal", "chat", "groupchat", "headline", "error"))
 
 

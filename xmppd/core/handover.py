@@ -339,7 +339,8 @@ def counted(session: Session) -> None:
 def state_of(managed: Managed, node: int) -> State:
     """All that a session of the node of this incarnation is made of."""
     session = managed.session
-    presence, roster = session.presence, session.live.roster
+    roster = session.live.roster
+    presence = session.said if session.presence is not None else None
     return {
         "id": managed.id,
         "account": session.account,

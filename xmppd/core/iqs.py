@@ -11,12 +11,13 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from xmppd import ns
+from xmppd.core.barred import bars
 from xmppd.core.later import Later
 from xmppd.core.origin import Origin, Target
-from xmppd.core.presence import address_of
 from xmppd.core.questions import Questions
 from xmppd.core.services import Services, Take
-from xmppd.core.sessions import Session, Sessions, bars
+from xmppd.core.sessions import Session, Sessions
+from xmppd.core.shown import address_of
 from xmppd.core.tally import owner_of, timed
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StanzaError

@@ -77,7 +77,11 @@ class LastSeen:
         return len(self._known)
 
     def remember(self, account: str, unavailable: Broadcast) -> None:
-        """Keep what the account said when its last resource left; SILENCE forgets what it said before."""
+        """Keep what the account said when its last resource left; SILENCE forgets what it said before. Of one
+        that looks offline to anybody that stays which was said before.
+        """
+        if account in self._visibility.hidden:
+            return
         if unavailable is SILENCE or len(unavailable.tail) > MAX_BYTES:
             if self._known.get(account) is not SILENCE:
                 self._known.put(account, SILENCE)
@@ -174,7 +178,7 @@ class LastSeen:
         for contact, roster in rosters.items():
             last = self._known.get(contact) or words[contact]  # it may have come and gone meanwhile
             is_follower = roster.is_follower(session.account)
-            may_see = is_follower and self._visibility.allows(session.account, contact)
+            may_see = is_follower and self._visibility.permits(session.account, contact)
             if may_see and self._is_due(session, contact) and last is not SILENCE:
                 yield last.head + session.live.to_stamp + last.tail
 
@@ -208,8 +212,11 @@ class LastSeen:
         self._sessions.cluster.parted(account)
 
     def _is_due(self, session: Session, contact: str) -> bool:
-        """Whether the session still wants to know, and the contact is still away."""
-        return session.presence is not None and not self._sessions.is_available(contact)
+        """Whether the session still wants to know, and the contact is still away, or looks so."""
+        is_away = not self._sessions.is_available(contact)
+        return session.presence is not None and (
+            is_away or self._visibility.hidden.has(contact, session.account)
+        )
 
     async def _load(self, account: str) -> Broadcast:
         drops = self._drops

@@ -8,17 +8,18 @@ from functools import partial
 from typing import cast
 
 from xmppd.core.accounts import Accounts
+from xmppd.core.barred import bars
 from xmppd.core.begun import begun
 from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import Carbons, flushing, give
-from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
+from xmppd.core.delivery import FELT, KEEPABLE, Action, action_of, kind_of
 from xmppd.core.fates import DROPPED, Fates
 from xmppd.core.fates import KEPT as IS_KEPT
 from xmppd.core.later import Act, Later, Line, Pending, settled, watched
 from xmppd.core.origin import Origin, Target
-from xmppd.core.outcomes import outcome_of, refused, unavailable
+from xmppd.core.outcomes import copy, outcome_of, refused, unavailable
 from xmppd.core.services import Services
-from xmppd.core.sessions import LiveAccount, Session, Sessions, bars
+from xmppd.core.sessions import LiveAccount, Session, Sessions
 from xmppd.core.tally import owner_of
 from xmppd.core.unheard import Unheard
 from xmppd.core.unrecorded import asked
@@ -27,9 +28,6 @@ from xmppd.hooks import Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
-
-FEW = 8
-"""Sessions that get a message at once; where there are more, they come after those who are alone."""
 
 ASKED = 10
 """How often a plugin may have to find something out before it records a message."""
@@ -264,6 +262,8 @@ class Messages:
         if kind not in KEEPABLE:
             return False
         if to.resource and kind == "normal" and self._is_account(to):
+            if self._is_hidden(stanza.attrs.get("from", "").partition("/")[0], to, kind):
+                return False
             return to.full in self._targets or self._sessions.cluster.has(to.full)
         if to.bare in self._live:
             return True
@@ -419,6 +419,8 @@ class Messages:
         if self._blocks.bars(to.bare, origin.full):
             return refused(stanza, to, self.fates)
         kind = kind_of(stanza)
+        if self._is_hidden(origin.account, to, kind):
+            return self._to_absent(stanza, to, kind)
         if self._sessions.cluster.concerns(to.bare):
             return self._sessions.cluster.message(origin, stanza, to, kind, is_again=is_again)
         live = self._live.get(to.bare)
@@ -448,6 +450,19 @@ class Messages:
         copy(receivers, stanza.raw)
         self._copy_received(copied, stanza, receivers)
         return Outcome.DELIVERED
+
+    def _is_hidden(self, sender: str, to: Jid, kind: str) -> bool:
+        """Whether the account looks offline to a sender who would be told what becomes of such a message."""
+        hidden = self._blocks.hidden
+        return bool(hidden) and kind in FELT and hidden.has(to.bare, sender)
+
+    def _to_absent(self, stanza: Stanza, to: Jid, kind: str) -> Outcome | Became:
+        """To one that looks offline: as if nobody was there. Whoever keeps it has it handed over."""
+        if action_of(to, kind, is_ready=False) is not Action.STORE:
+            raise unavailable()
+        live = self._live.get(to.bare)
+        self._copy_received(live, stanza, live.takers if live is not None else ())
+        return self.keep(to, stanza)
 
     # to a host
 
@@ -526,6 +541,8 @@ class Messages:
             stanza = result
         if await self._blocks.will_bar(account, stanza.attrs.get("from", "")):
             return refused(stanza, to, self.fates)  # since we asked
+        if self._is_hidden(stanza.attrs.get("from", "").partition("/")[0], to, kind_of(stanza)):
+            raise unavailable()
         # Somebody came while we asked; or this is nothing to be kept, and is not to be held back either.
         if (receiver := self._targets.get(to.full)) is not None:
             receiver.send(stanza.raw)
@@ -540,16 +557,6 @@ class Messages:
             raise unavailable()
         copy(present, stanza.raw)
         return Outcome.DELIVERED
-
-
-def copy(receivers: Sequence[Target], data: bytes, *, is_patient: bool = False) -> None:
-    """Send each a copy. What is for one may overtake it if there are more than a few, or it `is_patient`."""
-    if is_patient or len(receivers) > FEW:
-        for receiver in receivers:
-            receiver.send_copy(data)
-    else:
-        for receiver in receivers:
-            receiver.send(data)
 
 
 async def _then(waiting: Awaitable[None], outcome: Outcome) -> Outcome:

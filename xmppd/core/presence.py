@@ -17,8 +17,9 @@ from xmppd.core.output import patiently
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.services import Services
 from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
+from xmppd.core.shown import UNAVAILABLE, annexed, end_of, subscription_stanza
 from xmppd.core.visibility import Visibility
-from xmppd.errors import JidError, StanzaError, StoreError
+from xmppd.errors import StoreError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid, domain_of
 from xmppd.xml import build
@@ -28,8 +29,6 @@ LONGEST_WAIT = 1.0
 """Seconds after which a session that waits is listened to again, so that its end is noticed. Only its next
 presence waits for what is left.
 """
-
-UNAVAILABLE = b" type='unavailable'"
 
 STEP = 32
 """To how many contacts a presence is shown before it is looked whether others should have their turn."""
@@ -142,7 +141,7 @@ class Presences:
             self._rounds.finish(_farewell(session))
         takes_messages = priority >= 0 and (is_first or session.priority < 0)
         is_shifted = is_first or session.priority != priority
-        session.presence = session.broadcast_of(stanza)
+        session.presence = annexed(self._hooks, session, session.broadcast_of(stanza))
         session.priority = priority
         if is_shifted:
             session.live.refresh()
@@ -155,6 +154,18 @@ class Presences:
             told = self._hooks.tell(self._hooks.session_available_signal, session)
             return told if waiting is None else waiting if told is None else both(told, waiting)
         return waiting
+
+    def restate(self, session: Session) -> float:
+        """Show a presence again with what plugins add to it now. Seconds until that may be done: 0.0, it was,
+        or there is none. The session's own next presence waits where these were more copies than the rules
+        allow.
+        """
+        early = session.paid_until - self._clock() if self.rules.copy_rate else 0.0
+        if early > 0 or session.presence is None or session.said is None:
+            return max(0.0, early) if session.presence is not None else 0.0
+        session.presence = annexed(self._hooks, session, session.said)
+        self._broadcast(session, session.presence)
+        return 0.0
 
     def _charge(self, session: Session, copies: int) -> None:
         """Count copies."""
@@ -317,7 +328,7 @@ class Presences:
         """What those of some contacts show a session that are on this node; for those on no node it is looked
         elsewhere.
         """
-        missing = []
+        missing, hidden = [], self._visibility.hidden.among(contacts, session.account)
         for contact in contacts:
             if session.presence is None:
                 return
@@ -326,7 +337,7 @@ class Presences:
                 missing.append(contact)
             elif other.roster is not None and other.roster.is_follower(session.account):
                 yield from self._shown_of(other, session)
-        if absent := self._sessions.cluster.away(missing):
+        if absent := [*self._sessions.cluster.away(missing), *hidden]:
             self._ask_elsewhere(session, absent)
 
     def _shown_of(self, other: LiveAccount, viewer: Session) -> Iterator[bytes]:
@@ -377,6 +388,10 @@ class Presences:
         if not (self._sessions.is_available(session.account) or session.is_anonymous):
             self._last_seen.remember(session.account, unavailable if status else SILENCE)
         return done
+
+    def forget_words(self, account: str) -> None:
+        """It looks as if the account had left without a word."""
+        self._last_seen.remember(account, SILENCE)
 
     def lost(self, session: Session, *, is_moved: bool = False) -> asyncio.Future[None] | None:
         """A session is going away without having said so (RFC 6121 4.5.3), and is expected on another node if
@@ -565,11 +580,6 @@ def admitted(live: LiveAccount, sender: Session) -> Sequence[Session]:
     return live.available if live.blocks and not live.bars(sender.full) else ()
 
 
-def end_of(session: Session) -> Broadcast:
-    """The presence that tells of a session's end."""
-    return Broadcast(session.presence_head + UNAVAILABLE, b"/>")
-
-
 def _farewell(session: Session) -> str:
     """The key of the work that tells those of a session's end whom it sent directed presence."""
     return f"{session.full}\n"
@@ -578,21 +588,3 @@ def _farewell(session: Session) -> str:
 def is_asked(roster: Roster | None, contact: str) -> bool:
     """Whether a request of that contact waits for an answer."""
     return roster is not None and any(contact == asker for asker, _ in roster.requests)
-
-
-def subscription_stanza(kind: str, sender: str, to: str, kept: bytes = b"") -> bytes:
-    """A presence stanza that manages a subscription, between bare JIDs (RFC 6121 3): the whole one that was
-    kept, or else one around its content.
-    """
-    if kept.startswith(b"<presence"):
-        return kept
-    head = build.start_tag("presence", {"type": kind, "from": sender, "to": to})
-    return head + (b">" + kept + b"</presence>" if kept else b"/>")
-
-
-def address_of(stanza: Stanza) -> Jid:
-    """The parsed `to` of a stanza that has one; StanzaError jid-malformed."""
-    try:
-        return Jid.parse(stanza.to or "")
-    except JidError as error:
-        raise StanzaError("jid-malformed", str(error)) from None

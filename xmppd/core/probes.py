@@ -65,7 +65,7 @@ class Probes:
             held = live.roster
             roster = held if roster is None or held.version > roster.version else roster
         is_follower = roster is not None and roster.is_follower(viewer)
-        may_see = viewer == to.bare or (is_follower and self._visibility.allows(viewer, to.bare))
+        may_see = viewer == to.bare or (is_follower and self._visibility.permits(viewer, to.bare))
         shown = self._broadcasts(viewer, to, live) if may_see and live is not None else []
         if live is not None:
             for session in live.sessions.values():

@@ -18,10 +18,11 @@ from xmppd.core.iqs import Iqs
 from xmppd.core.later import Later, Pending, Told
 from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
-from xmppd.core.presence import Presences, address_of
+from xmppd.core.presence import Presences
 from xmppd.core.probes import Probes
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session
+from xmppd.core.shown import address_of
 from xmppd.core.tally import SECONDS, SHORT, Spreads, owner_of, until
 from xmppd.errors import StanzaError, StoreError, StreamError
 from xmppd.hooks import UNHEARD, Callables, Drop, Hooks, Stages

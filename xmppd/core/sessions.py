@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
+from xmppd.core.barred import NOBODY, Asked, bars
 from xmppd.core.cluster import ONE_NODE, Cluster
 from xmppd.core.directed import Directed
 from xmppd.core.later import Line
@@ -34,9 +35,6 @@ FLUSH = 1
 DETOUR = 2
 """What was sent to the account's sessions on other nodes is under way: what comes waits for that."""
 
-NOBODY: Final[frozenset[str]] = frozenset()
-"""The block list of who blocks nobody."""
-
 
 class Broadcast(NamedTuple):
     """A presence serialised once: a receiver's copy is `head`, its ` to='...'`, and `tail`."""
@@ -54,7 +52,8 @@ class Moved(Broadcast):
 class Session:
     """One bound resource of a local account (RFC 6120 7).
 
-    `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `has_roster` marks an
+    `presence` is what was last broadcast (None: not available, RFC 6121 1.7), `said` the part of it that the
+    client sent, `has_roster` marks an
     interested resource, `login` says how its client came in, `directed` who was sent directed presence,
     `paid_until` is when the copies of its presence so far were allowed, `number` tells it from others of its
     name on other nodes, `slots` are what plugins keep here. `line` is what it sent that is under way (None:
@@ -102,6 +101,7 @@ class Session:
         "priority",
         "reason",
         "resource",
+        "said",
         "since",
         "slots",
         "takes_messages",
@@ -128,6 +128,7 @@ class Session:
         self.lang = lang
         self.since = since
         self.presence: Broadcast | None = None
+        self.said: Broadcast | None = None
         self.priority = 0
         self.paid_until = 0.0
         self.number = 0
@@ -455,8 +456,14 @@ class LiveAccount:
 
     def guard(self, blocks: frozenset[str]) -> None:
         """From now on it bars these addresses, and no others."""
-        self.blocks = blocks
+        self.blocks = Asked(blocks) if isinstance(self.blocks, Asked) else blocks
         self._open()
+
+    def ask(self, *, is_asked: bool) -> None:
+        """Whether it has to be asked who may reach and see it, though it may bar nobody."""
+        if isinstance(self.blocks, Asked) != is_asked:
+            self.blocks = Asked(self.blocks) if is_asked else frozenset(self.blocks)
+            self._open()
 
     def _open(self) -> None:
         is_plain = self.is_plain
@@ -484,19 +491,6 @@ class LiveAccount:
         """Hold this roster unless a newer one is held."""
         if self.roster is None or roster.version >= self.roster.version:
             self.roster = roster
-
-
-def bars(account: str, addresses: frozenset[str], other: str) -> bool:
-    """Whether an account with this block list bars an address in normal form (XEP-0191 5). It never bars its
-    own sessions, nor what its own server says.
-    """
-    bare = other.partition("/")[0]
-    if bare == account:
-        return False
-    domain = bare.rpartition("@")[2]
-    if bare == domain == account.rpartition("@")[2]:
-        return False
-    return bare in addresses or domain in addresses or other in addresses
 
 
 def to_stamp(jid: str) -> bytes:

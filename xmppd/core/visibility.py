@@ -11,19 +11,28 @@ from xmppd.xml.stanza import parse
 
 
 class Visibility:
-    """By rosters (RFC 6121 4.1), by directed presence (4.6), by whom either has blocked (`blocks`), and by
-    what plugins forbid (`hooks.sees`).
+    """By rosters (RFC 6121 4.1), by directed presence (4.6), by whom either has blocked (`blocks`), by what
+    plugins forbid (`hooks.sees`), and by whom accounts look offline to (`hidden`).
     """
 
     def __init__(self, accounts: Accounts, rosters: Rosters, blocks: Blocks, hooks: Hooks) -> None:
         self.blocks = blocks
+        self.hidden = blocks.hidden
         self._accounts = accounts
         self._rosters = rosters
         self._hooks = hooks
 
     def allows(self, viewer: str, owner: str) -> bool:
-        """Whether neither has blocked the other, by what is known here, and no plugin forbids an account to
-        see an account or a session (its full JID).
+        """Whether an account may see an account or a session (its full JID) as it is: it may know of it
+        (`permits`), and is none of those to whom it looks offline.
+        """
+        if self.hidden and self.hidden.has(owner.partition("/")[0], viewer):
+            return False
+        return self.permits(viewer, owner)
+
+    def permits(self, viewer: str, owner: str) -> bool:
+        """Whether neither has blocked the other, by what is known here, and no plugin forbids the one to see
+        the other. To whom it looks offline it does so as to all who may know of it.
         """
         if self.blocks.has_between(viewer, owner):
             return False
@@ -83,10 +92,12 @@ class Visibility:
         return roster if isinstance(roster, Roster) else await roster
 
     async def may_see(self, viewer: str, account: str) -> bool:
-        """Whether `viewer` may know of the account's presence: itself, or subscribed from/both."""
+        """Whether `viewer` may know of the account's presence, or that it looks offline: itself, or one
+        subscribed from/both.
+        """
         if viewer == account:
             return True
         roster = await self.roster(account)
         if roster is None or not roster.is_follower(viewer) or await self.blocks.will_bar(account, viewer):
             return False
-        return self.allows(viewer, account)
+        return self.permits(viewer, account)

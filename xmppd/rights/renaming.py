@@ -19,9 +19,9 @@ from xmppd.core.credentials import ACCOUNT, identity_of
 from xmppd.core.gone import new_number
 from xmppd.core.moved import Moved
 from xmppd.core.names import AccountExists, AccountUnknown, NameMoved
-from xmppd.core.presence import subscription_stanza
 from xmppd.core.roster.item import ROSTER, RosterItem, item_from, value_of
 from xmppd.core.roster.rewriting import Packed
+from xmppd.core.shown import subscription_stanza
 from xmppd.errors import CommandError, StreamError, XmppdError
 from xmppd.migrate.merge import merged
 from xmppd.rights.persons import Persons, pattern_of, person_of
