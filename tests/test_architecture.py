@@ -93,6 +93,7 @@ MAY_IMPORT = {
         "xmppd.validation",
     ),
     "xmppd.jobs": ("xmppd.errors",),
+    "xmppd.keysets": ("xmppd.parts.http", "xmppd.parts.keysets"),
     "xmppd.certificates": ("xmppd.config", "xmppd.encryption", "xmppd.everywhere", "xmppd.net"),
     "xmppd.finding": ("xmppd.errors", "xmppd.parts", "xmppd.plugin", "xmppd.config", "xmppd.validation"),
     "xmppd.claims": (*CORE, *RUNNING, "xmppd.plugin"),
@@ -133,6 +134,8 @@ MAY_IMPORT = {
         "xmppd.stream.lru",
         "xmppd.admin.commands",
         "xmppd.parts.http",
+        "xmppd.parts.keysets",
+        "xmppd.keysets",
         "xmppd.access",
     ),
     "xmppd.api": (

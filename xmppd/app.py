@@ -78,7 +78,7 @@ from xmppd.net.wire import Shared
 from xmppd.nodes import Nodes
 from xmppd.operating import operators_commands
 from xmppd.parts.belongings import Belonging, belongings_of
-from xmppd.parts.http import HttpClient, routes_of
+from xmppd.parts.http import routes_of
 from xmppd.parts.listeners import claims_of
 from xmppd.plugin import Plugin
 from xmppd.rights.office import RightsOffice
@@ -323,6 +323,7 @@ class App:
             logins=self.logins,
             spawn=self.jobs.spawn,
             now=now,
+            clock=clock,
             ids=self.ids,
             domains=domains,
             name=config.server.name,
@@ -334,7 +335,6 @@ class App:
             hooks=self.hooks,
             lock=self.cache.lock if self.cache is not None else unlocked,
             events=self.events,
-            http_client=http_client,
         )
         self.events.sources = sources(self.events, self.sessions)
         self.loader = Loader(
@@ -522,6 +522,7 @@ class App:
         self.following.close()
         await self.jobs.drain(drain_seconds)
         await self.loader.close()
+        await self.doors.close()
         await self.lasting.drain(0.0)
         self.levels.close()
         self.timers.close()
@@ -585,12 +586,6 @@ class App:
 
     async def _account_removed(self, account: str) -> None:
         await self.hooks.tell_all(self.hooks.account_removed_signal, account)
-
-
-def http_client(*rules: Any) -> HttpClient:
-    """Asks others by HTTP; its library is loaded where somebody does."""
-    client: HttpClient = importlib.import_module("xmppd.net.http.client").Client(*rules)
-    return client
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from xmppd.api import routes as api
 from xmppd.config import Config
 from xmppd.net.http.routes import Routes
 from xmppd.parts.http import HttpHandler, HttpRequest, Route
+from xmppd.parts.keysets import KeySet
 from xmppd.rules import configured_tokens, http_rules, issuers
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Doors:
         self._spawn = spawn
         self._call_later = app.timers.call_later
         self._now = now
+        self._clock = clock
+        self._key_sets: dict[Any, KeySet] = {}
         self._is_telling = False
         self._configured = configured_tokens(config)
         self.tokens = ApiTokens(store, lambda: self._configured, self._tell_of_tokens, spawn, now, clock)
@@ -86,8 +89,22 @@ class Doors:
     def trust(self, config: Config) -> None:
         """Let in whom the issuers of the configuration name; ConfigError."""
         found = issuers(config)
-        issued = [importlib.import_module("xmppd.access.jwts").Jwts(found, self._now)] if found else []
+        former, self._key_sets = self._key_sets, {}
+        issued: list[Any] = []
+        if found:
+            jwts = importlib.import_module("xmppd.access.jwts")
+            for it in dict.fromkeys(found):
+                kept = it in former  # with what was fetched, which may not be had at this moment
+                self._key_sets[it] = former.pop(it) if kept else jwts.key_set_of(it, self._now, self._clock)
+            issued = [jwts.Jwts([*self._key_sets.items()], self._now)]
         self.callers.sources = (self._configured, self.tokens, *issued)
+        for gone in former.values():
+            self._spawn(gone.close())
+
+    async def close(self) -> None:
+        """Ask others for nothing more."""
+        for keys in self._key_sets.values():
+            await keys.close()
 
     def serve(self, routes: Iterable[tuple[Route, HttpHandler]]) -> None:
         """Plugins serve these now."""

@@ -59,6 +59,7 @@ from xmppd.parts.http import (
     HttpResponse,
     route,
 )
+from xmppd.parts.keysets import KeySet, KeysUnavailable, TokenRefused
 from xmppd.parts.listeners import listener
 from xmppd.parts.metrics import Counter, Gauge, Histogram
 from xmppd.parts.nodes import cluster_signal
@@ -142,6 +143,8 @@ __all__ = [
     "JidError",
     "Kept",
     "KeptSession",
+    "KeySet",
+    "KeysUnavailable",
     "Later",
     "Login",
     "Lru",
@@ -178,6 +181,7 @@ __all__ = [
     "Table",
     "Through",
     "Timer",
+    "TokenRefused",
     "Unrecorded",
     "Uses",
     "Value",

@@ -125,7 +125,8 @@ def issuers(config: Config) -> list[Any]:
         make = importlib.import_module("xmppd.access.jwts").issuer_of
         keys = [key.value.strip() for key in it.keys]
         try:
-            found.append(make(it.issuer, it.audience, keys, it.key_files, it.algorithms, it.leeway))
+            named = (it.issuer, it.audience, it.leeway, it.algorithms)
+            found.append(make(*named, keys, it.key_files, it.jwks_uri, [*map(str, it.allowed)], it.ca_file))
         except OSError as error:
             message = f"{error.filename}: {error.strerror}"
             problems.append(config.problem(("http", "issuers", index), message))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
@@ -32,6 +33,7 @@ from xmppd.errors import SaslError, StreamError
 from xmppd.hooks import Hooks
 from xmppd.nodes import Nodes
 from xmppd.parts.http import HttpClient
+from xmppd.parts.keysets import KeySet
 from xmppd.parts.metrics import Metric
 from xmppd.parts.offers import Offers
 from xmppd.scope import Scope
@@ -42,8 +44,8 @@ from xmppd.xml import build
 
 
 class Server:
-    """One running server. `now` gives seconds since the epoch; `ids` those of what is kept in the order of
-    time; `commands` are those of operators; `metrics` are the plugins' own by name;
+    """One running server. `now` gives seconds since the epoch, `clock` seconds that only rise; `ids` those of
+    what is kept in the order of time; `commands` are those of operators; `metrics` the plugins' own by name;
     `scope` makes what the tasks and timers of one instance of a plugin belong to.
     """
 
@@ -69,6 +71,7 @@ class Server:
         logins: Logins,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
+        clock: Callable[[], float],
         ids: Ids,
         domains: frozenset[str],
         name: str,
@@ -80,7 +83,6 @@ class Server:
         hooks: Hooks,
         lock: Callable[[str], AbstractAsyncContextManager[None]],
         events: Events,
-        http_client: Callable[..., HttpClient],
     ) -> None:
         self.store = store
         self.commands = commands
@@ -89,6 +91,7 @@ class Server:
         self.blocks = blocks
         self.spawn = spawn
         self.now = now
+        self._clock = clock
         self.ids = ids
         self.domains = domains
         self.name = name
@@ -99,7 +102,6 @@ class Server:
         self.scope = scope
         self._lock = lock
         self.events = events
-        self._http_client = http_client
         self._left = left
         self._hooks = hooks
         self.metrics: dict[str, Metric] = {}
@@ -313,7 +315,28 @@ class Server:
         of which no more than so many bytes are read; certificates by the system's authorities, or those of
         `ca_file`.
         """
-        return self._http_client(allowed, seconds, answer_bytes, ca_file)
+        # Its library is loaded where somebody asks.
+        make = importlib.import_module("xmppd.net.http.client").Client
+        client: HttpClient = make(allowed, seconds, answer_bytes, ca_file)
+        return client
+
+    def key_set(
+        self,
+        algorithms: Sequence[str],
+        *,
+        keys: Sequence[str] = (),
+        url: str = "",
+        allowed: Sequence[str] = (),
+        seconds: float = 5.0,
+        ca_file: str = "",
+    ) -> KeySet:
+        """Keys by which tokens that others sign (JWT, RFC 7519) are checked: `keys` as texts (PEM, a JWK or a
+        JWK Set in JSON, with HS256 and the like a secret), and those at a `url` (a JWK Set, RFC 7517 5),
+        which is asked as by `http_client`. `algorithms`: no other is taken. ValueError for what cannot be.
+        """
+        make = importlib.import_module("xmppd.keysets").key_set
+        found: KeySet = make(algorithms, keys, url, allowed, seconds, ca_file, self.now, self._clock)
+        return found
 
     async def send(self, stanza: Element) -> None:
         """Send a stanza of any kind by the rules for all others; StanzaError when it is refused.

@@ -275,12 +275,17 @@ def _different(tokens: tuple[HttpTokenConfig, ...]) -> tuple[HttpTokenConfig, ..
 
 
 class IssuerConfig(Section):
-    """Whose tokens (JWT) let in by HTTP: for which audience, signed by which keys in which ways."""
+    """Whose tokens (JWT) let in by HTTP: for which audience, signed by which keys in which ways. Keys are
+    those named here, and those of the JWK Set at `jwks_uri`, on a public address or in `allowed` networks.
+    """
 
     issuer: Annotated[str, some]
     audience: Annotated[str, some]
     keys: tuple[SecretText, ...] = ()
     key_files: tuple[File, ...] = ()
+    jwks_uri: str = ""
+    allowed: tuple[Network, ...] = ()
+    ca_file: str = ""
     algorithms: Annotated[tuple[SignatureAlgorithm, ...], some, unique]
     leeway: Annotated[float, at_least(0), at_most(300)] = 30.0
 

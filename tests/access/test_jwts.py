@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from keyserver import LOOPBACK, P256, KeyServer, jwk
 
 from xmppd.checks import check_issuers
 from xmppd.config import made_of
@@ -188,6 +189,14 @@ async def test_keys_may_be_many_of_any_kind_and_in_files(tmp_path: Path) -> None
         ({"keys": [private(KEY)]}, "key 1 is none for ES256"),
         ({"keys": [public(KEY)], "algorithms": ["HS256"]}, "key 1 is none for HS256"),
         ({"keys": ["s" * 31], "algorithms": ["HS512"]}, "key 1 is none for HS512"),
+        (
+            {"keys": [], "jwks_uri": "http://10.0.0.1/keys"},
+            "the URL leads to an address that may not be connected to",
+        ),
+        (
+            {"keys": [], "jwks_uri": "https://id.example.org/", "algorithms": ["HS256"]},
+            "what is signed by a secret is checked by no keys that others may fetch",
+        ),
         ({"keys": [], "key_files": ["/nowhere/key.pem"]}, "/nowhere/key.pem: No such file or directory"),
     ],
 )
@@ -207,3 +216,50 @@ async def test_what_was_good_is_not_computed_again(monkeypatch: pytest.MonkeyPat
         assert await status(world, token(sub="other")) == 401
         world.clock.seconds += 630
         assert await status(world, secret) == 401
+
+
+@pytest.mark.asyncio
+async def test_keys_of_a_server_let_in_and_are_kept_by_a_reload() -> None:
+    server = KeyServer(jwk(P256[0], name="a"))
+    async with server:
+        found = settings(keys=[], jwks_uri=server.url, allowed=LOOPBACK)
+        async with World(settings=found) as world:
+            good = token(P256[0], headers={"kid": "a"})
+            assert await status(world, good) == 200
+            assert await status(world, token(P256[1], headers={"kid": "a"})) == 401
+            assert await status(world, good) == 200 and server.asked == 1
+            await server.__aexit__()
+            world.app.doors.apply(world.config)
+            world.clock.seconds += 4_000
+            longer = token(P256[0], headers={"kid": "a"}, exp=START + 9_000)
+            assert await status(world, longer) == 200, "they cannot be had now, and were fetched before"
+            server.keys = [jwk(P256[1], name="b")]
+            await server.__aenter__()
+            world.clock.seconds += 60
+            assert await status(world, token(P256[1], headers={"kid": "b"}, exp=START + 9_000)) == 200
+            assert await status(world, longer) == 401, "remembered as good, and signed by no key any more"
+
+
+@pytest.mark.asyncio
+async def test_without_keys_nobody_is_refused_for_good() -> None:
+    async with KeyServer() as server:
+        url = server.url
+    async with World(settings=settings(keys=[], jwks_uri=url, allowed=LOOPBACK)) as world:
+        answer = await world.http("GET", PATH, token=token(P256[0], headers={"kid": "a"}))
+        assert answer.status == 503 and answer.headers["Retry-After"] == "5"
+        assert json.loads(answer.body)["rule"] == "keys-unavailable"
+        assert await status(world, token(iss="https://other.example.org")) == 401
+
+
+@pytest.mark.asyncio
+async def test_a_name_and_several_issuers() -> None:
+    keys = json.dumps({"keys": [jwk(KEY, name="a"), jwk(OTHER, name="b")]})
+    both = settings(keys=[keys])
+    second = {"issuer": "https://two.example.org", "audience": AUDIENCE, "keys": [public(P256[0])]}
+    both["http"]["issuers"].append({**second, "algorithms": ["ES256"]})
+    async with World(settings=both) as world:
+        assert await status(world, token(headers={"kid": "a"})) == 200
+        assert await status(world, token(headers={"kid": "b"})) == 401
+        assert await status(world, token(OTHER, headers={"kid": "b"})) == 200
+        assert await status(world, token(P256[0], iss="https://two.example.org")) == 200
+        assert await status(world, token(KEY, iss="https://two.example.org")) == 401

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from keyserver import P256, public
+from keyserver import token as issued
 from sasl2 import login, opened, tagged
 
 from xmppd import hooks, ns, plugin
 from xmppd.finding import import_file
 from xmppd.server import Server
-from xmppd.testing import World, refusal
+from xmppd.testing import START, World, refusal
 
 GUIDE = (Path(__file__).parent.parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^`(\w+)\.py`\n\n```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL))
@@ -29,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_example_has_a_name() -> None:
-    assert GUIDE.count("```python") == len(EXAMPLES) == 16
+    assert GUIDE.count("```python") == len(EXAMPLES) == 17
 
 
 def test_the_guide_tells_all_that_there_is() -> None:
@@ -57,7 +59,7 @@ async def test_the_tests_of_the_guide_pass(name: str, folder: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
-    config = {"dice": {"sides": 1}}
+    config = {"dice": {"sides": 1}, "guests": {"keys": [public(P256[0])], "jwks_uri": ""}}
     token = {"name": "game", "sha256": hashlib.sha256(b"secret").hexdigest(), "scopes": ["players"]}
     async with World(
         plugins=("disco", *PLUGINS),
@@ -73,6 +75,9 @@ async def test_the_plugins_of_the_guide_work_together(folder: Path) -> None:
         body = b'["alice", "nobody"]'
         response = await world.http("POST", "/players/localhost/online", token="secret", body=body)
         assert (response.status, response.body) == (200, b'{"alice": 1, "nobody": 0}')
+        for key, status in ((P256[0], 200), (P256[1], 401)):
+            body = issued(key, START + 60).encode()
+            assert (await world.http("POST", "/guests", body=body)).status == status
         await alice.send("<message to='any@echo.localhost' id='e'><body>hello?</body></message>")
         await alice.expect(
             f"<message from='any@echo.localhost' to='{alice.jid}' id='e'><body>hello?</body></message>"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from xmppd.admin.registry import Followed
 from xmppd.errors import StoreError
-from xmppd.parts.http import HttpRequest
+from xmppd.parts.http import HttpError, HttpRequest
 
 CONTENT_TYPE: Final = "text/event-stream"
 CHECK_SECONDS: Final = 5.0
@@ -66,7 +66,7 @@ class Events(AsyncIterator[bytes]):
     async def _may_go_on(self) -> bool:
         try:
             return await self._request.is_still_allowed()
-        except StoreError:
+        except (StoreError, HttpError):
             return False
 
     def _event(self, record: Mapping[str, Any], kind: str = "") -> bytes:

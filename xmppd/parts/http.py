@@ -162,6 +162,9 @@ class HttpAnswer:
 class HttpClient(Protocol):
     """Asks others by HTTP: see `Server.http_client`."""
 
+    async def get(self, url: str, headers: Mapping[str, str]) -> HttpAnswer:
+        """Ask for what is there; HttpFailed."""
+
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         """Send a body; HttpFailed."""
 

@@ -39,6 +39,7 @@ EVENTS: Final = {
     "certificate-doubtful": "warning",
     "clock-behind": "warning",
     "greedy-client-cut-off": "warning",
+    "keys-not-fetched": "warning",
     "node-alone": "warning",
     "node-list-away": "warning",
     "node-lost": "warning",

@@ -161,15 +161,24 @@ class Client:
     def _may(self, scheme: str, address: Address) -> bool:
         return self._guard.may(address) if scheme == "https" else self._guard.is_allowed(address)
 
+    async def get(self, url: str, headers: Mapping[str, str]) -> HttpAnswer:
+        """Ask for what is there, and read it; HttpFailed."""
+        return await self._ask("GET", url, None, headers)
+
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         """Send a body, and read what is answered; HttpFailed."""
+        return await self._ask("POST", url, body, headers)
+
+    async def _ask(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> HttpAnswer:
         try:
             self.check(url)
         except ValueError as error:
             raise HttpFailed(str(error), is_refused=True) from None
         session = self._session(urlsplit(url).scheme)
         try:
-            async with session.post(url, data=body, headers=dict(headers), allow_redirects=False) as response:
+            async with session.request(
+                method, url, data=body, headers=dict(headers), allow_redirects=False
+            ) as response:
                 read = b""
                 async for piece in response.content.iter_any():
                     read += piece
