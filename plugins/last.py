@@ -17,6 +17,7 @@ from xmppd.plugin import (
     element,
     gives,
     iq_get,
+    offered,
     takes,
 )
 
@@ -75,6 +76,16 @@ class Last(Plugin):
                     await self.logouts.put({"account": account, "at": at})
         finally:
             self._leaving.pop(account, None)
+
+    @offered
+    async def logouts_of(self, accounts: Sequence[str]) -> dict[str, float]:
+        """When those of some accounts logged out last who ever did, in seconds since the epoch: for who knows
+        that they are away, and who may know that.
+        """
+        stored = zip(accounts, await self.give(accounts), strict=True)
+        return {account: at for account, at in stored if at is not None} | {
+            account: self._leaving[account] for account in accounts if account in self._leaving
+        }
 
     @gives("last", many=True)
     async def give(self, accounts: Sequence[str]) -> list[float | None]:

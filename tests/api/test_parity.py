@@ -21,7 +21,7 @@ from xmppd.net.certificates import development_certificate
 from xmppd.testing import Client, World
 
 ALICE, BOB, ZOE = "alice@localhost", "bob@localhost", "zoe@localhost"
-PLUGINS = ("archive", "offline", "announce", "blocking", "adhoc", "webhooks")
+PLUGINS = ("archive", "offline", "announce", "blocking", "adhoc", "webhooks", "players")
 ROOT = {"adhoc": {"roles": {"root": {"accounts": ["root@localhost"], "scopes": ["*"]}}}}
 ACCOUNTS = ("alice", "bob", "carol", "root")
 TOKEN = "a" * 32
@@ -94,6 +94,18 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("archive check", {}),
     ("archive export", {"file": "FOLDER/archive.jsonl"}),
     ("archive import", {"file": "FOLDER/archive.jsonl"}),
+    ("player rename", {"account": ALICE, "name": "Zoe#EUW"}),
+    ("player rename", {"account": BOB, "name": "zoe#euw"}),
+    ("player show", {"player": "ZOE#EUW"}),
+    ("player show", {"player": "Zara#EUW"}),
+    ("player find", {"name": ["Zoe#EUW", "Zara#EUW"]}),
+    ("player history", {"player": ALICE}),
+    ("player reserve", {"name": "Zara", "why": "hers"}),
+    ("player reserved", {}),
+    ("player release", {"name": "Zara"}),
+    ("player link", {"account": ALICE, "platform": "steam", "id": "1"}),
+    ("player link", {"account": BOB, "platform": "steam", "id": "1"}),
+    ("player unlink", {"account": ALICE, "platform": "steam"}),
     ("webhook add", {"name": "bad", "url": "https://127.0.0.1/", "event": ["account.*"]}),
     ("webhook add", {"name": "bad", "url": "https://example.org/", "event": ["nothing.*"]}),
     ("webhook list", {}),

@@ -93,6 +93,10 @@ class Blocking:
         """Whom the account has blocked, sorted."""
         return await self._blocks.of(account)
 
+    async def bars(self, account: str, address: str) -> bool:
+        """Whether the account has blocked an address, by itself or as one of a domain or an account."""
+        return await self._blocks.will_bar(account, address)
+
     async def block(self, account: str, addresses: Iterable[str]) -> None:
         """Block some more; StanzaError resource-constraint when that would be too many."""
         await self._change(account, BlockChange(blocked=tuple(addresses)))
