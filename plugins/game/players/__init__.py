@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Protocol
 
-from xmppd import hooks
+from xmppd import hooks, ns
 from xmppd.plugin import (
     SELF,
     SERVER,
@@ -48,7 +48,7 @@ from .platforms import Platforms
 NS: Final = "urn:xmppd:players:0"
 PLAYER: Final = f"{{{NS}}}player"
 PLATFORM: Final = f"{{{NS}}}platform"
-MESSAGE: Final = "{jabber:client}message"
+MESSAGE: Final = f"{{{ns.CLIENT}}}message"
 NS_BYTES: Final = NS.encode()
 DAY: Final = 86_400.0
 
