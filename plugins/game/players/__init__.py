@@ -215,7 +215,7 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
             raise StanzaError("item-not-found", "There is no such player.")
         attrs = {"jid": account, "name": name}
         if await self.server.may_see(viewer, account):
-            attrs |= await self.seen_last(account)
+            attrs |= await self.seen_last(account, viewer)
         return element(PLAYER, attrs)
 
     @iq_set(PLAYER, SELF)
@@ -299,13 +299,14 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
             self.limited.inc()
             raise too_often(waits, "You ask for names too often.")
 
-    async def seen_last(self, account: str) -> dict[str, str]:
-        """Whether a player is there, or since when he is not: for who may see that."""
-        if self.server.locate(account):
+    async def seen_last(self, account: str, viewer: str) -> dict[str, str]:
+        """Whether a player is there, or since when he is not, for who may see that, as he looks to him."""
+        since = await self.server.away_since(account, viewer)
+        if since is None and self.server.locate(account):
             return {"online": "true"}
-        if self.last and (at := (await self.last.logouts_of([account])).get(account)) is not None:
-            return {"last-online": stamp(at)}
-        return {}
+        if since is None and self.last:
+            since = (await self.last.logouts_of([account])).get(account)
+        return {"last-online": stamp(since)} if since else {}
 
     def _session_of(self, request: Request) -> Session:
         """The session that asks; StanzaError for a service."""

@@ -44,7 +44,7 @@ class PlayerCommands:
         players = self._players
         account = await self.account_named(player)
         profile = await players.profiles.get(account) or {}
-        seen = await players.seen_last(account)
+        seen = await players.seen_last(account, account)
         return {
             "account": account,
             "name": profile.get("name") or "",
