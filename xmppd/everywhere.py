@@ -57,6 +57,15 @@ class Everywhere:
         names = [cluster.mesh.name, *(member.name for member in members)]
         return [row for node, answer in zip(names, answers, strict=True) for row in _rows_of(node, answer)]
 
+    def nodes(self, account: str = "") -> list[str]:
+        """The names of all nodes, or of those where the account may have sessions, in order; "" for one
+        alone.
+        """
+        cluster = self.cluster
+        if cluster is None:
+            return [""]
+        return sorted((cluster.mesh.name, *(it.name for it in self._members(cluster, account))))
+
     async def others(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Have it done on all other nodes; which of them do not answer is nobody's matter."""
         cluster = self.cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import operator
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from xmppd.core.managed import Managed
 from xmppd.core.quiet import Quiet
 from xmppd.core.sessions import Broadcast, Session
 from xmppd.core.tokens import kept_in
-from xmppd.errors import CommandError, StanzaError, StoreError, StreamError
+from xmppd.errors import CommandError, StanzaError, StoreError, StreamError, XmppdError
 from xmppd.net.c2s.stream import Stream
 from xmppd.net.pace import Slice, breathe
 from xmppd.offices import moment
@@ -33,6 +34,8 @@ _CAPS: Final = re.compile(rb"<(?:[^<>\s:]+:)?c\s[^<>]*['\"]http://jabber\.org/pr
 _NODE: Final = re.compile(rb"\snode\s*=\s*(?:'([^']*)'|\"([^\"]*)\")")
 _SHOW: Final = f"{{{ns.CLIENT}}}show"
 
+PAGE_SECONDS: Final = 10.0
+"""After which no further node is asked for a page."""
 MOST_CHARACTERS: Final = 200
 """Of what a client says of itself that operators are shown."""
 
@@ -46,22 +49,37 @@ class SessionOffice:
         self._sessions = app.sessions
         self._everywhere = app.everywhere
         for name, work in (
-            ("session list", self._list_here),
-            ("session find", self._list_here),
+            ("session page", self._page_here),
             ("session show", self._show_here),
             ("session kick", self._kick_here),
         ):
             app.everywhere.serve(name, work)
 
-    async def every(self, sought: Sought, most: int) -> list[Row]:
-        """A row for each of these sessions, at most so many of each node."""
-        arguments = {**asdict(sought), "most": most}
-        # A node of an older version knows of no conditions: it is to refuse, not to list what is not sought.
-        name = "session list" if sought == Sought(sought.account) else "session find"
-        if not sought.node:
-            return await self._everywhere.rows(name, arguments, sought.account)
-        rows = await self._everywhere.ask(sought.node, name, arguments)
-        return [{"node": sought.node, **row} for row in rows]
+    async def page(self, sought: Sought, most: int, after: bytes | None) -> tuple[list[Row], bytes | None]:
+        """A row for each of these sessions, at most so many: node by node, each in the order of addresses.
+        And the token to go on with; CommandError.
+        """
+        begin, start = _place_of(after)
+        names = [sought.node] if sought.node else self._everywhere.nodes(sought.account)
+        rows: list[Row] = []
+        until = self._app.clock() + PAGE_SECONDS
+        for node in [name for name in names if name >= begin]:
+            if len(rows) >= most or self._app.clock() >= until:
+                return rows, _token_of(node, start if node == begin else "")
+            where = {"after": start if node == begin else "", "most": most - len(rows)}
+            of_node = {"node": node} if node else {}
+            try:
+                found = await self._everywhere.ask(node, "session page", {**asdict(sought), **where})
+            except XmppdError as error:
+                if sought.node:
+                    raise
+                rows.append({**of_node, "problem": str(error) or type(error).__name__})
+                continue
+            rows += [{**of_node, **row} for row in found if "session" in row]
+            for row in found:
+                if "more" in row:
+                    return rows, _token_of(node, row["more"])
+        return rows, None
 
     async def show(self, account: str, resource: str) -> list[Row]:
         """One row with all that is known of a session; none where there is no such."""
@@ -112,19 +130,33 @@ class SessionOffice:
 
     # on this node
 
-    async def _list_here(self, arguments: Mapping[str, Any]) -> Sequence[Row]:
-        account, most = arguments["account"], arguments["most"]
+    async def _page_here(self, arguments: Mapping[str, Any]) -> Sequence[Row]:
+        """The first sessions behind an address; the last row says behind which there are `more`."""
+        account, after, most = arguments["account"], arguments["after"], arguments["most"]
         is_sought = _Condition(self._app, arguments)
-        rows: list[Row] = []
+        found: list[Session] = []
+        last = ""  # behind it is none of the first ones
         slice = Slice()
         for session in self._sessions.of(account) if account else [*self._sessions.by_full.values()]:
-            if len(rows) >= most:
-                break
-            if not session.is_over and is_sought(session):
+            is_next = session.full > after and (not last or session.full < last)
+            if is_next and not session.is_over and is_sought(session):
+                found.append(session)
+                if len(found) > 2 * most:
+                    found = sorted(found, key=_address)[: most + 1]
+                    last = found[-1].full
+            if slice.spent():
+                await breathe()
+                slice.begin()
+        found.sort(key=_address)
+        rows: list[Row] = []
+        for session in found[:most]:
+            if not session.is_over:
                 rows.append(self._row(session))
             if slice.spent():
                 await breathe()
                 slice.begin()
+        if len(found) > most:
+            rows.append({"more": found[most - 1].full})
         return rows
 
     def _row(self, session: Session) -> Row:
@@ -187,6 +219,24 @@ class SessionOffice:
         kept = [kept_in(row[column]) for row in mine for column in ("fresh", "current")]
         ends = [one.expires for one in kept if one is not None]
         return moment(max(ends)) if ends else None
+
+
+_address: Final = operator.attrgetter("full")
+
+
+def _token_of(node: str, after: str) -> bytes:
+    return f"{node} {after}".encode()
+
+
+def _place_of(token: bytes | None) -> tuple[str, str]:
+    """The node, and the address behind which its sessions go on; CommandError."""
+    try:
+        node, space, after = (token or b" ").decode().partition(" ")
+    except ValueError:
+        space = ""
+    if not space:
+        raise CommandError("after: this is not a token", USAGE, field="after", rule="parameter")
+    return node, after
 
 
 class _Condition:

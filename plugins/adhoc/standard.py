@@ -104,9 +104,20 @@ async def _roster(call: Call, values: Values) -> list[Element]:
     return found
 
 
+async def _sessions(call: Call, arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows of all pages."""
+    rows: list[Mapping[str, Any]] = []
+    after: str | None = ""
+    while after is not None:
+        page = await call("session list", {**arguments, "most": 10_000, "after": after})
+        rows += page["rows"]
+        after = page["after"]
+    return rows
+
+
 async def _statistics(call: Call, values: Values) -> list[Element]:
     address = _one(values, "accountjid")
-    sessions = await call("session list", {"account": address})
+    sessions = await _sessions(call, {"account": address})
     contacts = await call("roster show", {"account": address})
     return [
         field("accountjid", [address]),
@@ -126,7 +137,7 @@ def _accounts(var: str, keep: Callable[[Mapping[str, Any]], bool], *, count: boo
 
 def _online(var: str, *, count: bool) -> Any:
     async def do(call: Call, values: Values) -> list[Element]:
-        rows = await call("session list", {"most": 10_000})
+        rows = await _sessions(call, {})
         names = sorted({row["session"].partition("/")[0] for row in rows if "session" in row})
         return _listed(var, names, values, count=count)
 

@@ -209,7 +209,8 @@ class Node:
     async def sessions(self) -> list[Mapping[str, Any]]:
         """All sessions of all nodes, as this node tells: rows with `node` and `session`, or a `problem`."""
         try:
-            rows: list[Mapping[str, Any]] = await self.ask("session list")
+            page = await self.ask("session list", most=10_000)
+            rows: list[Mapping[str, Any]] = page["rows"]
         except (CommandError, OSError) as error:
             return [{"node": self.name, "problem": str(error)}]
         return rows

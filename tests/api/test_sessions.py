@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ async def call(world: World, name: str, node: int = 0, **arguments: Any) -> Any:
 
 async def listed(world: World, **arguments: Any) -> list[str]:
     """The resources of those that a list has."""
-    rows = await call(world, "session list", **arguments)
+    rows = (await call(world, "session list", **arguments))["rows"]
     return sorted(row["session"].partition("/")[2] for row in rows)
 
 
@@ -73,7 +74,7 @@ async def test_sessions_are_found_by_software() -> None:
         assert await listed(world, client="gajim") == await listed(world, client="?a&b") == ["one"]
         assert await listed(world, client="gameclient.") == ["GameClient.7f"]
         assert await listed(world, client="status") == []
-        rows = {row["session"]: row["client"] for row in await call(world, "session list")}
+        rows = {row["session"]: row["client"] for row in (await call(world, "session list"))["rows"]}
         assert rows == {
             phone.jid: "Monal",
             caps.jid: "https://Gajim.example/?a&b",
@@ -86,7 +87,7 @@ async def test_what_a_client_says_of_itself_makes_no_list_long() -> None:
         client = await world.bind("bob", "one")
         long = CAPS.replace("Gajim", "g" * 8000)
         await client.send(f"<presence>{long}</presence>")
-        [row] = await call(world, "session list")
+        [row] = (await call(world, "session list"))["rows"]
         assert row["client"] == (await call(world, "session show", address=client.jid))["caps"]
         assert row["client"] == f"https://{'g' * 192}"
 
@@ -285,11 +286,52 @@ async def test_a_scan_of_very_many_sessions_lets_others_work() -> None:
         while not looking.done():
             await asyncio.sleep(0)
             turns += 1
-        assert await looking == []
+        assert (await looking)["rows"] == []
         assert turns > 20, turns
 
         looking = asyncio.ensure_future(call(world, "session list", client="r", most=10_000))
         await asyncio.sleep(0)
         for full in [*sessions.by_full][5_000:]:
             sessions.remove(sessions.by_full[full])
-        assert 0 < len(await looking) <= 5_000
+        assert 0 < len((await looking)["rows"]) <= 5_000
+
+
+async def test_pages_have_each_session_once_while_others_come_and_go() -> None:
+    async with World(nodes=1) as world:
+        sessions = world.app.sessions
+
+        def add(number: int) -> None:
+            login = Login(f"u{number * 7919 % 10_000:05d}@localhost", None, peer="192.0.2.1")
+            sessions.add(login, "r", NOWHERE, "")
+
+        for number in range(1_000):
+            add(number)
+        stay = {*sessions.by_full}
+        found: list[str] = []
+        token: str | None = ""
+        for number in itertools.count(1_000):
+            page = await call(world, "session list", most=97, after=token)
+            assert len(page["rows"]) <= 97 and page["counts"] == {"sessions": len(page["rows"])}
+            found += [row["session"] for row in page["rows"]]
+            token = page["after"]
+            if token is None:
+                break
+            add(number)
+            gone = max(stay)
+            stay.discard(gone)
+            sessions.remove(sessions.by_full[gone])
+        assert len(found) == len({*found}) and stay <= {*found}
+        assert found == sorted(found)
+
+
+async def test_tokens_that_are_none() -> None:
+    async with World(nodes=1) as world:
+        await world.login("alice", "r with a space")
+        for wrong in ("?", "YQ==", "gA=="):
+            with pytest.raises(CommandError, match="this is not a token"):
+                await call(world, "session list", after=wrong)
+        await world.login("bob", "r")
+        page = await call(world, "session list", most=1)
+        assert [row["session"] for row in page["rows"]] == ["alice@localhost/r with a space"]
+        page = await call(world, "session list", most=1, after=page["after"])
+        assert [row["session"] for row in page["rows"]] == ["bob@localhost/r"] and page["after"] is None

@@ -23,21 +23,36 @@ async def call(world: World, name: str, at: int = 0, /, **arguments: Any) -> Any
     return await world.apps[at].commands.call(name, arguments)
 
 
+async def listed(world: World, at: int = 0, /, **arguments: Any) -> list[dict[str, Any]]:
+    """The rows of the first page."""
+    rows: list[dict[str, Any]] = (await call(world, "session list", at, **arguments))["rows"]
+    return rows
+
+
 async def test_sessions_are_listed_with_their_nodes(settings: Mapping[str, Any]) -> None:
     async with World(settings=settings, nodes=2) as world:
         await world.login("alice", "near", node=0)
         await world.bind("alice", "far", node=1)
         await world.login("bob", "far", priority=5, node=1)
-        rows = await call(world, "session list")
+        rows = await listed(world)
         assert {(row["node"], row["session"], row["priority"]) for row in rows} == {
             ("node0:5270", "alice@localhost/near", 0),
             ("node1:5270", "alice@localhost/far", None),
             ("node1:5270", "bob@localhost/far", 5),
         }
-        rows = await call(world, "session list", account="bob@localhost")
+        rows = await listed(world, account="bob@localhost")
         assert [(row["node"], row["session"]) for row in rows] == [("node1:5270", "bob@localhost/far")]
-        rows = await call(world, "session list", most=1)
-        assert sorted(row["node"] for row in rows) == ["node0:5270", "node1:5270"]
+        found: list[tuple[str, str]] = []
+        token: str | None = ""
+        while token is not None:
+            page = await call(world, "session list", most=1, after=token)
+            found += [(row["node"], row["session"]) for row in page["rows"]]
+            token = page["after"]
+        assert found == [
+            ("node0:5270", "alice@localhost/near"),
+            ("node1:5270", "alice@localhost/far"),
+            ("node1:5270", "bob@localhost/far"),
+        ]
         with pytest.raises(CommandError, match="most must be"):
             await call(world, "session list", most=0)
 
@@ -45,7 +60,7 @@ async def test_sessions_are_listed_with_their_nodes(settings: Mapping[str, Any])
 async def test_one_node_names_none() -> None:
     async with World(nodes=1) as world:
         await world.login("alice", "here")
-        [row] = await call(world, "session list")
+        [row] = await listed(world)
         assert row["session"] == "alice@localhost/here"
         assert "node" not in row
         assert await call(world, "session kick", address="alice@localhost") == [{"ended": row["session"]}]
@@ -76,9 +91,9 @@ async def test_a_session_is_found_shown_and_spoken_to_wherever_it_is(settings: M
         await world.settle()
         await near.receive_all()
         for node in (0, 1):
-            rows = await call(world, "session list", node, client="FA", state="available")
+            rows = await listed(world, node, client="FA", state="available")
             assert [(row["node"], row["session"]) for row in rows] == [("node1:5270", far.jid)]
-            rows = await call(world, "session list", node, node="node0:5270")
+            rows = await listed(world, node, node="node0:5270")
             assert [(row["node"], row["session"]) for row in rows] == [("node0:5270", near.jid)]
             row = await call(world, "session show", node, address=far.jid)
             assert (row["node"], row["session"], row["priority"]) == ("node1:5270", far.jid, 2)
@@ -152,10 +167,10 @@ async def test_who_does_not_answer_is_named(settings: Mapping[str, Any]) -> None
         async def refuse(arguments: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             raise CommandError("not today")
 
-        far.serve("session list", refuse)
-        rows = await call(world, "session list")
+        far.serve("session page", refuse)
+        rows = await listed(world)
         assert rows[0]["node"] == "node0:5270"
         assert rows[1] == {"node": "node1:5270", "problem": "not today"}
         world.cut(0, 1)
         await world.advance(6)
-        assert [row["node"] for row in await call(world, "session list")] == ["node0:5270"]
+        assert [row["node"] for row in await listed(world)] == ["node0:5270"]

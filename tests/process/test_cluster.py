@@ -80,7 +80,7 @@ async def test_commands_reach_all_nodes(pair: list[Any]) -> None:
     alice, bob = await one.login("alice"), await two.login("bob")
     await alice.send(f"<message to='{bob.jid}' type='chat'><body>over</body></message>")
     assert (await bob.receive("message")).findtext("{jabber:client}body") == "over"
-    rows = await ask(one, "session list")
+    rows = (await ask(one, "session list"))["rows"]
     assert {(row["node"], row["session"]) for row in rows} == {(name(one), alice.jid), (name(two), bob.jid)}
 
     nodes = {row["node"]: row for row in await ask(one, "node list")}
@@ -135,7 +135,7 @@ async def test_a_node_drains_at_a_pace(pair: list[Any]) -> None:
         await two.connect()
     states = {row["node"]: row["state"] for row in await ask(one, "node list")}
     assert states == {name(one): "up", name(two): "draining"}
-    assert sum(row["node"] == name(two) for row in await ask(one, "session list")) > 0
+    assert sum(row["node"] == name(two) for row in (await ask(one, "session list"))["rows"]) > 0
     for client in clients:
         assert await client.end() == "system-shutdown"
         client.hang_up()

@@ -8,12 +8,13 @@ from ipaddress import ip_network
 from typing import Annotated, Any, Final, Protocol
 
 from xmppd.admin.builtin import account_of
-from xmppd.admin.commands import USAGE, command
+from xmppd.admin.commands import USAGE, command, page
+from xmppd.admin.pages import text_of, token_of
 from xmppd.errors import CommandError
 from xmppd.jid import Jid
 
 MOST_SESSIONS = 10_000
-"""Of each node, in one list."""
+"""In one page."""
 
 STATES: Final = ("available", "unavailable", "detached")
 """It has sent presence; it has not, or took it back; its client is not connected and may resume it."""
@@ -41,8 +42,10 @@ class Sessions(Protocol):
     one with a `problem` stands for a node that did not answer.
     """
 
-    async def every(self, sought: Sought, most: int) -> list[Mapping[str, Any]]:
-        """A row for each of these sessions, at most so many of each node."""
+    async def page(
+        self, sought: Sought, most: int, after: bytes | None
+    ) -> tuple[list[Mapping[str, Any]], bytes | None]:
+        """A row for each of these sessions, at most so many, and the token to go on with; CommandError."""
 
     async def show(self, account: str, resource: str) -> list[Mapping[str, Any]]:
         """One row with all that is known of a session; none where there is no such."""
@@ -71,7 +74,7 @@ class SessionCommands:
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
 
-    @command("List sessions", name="session list", reads=True)
+    @command("List sessions", name="session list", reads=True, paged=True)
     async def every(
         self,
         account: Annotated[Jid | None, "only those of this account"] = None,
@@ -82,8 +85,9 @@ class SessionCommands:
         state: Annotated[str, "only those that are available, unavailable or detached"] = "",
         older: Annotated[int, "only those that began so many seconds ago, or before"] = 0,
         idle: Annotated[int, "only those of whose client nothing came for so many seconds"] = 0,
-        most: Annotated[int, "at most so many of each node"] = 1000,
-    ) -> list[dict[str, Any]]:
+        most: Annotated[int, "at most so many in one page"] = 1000,
+        after: Annotated[str, "go on where a run was interrupted: the token that it named"] = "",
+    ) -> dict[str, Any]:
         """One row for each, of all nodes. `priority` is empty for one that is not available."""
         if not 0 < most <= MOST_SESSIONS:
             raise _wrong("most", f"must be 1 to {MOST_SESSIONS}")
@@ -94,7 +98,9 @@ class SessionCommands:
                 raise _wrong(name, "must not be negative")
         whose = "" if account is None else account_of(account)
         sought = Sought(whose, _network(address), client, node, state, older, idle)
-        return [dict(row) for row in await self.sessions.every(sought, most)]
+        rows, token = await self.sessions.page(sought, most, token_of(after))
+        count = sum("session" in row for row in rows)
+        return page(rows, {"sessions": count}, after=text_of(token))
 
     @command("Show all that is known of one session", name="session show", reads=True)
     async def show(
