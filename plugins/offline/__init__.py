@@ -433,11 +433,8 @@ class Offline(Counting):
 
     async def _read(self, queue: Queue, reading: asyncio.Future[None], seconds: float) -> bool:
         """Whether a client has read within so many seconds; others may write meanwhile, and so may it."""
-        queue.gate.release()
-        try:
+        async with queue.ajar():
             await asyncio.wait((reading,), timeout=max(seconds, 0.0))
-        finally:
-            await queue.gate.acquire()
         return reading.done()
 
     async def _delete(self, session: Session, queue: Queue, ids: Sequence[str], settled: int) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from xmppd import hooks
@@ -45,6 +46,25 @@ class Queue:
     def is_open(self) -> bool:
         """Whether a message may be put behind the others now."""
         return self.put is not None and not self.gate.locked()
+
+    @asynccontextmanager
+    async def ajar(self) -> AsyncIterator[None]:
+        """The gate is let go meanwhile. For who holds it, and has it again at the end, however often he is
+        cancelled before: otherwise he would let go of what is somebody else's by then.
+        """
+        self.gate.release()
+        try:
+            yield
+        finally:
+            cancelled: asyncio.CancelledError | None = None
+            while True:
+                try:
+                    await self.gate.acquire()
+                    break
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            if cancelled is not None:
+                raise cancelled
 
     def empty(self) -> None:
         """Nothing is kept now."""
