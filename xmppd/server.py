@@ -18,7 +18,7 @@ from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.handover import Handover
 from xmppd.core.hidden import Away, Recall
-from xmppd.core.holds import Hold
+from xmppd.core.holds import Hold, HoldMany
 from xmppd.core.ids import Ids
 from xmppd.core.logins import Logins
 from xmppd.core.origin import Target
@@ -469,6 +469,12 @@ class Server:
         With the `session` that asked for it the account must be the one that it logged in to.
         """
         return self.accounts.hold(account, None if session is None else session.login)
+
+    def writing_many(self, accounts: Sequence[str]) -> HoldMany:
+        """`async with server.writing_many(accounts) as there:` the same for up to some hundred different
+        ones: those that there are.
+        """
+        return self.accounts.hold_many(accounts)
 
 
 def _channel_of(stream: Negotiable) -> Channel:

@@ -21,7 +21,7 @@ from xmppd.net.certificates import development_certificate
 from xmppd.testing import Client, World
 
 ALICE, BOB, ZOE = "alice@localhost", "bob@localhost", "zoe@localhost"
-PLUGINS = ("archive", "offline", "announce", "blocking", "adhoc", "webhooks", "players")
+PLUGINS = ("archive", "offline", "announce", "blocking", "adhoc", "webhooks", "players", "game_events")
 ROOT = {"adhoc": {"roles": {"root": {"accounts": ["root@localhost"], "scopes": ["*"]}}}}
 ACCOUNTS = ("alice", "bob", "carol", "root")
 TOKEN = "a" * 32
@@ -120,6 +120,17 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("webhook dead replay", {"name": "game"}),
     ("webhook dead drop", {"name": "game"}),
     ("webhook remove", {"name": "game"}),
+    ("game-events group-add", {"name": "blue", "to": ["alice", "nobody@localhost"]}),
+    ("game-events group-add", {"name": "b l u e", "to": ["alice"]}),
+    ("game-events group-show", {"name": "blue"}),
+    (
+        "game-events push",
+        {"resource": "wallet", "version": 7, "to": ["bob"], "group": ["blue"], "payload": "{}"},
+    ),
+    ("game-events push", {"resource": "wallet", "version": 6, "players": "alice"}),
+    ("game-events push", {"resource": "wallet", "version": -1, "to": ["bob"]}),
+    ("game-events show", {"account": ALICE}),
+    ("game-events group-remove", {"name": "blue", "all": True}),
     ("doctor", {"topic": ["settings"], "wrong": True}),
     ("doctor", {"topic": ["weather"]}),
     ("certificate list", {}),

@@ -34,7 +34,7 @@ from xmppd.core.credentials import (
 )
 from xmppd.core.erased import ERASED, Erased
 from xmppd.core.gone import GONE, Gone, Late, new_number
-from xmppd.core.holds import Hold, Holds
+from xmppd.core.holds import Hold, HoldMany, Holds
 from xmppd.core.listeners import Listener, tell, untold
 from xmppd.core.names import AccountExists, AccountUnknown, NameErased, NameGone
 from xmppd.errors import JidError, SaslError, StoreError
@@ -121,7 +121,7 @@ class Accounts:
         self._proofs = 0
         self._credentials: Lru[str, Credentials] = Lru(cached_credentials)
         self._exists: Lru[str, bool] = Lru(cached_names)
-        self._holds = Holds(self._is_of)
+        self._holds = Holds(self._is_of, self.those)
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._gone = Gone(store, gone_seconds, now, clock)
         self.erased = Erased(store, now)
@@ -175,6 +175,20 @@ class Accounts:
         With `login` only the account that this was a login to is meant, and not the next one of its name.
         """
         return self._holds.hold(account, login)
+
+    def hold_many(self, accounts: Sequence[str]) -> HoldMany:
+        """The same for many, which gives those that there are, in their order."""
+        return self._holds.hold_many(accounts)
+
+    async def those(self, accounts: Sequence[str]) -> list[str]:
+        """Those of different accounts that there are, disabled or not, in their order."""
+        known = {account: self._exists.get(account) for account in accounts}
+        unknown, drops = [account for account, it in known.items() if it is None], self._drops
+        for account, row in zip(unknown, await self._store.get_many(ACCOUNT, unknown), strict=True):
+            known[account] = is_there = row is not None and not row["leaving"]
+            if self.is_caching and drops == self._drops:  # see `_load`
+                self._exists.put(account, is_there)
+        return [account for account, it in known.items() if it]
 
     async def _is_of(self, account: str, login: Login | None) -> bool:
         if login is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 
 from xmppd.stream.sasl import Login
@@ -11,11 +11,16 @@ from xmppd.stream.sasl import Login
 
 class Holds:
     """Counts who is within `Hold`, by account. `exists` says whether there is an account that may be written
-    for; with a login, whether it is still that one.
+    for; with a login, whether it is still that one. `those` says of many which there are, in their order.
     """
 
-    def __init__(self, exists: Callable[[str, Login | None], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        exists: Callable[[str, Login | None], Awaitable[bool]],
+        those: Callable[[Sequence[str]], Awaitable[Sequence[str]]],
+    ) -> None:
         self._exists = exists
+        self._those = those
         self._inside: dict[str, int] = {}
         self._leaving: dict[str, asyncio.Future[None]] = {}
 
@@ -24,6 +29,10 @@ class Holds:
         removed; when there is none, write nothing.
         """
         return Hold(self, account, login)
+
+    def hold_many(self, accounts: Sequence[str]) -> HoldMany:
+        """The same for different accounts: `async with` gives those that there are."""
+        return HoldMany(self, accounts)
 
     def is_leaving(self, account: str) -> bool:
         """Whether nobody may begin to write for the account any more."""
@@ -50,6 +59,13 @@ class Holds:
             return False
         self._inside[account] = self._inside.get(account, 0) + 1
         return True
+
+    async def enter_many(self, accounts: Sequence[str]) -> list[str]:
+        """Count one more of each that is there; which they are."""
+        there = [account for account in await self._those(accounts) if account not in self._leaving]
+        for account in there:
+            self._inside[account] = self._inside.get(account, 0) + 1
+        return there
 
     def leave(self, account: str) -> None:
         """Count one less."""
@@ -81,3 +97,25 @@ class Hold:
         if self._is_in:
             self._is_in = False
             self._holds.leave(self._account)
+
+
+class HoldMany:
+    """One writer for many; see `Holds.hold_many`."""
+
+    __slots__ = ("_accounts", "_holds", "_inside")
+
+    def __init__(self, holds: Holds, accounts: Sequence[str]) -> None:
+        self._holds = holds
+        self._accounts = accounts
+        self._inside: list[str] = []
+
+    async def __aenter__(self) -> list[str]:
+        self._inside = await self._holds.enter_many(self._accounts)
+        return [*self._inside]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        inside, self._inside = self._inside, []
+        for account in inside:
+            self._holds.leave(account)
