@@ -520,9 +520,9 @@ class App:
         """End all sessions, finish all work, and close the store."""
         await self.service.shut_down()
         self.following.close()
+        await self.doors.close()
         await self.jobs.drain(drain_seconds)
         await self.loader.close()
-        await self.doors.close()
         await self.lasting.drain(0.0)
         self.levels.close()
         self.timers.close()

@@ -15,6 +15,7 @@ from xmppd.admin.commands import Caller, Description, Parameter, commands_of
 from xmppd.admin.keys import ApiTokenCommands
 from xmppd.admin.registry import Commands
 from xmppd.api import routes as api
+from xmppd.api.events import Tracks
 from xmppd.config import Config
 from xmppd.net.http.routes import Routes
 from xmppd.parts.http import HttpHandler, HttpRequest, Route
@@ -51,6 +52,7 @@ class Doors:
         self.own: Callable[[], Iterable[tuple[Route, HttpHandler]]] = tuple
         """What is served besides commands and what plugins serve."""
         self.commands = Commands()
+        self._tracks = Tracks(self.commands, spawn)
         self.commands.on_changed = self.changed
         self.audit = Audit(store, spawn, now, self._node, config.audit.days)
         self.commands.witness = self.audit
@@ -102,7 +104,8 @@ class Doors:
             self._spawn(gone.close())
 
     async def close(self) -> None:
-        """Ask others for nothing more."""
+        """Ask others for nothing more, and wait for nobody who follows something."""
+        await self._tracks.close()
         for keys in self._key_sets.values():
             await keys.close()
 
@@ -113,7 +116,7 @@ class Doors:
 
     def changed(self) -> None:
         """What is served has changed, or who may ask for it."""
-        self.routes.compile((*self._plugin_routes, *api.routes(self.commands), *self.own()))
+        self.routes.compile((*self._plugin_routes, *api.routes(self.commands, self._tracks), *self.own()))
 
     async def _seen(self, route: Route, request: HttpRequest) -> Entry:
         """A route of a plugin is about to change something."""

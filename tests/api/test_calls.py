@@ -12,6 +12,7 @@ import pytest_asyncio
 from xmppd.admin.commands import Command, command, commands_of
 from xmppd.admin.registry import Commands
 from xmppd.api.calls import calls, path_of
+from xmppd.api.events import Tracks
 from xmppd.errors import CommandError
 from xmppd.jid import Jid
 from xmppd.testing import World
@@ -215,7 +216,7 @@ def test_the_scopes_of_a_command() -> None:
 
 def test_no_two_commands_have_one_path() -> None:
     known = Commands([Command("a b c", ""), Command("a b-d", ""), Command("a x", "", reads=True)])
-    paths = [route.path for route, _ in calls(known)]
+    paths = [route.path for route, _ in calls(known, Tracks(known))]
     assert len(set(paths)) == len(paths) == 4
 
 

@@ -36,7 +36,8 @@ TEXT = "<message to='bob@localhost' type='chat' id='{}'><body>secret</body></mes
 
 
 @pytest_asyncio.fixture
-async def world() -> AsyncIterator[World]:
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(registry, "BEAT_SECONDS", 0.3)  # by which a loss is seen
     settings = {"http": {"tokens": TOKENS}}
     async with World(nodes=1, plugins=("adhoc",), plugin_config=ADHOC, settings=settings) as it:
         yield it
@@ -92,21 +93,143 @@ async def test_events_come_with_ids_as_things_happen(world: World) -> None:
         assert response.headers["Content-Type"] == "text/event-stream"
         assert response.headers["Cache-Control"] == "no-store"
         first = await event(response)
-        assert first["id"] == "1" and json.loads(first["data"])["what"] == "session"
+        assert first["id"].endswith(".1") and json.loads(first["data"])["what"] == "session"
         await alice.send(TEXT.format("m1"))
         second = await event(response)
-        assert second["id"] == "2" and "id='m1'" in json.loads(second["data"])["xml"]
+        assert second["id"].endswith(".2") and "id='m1'" in json.loads(second["data"])["xml"]
         assert "secret" not in second["data"]
+    await world.app.doors.close()
     await until_gone(world)
     assert not world.app.router.watches_next
 
 
-async def test_who_comes_again_is_told_that_something_is_lost(world: World) -> None:
+def again(token: str, last: str) -> dict[str, str]:
+    return bearer(token, **{"Last-Event-ID": last})
+
+
+async def stanzas(world: World, *names: str) -> None:
+    alice = world.app.sessions.of(ALICE)
+    client = next(it for it in world.clients if it.jid == alice[0].full)
+    for name in names:
+        await client.send(TEXT.format(name))
+
+
+async def data_until(response: aiohttp.ClientResponse, text: str) -> list[dict[str, str]]:
+    """All events up to the first one of what came in with this in its data."""
+    found = []
+    while not found or text not in found[-1]["data"] or '"in"' not in found[-1]["data"]:
+        found.append(await event(response))
+    return found
+
+
+async def test_who_comes_again_goes_on_without_a_hole(world: World) -> None:
+    await world.login("alice", "a")
     async with site(world) as client:
-        headers = bearer("all", **{"Last-Event-ID": "41"})
-        async with client.get(PATH, headers=headers) as response:
-            first = await event(response)
-            assert first["id"] == "42" and "41 is lost" in first["data"]
+        async with client.get(PATH, headers=bearer("tracer")) as response:
+            await stanzas(world, "m1", "m2", "m3")
+            seen = await data_until(response, "id='m1'")
+            await data_until(response, "id='m3'")  # they were sent, and not all had come when it broke
+        await stanzas(world, "m4")
+        async with client.get(PATH, headers=again("tracer", seen[-1]["id"])) as response:
+            rest = await data_until(response, "id='m4'")
+            await stanzas(world, "m5")
+            rest += await data_until(response, "id='m5'")
+        numbers = [int(it["id"].partition(".")[2]) for it in seen + rest]
+        assert numbers == [*range(1, len(numbers) + 1)]
+        text = "".join(it["data"] for it in seen + rest)
+        assert all(f"id='m{number}'" in text for number in range(1, 6)) and "lost" not in text
+        assert followers(world) == 1
+
+
+async def test_who_comes_again_before_the_loss_is_known_takes_over(world: World) -> None:
+    await world.login("alice", "a")
+    async with site(world) as client, client.get(PATH, headers=bearer("tracer")) as first:
+        seen = await event(first)
+        async with client.get(PATH, headers=again("tracer", seen["id"])) as second:
+            await second.content.readline()
+            await stanzas(world, "m1")
+            await data_until(second, "id='m1'")
+            assert followers(world) == 1
+            await stanzas(world, "m2")
+            await data_until(second, "id='m2'")
+            rest = await asyncio.wait_for(first.content.read(), 5)
+            assert b"id='m2'" not in rest, "the first one has ended"
+
+
+async def test_what_is_kept_is_bounded_and_a_hole_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEPT_EVENTS", 4)
+    await world.login("alice", "a")
+    async with site(world) as client:
+        async with client.get(PATH, headers=bearer("tracer")) as response:
+            seen = await event(response)
+            await stanzas(world, "m1", "m2", "m3", "m4", "m5")
+            await data_until(response, "id='m5'")
+        async with client.get(PATH, headers=again("tracer", seen["id"])) as response:
+            told = await event(response)
+            last = int(told["id"].partition(".")[2])
+            assert f"events 2 to {last} are lost" in told["data"]
+            following = await event(response)
+            assert int(following["id"].partition(".")[2]) == last + 1
+
+
+@pytest.mark.parametrize("last", ["41", "x.1", "\N{SNOWMAN}", "x." + "9" * 40, "."])
+async def test_who_comes_again_is_told_that_something_is_lost(world: World, last: str) -> None:
+    async with site(world) as client, client.get(PATH, headers=again("all", last)) as response:
+        first = await event(response)
+        assert first["id"].endswith(".1") and "is lost" in first["data"]
+
+
+async def test_nobody_goes_on_with_what_is_not_his(world: World) -> None:
+    async with site(world) as client:
+        async with client.get(f"{PATH}&bodies=true", headers=bearer("all")) as response:
+            seen = await world_event(world, response)
+        for path, token in ((f"{PATH}&bodies=false", "all"), (PATH, "tracer"), (PATH, "all")):
+            async with client.get(path, headers=again(token, seen["id"])) as response:
+                first = await event(response)
+                assert first["id"].partition(".")[0] != seen["id"].partition(".")[0], path
+                assert "is lost" in first["data"]
+        for wrong in (1_000_000, -1, "x"):
+            last = f"{seen['id'].partition('.')[0]}.{wrong}"
+            async with client.get(f"{PATH}&bodies=true", headers=again("all", last)) as response:
+                assert "is lost" in (await event(response))["data"]
+
+
+async def world_event(world: World, response: aiohttp.ClientResponse) -> dict[str, str]:
+    """The first event, of a login."""
+    await world.login("alice", "a")
+    return await event(response)
+
+
+async def test_who_does_not_come_again_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEPT_SECONDS", 0.05)
+    await world.login("alice", "a")
+    async with site(world) as client:
+        async with client.get(PATH, headers=bearer("tracer")) as response:
+            seen = await event(response)
+        await stanzas(world, "m1", "m2")  # a broken connection is seen when something is written to it
+        await until_gone(world)
+        assert not world.app.router.watches_next
+        async with client.get(PATH, headers=again("tracer", seen["id"])) as response:
+            assert "is lost" in (await event(response))["data"]
+
+
+async def test_who_is_away_makes_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MOST_FOLLOWED", 2)
+    await world.login("alice", "a")
+    async with site(world) as client, client.get(PATH, headers=bearer("all")) as here:
+        await event(here)
+        async with client.get(PATH, headers=bearer("tracer")) as response:
+            seen = await event(response)
+        await stanzas(world, "m1", "m2")
+        async with asyncio.timeout(5):
+            while not any(it.timer for it in world.app.doors._tracks._by_id.values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with client.get(PATH, headers=bearer("all")) as response:
+            assert response.status == 200 and followers(world) == 2
+            async with client.get(PATH, headers=again("tracer", seen["id"])) as other:
+                assert other.status == 503, "all are here"
 
 
 async def test_refusals_come_before_anything_is_sent(world: World) -> None:

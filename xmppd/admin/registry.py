@@ -90,6 +90,8 @@ class Commands:
         self._by_name: dict[str, Command] = {}
         self._followed: dict[Followed, Entry | None] = {}
         self._beginning = 0
+        self.spare: Callable[[], Awaitable[bool]] = _nothing
+        """Ends what is followed by somebody who is away, if there is such; whether there was."""
         self.on_changed: Callable[[], None] = lambda: None
         self.add(
             Command(
@@ -151,7 +153,9 @@ class Commands:
         found = self._found(name)
         if not found.follows:
             raise CommandError(f"{name} has one result: there is nothing to follow", USAGE, rule="follows")
-        if len(self._followed) + self._beginning >= MOST_FOLLOWED:
+        while len(self._followed) + self._beginning >= MOST_FOLLOWED:
+            if await self.spare():
+                continue
             message = f"{MOST_FOLLOWED} callers follow something already"
             raise CommandError(message, UNAVAILABLE, rule="too-many-follow")
         self._beginning += 1
@@ -204,6 +208,10 @@ class Commands:
             return await work(arguments)
         except XmppdError as error:
             raise as_command_error(error) from error
+
+
+async def _nothing() -> bool:
+    return False
 
 
 def _outcome(error: BaseException) -> tuple[str, str]:

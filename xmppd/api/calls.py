@@ -19,7 +19,7 @@ from xmppd.admin.commands import (
     Json,
 )
 from xmppd.admin.registry import Commands
-from xmppd.api.events import CONTENT_TYPE, Events
+from xmppd.api.events import CONTENT_TYPE, Tracks
 from xmppd.errors import CommandError
 from xmppd.parts.http import HttpError, HttpHandler, HttpRequest, HttpResponse, Route
 
@@ -36,19 +36,20 @@ def path_of(about: Description) -> str:
     return "/".join((BASE, about.noun, about.verb) if about.verb else (BASE, about.noun))
 
 
-def calls(commands: Commands) -> Iterator[tuple[Route, HttpHandler]]:
+def calls(commands: Commands, tracks: Tracks) -> Iterator[tuple[Route, HttpHandler]]:
     """A route for each command that there is now."""
     for about in commands:
         narrowest, *wider = about.scopes
         method = "GET" if about.reads else "POST"
-        yield Route(method, path_of(about), narrowest, wider=frozenset(wider)), Call(commands, about)
+        yield Route(method, path_of(about), narrowest, wider=frozenset(wider)), Call(commands, about, tracks)
 
 
 class Call:
     """Serves one command."""
 
-    def __init__(self, commands: Commands, about: Description) -> None:
+    def __init__(self, commands: Commands, about: Description, tracks: Tracks) -> None:
         self._commands = commands
+        self._tracks = tracks
         self._about = about
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
@@ -58,7 +59,7 @@ class Call:
             arguments = from_query(about, request.fields) if about.reads else from_body(request)
             caller = Caller("http", request.caller, request.peer, request.scopes)
             if about.follows:
-                events = Events(await self._commands.follow(about.name, arguments, caller), request)
+                events = await self._tracks.open(about.name, arguments, caller, request)
                 return HttpResponse(200, b"", CONTENT_TYPE, {"Cache-Control": "no-store"}, events)
             version = await self._commands.version(about.name, arguments) if about.reads else ""
             if version and is_known(version, request.headers.get("if-none-match", "")):

@@ -48,7 +48,7 @@ LAST_EVENT_ID: Final = {
     "name": "Last-Event-ID",
     "in": "header",
     "required": False,
-    "description": "The id of the last event that came before the connection broke: ids go on behind it.",
+    "description": "The id of the last event that came before the connection broke: the next ones follow.",
     "schema": {"type": "string"},
 }
 

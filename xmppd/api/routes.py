@@ -14,14 +14,15 @@ from typing import Final
 from xmppd.admin.registry import Commands
 from xmppd.api.calls import BASE, calls
 from xmppd.api.document import document
+from xmppd.api.events import Tracks
 from xmppd.parts.http import PUBLIC, HttpHandler, HttpRequest, HttpResponse, Route
 
 INLINE: Final = re.compile(r"<(style|script)>(.*?)</", re.DOTALL)
 
 
-def routes(commands: Commands) -> Iterator[tuple[Route, HttpHandler]]:
+def routes(commands: Commands, tracks: Tracks) -> Iterator[tuple[Route, HttpHandler]]:
     """What serves the commands that there are now."""
-    yield from calls(commands)
+    yield from calls(commands, tracks)
     yield Route("GET", f"{BASE}/openapi.json", PUBLIC), Document(commands)
     yield Route("GET", BASE, PUBLIC), browse
 
