@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -112,8 +113,9 @@ def mark(pid: int, when: str) -> None:
 class Tree:
     """A checkout, and its server below callgrind."""
 
-    def __init__(self, root: Path, folder: Path, port: int, profile: str) -> None:
+    def __init__(self, root: Path, folder: Path, port: int, profile: str, command: str = "") -> None:
         self.name = folder.name
+        self._command = command
         self._profile = profile
         self._root = root
         self._folder = folder
@@ -130,6 +132,9 @@ class Tree:
         self._run([scripts / "start", data, str(self._port), self._profile])
         self._run([HERE / "peers/stop.sh", data])
         with self._serving(data) as pid:
+            if self._command:
+                xmppd = [self._root / ".venv/bin/xmppd", "--config", data / "xmppd.yaml"]
+                self._run([*xmppd, *shlex.split(self._command)])
             for number, key in enumerate(keys, 1):
                 self._load(pid, COUNTED[key])
                 dump = self._folder / f"{key}.callgrind"
@@ -193,13 +198,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("base", type=Path, metavar="BASE", help="the other checkout, set up")
     parser.add_argument("keys", nargs="*", metavar="SCENARIO", help=", ".join(COUNTED))
     parser.add_argument("--profile", default="bare", help="of `start`")
+    parser.add_argument("--base-profile", help="where the other checkout has another one")
+    parser.add_argument("--command", default="", help="for our server once it runs: webhook add ...")
     parser.add_argument("--rounds", type=int, default=1, help="how often, each on fresh servers")
     parser.add_argument("--folder", type=Path, default=WORK / "instructions", help="for data and profiles")
     parser.add_argument("--port", type=int, default=17_600, help="the first of two")
     options = parser.parse_args()
     if unknown := set(options.keys) - set(COUNTED):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
-    known = [key for key, counted in COUNTED.items() if counted.profile in ("", options.profile)]
+    known = [key for key, it in COUNTED.items() if it.profile in ("", options.profile.partition("+")[0])]
     if wrong := set(options.keys) - set(known):
         parser.error(f"not with this profile: {', '.join(sorted(wrong))}")
     options.keys = options.keys or known
@@ -219,7 +226,12 @@ def main() -> None:
         return
     options = parsed()
     places = (("base", options.base.resolve()), ("ours", OURS))
-    trees = [Tree(root, options.folder / name, options.port, options.profile) for name, root in places]
+    profiles = {"base": options.base_profile or options.profile, "ours": options.profile}
+    commands = {"ours": options.command}
+    trees = [
+        Tree(root, options.folder / name, options.port, profiles[name], commands.get(name, ""))
+        for name, root in places
+    ]
     found: dict[tuple[str, str], list[float]] = {}
     for _ in range(options.rounds):
         for tree in trees:
