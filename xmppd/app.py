@@ -28,7 +28,7 @@ from xmppd.core.expiry import Expiry
 from xmppd.core.friendships import Friendships
 from xmppd.core.gone import GONE_SECONDS
 from xmppd.core.handover import Handover
-from xmppd.core.happenings import UP, sources
+from xmppd.core.happenings import UP, migrated, sources
 from xmppd.core.ids import Ids
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
@@ -420,8 +420,10 @@ class App:
             belongings=lambda: self._belongings,
             merge=merged,
             now=now,
+            tell=migrated(self.events),
         )
-        self.accounts.on_created.append(self._account_created)
+        hooks = self.hooks
+        self.accounts.on_created.append(lambda name: hooks.tell_all(hooks.account_created_signal, name))
         self.accounts.on_altered = lambda *about: self.hooks.tell(self.hooks.account_changed_signal, *about)
         self.accounts.on_leaving += [self.contacts.remove_account, self.last_seen.forget]
         self.accounts.on_removed += [
@@ -580,9 +582,6 @@ class App:
         self._belongings = belongings_of(plugins)
         self.doors.serve(pair for plugin in plugins for pair in routes_of(plugin))
         self.listeners.claim(claim for plugin in plugins for claim in claims_of(plugin.name, plugin))
-
-    async def _account_created(self, account: str) -> None:
-        await self.hooks.tell_all(self.hooks.account_created_signal, account)
 
     async def _account_removed(self, account: str) -> None:
         await self.hooks.tell_all(self.hooks.account_removed_signal, account)

@@ -154,6 +154,12 @@ class Webhooks(WebhookCommands, Plugin):
         """While there is somebody to tell."""
         return self.boxes.say() if any(it.collects for it in self.known.values()) else None
 
+    @every(SEEN_SECONDS, once=True)
+    async def tidy(self) -> None:
+        """One node does, where there are several."""
+        if self.known:
+            await self.boxes.tidy()
+
     @cluster_signal
     async def changed(self) -> None:
         """They were, on whatever node."""

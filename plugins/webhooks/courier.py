@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 from xmppd.plugin import Delete, HttpAnswer, HttpFailed, StoreError
 
 from .lease import BEAT_SECONDS, Lease
-from .outbox import BUCKET
+from .outbox import BUCKET, DEAD_SECONDS
 from .requests import post, retry_after
 from .subscription import ACTIVE, Subscription
-from .window import Batch, Item, Window
+from .window import EVERY_ID, Batch, Bound, Item, Window
 
 if TYPE_CHECKING:
     from . import Webhooks
@@ -29,8 +29,6 @@ LOOK_SECONDS: Final = 2.0
 PURGE_SECONDS: Final = 60.0
 MOVE_SECONDS: Final = 0.5
 """How often it is written down how far it is, at most."""
-DEAD_SECONDS: Final = 600.0
-"""A process that has not said for so long that it lives writes nothing any more."""
 AWAY: Final = frozenset((401, 403, 404, 405, 407, 408, 421, 425, 429, 502, 503, 504))
 """What a receiver answers that is not there, or not what it should be; no event is to blame."""
 
@@ -46,6 +44,13 @@ class Courier:
         self._next: dict[str, int] = {}
         self._moved: dict[str, int] = {}
         self._behind: dict[str, int] = {}
+        self._last: dict[str, str] = {}
+        self._unread: set[str] = set()
+        self._passes = self._complete = 0
+        self._upto = EVERY_ID
+        """Of writers of which there is more than is read: the last id that is, and whose those are; how many
+        times was read, in whole; up to which id may be sent."""
+        self._is_fresh = False
         self._drained: set[str] = set()
         self._gone: set[str] = set()
         self._failed = 0
@@ -53,7 +58,6 @@ class Courier:
         self._requests = 0
         self._wakes = asyncio.Event()
         self._is_told = True
-        self._has_more = False
         self._refusals = 0
         self._refusing: set[str] = set()
         self._look = self._move = self._purge = 0.0
@@ -96,6 +100,8 @@ class Courier:
         self.window = Window()
         self._moved = await self.lease.rows()
         self._behind = {}
+        self._last, self._unread = {}, set()
+        self._passes = self._complete = 0
         self._drained, self._gone = set(), set()
         self._next = {writer: row + 1 for writer, row in self._moved.items()}
         self._look = 0.0
@@ -104,21 +110,28 @@ class Courier:
     async def _step(self) -> None:
         now = self._plugin.scope.clock()
         if self.subscription.state == ACTIVE:
-            has_room = self._has_more and self.window.count < EVENTS // 2
-            if self._is_told or now >= self._look or has_room:
+            if self._is_told or now >= self._look or self._has_room:
                 self._is_told = False
                 await self._read()
-                self._look = now + LOOK_SECONDS
+                is_shared = self._is_fresh and self._plugin.server.has_other_nodes
+                self._look = now + (self._plugin.config.settle if is_shared else LOOK_SECONDS)
             self._send()
         if not self.lease.is_held:
             return
         await self._move_on()
         await self._wait(self._rest())
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether what was left unread for want of room can be read now."""
+        return bool(self._unread) and (
+            self.window.count < EVENTS // 2 or not all(map(self.window.has, self._unread))
+        )
+
     def _rest(self) -> float:
         """Seconds until there is something to do by itself."""
         now = self._plugin.scope.clock()
-        moments = [now + LOOK_SECONDS]
+        moments = [max(now, self._look) if self.subscription.state == ACTIVE else now + LOOK_SECONDS]
         if (due := self.window.next_due(now)) is not None:
             moments.append(due)
         if self._until > now:
@@ -138,38 +151,64 @@ class Courier:
     # what there is
 
     async def _read(self) -> None:
-        """What comes next of each writer, as long as there is room; StoreError."""
+        """What comes next of each writer, as long as there is room; StoreError. What was read waits for the
+        next pass where others write, too: what was acknowledged before it happened is read by then. And what
+        is behind all that is read of a writer waits until more of that is.
+        """
         plugin = self._plugin
-        self._has_more = False
-        for row in (await plugin.writers.scan("all")).rows:
+        self._passes += 1
+        self._is_fresh = False
+        rows = (await plugin.writers.scan("all")).rows
+        self._forget({row["writer"] for row in rows})
+        for row in rows:
             writer = row["writer"]
+            is_dead = writer != plugin.boxes.writer and plugin.now() - row["at"] > DEAD_SECONDS
+            if writer in self._drained and not is_dead:  # it stood still
+                self._drained.discard(writer)
+                self._gone.discard(writer)
             if writer in self._drained or not await self._read_from(writer, row["heads"] or ""):
                 continue
-            is_dead = writer != plugin.boxes.writer and plugin.now() - row["at"] > DEAD_SECONDS
             if is_dead and self._next.get(writer, 0) == self._moved.get(writer, -1) + 1:
                 self._drained.add(writer)
+        self._complete = self._passes
+        self._upto = min((self._last[writer] for writer in self._unread), default=EVERY_ID)
         plugin.waiting.set(plugin.boxes.waiting)
         oldest = self.window.oldest
         plugin.behind(self.subscription.name, 0.0 if oldest is None else max(0.0, plugin.now() - oldest))
 
     async def _read_from(self, writer: str, heads: str) -> bool:
-        """Whether all that a writer has is read. By its `heads` what ended unread is passed over."""
-        while self.window.count < EVENTS and self.window.bytes < BYTES:
+        """Whether all that a writer has is read. By its `heads` what ended unread is passed over. Something of
+        each is in hand, or nothing that is behind it could be sent.
+        """
+        self._unread.discard(writer)
+        while (self.window.count < EVENTS and self.window.bytes < BYTES) or not self.window.has(writer):
             number = self._next.get(writer, 0)
             page = await self._plugin.outbox.scan(
                 self.subscription.id, writer, number // BUCKET, start=(number,), limit=ROWS
             )
             for row in page.rows:
-                self.window.add(writer, row["row"], row["events"].split("\n"))
+                last = self.window.add(writer, row["row"], row["events"].split("\n"), self._passes)
+                self._last[writer] = max(last, self._last.get(writer, ""))
                 self._next[writer] = row["row"] + 1
+                self._is_fresh = True
             if not page.rows:
                 head = json.loads(heads).get(self.subscription.id, 0) if heads else 0
                 bucket = number // BUCKET + 1
                 if bucket * BUCKET > head:
                     return True
                 self._next[writer] = bucket * BUCKET
-        self._has_more = True
+        self._unread.add(writer)
         return False
+
+    def _forget(self, known: set[str]) -> None:
+        """Processes that are on the list no more."""
+        self._unread &= known
+        for writer in [it for it in self._next if it not in known and not self.window.has(it)]:
+            if writer not in self.window.done_up_to:
+                for told in (self._next, self._moved, self._last, self._behind):
+                    told.pop(writer, None)
+        self._drained &= known
+        self._gone &= known
 
     # requests
 
@@ -177,10 +216,12 @@ class Courier:
         """As many requests as there may be."""
         plugin, config = self._plugin, self._plugin.config
         now = plugin.scope.clock()
-        before = plugin.now() - config.settle if plugin.server.has_other_nodes else float("inf")
+        bound = Bound(upto=self._upto)
+        if plugin.server.has_other_nodes:
+            bound = Bound(plugin.now() - config.settle, self._upto, self._complete)
         parallel = 1 if self._failed else config.parallel
         while now >= self._until and self._requests < parallel and self.lease.is_held and not self._is_over:
-            batch = self.window.take(now, config.batch, config.batch_bytes, before)
+            batch = self.window.take(now, config.batch, config.batch_bytes, bound)
             if not batch:
                 return
             self._requests += 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +25,13 @@ PAUSES: Final = (0.05, 0.2, 1.0, 5.0)
 """Seconds from one try to write to the next; the last one for ever."""
 SEEN_SECONDS: Final = 60.0
 """How often a process that has an outbox says so."""
+STILL_SECONDS: Final = 300.0
+DEAD_SECONDS: Final = 600.0
+"""A process that has not said for so long that it lives writes nothing any more."""
+OVER_SECONDS: Final = 60.0
+"""After what time that counts of one that said that it stops."""
+MOST: Final = 100
+"""Processes that are looked at together, whether they can be forgotten."""
 KIND: Final = "all"
 
 
@@ -73,7 +82,7 @@ class Outbox:
         self.writer = secrets.token_hex(8)
         self._queues: dict[str, Queue] = {}
         self._task: asyncio.Task[Any] | None = None
-        self._is_known = False
+        self._said: float | None = None
         self._row = plugin.outbox.writer(("subscription", "writer", "bucket", "row", "events"))
         self.written: Callable[[str], None] = lambda subscription: None
 
@@ -127,6 +136,9 @@ class Outbox:
         """Write what there is."""
         if self._task is not None and not self._task.done():
             await asyncio.wait([self._task], timeout=5.0)
+        if self._said is not None and (self._task is None or self._task.done()):
+            with suppress(StoreError):
+                await self.say(is_over=True)
 
     async def _write_all(self) -> None:
         while waiting := [(name, queue) for name, queue in self._queues.items() if queue.events]:
@@ -160,23 +172,53 @@ class Outbox:
                 return
 
     async def introduce(self) -> None:
-        """Say that this process has an outbox, before it has; and once a minute, that it still lives."""
-        if not self._is_known:
+        """Say that this process has an outbox, before it has; and once a minute, that it still lives: again
+        where it stood still for so long that others may think it dead.
+        """
+        if self._said is None or self._plugin.now() - self._said > STILL_SECONDS:
             await self.say()
-            self._is_known = True
 
-    async def say(self) -> None:
-        """StoreError."""
+    async def say(self, *, is_over: bool = False) -> None:
+        """That it lives, or writes nothing any more; StoreError."""
         plugin = self._plugin
+        now = plugin.now()
         heads = {name: queue.head for name, queue in self._queues.items()}
         row = {
             "kind": KIND,
             "writer": self.writer,
             "node": plugin.server.node,
-            "at": plugin.now(),
+            "at": now - (DEAD_SECONDS - OVER_SECONDS if is_over else 0.0),
             "heads": json.dumps(heads),
         }
         await plugin.writers.put(row, ttl=plugin.config.keep_days * 86400 + 86400)
+        self._said = now
+
+    async def tidy(self) -> int:
+        """Take processes off the list that write nothing any more, and of which each subscription has had
+        all, so that it is no longer than what is under way; how many. StoreError.
+        """
+        plugin = self._plugin
+        rows = (await plugin.writers.scan(KIND)).rows
+        dead = [it for it in rows if it["writer"] != self.writer and plugin.now() - it["at"] > DEAD_SECONDS]
+        count = 0
+        for row in random.sample(dead, min(len(dead), MOST)):
+            heads = json.loads(row["heads"] or "{}")
+            for it in [it for it in plugin.known.values() if it.collects]:
+                if await self._is_left(it.id, row["writer"], heads.get(it.id, 0)):
+                    break
+            else:
+                await plugin.writers.delete(KIND, row["writer"])
+                count += 1
+        return count
+
+    async def _is_left(self, subscription: str, writer: str, head: int) -> bool:
+        """Whether a subscription is not done with what a process wrote."""
+        if await self._plugin.cursors.get(subscription, writer) is not None:
+            return True
+        for bucket in range(head // BUCKET + 1):
+            if (await self._plugin.outbox.scan(subscription, writer, bucket, limit=1)).rows:
+                return True
+        return False
 
 
 def _some(events: deque[tuple[str, Ticket]]) -> Iterable[tuple[str, Ticket]]:

@@ -10,6 +10,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 ALL: Final = 1 << 30
+EVERY_ID: Final = "~"
+"""Behind all ids of events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Which events may be sent: those told `before` a moment, not behind the id `upto`, and read by a pass
+    that came before the one of this number.
+    """
+
+    before: float = float("inf")
+    upto: str = EVERY_ID
+    passes: int = ALL
+
+
+FREE: Final = Bound()
 
 
 @dataclass(slots=True)
@@ -31,8 +47,14 @@ class Item:
     text: str
     time: float
     row: Row
+    seen: int = 0
+    """The pass in which it was read."""
     attempts: int = 0
     taken: int = -1
+
+    def is_free(self, bound: Bound) -> bool:
+        """Whether it may be sent."""
+        return self.time < bound.before and self.id <= bound.upto and self.seen < bound.passes
 
     def __lt__(self, other: Item) -> bool:
         return self.id < other.id
@@ -68,38 +90,46 @@ class Window:
         self.accepted = 0
         """How many were, in all."""
 
-    def add(self, writer: str, number: int, events: Iterable[str]) -> None:
-        """One more row of a writer, behind those of it that were added."""
+    def has(self, writer: str) -> bool:
+        """Whether anything of it is still to be delivered."""
+        return writer in self._rows
+
+    def add(self, writer: str, number: int, events: Iterable[str], seen: int = 0) -> str:
+        """One more row of a writer, behind those of it that were added, read in the pass `seen`. The greatest
+        id in it.
+        """
         texts = [*events]
-        row = Row(number, len(texts))
+        row, last = Row(number, len(texts)), ""
         self._rows.setdefault(writer, deque()).append(row)
         for text in texts:
             known = json.loads(text)
-            item = Item(known["id"], known["account"], text, known["time"], row)
+            item = Item(known["id"], known["account"], text, known["time"], row, seen)
             lane = self._lanes.setdefault(item.account, Lane())
+            last = max(last, item.id)
             insort(lane.items, item, lo=self._under_way(lane))
             self.count += 1
             self.bytes += len(text)
         if not texts:
             self._settle(writer)
+        return last
 
     @staticmethod
     def _under_way(lane: Lane) -> int:
         """How many at its beginning were tried, and stay there."""
         return next((n for n, it in enumerate(lane.items) if it.taken < 0), len(lane.items))
 
-    def take(self, now: float, most: int, most_bytes: int, before: float) -> Batch:
-        """Events for one request, in order; none where all is busy, rests, or is not older than `before`."""
+    def take(self, now: float, most: int, most_bytes: int, bound: Bound) -> Batch:
+        """Events for one request, in order; none where all is busy, rests, or is not within the `bound`."""
         found: list[Item] = []
-        size, lanes, bound = 0, 0, ALL
+        size, lanes, company = 0, 0, ALL
         for lane in self._lanes.values():
             if lane.busy or lane.due > now or not lane.items:
                 continue
-            if lanes and lanes + 1 > min(bound, lane.company):
+            if lanes and lanes + 1 > min(company, lane.company):
                 continue
             some = 0
             for item in lane.items[: min(lane.most, most - len(found))]:
-                if item.time >= before or (found and size + len(item.text) > most_bytes):
+                if not item.is_free(bound) or (found and size + len(item.text) > most_bytes):
                     break
                 found.append(item)
                 size += len(item.text)
@@ -107,8 +137,8 @@ class Window:
             if some:
                 lane.busy = True
                 lanes += 1
-                bound = min(bound, lane.company)
-            if len(found) >= most or size >= most_bytes or lanes >= bound:
+                company = min(company, lane.company)
+            if len(found) >= most or size >= most_bytes or lanes >= company:
                 break
         for item in found:
             item.taken = max(item.taken, 0)

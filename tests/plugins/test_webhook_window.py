@@ -7,9 +7,9 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins.webhooks.window import Item, Window
+from plugins.webhooks.window import FREE, Bound, Item, Window
 
-EVER = float("inf")
+EVER = FREE
 
 
 def event(number: int, account: str) -> str:
@@ -61,7 +61,15 @@ def test_what_another_writer_told_earlier_goes_before_what_was_not_tried() -> No
 
 def test_events_that_are_too_new_wait_with_all_behind_them() -> None:
     window = filled("a", "b", "a")
-    assert ids(window.take(0.0, 10, 10_000, 1.0)) == [0]
+    assert ids(window.take(0.0, 10, 10_000, Bound(before=1.0))) == [0]
+
+
+def test_what_was_only_just_read_or_is_behind_what_is_not_waits() -> None:
+    window = filled("a", "b")
+    window.add("v", 0, [event(2, "a"), event(3, "c")], seen=2)
+    assert ids(window.take(0.0, 10, 10_000, Bound(upto=f"{0:08d}"))) == [0]
+    assert ids(window.take(0.0, 10, 10_000, Bound(passes=2))) == [1]
+    assert ids(window.take(0.0, 10, 10_000, Bound(upto=f"{3:08d}", passes=3))) == [3]
 
 
 @settings(max_examples=200, deadline=None)

@@ -61,7 +61,10 @@ class Belonging(Protocol):
 
 
 class Arrivals:
-    """`belongings` gives those that plugins can take now; `merge` is how two items of one contact are one."""
+    """`belongings` gives those that plugins can take now; `merge` is how two items of one contact are one.
+    `tell` is told of each account that was taken (made, changed) or taken back (removed, restored), and of
+    the run, before that counts as done: once more where it was cut short.
+    """
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class Arrivals:
         belongings: Callable[[], Mapping[str, Belonging]],
         merge: Merge,
         now: Callable[[], float],
+        tell: Callable[[str, str, str], Awaitable[None] | None],
     ) -> None:
         self._accounts = accounts
         self._rosters = rosters
@@ -85,6 +89,11 @@ class Arrivals:
         self._belongings = belongings
         self._merge = merge
         self._now = now
+        self._tell = tell
+
+    async def _told(self, account: str, what: str, run: str) -> None:
+        if (told := self._tell(account, what, run)) is not None:
+            await told
 
     # taking
 
@@ -243,6 +252,7 @@ class Arrivals:
                 await self._put(account, kind, arrival.parts[kind])
         if not is_there:
             await self._adopt(arrival, kinds, number)
+        await self._told(account, "made", terms.run)
         stands = {kind: standing(kind, arrival.parts[kind]) for kind in kinds if kind != ROSTER}
         return done(arrival, version, number, stands | standing_columns(arrival, (KEYS, DISABLED)))
 
@@ -309,6 +319,7 @@ class Arrivals:
             changed = now["changed"] if now is not None else changed
         is_new = is_same_run and mark is not None and mark["state"] == "done" and bool(mark["is_new"])
         stands |= standing_columns(arrival, columns)
+        await self._told(account, "changed", terms.run)
         await self._store.put(ARRIVALS, done(arrival, version, changed, stands, is_new=is_new))
 
     def _edit(self, arrival: Arrival, terms: Terms) -> EditAll:
@@ -445,6 +456,7 @@ class Arrivals:
         for kind in (BLOCKS, *self._belongings()):
             await self._put(account, kind, None)
         await self._rosters.remove_account(account)
+        await self._told(account, "removed", mark["run"])
         return Outcome(account, "removed")
 
     async def _restore(self, mark: Row) -> Outcome:
@@ -466,6 +478,7 @@ class Arrivals:
         kept += await self._restore_columns(account, before, mark)
         if kept:
             return Outcome(account, "kept", tuple(kept), "changed since")
+        await self._told(account, "restored", mark["run"])
         return Outcome(account, "restored", tuple(before))
 
     async def _restore_columns(self, account: str, before: Mapping[str, Any], mark: Row) -> list[str]:

@@ -4,6 +4,7 @@ listens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from xmppd import hooks, ns
@@ -26,6 +27,25 @@ CHANGED: Final = EventKind(
     "An account has another password, or was disabled or enabled.",
     {"what": EventField("text", "`password`, `disabled` or `enabled`")},
     {"what": "disabled"},
+)
+RENAMED: Final = EventKind(
+    "account.renamed",
+    "An account has another address. Told of both addresses, first of the old one, so that each is in order.",
+    {
+        "old": EventField("text", "the address that it had"),
+        "new": EventField("text", "the address that it has"),
+    },
+    {"old": "zoe@example.org", "new": "zoe.new@example.org"},
+)
+MIGRATED: Final = EventKind(
+    "account.migrated",
+    "A migration made an account, changed what one has, or took that back.",
+    {
+        "what": EventField("text", "`made`, `changed`, `removed` or `restored`"),
+        "run": EventField("text", "the name of the migration"),
+    },
+    {"what": "made", "run": "2026-11-29"},
+    is_asked=True,
 )
 STARTED: Final = EventKind(
     "session.started",
@@ -147,7 +167,7 @@ class Source:
 class AccountSource(Source):
     """What was done to an account is acknowledged when this is done."""
 
-    kinds = (CREATED, REMOVED, ERASED, CHANGED)
+    kinds = (CREATED, REMOVED, ERASED, CHANGED, RENAMED, MIGRATED)
 
     @hooks.account_created.at(hooks.SIGNAL, hooks.LAST)
     def created(self, account: str) -> Told:
@@ -298,6 +318,11 @@ def sources(events: Events, sessions: Sessions) -> list[Source]:
     """All of them."""
     plain = (AccountSource, SessionSource, MessageSource, RosterSource, ReportSource, NodeSource)
     return [PresenceSource(events, sessions), *(kind(events) for kind in plain)]
+
+
+def migrated(events: Events) -> Callable[[str, str, str], Told]:
+    """Tells what a run of a migration did to an account (account, what, run)."""
+    return lambda account, what, run: events.tell(MIGRATED, account, {"what": what, "run": run})
 
 
 def shown(item: RosterItem | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xmppd import ns
 from xmppd.core.credentials import ACCOUNT, identity_of
 from xmppd.core.gone import new_number
+from xmppd.core.happenings import RENAMED
 from xmppd.core.moved import Moved
 from xmppd.core.names import AccountExists, AccountUnknown, NameMoved
 from xmppd.core.roster.item import ROSTER, RosterItem, item_from, value_of
@@ -193,6 +194,9 @@ class Renaming:
         counts = Counter[str]()
         for table in self._movable:
             counts[table.name] += await self._move_table(table, old, new, is_late=False)
+        for account in (old, new):  # before anything can happen to the new one; again if this is cut short
+            if (waiting := self._app.events.tell(RENAMED, account, {"old": old, "new": new})) is not None:
+                await waiting
         await self._make_live(row)
         told = Counter(json.loads(row["receipt"])) + counts
         row = {**row, "state": "live", "receipt": json.dumps(told)}
