@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated
 
-from xmppd.plugin import PluginConfig, PositiveFloat, PositiveInt, at_most
+from xmppd.plugin import PluginConfig, PositiveFloat, PositiveInt, at_least, at_most
 
 
 def _network(text: str) -> str:
@@ -19,7 +19,8 @@ class WebhooksConfig(PluginConfig):
     """`allowed`: networks besides public addresses that receivers may be in; only there plain HTTP is
     allowed, too. `seconds`: how long a receiver may take; `ca_file`: whose certificates it may have in place
     of the system's. `batch` events or `batch_bytes` are sent at once, `parallel` requests of a subscription
-    at a time. A refused event is sent again after `pause` seconds, then twice as long, up to `pause_most`;
+    at a time, and one with fewer no sooner than `gather` seconds after the last.
+    A refused event is sent again after `pause` seconds, then twice as long, up to `pause_most`;
     after `attempts`, or when it is `give_up_hours` old, it is a dead letter, for `dead_days`, up to
     `dead_letters` of a subscription. `open_after`: so many requests that fail in a row open the circuit. A
     subscription may have `waiting` events or `waiting_bytes` of each process undelivered, for `keep_days`;
@@ -34,6 +35,7 @@ class WebhooksConfig(PluginConfig):
     batch: Annotated[PositiveInt, at_most(1000)] = 100
     batch_bytes: Annotated[PositiveInt, at_most(4_194_304)] = 262_144
     parallel: Annotated[PositiveInt, at_most(32)] = 4
+    gather: Annotated[float, at_least(0), at_most(10)] = 0.05
     pause: PositiveFloat = 0.5
     pause_most: PositiveFloat = 300.0
     attempts: PositiveInt = 12

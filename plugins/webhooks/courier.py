@@ -55,6 +55,7 @@ class Courier:
         self._gone: set[str] = set()
         self._failed = 0
         self._until = 0.0
+        self._sent = float("-inf")
         self._requests = 0
         self._wakes = asyncio.Event()
         self._is_told = True
@@ -134,8 +135,7 @@ class Courier:
         moments = [max(now, self._look) if self.subscription.state == ACTIVE else now + LOOK_SECONDS]
         if (due := self.window.next_due(now)) is not None:
             moments.append(due)
-        if self._until > now:
-            moments.append(self._until)
+        moments += [it for it in (self._until, self._sent + self._plugin.config.gather) if it > now]
         if self.window.done_up_to:
             moments.append(self._move)
         if self.window.count and not self._requests and self._plugin.server.has_other_nodes:
@@ -177,8 +177,8 @@ class Courier:
         plugin.behind(self.subscription.name, 0.0 if oldest is None else max(0.0, plugin.now() - oldest))
 
     async def _read_from(self, writer: str, heads: str) -> bool:
-        """Whether all that a writer has is read. By its `heads` what ended unread is passed over. Something of
-        each is in hand, or nothing that is behind it could be sent.
+        """Whether all that a writer has is read. By its `heads` what ended unread is passed over. Of each
+        something is in hand, or nothing that is behind it could be sent.
         """
         self._unread.discard(writer)
         while (self.window.count < EVENTS and self.window.bytes < BYTES) or not self.window.has(writer):
@@ -221,10 +221,13 @@ class Courier:
             bound = Bound(plugin.now() - config.settle, self._upto, self._complete)
         parallel = 1 if self._failed else config.parallel
         while now >= self._until and self._requests < parallel and self.lease.is_held and not self._is_over:
+            if self.window.count < config.batch and now < self._sent + config.gather:
+                return  # each request costs both ends more than many events in it
             batch = self.window.take(now, config.batch, config.batch_bytes, bound)
             if not batch:
                 return
             self._requests += 1
+            self._sent = now
             plugin.spawn(self._deliver(batch))
 
     async def _deliver(self, batch: Batch) -> None:

@@ -49,7 +49,7 @@ async def taken(world: World, receiver: Receiver, count: int) -> list[dict[str, 
 async def test_what_was_acknowledged_before_comes_before_though_nobody_says_that_it_is_there(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signals between nodes are late, and the second event is found by who had looked for the first in vain."""
+    """Signals between nodes are late, and who looked in vain for the first event finds the second."""
     settings = several(redis_url)
     async with (
         Receiver() as receiver,
@@ -195,7 +195,9 @@ async def test_a_renaming_is_told_of_both_addresses_in_order() -> None:
     assert kinds("zoe")[:2] == ["account.renamed", "session.started"]
     renamed = [event["data"] for event in events if event["kind"] == "account.renamed"]
     assert renamed == [{"old": "alice@localhost", "new": "zoe@localhost"}] * 2
-    changed = [it["data"] for it in events if (it["kind"], it["account"]) == ("roster.changed", "bob@localhost")]
+    changed = [
+        it["data"] for it in events if (it["kind"], it["account"]) == ("roster.changed", "bob@localhost")
+    ]
     gone, come = changed[-2:] if changed[-2]["after"] is None else changed[:-3:-1]
     assert (gone["contact"], gone["after"]) == ("alice@localhost", None)
     assert (come["contact"], come["friends"]) == ("zoe@localhost", True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
@@ -95,7 +95,15 @@ class Event:
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON has it."""
-        return asdict(self)
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "version": self.version,
+            "time": self.time,
+            "node": self.node,
+            "account": self.account,
+            "data": dict(self.data),
+        }
 
 
 Listener = Callable[[Event], Awaitable[None] | None]
