@@ -21,7 +21,17 @@ from xmppd.net.certificates import development_certificate
 from xmppd.testing import Client, World
 
 ALICE, BOB, ZOE = "alice@localhost", "bob@localhost", "zoe@localhost"
-PLUGINS = ("archive", "offline", "announce", "blocking", "adhoc", "webhooks", "players", "game_events")
+PLUGINS = (
+    "archive",
+    "offline",
+    "announce",
+    "blocking",
+    "adhoc",
+    "webhooks",
+    "players",
+    "game_events",
+    "rich_presence",
+)
 ROOT = {"adhoc": {"roles": {"root": {"accounts": ["root@localhost"], "scopes": ["*"]}}}}
 ACCOUNTS = ("alice", "bob", "carol", "root")
 TOKEN = "a" * 32
@@ -106,6 +116,11 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("player link", {"account": ALICE, "platform": "steam", "id": "1"}),
     ("player link", {"account": BOB, "platform": "steam", "id": "1"}),
     ("player unlink", {"account": ALICE, "platform": "steam"}),
+    ("game set", {"account": ALICE, "game": "chess"}),
+    ("game show", {"account": ALICE}),
+    ("presence hide", {"account": ALICE, "friend": [BOB], "group": ["school"]}),
+    ("presence hidden", {"account": ALICE}),
+    ("presence hide", {"account": ALICE, "all": True, "friend": ["@"]}),
     ("webhook add", {"name": "bad", "url": "https://127.0.0.1/", "event": ["account.*"]}),
     ("webhook add", {"name": "bad", "url": "https://example.org/", "event": ["nothing.*"]}),
     ("webhook list", {}),

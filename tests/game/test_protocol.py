@@ -23,7 +23,27 @@ BLOCK = re.compile(r"^```xml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"^(C|S|B|T)(?: (\w+))?: ")
 FIRST = "alice"
 """Who speaks where nobody is named."""
-CONFIG: dict[str, dict[str, Any]] = {}
+CONFIG: dict[str, dict[str, Any]] = {
+    "rich_presence": {
+        "key": "a key for tests, of 32 characters",
+        "games": {
+            "chess": {
+                "name": "Chess",
+                "status": "Playing {mode}",
+                "says": {
+                    "properties": {
+                        "mode": {"type": "string"},
+                        "board": {
+                            "type": "object",
+                            "properties": {"size": {"type": "integer", "maximum": 19}},
+                        },
+                        "elo": {"type": "integer", "by": "server"},
+                    }
+                },
+            }
+        },
+    }
+}
 """Settings of plugins for the examples, where others than the usual ones are needed to show something."""
 
 

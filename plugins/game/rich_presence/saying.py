@@ -1,0 +1,481 @@
+"""What clients and the back end say of games, and how that is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+import math
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Annotated, Any, Final
+
+from xmppd import hooks
+from xmppd.plugin import (
+    ACCOUNT,
+    SELF,
+    AccountUnknown,
+    CommandError,
+    Counter,
+    Element,
+    Emitter,
+    EventField,
+    Jid,
+    Lru,
+    Person,
+    Plugin,
+    Request,
+    Session,
+    SessionSlot,
+    Stanza,
+    StanzaError,
+    Table,
+    begun,
+    cluster_signal,
+    command,
+    element,
+    iq_get,
+    iq_set,
+)
+
+from .config import Game, RichPresenceConfig
+from .pace import Pace
+from .said import EMPTY, GAME, JOIN, NOTHING, NS, STATE, Annex, Part, Sure, annex_of, status_of
+from .schema import Mistake, read, written
+
+SECRET_BYTES: Final = 512
+RETRY: Final = "{urn:xmppd:moderation:0}retry"
+PARTY: Final = 100
+"""Members of a party that the back end may name."""
+KNOWN: Final = 100_000
+"""Of how many accounts and games it is remembered what the back end says."""
+LOOK_SECONDS: Final = 3.0
+"""For how long other nodes are waited for that are asked what they know of an account."""
+MINUTE: Final = 60.0
+
+
+class Shown:
+    """Of one session: what its presence has, what that was when it was shown last, and when it may be shown
+    again; `paid_until` is when its changes so far were allowed.
+    """
+
+    __slots__ = ("annex", "last", "pace", "paid_until")
+
+    def __init__(self) -> None:
+        self.annex = self.last = EMPTY
+        self.pace = Pace()
+        self.paid_until = 0.0
+
+
+class Saying(Plugin):
+    """Takes what is said, and adds it to what is shown."""
+
+    Config = RichPresenceConfig
+    config: RichPresenceConfig
+
+    sure = Table(
+        partition=("account",),
+        cluster=("game",),
+        columns={"fields": "text", "claims": "text", "signature": "text", "party": "text"},
+        person=Person("account", mentions={"party": "masked"}),
+    )
+    said: SessionSlot[dict[str, Part]] = SessionSlot(factory=dict)
+    """What a session says, by game: plain data, which goes with it to another node."""
+    shown = SessionSlot(factory=Shown)
+    changes = Counter("Changes of rich presence that clients said.")
+    merged = Counter("Changes that were shown together with newer ones, or were none.")
+    refused = Counter("Changes that were refused.")
+    entered = Emitter(
+        "game.entered",
+        "A session of an account began to say something of a game.",
+        fields={"game": EventField("text", "which one"), "resource": EventField("text", "the session's")},
+        example={"game": "chess", "resource": "pc"},
+    )
+    left = Emitter(
+        "game.left",
+        "A session of an account says nothing of a game any more.",
+        fields={"game": EventField("text", "which one"), "resource": EventField("text", "the session's")},
+        example={"game": "chess", "resource": "pc"},
+    )
+
+    async def start(self) -> None:
+        """Show what sessions say by the settings of now."""
+        await super().start()
+        self._sure: Lru[tuple[str, str], Sure] = Lru(KNOWN)
+        self._looks: dict[int, tuple[asyncio.Future[None], dict[str, list[Any]], set[str]]] = {}
+        self._number = 0
+        self.spawn(self._begin_again())
+
+    async def _begin_again(self) -> None:
+        for session in self.server.online():
+            if self.said[session] and not session.is_over:
+                await self.go_on(session)
+
+    # what a client says
+
+    @iq_set(GAME, SELF)
+    def say(self, request: Request) -> Awaitable[None] | None:
+        """One game: its state, or without one that there is nothing more to be said of it."""
+        session, tree = request.session, request.payload
+        id = tree.get("id", "")
+        self._pay(session)
+        said = self.said[session]
+        if tree.find(STATE) is None:
+            if said.pop(id, None) is not None:
+                self._tell(self.left, session, id)
+                self._changed(session)
+            return None
+        game = self.config.games.get(id)
+        try:
+            if game is None:
+                raise StanzaError("item-not-found", "There is no such game.")
+            if id not in said and len(said) >= self.config.games_of_session:
+                raise StanzaError("resource-constraint", "This session says enough of other games.")
+            state, values = self._state_of(game, tree)
+            part: dict[str, Any] = {"state": state, **_join_of(game, tree)}
+        except StanzaError:
+            self.refused.inc()
+            raise
+        if self._sure.get((session.account, id)) is not None:
+            self._say(session, id, game, part, values)
+            return None
+        return begun(self._say_later(session, id, game, part, values))
+
+    def _state_of(self, game: Game, tree: Element) -> tuple[str, Any]:
+        """The state as it is shown, and its values; StanzaError with the path of what is wrong."""
+        try:
+            values = read(tree.findtext(STATE) or "{}", game.bytes)
+            game.says.check(values)
+        except Mistake as mistake:
+            where = element(f"{{{NS}}}mistake", {"path": mistake.path})
+            raise StanzaError("not-acceptable", str(mistake), detail=where) from None
+        return written(values), values
+
+    def _pay(self, session: Session) -> None:
+        """Count a change; StanzaError where that is one too many."""
+        shown, each = self.shown[session], MINUTE / self.config.changes_per_minute
+        paid_until = max(shown.paid_until, self.now() - MINUTE) + each
+        if paid_until > self.now():
+            self.refused.inc()
+            wait = element(RETRY, {"seconds": str(math.ceil(paid_until - self.now()))})
+            raise StanzaError("resource-constraint", "Change it less often.", detail=wait)
+        shown.paid_until = paid_until
+
+    async def _say_later(
+        self, session: Session, id: str, game: Game, part: dict[str, Any], values: Any
+    ) -> None:
+        await self._learn(session.account, id)
+        if not session.is_over:
+            self._say(session, id, game, part, values)
+
+    def _say(self, session: Session, id: str, game: Game, part: dict[str, Any], values: Any) -> None:
+        said = self.said[session]
+        before = said.get(id)
+        part["since"] = self.now() if before is None else before["since"]
+        if game.status:
+            sure = self._sure.get((session.account, id)) or NOTHING
+            part["status"] = status_of(game, {**(json.loads(sure.fields) if sure.fields else {}), **values})
+        self.changes.inc()
+        if part == before:
+            self.merged.inc()
+            return
+        said[id] = part
+        self._changed(session)
+        if before is None:
+            self._tell(self.entered, session, id)
+
+    def _tell(self, emitter: Emitter, session: Session, id: str) -> None:
+        if emitter.is_wanted:
+            self.spawn(emitter.emit(session.account, game=id, resource=session.resource))
+
+    # showing it
+
+    @hooks.presence_annexed
+    def annex(self, session: Session, said: bytes) -> bytes:
+        """Whatever a session says of itself has all beside it that is newest."""
+        parts = self.said[session]
+        if not parts and self.shown[session].annex is EMPTY:
+            return b""
+        shown = self.shown[session]
+        shown.last = shown.annex
+        return shown.annex.beside(said)
+
+    def _changed(self, session: Session) -> None:
+        """Something of it is another one: show that when it may be."""
+        shown = self.shown[session]
+        shown.annex = self._annex_of(session)
+        if shown.annex == shown.last:
+            self.merged.inc()
+            return
+        if session.presence is None:
+            return  # it is shown with that
+        wait = shown.pace.said(self.now(), self.config.window)
+        if wait is None:
+            self.merged.inc()
+        elif wait:
+            self.call_later(wait, self._show, session)
+        else:
+            self._show(session)
+
+    def _show(self, session: Session) -> None:
+        """Show what is newest, unless that was done meanwhile."""
+        shown = self.shown[session]
+        if session.is_over or session.presence is None or shown.annex == shown.last:
+            shown.pace.is_waiting = False
+            return
+        owed = self.server.restate(session)
+        if owed > 0:
+            shown.pace.is_waiting = True
+            self.call_later(owed, self._show, session)
+        else:
+            shown.pace.shown(self.now(), self.config.window)
+
+    def _annex_of(self, session: Session) -> Annex:
+        parts = self.said[session]
+        sure = {id: self._sure.get((session.account, id)) or NOTHING for id in parts}
+        return annex_of(parts, self.config.games, sure)
+
+    @hooks.session_resumed
+    async def go_on(self, session: Session) -> None:
+        """What it says came with it from another node."""
+        for id in self.said[session]:
+            await self._learn(session.account, id)
+        self._changed(session)
+
+    @hooks.session_closed
+    def end(self, session: Session) -> None:
+        """Its games are left."""
+        for id in self.said[session]:
+            self._tell(self.left, session, id)
+
+    @hooks.presence_sent.at(hooks.POLICY)
+    def no_forgery(self, session: Session, presence: Stanza) -> None:
+        """Nobody says by himself what the server says here."""
+        if presence.is_plain or (presence.raw.find(b"rich-presence") < 0 and presence.raw.find(b"&#") < 0):
+            return
+        if any(child.tag.startswith(f"{{{NS}}}") for child in presence.xml.iter()):
+            raise StanzaError("not-allowed", "Say this by an iq to your own account.")
+
+    # what the back end says
+
+    async def _learn(self, account: str, game: str) -> Sure:
+        """What it says of an account and a game."""
+        known = self._sure.get((account, game))
+        if known is not None or game not in self.config.games:
+            return known or NOTHING
+        row = await self.sure.get(account, game)
+        known = self._sure.get((account, game))  # it may have been said meanwhile
+        if known is None:
+            known = NOTHING if row is None else sure_of(row)
+            self._sure.put((account, game), known)
+        return known
+
+    @hooks.node_met
+    def doubt(self, node: str) -> None:
+        """What was said there meanwhile was not told here."""
+        self._sure.clear()
+
+    @command("Say something of an account and a game that clients cannot say", name="game set")
+    async def set_fields(
+        self,
+        account: Annotated[Jid, "whom it is about"],
+        game: Annotated[str, "the id of the game"],
+        fields: Annotated[str, "what is said, as a JSON object"] = "{}",
+        *,
+        party: Annotated[list[str] | None, "who is in the same party"] = None,
+    ) -> dict[str, Any]:
+        """In place of what was said before."""
+        configured = self.config.games.get(game)
+        if configured is None:
+            raise CommandError(f"there is no game {game!r}", field="game")
+        try:
+            values = read(fields, configured.bytes)
+            configured.says.check(values, is_server=True)
+        except Mistake as mistake:
+            raise CommandError(str(mistake), field="fields") from None
+        members = sorted({Jid.parse(member).bare for member in party or ()})
+        if len(members) > PARTY:
+            raise CommandError(f"a party has {PARTY} members at most", field="party")
+        text = written(values) if values else ""
+        claims = self._claims(account.bare, game, values) if values else ""
+        row = {"fields": text, "claims": claims, "signature": self._signature(claims)}
+        async with self.server.writing(account.bare) as exists:
+            if not exists:
+                raise CommandError(f"there is no account {account.bare}", field="account")
+            key = {"account": account.bare, "game": game}
+            await self.sure.put({**key, **row, "party": json.dumps(members)})
+        self.sure_changed.tell(account.bare, game, text, claims, row["signature"], members)
+        return {"account": account.bare, "game": game, "fields": values, "party": members}
+
+    def _claims(self, account: str, game: str, values: Any) -> str:
+        return written({"sub": account, "game": game, "iat": int(self.now()), "fields": values})
+
+    def _signature(self, claims: str) -> str:
+        """A JWS whose payload stands elsewhere (RFC 7515, appendix F)."""
+        key = self.config.key
+        if key is None or not claims:
+            return ""
+        header = _coded(written({"alg": "HS256", "kid": self.config.key_id}).encode())
+        text = f"{header}.{_coded(claims.encode())}".encode()
+        return f"{header}..{_coded(hmac.digest(key.value.encode(), text, 'sha256'))}"
+
+    @cluster_signal
+    def sure_changed(
+        self, account: str, game: str, fields: str, claims: str, signature: str, party: list[str]
+    ) -> None:
+        """Show it where it is said of a session here."""
+        self._sure.put((account, game), Sure(fields, claims, signature, tuple(party)))
+        for session in self.server.sessions(account):
+            if game in self.said[session]:
+                self._changed(session)
+
+    @command("Show what is said of the games of an account", name="game show", reads=True)
+    async def show_games(self, account: Annotated[Jid, "whose"]) -> list[dict[str, Any]]:
+        """A row for each game that a session of it is in, on whatever node, or of which the back end says
+        something.
+        """
+        page = await self.sure.scan(account.bare)
+        rows = {row["game"]: sure_of(row) for row in page.rows}
+        found = []
+        for resource, id, state, secret, policy in await self._parts_of(account.bare):
+            sure = rows.pop(id, NOTHING)
+            found.append(
+                {
+                    "game": id,
+                    "resource": resource,
+                    "client": json.loads(state),
+                    "server": json.loads(sure.fields or "{}"),
+                    "join": policy if secret else "",
+                    "party": list(sure.party),
+                }
+            )
+        for id, sure in rows.items():
+            fields = json.loads(sure.fields or "{}")
+            found.append(
+                {
+                    "game": id,
+                    "resource": "",
+                    "client": {},
+                    "server": fields,
+                    "join": "",
+                    "party": list(sure.party),
+                }
+            )
+        return found
+
+    # joining
+
+    @iq_get(JOIN, ACCOUNT)
+    async def join(self, request: Request) -> Element:
+        """The secret by which who may do so joins somebody's game. Who may not is told the same as where
+        there is nothing to be joined, or nobody.
+        """
+        viewer, account, id = request.origin.account, request.target, request.payload.get("id", "")
+        if isinstance(request.origin, Session):
+            self._pay(request.origin)
+        if not self.server.appears_offline(account, viewer):
+            sure = await self._learn(account, id)
+            is_friend = await self.is_friend(account, viewer)
+            for _, game, _, secret, policy in await self._parts_of(account):
+                is_let = (policy == "friends" and is_friend) or (policy == "party" and viewer in sure.party)
+                if game == id and secret and (is_let or viewer == account):
+                    return element(JOIN, {"id": id, "secret": secret})
+        raise StanzaError("item-not-found", "There is nothing that you could join.")
+
+    async def is_friend(self, account: str, other: str) -> bool:
+        """Whether two accounts are friends: see each other."""
+        try:
+            item = await self.server.rosters.item(account, other)
+        except AccountUnknown:
+            return False
+        return item is not None and item.subscription == "both"
+
+    async def _parts_of(self, account: str) -> list[list[Any]]:
+        """What sessions of an account say, on all nodes: resource, game, state, secret and policy of each."""
+        found = {"": self._parts_here(account)}
+        nodes = [name for name in self.server.nodes_of(account) if name != self.server.node]
+        if nodes:
+            self._number += 1
+            number, done = self._number, asyncio.get_running_loop().create_future()
+            self._looks[number] = done, found, set(nodes)
+            try:
+                for node in nodes:
+                    self.look.tell_node(node, self.server.node, number, account)
+                timer = self.call_later(LOOK_SECONDS, _settle, done)
+                await done
+                timer.cancel()
+            finally:
+                del self._looks[number]
+        return [part for parts in found.values() for part in parts]
+
+    def _parts_here(self, account: str) -> list[Any]:
+        return [
+            [session.resource, id, part["state"], part.get("secret", ""), part.get("for", "")]
+            for session in self.server.sessions(account)
+            if session.presence is not None
+            for id, part in self.said[session].items()
+        ]
+
+    @cluster_signal
+    def look(self, node: str, number: int, account: str) -> None:
+        """Another node asks what sessions here say."""
+        self.looked.tell_node(node, self.server.node, number, self._parts_here(account))
+
+    @cluster_signal
+    def looked(self, node: str, number: int, parts: list[list[Any]]) -> None:
+        """It was asked for from here."""
+        if (looking := self._looks.get(number)) is not None:
+            done, found, left = looking
+            found[node] = parts
+            left.discard(node)
+            if not left:
+                _settle(done)
+
+    # accounts
+
+    @hooks.account_removed
+    async def forget(self, account: str) -> None:
+        """Whoever takes the name next starts anew."""
+        await self.sure.delete(account)
+        self.moved(account, account)
+
+    @hooks.account_moved
+    def moved(self, old: str, new: str) -> None:
+        """What is remembered of both is read anew."""
+        for id in self.config.games:
+            self._sure.drop((old, id))
+            self._sure.drop((new, id))
+
+
+def sure_of(row: Mapping[str, Any]) -> Sure:
+    """What a row says."""
+    return Sure(row["fields"] or "", row["claims"] or "", row["signature"] or "", _names(row["party"]))
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    """Nobody is waited for any more."""
+    if not done.done():
+        done.set_result(None)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    names: Iterable[str] = json.loads(text or "[]")
+    return tuple(names)
+
+
+def _join_of(game: Game, tree: Element) -> dict[str, str]:
+    """How it may be joined; StanzaError for a policy that is none here."""
+    join = tree.find(JOIN)
+    secret = join.get("secret", "") if join is not None else ""
+    if join is None or not secret:
+        return {}
+    policy = join.get("for") or game.join[0]
+    if policy not in game.join:
+        raise StanzaError("not-acceptable", f"It may be joined by {', '.join(game.join)}.")
+    if len(secret.encode()) > SECRET_BYTES:
+        raise StanzaError("not-acceptable", f"A join secret has {SECRET_BYTES} bytes at most.")
+    return {"secret": secret, "for": policy}
+
+
+def _coded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
