@@ -1,12 +1,13 @@
 """How many requests there may be: of a token, and of an address without a good one."""
 
+import contextlib
 import hashlib
 import json
 
 import pytest
 
 from xmppd.net.http import pace
-from xmppd.parts.http import HttpResponse
+from xmppd.parts.http import HttpError, HttpResponse
 from xmppd.testing import World
 
 SETTINGS = {
@@ -80,6 +81,29 @@ async def test_without_a_rate_there_is_no_limit() -> None:
     async with World(settings=settings) as world:
         assert await statuses(world, 10, "one") == [200] * 10
         assert await statuses(world, 10) == [401] * 10
+
+
+def test_over_time_nobody_has_more_than_the_rate_on_however_many_nodes() -> None:
+    rate, burst, seconds, clock = 5.0, 20, 200, [0.0]
+    nodes = [pace.Pace(rate, burst, lambda: clock[0], lambda: None) for _ in range(6)]
+    taken = 0
+    for tick in range(seconds * 10):
+        clock[0] = tick / 10
+        for node in nodes:
+            with contextlib.suppress(HttpError):
+                while True:
+                    node.take("he")
+                    taken += 1
+        if tick % 10 == 9:
+            news = [(node, node.news) for node in nodes]
+            for node in nodes:
+                node.news = {}
+            for node in nodes:
+                for other, said in news:
+                    if other is not node:
+                        node.heard(said)
+    burst_of_each = len(nodes) * (burst + rate)
+    assert rate * seconds * 0.9 <= taken <= rate * seconds + burst_of_each, taken
 
 
 def test_who_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

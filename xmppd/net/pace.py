@@ -20,6 +20,8 @@ FEW = 4
 SLICE_SECONDS = 0.0003
 """How long the events of one read are processed before others have their turn."""
 
+MOST_OWED = 16
+"""By how many bursts somebody may be in debt for what he took elsewhere."""
 LONGEST_PAUSE = 1.0
 """Seconds after which a connection that waits looks up, so that it notices its end."""
 
@@ -65,7 +67,7 @@ class TokenBucket:
     def owe(self, count: int) -> None:
         """So many were taken elsewhere, though there may not be as many here."""
         self.take_all(0)
-        self._tokens = max(self._tokens - count, -self._burst)
+        self._tokens = max(self._tokens - count, -MOST_OWED * self._burst)
 
 
 class Turns:
