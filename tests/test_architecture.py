@@ -176,6 +176,7 @@ MAY_IMPORT = {
     "xmppd.unopened": ("xmppd",),
     "xmppd.offices": ("xmppd",),
     "xmppd.sessionoffice": ("xmppd",),
+    "xmppd.software": ("xmppd.core.sessions", "xmppd.everywhere", "xmppd.net.pace"),
     "xmppd.operating": ("xmppd",),
     "xmppd.effective": (
         "xmppd.config",

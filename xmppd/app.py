@@ -100,6 +100,7 @@ from xmppd.scope import Scope
 from xmppd.section import values_of
 from xmppd.seeing.routes import Seeing
 from xmppd.server import Server
+from xmppd.software import Software
 from xmppd.steady import steady
 from xmppd.store.table import Store, Table
 from xmppd.stream.inline import Inlines
@@ -335,6 +336,7 @@ class App:
             hooks=self.hooks,
             lock=self.cache.lock if self.cache is not None else unlocked,
             events=self.events,
+            whose_client=Software(self.sessions, self.everywhere).whose,
         )
         self.events.sources = sources(self.events, self.sessions)
         self.loader = Loader(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element
@@ -83,6 +83,7 @@ class Server:
         hooks: Hooks,
         lock: Callable[[str], AbstractAsyncContextManager[None]],
         events: Events,
+        whose_client: Callable[[Collection[str], Sequence[str]], Awaitable[set[str]]],
     ) -> None:
         self.store = store
         self.commands = commands
@@ -102,6 +103,7 @@ class Server:
         self.scope = scope
         self._lock = lock
         self.events = events
+        self._whose_client = whose_client
         self._left = left
         self._hooks = hooks
         self.metrics: dict[str, Metric] = {}
@@ -144,6 +146,12 @@ class Server:
     def online(self) -> Iterable[Session]:
         """All sessions of this node, as they are now."""
         return tuple(self._sessions.by_full.values())
+
+    async def with_client(self, accounts: Collection[str], texts: Sequence[str]) -> set[str]:
+        """Those of the accounts that have an available session, on whatever node, by a client of which one of
+        the texts is in a name: of its software or device, its resource, or the node of its capabilities.
+        """
+        return await self._whose_client(accounts, texts)
 
     def is_connected(self, account: str) -> bool:
         """Whether the account has a session on whatever node, available or not."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import operator
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -16,12 +14,13 @@ from xmppd.admin.commands import USAGE
 from xmppd.admin.sessions import Message, Sought
 from xmppd.core.managed import Managed
 from xmppd.core.quiet import Quiet
-from xmppd.core.sessions import Broadcast, Session
+from xmppd.core.sessions import Session
 from xmppd.core.tokens import kept_in
 from xmppd.errors import CommandError, StanzaError, StoreError, StreamError, XmppdError
 from xmppd.net.c2s.stream import Stream
 from xmppd.net.pace import Slice, breathe
 from xmppd.offices import moment
+from xmppd.software import MOST_CHARACTERS, caps_of, is_by, names_of
 from xmppd.xml import build
 from xmppd.xml.stanza import parse
 
@@ -30,14 +29,10 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-_CAPS: Final = re.compile(rb"<(?:[^<>\s:]+:)?c\s[^<>]*['\"]http://jabber\.org/protocol/caps['\"][^<>]*>")
-_NODE: Final = re.compile(rb"\snode\s*=\s*(?:'([^']*)'|\"([^\"]*)\")")
 _SHOW: Final = f"{{{ns.CLIENT}}}show"
 
 PAGE_SECONDS: Final = 10.0
 """After which no further node is asked for a page."""
-MOST_CHARACTERS: Final = 200
-"""Of what a client says of itself that operators are shown."""
 
 
 class SessionOffice:
@@ -247,7 +242,7 @@ class _Condition:
         self._network: IPv4Network | IPv6Network | None = None
         if arguments.get("address"):
             self._network = ip_network(arguments["address"])
-        self._client = arguments.get("client", "").casefold()
+        self._client = arguments.get("client", "")
         self._state = arguments.get("state", "")
         self._before = app.now() - arguments.get("older", 0)
         self._idle = arguments.get("idle", 0)
@@ -258,12 +253,8 @@ class _Condition:
             and (not self._state or state_of(session) == self._state)
             and (not self._idle or idle_seconds(self._app, session) >= self._idle)
             and (self._network is None or _is_in(peer_of(session), self._network))
-            and (not self._client or self._is_of_client(session))
+            and (not self._client or is_by(session, self._client))
         )
-
-    def _is_of_client(self, session: Session) -> bool:
-        names = (*names_of(session), session.resource)
-        return any(self._client in name.casefold() for name in names)
 
 
 def _is_in(peer: str, network: IPv4Network | IPv6Network) -> bool:
@@ -306,26 +297,11 @@ def idle_seconds(app: App, session: Session) -> float:
     return max(app.now() - detached_at, 0.0) if detached_at else 0.0
 
 
-def names_of(session: Session) -> Iterator[str]:
-    """What is known of its client's software, by what it says of itself: XEP-0388 2.3, XEP-0115."""
-    agent = session.login.agent
-    said = (agent.software, agent.device) if agent is not None else ()
-    for name in (*said, _caps(session.presence)):
-        if name:
-            yield name[:MOST_CHARACTERS]
-
-
-def _caps(presence: Broadcast | None) -> str:
-    found = None if presence is None else _CAPS.search(presence.tail)
-    node = None if found is None else _NODE.search(found[0])
-    return "" if node is None else html.unescape((node[1] or node[2] or b"").decode())[:MOST_CHARACTERS]
-
-
 def _presence_of(session: Session) -> Row:
     """Nothing that a person wrote."""
     presence = session.presence
     show = None if presence is None else parse(presence.head + presence.tail).findtext(_SHOW)
-    return {"show": show or "", "caps": _caps(presence)}
+    return {"show": show or "", "caps": caps_of(presence)}
 
 
 def _stream_of(session: Session) -> Row:

@@ -47,7 +47,10 @@ class AnnounceCommands:
         subject: Annotated[str, "its title"] = "",
         domain: Annotated[list[str] | None, "only to accounts of this domain"] = None,
         prefix: Annotated[list[str] | None, "only to accounts whose address begins so"] = None,
-        client: Annotated[list[str] | None, "only to whom has a resource that begins so"] = None,
+        client: Annotated[
+            list[str] | None,
+            "only to whom has a client with this in the name of software, device, resource or caps",
+        ] = None,
         node: Annotated[list[str] | None, "only to whom has a session on this node"] = None,
         account: Annotated[list[str] | None, "only to these"] = None,
         accounts: Annotated[str, Secret("only to those in this file, one a line", lines=True)] = "",
@@ -167,7 +170,7 @@ class AnnounceCommands:
             for start in range(0, len(named), SLICE):
                 some = [*filter(segment.names, named[start : start + SLICE])]
                 if not segment.everyone:
-                    some = [one for one in some if it.server.is_connected(one) and segment.is_here(it, one)]
+                    some = await segment.present(it, filter(it.server.is_connected, some))
                 yield some, 0
                 await asyncio.sleep(0)
         elif segment.everyone:

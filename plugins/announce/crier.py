@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -182,7 +183,7 @@ class Crier:
             names = [row["account"] for row in page.rows]
             done = page.rows[-1]["number"] + 1
             if not segment.everyone:
-                names = [it for it in names if server.is_connected(it) and segment.is_here(self._plugin, it)]
+                names = await segment.present(self._plugin, filter(server.is_connected, names))
             yield names, str(done), len(page.rows)
 
     @property
@@ -261,8 +262,8 @@ class Crier:
 
 async def online(plugin: Plugin, segment: Segment) -> AsyncIterator[str]:
     """Those of a segment who are online, in slices of the loop's time."""
-    for number, account in enumerate(plugin.server.connected()):
-        if number % SLICE == SLICE - 1:
-            await asyncio.sleep(0)
-        if segment.names(account) and segment.is_here(plugin, account):
+    every = iter(plugin.server.connected())
+    while some := list(itertools.islice(every, SLICE)):
+        for account in await segment.present(plugin, filter(segment.names, some)):
             yield account
+        await asyncio.sleep(0)

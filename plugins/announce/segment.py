@@ -46,7 +46,7 @@ class Segment:
         for about, values in (
             ("on", self.domains),
             ("called", [f"{prefix}*" for prefix in self.prefixes]),
-            ("with", [f"/{prefix}*" for prefix in self.clients]),
+            ("with", self.clients),
             ("at node", self.nodes),
         ):
             words += [f"{about} {' or '.join(values)}"] if values else []
@@ -58,13 +58,15 @@ class Segment:
             return False
         return not self.prefixes or account.startswith(self.prefixes)
 
-    def is_here(self, plugin: Plugin, account: str) -> bool:
-        """Whether an account is, by the sessions that it has now."""
-        if self.nodes and nodes_of(plugin, account).isdisjoint(self.nodes):
-            return False
-        return not self.clients or any(
-            target.full.partition("/")[2].startswith(self.clients) for target in plugin.server.locate(account)
-        )
+    async def present(self, plugin: Plugin, accounts: Iterable[str]) -> list[str]:
+        """Those of the accounts who are meant by the sessions that they have now, in their order."""
+        found = [
+            one for one in accounts if not self.nodes or not nodes_of(plugin, one).isdisjoint(self.nodes)
+        ]
+        if not self.clients:
+            return found
+        those = await plugin.server.with_client(found, self.clients)
+        return [one for one in found if one in those]
 
 
 def nodes_of(plugin: Plugin, account: str) -> set[str]:
@@ -108,5 +110,5 @@ def checked(segment: Segment, domains: Iterable[str], nodes: Sequence[str]) -> S
     if segment.everyone and (segment.clients or segment.nodes):
         raise CommandError("who is not online has no client and no node: leave out --all", field="all")
     if "" in (*segment.prefixes, *segment.clients):
-        raise CommandError("a prefix must not be empty")
+        raise CommandError("a prefix, or a part of a client's name, must not be empty")
     return segment

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sasl2 import BIND, PHONE, agent, opened, scram
 from several import bodies
 from stores import new_store
 
@@ -77,6 +78,43 @@ async def test_only_some_are_told(options: dict[str, Any], who: set[str]) -> Non
         assert {name.split("/")[0] for name, texts in (await heard(world)).items() if texts == ["tea"]} == who
         assert (row["id"], row["state"], row["sent"]) == (begun["id"], "done", len(who))
         assert row["told"] == row["receivers"] == begun["receivers"]
+
+
+CAPS = "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='https://arena.example/{}' ver='x'/>"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("client", "who"),
+    [
+        (["ARENA.example/win"], {"alice", "bob"}),
+        (["monal"], {"carol"}),
+        (["pocket", "/mac"], {"carol", "dave"}),
+        (["resource-7"], {"bob"}),
+        (["https://arena"], {"alice", "bob", "dave"}),
+        (["nobody's"], set()),
+    ],
+)
+async def test_clients_are_known_by_the_names_of_their_software(client: list[str], who: set[str]) -> None:
+    async with World(plugins=("announce",), accounts=NAMES) as world:
+        for number, (name, node) in enumerate((("alice", "win"), ("bob", "win"), ("dave", "mac"))):
+            one = await world.bind(name, f"resource-{number + 6}", node=number % len(world.apps))
+            await one.send(f"<presence>{CAPS.format(node)}</presence>")
+        carol = await opened(world)
+        await scram(carol, "carol", agent(PHONE, "Monal", "Pocket &amp; Co") + BIND)
+        await carol.send("<presence/>")
+        silent = await world.bind("erin", "resource-7-too")  # it is not available
+        await world.settle()
+        await heard(world)
+        preview = await send(world, preview=True, client=client)
+        assert set(preview["examples"]) == {f"{name}@localhost" for name in who}
+        accounts = [f"{name}@localhost" for name in ("alice", "carol", "erin")]
+        some = await send(world, preview=True, client=client, account=accounts)
+        assert {it.partition("@")[0] for it in some["examples"]} == who & {"alice", "carol"}
+        await send(world, client=client)
+        assert (await ended(world))["state"] == "done"
+        assert {it.split("/")[0] for it, texts in (await heard(world)).items() if texts == ["tea"]} == who
+        await silent.expect_nothing()
 
 
 @pytest.mark.asyncio
