@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from xmppd.access.hours import HOUR as HOUR_FORM
+from xmppd.access.hours import Hours, id_of, text_of
 from xmppd.admin.commands import Caller, Description, Json
 from xmppd.errors import CommandError, StoreError
 from xmppd.store.person import Person
@@ -48,6 +51,7 @@ ARGUMENTS_CHARACTERS: Final = 4_000
 """Of all: of more there are the names."""
 DETAIL_CHARACTERS: Final = 300
 MASKED: Final = "********"
+BEFORE: Final = re.compile(r"[0-9]{17}(?:-[0-9a-f~]{0,20})?", re.ASCII)
 ROWS: Final = 1_000
 """Looked at for one page."""
 HOURS: Final = 240
@@ -95,6 +99,7 @@ class Audit:
         self.mask: Callable[[str], str] = lambda account: MASKED
         """What stands for an account that is not named."""
         self._store = store
+        self._hours = hours_of(store)
         self._spawn = spawn
         self._now = now
         self._node = node
@@ -107,7 +112,7 @@ class Audit:
         if about.masks:
             names = addresses_of(about)
             arguments = {name: self.mask(str(it)) if name in names else it for name, it in arguments.items()}
-        row = row_of(about, arguments, by, self._now(), self._node())
+        row = self._row(about, arguments, by)
         first = self._spawn(self._put(row))
 
         async def finish(row: Row) -> None:
@@ -120,10 +125,15 @@ class Audit:
 
     async def note(self, command: str, who: str, arguments: Mapping[str, Json], receipt: str) -> None:
         """Keep the receipt of what was done, at any time after it was asked for; StoreError."""
-        now = self._now()
-        row = row_of(Description(command, ""), {}, Caller("server", who), now, self._node())
-        told: Row = {"arguments": json.dumps(arguments), "outcome": "done", "ended": now, "receipt": receipt}
+        row = self._row(Description(command, ""), {}, Caller("server", who))
+        told: Row = {"arguments": json.dumps(arguments), "outcome": "done", "receipt": receipt}
+        told["ended"] = row["at"]
+        await self._hours.mark(row["hour"], self.days * DAY)
         await self._store.put(AUDIT_LOG, {**row, **told}, ttl=self.days * DAY)
+
+    def _row(self, about: Description, arguments: Mapping[str, Json], by: Caller) -> dict[str, Any]:
+        now = self._now()
+        return {**row_of(about, arguments, by, now, self._node()), "hour": self._hours.place(now)}
 
     async def _finish(self, first: asyncio.Task[Any], row: Row) -> None:
         await asyncio.wait({first})
@@ -131,6 +141,7 @@ class Audit:
 
     async def _put(self, row: Row) -> None:
         try:
+            await self._hours.mark(row["hour"], self.days * DAY)
             await self._store.put(AUDIT_LOG, row, ttl=self.days * DAY)
         except StoreError as error:
             self._lacks(row, str(error) or type(error).__name__)
@@ -165,15 +176,11 @@ class Audit:
         for _ in range(HOURS):
             if hour < last or looked >= ROWS:
                 break
-            rest = ROWS - looked
-            end = (before,) if before else None
-            rows = (await self._store.scan(AUDIT_LOG, (hour,), before=end, limit=rest)).rows
+            rows, before = await self._hours.newest(hour, before, ROWS - looked)
             looked += len(rows)
             found += [_shown(row) for row in rows if row["at"] >= since and _fits(row, who, command)]
-            if len(rows) == rest:
-                before = rows[-1]["id"]
-            else:
-                hour, before = _hour_before(hour), ""
+            if not before:
+                hour = _hour_before(hour)
         return found, looked, None if hour < last else f"{hour}/{before}"
 
 
@@ -208,7 +215,7 @@ def row_of(
     """What is written before a command is done."""
     return {
         "hour": hour_of(now),
-        "id": f"{int(now * 1_000_000):017d}-{secrets.token_hex(4)}",
+        "id": id_of(now, secrets.token_hex(4)),
         "at": now,
         "node": node,
         "door": by.door,
@@ -255,9 +262,15 @@ def _cut(value: Json) -> Json:
     return f"{text[:VALUE_CHARACTERS]}... ({len(text)} characters)"
 
 
+def hours_of(store: Store) -> Hours:
+    """Where entries lie in a store."""
+    texts = [name for name, kind in AUDIT_LOG.columns.items() if kind == "text" and name != "receipt"]
+    return Hours(store, AUDIT_LOG, {**dict.fromkeys(texts, ""), "arguments": "{}", "at": 0.0})
+
+
 def hour_of(moment: float) -> str:
-    """The partition of a moment: `2026-11-29T17`, UTC."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H")
+    """The hour of a moment: `2026-11-29T17`, UTC."""
+    return text_of(moment, HOUR_FORM)
 
 
 def _hour_before(hour: str) -> str:
@@ -270,7 +283,7 @@ def _place(after: str) -> tuple[str, str]:
         is_right = bool(slash) and hour_of(datetime.fromisoformat(f"{hour}:00:00+00:00").timestamp()) == hour
     except ValueError:
         is_right = False
-    if not is_right or len(before) > 100:
+    if not is_right or not (BEFORE.fullmatch(before) or not before):
         raise CommandError("after: this is not a token", 2, field="after", rule="parameter")
     return hour, before
 
