@@ -175,6 +175,10 @@ class Server:
         """The names of all others that are there."""
         return self._sessions.cluster.names()
 
+    def hears_all_nodes(self) -> bool:
+        """Whether all of them are connected and were heard lately: one that is not may be lost."""
+        return self._sessions.cluster.hears_all()
+
     def runs(self, node: str, plugin: str) -> bool:
         """Whether a plugin of this name is at work on one of them; it may be until that has said so."""
         return self._sessions.cluster.runs(node, plugin)

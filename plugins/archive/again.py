@@ -25,7 +25,7 @@ from xmppd.plugin import (
 )
 
 from .ids import MICROSECONDS, at_of, bound
-from .missed import ANY, PROCESS_LETTERS, Missed, after
+from .missed import ANY, PROCESS_LETTERS, SLACK_SECONDS, Missed, after
 from .watermark import ALL, in_turns
 
 AGAIN_SECONDS: Final = 600.0
@@ -75,13 +75,18 @@ class Again(Missed):
 
     @hooks.session_bound
     def comes(self, session: Session) -> None:
-        """It is in doubt if its client wanted to resume another one, or a process was killed just before."""
+        """It is in doubt if its client wanted to resume another one, or a process was killed just before, or
+        may have been.
+        """
         super().comes(session)
-        sought = session.login.sought
-        if sought == ANY and self._is_quiet():
+        if session.is_anonymous or session in self._doubts:
             return
-        if sought:
-            sought = "" if sought == ANY else sought
+        sought = session.login.sought
+        if sought == ANY:
+            sought, is_in_doubt = "", not self._is_quiet()
+        else:
+            is_in_doubt = bool(sought)
+        if is_in_doubt or self.may_have_lost_some():
             self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, sought=sought)
 
     def _is_quiet(self) -> bool:
@@ -148,8 +153,10 @@ class Again(Missed):
             return found
         if doubt.sought:
             await self._trace(sender, doubt)
+        owner, now = await self._owner(account), self.server.ids.time.read()
+        since = bound(now - int(AGAIN_SECONDS * MICROSECONDS))
+        await self._follow_clock(owner, account, since, bound(now + int(SLACK_SECONDS * MICROSECONDS)))
         end = await self.finished(account)
-        owner, since = await self._owner(account), bound(at_of(end) - int(AGAIN_SECONDS * MICROSECONDS))
         peer = "" if account == sender else sender
         async for id, raw in in_turns(await self._last(owner, account, since, end, LOOKED_AT, peer)):
             message = read_stanza(raw)

@@ -74,13 +74,16 @@ class Missed(Watermark):
         """Processes before this one may have been killed."""
         await super().start()
         self._there: dict[str, str] = {}
+        self._met: dict[str, float] = {}
         self._young: list[Young] = []
         self._dead: dict[str, Dead] = {}
+        self._suspects: dict[str, str] = {}
         self._lost: set[str] = set()
         self._left: set[str] = set()
         await self._find_dead(0.0)
         if self.server.has_other_nodes:
             self.works.tell(self.server.node, self.server.process)
+            self.who_works.tell(self.server.node)
             self.call_later(MET_SECONDS, self._look_for_dead, 2 * MET_SECONDS)
 
     # with the id of a session
@@ -142,9 +145,7 @@ class Missed(Watermark):
             owner = await self._owner(account)
         except StanzaError:
             return []  # there is no archive
-        if self.server.has_other_nodes:
-            for id, _ in await self._last(owner, account, point, end, 1):
-                self.server.ids.time.see(at_of(id))  # the clock that is gone may have been ahead
+        await self._follow_clock(owner, account, point, end)
         try:
             horizon = await self.horizon(account)
         except StanzaError:  # another node hangs
@@ -156,6 +157,12 @@ class Missed(Watermark):
             for id, raw in await self._last(owner, account, point, min(end, horizon), MOST)
             if not read.has(id) and is_for(raw, account, others)
         ]
+
+    async def _follow_clock(self, owner: Owner, account: str, point: bytes, end: bytes) -> None:
+        """That of a process which is gone may have been ahead of ours: what it wrote last is in the past."""
+        if self.server.has_other_nodes:
+            for id, _ in await self._last(owner, account, point, end, 1):
+                self.server.ids.time.see(at_of(id))
 
     async def _last(
         self, owner: Owner, account: str, point: bytes, end: bytes, count: int, peer: str = ""
@@ -220,9 +227,11 @@ class Missed(Watermark):
         could not know it.
         """
         rows = (await self.processes.scan(ALL)).rows
-        dead = {row["process"]: Dead(row["node"], row["mark"]) for row in rows if self._is_dead(row)}
+        gone = [row for row in rows if self._is_gone_as_it_seems(row["process"], row["node"])]
+        dead = {row["process"]: Dead(row["node"], row["mark"]) for row in gone if self._is_dead(row)}
         is_news = bool(dead.keys() - self._dead.keys())
         self._dead = dead
+        self._suspects = {row["process"]: row["node"] for row in gone if row["process"] not in dead}
         if is_news and seconds:
             since = self.now() - seconds
             async for session in in_turns([one for one in self.server.online() if one.since > since]):
@@ -231,12 +240,21 @@ class Missed(Watermark):
                     self.server.messages_left(session.account)
 
     def _is_dead(self, row: Mapping[str, Any]) -> bool:
-        process = row["process"]
-        if process == self.server.process or process in self._left or self._is_there(process, row["node"]):
-            return False
-        if not self.server.has_other_nodes or process in self._lost:
+        """Whether one that is not there was killed: else it may be about to be met."""
+        if not self.server.has_other_nodes or row["process"] in self._lost:
             return True
         return at_of(row["mark"]) < self.server.ids.time.read() - int(MET_SECONDS * MICROSECONDS)
+
+    def _is_gone_as_it_seems(self, process: str, node: str) -> bool:
+        return process not in (self.server.process, *self._left) and not self._is_there(process, node)
+
+    def may_have_lost_some(self) -> bool:
+        """Whether a process may have been killed of which that is not known yet: it is not there and was a
+        moment ago, or this node does not hear it.
+        """
+        if not self.server.hears_all_nodes():
+            return True
+        return any(self._is_gone_as_it_seems(process, node) for process, node in self._suspects.items())
 
     def _look_for_dead(self, seconds: float) -> None:
         self.spawn(self._look_again(seconds))
@@ -267,6 +285,16 @@ class Missed(Watermark):
         self._look_for_dead(YOUNG_SECONDS)
         self.call_later(MET_SECONDS, self._look_for_dead, MET_SECONDS + YOUNG_SECONDS)
 
+    def _loses(self, process: str | None, node: str) -> None:
+        """Another node may have come since, and knows only that it has not met this one."""
+        if process is not None:
+            self._lost.add(process)
+            self._suspects[process] = node
+            since = self.scope.clock() - MET_SECONDS
+            for other in [other for other, at in self._met.items() if at > since]:
+                self.works_no_more.tell_node(other, node, process)
+        self._is_gone(node)
+
     @cluster_signal
     def works(self, node: str, process: str) -> None:
         """A process of this name has that node's."""
@@ -275,26 +303,44 @@ class Missed(Watermark):
         before, self._there[node] = self._there.get(node), process
         self._lost.discard(process)
         if before != process:
-            self._lost.update([before] if before else ())
-            self._is_gone(node)
+            self._loses(before, node)
+
+    @cluster_signal
+    def who_works(self, node: str) -> None:
+        """The plugin has gone to work on a node, and knows no process."""
+        if node != self.server.node:
+            self.introduce(node)
+
+    @cluster_signal
+    def works_no_more(self, node: str, process: str) -> None:
+        """Another node has lost a process that it knew, and this one may never have met."""
+        if process not in self._lost and self._is_gone_as_it_seems(process, node):
+            self._lost.add(process)
+            self._suspects[process] = node
+            self._look_for_dead(YOUNG_SECONDS)
 
     @hooks.node_met
     def introduce(self, node: str) -> None:
-        """It does not know which process this is."""
+        """It does not know which process this is, nor whom this one has lost."""
+        self._met[node] = self.scope.clock()
         self.works.tell_node(node, self.server.node, self.server.process)
+        lately = bound(self.server.ids.time.read() - int(2 * MET_SECONDS * MICROSECONDS))
+        lost = {one: dead.node for one, dead in self._dead.items() if dead.mark > lately} | self._suspects
+        for process in lost.keys() & self._lost:
+            self.works_no_more.tell_node(node, lost[process], process)
 
     @hooks.node_left
     def let_process_go(self, node: str) -> None:
         """It has seen to all, though its row may be there still."""
+        self._met.pop(node, None)
         if process := self._there.pop(node, None):
             self._left.add(process)
 
     @hooks.node_lost
     def forget_process(self, node: str) -> None:
         """What it had is to be looked for."""
-        process = self._there.pop(node, None)
-        self._lost.update([process] if process else ())
-        self._is_gone(node)
+        self._met.pop(node, None)
+        self._loses(self._there.pop(node, None), node)
 
 
 def after(mark: bytes) -> bytes:

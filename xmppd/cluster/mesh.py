@@ -120,6 +120,10 @@ class Mesh:
         """All members that are not given up."""
         return self.members.values()
 
+    def hears_all(self) -> bool:
+        """Whether everybody is connected and was heard lately."""
+        return not self.quiet and all(member.carrier is not None for member in self.members.values())
+
     def is_first(self) -> bool:
         """Whether this node has the smallest name of all that are connected."""
         return all(self.name < name for name, member in self.members.items() if member.carrier is not None)

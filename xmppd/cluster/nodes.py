@@ -174,7 +174,7 @@ class OtherNodes:
         self.known_fellows = Fellows(mesh, sessions, self.calls)
         self.fellows = self.known_fellows.of
         self.see_to_it, self.had = self.known_fellows.ask, self.known_fellows.had
-        self.room = mesh.room
+        self.room, self.hears_all = mesh.room, mesh.hears_all
         mesh.on_gone = self._gone
         self._tell_gone = gone
         self.concerns = self.messages.concerns

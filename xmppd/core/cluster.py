@@ -72,6 +72,9 @@ class Cluster(Protocol):
     def names(self) -> Sequence[str]:
         """Those of all other nodes."""
 
+    def hears_all(self) -> bool:
+        """Whether all of them are connected and were heard lately."""
+
     def runs(self, node: str, plugin: str) -> bool:
         """Whether a plugin of this name is at work on one of them, as far as is known."""
 
@@ -272,6 +275,10 @@ class OneNode:
     def names(self) -> Sequence[str]:
         """None."""
         return ()
+
+    def hears_all(self) -> bool:
+        """There is nobody to hear."""
+        return True
 
     def nodes_of(self, account: str) -> Sequence[str]:
         """None."""
