@@ -11,12 +11,11 @@ import asyncio
 import base64
 import contextlib
 import random
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from xml.etree.ElementTree import Element, XMLPullParser
 
 from victim import PASSWORD
@@ -29,13 +28,11 @@ HEADER = (
 PATIENCE = 30.0
 BODY = f"{{{ns.CLIENT}}}body"
 COUNTED = frozenset(f"{{{ns.CLIENT}}}{kind}" for kind in ("message", "presence", "iq"))
-NEAR_SECONDS = 10.0
-"""What was so long before or behind is told of a message that is lost."""
 FORGETFUL = 0.3
 """How many of those whose server is killed come back without the id of their session."""
 AWAY_SECONDS = 6.0
 """How long those may be away whose server stops."""
-TEXT = re.compile(r"(\w+) to (\w+) (\d+)")
+INF = float("inf")
 
 
 class Place(Protocol):
@@ -48,22 +45,44 @@ class Place(Protocol):
 @dataclass(slots=True)
 class Life:
     """One connection of a client, to a server at this port; `session` is the id by which it is resumed, and
-    `how` tells whether it was.
+    `how` tells whether it was. `sought`: the id that it came with.
     """
 
     port: int
     began: float
     session: str = ""
     how: str = "logging in"
-    ended: float = float("inf")
+    ended: float = INF
+    sought: str = ""
+
+
+class Sent(NamedTuple):
+    """One time that a message was sent, by which connection of its sender, to whom."""
+
+    at: float
+    life: Life
+    to: str
+
+
+class Got(NamedTuple):
+    """One time that it came, by which connection of its receiver, and how; with an id of his archive that he
+    did not know yet (`is_new`), before he was available (`is_early`).
+    """
+
+    at: float
+    life: Life
+    id: str
+    how: str
+    is_new: bool = True
+    is_early: bool = False
 
 
 class Phone:
     """One client, over all its connections. `sent` are stanzas that the server may not have, each with its
-    number and, if it is a message, its text; `acked` are texts that it has, and when it said so; `said`: when
-    they were sent first, and where to; `unsure` are messages of a session that is gone, to be sent again.
-    `behind`: the id from which on it has not caught up, None where it has. `ids`: by which ids texts came,
-    and how.
+    number and, if it is a message, its text; `acked` are texts that it has, and when it said so; `said`: each
+    time that they were sent; `unsure` are messages of a session that is gone, to be sent again.
+    `behind`: the id from which on it has not caught up, None where it has. `came`: each time that a text did;
+    `got`: those of them that count, for they had another id than all before.
     """
 
     def __init__(
@@ -76,7 +95,7 @@ class Phone:
         self.asks_archive = asks
         self.others: list[Phone] = []
         self.jid = ""
-        self.is_ready = False
+        self.is_ready = self.is_available = False
         self.pause = 0.05
         self.lag = 0.0
         self.noticed = 0.0
@@ -85,12 +104,12 @@ class Phone:
         self._place: Place | None = None
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self.got: list[str] = []
+        self.got: list[tuple[str, Got]] = []
         self.acked: dict[str, float] = {}
-        self.said: dict[str, tuple[float, str]] = {}
+        self.said: dict[str, list[Sent]] = {}
         self.unsure: list[tuple[str, str]] = []
         self.lives: list[Life] = []
-        self.ids: dict[str, list[tuple[str, str]]] = {}
+        self.came: dict[str, list[Got]] = {}
         self.seen: set[bytes] = set()
         self.last = b""
         self.behind: bytes | None = None
@@ -100,6 +119,7 @@ class Phone:
         self.out = 0
         self.sent: deque[tuple[int, str, str]] = deque()
         self._numbers: Counter[str] = Counter()
+        self._to = ""
 
     def hit(self, place: Place) -> None:
         """A server was killed: what it wrote and this client has not read does not come."""
@@ -128,6 +148,15 @@ class Phone:
                     self.lives[-1].ended = min(self.lives[-1].ended, time.monotonic())
             await self._be_away()
 
+    async def look(self, seconds: float) -> None:
+        """Be there once, for so many seconds."""
+        await self._connect()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._read()
+        finally:
+            self._writer.transport.abort()
+
     async def _be_away(self) -> None:
         """Who comes without an id comes when the others have noticed that a server was killed."""
         away, self._away = self._away, 0.0
@@ -143,7 +172,7 @@ class Phone:
             raise ConnectionRefusedError
         self._place = place = self.chance.choice(places)
         self._is_hit, self.lag = False, self.chance.choice((0.0, 0.02, 0.3))
-        self.lives.append(Life(place.port, time.monotonic()))
+        self.lives.append(Life(place.port, time.monotonic(), sought=self.id))
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", place.port)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -174,6 +203,7 @@ class Phone:
                 self._acknowledged(int(answer.get("h", "0")))
                 for _, xml, text in self.sent:
                     self.counts["sent again"] += bool(text)
+                    self._note_sent(text)
                     self.write(xml)
                 if self.behind is not None:
                     await self._catch_up()
@@ -192,6 +222,7 @@ class Phone:
         self.jid = bound.findtext(f".//{{{ns.BIND}}}jid") or ""
         self.write(f"<enable xmlns='{ns.SM}' resume='true'/>")
         self.id = (await self._next(f"{{{ns.SM}}}enabled")).get("id", "")
+        self.is_available = False
         self.lives[-1].session, self.lives[-1].how = self.id, "bound"
         self.h = self.out = 0
         if self.asks_archive and self.behind is None:
@@ -260,10 +291,9 @@ class Phone:
         other = self.chance.choice(self.others)
         self._numbers[other.name] += 1
         text = f"{self.name} to {other.name} {self._numbers[other.name]}"
-        # To a resource that comes back before it is available a message goes at once.
-        is_direct = other.is_ready and not other.resource and self.chance.random() < 0.4
+        is_direct = other.is_ready and self.chance.random() < 0.4
         to = other.jid if is_direct else f"{other.name}@localhost"
-        self.said[text] = time.monotonic(), to
+        self._to = to
         self._stanza(self._message(to, text), text)
         self.write(f"<r xmlns='{ns.SM}'/>")
         self.counts["sent"] += 1
@@ -280,7 +310,14 @@ class Phone:
             raise ConnectionResetError
         self._writer.write(xml.encode())
 
+    def _note_sent(self, text: str) -> None:
+        if text:
+            former = self.said.setdefault(text, [])
+            to = former[0].to if former else self._to
+            former.append(Sent(time.monotonic(), self.lives[-1], to))
+
     def _stanza(self, xml: str, text: str) -> None:
+        self._note_sent(text)
         self.out += 1
         self.sent.append((self.out, xml, text))
         self.write(xml)
@@ -311,24 +348,24 @@ class Phone:
         if stanza.tag == f"{{{ns.SM}}}r":
             late = self.chance.uniform(0, 1.5) if self.chance.random() < 0.2 else 0.0
             asyncio.get_running_loop().call_later(late, self._acknowledge, self._writer)
+        elif stanza.tag == f"{{{ns.CLIENT}}}presence" and stanza.get("from") == self.jid:
+            self.is_available = True  # as its server sees it
         elif stanza.tag == f"{{{ns.SM}}}a":
             self._acknowledged(int(stanza.get("h", "0")))
         elif (result := stanza.find(f"{{{ns.MAM}}}result")) is not None:
             found = base64.urlsafe_b64decode(result.get("id", ""))
             text = result.findtext(f".//{BODY}") or ""
-            self.ids.setdefault(text, []).append((result.get("id", ""), "in the archive"))
-            if found not in self.seen and self._new(found, text, is_late=True):  # else it asked again
-                self.counts["from the archive"] += 1
-                self.got.append(text)
+            is_new = found not in self.seen and self._is_new(found, text, is_late=True)  # else it asked again
+            self.counts["from the archive"] += is_new
+            self._note_got(text, result.get("id", ""), "in the archive", is_new=is_new)
         elif (text := stanza.findtext(BODY)) and stanza.get("type") != "error":
             id = next((one.get("id", "") for one in stanza.iterfind(f"{{{ns.STANZA_ID}}}stanza-id")), "")
             is_late = stanza.find(f"{{{ns.DELAY}}}delay") is not None
-            self.ids.setdefault(text, []).append((id, "stored" if is_late else "live"))
+            is_new = bool(id) and self._is_new(base64.urlsafe_b64decode(id), text, is_late=is_late)
+            self.counts["came late"] += is_new and is_late
+            self._note_got(text, id, "stored" if is_late else "live", is_new=is_new)
             if not id:
                 self.wrong.append(f"{self.name} was given {text!r} without an id")
-            elif self._new(base64.urlsafe_b64decode(id), text, is_late=is_late):
-                self.counts["came late"] += is_late
-                self.got.append(text)
         elif stanza.get("type") == "error" and text:
             self.wrong.append(f"{text!r} was refused")
 
@@ -342,91 +379,21 @@ class Phone:
             if text:
                 self.acked[text] = time.monotonic()
 
-    def _new(self, id: bytes, text: str, *, is_late: bool) -> str:
-        """The text of a message that was not there before; "" for one that it sent itself."""
+    def _note_got(self, text: str, id: str, how: str, *, is_new: bool) -> None:
+        got = Got(time.monotonic(), self.lives[-1], id, how, is_new, not self.is_available)
+        self.came.setdefault(text, []).append(got)
+        if is_new:
+            self.got.append((text, got))
+
+    def _is_new(self, id: bytes, text: str, *, is_late: bool) -> bool:
+        """Whether a message was not there before, and is not one that it sent itself."""
         self.last = max(self.last, id)
         if text.startswith(f"{self.name} to "):
-            return ""
+            return False
         if id in self.seen:
             self.counts["came again"] += 1
             if not is_late:
                 self.wrong.append(f"{self.name} was given {text!r} again without a stamp")
-            return ""
+            return False
         self.seen.add(id)
-        return text
-
-
-def missing(phones: Sequence[Phone]) -> list[str]:
-    """What was acknowledged and has not come."""
-    got = {text for phone in phones for text in phone.got}
-    return [text for phone in phones for text in phone.acked if text not in got]
-
-
-def judge(phones: Sequence[Phone]) -> list[str]:
-    """What is wrong: lost, twice, at a wrong one, or overtaken."""
-    wrong = [problem for phone in phones for problem in phone.wrong]
-    wrong += [f"lost: {text}" for text in missing(phones)]
-    for phone in phones:
-        last: Counter[str] = Counter()
-        counts = Counter(phone.got)
-        for text, count in counts.items():
-            if count > 1:
-                wrong.append(f"twice: {text}, {phone.ids[text]}")
-        for text in phone.got:
-            found = TEXT.fullmatch(text)
-            if found is None or found[2] != phone.name:
-                wrong.append(f"{phone.name} was given {text!r}")
-            elif int(found[3]) < last[found[1]]:
-                wrong.append(f"overtaken: {text} came behind {last[found[1]]}: {phone.ids[text]}")
-            else:
-                last[found[1]] = int(found[3])
-    return wrong
-
-
-async def settled(phones: Sequence[Phone], seconds: float) -> None:
-    """Wait until all that was acknowledged has come, and nothing is under way."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while (  # noqa: ASYNC110
-                not all(phone.is_ready for phone in phones)
-                or any(phone.sent for phone in phones)
-                or missing(phones)
-            ):
-                await asyncio.sleep(0.2)
-    await asyncio.sleep(1)
-
-
-async def looked_up(phones: Sequence[Phone], texts: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-    """By which ids and how these come to one more session of those whom they are for, which asks for the
-    whole archive and is given what is stored.
-    """
-    found: dict[str, list[tuple[str, str]]] = {}
-    for phone in phones:
-        if not any(text.split()[2] == phone.name for text in texts):
-            continue
-        look = Phone(phone.name, phone.places, phone.chance, asks=True)
-        with contextlib.suppress(OSError, EOFError, TimeoutError):
-            await look._connect()
-            async with asyncio.timeout(3):
-                await look._read()
-        look._writer.transport.abort()
-        found |= look.ids
-    return {text: found.get(text, []) for text in texts}
-
-
-def about(text: str, phones: Sequence[Phone], kills: Sequence[tuple[float, int]], began: float) -> list[str]:
-    """Where its sender and its receiver were when it was sent and acknowledged, and what was killed."""
-    sender, receiver = (next(p for p in phones if p.name == text.split()[place]) for place in (0, 2))
-    at, to = sender.said[text]
-    acked = sender.acked.get(text, at)
-    first, last = at - NEAR_SECONDS, acked + NEAR_SECONDS
-    lines = [f"{text}: to {to} at {at - began:.2f}, acknowledged at {acked - began:.2f}"]
-    for phone in (sender, receiver):
-        lines += [
-            f"  {phone.name} on {life.port} from {life.began - began:.2f} to {life.ended - began:.2f}, "
-            f"{life.how} {life.session}"
-            for life in phone.lives
-            if life.began <= last and life.ended >= first
-        ]
-    lines += [f"  {port} killed at {when - began:.2f}" for when, port in kills if first <= when <= last]
-    return lines
+        return True

@@ -79,6 +79,12 @@ async def test_nobody_resumes_where_the_operator_says_so() -> None:
         alice = await world.login("alice")
         await alice.send(f"<enable xmlns='{ns.SM}' resume='true'/>")
         await alice.expect(f"<enabled xmlns='{ns.SM}'/>")
+        again = await ready(world, "alice")
+        answer = await ask_to_resume(again, "an-id")
+        assert answer.tag == f"{{{ns.SM}}}failed"
+        assert answer.find(f"{{{ns.STANZA_ERRORS}}}feature-not-implemented") is not None
+        await again.bind("r2")
+        assert again.jid, "a resource may be bound all the same"
 
 
 async def test_an_anonymous_session_is_not_resumed() -> None:

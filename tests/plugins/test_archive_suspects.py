@@ -83,10 +83,12 @@ async def test_who_is_silent_may_be_lost(redis_url: str) -> None:
         await w.advance(2.0)
         assert not w.apps[1].server.hears_all_nodes() and w.app.server.hears_all_nodes()
         alice = await anew(w, "alice", "r2", node=1)
+        await chat(alice, "carol@localhost", "1")
+        await w.settle()
         w.cut(0, 1)
         give_up(w, 0, 1)
         await w.settle()
-        await are_there_once(w, alice)
+        await are_there_once(w, alice, "2")
 
 
 async def test_what_was_missed_comes_as_soon_as_a_new_node_is_told(redis_url: str) -> None:

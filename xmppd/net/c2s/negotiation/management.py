@@ -258,8 +258,10 @@ class Management:
         return Resumed(resumed(managed), go_on)
 
     def _gone(self, id: str, login: Login) -> bytes:
+        """What was asked for is not there, or nothing ever is: XEP-0198 5."""
         login.sought = id
-        return failed("item-not-found", self._resumption.handled_of(id, login.account))
+        condition = "item-not-found" if self._resumption.rules.seconds > 0 else "feature-not-implemented"
+        return failed(condition, self._resumption.handled_of(id, login.account))
 
     def _attach(self, stream: Stream, managed: Managed) -> None:
         session = managed.session
