@@ -30,8 +30,11 @@ from .watermark import ALL, in_turns
 
 AGAIN_SECONDS: Final = 600.0
 """How old a message may be that is known when it comes again, and how long that is looked for."""
-LOOKED_AT: Final = 200
-"""Among how many of the last messages of an account."""
+OWN: Final = 200
+LOOKED_AT: Final = 5000
+"""Among how many of the last messages that its sender sent, and among how many in all."""
+PAGE: Final = 200
+"""Of these so many are read at once."""
 FAILED: Final = 1000
 """Of how many messages it is remembered that they were archived and then refused."""
 ORIGIN_ID: Final = f"{{{ns.STANZA_ID}}}origin-id"
@@ -158,10 +161,16 @@ class Again(Missed):
         await self._follow_clock(owner, account, since, bound(now + int(SLACK_SECONDS * MICROSECONDS)))
         end = await self.finished(account)
         peer = "" if account == sender else sender
-        async for id, raw in in_turns(await self._last(owner, account, since, end, LOOKED_AT, peer)):
-            message = read_stanza(raw)
-            if message.attrs.get("from", "").partition("/")[0] == sender:
-                found[digest(message)] = id
+        left = LOOKED_AT
+        while left > 0 and len(found) < OWN:
+            page = await self._last(owner, account, since, end, min(left, PAGE), peer)
+            if not page:
+                break
+            async for id, raw in in_turns(page[::-1]):
+                message = read_stanza(raw)
+                if message.attrs.get("from", "").partition("/")[0] == sender:
+                    found.setdefault(digest(message), id)
+            end, left = page[0][0], left - len(page)
         return found
 
     async def _trace(self, account: str, doubt: Doubt) -> None:

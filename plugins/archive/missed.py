@@ -83,7 +83,6 @@ class Missed(Watermark):
         await self._find_dead(0.0)
         if self.server.has_other_nodes:
             self.works.tell(self.server.node, self.server.process)
-            self.who_works.tell(self.server.node)
             self.call_later(MET_SECONDS, self._look_for_dead, 2 * MET_SECONDS)
 
     # with the id of a session
@@ -306,18 +305,19 @@ class Missed(Watermark):
             self._loses(before, node)
 
     @cluster_signal
-    def who_works(self, node: str) -> None:
-        """The plugin has gone to work on a node, and knows no process."""
-        if node != self.server.node:
-            self.introduce(node)
-
-    @cluster_signal
     def works_no_more(self, node: str, process: str) -> None:
         """Another node has lost a process that it knew, and this one may never have met."""
         if process not in self._lost and self._is_gone_as_it_seems(process, node):
             self._lost.add(process)
             self._suspects[process] = node
             self._look_for_dead(YOUNG_SECONDS)
+
+    @hooks.node_runs
+    def runs(self, node: str, plugins: Collection[str], anew: Collection[str]) -> None:
+        """Where this plugin has just gone to work no process is known."""
+        super().runs(node, plugins, anew)
+        if self.name in anew:
+            self.introduce(node)
 
     @hooks.node_met
     def introduce(self, node: str) -> None:

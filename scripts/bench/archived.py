@@ -26,6 +26,8 @@ STOPPED = 3
 NOTICED_SECONDS = 8.0
 """After which nodes know that another one was killed."""
 STOP_SECONDS = 30.0
+TOLD, EXCUSED = 40, 10
+"""Of so many messages with which something is wrong, or was excused, it is told what became of them."""
 
 
 Command = Callable[..., Awaitable[Any]]
@@ -203,8 +205,9 @@ def report(
     """Print it; the exit status."""
     verdict = judge(phones, kills)
     wrong = [f"{what}: {text}" if text else what for text, what in verdict.wrong]
-    for text in dict.fromkeys(text for text, _ in (*verdict.wrong, *verdict.excused) if text):
-        print("\n".join(about(text, phones, kills, began)))
+    for some, most in ((verdict.wrong, TOLD), (verdict.excused, EXCUSED)):
+        for text in [*dict.fromkeys(text for text, _ in some if text)][:most]:
+            print("\n".join(about(text, phones, kills, began)))
     print(f"{len(kills)} kills in {seconds:.0f} s, seed {seed}; restart at most {max(starts):.1f} s")
     print(f"acknowledged: {sum(len(phone.acked) for phone in phones)}, lost: {len(missing(phones))}")
     for title, asks in (("without an archive", False), ("that ask their archive", True)):
@@ -217,5 +220,6 @@ def report(
     ended = sum(phone.counts["not to be resumed"] + phone.counts["forgot its id"] for phone in phones)
     if ended < len(kills):
         wrong.append("hardly any session was killed")
-    print("\n".join(["FAILED:", *wrong[:40]]) if wrong else "passed: nothing acknowledged is lost, or twice")
+    said = ["FAILED:", *wrong[:TOLD]] if wrong else ["passed: nothing acknowledged is lost, or twice"]
+    print("\n".join(said))
     return 1 if wrong else 0

@@ -11,6 +11,7 @@ from archives import STANZA_ID, chat, find
 from killing import Lives, acknowledge, anew, given, lives_in, messages, texts
 from managing import ask_to_resume, enable, managed, ready
 
+from plugins.archive import again
 from xmppd import ns
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.own_engine, pytest.mark.one_node]
@@ -197,6 +198,22 @@ async def test_what_it_sends_again_is_archived_once(lives: Lives) -> None:
             await chat(bob, "alice@localhost", "1", "2")
             await w2.settle()
             assert (await find(await w2.login("alice"))).texts == ["1", "2"]
+
+
+async def test_it_is_known_behind_much_that_came_since(lives: Lives) -> None:
+    async with lives() as w:
+        bob, _ = await managed(w, "bob", "r")
+        await chat(bob, "carol@localhost", "1", "2")
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", *map(str, range(again.PAGE + 50)))
+        await chat(bob, "carol@localhost", "3")
+        await w.settle()
+        async with lives() as w2:
+            bob = await anew(w2, "bob", "r2")
+            await bob.send("<presence/>")
+            await chat(bob, "carol@localhost", "1", "2", "3", "4")
+            await w2.settle()
+            assert (await find(await w2.login("carol"))).texts == ["1", "2", "3", "4"]
 
 
 async def test_what_an_old_process_left_is_no_reason_to_look_at_what_came_since(lives: Lives) -> None:
