@@ -24,7 +24,7 @@ from xmppd.plugin import (
     read_stanza,
 )
 
-from .ids import MICROSECONDS, at_of, bound
+from .ids import MICROSECONDS, bound
 from .missed import ANY, PROCESS_LETTERS, SLACK_SECONDS, Missed, after
 from .watermark import ALL, in_turns
 
