@@ -29,8 +29,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
 
 @pytest.fixture
 def judged(bench: tuple[Any, Any]) -> Callable[..., Any]:
-    """What is said of messages from a to b: `sent` as (text, connection of a), where connection 0 is HERE
-    from 1 s on and 1 is another one from 20 s on; `got` as (text, id), (text, id, how) or with "early" besides.
+    """What is said of messages from a to b: `sent` as (text, connection of a), 0 of which is HERE,
+    and 1 a later one; `got` as (text, id) or (text, id, how), with "early" besides.
     """
     phones, verdicts = bench
 
