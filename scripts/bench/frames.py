@@ -44,6 +44,10 @@ from xmppd.testing.nodes import MemoryTrunk, NoTimer  # noqa: E402
 WARM_UP = 2
 TOTALS = re.compile(r"^totals: (\d+)", re.MULTILINE)
 NODES = (1, 3)
+TEXT = {"type": "string", "maxLength": 20}
+GAME = {"says": {"properties": {"mode": TEXT, "map": TEXT}, "required": ["mode"]}}
+RICH = {"rich_presence": {"window": 0.0, "changes_per_minute": 1_000_000, "games": {"game": GAME}}}
+"""What the plugin is told: all is shown at once."""
 counted: Counter[str] = Counter()
 
 
@@ -132,6 +136,17 @@ class Crowd:
         self._one.write(f"<presence><show>dnd</show>{status}</presence>")
         await self._world.work(self._every)
 
+    async def play(self) -> None:
+        """One says something of its game (plugin rich_presence)."""
+        number = next(self._units)
+        state = f'{{"mode": "ranked", "map": "m{number}"}}'
+        one = self._one
+        one.write(
+            f"<iq type='set' id='g{number}'><game xmlns='urn:xmppd:rich-presence:0' id='game'>"
+            f"<state>{state}</state></game></iq>"
+        )
+        await self._world.work(self._every)
+
     async def leave_and_come(self) -> None:
         """One becomes unavailable and available again."""
         one = self._one
@@ -177,7 +192,8 @@ async def inside(options: argparse.Namespace) -> None:
     world.MemoryTrunk = CountedTrunk  # type: ignore[misc]
     limits = {"loop_share": 1.0, "presence_copy_rate": 0}
     settings = {"server": {"data_folder": tempfile.mkdtemp()}, "limits": limits}
-    async with TimedWorld(accounts=(), nodes=options.nodes, settings=settings) as here:
+    rich: dict[str, Any] = {"plugins": ("rich_presence",), "plugin_config": RICH} if options.rich else {}
+    async with TimedWorld(accounts=(), nodes=options.nodes, settings=settings, **rich) as here:
         await write(accounts(here.app.store, "localhost", options.contacts + 1))
         await write(rosters(here.app.store, "localhost", f"0:{options.contacts + 1}:{options.contacts}"))
         crowd = Crowd(here, options.every)
@@ -189,6 +205,11 @@ async def inside(options: argparse.Namespace) -> None:
             "logs out and in": crowd.log_in,
             "a record in which nothing is, each to each": crowd.say_nothing,
         }
+        if options.rich:
+            parts = {
+                "a change of presence": crowd.change,
+                "a change of rich presence": crowd.play,
+            }
         for name, do in parts.items():
             for _ in range(WARM_UP):
                 await do()
@@ -230,6 +251,9 @@ def main() -> None:
     parser.add_argument("--there", type=int, default=0, help="how many are there (default: all)")
     parser.add_argument("--units", type=int, default=40, help="how often each is done (default: %(default)s)")
     parser.add_argument("--every", type=float, default=0.010, help="seconds (default: %(default)s)")
+    parser.add_argument(
+        "--rich", action="store_true", help="rich presence, with its plugin, beside the plain one"
+    )
     parser.add_argument("--nodes", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

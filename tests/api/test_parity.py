@@ -31,6 +31,7 @@ PLUGINS = (
     "players",
     "game_events",
     "rich_presence",
+    "invites",
 )
 ROOT = {"adhoc": {"roles": {"root": {"accounts": ["root@localhost"], "scopes": ["*"]}}}}
 ACCOUNTS = ("alice", "bob", "carol", "root")
@@ -116,6 +117,9 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("player link", {"account": ALICE, "platform": "steam", "id": "1"}),
     ("player link", {"account": BOB, "platform": "steam", "id": "1"}),
     ("player unlink", {"account": ALICE, "platform": "steam"}),
+    ("invite send", {"sender": ALICE, "to": BOB, "kind": "war", "target": "x"}),
+    ("invite list", {"account": ALICE}),
+    ("invite cancel", {"to": BOB, "id": "none"}),
     ("game set", {"account": ALICE, "game": "chess"}),
     ("game show", {"account": ALICE}),
     ("presence hide", {"account": ALICE, "friend": [BOB], "group": ["school"]}),

@@ -24,6 +24,7 @@ LINE = re.compile(r"^(C|S|B|T)(?: (\w+))?: ")
 FIRST = "alice"
 """Who speaks where nobody is named."""
 CONFIG: dict[str, dict[str, Any]] = {
+    "invites": {"senders": "anybody", "key": "a key for tests, of 32 characters"},
     "rich_presence": {
         "key": "a key for tests, of 32 characters",
         "games": {
@@ -42,7 +43,7 @@ CONFIG: dict[str, dict[str, Any]] = {
                 },
             }
         },
-    }
+    },
 }
 """Settings of plugins for the examples, where others than the usual ones are needed to show something."""
 

@@ -1,0 +1,569 @@
+"""Invites to a game, a match or a party: made, answered, taken back or over, in one state at a time that all
+see alike, and signed by the server (docs/game-protocol.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Annotated, Any, Final, Literal, Protocol
+
+from xmppd import hooks, ns
+from xmppd.plugin import (
+    SELF,
+    AccountUnknown,
+    BlockChange,
+    CommandError,
+    Counter,
+    Element,
+    Emitter,
+    EventField,
+    Jid,
+    JidError,
+    Lru,
+    Person,
+    Plugin,
+    Request,
+    Session,
+    SessionSlot,
+    StanzaError,
+    StoreError,
+    Table,
+    Uses,
+    cluster_signal,
+    command,
+    element,
+    iq_get,
+    iq_set,
+    serialize,
+)
+
+from .config import InvitesConfig
+from .states import (
+    ACCEPTED,
+    CANCELLED,
+    DECLINED,
+    EXPIRED,
+    KINDS,
+    PENDING,
+    Invite,
+    claims_of,
+    signed,
+)
+
+NS: Final = "urn:xmppd:invites:0"
+INVITE: Final = f"{{{NS}}}invite"
+INVITES: Final = f"{{{NS}}}invites"
+ANSWERS: Final = {f"{{{NS}}}accept": ACCEPTED, f"{{{NS}}}decline": DECLINED}
+CANCEL: Final = f"{{{NS}}}cancel"
+PAYLOAD: Final = f"{{{NS}}}payload"
+TOKEN: Final = f"{{{NS}}}token"
+IQ: Final = f"{{{ns.CLIENT}}}iq"
+RETRY: Final = "{urn:xmppd:moderation:0}retry"
+CHARACTERS: Final = 200
+"""Of the id of a game, a match or a party."""
+PACED: Final = 10_000
+"""Of how many accounts it is remembered how often they invited."""
+MINUTE: Final = 60.0
+COLUMNS: Final[Mapping[str, Literal["text", "timestamp"]]] = {
+    "peer": "text",
+    "kind": "text",
+    "target": "text",
+    "game": "text",
+    "payload": "text",
+    "at": "timestamp",
+    "expires": "timestamp",
+    "state": "text",
+}
+
+
+class Friends(Protocol):
+    """What is asked of the plugin `friends`."""
+
+    def __bool__(self) -> bool:
+        """Whether it is there."""
+
+    async def are_friends(self, one: str, other: str) -> bool:
+        """Whether they are."""
+
+
+class Judgement(Protocol):
+    """What is made of a text."""
+
+    action: str
+    text: str
+    why: str
+
+
+class Moderation(Protocol):
+    """What is asked of the plugin `moderation`."""
+
+    def __bool__(self) -> bool:
+        """Whether it is there."""
+
+    async def judge(self, account: str, where: str, text: str) -> Judgement:
+        """What becomes of a text."""
+
+    async def take(self, account: str, verb: str, peer: str) -> float:
+        """In how many seconds the account may do so, 0: now."""
+
+
+class Invites(Plugin):
+    """Keeps each invite with who gets it, whose row decides; who made it has one that says where that is."""
+
+    Config = InvitesConfig
+    config: InvitesConfig
+    features = (NS,)
+
+    friends: Uses[Friends] = Uses("friends")
+    moderation: Uses[Moderation] = Uses("moderation")
+    got = Table(
+        partition=("account",),
+        cluster=("id",),
+        columns=COLUMNS,
+        person=Person("account", mentions={"peer": "deleted"}),
+    )
+    made = Table(
+        partition=("account",),
+        cluster=("id",),
+        columns={"peer": "text", "expires": "timestamp"},
+        person=Person("account", mentions={"peer": "deleted"}),
+    )
+    is_told = SessionSlot(False)
+    """Whether a session asked for invites, and is told of them from then on."""
+    sent = Counter("Invites that were made.")
+    answered = Counter("Invites that were accepted, declined, cancelled or expired.")
+    refused = Counter("Invites that were refused.")
+    was_made = Emitter(
+        "invite.made",
+        "An account was invited.",
+        fields={
+            "id": EventField("text", "of the invite"),
+            "to": EventField("text", "who is invited"),
+            "kind": EventField("text", "game, match or party"),
+            "target": EventField("text", "the id of that"),
+            "game": EventField("text", "which game it is about"),
+        },
+        example={"id": "7f", "to": "bob@example.org", "kind": "match", "target": "m-17", "game": "chess"},
+    )
+    was_settled = Emitter(
+        "invite.settled",
+        "An invite was accepted, declined, cancelled or expired.",
+        fields={
+            "id": EventField("text", "of the invite"),
+            "to": EventField("text", "who was invited"),
+            "kind": EventField("text", "game, match or party"),
+            "target": EventField("text", "the id of that"),
+            "state": EventField("text", "accepted, declined, cancelled or expired"),
+        },
+        example={"id": "7f", "to": "bob@example.org", "kind": "match", "target": "m-17", "state": "accepted"},
+    )
+
+    async def start(self) -> None:
+        """See to the end of those that sessions here know of."""
+        self._due: set[str] = set()
+        self._paid: Lru[str, float] = Lru(PACED)
+        self._pushes = 0
+        self.spawn(self._begin_again())
+
+    async def _begin_again(self) -> None:
+        for account in {session.account for session in self.server.online() if self.is_told[session]}:
+            for one in (*await self._made_by(account), *await self._got_by(account)):
+                self._watch(one)
+
+    # what clients ask
+
+    @iq_set(INVITE, SELF)
+    async def invite(self, request: Request) -> Element:
+        """Invite somebody. The same invite once more is the one that there is."""
+        session, tree = request.session, request.payload
+        self._pay(session.account)
+        try:
+            async with self.server.writing(session.account, session) as exists:
+                if not exists:
+                    raise StanzaError("not-allowed", "An anonymous session invites nobody.")
+                wanted = await self._judged(self._wanted(session.account, tree))
+                made = await self._make(session.account, wanted)
+        except StanzaError:
+            self.refused.inc()
+            raise
+        return self._shown(made)
+
+    @iq_get(INVITES, SELF)
+    async def list_all(self, request: Request) -> Element:
+        """Those that are pending, made and got; from now on the session is told of what becomes of them."""
+        session = request.session
+        self.is_told[session] = True
+        made, got = await self._made_by(session.account), await self._got_by(session.account)
+        pending = [one for one in (*made, *got) if one.state == PENDING]
+        for one in pending:
+            self._watch(one)
+        return element(INVITES, None, *map(self._shown, pending))
+
+    @iq_set(f"{{{NS}}}accept", SELF)
+    async def accept(self, request: Request) -> Element:
+        """The one who is invited comes."""
+        return await self._answer(request)
+
+    @iq_set(f"{{{NS}}}decline", SELF)
+    async def decline(self, request: Request) -> Element:
+        """He does not."""
+        return await self._answer(request)
+
+    async def _answer(self, request: Request) -> Element:
+        account, id = request.session.account, request.payload.get("id", "")
+        one = await self._settled(await self._found(account, id), ANSWERS[request.payload.tag])
+        return self._shown(one)
+
+    @iq_set(CANCEL, SELF)
+    async def cancel(self, request: Request) -> Element:
+        """Who made it takes it back."""
+        account, id = request.session.account, request.payload.get("id", "")
+        row = await self.made.get(account, id) if id else None
+        if row is None:
+            raise missing()
+        return self._shown(await self._settled(await self._found(row["peer"], id), CANCELLED))
+
+    # making one
+
+    def _pay(self, account: str) -> None:
+        """Count one; StanzaError where that is one too many."""
+        paid = max(self._paid.get(account) or 0.0, self.now() - MINUTE) + MINUTE / self.config.per_minute
+        if paid > self.now():
+            self.refused.inc()
+            raise too_often(paid - self.now())
+        self._paid.put(account, paid)
+
+    def _wanted(self, account: str, tree: Element) -> Invite:
+        """What a client says; StanzaError."""
+        try:
+            to = Jid.parse(tree.get("to", "")).bare
+        except JidError as error:
+            raise StanzaError("jid-malformed", str(error)) from None
+        seconds = tree.get("seconds", "")
+        if seconds and not (seconds.isascii() and seconds.isdigit() and len(seconds) < 9):
+            raise StanzaError("bad-request", "Seconds are a whole number.")
+        try:
+            return self._made_of(
+                account,
+                to,
+                tree.get("kind", "game"),
+                tree.get("target", ""),
+                tree.get("game", ""),
+                tree.findtext(PAYLOAD) or "",
+                float(seconds or self.config.seconds),
+            )
+        except ValueError as error:
+            raise StanzaError("bad-request", str(error)) from None
+
+    def _made_of(
+        self, sender: str, to: str, kind: str, target: str, game: str, payload: str, seconds: float
+    ) -> Invite:
+        """A new one; ValueError for what it cannot be."""
+        if kind not in KINDS:
+            raise ValueError(f"An invite is to a {', '.join(KINDS)}.")
+        if not target or len(target) > CHARACTERS or len(game) > CHARACTERS:
+            raise ValueError(f"Say what it is to, in {CHARACTERS} characters at most.")
+        if len(payload.encode(errors="replace")) > self.config.payload_bytes:
+            raise ValueError(f"What comes with it has {self.config.payload_bytes} bytes at most.")
+        if not 1 <= seconds <= self.config.seconds_most:
+            raise ValueError(f"It lives from 1 to {self.config.seconds_most:.0f} seconds.")
+        if to == sender:
+            raise ValueError("Nobody invites himself.")
+        now = self.now()
+        return Invite(secrets.token_hex(12), sender, to, kind, target, game, payload, now, now + seconds)
+
+    async def _make(self, account: str, wanted: Invite, *, by_operator: bool = False) -> Invite:
+        """Keep a new one and tell both, or find the one that is the same; StanzaError. Who is refused is told
+        the same of all whom he may not invite, whether they are there or not.
+        """
+        to = wanted.to
+        if not by_operator:
+            await self._permit(account, to)
+        async with self._alone(to):
+            got = [one for one in await self._got_by(to) if one.state == PENDING]
+            same = next((one for one in got if one.is_same(wanted)), None)
+            if same is not None:
+                return same
+            made = [row for row in (await self.made.scan(account)).rows if row["expires"] > self.now()]
+            if len(got) >= self.config.pending or len(made) >= 2 * self.config.pending:
+                raise StanzaError("resource-constraint", "Too many invites are pending.")
+            if (
+                len([one for one in await self._made_by(account) if one.state == PENDING])
+                >= self.config.pending
+            ):
+                raise StanzaError("resource-constraint", "Too many of your invites are pending.")
+            life = wanted.expires - self.now() + self.config.kept_seconds
+            async with self.server.writing(to) as exists:
+                if not exists:
+                    raise unavailable()
+                key = {"account": account, "id": wanted.id}
+                await self.made.put({**key, "peer": to, "expires": wanted.expires}, ttl=life)
+                await self.got.put_if(row_of(wanted), None, ttl=life)
+        self.sent.inc()
+        await self._emit_made(wanted)
+        self.changed.tell(values_of(wanted))
+        self._watch(wanted)
+        self._write_to(wanted)
+        return wanted
+
+    async def _judged(self, wanted: Invite) -> Invite:
+        """As the plugin `moderation` leaves it, if there is one; StanzaError."""
+        if not self.moderation:
+            return wanted
+        seconds = await self.moderation.take(wanted.sender, "invite", wanted.to)
+        if seconds > 0:
+            raise too_often(seconds)
+        judgement = await self.moderation.judge(wanted.sender, "invite", wanted.payload)
+        if judgement.action == "refuse":
+            raise StanzaError("policy-violation", judgement.why or "This may not be said.")
+        return replace(wanted, payload=judgement.text) if judgement.action == "mask" else wanted
+
+    async def _permit(self, account: str, to: str) -> None:
+        """StanzaError where one account may not invite another one."""
+        if await self._is_barred(account, to):
+            raise unavailable()
+        if self.config.senders == "friends" and not await self._are_friends(account, to):
+            raise unavailable()
+        is_away = not self.server.locate(to) or self.server.appears_offline(to, account)
+        if self.config.offline == "refuse" and is_away:
+            raise StanzaError("recipient-unavailable", "He is not there.")
+
+    async def _is_barred(self, account: str, to: str) -> bool:
+        blocks = self.server.blocks
+        return await blocks.bars(to, account) or await blocks.bars(account, to)
+
+    async def _are_friends(self, account: str, to: str) -> bool:
+        if self.friends:
+            return await self.friends.are_friends(account, to)
+        with suppress(AccountUnknown):
+            item = await self.server.rosters.item(account, to)
+            return item is not None and item.subscription == "both"
+        return False
+
+    @asynccontextmanager
+    async def _alone(self, account: str) -> AsyncIterator[None]:
+        """No other invite to an account is made meanwhile, on whatever node."""
+        async with self.server.lock(f"invites:{account}"):
+            yield
+
+    async def _emit_made(self, one: Invite) -> None:
+        if self.was_made.is_wanted:
+            about = {"id": one.id, "to": one.to, "kind": one.kind, "target": one.target, "game": one.game}
+            await self.was_made.emit(one.sender, **about)
+
+    # what becomes of it
+
+    async def _found(self, account: str, id: str) -> Invite:
+        """One that an account got; StanzaError item-not-found."""
+        row = await self.got.get(account, id) if id else None
+        if row is None:
+            raise missing()
+        return invite_of(row).at_time(self.now())
+
+    async def _settled(self, one: Invite, state: str) -> Invite:
+        """It comes to its end, unless it has come to another one: StanzaError conflict. To say the same once
+        more is harmless.
+        """
+        after = await self._end(one, state)
+        if after.state != state:
+            raise StanzaError("conflict", f"It is {after.state}.")
+        return after
+
+    async def _end(self, one: Invite, state: str) -> Invite:
+        """Have it end so if it is pending; how it has ended. One write decides, whoever else answers."""
+        if one.state == PENDING:
+            ended = one.ended(state)
+            life = max(1.0, one.expires - self.now() + self.config.kept_seconds)
+            if await self.got.put_if(row_of(ended), {"state": PENDING}, ttl=life):
+                self.answered.inc()
+                await self._emit_settled(ended)
+                self.changed.tell(values_of(ended))
+                return ended
+        return await self._found(one.to, one.id)
+
+    async def _emit_settled(self, one: Invite) -> None:
+        if self.was_settled.is_wanted:
+            about = {"id": one.id, "to": one.to, "kind": one.kind, "target": one.target, "state": one.state}
+            await self.was_settled.emit(one.sender, **about)
+
+    def _watch(self, one: Invite) -> None:
+        """See that it ends when its time is over: every node does that knows it, and one is the first."""
+        if one.id not in self._due and one.state == PENDING:
+            self._due.add(one.id)
+            self.call_later(max(0.0, one.expires - self.now()), self._expire, one)
+
+    async def _expire(self, one: Invite) -> None:
+        self._due.discard(one.id)
+        with suppress(StoreError):  # it is over all the same, and who looks sees that
+            row = await self.got.get(one.to, one.id)
+            if row is not None and row["state"] == PENDING:
+                await self._end(invite_of(row), EXPIRED)
+
+    @cluster_signal
+    def changed(self, values: dict[str, Any]) -> None:
+        """Tell the sessions of both, on every node, that an invite is there or how it ended."""
+        one = Invite(**values)
+        is_there = False
+        for account in (one.sender, one.to):
+            for session in self.server.sessions(account):
+                if self.is_told[session]:
+                    self._push(session, one)
+                    is_there = True
+        if is_there:
+            self._watch(one)
+
+    def _push(self, session: Session, one: Invite) -> None:
+        self._pushes += 1
+        attrs = {"type": "set", "id": f"invite{self._pushes}", "to": session.full}
+        session.send(serialize(element(IQ, attrs, self._shown(one))))
+
+    def _write_to(self, one: Invite) -> None:
+        """Tell clients that know no invites by a message, which is kept for who is not there."""
+        if self.config.message:
+            what, who = one.target if one.kind != "game" else one.game or one.target, one.sender
+            text = (
+                self.config.message.replace("{who}", who).replace("{kind}", one.kind).replace("{what}", what)
+            )
+            body = element(f"{{{ns.CLIENT}}}body", None, text)
+            attrs = {"type": "chat", "from": one.sender, "to": one.to, "id": one.id}
+            message = element(f"{{{ns.CLIENT}}}message", attrs, body, self._shown(one))
+            self.spawn(self._send(message))
+
+    async def _send(self, message: Element) -> None:
+        with suppress(StanzaError):  # nobody keeps it
+            await self.server.send(message)
+
+    # how it is shown
+
+    def _shown(self, one: Invite) -> Element:
+        """One as both see it."""
+        one = one.at_time(self.now())
+        attrs = {
+            "id": one.id,
+            "from": one.sender,
+            "to": one.to,
+            "kind": one.kind,
+            "target": one.target,
+            **({"game": one.game} if one.game else {}),
+            "state": one.state,
+            "seconds": str(max(0, math.ceil(one.expires - self.now()))),
+        }
+        children = [element(PAYLOAD, None, one.payload)] if one.payload else []
+        if self.config.key is not None:
+            claims = claims_of(one, one.to.rpartition("@")[2])
+            children.append(element(TOKEN, None, signed(claims, self.config.key.value, self.config.key_id)))
+        return element(INVITE, attrs, *children)
+
+    async def _got_by(self, account: str) -> list[Invite]:
+        rows = (await self.got.scan(account)).rows
+        return [invite_of(row).at_time(self.now()) for row in rows]
+
+    async def _made_by(self, account: str) -> list[Invite]:
+        """Those whose time is not over."""
+        rows = [row for row in (await self.made.scan(account)).rows if row["expires"] > self.now()]
+        found = await asyncio.gather(*(self.got.get(row["peer"], row["id"]) for row in rows))
+        return [invite_of(row).at_time(self.now()) for row in found if row is not None]
+
+    # accounts
+
+    @hooks.blocks_changed
+    async def part(self, account: str, change: BlockChange) -> None:
+        """What is pending between two of whom one has blocked the other is at its end."""
+        if not change.blocked:
+            return
+        for one in (*await self._got_by(account), *await self._made_by(account)):
+            peer = one.sender if one.to == account else one.to
+            if one.state == PENDING and await self._is_barred(account, peer):
+                await self._end(one, DECLINED if one.to == account else CANCELLED)
+
+    @hooks.account_removed
+    async def forget(self, account: str) -> None:
+        """What it made is taken back; what it got is nobody's."""
+        for one in await self._made_by(account):
+            await self._end(one, CANCELLED)
+        await self.made.delete(account)
+        await self.got.delete(account)
+
+    # what operators and back ends do
+
+    @command("Invite somebody in the name of an account", name="invite send")
+    async def send(
+        self,
+        sender: Annotated[Jid, "who invites"],
+        to: Annotated[Jid, "whom"],
+        kind: Annotated[str, "game, match or party"],
+        target: Annotated[str, "the id of that"],
+        *,
+        game: Annotated[str, "which game it is about"] = "",
+        payload: Annotated[str, "what comes with it"] = "",
+        seconds: Annotated[int | None, "how long it may be answered"] = None,
+    ) -> dict[str, Any]:
+        """Blocks hold; who is whose friend, and how often one may, is the caller's matter."""
+        try:
+            life = float(self.config.seconds if seconds is None else seconds)
+            wanted = self._made_of(sender.bare, to.bare, kind, target, game, payload, life)
+            if not await self.server.account_exists(sender.bare):
+                raise CommandError(f"there is no account {sender.bare}", field="sender")
+            if await self._is_barred(sender.bare, to.bare):
+                raise CommandError("one of the two has blocked the other")
+            return shown(await self._make(sender.bare, wanted, by_operator=True))
+        except (StanzaError, ValueError) as error:
+            raise CommandError(str(error)) from None
+
+    @command("Show the invites that an account made and got", name="invite list", reads=True)
+    async def list_of(self, account: Annotated[Jid, "whose"]) -> list[dict[str, Any]]:
+        """Those that are kept, ended ones too, the newest first."""
+        found = [*await self._made_by(account.bare), *await self._got_by(account.bare)]
+        return [shown(one) for one in sorted(found, key=lambda one: one.at, reverse=True)]
+
+    @command("Take back an invite", name="invite cancel")
+    async def take_back(self, to: Annotated[Jid, "who was invited"], id: str) -> dict[str, Any]:
+        """It is cancelled, if it is pending."""
+        try:
+            return shown(await self._settled(await self._found(to.bare, id), CANCELLED))
+        except StanzaError as error:
+            raise CommandError(error.text, field="id") from None
+
+
+def row_of(one: Invite) -> dict[str, Any]:
+    """An invite as it is kept, with who gets it."""
+    values = values_of(one)
+    return {"account": values.pop("to"), "peer": values.pop("sender"), **values}
+
+
+def values_of(one: Invite) -> dict[str, Any]:
+    """The same as other nodes are told of it."""
+    return {name: getattr(one, name) for name in Invite.__slots__}
+
+
+def invite_of(row: Mapping[str, Any]) -> Invite:
+    """An invite from its row."""
+    values = {name: row[name] for name in COLUMNS if name != "peer"}
+    return Invite(id=row["id"], sender=row["peer"], to=row["account"], **values)
+
+
+def shown(one: Invite) -> dict[str, Any]:
+    """An invite as operators see it."""
+    values = values_of(one)
+    return {"from": values.pop("sender"), **values}
+
+
+def missing() -> StanzaError:
+    """There is no such invite, or it is somebody else's."""
+    return StanzaError("item-not-found", "There is no such invite.")
+
+
+def too_often(seconds: float) -> StanzaError:
+    """What tells a client to wait so long."""
+    hint = element(RETRY, {"seconds": str(math.ceil(seconds))})
+    return StanzaError("policy-violation", "Invite less often.", type="wait", detail=hint)
+
+
+def unavailable() -> StanzaError:
+    """He cannot be invited, for whatever reason."""
+    return StanzaError("service-unavailable", "You cannot invite this account.")
