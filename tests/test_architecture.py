@@ -176,6 +176,13 @@ MAY_IMPORT = {
     "xmppd.unopened": ("xmppd",),
     "xmppd.offices": ("xmppd",),
     "xmppd.sessionoffice": ("xmppd",),
+    "xmppd.watching": (
+        "xmppd.core.events",
+        "xmppd.errors",
+        "xmppd.feed",
+        "xmppd.following",
+        "xmppd.offices",
+    ),
     "xmppd.software": ("xmppd.core.sessions", "xmppd.everywhere", "xmppd.net.pace"),
     "xmppd.operating": ("xmppd",),
     "xmppd.effective": (

@@ -199,4 +199,12 @@ class _Giving:
 
 def size_of(record: Record) -> int:
     """About how many bytes it takes."""
-    return sum(len(value) if isinstance(value, str) else 16 for value in record.values()) + 64
+    return sum(map(_size_of, record.values())) + 64
+
+
+def _size_of(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return size_of(value)
+    return sum(map(_size_of, value)) + 16 if isinstance(value, list | tuple) else 16

@@ -43,6 +43,7 @@ from xmppd.offices import (
 from xmppd.overview import Overview
 from xmppd.sessionoffice import SessionOffice
 from xmppd.tracing import Tracing
+from xmppd.watching import Watching
 
 if TYPE_CHECKING:
     from xmppd.app import App
@@ -73,6 +74,7 @@ def _groups(app: App) -> Iterator[object]:
     tracing = Tracing(app)
     app.following.serve("trace", tracing.open)
     app.following.serve("top", Overview(app).open)
+    app.following.serve("event watch", Watching(app.events).open)
     yield FollowCommands(app.following)
     yield BlockCommands(BlockOffice(app.blocks, app.blocking, app.accounts))
     yield StoreCommands(StoreOffice(app.store, app.tables))

@@ -181,7 +181,7 @@ NOT_ALIKE = {
 }
 """Their results name folders, hold random numbers, are files, or are in an order of the store's own."""
 
-FOLLOWED: list[tuple[str, dict[str, Any]]] = [("trace", {"account": ALICE}), ("top", {})]
+FOLLOWED: list[tuple[str, dict[str, Any]]] = [("trace", {"account": ALICE}), ("top", {}), ("event watch", {})]
 """Those that go on until their caller leaves."""
 
 Door = Callable[[str, dict[str, Any]], Awaitable[Any]]

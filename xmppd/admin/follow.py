@@ -9,6 +9,7 @@ from xmppd.admin.builtin import Account, account_of
 from xmppd.admin.commands import ALL, NO_PERMISSION, USAGE, Caller, command
 from xmppd.admin.registry import Records
 from xmppd.errors import CommandError
+from xmppd.jid import Jid
 
 BODIES: Final = "trace:bodies"
 """The scope of who may see what people write."""
@@ -48,6 +49,19 @@ class FollowCommands:
         if bodies and caller.scopes is not None and caller.scopes.isdisjoint((BODIES, ALL)):
             raise CommandError(f"bodies take the scope {BODIES}", NO_PERMISSION, field="bodies", rule="scope")
         return self._following.open("trace", {"account": account_of(account), "bodies": bodies})
+
+    @command(
+        "Show events of web hooks as they happen", name="event watch", reads=True, guarded=True, follows=True
+    )
+    def events(
+        self,
+        *,
+        kind: Annotated[list[str] | None, "only these kinds, or beginnings with a star (`session.*`)"] = None,
+        account: Annotated[Jid | None, "only what happens to this account"] = None,
+    ) -> Records:
+        """A record for each, on whatever node it happens; nothing is kept for who is not there."""
+        whose = "" if account is None else account_of(account)
+        return self._following.open("event watch", {"kinds": kind or ["*"], "account": whose})
 
     @command("Show how each node is doing, again and again", name="top", reads=True, follows=True)
     def top(

@@ -128,6 +128,8 @@ class Events:
         self._listeners: Mapping[str, tuple[Listener, ...]] = {}
         self.sources: Sequence[Any] = ()
         self.kinds: Mapping[str, EventKind] = {}
+        self.own: dict[Listener, tuple[str, ...]] = {}
+        """Who listens besides plugins, and by which patterns; then `changed` is to be called."""
         self.changed: Callable[[], None] = lambda: None
         """To be called when somebody listens to other kinds than before."""
 
@@ -143,7 +145,7 @@ class Events:
                 raise ValueError(f"there are two kinds of events {kind.name}")
             known[kind.name] = kind
         found: dict[str, list[Listener]] = {}
-        for listener, patterns in listeners:
+        for listener, patterns in (*listeners, *self.own.items()):
             wanted = [*patterns]
             for kind in known.values():
                 if any(kind.is_meant(pattern) for pattern in wanted):
