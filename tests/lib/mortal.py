@@ -1,13 +1,16 @@
-"""A node that dies in the midst of what it writes: what is stored then is what another one finds."""
+"""Nodes that die in the midst of what they write, and nodes that dawdle over it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from xmppd.errors import StoreUnavailable
 from xmppd.testing import World
 
+READS = ("get", "get_many", "get_static", "scan")
 WRITES = ("put", "put_if", "put_many", "delete", "delete_if", "batch")
 
 
@@ -49,3 +52,24 @@ class Mortal:
             raise StoreUnavailable("killed")
 
         return guarded
+
+
+def dawdle(world: World, chance: Random, most: int = 12) -> None:
+    """Have every node wait for some turns of the loop, by chance, before and after whatever it reads and
+    writes: so others come between.
+    """
+    for app in world.apps:
+        for name in (*READS, *WRITES):
+            setattr(app.store, name, _slowly(getattr(app.store, name), chance, most))
+
+
+def _slowly(call: Callable[..., Any], chance: Random, most: int) -> Callable[..., Any]:
+    async def slow(*args: Any, **named: Any) -> Any:
+        for _ in range(chance.randrange(most)):
+            await asyncio.sleep(0)
+        found = await call(*args, **named)
+        for _ in range(chance.randrange(most)):
+            await asyncio.sleep(0)
+        return found
+
+    return slow

@@ -184,3 +184,34 @@ async def test_a_change_of_what_may_be_seen_is_shown(tmp_path: Path) -> None:
         bob.app.server.hide_presence(BOB, "carol@localhost")
         bob.app.server.show_presence(BOB, "carol@localhost")
         await carol.expect_nothing()
+
+
+@pytest.mark.asyncio
+async def test_a_relation_is_made_of_both_halves_whatever_was_before(tmp_path: Path) -> None:
+    async with watched(tmp_path) as world:
+        alice, bob = await both(world)
+        rosters = world.app.server.rosters
+        for relation, mine, theirs in (
+            ("asking", "none", "none"),
+            ("both", "both", "both"),
+            ("asked", "none", "none"),
+            ("none", None, None),
+            ("both", "both", "both"),
+        ):
+            for _ in range(2):
+                await rosters.relate(ALICE, BOB, relation, status="hello")  # type: ignore[arg-type]
+                assert await subscriptions(world) == (mine, theirs), relation
+            counts = await rosters.counts(ALICE)
+            assert counts == (int(relation == "both"), int(relation == "asking"), int(relation == "asked"))
+        requests = [it for it in await bob.receive_all() if it.get("type") == "subscribe"]
+        assert [(it.get("from"), it[0].text) for it in requests] == [(ALICE, "hello")]
+        assert [it.get("type") for it in await alice.receive_all() if it.tag.endswith("presence")] == [
+            None,
+            "unavailable",
+            "subscribe",
+            None,
+        ]
+        await world.app.accounts.remove("carol@localhost")
+        await rosters.relate(ALICE, "carol@localhost", "none")
+        with pytest.raises(StanzaError):
+            await rosters.relate(ALICE, "carol@localhost", "both")

@@ -356,13 +356,17 @@ class Contacts:
         except NoRoster:
             return False
         if outcome.transition.deliver:
-            self.deliver_here(contact, data, to_interested=kind != "subscribe")
-            self._sessions.cluster.deliver(contact, data, to_interested=kind != "subscribe")
+            self.hand_over(contact, data, to_interested=kind != "subscribe")
         await self._publish(contact, outcome.change)
         if outcome.transition.reply is not None:
             await self.deliver(contact, account, outcome.transition.reply, by=contact)
             self._presences.show(contact, account)
         return outcome.change.old != outcome.change.new
+
+    def hand_over(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
+        """Hand a subscription stanza to the account's sessions of all nodes."""
+        self.deliver_here(account, stanza, to_interested=to_interested)
+        self._sessions.cluster.deliver(account, stanza, to_interested=to_interested)
 
     def deliver_here(self, account: str, stanza: bytes, *, to_interested: bool) -> None:
         """Hand a subscription stanza to the account's sessions of this node (RFC 6121 3.1.3, 3.1.6)."""

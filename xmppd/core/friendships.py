@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
+from xmppd import ns
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
 from xmppd.core.presence import Presences
 from xmppd.core.roster.rosters import Edit, NoRoster, Roster, RosterItem, Rosters
 from xmppd.core.roster.subscription import State
+from xmppd.xml.build import element, serialize
+
+Relation = Literal["none", "asking", "asked", "both"]
+"""What is between two accounts, seen from one of them."""
+
+_STATES: Mapping[Relation, State] = MappingProxyType(
+    {"none": State.NONE, "asking": State.NONE_OUT, "asked": State.NONE_IN, "both": State.BOTH}
+)
+_MIRRORED: Mapping[Relation, Relation] = MappingProxyType(
+    {"none": "none", "asking": "asked", "asked": "asking", "both": "both"}
+)
+
+
+class RosterCounts(NamedTuple):
+    """How many an account sees the presence of, asks for it, and is asked by."""
+
+    following: int
+    asking: int
+    asked: int
 
 
 class Friendships:
@@ -93,6 +115,45 @@ class Friendships:
             if change.old is None or not change.old.state.is_followed:
                 self._presences.show(account, contact)
 
+    async def relate(self, one: str, other: str, relation: Relation, *, status: str = "") -> None:
+        """Make this what is between two accounts, in both rosters, whatever it was: `both`, each sees the
+        other; `asking`, one asks the other for that, with `status` for reasons; `asked`, the other way round;
+        `none`, there are no items. Nobody is asked whether it may be. A request is shown at once to clients
+        that have asked for their roster, to others when they come next.
+
+        A repeat is harmless, and finishes what was left half done by a kill, or by a StanzaError: NoRoster
+        without such an account, resource-constraint where a roster has no room. Who is not there can be
+        parted from.
+        """
+        halves = (one, other, relation), (other, one, _MIRRORED[relation])
+        changes = []
+        for account, contact, half in halves:
+            request = _request(contact, account, status) if half == "asked" else b""
+            edit = _related(contact, half, request)
+            try:
+                change = await self._contacts.change(account, contact, edit, by=self._by, what=half)
+            except NoRoster:
+                if relation != "none":
+                    raise
+                continue
+            changes.append((account, request, change))
+        for account, request, change in changes:
+            had = State.NONE if change.old is None else change.old.state
+            has = State.NONE if change.new is None else change.new.state
+            if has.pending_in and not had.pending_in:
+                self._contacts.hand_over(account, request, to_interested=True)
+            if has.is_followed and not had.is_followed:
+                self._presences.show(account, change.contact)
+
+    async def permit(self, account: str, contact: str, kind: Literal["subscribe", "subscribed"]) -> None:
+        """StanzaError when a plugin refuses that the account asks the contact, or grants it what it asks."""
+        await self._contacts.permit(account, contact, kind)
+
+    async def counts(self, account: str) -> RosterCounts:
+        """How many contacts of each kind an account has. As a rule without asking the store."""
+        roster = await self._roster(account)
+        return RosterCounts(len(roster.following), roster.asking, len(roster.requests))
+
     async def part(self, one: str, other: str) -> None:
         """Take each out of the other's roster, with subscriptions and requests. A repeat finishes what a kill
         cut short, and is harmless otherwise, also when one of them does not exist any more.
@@ -112,6 +173,24 @@ class Friendships:
         exists = self._accounts.exists(account)
         if not (exists if isinstance(exists, bool) else await exists):
             raise AccountUnknown(account)
+
+
+def _related(contact: str, relation: Relation, request: bytes) -> Edit:
+    def edit(item: RosterItem | None) -> RosterItem | None:
+        if relation == "none":
+            return None
+        item = item or RosterItem(contact, hidden=relation == "asked")
+        hidden = item.hidden and relation == "asked"
+        return replace(item.moved(_STATES[relation], approved=False, request=request), hidden=hidden)
+
+    return edit
+
+
+def _request(sender: str, to: str, status: str) -> bytes:
+    """The request that one account makes of another."""
+    attrs = {"type": "subscribe", "from": sender, "to": to}
+    said = [element(f"{{{ns.CLIENT}}}status", None, status)] if status else []
+    return serialize(element(f"{{{ns.CLIENT}}}presence", attrs, *said), ns.CLIENT)
 
 
 def _befriended(contact: str) -> Edit:

@@ -14,6 +14,8 @@ from xmppd.xml.build import escape_attribute, escape_text
 
 _ITEM = b"<item "
 
+ASKING = " ask='subscribe'"
+
 _ENTITIES: Mapping[str, str] = MappingProxyType(
     {"&lt;": "<", "&gt;": ">", "&apos;": "'", "&#9;": "\t", "&#10;": "\n", "&#13;": "\r", "&amp;": "&"}
 )
@@ -30,7 +32,7 @@ def roster_item(
     approved: bool = False,
 ) -> str:
     """One `<item/>` (RFC 6121 2.1.2), packed; `subscription` may be `remove` for a push."""
-    flags = (" ask='subscribe'" if ask else "") + (" approved='true'" if approved else "")
+    flags = (ASKING if ask else "") + (" approved='true'" if approved else "")
     if name:
         flags += f" name='{escape_attribute(name)}'"
     head = f"{_start(jid)} subscription='{subscription}'{flags}"
@@ -57,6 +59,11 @@ def replace_item(items: bytes, jid: str, item: str) -> bytes:
 def count_items(items: bytes) -> int:
     """How many items are packed there."""
     return items.count(b"<item ")
+
+
+def count_asking(items: bytes) -> int:
+    """How many of them ask for a subscription; a group of such a name counts as well."""
+    return items.count(ASKING.encode())
 
 
 def split_items(items: bytes) -> list[bytes]:

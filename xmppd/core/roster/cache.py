@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xmppd.core.roster.item import SEPARATOR, RosterItem, flags_of
 from xmppd.core.roster.shelf import EMPTY, Shelf, ShelfBuilder
 from xmppd.store.table import Row
-from xmppd.xml.roster import roster_item
+from xmppd.xml.roster import count_asking, roster_item
 
 _WEIGHT = 500
 """Bytes of a cached roster without its contents: the object, its shelf, the tuples, its place in the
@@ -62,6 +62,13 @@ class Roster:
     def length(self) -> int:
         """The bytes of these items as XML."""
         return self.shelf.length
+
+    @property
+    def asking(self) -> int:
+        """The number of contacts whom the account asks for more than it sees: what people wrote may add to
+        it, and nothing takes from it.
+        """
+        return count_asking(self.shelf.packed)
 
     @property
     def weight(self) -> int:

@@ -1,0 +1,197 @@
+"""Changes what is between two players, and lets both see it."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final, cast
+
+from xmppd.plugin import Person, StanzaError, Table, every, nobody
+
+from .pairs import ASKED, NONE, Deed, Pair, expire, pair_of, part, row_of
+
+if TYPE_CHECKING:
+    from . import Friends
+
+ATTEMPTS: Final = 32
+ROUNDS: Final = 16
+DAY: Final = 86_400.0
+PAST_SECONDS: Final = 7 * DAY
+"""So long it is remembered that nothing is between two: no write of before comes later."""
+LATE_SECONDS: Final = 120.0
+"""After so long what was begun is looked at by another node."""
+ENDS: Final = "ends"
+AGAIN_MINUTES: Final = 5
+"""Minutes that are looked at more than once: clocks differ."""
+MOST_MINUTES: Final = 2000
+"""So many are looked at in one go, after a pause."""
+LOOK_SECONDS: Final = 30.0
+
+
+class Bonds:
+    """The tables of pairs, and how they are changed."""
+
+    pairs = Table(
+        partition=("one",),
+        cluster=("other",),
+        columns={
+            "state": "text",
+            "by": "text",
+            "text": "text",
+            "since": "timestamp",
+            "expires": "timestamp",
+            "version": "int",
+        },
+        person=Person("one", mentions={"other": "deleted"}),
+    )
+    """The truth of each pair: `one` is the smaller account."""
+    due = Table(
+        partition=("minute",),
+        cluster=("one", "other", "why"),
+        columns={"at": "timestamp"},
+        person=Person(mentions={"one": "deleted", "other": "deleted"}),
+    )
+    """Pairs to look at in some minute: their request ends (`why` is that), or what was begun (`why` is a
+    random mark) may have been cut short.
+    """
+    looks = Table(
+        partition=("name",), columns={"minute": "int"}, person=nobody("how far the look at requests is")
+    )
+
+    @property
+    def _it(self) -> Friends:
+        return cast("Friends", self)
+
+    async def between(self, one: str, other: str) -> Pair:
+        """What is between two now."""
+        first, second = sorted((one, other))
+        return pair_of(one, other, await self.pairs.get(first, second)).at(self._it.now())
+
+    async def act(self, doer: str, peer: str, deed: Deed, *, by: str = "") -> tuple[Pair, Pair]:
+        """Do something; the pair before and after, which both can see then, but for the session `by`, which
+        is answered. A repeat is harmless, and finishes what was cut short. StanzaError where it cannot be
+        done.
+        """
+        first, second = sorted((doer, peer))
+        begun: tuple[str, ...] = ()
+        before, after = Pair(first, second), Pair(first, second)
+        for _ in range(ATTEMPTS):
+            now = self._it.now()
+            row = await self.pairs.get(first, second)
+            stored = pair_of(first, second, row)
+            before = stored.at(now)
+            after = deed(before, doer, now)
+            if after == stored:
+                break
+            begun = begun or await self._note(first, second, now + LATE_SECONDS, secrets.token_hex(8))
+            written = row_of(after) | {"version": max(stored.version + 1, int(now * 1000))}
+            expect = None if row is None else {"version": stored.version}
+            ttl = PAST_SECONDS if after.state == NONE else None
+            if await self.pairs.put_if(written, expect, ttl=ttl):
+                break
+        else:
+            raise StanzaError("resource-constraint", "Too many change this at once; try again.")
+        if after != before:
+            if after.state == ASKED and after.expires is not None:
+                await self._note(first, second, after.expires, ENDS)
+            elif before.expires is not None:
+                await self.due.delete(str(minute_of(before.expires)), first, second, ENDS)
+        try:
+            after = await self.show(first, second, by=by)
+        except StanzaError:
+            await self._undo(first, second)
+            raise
+        if begun:
+            await self.due.delete(*begun)
+        return before, after
+
+    async def _undo(self, first: str, second: str) -> None:
+        """One of the two has no room, or is no more: nothing is between them."""
+        row = await self.pairs.get(first, second)
+        pair = pair_of(first, second, row)
+        if row is not None and pair.state != NONE:
+            now = self._it.now()
+            none = row_of(part(pair, "", now)) | {"version": max(pair.version + 1, int(now * 1000))}
+            await self.pairs.put_if(none, {"version": pair.version}, ttl=PAST_SECONDS)
+        await self.show(first, second)
+
+    async def show(self, first: str, second: str, *, by: str = "") -> Pair:
+        """Let both rosters and lists say what the row of the pair says, until that stands still; StanzaError
+        where a roster has no room.
+        """
+        server, pair = self._it.server, Pair(first, second)
+        stored = pair_of(first, second, await self.pairs.get(first, second))
+        for _ in range(ROUNDS):
+            pair = stored.at(self._it.now())
+            for account, friend in ((first, second), (second, first)):
+                if pair.state == NONE:
+                    await self._it.cards.delete(account, friend)
+                else:
+                    await self._it.cards.put({"account": account, "friend": friend, "since": pair.since})
+            await server.rosters.relate(first, second, pair.seen_by(first), status=pair.text)  # type: ignore[arg-type]
+            stored, shown = pair_of(first, second, await self.pairs.get(first, second)), stored
+            if stored.version == shown.version:
+                break
+        await self._it.tell(pair, by)
+        return pair
+
+    async def rename_pair(self, old: str, new: str, friend: str) -> None:
+        """The pair of a player and an account that has another address: its row may be under the old one yet,
+        or where the smaller of the two is another one than before. A repeat is harmless.
+        """
+        kept = pair_of(new, friend, None)
+        for first, second in ((friend, old), (new, friend)):
+            row = await self.pairs.get(first, second)
+            if row is None or ((first, second) == (kept.one, kept.other) and row["by"] != old):
+                continue
+            by = new if row["by"] == old else row["by"]
+            moved = {**row, "one": kept.one, "other": kept.other, "by": by}
+            if (first, second) == (kept.one, kept.other):
+                moved["version"] = row["version"] + 1
+                await self.pairs.put_if(moved, {"version": row["version"]})
+            else:
+                await self.pairs.put_if(moved, None)
+                await self.pairs.delete_if(first, second, expect={"version": row["version"]})
+
+    # what is late
+
+    async def _note(self, first: str, second: str, at: float, why: str) -> tuple[str, ...]:
+        """Have a pair looked at when that minute is over; the key of the row that says so."""
+        key = str(minute_of(at)), first, second, why
+        row = dict(zip(("minute", "one", "other", "why"), key, strict=True))
+        await self.due.put({**row, "at": self._it.now()}, ttl=max(0.0, at - self._it.now()) + 30 * DAY)
+        return key
+
+    @every(LOOK_SECONDS, once=True)
+    async def look(self) -> None:
+        """End requests whose time is over, and finish what nodes that died had begun."""
+        last = minute_of(self._it.now()) - 1
+        row = await self.looks.get("due")
+        done = last if row is None else min(row["minute"], last)
+        first = done - AGAIN_MINUTES + 1
+        last = min(last, first + MOST_MINUTES)
+        for minute in range(first, last + 1):
+            await self._look_at_all(str(minute))
+            if minute > done or (row is None and minute == last):
+                await self.looks.put({"name": "due", "minute": minute})
+
+    async def _look_at_all(self, minute: str) -> None:
+        page: bytes | None = None
+        while True:
+            found = await self.due.scan(minute, limit=200, page=page)
+            for row in found.rows:
+                await self._look_at(row["one"], row["other"])
+                await self.due.delete(minute, row["one"], row["other"], row["why"])
+            if (page := found.next) is None:
+                return
+
+    async def _look_at(self, first: str, second: str) -> None:
+        try:
+            await self.act(first, second, expire)
+        except StanzaError as error:
+            extra = {"jid": first, "contact": second, "error": str(error)}
+            self._it.log.warning("friends-not-shown", extra=extra)
+
+
+def minute_of(at: float) -> int:
+    """The minute of a moment, since the epoch."""
+    return int(at // 60)

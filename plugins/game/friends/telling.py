@@ -1,0 +1,130 @@
+"""Tells players and back ends what is between two."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from xmppd import ns
+from xmppd.plugin import Element, Emitter, EventField, Lru, cluster_signal, element, serialize
+
+from .pairs import ASKED, FRIENDS, NONE, Pair
+
+if TYPE_CHECKING:
+    from . import Friends
+
+NS: Final = "urn:xmppd:friends:0"
+FRIEND: Final = f"{{{NS}}}friend"
+FRIENDS_LIST: Final = f"{{{NS}}}friends"
+IQ: Final = f"{{{ns.CLIENT}}}iq"
+REMEMBERED: Final = 10_000
+"""Of so many pairs it is known which version was told last, so that none is told after a newer one."""
+
+
+class Telling:
+    """Pushes to clients that asked for the list, and events."""
+
+    requested = Emitter(
+        "friend.requested",
+        "A player asked another one to be his friend.",
+        fields={"to": EventField("text", "whom"), "text": EventField("text", "what he said")},
+        example={"to": "bob@example.org", "text": "Good game!"},
+    )
+    befriended = Emitter(
+        "friend.made",
+        "Two players are friends.",
+        fields={"friend": EventField("text", "the other one"), "by": EventField("text", "who did it last")},
+        example={"friend": "bob@example.org", "by": "bob@example.org"},
+    )
+    parted = Emitter(
+        "friend.ended",
+        "Two players are friends no more, or a request was declined, cancelled, or has expired.",
+        fields={
+            "friend": EventField("text", "the other one"),
+            "by": EventField("text", "who did it"),
+            "was": EventField("text", "`friends` or `asked`"),
+        },
+        example={"friend": "bob@example.org", "by": "bob@example.org", "was": "friends"},
+    )
+
+    @property
+    def _friends(self) -> Friends:
+        return cast("Friends", self)
+
+    def begin_telling(self) -> None:
+        """Nothing was told yet."""
+        self._pushes = itertools.count(1)
+        self._told: Lru[str, int] = Lru(REMEMBERED)
+
+    async def happened(self, doer: str, peer: str, before: Pair, after: Pair) -> None:
+        """Count it, and tell who listens to events."""
+        friends = self._friends
+        if before.state == after.state:
+            return
+        if after.state == ASKED:
+            friends.asked.inc()
+            await self.requested.emit(doer, to=peer, text=after.text)
+        elif after.state == FRIENDS:
+            friends.made.inc()
+            await self.befriended.emit(peer, friend=doer, by=doer)
+        else:
+            if before.state == FRIENDS:
+                friends.ended.inc()
+            await self.parted.emit(peer, friend=doer, by=doer, was=before.state)
+
+    async def tell(self, pair: Pair, by: str = "") -> None:
+        """Let clients of both, on all nodes, see how a pair stands, but for the session `by`."""
+        names = await self.names_of([pair.one, pair.other])
+        said: dict[str, Any] = {"state": pair.state, "by": pair.by, "text": pair.text}
+        said |= {"since": pair.since, "expires": pair.expires}
+        self.changed.tell(pair.one, pair.other, pair.version, said, names, by)
+
+    @cluster_signal
+    def changed(
+        self, one: str, other: str, version: int, said: dict[str, Any], names: dict[str, str], by: str
+    ) -> None:
+        """Push it to the sessions of both here that asked for the list."""
+        friends = self._friends
+        key = f"{one} {other}"
+        if (self._told.get(key) or 0) > version:
+            return
+        self._told.put(key, version)
+        pair = Pair(one, other, version=version, **said)
+        for account in (one, other):
+            sessions = friends.server.sessions(account)
+            listening = [it for it in sessions if friends.is_listening[it] and it.full != by]
+            if not listening:
+                continue
+            tree = element(FRIENDS_LIST, None, self.item(pair, account, names.get(pair.of(account), "")))
+            for session in listening:
+                attrs = {"type": "set", "id": f"friends{next(self._pushes)}", "to": session.full}
+                session.send(serialize(element(IQ, attrs, tree)))
+
+    async def names_of(self, accounts: list[str]) -> dict[str, str]:
+        """The names of players, where they have any."""
+        players = self._friends.players
+        return await players.names_of(accounts) if players else {}
+
+    async def shown(self, pair: Pair, account: str) -> Element:
+        """A pair as one of them sees it."""
+        peer = pair.of(account)
+        return self.item(pair, account, (await self.names_of([peer])).get(peer, ""))
+
+    def item(self, pair: Pair, account: str, name: str, *more: Element, **attributes: str) -> Element:
+        """The same with what else is said of it."""
+        state = {"both": "friend"}.get(pair.seen_by(account), pair.seen_by(account))
+        attrs = {"jid": pair.of(account), "state": state}
+        if name:
+            attrs["name"] = name
+        if pair.state == FRIENDS and pair.since is not None:
+            attrs["since"] = stamp(pair.since)
+        if pair.state == ASKED and pair.expires is not None:
+            attrs["expires"] = stamp(pair.expires)
+        said = [element(f"{{{NS}}}text", None, pair.text)] if pair.state != NONE and pair.text else []
+        return element(FRIEND, attrs | attributes, *said, *more)
+
+
+def stamp(at: float) -> str:
+    """A moment as XEP-0082 has it."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
