@@ -1,12 +1,14 @@
 """What clients with stream management were told and given while servers were killed, and which promises that
 breaks; for `archived.py`.
 
-Each message is judged by itself, by what its sender and its receiver saw. Two things are excused, and told:
+Each message is judged by itself, by what its sender and its receiver saw. Three things are excused, and told:
 
 - It came twice since its sender sent it again in a session that named none, which began on a node that had
   not noticed yet that the one of his last session was killed: neither of them could know.
 - It was overtaken by messages for the full JID of its receiver alone, which came before he was available:
   they do not wait for what is stored for the account.
+- It came again with the id that it had, and without a stamp, since the server that it had come from was killed
+  within a second: it had not told the sender's that it has it. All other copies are stamped.
 """
 
 import asyncio
@@ -22,9 +24,12 @@ from phones import Got, Phone, Sent
 
 NEAR_SECONDS = 10.0
 """What was so long before or behind is told of a message that something is wrong with."""
+TAKEN_SECONDS = 1.0
+"""In which a node says that it has taken a message, on a busy machine."""
 TEXT = re.compile(r"(\w+) to (\w+) (\d+)")
 ITS_OWN = "sent again by who could not know"
 EARLY = "overtaken by what came to a resource that was not available yet"
+UNTAKEN = "again unstamped since its node was killed before it said that it has it"
 
 
 class Kill(NamedTuple):
@@ -60,6 +65,14 @@ def judge(phones: Sequence[Phone], kills: Sequence[Kill]) -> Verdict:
     verdict.wrong += [(text, "lost") for text in missing(phones)]
     said = {text: sent for phone in phones for text, sent in phone.said.items()}
     for phone in phones:
+        for text, came in phone.came.items():
+            for number, got in enumerate(came):
+                if got.is_new or got.how != "live" or text.startswith(f"{phone.name} to "):
+                    continue
+                if was_not_taken(came[:number], got, kills):
+                    verdict.excused.append((text, UNTAKEN))
+                else:
+                    verdict.wrong.append((text, "again without a stamp"))
         before: dict[str, list[tuple[int, bool]]] = defaultdict(list)
         copies: Counter[str] = Counter()
         for text, got in phone.got:
@@ -86,6 +99,16 @@ def judge(phones: Sequence[Phone], kills: Sequence[Kill]) -> Verdict:
 def goes_at_once(sent: Sequence[Sent], got: Got) -> bool:
     """Whether a message came to a resource that was not available yet, being for it."""
     return got.is_early and got.how == "live" and "/" in sent[0].to
+
+
+def was_not_taken(former: Sequence[Got], again: Got, kills: Sequence[Kill]) -> bool:
+    """Whether the server that one of the former copies came from was killed before it can have said so."""
+    return any(
+        kill.port == one.life.port and one.at <= kill.at < min(again.at, one.at + TAKEN_SECONDS)
+        for one in former
+        if one.id == again.id and one.life is not again.life
+        for kill in kills
+    )
 
 
 def could_not_know(sent: Sequence[Sent], copies: int, kills: Sequence[Kill]) -> bool:

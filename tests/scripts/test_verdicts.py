@@ -142,3 +142,30 @@ def test_what_came_to_a_resource_before_it_was_available_overtakes_nothing(
 def test_anything_else_is_overtaken(judged: Callable[..., Any], to: str, got: Any) -> None:
     sent = [*SAID, ("a to b 3", 0)]
     assert (ONE, "overtaken") in [(text, what.split()[0]) for text, what in judged(sent, got, to=to).wrong]
+
+
+@pytest.mark.parametrize(
+    ("killed", "came", "is_excused"),
+    [
+        (3.5, 4.0, True),
+        (4.5, 5.0, False),  # it had a second to say that it has it
+        (2.5, 4.0, False),  # it was killed before
+        (3.5, 3.2, False),  # it came again before the kill
+        (None, 4.0, False),
+    ],
+)
+def test_a_copy_that_is_not_stamped(
+    bench: tuple[Any, Any], killed: float | None, came: float, is_excused: bool
+) -> None:
+    phones, verdicts = bench
+    a, b = (phones.Phone(name, [], random.Random(1), asks=False) for name in "ab")
+    here, there = phones.Life(HERE, 1.0), phones.Life(THERE, 3.1)
+    first = phones.Got(3.0, here, "x", "live")
+    b.came[ONE] = [first, phones.Got(came, there, "x", "live", is_new=False)]
+    b.got = [(ONE, first)]
+    a.said[ONE] = [phones.Sent(2.0, here, "b@localhost")]
+    verdict = verdicts.judge([a, b], [] if killed is None else [verdicts.Kill(killed, HERE)])
+    assert verdict.excused == ([(ONE, verdicts.UNTAKEN)] if is_excused else [])
+    assert verdict.wrong == ([] if is_excused else [(ONE, "again without a stamp")])
+    b.came[ONE][1] = b.came[ONE][1]._replace(how="stored")
+    assert verdicts.judge([a, b], []).wrong == []
