@@ -7,8 +7,8 @@ Each message is judged by itself, by what its sender and its receiver saw. Three
   not noticed yet that the one of his last session was killed: neither of them could know.
 - It was overtaken by messages for the full JID of its receiver alone, which came before he was available:
   they do not wait for what is stored for the account.
-- It came again with the id that it had, and without a stamp, since the server that it had come from was killed
-  within a second: it had not told the sender's that it has it. All other copies are stamped.
+- It came again with the id that it had, and without a stamp, since the server that it had come from was
+  killed within a second: it had not told the sender's that it has it. All other copies are stamped.
 """
 
 import asyncio
