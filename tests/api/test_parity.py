@@ -32,6 +32,7 @@ PLUGINS = (
     "game_events",
     "rich_presence",
     "invites",
+    "game_login",
 )
 ROOT = {"adhoc": {"roles": {"root": {"accounts": ["root@localhost"], "scopes": ["*"]}}}}
 ACCOUNTS = ("alice", "bob", "carol", "root")
@@ -139,6 +140,11 @@ WALK: list[tuple[str, dict[str, Any]]] = [
     ("webhook dead replay", {"name": "game"}),
     ("webhook dead drop", {"name": "game"}),
     ("webhook remove", {"name": "game"}),
+    ("game-login revoke", {"account": ALICE, "before": "2001-01-01"}),
+    ("game-login revoke", {"account": ALICE, "before": "soon"}),
+    ("game-login revoke-token", {"id": "t1", "issuer": "https://nobody.example"}),
+    ("game-login revoke-before", {"moment": "now"}),
+    ("game-login revocations", {}),
     ("game-events group-add", {"name": "blue", "to": ["alice", "nobody@localhost"]}),
     ("game-events group-add", {"name": "b l u e", "to": ["alice"]}),
     ("game-events group-show", {"name": "blue"}),

@@ -140,9 +140,13 @@ class Attempt:
 
 
 class Challenge(NamedTuple):
-    """The exchange goes on: send `data` and wait for the client's response."""
+    """The exchange goes on: send `data` and wait for the client's response. With `refused` it has come to
+    nothing, and `data` says why in the mechanism's own form (RFC 7628 3.2.3): whatever the client responds,
+    that is what it is told then. Its failure counts now, for it may never respond.
+    """
 
     data: bytes
+    refused: SaslError | None = None
 
     @property
     def payload(self) -> str:
@@ -222,6 +226,17 @@ class Gate(Protocol):
 
     def passed(self, attempt: Attempt) -> Awaitable[None] | None:
         """It succeeded; what to wait for before the client is told. It raises the error to tell instead."""
+
+
+class _Refused:
+    """An exchange that has failed already; the client has to respond before it is told."""
+
+    def __init__(self, error: SaslError) -> None:
+        self.error = error
+
+    def step(self, data: bytes) -> Step:
+        """It is told now."""
+        raise self.error
 
 
 class Authenticator:
@@ -326,11 +341,12 @@ class Authenticator:
         raise SaslError("invalid-mechanism")
 
     def _advance(self, exchange: Exchange, data: bytes) -> Step | Awaitable[Step]:
+        if isinstance(exchange, _Refused):
+            raise exchange.error
         try:
             step = exchange.step(data)
             if isinstance(step, Challenge):
-                self._exchange = exchange
-                return step
+                return self._go_on(exchange, step)
             if not isinstance(step, Success):
                 return self._wait(exchange, step)
             login = self._gate.admit(self._attempt, step.identity)
@@ -345,16 +361,33 @@ class Authenticator:
     async def _wait(self, exchange: Exchange, pending: Awaitable[Step]) -> Step:
         try:
             step = await pending
-            if isinstance(step, Challenge):
-                self._exchange = exchange
-                return step
-            login = self._gate.admit(self._attempt, step.identity)
+            admitted = None if isinstance(step, Challenge) else self._gate.admit(self._attempt, step.identity)
         except StoreError as error:
             raise unavailable(error) from error
         except SaslError as error:
             failing = self._fail(exchange, error)
             return await failing
-        return await self._admit_later(exchange, step, login)
+        if isinstance(step, Challenge):
+            going_on = self._go_on(exchange, step)
+            return going_on if isinstance(going_on, Challenge) else await going_on
+        assert admitted is not None
+        return await self._admit_later(exchange, step, admitted)
+
+    def _go_on(self, exchange: Exchange, step: Challenge) -> Challenge | Awaitable[Challenge]:
+        """The client is to respond, after the gate lets it be told if it has failed."""
+        if step.refused is None:
+            self._exchange = exchange
+            return step
+        waiting = self._gate.failed(self._claimed(exchange), step.refused)
+        if waiting is not None:
+            return self._go_on_later(waiting, step, step.refused)
+        self._exchange = _Refused(step.refused)
+        return step
+
+    async def _go_on_later(self, waiting: Awaitable[None], step: Challenge, error: SaslError) -> Challenge:
+        await waiting
+        self._exchange = _Refused(error)
+        return step
 
     async def _admit_later(self, exchange: Exchange, step: Success, login: Login | Awaitable[Login]) -> Step:
         try:
