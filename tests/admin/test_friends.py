@@ -122,6 +122,7 @@ async def test_many_are_befriended_in_parts_with_a_report(
         ([f"{ALICE} @"], "pair 1: "),
         ([f"{ALICE} {ALICE}"], "pair 1: nobody"),
         ([f"{ALICE} {BOB}"] * 10_001, "at most 10000 pairs"),
+        ([], "no pair is named"),
     ],
 )
 async def test_with_a_wrong_pair_nothing_is_done(world: World, pairs: list[str], message: str) -> None:
@@ -129,6 +130,19 @@ async def test_with_a_wrong_pair_nothing_is_done(world: World, pairs: list[str],
         await call(world, "roster befriend-many", pair=pairs)
     assert refused.value.field == "pair"
     assert await contacts(world, ALICE) == {}
+
+
+@pytest.mark.asyncio
+async def test_pairs_may_be_in_a_file(world: World) -> None:
+    lines = f"{ALICE} {BOB}\n{BOB} {CAROL}\n"
+    page = await call(world, "roster befriend-many", pair=[f"{ALICE} {CAROL}"], pairs=lines)
+    assert page["counts"] == {"done": 3, "refused": 0}
+    assert await contacts(world, BOB) == {ALICE: "both", CAROL: "both"}
+    page = await call(world, "roster part-many", pairs=lines)
+    assert page["counts"] == {"done": 2, "refused": 0}
+    assert await contacts(world, ALICE) == {CAROL: "both"}
+    with pytest.raises(CommandError, match=r"pair 2: .* is not two addresses"):
+        await call(world, "roster befriend-many", pairs=f"{ALICE} {BOB}\n{ALICE}\n")
 
 
 @pytest.mark.asyncio

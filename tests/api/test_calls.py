@@ -138,6 +138,16 @@ async def test_a_wrong_parameter_is_named(world: World, query: str, field: str, 
 
 
 @pytest.mark.asyncio
+async def test_who_may_not_is_told_by_which_rule(world: World) -> None:
+    for token, status, rule in (("", 401, "token"), ("nobody", 401, "token"), ("other", 403, "scope")):
+        answer = await world.http("GET", "/api/v1/user/list", token=token)
+        assert (answer.status, json.loads(answer.body)["rule"]) == (status, rule)
+    query = "&".join(["a=b"] * 101)
+    answer = await world.http("GET", f"/api/v1/user/list?{query}", token="all")
+    assert (answer.status, json.loads(answer.body)["rule"]) == (400, "query")
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("path", "body", "status", "rule", "field"),
     [
@@ -147,12 +157,12 @@ async def test_a_wrong_parameter_is_named(world: World, query: str, field: str, 
         ("user/disable", {"account": 3}, 400, "parameter", "account"),
         ("user/disable", {}, 400, "parameter", "account"),
         ("user/disable", [1], 400, "body", None),
-        ("user/disable", b"{", 400, None, None),
+        ("user/disable", b"{", 400, "body", None),
         ("user/disable?account=alice@localhost", {}, 400, "body", None),
         ("game/refuse", None, 409, "refused", None),
         ("game/crash", None, 500, None, None),
-        ("game/dance", None, 404, None, None),
-        ("roster/show", None, 405, None, None),
+        ("game/dance", None, 404, "path", None),
+        ("roster/show", None, 405, "method", None),
     ],
 )
 async def test_a_refusal_says_which_rule_refused(

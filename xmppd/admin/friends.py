@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, Protocol
 
 from xmppd.admin.builtin import Account, account_of
-from xmppd.admin.commands import USAGE, command, page
+from xmppd.admin.commands import USAGE, Secret, command, page
 from xmppd.errors import CommandError, JidError
 from xmppd.jid import Jid
 
@@ -19,7 +19,8 @@ SLICE_SECONDS: Final = 1.0
 AT_ONCE: Final = 16
 """Pairs that are under way at once."""
 
-Pairs = Annotated[list[str], "two addresses with a space between them, given once for each pair"]
+Pairs = Annotated[list[str] | None, "two addresses with a space between them, given once for each pair"]
+PairLines = Annotated[str, Secret("the same in this file, a pair in each line", lines=True)]
 Pair = tuple[str, str]
 After = Annotated[str, "go on where a run was interrupted: the token that it named"]
 
@@ -69,9 +70,11 @@ class FriendCommands:
         offline=True,
         paged=True,
     )
-    async def befriend_many(self, *, pair: Pairs, after: After = "") -> dict[str, Any]:
+    async def befriend_many(
+        self, *, pair: Pairs = None, pairs: PairLines = "", after: After = ""
+    ) -> dict[str, Any]:
         """A row for each pair that was refused; exit code 1 when there are any."""
-        return await self._many(self.friends.befriend_all, pair, after)
+        return await self._many(self.friends.befriend_all, [*(pair or ()), *pairs.splitlines()], after)
 
     @command(
         "Take many pairs of accounts out of each other's roster",
@@ -79,11 +82,15 @@ class FriendCommands:
         offline=True,
         paged=True,
     )
-    async def part_many(self, *, pair: Pairs, after: After = "") -> dict[str, Any]:
+    async def part_many(
+        self, *, pair: Pairs = None, pairs: PairLines = "", after: After = ""
+    ) -> dict[str, Any]:
         """A row for each pair that was refused; exit code 1 when there are any."""
-        return await self._many(self.friends.part_all, pair, after)
+        return await self._many(self.friends.part_all, [*(pair or ()), *pairs.splitlines()], after)
 
     async def _many(self, deed: Deed, texts: Sequence[str], after: str) -> dict[str, Any]:
+        if not texts:
+            raise CommandError("no pair is named", USAGE, field="pair", rule="parameter")
         if len(texts) > MOST_PAIRS:
             raise CommandError(f"at most {MOST_PAIRS} pairs at once", USAGE, field="pair")
         pairs = [_read(number, text) for number, text in enumerate(texts, 1)]

@@ -124,7 +124,7 @@ class HttpRequest:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
-            raise HttpError(400, "The body must be JSON.") from None
+            raise HttpError(400, "The body must be JSON.", rule="body") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,9 @@ class Door:
         headers = {name.lower(): value for name, value in request.headers.items()}
         twice = [name for name in ONCE if len(request.headers.getall(name, ())) > 1]
         if twice:
-            answer = problem(HttpError(400, f"The header {twice[0]} came twice."))
+            answer = problem(HttpError(400, f"The header {twice[0]} came twice.", rule="header"))
         elif "content-encoding" in headers:
-            answer = problem(HttpError(415, "The body must not be compressed."))
+            answer = problem(HttpError(415, "The body must not be compressed.", rule="body"))
         else:
             answer = await self._routes.serve(
                 request.method,
@@ -172,10 +172,10 @@ def outgoing(answer: HttpResponse) -> web.StreamResponse:
 async def body_of(request: BaseRequest, most: int) -> bytes:
     """The whole body; HttpError 413 as soon as it is known to be too long."""
     if (request.content_length or 0) > most:
-        raise HttpError(413, f"The body may have at most {most} bytes.")
+        raise HttpError(413, f"The body may have at most {most} bytes.", rule="body")
     body = bytearray()
     async for piece in request.content.iter_any():
         body += piece
         if len(body) > most:
-            raise HttpError(413, f"The body may have at most {most} bytes.")
+            raise HttpError(413, f"The body may have at most {most} bytes.", rule="body")
     return bytes(body)

@@ -232,18 +232,18 @@ class Routes:
                 answered = functools.partial(self._answer, route, handler, request)
                 return await self._replays.once(caller.key, key, asked, answered, seconds)
         except TimeoutError:
-            raise HttpError(503, "This took too long.") from None
+            raise HttpError(503, "This took too long.", rule="seconds") from None
 
     def _find(self, method: str, segments: tuple[str, ...], peer: str) -> tuple[Route, HttpHandler]:
         node = self._root.find(segments)
         if node is None:
             self._strangers.take(network_of(peer))
-            raise HttpError(404)
+            raise HttpError(404, rule="path")
         found = node.routes.get("GET" if method == "HEAD" else method)
         if found is None:
             self._strangers.take(network_of(peer))
             allowed = ", ".join(sorted({*node.routes, *(("HEAD",) if "GET" in node.routes else ())}))
-            raise HttpError(405, headers={"Allow": allowed})
+            raise HttpError(405, headers={"Allow": allowed}, rule="method")
         return found
 
     async def _caller(self, route: Route, headers: Mapping[str, str], peer: str) -> Known:
@@ -255,17 +255,18 @@ class Routes:
         kind, _, secret = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not secret:
             self._strangers.take(network_of(peer))
-            raise HttpError(401, "A bearer token is needed.", headers={"WWW-Authenticate": "Bearer"})
+            asked = {"WWW-Authenticate": "Bearer"}
+            raise HttpError(401, "A bearer token is needed.", headers=asked, rule="token")
         known = await self.callers.who(secret.strip())
         if known is None:
             self._strangers.take(network_of(peer))
-            challenge = 'Bearer error="invalid_token"'
-            raise HttpError(401, "The token is not known.", headers={"WWW-Authenticate": challenge})
+            asked = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            raise HttpError(401, "The token is not known.", headers=asked, rule="token")
         self._tokens.take(known.key)
         if not _may(known, route):
             challenge = f'Bearer error="insufficient_scope", scope="{route.scope}"'
             detail = f"The token has no scope {route.scope}."
-            raise HttpError(403, detail, headers={"WWW-Authenticate": challenge})
+            raise HttpError(403, detail, headers={"WWW-Authenticate": challenge}, rule="scope")
         return known
 
     async def _is_allowed(self, route: Route, headers: Mapping[str, str]) -> bool:
@@ -323,7 +324,7 @@ def fields_of(query: str) -> list[tuple[str, str]]:
     try:
         return parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
-        raise HttpError(400, f"A query has at most {MOST_FIELDS} fields.") from None
+        raise HttpError(400, f"A query has at most {MOST_FIELDS} fields.", rule="query") from None
 
 
 def refusal_of(error: XmppdError) -> HttpError:
@@ -332,9 +333,11 @@ def refusal_of(error: XmppdError) -> HttpError:
         return HttpError(CONDITIONS.get(error.condition, 400), error.text, condition=error.condition)
     if isinstance(error, StoreError):
         log.warning("store-failed", extra={"kind": "http", "error": str(error)})
-        return HttpError(503, "The store cannot be used now.", headers={"Retry-After": "5"})
-    status = {AccountExists: 409, AccountUnknown: 404}.get(type(error), 400)
-    return HttpError(status, str(error))
+        later, text = {"Retry-After": "5"}, "The store cannot be used now."
+        return HttpError(503, text, headers=later, rule="store-unavailable")
+    known = {AccountExists: (409, "account-exists"), AccountUnknown: (404, "account-unknown")}
+    status, rule = known.get(type(error), (400, ""))
+    return HttpError(status, str(error), rule=rule)
 
 
 def problem(error: HttpError) -> HttpResponse:
