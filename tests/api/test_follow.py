@@ -11,9 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from tunnels import Tunnel
 
 from xmppd import ns
-from xmppd.admin import registry
+from xmppd.admin import registry, remote
 from xmppd.admin.client import follow, request
 from xmppd.admin.commands import Caller
 from xmppd.admin.contexts import Context
@@ -317,6 +318,31 @@ async def test_the_command_line_elsewhere_reads_events(world: World) -> None:
         wrong = Remote(Context(context.url, "reader"), {"trace": about})
         with pytest.raises(CommandError, match="no scope trace:read"):
             await asyncio.to_thread(next, wrong.follow("trace", {"account": ALICE}))
+
+
+async def test_the_command_line_elsewhere_comes_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "AGAIN_SECONDS", 0.05)
+    await world.login("alice", "a")
+    about = next(it for it in world.app.commands if it.name == "trace")
+    async with site(world) as client:
+        tunnel = Tunnel(client.door.port)  # type: ignore[attr-defined]
+        await tunnel.start()
+        records = Remote(Context(f"http://127.0.0.1:{tunnel.port}", "all"), {"trace": about}).follow(
+            "trace", {"account": ALICE, "bodies": False}
+        )
+        assert (await asyncio.to_thread(next, records))["what"] == "session"
+        for number in range(3):
+            await stanzas(world, f"m{number}")
+            while f"id='m{number}'" not in (await asyncio.to_thread(next, records)).get("xml", ""):
+                pass
+            tunnel.cut()
+            await asyncio.sleep(0.1)
+            tunnel.mend()
+        tunnel.cut()
+        monkeypatch.setattr(remote, "TRIES", 2)
+        with pytest.raises(CommandError, match="did not answer"):
+            await asyncio.to_thread(list, records)
+        await tunnel.close()
 
 
 async def test_the_socket_gives_a_line_for_each(

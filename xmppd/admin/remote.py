@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import time
 from collections.abc import Generator, Mapping
 from typing import Any, Final, NoReturn
 from urllib.parse import urlencode, urlsplit
@@ -16,6 +17,9 @@ from xmppd.errors import CommandError
 
 SECONDS: Final = 300.0
 PIECE: Final = 65_536
+TRIES: Final = 10
+AGAIN_SECONDS: Final = 3.0
+"""How often, and after how long, it comes again to what it follows."""
 EXIT_CODES: Final = {400: USAGE, 401: NO_PERMISSION, 403: NO_PERMISSION, 405: USAGE, 503: UNAVAILABLE}
 """By status; the others are failures."""
 
@@ -50,19 +54,34 @@ class Remote:
             connection.close()
 
     def follow(self, name: str, arguments: Mapping[str, Any]) -> Generator[Mapping[str, Any], None, None]:
-        """The records of a command that follows, as they come; CommandError."""
-        connection = _connection(self._context.url, SILENT_SECONDS)
-        try:
-            answer = self._asked(connection, "GET", self._path_of(name, arguments), None)
-            if answer.status != 200:
-                self._refusal(answer.status, answer.read())
-            for line in answer:
-                if line.startswith(b"data: "):
-                    yield json.loads(line[6:])
-        except (OSError, http.client.HTTPException) as error:
-            raise self._silent(error) from None
-        finally:
-            connection.close()
+        """The records of a command that follows, as they come; CommandError. Where the connection breaks it
+        comes again, some times, and goes on behind the last one.
+        """
+        last, tries = "", 0
+        while True:
+            connection = _connection(self._context.url, SILENT_SECONDS)
+            try:
+                asked = {"Last-Event-ID": last} if last else {}
+                answer = self._asked(connection, "GET", self._path_of(name, arguments), None, asked)
+                if answer.status != 200:
+                    self._refusal(answer.status, answer.read())
+                is_over = False
+                for line in answer:
+                    if line.startswith(b"data: "):
+                        tries = 0
+                        yield json.loads(line[6:])
+                    elif line.startswith(b"id: "):
+                        last = line[4:].decode().strip()
+                    is_over = is_over or line.startswith(b"event: end")
+                if is_over or not last:
+                    return
+            except (OSError, http.client.HTTPException) as error:
+                if not last or tries >= TRIES:
+                    raise self._silent(error) from None
+            finally:
+                connection.close()
+            tries += 1
+            time.sleep(AGAIN_SECONDS)
 
     def _path_of(self, name: str, arguments: Mapping[str, Any]) -> str:
         """The path of a command, with a query."""
@@ -88,10 +107,15 @@ class Remote:
         return self._refusal(answer.status, text)
 
     def _asked(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        more: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         headers = {"Authorization": f"Bearer {self._context.token}", "Content-Type": "application/json"}
-        connection.request(method, path, body, headers)
+        connection.request(method, path, body, {**headers, **(more or {})})
         return connection.getresponse()
 
     def _silent(self, error: Exception) -> CommandError:
