@@ -119,7 +119,7 @@ async def test_what_a_client_says_itself_stands_before_what_is_made_of_its_game(
         ("chess", "[]", "modify not-acceptable", ""),
         ("chess", '{"mode": ', "modify not-acceptable", ""),
         ("chess", '{"mode": "rapid", "board": {"size": NaN}}', "modify not-acceptable", ""),
-        ("chess", '{"mode": "rapid", "board": {"size": 1e999}}', "modify not-acceptable", "/board/size"),
+        ("chess", '{"mode": "rapid", "board": {"size": 1e999}}', "modify not-acceptable", ""),
         ("chess", f'{{"mode": "rapid", "x": "{"y" * 200}"}}', "modify not-acceptable", ""),
         ("chess", "[" * 190, "modify not-acceptable", ""),
         ("poker", "{}", "cancel item-not-found", None),

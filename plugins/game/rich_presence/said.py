@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from xmppd import ns
-from xmppd.plugin import Element, element, serialize
+from xmppd.plugin import element, escape_attribute, serialize
 
 from .config import Game
 
@@ -36,29 +37,37 @@ class Sure(NamedTuple):
 
 NOTHING: Final = Sure()
 Part = Mapping[str, Any]
-"""What a session says of one game: `state` as JSON, `since` (seconds since the epoch), and where it may be
-joined `secret` and `for`, the policy.
+"""What a session says of one game: `state` as JSON, `since` when (a stamp), and where it may be joined
+`secret` and `for`, the policy.
 """
 
 
-def game_of(id: str, part: Part, sure: Sure) -> Element:
-    """A part as all who see it are shown it: never the secret."""
-    since = datetime.fromtimestamp(int(part["since"]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    tree = element(GAME, {"id": id, "since": since}, element(STATE, None, part["state"]))
+def stamp_of(at: float) -> str:
+    """A moment as it is told, in whole seconds."""
+    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def game_of(id: str, part: Part, sure: Sure) -> str:
+    """A part as all who see it are shown it, never the secret. It is shown by the thousand: text is escaped
+    as attributes are, which is right anywhere.
+    """
+    state, name = escape_attribute(part["state"]), escape_attribute(id)
+    found = f"<game id='{name}' since='{part['since']}'><state>{state}</state>"
     if sure.claims:
-        attrs = {"signature": sure.signature} if sure.signature else {}
-        tree.append(element(SURE, attrs, sure.claims))
-    if part.get("secret"):
-        tree.append(element(JOIN, {"for": part["for"]}))
-    return tree
+        signature = f" signature='{escape_attribute(sure.signature)}'" if sure.signature else ""
+        found += f"<sure{signature}>{escape_attribute(sure.claims)}</sure>"
+    if "secret" in part:
+        found += f"<join for='{part['for']}'/>"
+    return f"{found}</game>"
 
 
-def gaming_of(id: str, game: Game) -> Element:
-    """The same for standard clients (XEP-0196)."""
-    children = [element(f"{{{ns.GAMING}}}name", None, game.name or id)]
-    if game.uri:
-        children.append(element(f"{{{ns.GAMING}}}uri", None, game.uri))
-    return element(f"{{{ns.GAMING}}}game", None, *children)
+@cache
+def gaming_of(name: str, uri: str) -> bytes:
+    """The same for standard clients (XEP-0196). Names are those of the configuration."""
+    children = [element(f"{{{ns.GAMING}}}name", None, name)]
+    if uri:
+        children.append(element(f"{{{ns.GAMING}}}uri", None, uri))
+    return serialize(element(f"{{{ns.GAMING}}}game", None, *children))
 
 
 def status_of(game: Game, values: Mapping[str, Any]) -> str:
@@ -99,15 +108,16 @@ EMPTY: Final = Annex()
 
 def annex_of(parts: Mapping[str, Part], games: Mapping[str, Game], sure: Mapping[str, Sure]) -> Annex:
     """What is shown of all parts of a session. Those of games that are configured no more are left out."""
-    known = {id: part for id, part in parts.items() if id in games}
+    known = [id for id in parts if id in games]
     if not known:
         return EMPTY
-    whole = element(GAMES, None, *(game_of(id, part, sure.get(id, NOTHING)) for id, part in known.items()))
-    shown = [serialize(whole), *(serialize(gaming_of(id, games[id])) for id in known)]
-    last = games[next(reversed(known))]
-    status = next((part["status"] for part in reversed(known.values()) if part.get("status")), "")
-    return Annex(
-        b"".join(shown),
-        serialize(element(f"{{{ns.CLIENT}}}status", None, status)) if status else b"",
-        serialize(element(f"{{{ns.CLIENT}}}show", None, last.show)) if last.show else b"",
-    )
+    whole = "".join([game_of(id, parts[id], sure[id]) for id in known])
+    shown = [f"<games xmlns='{NS}'>{whole}</games>".encode()]
+    status = show = b""
+    for id in known:
+        game = games[id]
+        shown.append(gaming_of(game.name or id, game.uri))
+        if text := parts[id].get("status"):
+            status = f"<status>{escape_attribute(text)}</status>".encode()
+        show = f"<show>{game.show}</show>".encode() if game.show else b""
+    return Annex(b"".join(shown), status, show)

@@ -40,7 +40,7 @@ from xmppd.plugin import (
 
 from .config import Game, RichPresenceConfig
 from .pace import Pace
-from .said import EMPTY, GAME, JOIN, NOTHING, NS, STATE, Annex, Part, Sure, annex_of, status_of
+from .said import EMPTY, GAME, JOIN, NOTHING, NS, STATE, Part, Sure, annex_of, stamp_of, status_of
 from .schema import Mistake, read, written
 
 SECRET_BYTES: Final = 512
@@ -79,9 +79,9 @@ class Saying(Plugin):
         columns={"fields": "text", "claims": "text", "signature": "text", "party": "text"},
         person=Person("account", mentions={"party": "masked"}),
     )
-    said: SessionSlot[dict[str, Part]] = SessionSlot(factory=dict)
+    said: SessionSlot[dict[str, Part] | None] = SessionSlot(None)
     """What a session says, by game: plain data, which goes with it to another node."""
-    shown = SessionSlot(factory=Shown)
+    shown: SessionSlot[Shown | None] = SessionSlot(None)
     changes = Counter("Changes of rich presence that clients said.")
     merged = Counter("Changes that were shown together with newer ones, or were none.")
     refused = Counter("Changes that were refused.")
@@ -108,8 +108,11 @@ class Saying(Plugin):
 
     async def _begin_again(self) -> None:
         for session in self.server.online():
-            if self.said[session] and not session.is_over:
+            shown = self.shown[session]
+            if shown is not None and not session.is_over:
+                shown.pace = Pace()  # timers ended with the instance before
                 await self.go_on(session)
+                await asyncio.sleep(0)
 
     # what a client says
 
@@ -117,13 +120,15 @@ class Saying(Plugin):
     def say(self, request: Request) -> Awaitable[None] | None:
         """One game: its state, or without one that there is nothing more to be said of it."""
         session, tree = request.session, request.payload
-        id = tree.get("id", "")
-        self._pay(session)
+        id, shown = tree.get("id", ""), self._paid(session)
         said = self.said[session]
-        if tree.find(STATE) is None:
+        if said is None:
+            said = self.said[session] = {}
+        state = tree.findtext(STATE)
+        if state is None:
             if said.pop(id, None) is not None:
                 self._tell(self.left, session, id)
-                self._changed(session)
+                self._changed(session, shown, said)
             return None
         game = self.config.games.get(id)
         try:
@@ -131,47 +136,67 @@ class Saying(Plugin):
                 raise StanzaError("item-not-found", "There is no such game.")
             if id not in said and len(said) >= self.config.games_of_session:
                 raise StanzaError("resource-constraint", "This session says enough of other games.")
-            state, values = self._state_of(game, tree)
-            part: dict[str, Any] = {"state": state, **_join_of(game, tree)}
+            values = self._values_of(game, state)
+            part: dict[str, Any] = {"state": written(values)}
+            if len(tree) > 1:
+                part.update(_join_of(game, tree))
         except StanzaError:
             self.refused.inc()
             raise
         if self._sure.get((session.account, id)) is not None:
-            self._say(session, id, game, part, values)
+            self._say(session, shown, said, id, game, part, values)
             return None
-        return begun(self._say_later(session, id, game, part, values))
+        return begun(self._say_later(session, shown, said, id, game, part, values))
 
-    def _state_of(self, game: Game, tree: Element) -> tuple[str, Any]:
-        """The state as it is shown, and its values; StanzaError with the path of what is wrong."""
+    def _values_of(self, game: Game, state: str) -> Any:
+        """What a state says; StanzaError with the path of what is wrong."""
         try:
-            values = read(tree.findtext(STATE) or "{}", game.bytes)
+            values = read(state or "{}", game.bytes)
             game.says.check(values)
         except Mistake as mistake:
             where = element(f"{{{NS}}}mistake", {"path": mistake.path})
             raise StanzaError("not-acceptable", str(mistake), detail=where) from None
-        return written(values), values
+        return values
 
-    def _pay(self, session: Session) -> None:
+    def _paid(self, session: Session) -> Shown:
         """Count a change; StanzaError where that is one too many."""
-        shown, each = self.shown[session], MINUTE / self.config.changes_per_minute
-        paid_until = max(shown.paid_until, self.now() - MINUTE) + each
-        if paid_until > self.now():
+        shown, now = self.shown[session], self.now()
+        if shown is None:
+            shown = self.shown[session] = Shown()
+        paid_until = max(shown.paid_until, now - MINUTE) + MINUTE / self.config.changes_per_minute
+        if paid_until > now:
             self.refused.inc()
-            wait = element(RETRY, {"seconds": str(math.ceil(paid_until - self.now()))})
+            wait = element(RETRY, {"seconds": str(math.ceil(paid_until - now))})
             raise StanzaError("resource-constraint", "Change it less often.", detail=wait)
         shown.paid_until = paid_until
+        return shown
 
     async def _say_later(
-        self, session: Session, id: str, game: Game, part: dict[str, Any], values: Any
+        self,
+        session: Session,
+        shown: Shown,
+        said: dict[str, Part],
+        id: str,
+        game: Game,
+        part: dict[str, Any],
+        values: Any,
     ) -> None:
         await self._learn(session.account, id)
         if not session.is_over:
-            self._say(session, id, game, part, values)
+            self._say(session, shown, said, id, game, part, values)
 
-    def _say(self, session: Session, id: str, game: Game, part: dict[str, Any], values: Any) -> None:
-        said = self.said[session]
+    def _say(
+        self,
+        session: Session,
+        shown: Shown,
+        said: dict[str, Part],
+        id: str,
+        game: Game,
+        part: dict[str, Any],
+        values: Any,
+    ) -> None:
         before = said.get(id)
-        part["since"] = self.now() if before is None else before["since"]
+        part["since"] = stamp_of(self.now()) if before is None else before["since"]
         if game.status:
             sure = self._sure.get((session.account, id)) or NOTHING
             part["status"] = status_of(game, {**(json.loads(sure.fields) if sure.fields else {}), **values})
@@ -180,7 +205,7 @@ class Saying(Plugin):
             self.merged.inc()
             return
         said[id] = part
-        self._changed(session)
+        self._changed(session, shown, said)
         if before is None:
             self._tell(self.entered, session, id)
 
@@ -193,59 +218,57 @@ class Saying(Plugin):
     @hooks.presence_annexed
     def annex(self, session: Session, said: bytes) -> bytes:
         """Whatever a session says of itself has all beside it that is newest."""
-        parts = self.said[session]
-        if not parts and self.shown[session].annex is EMPTY:
-            return b""
         shown = self.shown[session]
+        if shown is None:
+            return b""
         shown.last = shown.annex
         return shown.annex.beside(said)
 
-    def _changed(self, session: Session) -> None:
+    def _changed(self, session: Session, shown: Shown, said: Mapping[str, Part]) -> None:
         """Something of it is another one: show that when it may be."""
-        shown = self.shown[session]
-        shown.annex = self._annex_of(session)
+        account, known = session.account, self._sure
+        sure = {id: known.get((account, id)) or NOTHING for id in said}
+        shown.annex = annex_of(said, self.config.games, sure)
+        if session.presence is None:
+            return  # it is shown with that
         if shown.annex == shown.last:
             self.merged.inc()
             return
-        if session.presence is None:
-            return  # it is shown with that
         wait = shown.pace.said(self.now(), self.config.window)
         if wait is None:
             self.merged.inc()
         elif wait:
-            self.call_later(wait, self._show, session)
+            self.call_later(wait, self._show, session, shown)
         else:
-            self._show(session)
+            self._show(session, shown)
 
-    def _show(self, session: Session) -> None:
+    def _show(self, session: Session, shown: Shown) -> None:
         """Show what is newest, unless that was done meanwhile."""
-        shown = self.shown[session]
         if session.is_over or session.presence is None or shown.annex == shown.last:
             shown.pace.is_waiting = False
             return
         owed = self.server.restate(session)
         if owed > 0:
             shown.pace.is_waiting = True
-            self.call_later(owed, self._show, session)
+            self.call_later(owed, self._show, session, shown)
         else:
             shown.pace.shown(self.now(), self.config.window)
-
-    def _annex_of(self, session: Session) -> Annex:
-        parts = self.said[session]
-        sure = {id: self._sure.get((session.account, id)) or NOTHING for id in parts}
-        return annex_of(parts, self.config.games, sure)
 
     @hooks.session_resumed
     async def go_on(self, session: Session) -> None:
         """What it says came with it from another node."""
-        for id in self.said[session]:
-            await self._learn(session.account, id)
-        self._changed(session)
+        said, shown = self.said[session], self.shown[session]
+        if said:
+            for id in [*said]:
+                await self._learn(session.account, id)
+            if shown is None:
+                shown = self.shown[session] = Shown()
+            self._changed(session, shown, said)
 
     @hooks.session_closed
     def end(self, session: Session) -> None:
         """Its games are left."""
-        for id in self.said[session]:
+        for id in self.said[session] or ():
             self._tell(self.left, session, id)
 
     @hooks.presence_sent.at(hooks.POLICY)
@@ -326,8 +349,9 @@ class Saying(Plugin):
         """Show it where it is said of a session here."""
         self._sure.put((account, game), Sure(fields, claims, signature, tuple(party)))
         for session in self.server.sessions(account):
-            if game in self.said[session]:
-                self._changed(session)
+            said, shown = self.said[session], self.shown[session]
+            if said and shown is not None and game in said:
+                self._changed(session, shown, said)
 
     @command("Show what is said of the games of an account", name="game show", reads=True)
     async def show_games(self, account: Annotated[Jid, "whose"]) -> list[dict[str, Any]]:
@@ -372,7 +396,7 @@ class Saying(Plugin):
         """
         viewer, account, id = request.origin.account, request.target, request.payload.get("id", "")
         if isinstance(request.origin, Session):
-            self._pay(request.origin)
+            self._paid(request.origin)
         if not self.server.appears_offline(account, viewer):
             sure = await self._learn(account, id)
             is_friend = await self.is_friend(account, viewer)
@@ -413,7 +437,7 @@ class Saying(Plugin):
             [session.resource, id, part["state"], part.get("secret", ""), part.get("for", "")]
             for session in self.server.sessions(account)
             if session.presence is not None
-            for id, part in self.said[session].items()
+            for id, part in (self.said[session] or {}).items()
         ]
 
     @cluster_signal

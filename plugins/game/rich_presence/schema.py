@@ -8,11 +8,12 @@ property of the whole may have `by: server`: only the back end says it.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+import msgspec
 
 LENGTH: Final = 100
 """Characters of a text that has no `maxLength`, and"""
@@ -94,23 +95,24 @@ class Schema:
 
 def read(text: str, most: int) -> Any:
     """A text as JSON (RFC 8259), of so many bytes in UTF-8 at most; Mistake."""
-    if len(text) > most or len(text.encode(errors="replace")) > most:
+    data = text.encode(errors="replace")
+    if len(data) > most:
         raise Mistake(f"is longer than {most} bytes")
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return _READ(data)
     except RecursionError:
         raise Mistake("is too deep") from None
-    except ValueError:
+    except msgspec.MsgspecError:
         raise Mistake("is no JSON") from None
 
 
 def written(value: Any) -> str:
     """A value as it is shown: one text for what is the same."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _WRITTEN(value).decode()
 
 
-def _no_number(text: str) -> Any:
-    raise ValueError(text)
+_READ: Final = msgspec.json.Decoder().decode
+_WRITTEN: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 # compiling
