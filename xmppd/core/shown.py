@@ -4,8 +4,7 @@ subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from xmppd.core.sessions import Broadcast, Session
 from xmppd.errors import JidError, StanzaError
@@ -20,16 +19,13 @@ UNAVAILABLE: Final = b" type='unavailable'"
 def annexed(hooks: Hooks, session: Session, said: Broadcast) -> Broadcast:
     """An available presence of a session with what plugins add to it."""
     session.said = said
-    more = b"".join(_added(hooks, add, session, said.tail) for add in hooks.presence_annexed_recall)
+    more = b""
+    for add in hooks.presence_annexed_recall:
+        try:
+            more += add(session, said.tail)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            hooks.failed(add, error)
     return Broadcast(said.head, build.insert_child(said.tail, "presence", more)) if more else said
-
-
-def _added(hooks: Hooks, add: Callable[..., Any], session: Session, said: bytes) -> bytes:
-    try:
-        return bytes(add(session, said))
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-        hooks.failed(add, error)
-        return b""
 
 
 def end_of(session: Session) -> Broadcast:
