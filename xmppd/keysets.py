@@ -290,12 +290,19 @@ class Keys:
         self._asked_at = self._clock()
         self._asking = asyncio.get_running_loop().create_task(self._fetch())
 
-    async def _fetch(self) -> None:
+    async def look(self) -> int:
+        """How many keys there are at the url now, which changes nothing; HttpFailed, ValueError."""
+        answer = await self._get()
+        return len(_answered(answer, self._algorithms)[0])
+
+    async def _get(self) -> HttpAnswer:
         assert self._client is not None
+        return await self._client.get(self._url, {"Accept": "application/jwk-set+json, application/json"})
+
+    async def _fetch(self) -> None:
         try:
             try:
-                headers = {"Accept": "application/jwk-set+json, application/json"}
-                answer = await self._client.get(self._url, headers)
+                answer = await self._get()
                 keys, text = _answered(answer, self._algorithms)
             except (HttpFailed, ValueError, RecursionError) as error:
                 self._failed(str(error))

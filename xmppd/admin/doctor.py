@@ -34,7 +34,7 @@ class DoctorCommands:
         self,
         *,
         topic: Annotated[
-            list[str] | None, "only names, ports, certificates, clocks, machine or settings"
+            list[str] | None, "only names, ports, certificates, clocks, keys, machine or settings"
         ] = None,
         resolver: Annotated[str, "ask this one (address or address:port) what names are"] = "",
         all: Annotated[bool, "on all nodes"] = False,

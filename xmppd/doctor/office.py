@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xmppd.admin.commands import USAGE
 from xmppd.config import Config
 from xmppd.core.roster.tier import SharedCache
-from xmppd.doctor import clocks, dangers, machine, papers
+from xmppd.doctor import clocks, dangers, keys, machine, papers
 from xmppd.doctor.advice import LEVELS, Advice
 from xmppd.doctor.ports import Place, knock
 from xmppd.errors import CommandError
@@ -27,8 +27,8 @@ WORK = "doctor"
 """What other nodes are asked for: all but names and ports, which are the same for all."""
 
 MOST_KNOCKS = 32
-TOPICS = ("names", "ports", "certificates", "clocks", "machine", "settings")
-OWN = ("certificates", "clocks", "machine", "settings")
+TOPICS = ("names", "ports", "certificates", "clocks", "keys", "machine", "settings")
+OWN = ("certificates", "clocks", "keys", "machine", "settings")
 """Those that differ from node to node."""
 
 Rows = Sequence[Mapping[str, Any]]
@@ -72,6 +72,7 @@ class Doctor:
         work: dict[str, Callable[[], Awaitable[list[Advice]]]] = {
             "certificates": lambda: asyncio.to_thread(lambda: [*papers.look(config)]),
             "clocks": self._clocks,
+            "keys": lambda: keys.look(config),
             "machine": lambda: asyncio.to_thread(lambda: [*machine.look(config)]),
             "settings": lambda: asyncio.to_thread(lambda: [*dangers.look(config)]),
         }
