@@ -85,6 +85,7 @@ from xmppd.server import Server
 from xmppd.store import table as port
 from xmppd.store.person import Person, Through, nobody
 from xmppd.store.table import Delete, Prepared, Put, Value
+from xmppd.stream.bucket import TokenBucket
 from xmppd.stream.inline import Attached, Granted, offers_inline, takes_at_bind, takes_inline
 from xmppd.stream.lru import Lru
 from xmppd.stream.rows import ANY_IQ, Negotiable, Phase, iq_set_of, negotiates, offers
@@ -181,6 +182,7 @@ __all__ = [
     "Table",
     "Through",
     "Timer",
+    "TokenBucket",
     "TokenRefused",
     "Unrecorded",
     "Uses",

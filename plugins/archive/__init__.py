@@ -36,6 +36,7 @@ from xmppd.plugin import (
     insert_child,
     iq_get,
     iq_set,
+    offered,
     serialize,
     stamped,
     takes_at_bind,
@@ -437,6 +438,18 @@ class Archive(Crowded, Keeping, Moving, Again, Talks):
             raw = stamped(Stanza("message", {}, found.stanza), domain, at_of(found.id) / MICROSECONDS)
             recalled[text] = named(Stanza("message", {}, raw), whose, found.id).raw
         return recalled
+
+    @offered
+    async def last_with(self, account: str, peer: str, count: int) -> list[tuple[float, str, bytes]]:
+        """The last messages that an archive has with an account, oldest first: the moment in seconds since
+        the epoch, the id, the message. Nothing of who has no archive; StoreError.
+        """
+        if await self.uid_of(account) is None:
+            return []
+        query = Query("", b"", b"", (), peer, "", None, True, count, False)
+        oldest, horizon = self.lives.oldest(account), await self.horizon(account)
+        page = await self._reader(await self._owner(account)).page(query, oldest, horizon)
+        return [(at_of(row[0]) / MICROSECONDS, to_text(row[0]), row[-1]) for row in page.messages]
 
     @iq_get(METADATA, ACCOUNT)
     async def ends(self, request: Request) -> Element:

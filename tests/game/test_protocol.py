@@ -24,6 +24,7 @@ LINE = re.compile(r"^(C|S|B|T)(?: (\w+))?: ")
 FIRST = "alice"
 """Who speaks where nobody is named."""
 CONFIG: dict[str, dict[str, Any]] = {
+    "moderation": {"words": str(Path(__file__).parent / "words")},
     "invites": {"senders": "anybody", "key": "a key for tests, of 32 characters"},
     "rich_presence": {
         "key": "a key for tests, of 32 characters",

@@ -6,8 +6,9 @@ import itertools
 import pytest
 
 from xmppd.core.reports import Reports
-from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, Slice, Tempo, TokenBucket, Turns, paced
+from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, Slice, Tempo, Turns, paced
 from xmppd.net.wire import LITTLE, MUCH, READ_SIZE, Shared, Wire, WireRules
+from xmppd.stream.bucket import TokenBucket
 from xmppd.testing import MemoryTransport, World
 from xmppd.xml.scan import StreamClose
 from xmppd.xml.stanza import Stanza

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from xmppd.stream.bucket import TokenBucket
 from xmppd.xml.scan import Event
 from xmppd.xml.stanza import Stanza
 
@@ -20,8 +21,6 @@ FEW = 4
 SLICE_SECONDS = 0.0003
 """How long the events of one read are processed before others have their turn."""
 
-MOST_OWED = 16
-"""By how many bursts somebody may be in debt for what he took elsewhere."""
 LONGEST_PAUSE = 1.0
 """Seconds after which a connection that waits looks up, so that it notices its end."""
 
@@ -33,41 +32,6 @@ class Pause:
     """
 
     seconds: float
-
-
-class TokenBucket:
-    """Gives `rate` tokens a second (more than 0), and up to `burst` at once after a pause."""
-
-    __slots__ = ("_burst", "_clock", "_rate", "_since", "_tokens")
-
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._clock = clock
-        self._since = clock()
-
-    def take(self) -> float:
-        """Take a token: 0.0, or the seconds until there is one."""
-        if self.take_all(1):
-            return 0.0
-        return (1.0 - self._tokens) / self._rate
-
-    def take_all(self, count: int) -> bool:
-        """Take so many tokens, or none when there are fewer; whether they were taken."""
-        now = self._clock()
-        tokens = self._tokens + (now - self._since) * self._rate
-        self._since = now
-        if tokens > self._burst:
-            tokens = self._burst
-        is_enough = tokens >= count
-        self._tokens = tokens - count if is_enough else tokens
-        return is_enough
-
-    def owe(self, count: int) -> None:
-        """So many were taken elsewhere, though there may not be as many here."""
-        self.take_all(0)
-        self._tokens = max(self._tokens - count, -MOST_OWED * self._burst)
 
 
 class Turns:

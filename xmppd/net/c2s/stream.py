@@ -11,8 +11,9 @@ from xmppd.core.later import Later, Line
 from xmppd.core.managed import Managed, Route
 from xmppd.core.sessions import Session
 from xmppd.errors import StreamError
-from xmppd.net.pace import FEW, Pause, TokenBucket, paced
+from xmppd.net.pace import FEW, Pause, paced
 from xmppd.stream import opening as openings
+from xmppd.stream.bucket import TokenBucket
 from xmppd.stream.link import Framing, Link
 from xmppd.stream.rows import Phase, Waiting
 from xmppd.stream.sasl import Login

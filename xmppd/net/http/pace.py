@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from xmppd.net.pace import TokenBucket
 from xmppd.parts.http import HttpError
+from xmppd.stream.bucket import TokenBucket
 from xmppd.stream.lru import Lru
 
 REMEMBERED: Final = 10_000

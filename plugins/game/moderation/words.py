@@ -1,0 +1,252 @@
+"""Lists of words, and where a text has one of them: what stands by itself is looked up word by word, all else
+is found by automata of Aho and Corasick, so that a text costs the same however many words there are.
+
+A list is a file of lines; its name without `.txt` is its language, `any` for all. A line is a word or some
+words; `[ACTION]`, what is done about those below it; `# a remark`; or `!word`, which is no offence whatever
+is in it. A word is found by itself; with a star before or behind it within others, too: `*word*`, `word*`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+from xmppd.plugin import Lru
+
+from .folding import Folder, squeezed
+
+ACTIONS: Final = ("pass", "flag", "mask", "shadow", "refuse")
+"""What may be done about a text, the mildest first."""
+ANY: Final = "any"
+SLICE_SECONDS: Final = 0.0005
+"""How long lists are read in one turn of the loop."""
+KEYS: Final = 16_000
+"""Of one automaton. It is made, and thrown away, at a stretch: that is 10 ms."""
+LONGEST: Final = 100
+"""Characters of a word."""
+MOST: Final = 50
+"""So many words are looked for in one text; with more it is refused."""
+SPELLED: Final = 4
+"""So long is a word at least that is found within what is spelled letter by letter."""
+MOST_SPELLED: Final = 24
+"""Letters of what is spelled so that are looked at."""
+PATTERNS: Final = 2_000
+
+_SPELLED: Final = re.compile(r" \S \S \S(?: \S)*(?= )")
+_RUNS: Final = re.compile(r"(.)\1*", re.DOTALL)
+_UNSPACED: Final = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"))
+"""Scripts that have no spaces between words, and whose letters are not wide."""
+
+
+class Word(NamedTuple):
+    """An entry of a list, folded and with its runs; whether it must begin and end where a word does."""
+
+    text: str
+    begins: bool
+    ends: bool
+    action: str
+    lang: str
+    is_digits: bool
+
+    @property
+    def key(self) -> str:
+        """What is looked for in a text whose runs are squeezed."""
+        return squeezed(f"{' ' * self.begins}{self.text}{' ' * self.ends}")
+
+    @property
+    def packed(self) -> str:
+        """As one text: a hundred thousand objects that refer to others would be a pause of the loop whenever
+        the garbage of all is looked for.
+        """
+        flags = f"{self.begins:d}{self.ends:d}{self.is_digits:d}"
+        return f"{self.text}\t{flags}\t{self.action}\t{self.lang}"
+
+    @classmethod
+    def unpacked(cls, packed: str) -> Word:
+        """The entry of such a text."""
+        text, flags, action, lang = packed.split("\t")
+        return cls(text, flags[0] == "1", flags[1] == "1", action, lang, flags[2] == "1")
+
+    def pattern(self) -> re.Pattern[str]:
+        """What finds it in a folded text: each run as long as its own, or longer."""
+        runs = "".join(
+            f"{re.escape(run[1])}{{{1 if run[1] == ' ' else len(run[0])},}}"
+            for run in _RUNS.finditer(self.text)
+        )
+        return re.compile(f"{'(?<= )' if self.begins else ''}{runs}{'(?= )' if self.ends else ''}")
+
+
+class Hit(NamedTuple):
+    """Where a text has a word: from one character up to another one."""
+
+    start: int
+    end: int
+    word: Word
+
+
+class BadList(ValueError):
+    """A line of a list that means nothing: the text says which."""
+
+
+def words_of(lines: Iterable[str], lang: str, folder: Folder, name: str, action: str) -> Iterator[Word]:
+    """The entries of one list; BadList. `action`: for those before the first `[ACTION]`."""
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if text.startswith("[") and text.endswith("]"):
+            action = text[1:-1].strip()
+            if action not in ACTIONS[1:]:
+                raise BadList(f"{name}:{number}: {action!r} is none of {', '.join(ACTIONS[1:])}")
+            continue
+        is_allowed = text.startswith("!")
+        bare = text.removeprefix("!").strip()
+        word = bare.strip("*").strip()
+        if len(word) > LONGEST:
+            raise BadList(f"{name}:{number}: a word has at most {LONGEST} characters")
+        folded = folder.fold(folder.unsigned(word)).strip()
+        if not folded:
+            raise BadList(f"{name}:{number}: nothing is left of {text!r}")
+        yield Word(
+            folded,
+            not bare.startswith("*") and is_spaced(folded[0]),
+            not bare.endswith("*") and is_spaced(folded[-1]),
+            "pass" if is_allowed else action,
+            lang,
+            not any(map(str.isalpha, word)),
+        )
+
+
+def is_spaced(char: str) -> bool:
+    """Whether it is of a script that has spaces between words, and no picture."""
+    if unicodedata.category(char) == "So" or unicodedata.east_asian_width(char) in "WF":
+        return False
+    return not any(first <= char <= last for first, last in _UNSPACED)
+
+
+class Words:
+    """All lists, which are never changed: by their keys `alone` has what is one word by itself, `automata`
+    the others; packed, one a line.
+    """
+
+    def __init__(self, folder: Folder, count: int, alone: Mapping[str, str], automata: Sequence[Any]) -> None:
+        self.folder = folder
+        self.count = count
+        self._alone = alone
+        self._finds = [automaton.iter for automaton in automata]
+        self._patterns: Lru[Word, re.Pattern[str]] = Lru(PATTERNS)
+
+    def hits(self, text: str, lang: str = "") -> list[Hit] | None:
+        """What offends in a text: only words of lists of this language and of any ("": of all). None: too
+        much.
+        """
+        if not self.count:
+            return []
+        folder = self.folder
+        folded = folder.fold(text)
+        hits: list[Hit] | None = []
+        if found := self._found(squeezed(folded)):
+            hits = self._placed(text, folded, found, lang)
+        if (plain := folder.unsigned(text)) is not text and hits is not None:
+            folded = folder.fold(plain)
+            if found := self._found(squeezed(folded)):
+                more = self._placed(text, folded, found, lang)
+                hits = None if more is None else hits + more
+        if _SPELLED.search(folded) is not None and hits is not None:
+            hits = hits + self._spelled(text, folded, lang)
+        return hits
+
+    def _found(self, key: str) -> set[Word]:
+        found = {self._alone[token] for token in self._alone.keys() & key.split()}
+        for find in self._finds:
+            for _, packed in find(key):
+                found.add(packed)
+        return {Word.unpacked(line) for packed in found for line in packed.split("\n")} if found else set()
+
+    def _placed(self, text: str, folded: str, words: Iterable[Word], lang: str) -> list[Hit] | None:
+        """Where those words stand that offend in this language."""
+        places = None if text.isascii() else self.folder.places(text)
+        hits: list[Hit] = []
+        allowed: list[tuple[int, int]] = []
+        for word in words:
+            if lang and word.lang not in (lang, ANY):
+                continue
+            for match in self._pattern(word).finditer(folded):
+                start, end = match.start() - 1, match.end() - 1
+                if places is not None:
+                    start, end = places[start + 1][0], places[end][1]
+                start, end = max(start, 0), min(end, len(text))
+                if word.action == "pass":
+                    allowed.append((start, end))
+                elif word.is_digits or not text[start:end].isdigit():
+                    hits.append(Hit(start, end, word))
+                if len(hits) + len(allowed) > MOST:
+                    return None
+        if not allowed:
+            return hits
+        return [hit for hit in hits if not any(a <= hit.start and hit.end <= b for a, b in allowed)]
+
+    def _spelled(self, text: str, folded: str, lang: str) -> list[Hit]:
+        """What is spelled letter by letter: some words within it, or all of it."""
+        places = self.folder.places(text)
+        hits: list[Hit] = []
+        for match in _SPELLED.finditer(folded):
+            letters = match[0].replace(" ", "")[:MOST_SPELLED]
+            parts = [
+                letters[first:last]
+                for first in range(len(letters))
+                for last in range(first + SPELLED, len(letters) + 1)
+            ]
+            joined = f" {letters} {' '.join(parts)} "
+            start, end = places[match.start() + 1][0], places[match.end() - 1][1]
+            for word in self._found(squeezed(joined)):
+                is_meant = not lang or word.lang in (lang, ANY)
+                if is_meant and word.action != "pass" and self._pattern(word).search(joined):
+                    hits.append(Hit(start, end, word))
+        return hits
+
+    def _pattern(self, word: Word) -> re.Pattern[str]:
+        found = self._patterns.get(word)
+        if found is None:
+            found = word.pattern()
+            self._patterns.put(word, found)
+        return found
+
+
+async def words_in(
+    folder: Folder, lists: Iterable[tuple[str, str, str]], action: str, new: Callable[[], Any]
+) -> Words:
+    """All lists, each a name, a language and a text, read in slices of the loop's time; BadList. `new` makes
+    an automaton, which is filled in a thread.
+    """
+    alone: dict[str, str] = {}
+    within: dict[str, str] = {}
+    count, end = 0, perf_counter() + SLICE_SECONDS
+    for name, lang, text in lists:
+        for word in words_of(text.splitlines(), lang, folder, name, action):
+            is_alone = word.begins and word.ends and " " not in word.text
+            found, key = (alone, word.key.strip()) if is_alone else (within, word.key)
+            found[key] = f"{found[key]}\n{word.packed}" if key in found else word.packed
+            count += 1
+            if perf_counter() > end:
+                await asyncio.sleep(0)
+                end = perf_counter() + SLICE_SECONDS
+    loop, keys, automata = asyncio.get_running_loop(), list(within), list[Any]()
+    for start in range(0, len(keys), KEYS):
+        some = {key: within[key] for key in keys[start : start + KEYS]}
+        automata.append(await loop.run_in_executor(None, partial(automaton_of, new, some)))
+    return Words(folder, count, alone, automata)
+
+
+def automaton_of(new: Callable[[], Any], entries: Mapping[str, str]) -> Any:
+    """One that finds these."""
+    made = new()
+    for key, packed in entries.items():
+        made.add_word(key, packed)
+    made.make_automaton()
+    return made
