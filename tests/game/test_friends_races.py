@@ -137,6 +137,7 @@ async def test_clients_see_each_other_by_what_they_are_in_the_end(seed: int, red
             assert shown == {ALICE: are, BOB: are}
 
 
+@pytest.mark.own_engine
 @pytest.mark.asyncio
 @pytest.mark.parametrize("is_done", [False, True])
 @pytest.mark.parametrize("write", range(1, 9))
@@ -156,7 +157,8 @@ async def test_what_a_kill_cut_short_is_finished(deed: str, write: int, is_done:
             assert mortal.writes >= write
         mortal.revive()
         world.app.rosters.forget_all()  # as another process begins
-        await world.advance(300)
+        world.clock.seconds += 240
+        await world.advance(31)
         assert await is_mutual(world, ALICE, BOB)
         after = {"ask": "asking", "grant": "both", "part": "none"}[deed]
         now = await half(world, ALICE, BOB)

@@ -138,8 +138,14 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         """All friends of an account."""
         return tuple(await self.server.rosters.following(account))
 
+    @offered
+    async def end(self, account: str, peer: str) -> None:
+        """End whatever is between two, in the name of the account."""
+        await self.do(account, peer, part)
+
     # what is done
 
+    @offered
     async def ask(self, account: str, peer: str, text: str, lang: str = "", by: str = "") -> Pair:
         """Ask for friendship, or make friends of two who ask each other; the session `by` is answered and not
         told. StanzaError.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from xmppd.plugin import Person, StanzaError, Table, every, nobody
@@ -81,12 +82,13 @@ class Bonds:
             before = stored.at(now)
             after = deed(before, doer, now)
             if after == stored:
-                break
+                break  # it may have been left half done
             begun = begun or await self._note(first, second, now + LATE_SECONDS, secrets.token_hex(8))
             written = row_of(after) | {"version": max(stored.version + 1, int(now * 1000))}
             expect = None if row is None else {"version": stored.version}
             ttl = PAST_SECONDS if after.state == NONE else None
             if await self.pairs.put_if(written, expect, ttl=ttl):
+                stored = replace(after, version=int(str(written["version"])))
                 break
         else:
             raise StanzaError("resource-constraint", "Too many change this at once; try again.")
@@ -96,11 +98,11 @@ class Bonds:
             elif before.expires is not None:
                 await self.due.delete(str(minute_of(before.expires)), first, second, ENDS)
         try:
-            after = await self.show(first, second, by=by)
+            after, is_settled = await self._follow(stored, by)
         except StanzaError:
             await self._undo(first, second)
             raise
-        if begun:
+        if begun and is_settled:
             await self.due.delete(*begun)
         return before, after
 
@@ -114,12 +116,17 @@ class Bonds:
             await self.pairs.put_if(none, {"version": pair.version}, ttl=PAST_SECONDS)
         await self.show(first, second)
 
-    async def show(self, first: str, second: str, *, by: str = "") -> Pair:
-        """Let both rosters and lists say what the row of the pair says, until that stands still; StanzaError
-        where a roster has no room.
+    async def show(self, first: str, second: str) -> Pair:
+        """Let both rosters and lists say what the row of the pair says; StanzaError where a roster has no
+        room.
         """
-        server, pair = self._it.server, Pair(first, second)
-        stored = pair_of(first, second, await self.pairs.get(first, second))
+        return (await self._follow(pair_of(first, second, await self.pairs.get(first, second))))[0]
+
+    async def _follow(self, stored: Pair, by: str = "") -> tuple[Pair, bool]:
+        """The same of a pair as it was stored, again until it stands still; how it is then, and whether it
+        does.
+        """
+        first, second, rosters = stored.one, stored.other, self._it.server.rosters
         for _ in range(ROUNDS):
             pair = stored.at(self._it.now())
             for account, friend in ((first, second), (second, first)):
@@ -127,12 +134,12 @@ class Bonds:
                     await self._it.cards.delete(account, friend)
                 else:
                     await self._it.cards.put({"account": account, "friend": friend, "since": pair.since})
-            await server.rosters.relate(first, second, pair.seen_by(first), status=pair.text)  # type: ignore[arg-type]
+            await rosters.relate(first, second, pair.seen_by(first), status=pair.text)
             stored, shown = pair_of(first, second, await self.pairs.get(first, second)), stored
             if stored.version == shown.version:
-                break
-        await self._it.tell(pair, by)
-        return pair
+                await self._it.tell(pair, by)
+                return pair, True
+        return stored, False
 
     async def rename_pair(self, old: str, new: str, friend: str) -> None:
         """The pair of a player and an account that has another address: its row may be under the old one yet,
@@ -141,7 +148,11 @@ class Bonds:
         kept = pair_of(new, friend, None)
         for first, second in ((friend, old), (new, friend)):
             row = await self.pairs.get(first, second)
-            if row is None or ((first, second) == (kept.one, kept.other) and row["by"] != old):
+            if row is None:
+                continue
+            if row["expires"] is not None:
+                await self._note(kept.one, kept.other, row["expires"], ENDS)
+            if (first, second) == (kept.one, kept.other) and row["by"] != old:
                 continue
             by = new if row["by"] == old else row["by"]
             moved = {**row, "one": kept.one, "other": kept.other, "by": by}

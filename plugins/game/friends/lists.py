@@ -17,6 +17,7 @@ from xmppd.plugin import (
     element,
     iq_get,
     iq_set,
+    offered,
 )
 
 from .pairs import FRIENDS, Pair
@@ -68,6 +69,7 @@ class Lists:
         """All to whom a player is anything, with notes."""
         return (await self._list.cards.scan(account)).rows
 
+    @offered
     async def groups_of(self, account: str) -> dict[str, int]:
         """The groups that a player gave a priority, with that."""
         return {row["name"]: row["priority"] for row in (await self.groups.scan(account)).rows}
@@ -87,6 +89,7 @@ class Lists:
         groups = [element(GROUP, {"name": name, "priority": str(priority)}) for name, priority in order]
         return element(FRIENDS_LIST, None, *rows, *groups)
 
+    @offered
     async def entries_of(self, account: str) -> list[Entry]:
         """To whom a player is anything."""
         friends = self._list

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from xmppd.plugin import StanzaError
 
@@ -33,7 +33,7 @@ class Pair:
         """The other one of the two."""
         return self.other if account == self.one else self.one
 
-    def seen_by(self, account: str) -> str:
+    def seen_by(self, account: str) -> Literal["none", "asking", "asked", "both"]:
         """What it is for one of them: `none`, `asking`, `asked` or `both`, as rosters have it."""
         if self.state == ASKED:
             return "asking" if self.by == account else "asked"
