@@ -19,11 +19,11 @@ from xmppd.workers import BAD_CONFIG, Parent, Worker, refuse_alone
 LISTEN: Mapping[str, Any] = {"listen": "10.0.0.1:5290"}
 
 
-def config(folder: Path, port: int = 5222, **cluster: Any) -> Config:
+def config(folder: Path, port: int = 5222, http: Mapping[str, int] | None = None, **cluster: Any) -> Config:
     return made_of(
         {
             "server": {"data_folder": str(folder)},
-            "listen": {"c2s": [{"port": port}]},
+            "listen": {"c2s": [{"port": port}], **({"http": http} if http else {})},
             "cluster": cluster,
         }
     )
@@ -44,6 +44,18 @@ def test_each_has_a_folder_and_a_port_of_its_own(
     assert environ["XMPPD__LISTEN__REUSE_PORT"] == environ["XMPPD__CLUSTER__UNIX"] == "true"
     assert worker.socket == tmp_path / "worker-2" / "xmppd.sock"
     worker.notices.close()
+
+
+def test_each_has_a_port_for_who_watches_it(tmp_path: Path) -> None:
+    watched = config(tmp_path, http={"port": 5280, "own_port": 5281}, **LISTEN)
+    for place in (0, 3):
+        worker = Worker(watched, place)
+        assert worker.environ["XMPPD__LISTEN__HTTP__OWN_PORT"] == str(5281 + place)
+        worker.notices.close()
+    refuse_alone(watched, 2)
+    wrong = config(tmp_path, http={"port": 5280, "own_port": 0}, **LISTEN)
+    with pytest.raises(CommandError, match="none can be 0"):
+        refuse_alone(wrong, 2)
 
 
 def test_what_they_cannot_do_is_refused(tmp_path: Path) -> None:

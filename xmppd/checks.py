@@ -105,6 +105,9 @@ def _doors(config: Config) -> Iterator[_Door]:
         listeners.append((("listen", "http"), config.listen.http))
     for path, listener in listeners:
         yield _Door(listener.address, listener.port, path, (*path, "address"), (*path, "port"))
+        if isinstance(listener, HttpListenerConfig) and listener.own_port is not None:
+            own = (*path, "own_port")
+            yield _Door(listener.address, listener.own_port, own, (*path, "address"), own)
     if config.cluster.listen is not None and config.cluster.carrier == "direct":
         path = ("cluster", "listen")
         yield _Door(*address_of(config.cluster.listen, 0), path, path, path)

@@ -233,13 +233,19 @@ class Process:
         module = importlib.import_module("xmppd.net.http.door")
         door = module.Door(self.app.routes, self._config.http.connections, self.app.jobs.spawn)
         await self._open(door, config)
+        if config.own_port is not None:
+            await self._open(door, config, config.own_port)
         self._door = door
         self.app.seeing.begin()
 
-    async def _open(self, door: Listener | Door, config: ListenerConfig | HttpListenerConfig) -> None:
-        where, listen = host_and_port(config.address, config.port), self._config.listen
+    async def _open(
+        self, door: Listener | Door, config: ListenerConfig | HttpListenerConfig, own_port: int | None = None
+    ) -> None:
+        """Listen at the port of all workers, or at one of this process alone; CommandError."""
+        listen, port = self._config.listen, config.port if own_port is None else own_port
+        where, shares = host_and_port(config.address, port), listen.reuse_port and own_port is None
         try:
-            await door.open(config.address, config.port, listen.backlog, reuse_port=listen.reuse_port)
+            await door.open(config.address, port, listen.backlog, reuse_port=shares)
         except PermissionError:
             raise CommandError(f"no right to listen on {where}", 77) from None
         except OSError as error:

@@ -235,10 +235,13 @@ class ListenerConfig(Section):
 
 
 class HttpListenerConfig(Section):
-    """Where the server's own HTTP is; without TLS, so only for this machine or behind a proxy that has it."""
+    """Where the server's own HTTP is; without TLS, so only for this machine or behind a proxy that has it.
+    `own_port`: one more, at which only this process answers; of workers the first one's.
+    """
 
     address: ListenAddress = "127.0.0.1"
     port: Port
+    own_port: Port | None = None
 
 
 class ListenConfig(Section):

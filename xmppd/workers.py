@@ -1,8 +1,9 @@
 """Several nodes on one machine behind one port: the parent that starts them, and starts again one that died.
 
 It has no connections of its own. Each worker is a whole node: it listens at the ports of the configuration
-with SO_REUSEPORT, so that the kernel shares clients out, has the next port after another for other nodes, and
-a data folder of its own. Commands go to the first one that is ready.
+with SO_REUSEPORT, so that the kernel shares clients out, has the next port after another for other nodes (and
+for who watches it, `listen.http.own_port`), and a data folder of its own. Commands go to the first one that
+is ready.
 """
 
 from __future__ import annotations
@@ -66,8 +67,10 @@ def refuse_alone(config: Config, count: int) -> None:
             "well, and they need Cassandra and Redis (config/cluster.yaml)",
             BAD_CONFIG,
         )
-    doors = [*config.listen.c2s, *([config.listen.http] if config.listen.http is not None else ())]
-    if not all(door.port for door in doors) or not address_of(config.cluster.listen, 0)[1]:
+    http = config.listen.http
+    ports = [door.port for door in config.listen.c2s]
+    ports += [http.port, http.own_port if http.own_port is not None else http.port] if http else []
+    if not all(ports) or not address_of(config.cluster.listen, 0)[1]:
         raise CommandError("workers share their ports, so none can be 0", BAD_CONFIG)
 
 
@@ -105,6 +108,9 @@ class Worker:
             # The note of where a server runs is the parent's.
             "XDG_STATE_HOME": str(self.folder),
         }
+        http = self._config.listen.http
+        if http is not None and http.own_port is not None:
+            changed["XMPPD__LISTEN__HTTP__OWN_PORT"] = str(http.own_port + self.place)
         if cluster.advertise is not None:
             changed["XMPPD__CLUSTER__ADVERTISE"] = self._shifted(cluster.advertise)
         return {**os.environ, **changed}

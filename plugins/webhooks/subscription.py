@@ -19,6 +19,7 @@ PAUSED: Final = "paused"
 GONE: Final = "gone"
 MESSAGES: Final = "message.routed"
 SHOWN: Final = 60
+ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Subscription:
             whole["data"] = {**event.data, "body": None}
         if self.where and not all(one.holds(whole) for one in self.where):
             return None
-        return json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        return ENCODER.encode(whole)
 
     def row(self) -> dict[str, Value]:
         """As it is kept."""

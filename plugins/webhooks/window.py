@@ -160,9 +160,9 @@ class Window:
 
     def drop(self, batch: Batch) -> None:
         """They are done with."""
+        gone = {id(item) for item in batch}
         for account in {item.account for item in batch}:
             lane = self._lanes[account]
-            gone = {id(item) for item in batch}
             lane.items = [item for item in lane.items if id(item) not in gone]
             lane.busy = False
             if not lane.items:

@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import signal
+import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -276,10 +277,11 @@ async def two_workers(
     """A server of two workers, its port, and those of their trunks; `name` keeps its cache apart."""
     [port] = free_ports(1)
     trunks = free_ports(2)
+    [http], own = free_ports(1), free_ports(2)
     server = servers(
         store=engines["store"],
         cache={**engines["cache"], "prefix": f"{engines['cache']['prefix']}_{name}"},
-        listen={"c2s": [{"port": port, "tls": "none"}]},
+        listen={"c2s": [{"port": port, "tls": "none"}], "http": {"port": http, "own_port": own[0]}},
         cluster={"listen": f"127.0.0.1:{trunks[0]}"},
         log={"format": "json"},
     )
@@ -433,6 +435,13 @@ async def shown_of(client: Any, full: str) -> tuple[str, str]:
     return tree.get("type") or "", tree.findtext("{jabber:client}status") or ""
 
 
+def numbers_at(port: int) -> str:
+    """What is told at /metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
 async def test_workers_are_nodes_behind_one_port(
     servers: Callable[..., Any], engines: Mapping[str, Any]
 ) -> None:
@@ -456,6 +465,11 @@ async def test_workers_are_nodes_behind_one_port(
     assert {record["address"] for record in server.records("trunk-connected")} == {""}, "by Unix sockets"
     assert len([*server.data.glob("worker-*/trunk-*.sock")]) == 2
     pids = {record["worker"]: record["pid"] for record in server.records("worker-started")}
+    http = server.settings["listen"]["http"]
+    for worker, other in ((0, second), (1, first)):
+        numbers = await asyncio.to_thread(numbers_at, http["own_port"] + worker)
+        assert f'xmppd_trunk_connected{{node="{other}"}} 1' in numbers, "each says what it is itself"
+    assert "xmppd_trunk_connected{" in await asyncio.to_thread(numbers_at, http["port"])
     os.kill(pids[0], signal.SIGKILL)
     [died] = await server.logged("worker-died")
     assert (died["worker"], died["code"], died["seconds"]) == (0, -9, 0.5)

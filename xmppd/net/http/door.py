@@ -90,12 +90,13 @@ class Door:
         self.most = most
         self._routes = routes
         self._visitors = Visitors(self._serve)
-        self._listener = Listener(self._visitors, spawn, self._has_room)
+        self._spawn = spawn
+        self._listeners: list[Listener] = []
 
     @property
     def port(self) -> int:
-        """The port in use."""
-        return self._listener.port
+        """The port in use, the first one."""
+        return self._listeners[0].port
 
     @property
     def connections(self) -> int:
@@ -103,12 +104,14 @@ class Door:
         return len(self._visitors.connections)
 
     async def open(self, address: str, port: int, backlog: int, *, reuse_port: bool = False) -> None:
-        """Listen, with `reuse_port` beside other processes; OSError."""
-        await self._listener.open(address, port, backlog, reuse_port=reuse_port)
+        """Listen, with `reuse_port` beside other processes; at one more address each time. OSError."""
+        listener = Listener(self._visitors, self._spawn, self._has_room)
+        await listener.open(address, port, backlog, reuse_port=reuse_port)
+        self._listeners.append(listener)
 
     async def shut(self) -> None:
         """Take nobody in any more; who is there, or waits to come in, is served on."""
-        await self._listener.drain()
+        await asyncio.gather(*(listener.drain() for listener in self._listeners))
 
     async def close(self) -> None:
         """Take nobody in any more, and let requests under way end."""
