@@ -504,3 +504,35 @@ async def test_workers_are_nodes_behind_one_port(
     assert [record["event"] for record in server.records()][-1] == "workers-stopped"
     assert not (server.data / "xmppd.sock").is_symlink()
     assert not [*server.data.glob("worker-*/trunk-*.sock")]
+
+
+async def test_a_renaming_is_finished_by_the_other_worker_when_one_is_killed(
+    servers: Callable[..., Any], engines: Mapping[str, Any]
+) -> None:
+    server, _, _ = await two_workers(servers, engines, "renaming")
+    friends = [f"fan{number}" for number in range(40)]
+    server.add("yan", *friends)
+    pairs = [f"yan@localhost {friend}@localhost" for friend in friends]
+    await ask(server, "roster befriend-many", pair=pairs)
+
+    async def states() -> list[str]:
+        with contextlib.suppress(CommandError, OSError):
+            return [row["state"] for row in await ask(server, "account renamed")]
+        return []
+
+    asked = asyncio.ensure_future(ask(server, "account rename", old="yan@localhost", new="ivo@localhost"))
+    async with asyncio.timeout(60):
+        while await states() != ["under way"]:
+            assert not asked.done()
+        pids = {record["worker"]: record["pid"] for record in server.records("worker-started")}
+        os.kill(pids[0], signal.SIGKILL)
+        await asyncio.gather(asked, return_exceptions=True)
+        assert isinstance(asked.exception(), CommandError | OSError | EOFError)
+    async with asyncio.timeout(90):
+        while await states() != ["done"]:  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(0.1)
+    for friend in friends:
+        rows = await ask(server, "roster show", account=f"{friend}@localhost")
+        assert [(row["contact"], row["subscription"]) for row in rows] == [("ivo@localhost", "both")]
+    await server.login("ivo")
+    await server.stop()

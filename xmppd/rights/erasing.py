@@ -71,7 +71,7 @@ class Erasing:
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
         self._last_looks: set[str] = set()
-        self._looked = clock()
+        self._looked = clock() - LOOK_SECONDS
         accounts.on_removed.append(self.clear)
 
     # what commands ask for

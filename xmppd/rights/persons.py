@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from time import perf_counter
 from typing import Final
 
 from xmppd.store.person import Person, nobody
@@ -15,6 +16,8 @@ from xmppd.store.transfer import patiently
 
 PAGE: Final = 50
 """Rows that are read at once: of the largest kind some 12 MiB."""
+REST_SECONDS: Final = 0.1
+"""How long it is rested at most from reading a whole table, after each page as long as that took."""
 NOBODY: Final = nobody("not declared")
 
 
@@ -72,14 +75,16 @@ class Persons:
         return sum([len(entries) async for entries in self.pages(table, account)])
 
     async def mentions(self, table: Table, account: str) -> AsyncIterator[Sequence[Stored]]:
-        """Rows that are not this person's own and mention it: the whole table is read."""
+        """Rows that are not this person's own and mention it: the whole table is read, half of the time."""
         about, own = mentions_of(table, account), set(await self._own(table, account))
-        width = len(table.partition)
+        width, began = len(table.partition), perf_counter()
         async for entries in self._dump(table, None):
             found = [it for it in entries if it.key[:width] not in own and about(it)]
+            took = min(perf_counter() - began, REST_SECONDS)
             if found:
                 yield found
-            await asyncio.sleep(0)
+            await asyncio.sleep(took)
+            began = perf_counter()
 
     async def undeclared(self) -> list[str]:
         """Tables that are there and that nothing which is loaded declares."""
@@ -91,7 +96,7 @@ class Persons:
 
     async def _dump(self, table: Table, partition: Key | None) -> AsyncIterator[Sequence[Stored]]:
         page: bytes | None = None
-        limit = PAGE if partition is not None else 10 * PAGE
+        limit = PAGE if partition is not None else 2 * PAGE
         while True:
             at = page
             dump = await patiently(
