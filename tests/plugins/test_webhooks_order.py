@@ -91,6 +91,32 @@ async def test_what_was_acknowledged_before_comes_before_though_nobody_says_that
 
 
 @pytest.mark.asyncio
+@pytest.mark.own_engine
+async def test_a_node_whose_clock_is_behind_tells_nothing_earlier_than_it_has_heard_of(
+    redis_url: str,
+) -> None:
+    settings = several(redis_url)
+    async with (
+        Receiver() as receiver,
+        World(nodes=2, plugins=("webhooks",), plugin_config={"webhooks": LOCAL}, settings=settings) as world,
+    ):
+        arguments = {"name": "game", "url": receiver.url, "event": ["account.*"]}
+        await world.app.commands.call("webhook add", arguments)
+        await world.advance(3)
+        first, second = world.apps
+        second.ids.time._now = lambda: world.clock.now() - 60.0
+        for number in range(3):
+            await first.accounts.disable("alice@localhost")
+            await world.advance(1.0)  # the trunk says what time it is
+            await second.accounts.enable("alice@localhost")
+            await taken(world, receiver, 2 * number + 2)
+        assert [event["data"]["what"] for event in receiver.events] == ["disabled", "enabled"] * 3
+        ids = [event["id"] for event in receiver.events]
+        assert ids == sorted(ids)
+        assert len({event["node"] for event in receiver.events}) == 2
+
+
+@pytest.mark.asyncio
 @pytest.mark.one_node(reason="rows are written by hand for processes that are gone")
 async def test_what_an_earlier_process_left_goes_first_however_much_it_is(
     monkeypatch: pytest.MonkeyPatch,
