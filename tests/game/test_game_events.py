@@ -2,16 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from managing import enable as manage
 from managing import managed, resume
 from sasl2 import BIND, login, opened
 
-from xmppd.errors import CommandError
+from xmppd.errors import CommandError, StoreUnavailable
+from xmppd.store.sqlite.store import SqliteStore
+from xmppd.store.table import Prepared
 from xmppd.testing import Client, World, refusal
 
 pytestmark = pytest.mark.asyncio
@@ -372,6 +376,104 @@ async def test_a_stale_session_of_stream_management_is_told_as_a_headline() -> N
         await alice.drop()
         again = await world.login("alice", "desk")
         assert await again.receive_all() == []
+
+
+class SlowStore(SqliteStore):
+    """A store whose next write of rows waits for `gate`, and fails if that does."""
+
+    gate: "asyncio.Future[None] | None" = None
+
+    def write(self, rows: Sequence[Prepared], *, ttl: float | None = None) -> "asyncio.Future[Any]":
+        gate, self.gate = self.gate, None
+        if gate is None:
+            return super().write(rows, ttl=ttl)
+        return asyncio.ensure_future(self._write_later(gate, rows, ttl))
+
+    async def _write_later(
+        self, gate: "asyncio.Future[None]", rows: Sequence[Prepared], ttl: float | None
+    ) -> None:
+        await gate
+        await super().write(rows, ttl=ttl)
+
+
+async def turns() -> None:
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.own_engine
+async def test_a_write_that_is_under_way_is_waited_for() -> None:
+    store = SlowStore(":memory:")
+    async with World(plugins=("game_events",), store=store, nodes=1) as world:
+        gate = store.gate = asyncio.get_running_loop().create_future()
+        first = asyncio.create_task(push(world, "wallet", 1))
+        await turns()
+        second = asyncio.create_task(push(world, "wallet", 2))
+        other = asyncio.create_task(push(world, "bag", 1))
+        await turns()
+        assert not second.done(), "else the first would be written over it"
+        await other
+        gate.set_result(None)
+        await asyncio.gather(first, second)
+        assert sorted(await events(await enabled(world))) == [("bag", 1, ""), ("wallet", 2, "")]
+        assert not world.plugin("game_events").busy
+
+
+@pytest.mark.own_engine
+async def test_what_the_store_did_not_take_is_told_nobody_and_may_be_pushed_again() -> None:
+    store = SlowStore(":memory:")
+    async with World(plugins=("game_events",), store=store, nodes=1) as world:
+        alice = await enabled(world)
+        gate = store.gate = asyncio.get_running_loop().create_future()
+        gate.set_exception(StoreUnavailable("it is away"))
+        with pytest.raises(CommandError, match="it is away"):
+            await push(world, "wallet", 1)
+        assert await events(alice) == []
+        assert (await push(world, "wallet", 1))["sessions"] == 1
+        assert await events(alice) == [("wallet", 1, "")]
+
+
+async def join(world: World, trunk: int) -> None:
+    """Have nodes meet again that have given each other up."""
+    await world.advance(20)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        if world.cluster(other).mesh.name not in world.cluster(one).mesh.members:
+            world.connect_nodes(one, other, trunk=trunk)
+    await world.settle()
+
+
+STEPS = st.tuples(
+    st.integers(0, 2), st.integers(0, 5), st.sampled_from(["push", "push", "come", "cut", "join"])
+)
+
+
+@given(steps=st.lists(STEPS, max_size=20))
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.own_engine
+async def test_whatever_happens_no_session_goes_back(steps: list[tuple[int, int, str]]) -> None:
+    async with game(nodes=3) as world:
+        clients = [await enabled(world, node=number) for number in range(3)]
+        told: list[list[int]] = [[] for _ in range(8)]
+        whole, best = True, -1
+        for number, (node, version, what) in enumerate([*steps, (0, 0, "join")]):
+            if what == "push":
+                pushing = asyncio.create_task(push(world, "wallet", version, node=node))
+                while not pushing.done():
+                    await world.advance(1)
+                best = max(best, version)
+            elif what == "come" and len(clients) < len(told):
+                clients.append(await enabled(world, node=node))
+            elif what == "cut" and whole:
+                whole = False
+                world.cut(node, (node + 1) % 3)
+            elif what == "join" and not whole:
+                await join(world, 10 + number)
+                whole = True
+            await world.settle()
+            for seen, client in zip(told, clients, strict=False):
+                seen += [one for _, one, _ in await events(client)]
+        assert all(seen == sorted(set(seen)) for seen in told)
+        assert best < 0 or all(seen[-1] == best for seen, _ in zip(told, clients, strict=False))
 
 
 class Names:

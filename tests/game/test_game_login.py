@@ -60,6 +60,15 @@ async def test_a_token_lets_in_and_makes_the_account(way: str) -> None:
         assert await world.app.server.account_exists("zoe@localhost")
 
 
+async def test_what_a_claim_must_not_hold_is_left_out() -> None:
+    async with game() as world:
+        alice = await logged_in(
+            world, token=minted(name="\ud800", tag=7, roles={"a": 1}, entitlements=["\x00"])
+        )
+        assert alice.session.facts["name"] == ""
+        assert alice.session.facts["roles"] == alice.session.facts["entitlements"] == []
+
+
 async def test_passwords_are_good_as_before() -> None:
     async with game() as world:
         alice = await world.bind("alice")
@@ -114,6 +123,11 @@ async def test_keys_of_a_url_and_none_while_it_cannot_be_asked() -> None:
         {"iat": True},
         {"jti": 7},
         {"jti": "x" * 201},
+        {"jti": "\ud800"},
+        {"jti": "\x00"},
+        {"sub": "\ud800"},
+        {"sub": ["alice"]},
+        {"name": "\ud800", "sub": None},
         {"key": P256[1]},
         {"headers": {"crit": ["exp"]}},
         {"headers": {"kid": "../../../etc/passwd"}, "key": P256[1]},
@@ -494,6 +508,7 @@ async def test_a_resumed_session_has_the_token_that_it_came_back_by() -> None:
         ("revoke", {"account": "localhost"}),
         ("revoke", {"account": "alice@localhost", "before": "yesterday"}),
         ("revoke-token", {"id": ""}),
+        ("revoke-token", {"id": "\ud800"}),
         ("revoke-token", {"id": "t1", "issuer": "https://elsewhere"}),
         ("revoke-before", {"moment": "soon"}),
     ],

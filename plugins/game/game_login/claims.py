@@ -56,7 +56,7 @@ class Player:
 def player_of(claims: Mapping[str, Any], names: Names, domain: str, issued: float, expires: float) -> Player:
     """By claims that were checked; SaslError for those that are nobody's on this domain."""
     token_id = claims.get("jti", "")
-    if not isinstance(token_id, str) or len(token_id) > TEXT:
+    if not isinstance(token_id, str) or len(token_id) > TEXT or not token_id.isprintable():
         raise SaslError("not-authorized", "Its jti is none.")
     name, tag = _text(claims, names.name), _text(claims, names.tag)
     return Player(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from xmppd.plugin import CommandError, Jid, Session, cluster_signal, command, every
 
-from .claims import BY
+from .claims import BY, TEXT
 
 if TYPE_CHECKING:
     from . import GameLogin
@@ -60,8 +60,8 @@ class Revocations:
         issuer: Annotated[str, "its claim iss; needed where there are several"] = "",
     ) -> dict[str, Any]:
         """By its id alone: it need not have been seen."""
-        if not 0 < len(id) <= 200:
-            raise CommandError("the id of a token has 1 to 200 characters", 2, field="id")
+        if not 0 < len(id) <= TEXT or not id.isprintable():
+            raise CommandError(f"the id of a token has 1 to {TEXT} characters", 2, field="id")
         name = self._issuer(issuer)
         row: Row = {"key": key_of(TOKEN, name, id), "before": micros(self._it.now())}
         await self._it.revoked.put_newest(row, ttl=self._it.lasting)
