@@ -22,7 +22,7 @@ from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions
 from xmppd.core.tally import owner_of
 from xmppd.core.unheard import Unheard
-from xmppd.core.unrecorded import asked
+from xmppd.core.unrecorded import asked, takers_of
 from xmppd.errors import JidError, StanzaError, StoreError
 from xmppd.hooks import Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
@@ -203,9 +203,10 @@ class Messages:
 
     def _unrecorded(self, origin: Origin, sent: Stanza, to: Jid, by: Recorded | None) -> Pending | None:
         """Have one kept until it is acknowledged that is recorded for nobody, or `by` its sender alone."""
-        live, ask = self._live.get(to.bare), self._hooks.message_unrecorded_record
-        is_barred = self._blocks.bars(to.bare, origin.full)
-        return None if is_barred else self._pending(origin, sent, to, asked(ask, live, sent, to, by))
+        live, asks = self._live.get(to.bare), self._hooks.message_unrecorded_record
+        if live is None or not (asks and takers_of(live, to)) or self._blocks.bars(to.bare, origin.full):
+            return None  # as it nearly always is
+        return self._pending(origin, sent, to, asked(asks, live, sent, to, by))
 
     async def _record_later(
         self, origin: Origin, stanza: Stanza, to: Jid, is_taken: Awaitable[bool], record: Callable[..., Made]
@@ -312,13 +313,13 @@ class Messages:
                 self._copy_sent(origin, stanza)
                 return self._tell(origin, stanza, to, refused(stanza, to, self.fates))
             kept = hooks.filtered(hooks.message_for_filter, to.bare, stanza)
-            if isinstance(kept, Awaitable):
-                return self._watched_later(origin, stanza, to, kept)
-            stanza = kept if isinstance(kept, Stanza) else stanza
             if isinstance(kept, Stanza):
+                stanza = kept
                 if (made := self._record(origin, kept, to)) is not None:
                     return made
                 outcome = self._deliver(origin, kept, to)
+            elif isinstance(kept, Awaitable):
+                return self._watched_later(origin, stanza, to, kept)
             else:
                 outcome = self._filtered(stanza, kept)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from xmppd.core.delivery import KEEPABLE, kind_of
 from xmppd.core.sessions import LiveAccount, Session
@@ -14,23 +15,23 @@ Takers = Callable[[], Sequence[Session]]
 Ask = Callable[[Stanza, Jid, Takers], Unrecorded | None]
 
 
+def takers_of(live: LiveAccount, to: Jid) -> Sequence[Session]:
+    """Who of an account would be given a message now and acknowledges."""
+    one = live.sessions.get(to.resource) if to.resource else None
+    if one is not None:
+        return (one,) if one.managed is not None and one.takes_messages else ()
+    return [session for session in live.takers if session.managed is not None]
+
+
 def asked(
-    asks: Sequence[Ask], live: LiveAccount | None, sent: Stanza, to: Jid, recorded: Recorded | None
+    asks: Sequence[Ask], live: LiveAccount, sent: Stanza, to: Jid, recorded: Recorded | None
 ) -> Unrecorded | None:
-    """What the hook `message_unrecorded` makes of a message for an account, which is `recorded` for its
-    sender alone, or not at all; None if none of those who get it here acknowledges.
+    """What the hook `message_unrecorded` makes of a message for an account where somebody acknowledges, which
+    is `recorded` for its sender alone, or not at all.
     """
-    if not asks or live is None or kind_of(sent) not in KEEPABLE:
+    if kind_of(sent) not in KEEPABLE or (recorded is not None and recorded.error is not None):
         return None
-    if recorded is not None and recorded.error is not None:
-        return None
-
-    def takers() -> Sequence[Session]:
-        one = live.sessions.get(to.resource) if to.resource else None
-        receivers = live.takers if one is None else (one,) if one.takes_messages else ()
-        return [session for session in receivers if session.managed is not None]
-
-    made = asks[0](sent if recorded is None else recorded.message, to, takers) if takers() else None
+    made = asks[0](sent if recorded is None else recorded.message, to, partial(takers_of, live, to))
     if made is not None:
         made.before = recorded
     return made
