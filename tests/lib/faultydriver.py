@@ -18,13 +18,18 @@ Fault = tuple[str, Exception] | None
 class Answer:
     """A response of the driver that is an error, after what it asked for was done or at once."""
 
-    def __init__(self, error: Exception, response: Any) -> None:
+    def __init__(
+        self, error: Exception, response: Any, meanwhile: Callable[[], object] | None = None
+    ) -> None:
         self._error = error
         self._response = response
+        self._meanwhile = meanwhile
         self._paging_state = None
 
     def add_callbacks(self, callback: Any, errback: Any, callback_args: Any, errback_args: Any) -> None:
         def fail(_: object) -> None:
+            if self._meanwhile is not None:
+                self._meanwhile()
             errback(self._error, *errback_args)
 
         if self._response is None:
@@ -76,10 +81,7 @@ class Driver:
         if fault == "refused":
             return Answer(error, None)
         response = self._session.execute_async(statement, **how)
-        if self.meanwhile is not None:
-            response.result()
-            self.meanwhile()
-        return Answer(error, response)
+        return Answer(error, response, self.meanwhile)
 
     def repair(self) -> None:
         self._live.session = self._session

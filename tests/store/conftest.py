@@ -100,6 +100,10 @@ class Keyspace:
     def drop(self) -> None:
         self._session.execute(f"DROP KEYSPACE IF EXISTS {self.name}")
 
+    def execute(self, text: str) -> None:
+        """What somebody else writes, who is waited for."""
+        self._session.execute(text)
+
     def _ask(self, text: str, *values: object) -> list[Any]:
         return list(self._session.execute(text, values))
 

@@ -1,164 +1,303 @@
-"""Connections of Cassandra's driver that send by themselves: nothing is mixed up, whoever sends what."""
+"""Connections of Cassandra's driver on our loop: what is sent and read stays whole, however it comes."""
 
 from __future__ import annotations
 
+import asyncio
 import random
+import socket
 import threading
 import time
-from collections import deque
+from collections.abc import AsyncIterator, Callable
 from io import BytesIO
+from ssl import SSLWantReadError
 from typing import Any
 
 import pytest
-from cassandra.connection import _ConnectionIOBuffer
-from cassandra.io import libevreactor
-from cassandra.segment import SegmentCodec
+import pytest_asyncio
+from cassandra import OperationTimedOut
+from cassandra.connection import ConnectionShutdown, CrcMismatchException, ProtocolError
+from cassandra.segment import SegmentCodec, compute_crc24
 
-from xmppd.store.cassandra.wire import Wire
+from xmppd.store.cassandra.wire import Alarm, Segments, Wire, crc24, wires_on
+
+pytestmark = pytest.mark.asyncio
 
 CODEC = SegmentCodec()
+"""As the driver has it."""
 
 
-class Socket:
-    """Takes some bytes at a time, or none."""
+class Connected:
+    """A connection that has agreed on segments with checksums, the other end of it, and what it has read."""
 
-    def __init__(self, seed: int) -> None:
-        self.taken = bytearray()
-        self._chance = random.Random(seed)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, tls: bool = False) -> None:
+        self.bodies: list[bytes] = []
+        here, self.there = socket.socketpair()
+        self.there.setblocking(False)
+        self.wires = wires_on(asyncio.get_running_loop())
 
-    def send(self, data: bytes) -> int:
-        size = self._chance.choice([0, 1, 3, len(data), len(data)])
-        if not size:
-            raise BlockingIOError(11, "again")
-        time.sleep(0)  # others have their turn, as with the lock that a system call gives up
-        self.taken += data[:size]
-        return min(size, len(data))
+        def connect(wire: Any) -> None:
+            wire._socket = Tls(here) if tls else here
+            wire.ssl_context = object() if tls else None
 
+        monkeypatch.setattr(self.wires, "_connect_socket", connect)
+        monkeypatch.setattr(self.wires, "_send_options_message", lambda wire: None)
+        monkeypatch.setattr(self.wires, "process_msg", lambda wire, _, body: self.heard(wire, body))
+        self.wire = self.wires()
+        self.wire._enable_checksumming()
 
-class Loop:
-    """The driver's loop as far as it is told something."""
+    def heard(self, wire: Any, body: bytes) -> None:
+        wire.msg_received = True
+        self.bodies.append(body)
 
-    def __init__(self) -> None:
-        self.notified = 0
-        self._timers: Any = self
-        self.timers: list[Any] = []
-        self.next_timeout: float | None = None
-        self.add_timer = self.timers.append
+    async def come(self, count: int) -> None:
+        """Wait until so much was read."""
+        async with asyncio.timeout(10):
+            while len(self.bodies) < count and not self.wire.is_closed:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.001)
 
-    def notify(self) -> None:
-        self.notified += 1
-
-
-@pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
-    loop = Loop()
-    monkeypatch.setattr(libevreactor, "_global_loop", loop)
-    return loop
-
-
-def wire(seed: int = 0, *, tls: Any = None) -> Any:
-    """A connection without all that is not asked here."""
-    wire = Wire.__new__(Wire)
-    wire._sending, wire._deque_lock, wire.deque = threading.Lock(), threading.Lock(), deque()
-    wire._socket, wire.ssl_context, wire._socket_writable = Socket(seed), tls, True
-    return wire
+    async def sent(self, size: int) -> bytes:
+        """What the other end is given."""
+        data = b""
+        async with asyncio.timeout(10):
+            while len(data) < size:
+                data += await asyncio.get_running_loop().sock_recv(self.there, 1 << 16)
+        return data
 
 
-def written(wire: Any) -> bytes:
-    while wire.deque:
-        wire.handle_write(None, 0)
-    return bytes(wire._socket.taken)
+class Tls:
+    """A socket that has read more than it gives, as one with TLS, of which the system says nothing."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner = inner
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def recv_into(self, room: memoryview) -> int:
+        try:
+            self._held += self._inner.recv(1 << 16)
+        except BlockingIOError:
+            if not self._held:
+                raise SSLWantReadError from None
+        some, self._held = self._held[:5], self._held[5:]
+        room[: len(some)] = some
+        return len(some)
+
+    def pending(self) -> int:
+        return len(self._held)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_what_several_threads_send_stays_whole(seed: int, loop: Loop) -> None:
-    one, is_over = wire(seed), threading.Event()
+@pytest_asyncio.fixture
+async def connected(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connected]:
+    one = Connected(monkeypatch)
+    yield one
+    one.wire.close()
+    one.there.close()
 
-    def push(name: bytes) -> None:
-        for number in range(50):
-            one.push(b"<%b%d>" % (name, number))
 
-    def drive() -> None:
-        while not is_over.is_set():
-            one.handle_write(None, 0)
+def envelopes(*bodies: bytes) -> bytes:
+    return b"".join([b"\x85\0\0\1\x08" + len(body).to_bytes(4, "big") + body for body in bodies])
 
-    driver = threading.Thread(target=drive)
-    driver.start()
-    threads = [threading.Thread(target=push, args=(name,)) for name in (b"a", b"b")]
+
+def segments(*envelopes: bytes) -> bytes:
+    data = BytesIO()
+    for each in envelopes:
+        CODEC.encode(data, each)
+    return data.getvalue()
+
+
+# segments
+
+
+async def test_checksums_and_segments_are_those_of_the_protocol() -> None:
+    chance = random.Random(1)
+    for word in (0, 1, 0x1FFFF, 0x3FFFF, *(chance.getrandbits(18) for _ in range(200))):
+        assert crc24(word) == compute_crc24(word, 3)
+    for size in (9, 100, 131_071, 131_072, 400_000):
+        ours, message = BytesIO(), chance.randbytes(size)
+        Segments.encode(ours, message)
+        assert ours.getvalue() == segments(message)
+
+
+@pytest.mark.parametrize("size", [*range(1, 26), 1000, 70_000])
+async def test_answers_arrive_in_pieces_of_any_size(size: int, connected: Connected) -> None:
+    long = b"long" * 10_000 if size < 1000 else b"long" * 100_000  # one segment, and four
+    sent = [b"first", b"", b"third" * 9, b"4", long, b"last"]
+    data = segments(envelopes(*sent[:2]), *map(envelopes, sent[2:]))
+    for start in range(0, len(data), size):
+        connected.wire._take(memoryview(data)[start : start + size])
+    assert connected.bodies == sent
+
+
+async def test_before_both_agree_on_segments_there_are_none(connected: Connected) -> None:
+    connected.wire._is_checksumming_enabled = False
+    data = envelopes(b"supported", b"ready")
+    for start in range(0, len(data), 4):
+        connected.wire._take(memoryview(data)[start : start + 4])
+    connected.wire._enable_checksumming()
+    connected.wire._take(memoryview(segments(envelopes(b"rows"))))
+    assert connected.bodies == [b"supported", b"ready", b"rows"]
+
+
+DAMAGES: list[tuple[Callable[[bytearray], object], type[Exception]]] = [
+    (lambda data: data.__setitem__(1, data[1] ^ 1), CrcMismatchException),
+    (lambda data: data.__setitem__(4, data[4] ^ 1), CrcMismatchException),
+    (lambda data: data.__setitem__(-6, data[-6] ^ 1), CrcMismatchException),
+    (lambda data: data.__setitem__(-1, data[-1] ^ 1), CrcMismatchException),
+]
+
+
+@pytest.mark.parametrize(("damage", "kind"), DAMAGES)
+async def test_what_was_damaged_is_not_believed(
+    damage: Callable[[bytearray], object], kind: type[Exception], connected: Connected
+) -> None:
+    data = bytearray(segments(envelopes(b"an answer")))
+    damage(data)
+    connected.there.send(data)
+    await connected.come(1)
+    assert connected.wire.is_defunct and isinstance(connected.wire.last_error, kind)
+    assert not connected.bodies
+
+
+@pytest.mark.parametrize("data", [b"HTTP/1.1 400 Bad Request\r\n", b"\x85\0\0\1\x08\xff\xff\xff\xff"])
+async def test_what_speaks_another_protocol_is_given_up(data: bytes, connected: Connected) -> None:
+    connected.wire._is_checksumming_enabled = False
+    connected.there.send(data)
+    await connected.come(1)
+    assert isinstance(connected.wire.last_error, ProtocolError)
+
+
+# reading and sending
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_all_that_has_come_is_read(tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Connected(monkeypatch, tls=tls)
+    await asyncio.sleep(0)
+    for number in range(3):
+        one.there.send(segments(*(envelopes(b"%d" % each) for each in range(number, number + 20))))
+        await one.come(20 * (number + 1))
+    assert one.bodies == [b"%d" % each for number in range(3) for each in range(number, number + 20)]
+    one.wire.close()
+
+
+async def test_whoever_hangs_up_is_gone_at_once(connected: Connected) -> None:
+    failed: list[Exception] = []
+    connected.wire._requests = {1: (failed.append, None, None)}
+    connected.there.close()
+    await connected.come(1)
+    assert isinstance(connected.wire.last_error, ConnectionShutdown) and len(failed) == 1
+    assert connected.wire.connected_event.is_set()
+    assert connected.wire._socket.fileno() == -1
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_who_did_not_answer_in_time_is_alive_if_it_was_not_read(
+    answers: bool, connected: Connected
+) -> None:
+    await asyncio.sleep(0.01)
+    connected.wire.msg_received = False
+    late = OperationTimedOut("no heartbeat")
+    finding = threading.Thread(target=connected.wire.defunct, args=(late,))
+    finding.start()
+    if answers:
+        connected.there.send(segments(envelopes(b"alive")))
+    time.sleep(0.05)  # noqa: ASYNC251 - the loop stands still
+    await asyncio.to_thread(finding.join)
+    assert connected.wire.is_defunct is not answers
+    assert connected.bodies == [b"alive"] * answers
+
+
+async def test_what_is_sent_in_one_turn_goes_together(connected: Connected) -> None:
+    asked = [b"a" * 10, b"b" * 20, b"c" * 30]
+    for each in asked:
+        connected.wire.push(each)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert connected.there.recv(1 << 16) == b"".join(asked)
+
+
+async def test_what_the_socket_does_not_take_comes_later_and_in_order(connected: Connected) -> None:
+    chance = random.Random(2)
+    asked = [chance.randbytes(300_000) for _ in range(8)]
+    for each in asked:
+        connected.wire.push(each)
+        await asyncio.sleep(0)
+    assert connected.wire._is_clogged
+    assert await connected.sent(2_400_000) == b"".join(asked)
+    connected.wire.push(b"more")
+    assert await connected.sent(4) == b"more"
+    assert not connected.wire._is_clogged
+
+
+async def test_what_threads_send_stays_whole(connected: Connected) -> None:
+    names = b"abc"
+
+    def push(name: int) -> None:
+        for number in range(200):
+            connected.wire.push(b"<%c%03d>" % (name, number))
+
+    threads = [threading.Thread(target=push, args=(name,)) for name in names[1:]]
     for thread in threads:
         thread.start()
+    for number in range(200):
+        connected.wire.push(b"<%c%03d>" % (names[0], number))
+        await asyncio.sleep(0)
     for thread in threads:
-        thread.join()
-    is_over.set()
-    driver.join()
-    found = written(one)
-    for name in (b"a", b"b"):
-        expected = [b"<%b%d>" % (name, number) for number in range(50)]
-        assert [part + b">" for part in found.split(b">") if part[1:2] == name] == expected
+        await asyncio.to_thread(thread.join)
+    found = await connected.sent(3 * 200 * 6)
+    for name in names:
+        expected = [b"<%c%03d>" % (name, number) for number in range(200)]
+        assert [part + b">" for part in found.split(b">") if part[1:2] == b"%c" % name] == expected
 
 
-def test_what_the_socket_does_not_take_is_told_to_the_drivers_thread(loop: Loop) -> None:
-    for seed in range(30):
-        one, before = wire(seed), loop.notified
-        one.push(b"hello")
-        assert loop.notified - before == bool(one.deque)
-        assert written(one) == b"hello"
+async def test_threads_close_it_as_well(connected: Connected) -> None:
+    failed: list[Exception] = []
+    connected.wire._requests = {1: (failed.append, None, None)}
+    await asyncio.to_thread(connected.wire.close)
+    await asyncio.sleep(0.01)
+    assert connected.wire._socket.fileno() == -1 and len(failed) == 1
+    connected.wire.close()
+    assert connected.there.recv(1) == b""
 
 
-def test_over_tls_only_the_drivers_thread_sends(loop: Loop) -> None:
-    one = wire(tls=object())
-    one.push(b"hello")
-    assert list(one.deque) == [b"hello"] and not one._socket.taken and loop.notified == 1
+async def test_where_the_loop_is_over_it_is_closed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connect() -> Connected:
+        return Connected(monkeypatch)
+
+    one = await asyncio.to_thread(lambda: asyncio.run(connect()))
+    one.wire.push(b"nobody sends this")
+    one.wire.create_timer(1, lambda: None).cancel()
+    one.wire.close()
+    assert one.wire._socket.fileno() == -1
 
 
-def test_a_deadline_wakes_the_drivers_thread_if_it_would_sleep_for_longer(loop: Loop) -> None:
-    now = time.time()
-    for due, wakes in ((None, True), (now + 60, True), (now + 1, False), (now - 1, True)):
-        loop.next_timeout, before = due, loop.notified
-        timer = Wire.create_timer(5, lambda: None)
-        assert loop.timers[-1] is timer and timer.end == pytest.approx(now + 5, abs=1)
-        assert loop.notified - before == wakes
+# deadlines
 
 
-# reading
+async def test_alarms_ring_unless_they_are_cancelled_by_whatever_thread() -> None:
+    rang: list[str] = []
+    wires: type[Wire] = wires_on(asyncio.get_running_loop())
+    here = [wires.create_timer(0.02, lambda: rang.append("here")) for _ in range(2)]
+    there: list[Alarm] = []
+
+    def begin() -> None:
+        there.extend(wires.create_timer(0.02, lambda: rang.append("there")) for _ in range(3))
+        here[0].cancel()
+        there[0].cancel()
+
+    await asyncio.to_thread(begin)
+    there[1].cancel()
+    await asyncio.sleep(0.1)
+    assert sorted(rang) == ["here", "there"]
 
 
-class Frame:
-    """A header of a frame, as far as a connection asks it."""
-
-    def __init__(self, end_pos: int) -> None:
-        self.body_offset, self.end_pos = 9, end_pos
-
-
-def reading(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[bytes]]:
-    """A connection that has agreed on segments with checksums (version 5), and the bodies it reads."""
-    one, bodies = wire(), list[bytes]()
-    one._io_buffer = _ConnectionIOBuffer(one)
-    one._is_checksumming_enabled, one._segment_codec = True, CODEC
-    one._io_buffer.set_checksumming_buffer()
-    one._current_frame = None
-
-    def read_header(self: Any) -> int:
-        held = self._io_buffer.cql_frame_buffer.getvalue()
-        if len(held) >= 9:
-            self._current_frame = Frame(9 + int.from_bytes(held[5:9], "big"))
-        return len(held)
-
-    monkeypatch.setattr(Wire, "_read_frame_header", read_header)
-    monkeypatch.setattr(Wire, "process_msg", lambda self, frame, body: bodies.append(body))
-    monkeypatch.setattr(Wire, "defunct", lambda self, error: bodies.append(repr(error).encode()))
-    return one, bodies
-
-
-@pytest.mark.parametrize("size", range(1, 24))
-def test_answers_arrive_in_pieces_of_any_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Three bytes of a segment's header are seldom the last ones that have come, but on a real net they are.
-    one, bodies = reading(monkeypatch)
-    sent, data = [b"first", b"", b"third" * 9, b"4"], BytesIO()
-    for body in sent:
-        CODEC.encode(data, bytes(5) + len(body).to_bytes(4, "big") + body)
-    whole = data.getvalue()
-    for start in range(0, len(whole), size):
-        one._io_buffer.io_buffer.write(whole[start : start + size])
-        one.process_io_buffer()
-    assert bodies == sent
+async def test_a_deadline_that_is_late_lets_what_has_come_be_read_first(connected: Connected) -> None:
+    heard: list[int] = []
+    await asyncio.sleep(0.01)
+    connected.wires.create_timer(0.01, lambda: heard.append(len(connected.bodies)))
+    connected.there.send(segments(envelopes(b"in time")))
+    time.sleep(0.2)  # noqa: ASYNC251 - the loop stands still
+    await asyncio.sleep(0.2)
+    assert heard == [1]

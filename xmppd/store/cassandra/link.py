@@ -1,8 +1,7 @@
 """The connection to Cassandra: statements in, rows or StoreErrors out, for one event loop.
 
-The driver has threads of its own. Its callbacks only append to a queue and wake the loop when it was not
-woken yet, so many completions cost one wake-up. What is under way is bounded, every statement has a
-deadline, and what may be repeated without harm is.
+Its connections are on the loop, so answers come there (`wire.py`). What is under way is bounded, every
+statement has a deadline, and what may be repeated without harm is.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,7 +42,7 @@ from xmppd.store.cassandra.encoding import EncodedRow, bound_to, encoded_batch
 from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, translated
 from xmppd.store.cassandra.nodes import Nodes
 from xmppd.store.cassandra.options import CassandraOptions
-from xmppd.store.cassandra.wire import Wire
+from xmppd.store.cassandra.wire import LOOK_SECONDS, Wire, wires_on
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ ATTEMPT = 0.6
 it.
 """
 HEARTBEAT_SECONDS = 1.0
-HEARTBEAT_PATIENCE = 2.0
+HEARTBEAT_PATIENCE = 2.0 - LOOK_SECONDS
 """A node that is frozen or cut off says nothing. When nothing comes from it, it is asked every second, and
 taken for down after two more; what waits for it is then still in time to be asked elsewhere.
 """
@@ -76,7 +75,6 @@ class LinkStats:
     unknown: int = 0
     resolved: int = 0
     completions: int = 0
-    wakeups: int = 0
 
 
 @dataclass(slots=True)
@@ -101,10 +99,9 @@ class Link:
         self._turns = Turns()
         self._live: _Live | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._wires = Wire
         self._threads: ThreadPoolExecutor | None = None
-        self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._asked: set[asyncio.Future[Any]] = set()
-        self._is_woken = False
         self._under_way = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -119,6 +116,7 @@ class Link:
     async def connect(self) -> None:
         """Connect to the cluster; StoreUnavailable, or ConfigError for a file that cannot be used."""
         self._loop = asyncio.get_running_loop()
+        self._wires = wires_on(self._loop)
         cluster = self._cluster()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="store-prepare")
         try:
@@ -172,7 +170,8 @@ class Link:
             prepare_on_all_hosts=False,
             idle_heartbeat_interval=HEARTBEAT_SECONDS,
             idle_heartbeat_timeout=HEARTBEAT_PATIENCE,
-            connection_class=Wire,
+            connection_class=self._wires,
+            compression=False,
             application_name="xmppd",
         )
 
@@ -508,39 +507,30 @@ class Link:
             raise translated(error, conditional=conditional) from error
         return response, answer
 
-    # completions; the first two are called by threads of the driver
+    # completions: on the loop, but for errors that threads of the driver find out
 
     def _answered(self, rows: Any, answer: asyncio.Future[Any]) -> None:
-        self._complete((answer, rows, None))
+        self._complete(answer, rows, None)
 
     def _failed(self, error: BaseException, answer: asyncio.Future[Any]) -> None:
-        self._complete((answer, None, error))
+        self._complete(answer, None, error)
 
-    def _complete(self, outcome: tuple[asyncio.Future[Any], Any, BaseException | None]) -> None:
-        self._done.append(outcome)
-        # Appended before looked at: whoever sees the flag set can rely on the loop to come after that.
-        if not self._is_woken:
-            self._is_woken = True
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        self._is_woken = False
-        self.stats.wakeups += 1
-        while self._done:
-            answer, rows, error = self._done.popleft()
-            if answer not in self._asked:
-                continue  # the driver may say two things of one request: a timeout, and its broken connection
-            self._asked.remove(answer)
-            self.stats.completions += 1
-            self.slots.give()
-            self.end()
-            if answer.done():
-                continue  # nobody waits any more
-            if error is None:
-                answer.set_result(rows)
-            else:
-                answer.set_exception(error)
+    def _complete(self, answer: asyncio.Future[Any], rows: Any, error: BaseException | None) -> None:
+        if not self._wires.is_here():
+            self._wires.on_loop(self._complete, answer, rows, error)
+            return
+        if answer not in self._asked:
+            return  # the driver may say two things of one request: a timeout, and its broken connection
+        self._asked.remove(answer)
+        self.stats.completions += 1
+        self.slots.give()
+        self.end()
+        if answer.done():
+            return  # nobody waits any more
+        if error is None:
+            answer.set_result(rows)
+        else:
+            answer.set_exception(error)
 
     # what is under way
 

@@ -53,8 +53,7 @@ them in one piece.
 class CassandraStats:
     """What the store has done since it was made, and what is under way.
 
-    `unknown` conditional writes got no answer, `resolved` of them were cleared up by reading. `completions`
-    came to the event loop in `wakeups`.
+    `unknown` conditional writes got no answer, `resolved` of them were cleared up by reading.
     """
 
     reads: int = 0
@@ -66,7 +65,6 @@ class CassandraStats:
     unknown: int = 0
     resolved: int = 0
     completions: int = 0
-    wakeups: int = 0
     in_flight: int = 0
     waiting: int = 0
     breaker_opened: int = 0

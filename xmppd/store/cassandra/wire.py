@@ -1,82 +1,344 @@
-"""Connections of the driver that leave its thread alone: what is asked is sent by who asks.
+"""Connections of Cassandra's driver on the loop of who asks: no answer changes threads on its way.
 
-The driver has its thread send. That takes some rounds of the thread's loop for each request, each of them
-with a wait for the interpreter's lock, which our loop holds. It wakes the thread for each deadline, too, and
-reads 4 KiB at a time. And it loses a header that comes in two pieces.
+The driver would read, send and keep time in a thread of its own, which waits for the interpreter's lock that
+the loop holds, as the loop then waits for it. Here threads of the driver only make connections, close them
+and look whether they are alive; what that takes they have the loop do. Segments and envelopes (the native
+protocol, version 5, section 2) are taken apart here, too: the driver copies each five times.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from threading import Lock
-from typing import Any
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
+from io import BytesIO
+from math import inf
+from ssl import SSLWantReadError, SSLWantWriteError
+from struct import Struct
+from threading import Event, get_ident
+from typing import Any, ClassVar
+from zlib import crc32
 
-from cassandra.connection import Timer
-from cassandra.io import libevreactor
-from cassandra.io.libevreactor import LibevConnection
+from cassandra import OperationTimedOut, ProtocolVersion
+from cassandra.connection import Connection, ConnectionShutdown, CrcMismatchException, ProtocolError, _Frame
+from cassandra.segment import CRC24_INIT, CRC24_POLY, CRC32_INITIAL, Segment
 
-BUFFER = 1 << 15
-"""Bytes that are read and written at once: a page of messages is less."""
+BUFFER = 1 << 16
+"""Bytes that are read at once: a page of messages is less."""
+
+PATIENCE_SECONDS = 10.0
+"""How long a thread that has heard nothing of a node waits for the loop to look whether it was the loop that
+stood still.
+"""
+LOOK_SECONDS = 0.25
+"""How long it then waits for the answer."""
+LATE_SECONDS = 0.05
+"""A deadline that rings later than so waits as long for what has come meanwhile."""
+
+_ENVELOPE = Struct(">BBhBi")
+"""What an envelope begins with: version, flags, stream, opcode, and the length of the rest."""
+_HEADER, _TRAILER = 6, 4
+"""Bytes of a segment before its payload and behind it."""
+_MOST: int = Segment.MAX_PAYLOAD_LENGTH
+_WHOLE = _MOST + 1
+"""The bit of a segment that has whole envelopes."""
+
+_LATER = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
+"""What a socket says that takes or has nothing now."""
 
 
-class Wire(LibevConnection):  # type: ignore[misc]
-    """Sends at once where nothing waits to be sent; over TLS as the driver does, for that is not made for two
-    threads.
-    """
+class Wire(Connection):  # type: ignore[misc]  # the driver has no types
+    """One connection; its class is made by `wires_on`."""
 
-    in_buffer_size = out_buffer_size = BUFFER
+    is_closed: bool
+    loop: ClassVar[asyncio.AbstractEventLoop]
+    thread: ClassVar[int]
+    _room: ClassVar[memoryview]
 
     def __init__(self, *args: Any, **more: Any) -> None:
-        self._sending = Lock()
+        """Connect, which blocks: by a thread of the driver."""
         super().__init__(*args, **more)
-
-    def push(self, data: bytes) -> None:
-        """Send, or have the driver's thread send what the socket does not take now."""
-        if self.ssl_context is None and not self.deque and self._sending.acquire(blocking=False):
-            try:
-                if not self.deque:
-                    if data := self._rest_of(data):
-                        # What others have queued meanwhile comes behind the rest.
-                        with self._deque_lock:
-                            self.deque.appendleft(data)
-                        libevreactor._global_loop.notify()
-                    return
-            finally:
-                self._sending.release()
-        super().push(data)
-
-    def _rest_of(self, data: bytes) -> bytes:
-        """Send; what could not be sent. If the connection is broken the driver's thread finds that out."""
-        try:
-            return data[self._socket.send(data) :]
-        except OSError:
-            return data
-
-    def handle_write(self, watcher: Any, revents: int, errno: int | None = None) -> None:
-        """The socket takes more; called by the driver's thread."""
-        with self._sending:
-            super().handle_write(watcher, revents, errno)
-
-    def _process_segment_buffer(self) -> None:
-        """Take a segment out of what was read. Where less than its header has come the driver forgets that,
-        takes what follows for a header, and gives the connection up (`CRC mismatch on header`).
-        """
-        held = self._io_buffer
-        if held.readable_io_bytes() < self._segment_codec.header_length_with_crc:
-            held._segment_consumed = False
-            held.io_buffer.seek(0)  # from here on is kept
-        else:
-            super()._process_segment_buffer()
+        self._unsent: list[bytes] = []
+        self._rest = memoryview(b"")
+        self._is_due = self._is_clogged = False
+        self._segments, self._envelopes = Pieces(), Pieces()
+        self._connect_socket()
+        self._socket.setblocking(False)
+        self._descriptor = self._socket.fileno()
+        self.on_loop(self._begin)
+        self._send_options_message()
 
     @classmethod
-    def create_timer(cls, timeout: float, callback: Callable[[], None]) -> Timer:
-        """Have something called by the driver's thread in so many seconds, which is woken only if it would
-        sleep for longer: where it is seen asleep while it is about to, its next event is soon enough.
+    def is_here(cls) -> bool:
+        """Whether this is the thread of the loop."""
+        return get_ident() == cls.thread
+
+    @classmethod
+    def on_loop(cls, do: Callable[..., object], *args: Any) -> bool:
+        """Have something done by the loop soon; False if it is closed."""
+        try:
+            cls.loop.call_soon_threadsafe(do, *args)
+        except RuntimeError:
+            return False
+        return True
+
+    def _begin(self) -> None:
+        if not self.is_closed:
+            self.loop.add_reader(self._descriptor, self._read)
+
+    def close(self) -> None:
+        """End it, by whatever thread; what was asked and has no answer fails."""
+        with self.lock:
+            was_closed, self.is_closed = self.is_closed, True
+        if was_closed:
+            return
+        if self.loop.is_closed():
+            self._socket.close()
+        elif self.is_here():
+            self._end()
+        elif not self.on_loop(self._end):
+            self._socket.close()
+        if not self.is_defunct:
+            self.error_all_requests(ConnectionShutdown(f"Connection to {self.endpoint} was closed"))
+
+    def _end(self) -> None:
+        """The loop looks at it no more."""
+        self.loop.remove_reader(self._descriptor)
+        self.loop.remove_writer(self._descriptor)
+        self._socket.close()
+
+    def defunct(self, error: Exception) -> object:
+        """Give it up. Where a thread of the driver finds that it did not answer in time, perhaps it was our
+        loop that stood still: then it may have been asked just now.
         """
-        timer, loop = Timer(timeout, callback), libevreactor._global_loop
-        loop._timers.add_timer(timer)
-        due = loop._timers.next_timeout
-        if due is None or not time.time() < due <= timer.end:
-            loop.notify()
-        return timer
+        if isinstance(error, OperationTimedOut) and not self.is_here():
+            looked = Event()
+            if self.on_loop(self._look, error, looked) and looked.wait(PATIENCE_SECONDS):
+                return None
+        return super().defunct(error)
+
+    def _look(self, error: Exception, looked: Event, *, is_last: bool = False) -> None:
+        self._read()
+        if not (self.msg_received or is_last):  # since it was asked
+            self.loop.call_later(LOOK_SECONDS, partial(self._look, error, looked, is_last=True))
+            return
+        if not self.msg_received:
+            super().defunct(error)
+        looked.set()
+
+    # sending
+
+    def push(self, data: bytes) -> None:
+        """Send something at the end of this turn of the loop, with all else that is sent in it."""
+        if not self.is_here():
+            self.on_loop(self.push, data)
+            return
+        self._unsent.append(data)
+        if not (self._is_due or self._is_clogged):
+            self._is_due = True
+            self.loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        """Send what there is, as far as the socket takes it; the rest when it takes more."""
+        self._is_due = False
+        if self.is_closed:
+            return
+        try:
+            while self._rest or self._unsent:
+                if not self._rest:
+                    self._rest = memoryview(b"".join(self._unsent))
+                    self._unsent.clear()
+                self._rest = self._rest[self._socket.send(self._rest) :]
+        except _LATER:
+            if not self._is_clogged:
+                self._is_clogged = True
+                self.loop.add_writer(self._descriptor, self._send)
+        except OSError as error:
+            self.defunct(error)
+        else:
+            if self._is_clogged:
+                self._is_clogged = False
+                self.loop.remove_writer(self._descriptor)
+
+    # reading
+
+    def _read(self) -> None:
+        """Take what has come. Of TLS the loop does not see what was read already and is not decrypted."""
+        is_more = True
+        while is_more and not self.is_closed:
+            try:
+                count = self._socket.recv_into(self._room)
+            except _LATER:
+                return
+            except OSError as error:
+                self.defunct(error)
+                return
+            if not count:
+                self.defunct(ConnectionShutdown(f"{self.endpoint} has closed the connection"))
+                return
+            try:
+                self._take(self._room[:count])
+            except Exception as error:  # noqa: BLE001 - what it says cannot be understood any more
+                self.defunct(error)
+            is_more = self.ssl_context is not None and self._socket.pending() > 0
+
+    def _take(self, data: memoryview) -> None:
+        if not self._is_checksumming_enabled:  # until both have agreed on it there are bare envelopes
+            self._take_envelopes(data)
+            return
+        for segment in self._segments.cut(data, _length_of_segment):
+            payload = segment[_HEADER:-_TRAILER]
+            if crc32(payload, CRC32_INITIAL) != int.from_bytes(segment[-_TRAILER:], "little"):
+                raise CrcMismatchException("CRC mismatch on payload", self.endpoint)
+            self._take_envelopes(payload)
+
+    def _take_envelopes(self, data: memoryview) -> None:
+        for envelope in self._envelopes.cut(data, _length_of_envelope):
+            if self.is_closed:
+                return
+            version, flags, stream, opcode, length = _ENVELOPE.unpack_from(envelope)
+            start = _ENVELOPE.size
+            frame = _Frame(version & 0x7F, flags, stream, opcode, start, start + length)
+            self.process_msg(frame, bytes(envelope[start:]))
+
+    def _enable_checksumming(self) -> None:
+        """Both have agreed on segments."""
+        self._is_checksumming_enabled = True
+        self._segment_codec = Segments
+
+    @classmethod
+    def create_timer(cls, timeout: float, callback: Callable[[], None]) -> Alarm:
+        """Have something called by the loop in so many seconds."""
+        return Alarm(cls, timeout, callback)
+
+
+class Pieces:
+    """Cuts what comes into pieces that tell their lengths, without a copy of those that come whole."""
+
+    __slots__ = ("_held", "_wanted")
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._wanted = 0
+
+    def cut(self, data: memoryview, length_of: Callable[[memoryview], int]) -> Iterator[memoryview]:
+        """The pieces that are there with these bytes. `length_of` tells the length of what begins so, or how
+        much has to be there first.
+        """
+        if self._held:
+            self._held += data
+            if len(self._held) < self._wanted:
+                return
+            data, self._held = memoryview(self._held), bytearray()
+        while data:
+            length = length_of(data)
+            if length > len(data):
+                self._wanted = length
+                self._held += data
+                return
+            yield data[:length]
+            data = data[length:]
+
+
+def _length_of_segment(data: memoryview) -> int:
+    if len(data) < _HEADER:
+        return _HEADER
+    word = int.from_bytes(data[:3], "little")
+    if crc24(word) != int.from_bytes(data[3:_HEADER], "little"):
+        raise CrcMismatchException("CRC mismatch on header")
+    return _HEADER + (word & _MOST) + _TRAILER
+
+
+def _length_of_envelope(data: memoryview) -> int:
+    if len(data) < _ENVELOPE.size:
+        return _ENVELOPE.size
+    if data[0] & 0x7F not in ProtocolVersion.SUPPORTED_VERSIONS:
+        raise ProtocolError(f"It speaks no version of the protocol that is known ({data[0] & 0x7F})")
+    length = int.from_bytes(data[5 : _ENVELOPE.size], "big", signed=True)
+    if length < 0:
+        raise ProtocolError(f"An answer has the length {length}")
+    return _ENVELOPE.size + length
+
+
+class Segments:
+    """Makes segments, in the place of the driver's codec."""
+
+    @staticmethod
+    def encode(buffer: BytesIO, message: bytes) -> None:
+        """Write an envelope as one segment, or as several if it is long."""
+        whole = _WHOLE if len(message) <= _MOST else 0
+        for start in range(0, len(message), _MOST):
+            payload = message[start : start + _MOST]
+            word = len(payload) | whole
+            buffer.write((word | crc24(word) << 24).to_bytes(_HEADER, "little"))
+            buffer.write(payload)
+            buffer.write(crc32(payload, CRC32_INITIAL).to_bytes(_TRAILER, "little"))
+
+
+def crc24(word: int) -> int:
+    """The checksum of the three bytes with which a segment begins."""
+    table, crc = _CRC24, int(CRC24_INIT)
+    crc = (crc << 8 & 0xFFFFFF) ^ table[crc >> 16 ^ word & 0xFF]
+    crc = (crc << 8 & 0xFFFFFF) ^ table[crc >> 16 ^ word >> 8 & 0xFF]
+    return (crc << 8 & 0xFFFFFF) ^ table[crc >> 16 ^ word >> 16]
+
+
+def _of_byte(byte: int) -> int:
+    crc: int = byte << 16
+    for _ in range(8):
+        crc <<= 1
+        if crc & 0x1000000:
+            crc ^= int(CRC24_POLY)
+    return crc
+
+
+_CRC24 = [*map(_of_byte, range(256))]
+
+
+class Alarm:
+    """What is called in some seconds unless it is cancelled, by whatever thread. Where the loop stood still,
+    what has come meanwhile is read first.
+    """
+
+    __slots__ = ("_callback", "_due", "_handle", "_is_over", "_wires")
+
+    def __init__(self, wires: type[Wire], seconds: float, callback: Callable[[], None]) -> None:
+        self._wires = wires
+        self._callback = callback
+        self._is_over = False
+        self._handle: asyncio.TimerHandle | None = None
+        if wires.is_here():
+            self._begin(seconds)
+        else:
+            wires.on_loop(self._begin, seconds)
+
+    def _begin(self, seconds: float) -> None:
+        if not self._is_over:
+            loop = self._wires.loop
+            self._due = loop.time() + seconds
+            self._handle = loop.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        if self._wires.loop.time() - self._due > LATE_SECONDS:
+            self._due = inf
+            self._handle = self._wires.loop.call_later(LATE_SECONDS, self._ring)
+        else:
+            self._callback()
+
+    def cancel(self) -> None:
+        """It is not called any more."""
+        self._is_over = True
+        if self._wires.is_here():
+            self._end()
+        else:
+            self._wires.on_loop(self._end)
+
+    def _end(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+def wires_on(loop: asyncio.AbstractEventLoop) -> type[Wire]:
+    """The class of connections on this loop, which runs in this thread."""
+    here = {"loop": loop, "thread": get_ident(), "_room": memoryview(bytearray(BUFFER))}
+    return type("WireHere", (Wire,), here)
