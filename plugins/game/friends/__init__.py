@@ -4,6 +4,7 @@ client all of it is a roster, whose subscriptions are both or none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Final, Protocol
 
@@ -71,7 +72,7 @@ class Rules(Protocol):
 
     async def judge(self, account: str, where: str, text: str, lang: str = "") -> Any: ...
 
-    async def take(self, account: str, verb: str, peer: str = "") -> float: ...
+    async def take(self, account: str, verb: str, address: str = "") -> float: ...
 
 
 class Logouts(Protocol):
@@ -151,7 +152,8 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         told. StanzaError.
         """
         try:
-            text = await self._allowed(account, peer, text, lang)
+            await self._check_ask(account, peer)
+            text = await self._said(account, text, lang, by)
             pair = await self.between(account, peer)
             if pair.state == NONE:
                 await self._check_room(account, peer)
@@ -184,8 +186,8 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         blocks = self.server.blocks
         return await blocks.bars(account, peer) or await blocks.bars(peer, account)
 
-    async def _allowed(self, account: str, peer: str, text: str, lang: str) -> str:
-        """The text as it may be said; StanzaError for a request that may not be made at all."""
+    async def _check_ask(self, account: str, peer: str) -> None:
+        """StanzaError for a request that may not be made at all."""
         if account == peer:
             raise StanzaError("bad-request", "Nobody is a friend of his own.")
         if not await self.server.account_exists(account):
@@ -194,12 +196,20 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
             raise StanzaError("item-not-found", "There is no such player.")
         if await self.server.blocks.bars(account, peer):
             raise StanzaError("not-acceptable", "You have blocked this player.")
+
+    async def _said(self, account: str, text: str, lang: str, by: str) -> str:
+        """The text of a request as it may be said; StanzaError for who asks too often, or may say nothing.
+        What comes as a presence was counted by moderation itself.
+        """
         if not self.moderation:
             return text
-        if waits := await self.moderation.take(account, "request", peer):
-            hint = element(RETRY, {"seconds": str(max(1, round(waits + 0.5)))})
+        session = self.server.session(by)
+        if session is not None and (
+            waits := await self.moderation.take(account, "request", session.connection.peer)
+        ):
+            hint = element(RETRY, {"seconds": str(max(1, math.ceil(waits)))})
             raise StanzaError("policy-violation", "You ask too often.", type="wait", detail=hint)
-        return await self.judged(account, text, lang) if text else text
+        return await self.judged(account, text, lang)
 
     async def judged(self, account: str, text: str, lang: str = "") -> str:
         """A text as moderation leaves it; StanzaError where it may not be said."""
@@ -207,7 +217,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
             return text
         verdict = await self.moderation.judge(account, "note", text, lang)
         if verdict.action == "refuse":
-            raise StanzaError("not-acceptable", verdict.why or "This may not be said.")
+            raise StanzaError("not-acceptable", "This may not be said.")
         return "" if verdict.action == "shadow" else str(verdict.text)
 
     async def _check_room(self, account: str, peer: str) -> None:
@@ -305,7 +315,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
 
     # standard clients
 
-    @hooks.presence_sent.at(hooks.FILTER)
+    @hooks.presence_sent.at(hooks.FILTER, hooks.LAST)
     def take_subscription(
         self, session: Session, presence: Stanza
     ) -> Stanza | Coroutine[Any, Any, Stanza | hooks.Drop]:

@@ -249,7 +249,7 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
             verdict = await self.moderation.judge(account, "name", str(wanted), lang)
             if verdict.action not in ("pass", "flag"):
                 self.refused.inc()
-                raise StanzaError("not-acceptable", verdict.why or "This name is not allowed.")
+                raise StanzaError("not-acceptable", "This name is not allowed.")
 
     def _read(self, text: str) -> Name:
         try:

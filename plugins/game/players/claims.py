@@ -152,8 +152,9 @@ class Claims:
                 return False
         for key in wanted.keys:
             row = await self.names.get(key)
-            is_mine = row is None or row["account"] == account
-            if not is_mine and not await self._is_free(row, forced=forced, looks_only=True):
+            if row is None or row["account"] == account:
+                continue
+            if not await self._is_free(row, forced=forced, looks_only=True):
                 return False
         return True
 
@@ -201,7 +202,7 @@ class Claims:
         back to it.
         """
         seconds = self._it.config.kept_days * DAY
-        until = (self._it.now() if since is None else since) + seconds
+        until: float = (self._it.now() if since is None else since) + seconds
         for key in keys:
             row = await self.names.get(key)
             if row is None or row["account"] != account or row["state"] != HELD:
