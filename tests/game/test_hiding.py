@@ -12,7 +12,11 @@ from xmppd.testing import Client, World, refusal
 
 NS = "urn:xmppd:rich-presence:0"
 PLUGINS = ("rich_presence", "last", "disco", "version", "ping", "offline", "carbons", "archive", "blocking")
-CONFIG = {"rich_presence": {"games": {"go": {"says": {}}}, "window": 0.0}}
+OF_GAMES = ("players", "friends", "invites", "game_events")
+CONFIG = {
+    "rich_presence": {"games": {"go": {"says": {}}}, "window": 0.0},
+    "invites": {"offline": "refuse", "message": ""},
+}
 HIDDEN = f"<hidden xmlns='{NS}'>%s</hidden>"
 ALL, FRIEND = "<all/>", "<friend>alice@localhost</friend>"
 GROUP = "<group>school</group>"
@@ -22,7 +26,7 @@ Try = Callable[[World, Client, Client | None], Coroutine[Any, Any, None]]
 
 
 def world_of() -> World:
-    return World(plugins=PLUGINS, plugin_config=CONFIG)
+    return World(plugins=(*PLUGINS, *OF_GAMES), plugin_config=CONFIG)
 
 
 async def hide(client: Client, what: str) -> None:
@@ -94,6 +98,15 @@ def iq(payload: str, to: str) -> Try:
     return attempt
 
 
+def own(kind: str, payload: str) -> Try:
+    """What she asks her own account."""
+
+    async def attempt(world: World, client: Client, bob: Client | None) -> None:
+        await client.send(f"<iq type='{kind}' id='o'>{payload}</iq>")
+
+    return attempt
+
+
 def message(type: str, content: str, to: str) -> Try:
     async def attempt(world: World, client: Client, bob: Client | None) -> None:
         await client.send(f"<message type='{type}' id='m' to='{to}'>{content}</message>")
@@ -132,6 +145,11 @@ PAYLOADS = {
     "unknown": "<x xmlns='urn:x'/>",
 }
 TRIES: dict[str, Try] = {"quiet": quiet, "spoken": spoken, "again": again}
+INVITE = f"<invite xmlns='urn:xmppd:invites:0' to='{BOB}' kind='match' target='m'/>"
+REQUEST = f"<request xmlns='urn:xmppd:friends:0' jid='{BOB}'/>"
+PLAYER = f"<player xmlns='urn:xmppd:players:0' jid='{BOB}'/>"
+TRIES |= {"list": own("get", "<friends xmlns='urn:xmppd:friends:0'/>"), "invite": own("set", INVITE)}
+TRIES |= {"player": own("get", PLAYER), "request": own("set", REQUEST)}
 for to in (BOB, f"{BOB}/pc", f"{BOB}/other"):
     TRIES |= {f"probe {to}": presence("probe", to), f"directed {to}": presence("unavailable", to)}
     TRIES |= {f"{name} {to}": iq(payload, to) for name, payload in PAYLOADS.items()}
