@@ -325,13 +325,14 @@ class Judgement:
 
 class Moderation(Plugin):
     @offered
-    async def judge(self, account, where, text):
+    async def judge(self, account, where, text, lang=""):
         assert where == "invite"
         return Judgement("refuse" if "bad" in text else "mask", text.replace("rude", "****"))
 
     @offered
-    async def take(self, account, verb, peer):
-        return 7.5 if verb == "invite" and peer.startswith("carol") else 0.0
+    async def take(self, account, verb, peer=""):
+        assert peer == "127.0.0.1"
+        return 7.5 if verb == "invite" and account.startswith("bob") else 0.0
 """
 
 
@@ -346,7 +347,7 @@ async def test_what_moderation_says_of_an_invite(tmp_path: Path) -> None:
         alice = await world.login("alice")
         assert refusal(await invite(alice, payload="bad")) == "modify policy-violation"
         assert (await invite(alice, payload="rude"))[0].findtext(f"{{{NS}}}payload") == "****"
-        assert refusal(await invite(alice, CAROL)) == "wait policy-violation"
+        assert refusal(await invite(await world.login("bob"), CAROL)) == "wait policy-violation"
 
 
 STEPS = st.lists(

@@ -1,5 +1,6 @@
 """What clients and the back end say of games, and who is shown it."""
 
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -226,7 +227,7 @@ async def test_changes_and_games_are_bounded() -> None:
         assert refusal(await say(alice, "chess", '{"mode": "blitz"}')) == "wait resource-constraint"
         await say(alice, "go", "{}")
         answer = await say(alice, "go", "{}")
-        assert refusal(answer) == "wait resource-constraint"
+        assert refusal(answer) == "wait policy-violation"
         assert answer.find(".//{urn:xmppd:moderation:0}retry").get("seconds") == "20"  # type: ignore[union-attr]
         await world.advance(20)
         assert (await say(alice, "go", "{}")).get("type") == "result"
@@ -323,3 +324,45 @@ async def test_what_is_said_outlives_a_reload() -> None:
         await world.settle()
         await alice.send("<presence><show>away</show></presence>")
         assert [it.get("go") for it in await shown(bob)][-1] == '{"rank":"1k"}'
+
+
+MODERATION = """
+from dataclasses import dataclass
+
+from xmppd.plugin import Plugin, offered
+
+
+@dataclass
+class Judgement:
+    action: str
+    text: str
+    why: str = "not nice"
+
+
+class Moderation(Plugin):
+    @offered
+    async def judge(self, account, where, text, lang=""):
+        assert where == "status"
+        return Judgement("refuse" if "rapid" in text else "mask", text.replace("blitz", "*****"))
+
+    @offered
+    async def take(self, account, verb, peer=""):
+        assert peer == "127.0.0.1"
+        return 7.5 if verb == "presence" and account.startswith("bob") else 0.0
+"""
+
+
+@pytest.mark.asyncio
+async def test_what_moderation_says_of_a_status(tmp_path: Path) -> None:
+    (tmp_path / "moderation.py").write_text(MODERATION)
+    async with World(
+        plugins=("rich_presence", "moderation"),
+        plugin_folders=(tmp_path,),
+        plugin_config={"rich_presence": CONFIG},
+    ) as world:
+        alice, bob = await friends(world)
+        assert refusal(await say(alice, "chess", '{"mode": "rapid"}')) == "modify policy-violation"
+        assert await shown(bob) == []
+        await say(alice, "chess", '{"mode": "blitz"}')
+        assert [it["status"] for it in await shown(bob)] == ["Playing *****"]
+        assert refusal(await say(bob, "chess", '{"mode": "blitz"}')) == "wait policy-violation"

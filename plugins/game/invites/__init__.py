@@ -109,7 +109,7 @@ class Moderation(Protocol):
         """What becomes of a text."""
 
     async def take(self, account: str, verb: str, peer: str) -> float:
-        """In how many seconds the account may do so, 0: now."""
+        """In how many seconds an account, at an address, may do so, 0: now."""
 
 
 class Invites(Plugin):
@@ -186,7 +186,8 @@ class Invites(Plugin):
             async with self.server.writing(session.account, session) as exists:
                 if not exists:
                     raise StanzaError("not-allowed", "An anonymous session invites nobody.")
-                wanted = await self._judged(self._wanted(session.account, tree))
+                wanted = self._wanted(session.account, tree)
+                wanted = await self._judged(wanted, session.connection.peer)
                 made = await self._make(session.account, wanted)
         except StanzaError:
             self.refused.inc()
@@ -311,15 +312,15 @@ class Invites(Plugin):
         self._write_to(wanted)
         return wanted
 
-    async def _judged(self, wanted: Invite) -> Invite:
+    async def _judged(self, wanted: Invite, peer: str) -> Invite:
         """As the plugin `moderation` leaves it, if there is one; StanzaError."""
         if not self.moderation:
             return wanted
-        seconds = await self.moderation.take(wanted.sender, "invite", wanted.to)
+        seconds = await self.moderation.take(wanted.sender, "invite", peer)
         if seconds > 0:
             raise too_often(seconds)
         judgement = await self.moderation.judge(wanted.sender, "invite", wanted.payload)
-        if judgement.action == "refuse":
+        if judgement.action in ("refuse", "shadow"):
             raise StanzaError("policy-violation", judgement.why or "This may not be said.")
         return replace(wanted, payload=judgement.text) if judgement.action == "mask" else wanted
 

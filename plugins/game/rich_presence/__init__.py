@@ -4,34 +4,12 @@ it, who may join, and to whom one looks offline (docs/game-protocol.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 from xmppd.plugin import Uses
 
 from .hiding import Hiding
+from .others import Friends, Logouts
 from .said import NS
 from .saying import Saying
-
-
-class Logouts(Protocol):
-    """What is asked of the plugin `last`."""
-
-    def __bool__(self) -> bool:
-        """Whether it is there."""
-
-    async def logouts_of(self, accounts: Sequence[str]) -> dict[str, float]:
-        """When those of some accounts logged out last who ever did."""
-
-
-class Friends(Protocol):
-    """What is asked of the plugin `friends`."""
-
-    def __bool__(self) -> bool:
-        """Whether it is there."""
-
-    async def are_friends(self, one: str, other: str) -> bool:
-        """Whether they are."""
 
 
 class RichPresence(Hiding, Saying):

@@ -8,7 +8,7 @@ import hmac
 import json
 import math
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from xmppd import hooks
 from xmppd.plugin import (
@@ -30,6 +30,7 @@ from xmppd.plugin import (
     Stanza,
     StanzaError,
     Table,
+    Uses,
     begun,
     cluster_signal,
     command,
@@ -39,6 +40,7 @@ from xmppd.plugin import (
 )
 
 from .config import Game, RichPresenceConfig
+from .others import Moderation
 from .pace import Pace
 from .said import EMPTY, GAME, JOIN, NOTHING, NS, STATE, Part, Sure, annex_of, stamp_of, status_of
 from .schema import Mistake, read, written
@@ -67,12 +69,25 @@ class Shown:
         self.paid_until = 0.0
 
 
+class Change(NamedTuple):
+    """What a session is about to say of a game; `said`: of all of them, `part` of this one, by `values`."""
+
+    session: Session
+    shown: Shown
+    said: dict[str, Part]
+    id: str
+    game: Game
+    part: dict[str, Any]
+    values: Any
+
+
 class Saying(Plugin):
     """Takes what is said, and adds it to what is shown."""
 
     Config = RichPresenceConfig
     config: RichPresenceConfig
 
+    moderation: Uses[Moderation] = Uses("moderation")
     sure = Table(
         partition=("account",),
         cluster=("game",),
@@ -143,10 +158,11 @@ class Saying(Plugin):
         except StanzaError:
             self.refused.inc()
             raise
-        if self._sure.get((session.account, id)) is not None:
-            self._say(session, shown, said, id, game, part, values)
+        saying = Change(session, shown, said, id, game, part, values)
+        if self._sure.get((session.account, id)) is not None and not self.moderation:
+            self._say(saying)
             return None
-        return begun(self._say_later(session, shown, said, id, game, part, values))
+        return begun(self._say_later(saying))
 
     def _values_of(self, game: Game, state: str) -> Any:
         """What a state says; StanzaError with the path of what is wrong."""
@@ -166,40 +182,41 @@ class Saying(Plugin):
         paid_until = max(shown.paid_until, now - MINUTE) + MINUTE / self.config.changes_per_minute
         if paid_until > now:
             self.refused.inc()
-            wait = element(RETRY, {"seconds": str(math.ceil(paid_until - now))})
-            raise StanzaError("resource-constraint", "Change it less often.", detail=wait)
+            raise too_often(paid_until - now)
         shown.paid_until = paid_until
         return shown
 
-    async def _say_later(
-        self,
-        session: Session,
-        shown: Shown,
-        said: dict[str, Part],
-        id: str,
-        game: Game,
-        part: dict[str, Any],
-        values: Any,
-    ) -> None:
-        await self._learn(session.account, id)
+    async def _say_later(self, change: Change) -> None:
+        session = change.session
+        if self.moderation:
+            wait = await self.moderation.take(session.account, "presence", session.connection.peer)
+            if wait > 0:
+                raise too_often(wait)
+        await self._learn(session.account, change.id)
+        status = self._status_of(change)
+        if status and self.moderation:
+            judged = await self.moderation.judge(session.account, "status", status)
+            if judged.action in ("refuse", "shadow"):
+                self.refused.inc()
+                raise StanzaError("policy-violation", judged.why or "This may not be said.")
+            status = judged.text if judged.action == "mask" else status
         if not session.is_over:
-            self._say(session, shown, said, id, game, part, values)
+            self._say(change, status)
 
-    def _say(
-        self,
-        session: Session,
-        shown: Shown,
-        said: dict[str, Part],
-        id: str,
-        game: Game,
-        part: dict[str, Any],
-        values: Any,
-    ) -> None:
+    def _status_of(self, change: Change) -> str:
+        """What standard clients show of it."""
+        if not change.game.status:
+            return ""
+        sure = self._sure.get((change.session.account, change.id)) or NOTHING
+        fields = json.loads(sure.fields) if sure.fields else {}
+        return status_of(change.game, {**fields, **change.values})
+
+    def _say(self, change: Change, status: str | None = None) -> None:
+        session, shown, said, id, game, part, _ = change
         before = said.get(id)
         part["since"] = stamp_of(self.now()) if before is None else before["since"]
         if game.status:
-            sure = self._sure.get((session.account, id)) or NOTHING
-            part["status"] = status_of(game, {**(json.loads(sure.fields) if sure.fields else {}), **values})
+            part["status"] = self._status_of(change) if status is None else status
         self.changes.inc()
         if part == before:
             self.merged.inc()
@@ -469,6 +486,12 @@ class Saying(Plugin):
         for id in self.config.games:
             self._sure.drop((old, id))
             self._sure.drop((new, id))
+
+
+def too_often(seconds: float) -> StanzaError:
+    """What tells a client to wait so long."""
+    hint = element(RETRY, {"seconds": str(max(1, math.ceil(seconds)))})
+    return StanzaError("policy-violation", "Change it less often.", type="wait", detail=hint)
 
 
 def sure_of(row: Mapping[str, Any]) -> Sure:
