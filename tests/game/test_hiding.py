@@ -12,7 +12,7 @@ from xmppd.testing import Client, World, refusal
 
 NS = "urn:xmppd:rich-presence:0"
 PLUGINS = ("rich_presence", "last", "disco", "version", "ping", "offline", "carbons", "archive", "blocking")
-OF_GAMES = ("players", "friends", "invites", "game_events")
+OF_GAMES = ("players", "friends", "invites", "game_events", "moderation")
 CONFIG = {
     "rich_presence": {"games": {"go": {"says": {}}}, "window": 0.0},
     "invites": {"offline": "refuse", "message": ""},

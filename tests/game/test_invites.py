@@ -310,44 +310,24 @@ async def test_a_removed_accounts_invites_are_at_their_end() -> None:
         assert [row async for row in world.plugin("invites").made.everything()] == []
 
 
-MODERATION = """
-from dataclasses import dataclass
-
-from xmppd.plugin import Plugin, offered
-
-
-@dataclass
-class Judgement:
-    action: str
-    text: str
-    why: str = "not nice"
-
-
-class Moderation(Plugin):
-    @offered
-    async def judge(self, account, where, text, lang=""):
-        assert where == "invite"
-        return Judgement("refuse" if "bad" in text else "mask", text.replace("rude", "****"))
-
-    @offered
-    async def take(self, account, verb, peer=""):
-        assert peer == "127.0.0.1"
-        return 7.5 if verb == "invite" and account.startswith("bob") else 0.0
-"""
-
-
 @pytest.mark.asyncio
 async def test_what_moderation_says_of_an_invite(tmp_path: Path) -> None:
-    (tmp_path / "moderation.py").write_text(MODERATION)
+    (tmp_path / "any.txt").write_text("[mask]\nrude\n[refuse]\nbad\n")
+    rates = {"invite": {"burst": 3, "per_second": 0.1}}
     async with World(
         plugins=("invites", "moderation"),
-        plugin_folders=(tmp_path,),
-        plugin_config={"invites": {"message": "", "senders": "anybody"}},
+        plugin_config={
+            "invites": {"message": "", "senders": "anybody"},
+            "moderation": {"words": str(tmp_path), "rates": rates},
+        },
     ) as world:
         alice = await world.login("alice")
         assert refusal(await invite(alice, payload="bad")) == "modify policy-violation"
         assert (await invite(alice, payload="rude"))[0].findtext(f"{{{NS}}}payload") == "****"
-        assert refusal(await invite(await world.login("bob"), CAROL)) == "wait policy-violation"
+        await invite(alice, CAROL)
+        answer = await invite(alice, CAROL)
+        assert refusal(answer) == "wait policy-violation"
+        assert answer.find(".//{urn:xmppd:moderation:0}retry") is not None
 
 
 STEPS = st.lists(

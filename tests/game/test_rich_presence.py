@@ -6,6 +6,8 @@ from xml.etree.ElementTree import Element
 
 import jwt
 import pytest
+from managing import enable, resume
+from several import several
 
 from xmppd import ns
 from xmppd.admin.commands import CommandError
@@ -326,43 +328,47 @@ async def test_what_is_said_outlives_a_reload() -> None:
         assert [it.get("go") for it in await shown(bob)][-1] == '{"rank":"1k"}'
 
 
-MODERATION = """
-from dataclasses import dataclass
-
-from xmppd.plugin import Plugin, offered
-
-
-@dataclass
-class Judgement:
-    action: str
-    text: str
-    why: str = "not nice"
-
-
-class Moderation(Plugin):
-    @offered
-    async def judge(self, account, where, text, lang=""):
-        assert where == "status"
-        return Judgement("refuse" if "rapid" in text else "mask", text.replace("blitz", "*****"))
-
-    @offered
-    async def take(self, account, verb, peer=""):
-        assert peer == "127.0.0.1"
-        return 7.5 if verb == "presence" and account.startswith("bob") else 0.0
-"""
-
-
 @pytest.mark.asyncio
 async def test_what_moderation_says_of_a_status(tmp_path: Path) -> None:
-    (tmp_path / "moderation.py").write_text(MODERATION)
+    (tmp_path / "any.txt").write_text("[mask]\nblitz\n[refuse]\nrapid\n")
+    rates = {"presence": {"burst": 3, "per_second": 0.1}}
     async with World(
         plugins=("rich_presence", "moderation"),
-        plugin_folders=(tmp_path,),
-        plugin_config={"rich_presence": CONFIG},
+        plugin_config={"rich_presence": CONFIG, "moderation": {"words": str(tmp_path), "rates": rates}},
     ) as world:
         alice, bob = await friends(world)
+        await world.advance(60)
         assert refusal(await say(alice, "chess", '{"mode": "rapid"}')) == "modify policy-violation"
         assert await shown(bob) == []
         await say(alice, "chess", '{"mode": "blitz"}')
         assert [it["status"] for it in await shown(bob)] == ["Playing *****"]
-        assert refusal(await say(bob, "chess", '{"mode": "blitz"}')) == "wait policy-violation"
+        await say(alice, "chess", '{"mode": "blitz"}')
+        answer = await say(alice, "chess", '{"mode": "blitz"}')
+        assert refusal(answer) == "wait policy-violation"
+        assert answer.find(".//{urn:xmppd:moderation:0}retry") is not None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_drained", [False, True])
+async def test_what_is_said_goes_with_the_session_to_another_node(redis_url: str, is_drained: bool) -> None:
+    settings = several(redis_url)
+    config = {"rich_presence": CONFIG}
+    async with World(plugins=("rich_presence",), plugin_config=config, nodes=2, settings=settings) as world:
+        alice = await world.login("alice", "r", node=0)
+        bob = await world.login("bob", node=1)
+        await world.befriend(alice, bob)
+        id = await enable(alice)
+        await say(alice, "go", '{"rank": "1k"}')
+        assert [it.get("go") for it in await shown(bob)] == ['{"rank":"1k"}']
+        if is_drained:
+            await world.drain(0)
+        else:
+            await alice.drop()
+        await shown(bob)
+        again = await resume(world, alice, id, 0, node=1)
+        await again.receive_all()
+        assert [it.get("go") for it in await shown(bob)][-1:] == ['{"rank":"1k"}']
+        await world.advance(5)
+        await bob.receive_all()
+        await say(again, "go", '{"rank": "2k"}')
+        assert [it.get("go") for it in await shown(bob)] == ['{"rank":"2k"}']
