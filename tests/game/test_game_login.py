@@ -528,6 +528,26 @@ async def test_what_was_revoked_outlives_a_node() -> None:
         await logged_in(world, token=minted(iat=START - 4), node=1)
 
 
+async def test_what_is_kept_follows_its_player_and_goes_with_him() -> None:
+    async with game() as world:
+        client = await sasl2.opened(world)
+        more = sasl2.agent(sasl2.PHONE) + sasl2.tagged("game")
+        await sasl2.login(client, "", more, mechanism="OAUTHBEARER", initial=bearer(minted()))
+        await call(world, "revoke", account="alice@localhost")
+        await world.app.commands.call("account rename", {"old": "alice@localhost", "new": "zoe@localhost"})
+        await world.settle()
+        plugin = world.plugin("game_login")
+        assert await plugin.ended.get("alice@localhost") is None
+        assert (await plugin.ended.get("zoe@localhost"))["before"] == START * 1_000_000
+        assert (await plugin.grants.scan("zoe@localhost")).rows
+        assert await refused(world, minted("zoe"), "zoe") == "not-authorized"
+        await world.app.commands.call("account erase", {"account": "zoe@localhost"})
+        await world.settle()
+        assert await plugin.ended.get("zoe@localhost") is None
+        assert not (await plugin.grants.scan("zoe@localhost")).rows
+        assert "zoe" not in str([row async for row in plugin.recent.everything()])
+
+
 async def test_what_another_plugin_asks() -> None:
     async with game() as world:
         plugin = world.plugin("game_login")
