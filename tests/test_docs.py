@@ -157,7 +157,15 @@ def test_the_architecture_names_every_module() -> None:
     assert {name for name in modules - named if not name.endswith("/__init__.py")} == set()
 
 
-@pytest.mark.parametrize("file", ["docs/examples/hello.py", "tests/test_readme_plugin.py"])
+README_FILES = [
+    "docs/examples/hello.py",
+    "docs/examples/game/backend.py",
+    "docs/examples/game/player.py",
+    "tests/test_readme_plugin.py",
+]
+
+
+@pytest.mark.parametrize("file", README_FILES)
 def test_the_readme_shows_its_plugin_as_it_is(file: str) -> None:
     shown = f"```python\n{(ROOT / file).read_text(encoding='utf-8')}```\n"
     assert shown in (ROOT / "README.md").read_text(encoding="utf-8")
