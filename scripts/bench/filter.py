@@ -2,7 +2,7 @@
 """Microseconds that the filter of plugin moderation takes for a message, and what reading its lists does to
 the loop.
 
-usage: scripts/bench/filter [WORDS [ROUNDS]]
+usage: scripts/bench/filter [WORDS [ROUNDS]] | --write FOLDER
 """
 
 from __future__ import annotations
@@ -72,6 +72,11 @@ def cost(chain: Chain, text: str, rounds: int) -> float:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--write"]:
+        folder = Path(sys.argv[2])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "en.txt").write_text(words(100_000))
+        return
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 20
     for name, star in (("words by themselves", ""), ("beginnings of words", "*")):

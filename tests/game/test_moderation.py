@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -21,12 +22,17 @@ LIST = "darn\n[refuse]\nkill yourself\n[shadow]\ncheap gold\n[flag]\nbomb\n"
 BODY = f"{{{ns.CLIENT}}}body"
 
 
-def world(folder: Path, plugins: tuple[str, ...] = (), **config: Any) -> World:
+def world(
+    folder: Path,
+    plugins: tuple[str, ...] = (),
+    others: Mapping[str, Any] = MappingProxyType({}),
+    **config: Any,
+) -> World:
     lists = folder / "words"
     lists.mkdir(exist_ok=True)
     (lists / "en.txt").write_text(LIST)
     settings = {"words": str(lists), **config}
-    return World(plugins=("disco", *plugins, "moderation"), plugin_config={"moderation": settings})
+    return World(plugins=("disco", *plugins, "moderation"), plugin_config={"moderation": settings, **others})
 
 
 async def say(
@@ -153,6 +159,20 @@ async def test_lists_that_mean_nothing_refuse_the_plugin(tmp_path: Path) -> None
     with pytest.raises(CommandError, match=r"patterns:1"):
         async with world(tmp_path, patterns=str(file)):
             pass
+
+
+@pytest.mark.asyncio
+async def test_texts_of_rich_presence_are_judged(tmp_path: Path) -> None:
+    games = {"chess": {"name": "Chess", "says": {"properties": {"mode": {"type": "string"}}}}}
+    async with world(tmp_path, ("rich_presence",), {"rich_presence": {"games": games}}) as it:
+        alice = await it.login("alice")
+        await alice.receive_all()
+        for said, kind in (("d\\u0061rn", "error"), ("blitz", "result"), ("Darn", "error")):
+            state = "{&quot;mode&quot;: &quot;" + said + "&quot;}"
+            game = f"<game xmlns='urn:xmppd:rich-presence:0' id='chess'><state>{state}</state></game>"
+            await alice.send(f"<iq type='set' id='g'>{game}</iq>")
+            answers = [one for one in await alice.receive_all() if one.tag.endswith("iq")]
+            assert [one.get("type") for one in answers] == [kind]
 
 
 # who else is asked

@@ -302,6 +302,8 @@ PIECES = (
     f"<error type='cancel'><text xmlns='{ns.STANZA_ERRORS}'>{TOKEN}</text></error>",
     f"<body><![CDATA[{TOKEN}]]></body>",
 )
+GAME = "urn:xmppd:rich-presence:0"
+SAYS = {"chess": {"name": "Chess", "status": "{mode}", "says": {"properties": {"mode": {"type": "string"}}}}}
 IQS = (
     f"<vCard xmlns='vcard-temp'><FN>{TOKEN}</FN></vCard>",
     f"<query xmlns='jabber:iq:roster'><item jid='bob@localhost' name='{TOKEN}'/></query>",
@@ -309,6 +311,11 @@ IQS = (
     f"<query xmlns='jabber:iq:private'><x xmlns='urn:x'>{TOKEN}</x></query>",
     f"<x xmlns='urn:x'>{TOKEN}</x>",
     f"<ping xmlns='{ns.PING}'>{TOKEN}</ping>",
+    f"<game xmlns='{GAME}' id='chess'><state>{{&quot;mode&quot;: &quot;{TOKEN}&quot;}}</state></game>",
+    f"<game xmlns='{GAME}' id='chess'><join secret='{TOKEN}' for='friends'/></game>",
+    f"<player xmlns='urn:xmppd:players:0' name='{TOKEN}#EUW'/>",
+    f"<request xmlns='urn:xmppd:friends:0' jid='carol@localhost'>{TOKEN}</request>",
+    f"<invite xmlns='urn:xmppd:invites:0' to='bob@localhost' kind='{TOKEN}' target='{TOKEN}' game='chess'/>",
     f"<block xmlns='{ns.BLOCKING}'><item jid='dora@localhost'/></block>",
 )
 stanzas = st.one_of(
@@ -355,19 +362,30 @@ FREE = {"rates": {verb: {"per_second": 0.0} for verb in ("message", "presence", 
 PLUGINS = ("disco", "vcard", "private", "blocking", "offline", "carbons", "version", "last", "ping")
 
 
+async def make_friends(it: World, one: Client, other: Client) -> None:
+    await it.app.commands.call("friend befriend", {"one": one.bare, "other": other.bare})
+    await it.settle()
+    for client in (one, other):
+        await client.receive_all()
+
+
 async def heard_of(sent: list[Any], is_first: bool) -> list[bytes]:
     """What others hear of what a muted player sends, and find of him later."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "echo.py").write_text(ECHO)
         async with World(
-            plugins=(*PLUGINS, "echo", "moderation"),
+            plugins=(*PLUGINS, "echo", "moderation", "players", "friends", "rich_presence", "invites"),
             plugin_folders=(Path(folder),),
-            plugin_config={"moderation": FREE},
+            plugin_config={
+                "moderation": FREE,
+                "rich_presence": {"games": SAYS, "key": TOKEN[:2] * 16},
+                "invites": {"senders": "anybody", "key": TOKEN[:2] * 16},
+            },
         ) as it:
             if is_first:
                 await impose(it, "mute")
             alice, bob, carol = await it.login("alice"), await it.login("bob"), await it.login("carol")
-            await it.befriend(alice, bob)
+            await make_friends(it, alice, bob)
             if not is_first:
                 await alice.send(f"<presence><status>{TOKEN}</status></presence>")
                 await impose(it, "mute")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
+from xmppd import ns
 from xmppd.plugin import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -23,6 +24,8 @@ from xmppd.plugin import (
 from .folding import LEET
 from .texts import KEYS
 
+VCARD: Final = f"{{{ns.VCARD}}}vCard"
+GAME: Final = "{urn:xmppd:rich-presence:0}game"
 Action = Literal["pass", "flag", "mask", "shadow", "refuse"]
 
 
@@ -94,7 +97,9 @@ class ModerationConfig(PluginConfig):
     lists of the language that it is said to be in, as far as there are any; otherwise against all. A text of
     more than `characters` is refused. Expressions may take `pattern_seconds` of the processor for one text;
     what takes longer is dealt with by `slow`. Children of presence in `muted_presence` (Clark names) are
-    shown of who is muted, too. `limited` is how often he writes who may write little.
+    shown of who is muted, too. `spoken` are payloads of iq sets (Clark names) by which clients say something
+    to others: their texts are judged, and who is muted sends none. `limited` is how often he writes who may
+    write little.
     """
 
     words: Path | None = None
@@ -109,6 +114,7 @@ class ModerationConfig(PluginConfig):
     rates: Rates = Rates()
     limited: Rate = Rate(burst=3, per_second=0.05)
     muted_presence: frozenset[str] = frozenset()
+    spoken: frozenset[str] = frozenset({VCARD, GAME})
     language: Annotated[str, matching("[a-z]{2,3}(-[a-z0-9]+)*")] = "en"
     texts: Annotated[Mapping[str, str], texts] = MappingProxyType({})
     evidence_lines: Annotated[int, at_least(1), at_most(200)] = 50

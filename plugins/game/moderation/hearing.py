@@ -32,14 +32,14 @@ from xmppd.plugin import (
 )
 
 from .chain import Chain, Judgement, worse
-from .config import Rate
+from .config import VCARD, Rate
 from .evidence import Memory
 from .folding import Folder
 from .patterns import patterns_of
 from .rates import Rates, Rule
-from .said import body_of, changed, texts_of
+from .said import body_of, changed, spoken_in, texts_of
 from .sanctions import NS, Sanctions
-from .silence import VCARD, bare_of
+from .silence import bare_of
 from .standing import Sanction
 from .texts import iso
 from .verdict import Judge
@@ -54,7 +54,6 @@ RECEIPT: Final = b"<received"
 REQUEST: Final = ns.RECEIPTS.encode()
 SPOKEN: Final = (f"{{{ns.CLIENT}}}status", f"{{{ns.NICK}}}nick")
 """Children of presence that say something (XEP-0172)."""
-PICTURES: Final = (f"{{{ns.VCARD}}}BINVAL", f"{{{ns.VCARD}}}TYPE")
 VERBS: Final = ("message", "presence", "request", "invite", "iq", "report")
 PLACES: Final = ("message", "name", "note", "status", "invite")
 """Where a text may stand that is judged."""
@@ -280,8 +279,7 @@ class Hearing(Sanctions):
 
     def _pace(self, session: Session, verb: str) -> None:
         """StanzaError when it is too early."""
-        connection = session.connection
-        if wait := self._take(session.account, verb, connection.peer):
+        if wait := self._take(session.account, verb, session.connection.peer):
             raise self.too_often(session, wait)
 
     # messages
@@ -476,24 +474,22 @@ class Hearing(Sanctions):
             self._pace(session, "iq")
         account = session.account
         mute = self.sanction_of(account, "mute", "all") if account in self.standing else None
-        if mute is not None and not self.silence.may_ask(account, iq):
+        if mute is not None and not self.silence.may_ask(account, iq, self.config.spoken):
             self.silenced.inc()
             if is_request:
                 raise self.muted(session, mute)
             return hooks.DROP
-        if iq.payload == VCARD and iq.type == "set":
-            return self._card(session, iq)
+        if iq.type == "set" and iq.payload in self.config.spoken:
+            return self._said_of_oneself(session, iq)
         return iq
 
-    async def _card(self, session: Session, iq: Stanza) -> Stanza:
-        """What a player writes of himself, but for his picture; StanzaError."""
-        parts = [
-            part for part in iq.xml.iter() if part.text and part.text.strip() and part.tag not in PICTURES
-        ]
-        for part in parts:
-            judged = await self._heard_by(session.account, "name", part.text or "", session.lang or "")
+    async def _said_of_oneself(self, session: Session, iq: Stanza) -> Stanza:
+        """What a player writes of himself for others to see, but for pictures; StanzaError."""
+        where = "name" if iq.payload == VCARD else "status"
+        for text in spoken_in(iq):
+            judged = await self._heard_by(session.account, where, text, session.lang or "")
             if judged.action == "flag":
-                await self._flag(session.account, "name", judged, part.text or "")
+                await self._flag(session.account, where, judged, text)
             elif judged.action != "pass":
                 self.filtered.inc()
                 raise self.not_here(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Final
@@ -13,6 +14,7 @@ XHTML: Final = f"{{{ns.XHTML_IM}}}html"
 BODY: Final = f"{{{ns.CLIENT}}}body"
 SEALED: Final = frozenset((ns.OMEMO, ns.OMEMO_2, ns.OPENPGP, ns.OLD_OPENPGP, ns.JINGLE_MESSAGE))
 """Namespaces of what nobody reads on the way."""
+PICTURES: Final = (f"{{{ns.VCARD}}}BINVAL", f"{{{ns.VCARD}}}TYPE")
 _OPEN: Final = b"><body>"
 _CLOSE: Final = b"</body>"
 
@@ -66,6 +68,33 @@ def texts_of(message: Stanza) -> list[str]:
             if part is not child:
                 found.append(part.tail or "")
     return [text for text in found if text and not text.isspace()]
+
+
+def spoken_in(iq: Stanza) -> list[str]:
+    """All texts of a request, but for pictures; of JSON its own."""
+    found: list[str] = []
+    for part in iq.xml.iter():
+        for text in (part.text or "", part.tail or ""):
+            if text and not text.isspace() and part.tag not in PICTURES:
+                found += json_texts(text) if text.lstrip()[:1] in ("{", "[") else [text]
+    return found
+
+
+def json_texts(text: str) -> list[str]:
+    """The texts in JSON, names of fields as well; what is none is one text."""
+    try:
+        left, found = [json.loads(text)], list[str]()
+    except (ValueError, RecursionError):
+        return [text]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list):
+            left += value
+    return found
 
 
 def changed(message: Stanza, change: Callable[[str], str]) -> Stanza:

@@ -16,7 +16,6 @@ SHOW: Final = f"{{{ns.CLIENT}}}show"
 PRIORITY: Final = f"{{{ns.CLIENT}}}priority"
 SHOWS: Final = frozenset(("away", "chat", "dnd", "xa"))
 TYPES: Final = frozenset(("unavailable", "subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe"))
-VCARD: Final = f"{{{ns.VCARD}}}vCard"
 
 
 class Silence:
@@ -49,10 +48,12 @@ class Silence:
         children += [child for child in presence.xml if child.tag in also]
         return stanza_of(element(PRESENCE, attrs, *children))
 
-    def may_ask(self, account: str, iq: Stanza) -> bool:
-        """Whether an iq is for himself or the server, or asks for something that an account shows to all."""
+    def may_ask(self, account: str, iq: Stanza, spoken: Container[str]) -> bool:
+        """Whether an iq is for himself or the server, and none of those by which something is said to others
+        (`spoken`), or asks for something that an account shows to all.
+        """
         to = iq.to
-        if iq.payload == VCARD and iq.type == "set":
+        if iq.type == "set" and iq.payload in spoken:
             return False
         if not to or bare_of(to) == account:
             return True
