@@ -172,6 +172,19 @@ async def test_a_player_is_asked_by_his_name() -> None:
 
 
 @pytest.mark.asyncio
+async def test_nobody_guesses_who_is_there_by_asking() -> None:
+    config = {"players": {"lookups": 3}}
+    async with World(plugins=("friends", "players"), plugin_config=config) as world:
+        alice, _ = await two(world)
+        assert await act(alice, "request", "nobody@localhost") == "cancel item-not-found"
+        await alice.send("<presence type='subscribe' to='noone@localhost'/>")
+        assert refusal(await alice.receive()) == "cancel item-not-found"
+        assert await act(alice, "request", BOB) == "asking"
+        assert await act(alice, "request", CAROL) == "wait policy-violation"
+        assert await act(alice, "cancel", BOB) == "none", "what is there already is no guess"
+
+
+@pytest.mark.asyncio
 async def test_a_request_ends_by_itself() -> None:
     async with world_of(request_days=100 / DAY) as world:
         alice, bob = await two(world)
@@ -331,7 +344,9 @@ async def test_whoever_has_the_name_next_has_no_friends() -> None:
         alice, bob = await two(world)
         await call(world, "friend befriend", one=ALICE, other=BOB)
         await act(alice, "request", CAROL)
+        await call(world, "friend played", player=[ALICE, BOB])
         await call(world, "user remove", account=ALICE)
+        assert await world.plugin("friends").recent_of(BOB) == []
         assert await friends_in(bob) == {}
         await world.app.accounts.create(ALICE, "secret")
         assert await friends_in(await world.login("alice")) == {}

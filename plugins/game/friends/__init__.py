@@ -269,6 +269,8 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         """Ask a player, by `jid` or `name`."""
         session, payload = request.session, request.payload
         peer = await self.peer_of(session, payload)
+        if payload.get("jid"):
+            await self._count_guess(session, peer)
         text = " ".join((payload.text or "").split())
         if len(text) > self.config.text_characters:
             raise StanzaError("not-acceptable", f"Say it in {self.config.text_characters} characters.")
@@ -290,6 +292,13 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         else:
             pair = await self.do(account, peer, DEEDS[name], session.full)
         return await self.shown(pair, account)
+
+    async def _count_guess(self, session: Session, peer: str) -> None:
+        """Who asks for addresses finds out which of them are accounts: no more often than by names, where
+        players have names; StanzaError.
+        """
+        if self.players:
+            await self.players.look_up(session, peer)
 
     async def peer_of(self, session: Session, payload: Element) -> str:
         """Whom a request names, by `jid` or `name`; StanzaError."""
@@ -333,6 +342,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
     async def _subscribe(self, session: Session, peer: str, presence: Stanza) -> hooks.Drop:
         account, kind = session.account, presence.type
         if kind == "subscribe":
+            await self._count_guess(session, peer)
             text = " ".join((presence.xml.findtext(STATUS) or "").split())[: self.config.text_characters]
             await self.ask(account, peer, text, session.lang or "")
         elif kind == "subscribed":
@@ -388,7 +398,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
             await self.drop(account, row["friend"])
         await self.cards.delete(account)
         await self.groups.delete(account)
-        await self.met.delete(account)
+        await self.unmeet(account)
 
     async def drop(self, account: str, friend: str) -> None:
         """One of a pair is gone, and so is the pair."""
@@ -407,3 +417,4 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
                 await self.cards.put({**theirs, "friend": new})
                 await self.cards.delete(friend, old)
             await self.rename_pair(old, new, friend)
+        await self.meet_as(old, new)

@@ -220,6 +220,21 @@ class Lists:
         ]
         return sorted(rows, key=lambda row: -float(row["at"]))[: self._list.config.recent]
 
+    async def unmeet(self, account: str) -> None:
+        """The account is removed: those whom it met have not met whoever has its name next."""
+        for row in (await self.met.scan(account)).rows:
+            await self.met.delete(row["peer"], account)
+        await self.met.delete(account)
+
+    async def meet_as(self, old: str, new: str) -> None:
+        """The account has another address, and its rows are there: those whom it met follow."""
+        for row in (await self.met.scan(new)).rows:
+            theirs = await self.met.get(row["peer"], old)
+            if theirs is not None:
+                left = theirs["at"] + self._list.config.recent_days * DAY - self._list.now()
+                await self.met.put({**theirs, "peer": new}, ttl=max(1.0, left))
+                await self.met.delete(row["peer"], old)
+
     async def played(self, accounts: Sequence[str], what: str) -> None:
         """These played together just now; a repeat is harmless."""
         friends, now = self._list, self._list.now()
