@@ -196,6 +196,7 @@ class Keys:
         self._due = -math.inf
         self._old_at = -math.inf
         self._pause = 0.0
+        self._is_closed = False
 
     @property
     def version(self) -> int:
@@ -208,6 +209,7 @@ class Keys:
 
     async def close(self) -> None:
         """See `KeySet`."""
+        self._is_closed = True
         if self._asking is not None:
             self._asking.cancel()
         if self._client is not None:
@@ -287,6 +289,8 @@ class Keys:
         return self._version != version
 
     def _ask(self) -> None:
+        if self._is_closed:
+            return
         self._asked_at = self._clock()
         self._asking = asyncio.get_running_loop().create_task(self._fetch())
 

@@ -358,6 +358,17 @@ async def test_what_is_no_set_changes_nothing(body: bytes, status: int, headers:
         await keys.close()
 
 
+async def test_what_is_closed_asks_nobody_any_more() -> None:
+    clock = Clock()
+    async with KeyServer(jwk(P256[0], name="a")) as server:
+        keys = made(clock, url=server.url)
+        assert await fits(keys, P256[0], name="a")
+        await keys.close()
+        clock.seconds += 4_000
+        assert await fits(keys, P256[0], name="a") and not await fits(keys, P256[1], name="b")
+        assert server.asked == 1
+
+
 async def test_a_set_has_no_secrets() -> None:
     async with KeyServer(jwk(SECRET, "HS256", "hs"), jwk(P256[0], name="a")) as server:
         keys = made(Clock(), url=server.url)
