@@ -11,7 +11,7 @@ from ports import free_ports
 TOOL = Path(__file__).parents[3] / ".tools" / "schemathesis" / "venv" / "bin" / "schemathesis"
 TOKEN = "schemathesis"
 PLUGINS = "disco ping last vcard private blocking privacy archive offline carbons announce adhoc register"
-APART = "/(archive/(export|import)|migrate/apply|plugin/reload|node/drain|trace|top)$"
+APART = "/(archive/(export|import)|migrate/apply|plugin/reload|node/drain|trace|top|event/watch)$"
 """They write or read files of the machine, take long each time, or end the server; or they do not end."""
 MEANT = "positive_data_acceptance"
 """What is of the right type may be refused all the same: an address that is none, say."""
