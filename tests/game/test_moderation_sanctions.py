@@ -8,19 +8,20 @@ from xml.etree.ElementTree import Element, tostring
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import new_store
 
 from xmppd import ns
 from xmppd.errors import CommandError, SaslError
+from xmppd.store.sqlite.store import SqliteStore
 from xmppd.testing import Client, World, refusal
+from xmppd.testing.client import Clock
 
 NS = "urn:xmppd:moderation:0"
 BODY = f"{{{ns.CLIENT}}}body"
 TEXT = f"{{{ns.STANZA_ERRORS}}}text"
 
 
-def world(*plugins: str, store: Any = None, **config: Any) -> World:
-    return World(plugins=("disco", *plugins, "moderation"), plugin_config={"moderation": config}, store=store)
+def world(*plugins: str, **config: Any) -> World:
+    return World(plugins=("disco", *plugins, "moderation"), plugin_config={"moderation": config})
 
 
 async def call(world: World, name: str, **arguments: Any) -> Any:
@@ -207,14 +208,14 @@ async def test_who_comes_later_is_reminded_and_held() -> None:
         assert b"fish" not in b"".join([tostring(one) for one in await bob.receive_all()])
 
 
+@pytest.mark.own_engine
 @pytest.mark.asyncio
 async def test_sanctions_outlive_a_restart(tmp_path: Path) -> None:
-    store = new_store(tmp_path / "xmppd.sqlite")
-    async with world(store=store) as it:
+    settings = {"plugins": ("disco", "moderation"), "nodes": 1}
+    file = tmp_path / "xmppd.sqlite"
+    async with World(store=SqliteStore(str(file), now=Clock().now), **settings) as it:
         await impose(it, "mute", minutes=50)
-        rows = (await it.plugin("moderation").sanctions.scan("alice@localhost")).rows
-    async with world() as it:
-        await it.plugin("moderation").sanctions.put(rows[0])
+    async with World(store=SqliteStore(str(file), now=Clock().now), accounts=(), **settings) as it:
         alice = await it.login("alice")
         await alice.receive_all()
         await say(alice)

@@ -390,8 +390,9 @@ def test_what_is_over_is_over() -> None:
 def test_what_was_taken_on_other_nodes_counts() -> None:
     clock, told = [0.0], [0]
 
-    def more() -> None:
+    def more() -> bool:
         told[0] += 1
+        return True
 
     rule = {"message": Rule(1.0, 4, 2.0)}
     here, there = (Rates(rule, lambda: clock[0], more) for _ in range(2))

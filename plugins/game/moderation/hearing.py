@@ -254,11 +254,11 @@ class Hearing(Sanctions):
             self.slowed.inc()
         return wait
 
-    def _has_news(self) -> None:
-        if self.server.has_other_nodes:
-            self.call_later(NEWS_SECONDS, self._tell_news)
-        else:
-            self.rates.said()
+    def _has_news(self) -> bool:
+        if not self.server.has_other_nodes:
+            return False
+        self.call_later(NEWS_SECONDS, self._tell_news)
+        return True
 
     def _tell_news(self) -> None:
         self.taken.tell(self.server.node, self.rates.said())

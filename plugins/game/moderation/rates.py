@@ -24,10 +24,12 @@ class Rule(NamedTuple):
 
 
 class Rates:
-    """`on_news` is called when the first thing was taken that others are to know."""
+    """`on_news` is called when the first thing was taken that others are to know, and says whether there are
+    others.
+    """
 
     def __init__(
-        self, rules: Mapping[str, Rule], clock: Callable[[], float], on_news: Callable[[], None]
+        self, rules: Mapping[str, Rule], clock: Callable[[], float], on_news: Callable[[], bool]
     ) -> None:
         self.news: dict[str, int] = {}
         self._rules = rules
@@ -74,7 +76,7 @@ class Rates:
         return bucket
 
     def _tell(self, key: str) -> None:
-        if not self.news:
-            self._on_news()
+        if not self.news and not self._on_news():
+            return
         if key in self.news or len(self.news) < TOLD:
             self.news[key] = self.news.get(key, 0) + 1
