@@ -295,7 +295,9 @@ class Archive(Crowded, Keeping, Moving, Again, Talks):
     def keep(self, account: str, message: Stanza) -> Stanza | hooks.Drop:
         """Nobody is there, and nobody else keeps it: it is in the archive."""
         session = self.server.session(message.to) if message.to else None
-        if session.takes_messages if session is not None else self.server.takes_messages(account):
+        takes = session.takes_messages if session is not None else self.server.takes_messages(account)
+        sender = message.attrs.get("from", "").partition("/")[0]
+        if takes and not self.server.appears_offline(account, sender):
             return message  # who has come meanwhile is given it
         is_kept = STANZA_ID in message.raw and any(
             child.get("by") == account for child in message.xml.iterfind(f"{{{ns.STANZA_ID}}}stanza-id")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import tostring
 
@@ -25,8 +26,9 @@ BOB = "bob@localhost"
 Try = Callable[[World, Client, Client | None], Coroutine[Any, Any, None]]
 
 
-def world_of() -> World:
-    return World(plugins=(*PLUGINS, *OF_GAMES), plugin_config=CONFIG)
+def world_of(without: str = "") -> World:
+    plugins = tuple(name for name in (*PLUGINS, *OF_GAMES) if name != without)
+    return World(plugins=plugins, plugin_config=CONFIG)
 
 
 async def hide(client: Client, what: str) -> None:
@@ -72,7 +74,8 @@ async def spoken(world: World, client: Client, bob: Client | None) -> None:
     asked = f"<request xmlns='{ns.RECEIPTS}'/><markable xmlns='{ns.CHAT_MARKERS}'/>"
     await client.send(f"<message to='{BOB}' type='chat' id='m1'><body>there?</body>{asked}</message>")
     if bob is not None:
-        assert [it.findtext(f"{{{ns.CLIENT}}}body") for it in await bob.receive_all()] == ["there?"]
+        got = [it.findtext(f"{{{ns.CLIENT}}}body") for it in await bob.receive_all()]
+        assert got == ["there?"] or "offline" not in {it.name for it in world.app.loader.loaded}
         for said in (
             f"<received xmlns='{ns.RECEIPTS}' id='m1'/>",
             f"<displayed xmlns='{ns.CHAT_MARKERS}' id='m1'/>",
@@ -166,10 +169,10 @@ TRIES |= {
 TRIES |= {"refuses": presence("unsubscribed", BOB), "asks again": presence("subscribe", BOB)}
 
 
-async def seen(how: str) -> dict[str, list[str]]:
+async def seen(how: str, without: str = "") -> dict[str, list[str]]:
     """What alice sees by each try where bob is offline, or hides in some way from her."""
     found: dict[str, list[str]] = {}
-    async with world_of() as world:
+    async with world_of(without) as world:
         alice, bob = await world.login("alice", "pc"), await world.login("bob", "pc")
         await world.befriend(alice, bob)
         await group(bob, "school")
@@ -203,6 +206,13 @@ async def seen(how: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("how", [ALL, GROUP, FRIEND])
 async def test_who_hides_looks_as_who_is_offline(how: str) -> None:
     expected, found = await seen(""), await seen(how)
+    assert {name: it for name, it in found.items() if it != expected[name]} == {}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("without", ["offline", "archive"])
+async def test_who_hides_looks_as_who_is_offline_where_less_is_kept(without: str) -> None:
+    expected, found = await seen("", without), await seen(ALL, without)
     assert {name: it for name, it in found.items() if it != expected[name]} == {}
 
 
@@ -312,3 +322,23 @@ async def test_the_last_words_and_rules_of_a_removed_account_are_nobodys() -> No
         plugin = world.plugin("rich_presence")
         assert [row async for row in plugin.rules.everything()] == []
         assert not any(BOB in it.away for it in world.plugins("rich_presence"))
+
+
+@pytest.mark.asyncio
+async def test_no_receipt_is_made_up_for_who_hides(tmp_path: Path) -> None:
+    (tmp_path / "any.txt").write_text("[shadow]\ngold\n")
+    plugins = ("rich_presence", "offline", "moderation")
+    async with World(plugins=plugins, plugin_config={"moderation": {"words": str(tmp_path)}}) as world:
+        alice, bob = await world.login("alice", "pc"), await world.login("bob", "pc")
+        await world.befriend(alice, bob)
+        receipt = f"<received xmlns='{ns.RECEIPTS}' id='x'/>"
+        await bob.send(f"<message to='alice@localhost' type='chat'><body>hello</body>{receipt}</message>")
+        await alice.receive_all()
+        asked = f"<body>gold</body><request xmlns='{ns.RECEIPTS}'/>"
+        said = f"<message to='{BOB}' type='chat' id='m1'>{asked}</message>"
+        await alice.send(said)
+        assert len(await alice.receive_all()) == 1, "he hears nothing, and she is told that it arrived"
+        await hide(bob, ALL)
+        await alice.receive_all()
+        await alice.send(said)
+        assert await alice.receive_all() == []

@@ -305,14 +305,47 @@ async def test_a_join_secret_is_for_who_may_join() -> None:
         )
 
 
+LISTENER = """
+from xmppd.plugin import Event, Plugin, listens
+
+
+class Listener(Plugin):
+    async def start(self):
+        self.heard = []
+
+    @listens("game.*", "invite.*")
+    def hear(self, event: Event) -> None:
+        self.heard.append((event.kind, event.account, dict(event.data)))
+"""
+
+
 @pytest.mark.asyncio
-async def test_events_tell_who_enters_and_leaves_a_game() -> None:
-    async with world_of() as world:
-        seen: list[tuple[str, str]] = []
-        plugin = world.plugin("rich_presence")
-        events = world.app.server.events
-        assert {"game.entered", "game.left"} <= set(events.kinds)
-        assert plugin.entered.is_wanted is False and seen == []
+async def test_events_tell_who_enters_and_leaves_a_game_and_of_invites(tmp_path: Path) -> None:
+    (tmp_path / "listener.py").write_text(LISTENER)
+    async with World(
+        plugins=("rich_presence", "invites", "listener"),
+        plugin_folders=(tmp_path,),
+        plugin_config={"rich_presence": CONFIG, "invites": {"senders": "anybody", "message": ""}},
+    ) as world:
+        alice = await world.login("alice", "pc")
+        for id, state in (("go", "{}"), ("go", '{"rank": "1k"}'), ("chess", '{"mode": "blitz"}'), ("go", "")):
+            await say(alice, id, state)
+        invite = "<invite xmlns='urn:xmppd:invites:0' to='bob@localhost' kind='party' target='p' game='go'/>"
+        made = await ask(alice, "set", invite)
+        await ask(alice, "set", f"<cancel xmlns='urn:xmppd:invites:0' id='{made[0].get('id')}'/>")
+        await alice.drop()
+        await world.settle()
+        heard = [event for plugin in world.plugins("listener") for event in plugin.heard]
+        go, chess = {"game": "go", "resource": "pc"}, {"game": "chess", "resource": "pc"}
+        about = {"id": made[0].get("id"), "to": "bob@localhost", "kind": "party", "target": "p"}
+        assert heard == [
+            ("game.entered", "alice@localhost", go),
+            ("game.entered", "alice@localhost", chess),
+            ("game.left", "alice@localhost", go),
+            ("invite.made", "alice@localhost", {**about, "game": "go"}),
+            ("invite.settled", "alice@localhost", {**about, "state": "cancelled"}),
+            ("game.left", "alice@localhost", chess),
+        ]
 
 
 @pytest.mark.asyncio

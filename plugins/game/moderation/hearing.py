@@ -396,8 +396,10 @@ class Hearing(Sanctions):
         for session in self.server.sessions(account):
             if session.presence is None or session.priority < 0 or not self.acknowledges[session]:
                 continue
-            blocked = await self.server.blocks.of(account)
-            if bare_of(sender) in blocked or not await self.server.may_see(bare_of(sender), account):
+            blocked, viewer = await self.server.blocks.of(account), bare_of(sender)
+            if viewer in blocked or not await self.server.may_see(viewer, account):
+                return
+            if self.server.appears_offline(account, viewer):
                 return
             self.receipt.tell(sender, session.full, id)
             return
