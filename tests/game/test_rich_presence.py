@@ -362,26 +362,6 @@ async def test_what_is_said_outlives_a_reload() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_moderation_says_of_a_status(tmp_path: Path) -> None:
-    (tmp_path / "any.txt").write_text("[mask]\nblitz\n[refuse]\nrapid\n")
-    rates = {"presence": {"burst": 3, "per_second": 0.1}}
-    async with World(
-        plugins=("rich_presence", "moderation"),
-        plugin_config={"rich_presence": CONFIG, "moderation": {"words": str(tmp_path), "rates": rates}},
-    ) as world:
-        alice, bob = await friends(world)
-        await world.advance(60)
-        assert refusal(await say(alice, "chess", '{"mode": "rapid"}')) == "modify policy-violation"
-        assert await shown(bob) == []
-        await say(alice, "chess", '{"mode": "blitz"}')
-        assert [it["status"] for it in await shown(bob)] == ["Playing *****"]
-        await say(alice, "chess", '{"mode": "blitz"}')
-        answer = await say(alice, "chess", '{"mode": "blitz"}')
-        assert refusal(answer) == "wait policy-violation"
-        assert answer.find(".//{urn:xmppd:moderation:0}retry") is not None
-
-
-@pytest.mark.asyncio
 @pytest.mark.parametrize("is_drained", [False, True])
 async def test_what_is_said_goes_with_the_session_to_another_node(redis_url: str, is_drained: bool) -> None:
     settings = several(redis_url)

@@ -30,7 +30,6 @@ from xmppd.plugin import (
     Stanza,
     StanzaError,
     Table,
-    Uses,
     begun,
     cluster_signal,
     command,
@@ -40,7 +39,6 @@ from xmppd.plugin import (
 )
 
 from .config import Game, RichPresenceConfig
-from .others import Moderation
 from .pace import Pace
 from .said import EMPTY, GAME, JOIN, NOTHING, NS, STATE, Part, Sure, annex_of, stamp_of, status_of
 from .schema import Mistake, read, written
@@ -87,7 +85,6 @@ class Saying(Plugin):
     Config = RichPresenceConfig
     config: RichPresenceConfig
 
-    moderation: Uses[Moderation] = Uses("moderation")
     sure = Table(
         partition=("account",),
         cluster=("game",),
@@ -159,7 +156,7 @@ class Saying(Plugin):
             self.refused.inc()
             raise
         saying = Change(session, shown, said, id, game, part, values)
-        if self._sure.get((session.account, id)) is not None and not self.moderation:
+        if self._sure.get((session.account, id)) is not None:
             self._say(saying)
             return None
         return begun(self._say_later(saying))
@@ -187,36 +184,22 @@ class Saying(Plugin):
         return shown
 
     async def _say_later(self, change: Change) -> None:
-        session = change.session
-        if self.moderation:
-            wait = await self.moderation.take(session.account, "presence", session.connection.peer)
-            if wait > 0:
-                raise too_often(wait)
-        await self._learn(session.account, change.id)
-        status = self._status_of(change)
-        if status and self.moderation:
-            judged = await self.moderation.judge(session.account, "status", status)
-            if judged.action in ("refuse", "shadow"):
-                self.refused.inc()
-                raise StanzaError("policy-violation", judged.why or "This may not be said.")
-            status = judged.text if judged.action == "mask" else status
-        if not session.is_over:
-            self._say(change, status)
+        await self._learn(change.session.account, change.id)
+        if not change.session.is_over:
+            self._say(change)
 
     def _status_of(self, change: Change) -> str:
         """What standard clients show of it."""
-        if not change.game.status:
-            return ""
         sure = self._sure.get((change.session.account, change.id)) or NOTHING
         fields = json.loads(sure.fields) if sure.fields else {}
         return status_of(change.game, {**fields, **change.values})
 
-    def _say(self, change: Change, status: str | None = None) -> None:
+    def _say(self, change: Change) -> None:
         session, shown, said, id, game, part, _ = change
         before = said.get(id)
         part["since"] = stamp_of(self.now()) if before is None else before["since"]
         if game.status:
-            part["status"] = self._status_of(change) if status is None else status
+            part["status"] = self._status_of(change)
         self.changes.inc()
         if part == before:
             self.merged.inc()
