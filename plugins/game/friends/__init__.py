@@ -16,7 +16,6 @@ from xmppd.plugin import (
     Element,
     Jid,
     JidError,
-    NonNegativeFloat,
     Person,
     Plugin,
     PluginConfig,
@@ -93,7 +92,7 @@ class FriendsConfig(PluginConfig):
     friends: PositiveInt = 300
     asking: PositiveInt = 100
     asked: Annotated[int, at_least(1), at_most(200)] = 150
-    request_days: NonNegativeFloat = 30.0
+    request_days: Annotated[float, at_least(0), at_most(3650)] = 30.0
     text_characters: Annotated[int, at_least(0), at_most(1000)] = 200
     note_characters: Annotated[int, at_least(0), at_most(2000)] = 500
     groups: Annotated[int, at_least(0), at_most(200)] = 50

@@ -18,11 +18,9 @@ from xmppd.plugin import (
     EventField,
     Jid,
     JidError,
-    NonNegativeFloat,
     Person,
     Plugin,
     PluginConfig,
-    PositiveFloat,
     PositiveInt,
     Request,
     Session,
@@ -83,13 +81,13 @@ class PlayersConfig(PluginConfig):
     most: Annotated[int, at_least(1), at_most(64)] = 16
     least_tag: Annotated[int, at_least(1), at_most(8)] = 2
     most_tag: Annotated[int, at_least(1), at_most(8)] = 5
-    rename_days: NonNegativeFloat = 30.0
-    kept_days: NonNegativeFloat = 90.0
+    rename_days: Annotated[float, at_least(0), at_most(3650)] = 30.0
+    kept_days: Annotated[float, at_least(0), at_most(3650)] = 90.0
     reserved: frozenset[str] = frozenset(
         ("admin", "administrator", "moderator", "support", "system", "server")
     )
     lookups: PositiveInt = 30
-    lookup_seconds: PositiveFloat = 60.0
+    lookup_seconds: Annotated[float, at_least(1), at_most(86_400)] = 60.0
     platforms: frozenset[str] = frozenset(("pc", "console", "mobile", "web"))
     links: PositiveInt = 8
 
