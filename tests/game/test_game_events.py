@@ -232,9 +232,10 @@ async def test_a_node_that_is_silent_is_named() -> None:
         world.cut(0, 1)
         call = {"resource": "wallet", "version": 1, "to": ["alice@localhost"]}
         pushing = asyncio.create_task(world.app.commands.call("game-events push", call))
-        while not pushing.done():
-            await world.advance(1)
-        outcome = pushing.result()
+        while not world.plugin("game_events").pushes.waits_for:
+            await world.settle()  # the store takes its own time, in which no node may be given up
+        await world.advance(3)
+        outcome = await pushing
         assert (outcome["reached"], outcome["silent"]) == (0, ["node1:5270"])
 
 

@@ -59,6 +59,11 @@ class Pushes:
         self._filled = plugin.scope.clock()
         self._row = plugin.held.writer(("account", "resource", "node", "version", "payload", "at"))
 
+    @property
+    def waits_for(self) -> set[str]:
+        """The nodes that were asked and have not answered."""
+        return {node for call in self._calls.values() for node, _ in call.pieces}
+
     def admit(self, count: int) -> None:
         """CommandError when there were too many recipients lately."""
         config = self._plugin.config
