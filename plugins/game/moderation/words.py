@@ -36,6 +36,8 @@ SPELLED: Final = 4
 MOST_SPELLED: Final = 24
 """Letters of what is spelled so that are looked at."""
 PATTERNS: Final = 2_000
+TOKENS: Final = 20_000
+"""Words of texts whose runs are remembered."""
 
 _SPELLED: Final = re.compile(r" \S \S \S(?: \S)*(?= )")
 _RUNS: Final = re.compile(r"(.)\1*", re.DOTALL)
@@ -140,6 +142,7 @@ class Words:
         self._alone = alone
         self._finds = [automaton.iter for automaton in automata]
         self._patterns: Lru[Word, re.Pattern[str]] = Lru(PATTERNS)
+        self._squeezed = _Squeezed()
 
     def hits(self, text: str, lang: str = "") -> list[Hit] | None:
         """What offends in a text: only words of lists of this language and of any ("": of all). None: too
@@ -150,22 +153,25 @@ class Words:
         folder = self.folder
         folded = folder.fold(text)
         hits: list[Hit] | None = []
-        if found := self._found(squeezed(folded)):
+        if found := self._found(folded):
             hits = self._placed(text, folded, found, lang)
         if (plain := folder.unsigned(text)) is not text and hits is not None:
             folded = folder.fold(plain)
-            if found := self._found(squeezed(folded)):
+            if found := self._found(folded):
                 more = self._placed(text, folded, found, lang)
                 hits = None if more is None else hits + more
         if _SPELLED.search(folded) is not None and hits is not None:
             hits = hits + self._spelled(text, folded, lang)
         return hits
 
-    def _found(self, key: str) -> set[Word]:
-        found = {self._alone[token] for token in self._alone.keys() & key.split()}
-        for find in self._finds:
-            for _, packed in find(key):
-                found.add(packed)
+    def _found(self, folded: str) -> set[Word]:
+        tokens = [*map(self._squeezed.__getitem__, folded.split())]
+        found = {self._alone[token] for token in self._alone.keys() & tokens}
+        if self._finds:
+            key = f" {' '.join(tokens)} "
+            for find in self._finds:
+                for _, packed in find(key):
+                    found.add(packed)
         return {Word.unpacked(line) for packed in found for line in packed.split("\n")} if found else set()
 
     def _placed(self, text: str, folded: str, words: Iterable[Word], lang: str) -> list[Hit] | None:
@@ -204,7 +210,7 @@ class Words:
             ]
             joined = f" {letters} {' '.join(parts)} "
             start, end = places[match.start() + 1][0], places[match.end() - 1][1]
-            for word in self._found(squeezed(joined)):
+            for word in self._found(joined):
                 is_meant = not lang or word.lang in (lang, ANY)
                 if is_meant and word.action != "pass" and self._pattern(word).search(joined):
                     hits.append(Hit(start, end, word))
@@ -215,6 +221,20 @@ class Words:
         if found is None:
             found = word.pattern()
             self._patterns.put(word, found)
+        return found
+
+
+class _Squeezed(dict[str, str]):
+    """Words by how they are written, without their runs: those that were said lately, for most are said again
+    and again.
+    """
+
+    def __missing__(self, token: str) -> str:
+        if len(self) >= TOKENS:
+            self.clear()
+        found = squeezed(token)
+        if len(token) <= LONGEST:
+            self[token] = found
         return found
 
 
