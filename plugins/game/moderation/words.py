@@ -37,7 +37,7 @@ MOST_SPELLED: Final = 24
 """Letters of what is spelled so that are looked at."""
 PATTERNS: Final = 2_000
 TOKENS: Final = 20_000
-"""Words of texts whose runs are remembered."""
+"""Words of texts that are remembered with what is made of them."""
 
 _SPELLED: Final = re.compile(r" \S \S \S(?: \S)*(?= )")
 _RUNS: Final = re.compile(r"(.)\1*", re.DOTALL)
@@ -139,10 +139,10 @@ class Words:
     def __init__(self, folder: Folder, count: int, alone: Mapping[str, str], automata: Sequence[Any]) -> None:
         self.folder = folder
         self.count = count
-        self._alone = alone
         self._finds = [automaton.iter for automaton in automata]
         self._patterns: Lru[Word, re.Pattern[str]] = Lru(PATTERNS)
-        self._squeezed = _Squeezed()
+        self._squeezed = _Lately(squeezed)
+        self._known = _Lately(lambda token: alone.get(squeezed(token), ""))
 
     def hits(self, text: str, lang: str = "") -> list[Hit] | None:
         """What offends in a text: only words of lists of this language and of any ("": of all). None: too
@@ -165,10 +165,10 @@ class Words:
         return hits
 
     def _found(self, folded: str) -> set[Word]:
-        tokens = [*map(self._squeezed.__getitem__, folded.split())]
-        found = {self._alone[token] for token in self._alone.keys() & tokens}
+        tokens = folded.split()
+        found = {*filter(None, map(self._known.__getitem__, tokens))}
         if self._finds:
-            key = f" {' '.join(tokens)} "
+            key = f" {' '.join(map(self._squeezed.__getitem__, tokens))} "
             for find in self._finds:
                 for _, packed in find(key):
                     found.add(packed)
@@ -224,18 +224,20 @@ class Words:
         return found
 
 
-class _Squeezed(dict[str, str]):
-    """Words by how they are written, without their runs: those that were said lately, for most are said again
-    and again.
-    """
+class _Lately(dict[str, str]):
+    """What is made of words that were said lately, for most are said again and again."""
+
+    def __init__(self, make: Callable[[str], str]) -> None:
+        super().__init__()
+        self._make = make
 
     def __missing__(self, token: str) -> str:
         if len(self) >= TOKENS:
             self.clear()
-        found = squeezed(token)
+        made = self._make(token)
         if len(token) <= LONGEST:
-            self[token] = found
-        return found
+            self[token] = made
+        return made
 
 
 async def words_in(
