@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from tests.store.test_cassandra import ITEMS, PROFILE
 from xmppd.errors import StoreBug, StoreUnavailable
+from xmppd.store.cassandra import schema
 from xmppd.store.cassandra.schema import _windows
 from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
 from xmppd.store.table import Delete, Put, Table
@@ -199,3 +200,25 @@ async def test_a_life_beyond_what_cassandra_knows_is_for_ever(store):
 async def test_windows_of_tables_whose_rows_end(ttl, window):
     found = _windows(ttl)
     assert (found["compaction_window_unit"], found["compaction_window_size"]) == window
+
+
+async def test_our_own_tables_may_be_listed_before_a_node_has_them(keyspace, monkeypatch):
+    """As where two servers start at once on an empty Cassandra."""
+    asked, ask = dict.fromkeys(schema.OURS, 0), schema.Schema._ask
+
+    async def late(self, text, values=()):
+        for name in schema.OURS:
+            if f'".{name}' in text and asked[name] < 3:
+                asked[name] += 1
+                raise StoreBug(f"Cassandra refused a statement: table {name} does not exist")
+        return await ask(self, text, values)
+
+    monkeypatch.setattr(schema.Schema, "_ask", late)
+    monkeypatch.setattr(schema, "LOCK_PAUSE", 0.01)
+    for anew in (schema.OURS, (schema.SCHEMA,)):  # the second time nothing is made
+        asked.update(dict.fromkeys(anew, 0))
+        store = CassandraStore(keyspace.options)
+        await store.open([ITEMS, PROFILE])
+        await store.put(PROFILE, {"account": "a", "age": 1})
+        await store.close()
+        assert set(asked.values()) == {3}

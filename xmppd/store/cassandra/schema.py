@@ -35,7 +35,7 @@ LOCK_SECONDS = 60
 """How long a lock is held by one who died; making a table takes a tenth of a second."""
 LOCK_PAUSE = 0.2
 UNSEEN = 50
-"""How often the table of the lock may seem not to be there, of those who wait for it."""
+"""How often one of our own tables may seem not to be there."""
 DDL_SECONDS = 20.0
 WINDOWS = 20
 """Into how many windows of time the rows of a table with a TTL are sorted, at most."""
@@ -101,7 +101,7 @@ class Schema:
             suffix = " STATIC" if place == "static" else ""
             there.columns.setdefault(table, {})[column] = f"{kind}{suffix}"
         if SCHEMA in there.columns:
-            for name, text, version in await self._ask(
+            for name, text, version in await self._ask_ours(
                 f'SELECT name, declaration, version FROM "{self._keyspace}".{SCHEMA}'
             ):
                 there.declarations[name] = json.loads(text)
@@ -142,7 +142,7 @@ class Schema:
         await self._agree()
         declaration = merged(table, there.declarations.get(table.name))
         version = there.versions.get(table.name, 0) + 1
-        await self._ask(
+        await self._ask_ours(
             f'INSERT INTO "{self._keyspace}".{SCHEMA} (name, declaration, version, changed, program) '
             "VALUES (%s, %s, %s, %s, %s)",
             (table.name, as_text(declaration), version, time.time(), self._program),
@@ -235,21 +235,15 @@ class Schema:
         return min(3, sum(host.datacenter == self._options.local_dc for host in hosts)) or 1
 
     async def _lock(self) -> str:
-        holder, unseen = uuid.uuid4().hex, 0
+        holder = uuid.uuid4().hex
         while True:
-            try:
-                found = await self._ask(
-                    f'INSERT INTO "{self._keyspace}".{LOCK} (name, holder) VALUES (%s, %s) '
-                    f"IF NOT EXISTS USING TTL {LOCK_SECONDS}",
-                    ("schema", holder),
-                )
-                if found[0][0]:
-                    break
-            except StoreBug as error:
-                # Made a moment ago, by several at once: a node may not see it while it takes that over.
-                unseen += 1
-                if "does not exist" not in str(error) or unseen > UNSEEN:
-                    raise
+            found = await self._ask_ours(
+                f'INSERT INTO "{self._keyspace}".{LOCK} (name, holder) VALUES (%s, %s) '
+                f"IF NOT EXISTS USING TTL {LOCK_SECONDS}",
+                ("schema", holder),
+            )
+            if found[0][0]:
+                break
             await asyncio.sleep(LOCK_PAUSE)
         await self._change(
             f'CREATE TABLE IF NOT EXISTS "{self._keyspace}".{SCHEMA} '
@@ -258,11 +252,24 @@ class Schema:
         return holder
 
     async def _unlock(self, holder: str) -> None:
-        await self._ask(
+        await self._ask_ours(
             f'DELETE FROM "{self._keyspace}".{LOCK} WHERE name = %s IF holder = %s', ("schema", holder)
         )
 
     # asking
+
+    async def _ask_ours(self, text: str, values: Sequence[object] = ()) -> list[Any]:
+        """Ask one of our own tables. Made a moment ago, perhaps by several, it may be listed by a node
+        that does not have it yet.
+        """
+        for _ in range(UNSEEN):
+            try:
+                return await self._ask(text, values)
+            except StoreBug as error:
+                if "does not exist" not in str(error):
+                    raise
+            await asyncio.sleep(LOCK_PAUSE)
+        return await self._ask(text, values)
 
     async def _ask(self, text: str, values: Sequence[object] = ()) -> list[Any]:
         def ask(session: Session) -> list[Any]:
