@@ -267,7 +267,8 @@ same. The login's `facts` and `expires` may be set.
 """
 password_check = Hook("password_check", (FILTER,))
 """(jid, password, channel): PLAIN gave this as the password of an account. Return the `Identity` that it
-proves, or None to leave it to others, at last to the store; raise SaslError to refuse it.
+proves, or None to leave it to others, at last to the store; a text is the password that others look at in its
+place; raise SaslError to refuse it.
 """
 login_failed = Hook("login_failed", (SIGNAL,))
 """(attempt, condition): a login came to nothing. `attempt.account` is the claimed account, "" if unknown."""

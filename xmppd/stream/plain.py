@@ -22,8 +22,10 @@ from xmppd.stream.scram import (
     stored_key,
 )
 
-PasswordCheck = Callable[[Jid, str, Channel], Identity | Awaitable[Identity | None] | None]
-"""Says who gave this password for an account; None for no opinion. SaslError refuses."""
+PasswordCheck = Callable[[Jid, str, Channel], Identity | str | Awaitable[Identity | str | None] | None]
+"""Says who gave this password for an account; None for no opinion, a text: what was typed means that one.
+SaslError refuses.
+"""
 
 
 class Plain:
@@ -102,7 +104,9 @@ class _PlainExchange:
         for check in checks:
             known = check(jid, prepared, self._channel)
             known = await known if isinstance(known, Awaitable) else known
-            if known is not None:
+            if isinstance(known, str):
+                typed, prepared = known, _prepared(known)
+            elif known is not None:
                 return Success(replace(known, local=jid.local))
         step = self._compare(jid, typed, prepared)
         return await step if isinstance(step, Awaitable) else step
@@ -160,6 +164,14 @@ def _parse(data: bytes) -> tuple[str, str, str]:
     except UnicodeDecodeError:
         raise SaslError("not-authorized") from None
     return authzid, name, typed
+
+
+def _prepared(typed: str) -> str:
+    """The password as it is compared; what is none is nobody's."""
+    try:
+        return prepare_password(typed)
+    except BadPassword:
+        raise SaslError("not-authorized") from None
 
 
 def _pick(found: Credentials) -> tuple[str, ScramKeys]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import binascii
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
+from xml.etree.ElementTree import Element
 
 from xmppd.errors import JidError, SaslError, StoreError
 from xmppd.jid import Jid
@@ -188,7 +189,8 @@ class Mechanism(Protocol):
     use.
 
     Mechanisms are advertised in the order of falling `priority`; one with `needs_tls` only on a secure
-    channel.
+    channel. One that has a `read(auth)` too is given the element `<auth/>` of RFC 6120 6.4.2, whatever is in
+    it, and returns the first message as bytes, in place of base64 in it; SaslError refuses.
     """
 
     @property
@@ -283,14 +285,21 @@ class Authenticator:
         """Whether a refusal now was the last one: the stream ends with policy-violation (RFC 6120 6.4.5)."""
         return self.attempts <= 0
 
-    def start(self, name: str, payload: str = "", asked: Asked | None = None) -> Step | Awaitable[Step]:
+    def start(
+        self,
+        name: str,
+        payload: str = "",
+        asked: Asked | None = None,
+        tree: Callable[[], Element] | None = None,
+    ) -> Step | Awaitable[Step]:
         """Begin an attempt: attribute and text of `<auth/>`. "" is no initial response, "=" an empty one.
-        `asked` is what else there is to it in one by XEP-0388.
+        `asked` is what else there is to it in one by XEP-0388, `tree` gives `<auth/>` itself.
         """
         channel = self.channel if asked is None else self.channel._replace(asked=asked)
         try:
             mechanism = self._choose(name, channel)
-            initial = decode(payload)
+            read = None if tree is None else getattr(mechanism, "read", None)
+            initial = decode(payload) if read is None or tree is None else read(tree())
         except SaslError as error:
             self._gate.refused(channel, error)
             raise
@@ -298,7 +307,7 @@ class Authenticator:
         if self._idle:
             self._attempt.idle = self._idle
         exchange = mechanism.start(channel)
-        if payload == "":
+        if payload == "" and read is None:
             self._exchange = exchange
             return Challenge(b"")
         return self._advance(exchange, initial)

@@ -73,7 +73,7 @@ class Sasl(Attempts):
             self._refuse_at_once(stream, SaslError("encryption-required"))
             return None
         name, text = stanza.attrs.get("mechanism", ""), stanza.text
-        return self._take(stream, lambda: authenticator_of(stream).start(name, text))
+        return self._take(stream, lambda: authenticator_of(stream).start(name, text, tree=lambda: stanza.xml))
 
     @negotiates(Phase.EXCHANGE, RESPONSE)
     def go_on(self, stream: Negotiable, stanza: Stanza) -> Waiting:
