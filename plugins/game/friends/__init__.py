@@ -267,9 +267,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
     async def take_request(self, request: Request) -> Element:
         """Ask a player, by `jid` or `name`."""
         session, payload = request.session, request.payload
-        peer = await self.peer_of(session, payload)
-        if payload.get("jid"):
-            await self._count_guess(session, peer)
+        peer = await self.wanted(session, payload)
         text = " ".join((payload.text or "").split())
         if len(text) > self.config.text_characters:
             raise StanzaError("not-acceptable", f"Say it in {self.config.text_characters} characters.")
@@ -299,6 +297,15 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         if self.players:
             await self.players.look_up(session, peer)
 
+    @offered
+    async def wanted(self, session: Session, payload: Element) -> str:
+        """Whom a session asks for, by `jid` or `name` of an element: guesses are counted. StanzaError."""
+        peer = await self.peer_of(session, payload)
+        if payload.get("jid"):
+            await self._count_guess(session, peer)
+        return peer
+
+    @offered
     async def peer_of(self, session: Session, payload: Element) -> str:
         """Whom a request names, by `jid` or `name`; StanzaError."""
         if session.is_anonymous:

@@ -118,18 +118,22 @@ class Lists:
             return friends.item(entry.pair, account, entry.name, *more)
         if entry.note:
             more.append(element(NOTE, None, entry.note))
-        shown = await self._presence_of(entry.pair.of(account), account)
+        is_online, since = await self.seen(entry.pair.of(account), account)
+        shown = {"online": "true"} if is_online else {"last-online": stamp(since)} if since else {}
         return friends.item(entry.pair, account, entry.name, *more, **shown)
 
-    async def _presence_of(self, contact: str, viewer: str) -> dict[str, str]:
-        """Whether a friend is there, or since when he is not, as he looks to the viewer."""
+    @offered
+    async def seen(self, contact: str, viewer: str) -> tuple[bool, float]:
+        """Whether a friend is there, or since when he is not (seconds since the epoch, 0.0: not known), as he
+        looks to the viewer.
+        """
         friends = self._list
         since = await friends.server.away_since(contact, viewer)
         if since is None and friends.server.locate(contact):
-            return {"online": "true"}
+            return True, 0.0
         if since is None and friends.last:
             since = (await friends.last.logouts_of([contact])).get(contact)
-        return {"last-online": stamp(since)} if since else {}
+        return False, since or 0.0
 
     # what is noted
 
