@@ -48,6 +48,9 @@ CONFIG: dict[str, dict[str, Any]] = {
 }
 """Settings of plugins for the examples, where others than the usual ones are needed to show something."""
 
+MORE = {"Another dialect": ("riot_profile",)}
+"""What else is loaded for a section."""
+
 
 @dataclass
 class Step:
@@ -187,7 +190,8 @@ class Play:
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("title", "blocks"), examples(), ids=lambda it: it if isinstance(it, str) else "")
 async def test_the_examples_of(title: str, blocks: list[list[Step]]) -> None:
-    async with World(plugins=plugins_of_the_game(), plugin_config=CONFIG) as world:
+    plugins = (*plugins_of_the_game(), *MORE.get(title, ()))
+    async with World(plugins=plugins, plugin_config=CONFIG) as world:
         play = Play(world)
         for block in blocks:
             for step in block:
