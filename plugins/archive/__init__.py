@@ -442,13 +442,16 @@ class Archive(Crowded, Keeping, Moving, Again, Talks):
         return recalled
 
     @offered
-    async def last_with(self, account: str, peer: str, count: int) -> list[tuple[float, str, bytes]]:
-        """The last messages that an archive has with an account, oldest first: the moment in seconds since
-        the epoch, the id, the message. Nothing of who has no archive; StoreError.
+    async def last_with(
+        self, account: str, peer: str, count: int, until: float = 0.0
+    ) -> list[tuple[float, str, bytes]]:
+        """The last messages, of before `until` (0.0: now), that an archive has with an account, oldest first:
+        the moment in seconds since the epoch, the id, the message. Nothing of who has no archive; StoreError.
         """
         if await self.uid_of(account) is None:
             return []
-        query = Query("", b"", b"", (), peer, "", None, True, count, False)
+        before = bound(round(until * MICROSECONDS)) if until else b""
+        query = Query("", b"", before, (), peer, "", None, True, count, False)
         oldest, horizon = self.lives.oldest(account), await self.horizon(account)
         page = await self._reader(await self._owner(account)).page(query, oldest, horizon)
         return [(at_of(row[0]) / MICROSECONDS, to_text(row[0]), row[-1]) for row in page.messages]

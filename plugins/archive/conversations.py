@@ -11,7 +11,7 @@ from xmppd import ns
 from xmppd.plugin import Element, StanzaError, Table, escape_attribute
 
 from .content import Said, said_in
-from .ids import bound, stamp_of, to_text
+from .ids import MICROSECONDS, at_of, bound, stamp_of, to_text
 from .query import SET, id_of, moment_of, peer_of, size_of
 from .reading import Archived
 from .seeking import Seeker, head_of, in_turns, weight_of
@@ -77,6 +77,24 @@ class Conversation:
     def unread_attrs(self) -> dict[str, str]:
         """How many messages were not read, as it is told."""
         return {"unread": str(self.unread), **({} if self.is_exact else {"more": "true"})}
+
+
+class Talk(NamedTuple):
+    """A conversation as other plugins are told of it: whom it is with, when the last message came (seconds
+    since the epoch), that message, and when that came up to which it was read (0.0: not known).
+    """
+
+    peer: str
+    at: float
+    stanza: bytes
+    read: float
+
+
+def talk_of(one: Conversation) -> Talk:
+    """What others are told of a conversation on a page."""
+    assert one.last is not None
+    read = at_of(one.shown.own) / MICROSECONDS if one.shown.own else 0.0
+    return Talk(one.peer, at_of(one.last.id) / MICROSECONDS, one.last.stanza, read)
 
 
 class Walk:

@@ -25,11 +25,24 @@ from xmppd.plugin import (
     element,
     iq_get,
     iq_set,
+    offered,
     serialize,
     stanza_of,
 )
 
-from .conversations import OTHER, OWN, QUERY, READ, ListQuery, Lists, Walk, list_query_of, listed
+from .conversations import (
+    OTHER,
+    OWN,
+    QUERY,
+    READ,
+    ListQuery,
+    Lists,
+    Talk,
+    Walk,
+    list_query_of,
+    listed,
+    talk_of,
+)
 from .filing import Folder
 from .ids import MICROSECONDS, at_of, bound, from_text, month_of, stamp_of, to_text
 from .keeping import Lives
@@ -334,8 +347,12 @@ class Talks(Ordered):
     async def read(self, request: Request) -> None:
         """A conversation was read up to a message, and who it is with is not told."""
         session, payload = request.session, request.payload
-        peer, id = peer_of(payload.get("with", ""))[0], id_of(payload.get("id", ""))
-        owner = await self._owner(session.account)
+        await self.read_to(session, peer_of(payload.get("with", ""))[0], payload.get("id", ""))
+
+    @offered
+    async def read_to(self, session: Session, peer: str, text: str) -> None:
+        """A session has read a conversation up to the message of this id; StanzaError item-not-found."""
+        id, owner = id_of(text), await self._owner(session.account)
         if not peer or await self.messages.get(owner.uid, month_of(id), id, peer) is None:
             raise StanzaError("item-not-found", "There is no message of this id in this conversation.")
         await self._move(session.account, owner.uid, peer, OWN, id, session.full)
@@ -345,16 +362,39 @@ class Talks(Ordered):
         """The last conversations, and what of them was not read. From now on the session is told what other
         ones read.
         """
-        session, account = request.session, request.session.account
         query = list_query_of(request.payload, self.config.page, self.config.page_most)
+        walk = await self._walk(request.session.account, query, request.session)
+        return listed(request.session.account, walk)
+
+    @offered
+    async def talks_of(self, account: str, size: int = 0, since: float = 0.0) -> list[Talk]:
+        """The last conversations of an account (`size` 0: a usual page), the newest first, in which something
+        was said since a moment; StanzaError for who has no archive, or asks too often.
+        """
+        most = min(size or self.config.page, self.config.page_most)
+        after = bound(round(since * MICROSECONDS)) if since else b""
+        walk = await self._walk(account, ListQuery(after, b"", "", most))
+        return [talk_of(one) for one in walk.page]
+
+    @offered
+    async def read_by(self, account: str, peer: str) -> float:
+        """Of when the message is up to which an account has read a conversation (seconds since the epoch);
+        0.0: not known.
+        """
+        row = await self.shown.get((await self._owner(account)).uid, peer, OWN)
+        return 0.0 if row is None else at_of(row["id"]) / MICROSECONDS
+
+    async def _walk(self, account: str, query: ListQuery, session: Session | None = None) -> Walk:
+        """A page of a list; an account has so much gone through, no more. From then on a session is told."""
         if (self._paid_until.get(account) or 0.0) - self.now() > AHEAD_SECONDS:
             raise StanzaError("resource-constraint", "Ask more slowly.", type="wait")
         owner = await self._owner(account)
-        self.is_told[session] = True
+        if session is not None:
+            self.is_told[session] = True
         walk = await self._list(owner, account, query, await self.horizon(account))
         paid_until = max(self._paid_until.get(account) or 0.0, self.now())
         self._paid_until.put(account, paid_until + seconds_of(walk.weight))
-        return listed(account, walk)
+        return walk
 
     async def _list(self, owner: Owner, account: str, query: ListQuery, before: bytes) -> Walk:
         """Conversations as they are before an id."""

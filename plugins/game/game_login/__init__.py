@@ -249,10 +249,16 @@ class GameLogin(Revocations, Plugin):
     @iq_set(REFRESH, SELF, SERVER)
     async def refresh(self, request: Request) -> Element:
         """Another token of the same account, in place of the one that it logged in by."""
-        session = request.origin
-        if not isinstance(session, Session) or session.facts.get("by") != BY:
+        if not isinstance(request.origin, Session):
             raise StanzaError("not-allowed", "This session did not log in by a token.")
-        token = (request.payload.text or "").strip()
+        expires = await self.renew(request.origin, (request.payload.text or "").strip())
+        return element(REFRESHED, {"expires": shown(expires)})
+
+    @offered
+    async def renew(self, session: Session, token: str) -> float | None:
+        """Give a session another token in place of that which it logged in by; when it ends. StanzaError."""
+        if session.facts.get("by") != BY:
+            raise StanzaError("not-allowed", "This session did not log in by a token.")
         domain = session.account.rpartition("@")[2]
         try:
             identity = await self._prove(token, domain, session.account)
@@ -267,7 +273,7 @@ class GameLogin(Revocations, Plugin):
             await self._grant(session.login)
         await self._look_at(session)  # what was revoked meanwhile was looked for in the token before
         self.refreshed.inc()
-        return element(REFRESHED, {"expires": shown(identity.expires)})
+        return identity.expires
 
     def _mistaken(self, session: Session, error: SaslError) -> StanzaError:
         if error.condition != "not-authorized":
