@@ -48,7 +48,7 @@ CONFIG: dict[str, dict[str, Any]] = {
 }
 """Settings of plugins for the examples, where others than the usual ones are needed to show something."""
 
-MORE = {"Another dialect": ("riot_profile",)}
+MORE = {"Another dialect": ("archive", "riot_profile")}
 """What else is loaded for a section."""
 
 

@@ -1,44 +1,16 @@
 """Another dialect of game clients: what they say from the login on, and how it is answered."""
 
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
 import pytest
-from gametokens import game, minted
+from gametokens import minted
+from riotdialect import MECHANISM, OLDER, ROSTER, asked, auth, both, let_in, player, roster, world_of
 
 from xmppd import ns
 from xmppd.testing import START, Client, World, refusal
 
-PLUGINS = ("players", "friends", "last", "blocking", "privacy", "riot_profile")
-MECHANISM, OLDER = "X-Riot-RSO-PAS", "X-Riot-RSO"
-ROSTER = "jabber:iq:riotgames:roster"
 BLOCKED = "<item type='jid' value='bob@localhost' order='1' action='deny'/>"
-
-
-@asynccontextmanager
-async def world_of(**config: Any) -> AsyncIterator[World]:
-    others = {"riot_profile": {"without_tls": True, **config}}
-    async with game(*PLUGINS, others=others) as world:
-        yield world
-
-
-def auth(*tokens: tuple[str, str], mechanism: str = MECHANISM, text: str = "") -> str:
-    children = "".join(f"<{name}>{token}</{name}>" for name, token in tokens)
-    return f"<auth mechanism='{mechanism}' xmlns='{ns.SASL}'>{text}{children}</auth>"
-
-
-def both(player: str = "alice", **claims: Any) -> str:
-    return auth(("rso_token", minted(player)), ("pas_token", minted(player, affinity="eu1", **claims)))
-
-
-async def let_in(world: World, xml: str, *, node: int | None = None) -> tuple[Client, Element]:
-    client = world.connect(node=node)
-    await client.open()
-    await client.send(xml)
-    return client, await client.receive()
 
 
 async def outcome(world: World, xml: str) -> str:
@@ -47,41 +19,6 @@ async def outcome(world: World, xml: str) -> str:
     await client.drop()
     name = answer.tag.rpartition("}")[2]
     return name if name == "success" else str(answer[0].tag).rpartition("}")[2]
-
-
-async def player(world: World, name: str, *, node: int | None = None) -> Client:
-    """One who has logged in as the dialect's clients do, and has his list."""
-    client, answer = await let_in(world, both(name), node=node)
-    assert answer.tag == f"{{{ns.SASL}}}success"
-    await client.open()
-    await client.send(
-        f"<iq id='_xmpp_bind1' type='set'><bind xmlns='{ns.BIND}'>"
-        "<puuid-mode enabled='true'/><resource>RC-1234</resource></bind></iq>"
-    )
-    bound = await client.receive()
-    assert bound.get("id") == "_xmpp_bind1"
-    client.jid = bound[0][0].text or ""
-    await roster(client)
-    await client.send("<presence/>")
-    await client.receive_all()
-    return client
-
-
-async def roster(client: Client, **attrs: str) -> dict[str, Element]:
-    """The items of the list, by jid."""
-    said = "".join(f" {name}='{value}'" for name, value in attrs.items())
-    answer = await asked(client, "get", f"<query xmlns='{ROSTER}'{said}/>")
-    return {item.get("jid", ""): item for item in answer[0]}
-
-
-async def asked(client: Client, kind: str, payload: str, to: str = "") -> Element:
-    """The answer to a request; what else came stays to be received."""
-    address = f" to='{to}'" if to else ""
-    await client.send(f"<iq type='{kind}' id='q_1'{address}>{payload}</iq>")
-    got = await client.receive_all()
-    (answer,) = [it for it in got if it.get("id") == "q_1"]
-    client.others = [it for it in got if it is not answer]  # type: ignore[attr-defined]
-    return answer
 
 
 def pushed(client: Client, got: list[Element]) -> list[tuple[str, str]]:
@@ -486,7 +423,7 @@ async def test_chat_is_stamped_by_the_server_alone() -> None:
 
 @pytest.mark.asyncio
 async def test_friends_on_two_nodes_are_pushed_to() -> None:
-    async with game(*PLUGINS, nodes=2, others={"riot_profile": {"without_tls": True}}) as world:
+    async with world_of(nodes=2) as world:
         alice, bob = await player(world, "alice", node=0), await player(world, "bob", node=1)
         await asked(alice, "set", request(jid="bob@localhost", subscription="pending_out"))
         assert pushed(bob, await bob.receive_all()) == [("alice@localhost", "pending_in")]

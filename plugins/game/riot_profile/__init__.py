@@ -30,6 +30,7 @@ from xmppd.plugin import (
 )
 
 from .config import RiotProfileConfig
+from .history import Archive, Histories
 from .roster import IQ, FriendsOf, Rosters, local, moment
 from .tokens import Logins, TokenChildren
 
@@ -54,13 +55,14 @@ class Names(Protocol):
     async def name_of(self, account: str) -> str | None: ...
 
 
-class RiotProfile(Rosters, Plugin):
+class RiotProfile(Rosters, Histories, Plugin):
     """Takes requests of the dialect before anybody else does, and answers them as its clients expect."""
 
     Config = RiotProfileConfig
     friends: Uses[FriendsOf] = Uses("friends", needed=True)
     game_login: Uses[Logins] = Uses("game_login")
     players: Uses[Names] = Uses("players")
+    archive: Uses[Archive] = Uses("archive")
     last_online = SessionSlot(False)
     """Whether a session wants to be told since when friends are away."""
     answered = Counter("Requests of the dialect that were answered.")
@@ -76,6 +78,10 @@ class RiotProfile(Rosters, Plugin):
             ("get", self.query("roster")): self.show_roster,
             ("set", self.query("roster")): self.change_roster,
             ("set", self.query("session")): self.be_active,
+            ("set", self.query("rso")): self.take_token,
+            ("get", self.query("archive")): self.show_talk,
+            ("get", self.query("archive:list")): self.show_talks,
+            ("set", self.query("archive:read")): self.mark_read,
             ("set", f"{{{config.urn}:entitlements}}entitlements"): self.take_entitlements,
             ("set", SESSION): self.open_session,
             ("get", PRIVACY): self.show_blocks,
@@ -172,6 +178,16 @@ class RiotProfile(Rosters, Plugin):
         """
         if not any(local(child) == "token" and child.text for child in payload):
             raise StanzaError("bad-request", "There is no token.")
+        return []
+
+    async def take_token(self, session: Session, query: Element) -> list[Element]:
+        """Another token in place of the one that the session logged in by."""
+        tokens = [child.text or "" for child in query if local(child) == "access-token"]
+        if len(tokens) != 1:
+            raise StanzaError("bad-request", "There is no token.")
+        if not self.game_login:
+            raise StanzaError("service-unavailable", "Nobody looks at tokens here.")
+        await self.game_login.renew(session, tokens[0].strip())
         return []
 
     async def be_active(self, session: Session, query: Element) -> list[Element]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from xmppd import ns
-from xmppd.plugin import PluginConfig, PositiveInt
+from xmppd.plugin import PluginConfig, PositiveInt, at_least, at_most
 
 
 class RiotProfileConfig(PluginConfig):
@@ -12,7 +14,7 @@ class RiotProfileConfig(PluginConfig):
     `prefix`: what stands before the password of PLAIN ("": nothing). `namespace` is what the namespaces of
     queries begin with, `urn` those of other things; `list_name` the list of whom one blocks, `default_group`
     the group of who is in none, `platform` where names are from. `games_bytes`: so long may the `<games/>` of
-    a presence be.
+    a presence be, and so many messages of a conversation are shown (`archive_messages`).
     """
 
     domains: tuple[str, ...] = ()
@@ -27,3 +29,4 @@ class RiotProfileConfig(PluginConfig):
     default_group: str = "**Default"
     platform: str = "riot"
     games_bytes: PositiveInt = 8192
+    archive_messages: Annotated[int, at_least(1), at_most(100)] = 50

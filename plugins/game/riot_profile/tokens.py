@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
-from xmppd.plugin import Channel, Element, Exchange, Identity, SaslError, Success
+from xmppd.plugin import Channel, Element, Exchange, Identity, SaslError, Session, Success
 
 SEPARATOR: Final = "\0"
 MOST: Final = 8
@@ -20,6 +20,8 @@ class Logins(Protocol):
     def __bool__(self) -> bool: ...
 
     async def prove(self, token: str, channel: Channel, claimed: str = "") -> Identity: ...
+
+    async def renew(self, session: Session, token: str) -> float | None: ...
 
 
 class TokenChildren:
