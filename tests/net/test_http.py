@@ -281,6 +281,20 @@ async def test_nothing_listens_when_it_is_closed(folder: Path) -> None:
         assert found.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.mark.asyncio
+async def test_who_only_keeps_a_connection_is_not_waited_for(folder: Path) -> None:
+    async with site(folder) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.door.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        closing = asyncio.ensure_future(it.door.close())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert closing.done()
+        assert await reader.read() is not None
+        writer.close()
+
+
 # at load
 
 

@@ -114,8 +114,11 @@ class Door:
         await asyncio.gather(*(listener.drain() for listener in self._listeners))
 
     async def close(self) -> None:
-        """Take nobody in any more, and let requests under way end."""
+        """Take nobody in any more, and let requests under way end; who only keeps a connection is not waited
+        for.
+        """
         await self.shut()
+        self._visitors.pre_shutdown()
         await self._visitors.shutdown(CLOSE_SECONDS)
 
     def _has_room(self, coming: int) -> bool:
