@@ -120,6 +120,15 @@ async def test_other_domains_do_not_have_the_dialect() -> None:
         assert (
             refusal(await asked(alice, "get", f"<query xmlns='{ROSTER}'/>")) == "cancel service-unavailable"
         )
+        bob = world.connect()
+        await bob.open()
+        assert (await bob.authenticate("bob", "AIR_secret")).tag == f"{{{ns.SASL}}}failure"
+        assert (await bob.authenticate("bob")).tag == f"{{{ns.SASL}}}success"
+        features = await bob.open()
+        assert features.find("{urn:riotgames:rxep}rxep") is None
+        await bob.bind()
+        await bob.send(f"<message to='{alice.bare}' type='chat'><body>hi</body></message>")
+        assert (await alice.receive()).get("stamp") is None
 
 
 # from the login to the first presence
@@ -335,9 +344,23 @@ async def test_groups_have_priorities_and_their_changes_are_pushed() -> None:
 @pytest.mark.asyncio
 async def test_who_did_not_ask_for_the_list_is_not_told() -> None:
     async with world_of() as world:
-        alice, bob = await player(world, "alice"), await world.login("bob")
+        alice, bob, other = await player(world, "alice"), await world.login("bob"), await player(world, "bob")
         await asked(alice, "set", request(jid="bob@localhost", subscription="pending_out"))
         assert pushed(bob, await bob.receive_all()) == []
+        assert pushed(other, await other.receive_all()) == [("alice@localhost", "pending_in")]
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_pushed_after_what_is_newer() -> None:
+    async with world_of() as world:
+        alice, bob = await player(world, "alice"), await player(world, "bob")
+        await world.befriend(alice, bob)
+        await alice.receive_all()
+        for version, subscription in ((2**52, "remove"), (2**52 - 1, "both"), (2**52, "both")):
+            for plugin in world.plugins("riot_profile"):
+                plugin.changed(alice.bare, bob.bare, version, subscription)
+        await world.settle()
+        assert pushed(alice, await alice.receive_all()) == [(bob.bare, "remove")]
 
 
 # blocks
@@ -432,3 +455,16 @@ async def test_friends_on_two_nodes_are_pushed_to() -> None:
         assert (await roster(alice, last_state="true"))["bob@localhost"].findtext(
             f"{{{ROSTER}}}state"
         ) == "online"
+
+
+@pytest.mark.asyncio
+async def test_who_has_the_name_of_somebody_removed_is_pushed_to() -> None:
+    async with world_of() as world:
+        alice, bob = await player(world, "alice"), await player(world, "bob")
+        for kind in ("pending_out", "remove") * 3:
+            await asked(alice, "set", request(jid=bob.bare, subscription=kind))
+        await world.app.commands.call("user remove", {"account": bob.bare})
+        await world.settle()
+        bob = await player(world, "bob")
+        await asked(alice, "set", request(jid=bob.bare, subscription="pending_out"))
+        assert pushed(bob, await bob.receive_all()) == [("alice@localhost", "pending_in")]

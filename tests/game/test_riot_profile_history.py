@@ -64,6 +64,17 @@ async def test_only_the_last_messages_are_shown() -> None:
 
 
 @pytest.mark.asyncio
+async def test_long_messages_are_fewer() -> None:
+    async with world_of("archive") as world:
+        alice, bob = await player(world, "alice"), await player(world, "bob")
+        for number in range(4):
+            body = f"<body>{'x' * 40_000}</body>"
+            await bob.send(f"<message to='{alice.bare}' type='chat' id='3:{number}'>{body}</message>")
+        await world.advance(10)
+        assert [it.get("id") for it in await talk(alice)] == ["3:1", "3:2", "3:3"]
+
+
+@pytest.mark.asyncio
 async def test_conversations_are_listed_the_newest_first() -> None:
     async with world_of("archive") as world:
         alice, _ = await talked(world)
