@@ -87,6 +87,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[*elsewhere])
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """What the test before has left on Cassandra ends: its threads would go on until all tests are done."""
+    stores.end_left()
+    yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def the_switch(request: pytest.FixtureRequest) -> Iterator[None]:
     """With `XMPPD_TEST_STORE=cassandra` engines for all tests, and every world on them; with

@@ -53,6 +53,7 @@ SHARED = f"xmppd_shared_{uuid.uuid4().hex[:12]}"
 """The keyspace of all fences of this run."""
 
 _NUMBERS = itertools.count(1)
+_MADE: list[CassandraStore] = []
 
 
 def new_store(path: Path | str = ":memory:", now: Callable[[], float] = time.time) -> Store:
@@ -60,7 +61,21 @@ def new_store(path: Path | str = ":memory:", now: Callable[[], float] = time.tim
     if not ON_CASSANDRA:
         return SqliteStore(path, now=now)
     mark = f"{os.getpid():x}-{next(_NUMBERS):x}" if path == ":memory:" else str(path)
-    return Fence(CassandraStore(CassandraOptions(contact_points=contact_points(), keyspace=SHARED)), mark)
+    made = CassandraStore(CassandraOptions(contact_points=contact_points(), keyspace=SHARED))
+    _MADE.append(made)
+    return Fence(made, mark)
+
+
+def end_left() -> None:
+    """End what killed nodes have left: their connections, whose loop is no more, and the threads of these."""
+    for store in [*_MADE]:
+        link = store._link
+        if link._loop is None or not link._loop.is_closed():
+            continue
+        _MADE.remove(store)
+        live, link._live = link._live, None
+        if live is not None:
+            live.cluster.shutdown()
 
 
 def contact_points() -> tuple[tuple[str, int], ...]:

@@ -480,8 +480,9 @@ async def test_a_failing_run_is_logged_and_counted_and_comes_again(clock: Path, 
         with caplog.at_level(logging.ERROR):
             await world.advance(20)
         assert beats(world, "beat") == [10, 20]
-        assert [record.hook for record in caplog.records] == ["Clock.beat"] * 2
-        assert [record.message for record in caplog.records] == ["hook-failed"] * 2
+        said = [record for record in caplog.records if record.name.startswith("xmppd")]
+        assert [record.hook for record in said] == ["Clock.beat"] * 2
+        assert [record.message for record in said] == ["hook-failed"] * 2
         assert world.app.hooks.failures == 2
 
 

@@ -301,3 +301,24 @@ async def test_a_deadline_that_is_late_lets_what_has_come_be_read_first(connecte
     time.sleep(0.2)  # noqa: ASYNC251 - the loop stands still
     await asyncio.sleep(0.2)
     assert heard == [1]
+
+
+async def test_nobody_waits_for_a_loop_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.new_event_loop()
+    wires = wires_on(ended)
+    pairs = [socket.socketpair(), socket.socketpair()]
+    left = iter(pairs)
+    monkeypatch.setattr(wires, "_connect_socket", lambda wire: setattr(wire, "_socket", next(left)[0]))
+    monkeypatch.setattr(wires, "is_here", classmethod(lambda cls: False))
+    monkeypatch.setattr(wires, "_send_options_message", lambda wire: None)
+    wire = wires()
+    failed: list[Exception] = []
+    wire._requests[1] = (failed.append, None, None)
+    ended.close()
+    wire.push(b"asks")
+    assert wire.is_closed and [type(error) for error in failed] == [ConnectionShutdown]
+    assert wire.connected_event.is_set() and isinstance(wire.last_error, ConnectionShutdown)
+    with pytest.raises(ConnectionShutdown, match="has ended"):
+        wires()
+    for _, there in pairs:
+        there.close()

@@ -65,7 +65,9 @@ class Wire(Connection):  # type: ignore[misc]  # the driver has no types
         self._connect_socket()
         self._socket.setblocking(False)
         self._descriptor = self._socket.fileno()
-        self.on_loop(self._begin)
+        if not self.on_loop(self._begin):
+            self.close()
+            raise ConnectionShutdown(f"The loop that would read from {self.endpoint} has ended")
         self._send_options_message()
 
     @classmethod
@@ -99,7 +101,11 @@ class Wire(Connection):  # type: ignore[misc]  # the driver has no types
         elif not self.on_loop(self._end):
             self._socket.close()
         if not self.is_defunct:
-            self.error_all_requests(ConnectionShutdown(f"Connection to {self.endpoint} was closed"))
+            error = ConnectionShutdown(f"Connection to {self.endpoint} was closed")
+            self.error_all_requests(error)
+            if not self.connected_event.is_set():  # who makes it waits for that
+                self.last_error = error
+                self.connected_event.set()
 
     def _end(self) -> None:
         """The loop looks at it no more."""
@@ -131,7 +137,8 @@ class Wire(Connection):  # type: ignore[misc]  # the driver has no types
     def push(self, data: bytes) -> None:
         """Send something at the end of this turn of the loop, with all else that is sent in it."""
         if not self.is_here():
-            self.on_loop(self.push, data)
+            if not self.on_loop(self.push, data):
+                self.close()  # or who waits for the answer would wait for ever
             return
         self._unsent.append(data)
         if not (self._is_due or self._is_clogged):
