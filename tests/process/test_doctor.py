@@ -42,5 +42,5 @@ async def test_a_wrong_topic_is_a_wrong_call(prepared) -> None:
     )
     assert (done.returncode, done.stderr) == (
         2,
-        "xmppd: weather is none of names, ports, certificates, clocks, machine, settings\n",
+        "xmppd: weather is none of names, ports, certificates, clocks, keys, machine, settings\n",
     )
