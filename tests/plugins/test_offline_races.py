@@ -11,7 +11,6 @@ from several import several
 from slowly import LIMITS, read_a_little
 
 from plugins.offline.counting import RECOUNT_SECONDS
-from plugins.offline.queue import Queue
 from tests.plugins.test_offline import become_available, bodies, chat
 from xmppd.errors import StoreUnavailable
 from xmppd.store.sqlite.store import SqliteStore
@@ -574,30 +573,3 @@ async def test_who_goes_before_what_was_stored_can_be_read_finds_it_next_time(
         again = await world.bind("bob")
         await become_available(again)
         assert await bodies(again) == ["first"]
-
-
-@pytest.mark.asyncio
-async def test_who_is_ended_while_his_client_reads_lets_go_of_nothing_of_others() -> None:
-    queue, reads, goes_on = Queue(), asyncio.Event(), asyncio.Event()
-
-    async def deliver() -> None:
-        async with queue.gate, queue.ajar():
-            await reads.wait()
-
-    async def keep() -> None:
-        async with queue.gate:
-            await goes_on.wait()
-
-    delivering = asyncio.create_task(deliver())
-    await asyncio.sleep(0)
-    keeping = asyncio.create_task(keep())
-    await asyncio.sleep(0)
-    for _ in range(3):
-        delivering.cancel()
-        await asyncio.sleep(0)
-        assert queue.gate.locked() and not delivering.done()
-    goes_on.set()
-    await keeping
-    with pytest.raises(asyncio.CancelledError):
-        await delivering
-    assert not queue.gate.locked()
