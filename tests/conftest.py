@@ -88,10 +88,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def nothing_is_left() -> None:
     """What the test before has left on Cassandra ends: its threads would go on until all tests are done."""
     stores.end_left()
-    yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -207,7 +207,11 @@ async def test_a_relation_is_made_of_both_halves_whatever_was_before(tmp_path: P
         requests = [it for it in await bob.receive_all() if it.get("type") == "subscribe"]
         assert [(it.get("from"), it[0].text) for it in requests] == [(ALICE, "hello")]
         shown = [it.get("type") for it in await alice.receive_all() if it.tag.endswith("presence")]
-        assert Counter(shown) == {None: 2, "unavailable": 1, "subscribe": 1}  # other nodes tell theirs when they may
+        assert Counter(shown) == {
+            None: 2,
+            "unavailable": 1,
+            "subscribe": 1,
+        }  # other nodes tell theirs when they may
         await world.app.accounts.remove("carol@localhost")
         await rosters.relate(ALICE, "carol@localhost", "none")
         with pytest.raises(StanzaError):
