@@ -153,6 +153,14 @@ def keyspace(module_keyspace: Keyspace) -> Iterator[Keyspace]:
     module_keyspace.clear()
 
 
+@pytest.fixture
+def empty_keyspace(cassandra_nodes: list[tuple[str, int]], cassandra_session: Session) -> Iterator[Keyspace]:
+    """A keyspace that is not there yet, for one test."""
+    keyspace = Keyspace(cassandra_nodes, cassandra_session)
+    yield keyspace
+    keyspace.drop()
+
+
 def make(name: str, request: pytest.FixtureRequest, folder: Path) -> Engine:
     if name == "cassandra":
         return InCassandra(request.getfixturevalue("keyspace"))

@@ -202,7 +202,7 @@ async def test_windows_of_tables_whose_rows_end(ttl, window):
     assert (found["compaction_window_unit"], found["compaction_window_size"]) == window
 
 
-async def test_our_own_tables_may_be_listed_before_a_node_has_them(keyspace, monkeypatch):
+async def test_our_own_tables_may_be_listed_before_a_node_has_them(empty_keyspace, monkeypatch):
     """As where two servers start at once on an empty Cassandra."""
     asked, ask = dict.fromkeys(schema.OURS, 0), schema.Schema._ask
 
@@ -217,7 +217,7 @@ async def test_our_own_tables_may_be_listed_before_a_node_has_them(keyspace, mon
     monkeypatch.setattr(schema, "LOCK_PAUSE", 0.01)
     for anew in (schema.OURS, (schema.SCHEMA,)):  # the second time nothing is made
         asked.update(dict.fromkeys(anew, 0))
-        store = CassandraStore(keyspace.options)
+        store = CassandraStore(empty_keyspace.options)
         await store.open([ITEMS, PROFILE])
         await store.put(PROFILE, {"account": "a", "age": 1})
         await store.close()
