@@ -27,6 +27,9 @@ REPLACED = "Replaced by a new connection."
 ID_BYTES = 9
 """Of the identifier that tells clients of an account apart."""
 
+LETTERS = 3
+"""Of a language."""
+
 SHUTDOWN = "system-shutdown"
 """Why sessions end with their node, so that their clients come back to another one."""
 
@@ -75,9 +78,9 @@ class Binding:
         *,
         client: str = "",
     ) -> Session:
-        """A new session; `wanted` may be empty. StanzaError resource-constraint (RFC 6120 7.6.2.1). With
-        the identifier of a `client` the resource is of that one alone, and its other sessions end, too, those
-        on other nodes when these hear of this one.
+        """A new session; `wanted` may be empty, and counts for nothing in a login that is `unnamed`.
+        StanzaError resource-constraint (RFC 6120 7.6.2.1). With the identifier of a `client` the resource is
+        of that one alone, and its other sessions end, too, those on other nodes when these hear of this one.
 
         `Logins.confirm` comes right before it: after that the block list of the account is known.
         """
@@ -85,7 +88,10 @@ class Binding:
         blocks = self._blocks.known(account) if login.tenure is not None else NOBODY
         if blocks is None:
             raise StanzaError("resource-constraint", "It is not known whom this account blocks.")
-        resource = conforming(wanted) or secrets.token_urlsafe(9)
+        chosen = conforming(wanted)
+        if login.unnamed:
+            chosen, lang = client, language_of(lang)
+        resource = chosen or secrets.token_urlsafe(9)
         full, cluster = f"{account}/{resource}", self._sessions.cluster
         if client and login.agent is not None and login.agent.id:
             self._end_those_of(account, login.agent.id)
@@ -175,6 +181,12 @@ def conforming(wanted: str) -> str:
         return prepare_resource(short)
     except JidError:
         return ""
+
+
+def language_of(lang: str) -> str:
+    """The language itself of a tag (RFC 5646 2.2.1), in two or three letters; "" where it has none."""
+    language = lang.partition("-")[0]
+    return language if len(language) <= LETTERS and language.isascii() and language.isalpha() else ""
 
 
 def identifier_of(account: str, client: str) -> str:

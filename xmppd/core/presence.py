@@ -428,9 +428,13 @@ class Presences:
             if session.directed is None:
                 session.directed = Directed()
             session.directed.note(to.bare, to.full, stanza.raw)
-        elif stanza.type == "unavailable" and session.directed is not None:
+            return True
+        if stanza.type == "unavailable" and session.directed is not None:
             session.directed.forget(to.bare, to.full)
-        return True
+        if to.domain in self._services:
+            return True
+        hidden = self._visibility.hidden  # whose end was seen when it began to hide
+        return not (hidden and hidden.has(session.account, to.bare))
 
     def _withdraw_directed(self, session: Session, unavailable: Broadcast) -> None:
         """End directed presence, before the broadcast that ends all other."""

@@ -71,7 +71,9 @@ class Login:
     address of the client, `facts` what is known of who it is, by plugins for plugins. At `expires`, in
     seconds since the epoch, its time is over. `agent` is None for who logged in by RFC 6120. It was found to
     hold when change number `mark` of all accounts was the last (None: nobody knows). `sought`: the id of a
-    session that the client wanted to resume and that was not to be had (XEP-0198 5), "" for none.
+    session that the client wanted to resume and that was not to be had (XEP-0198 5), "" for none. If it is
+    `unnamed`, which plugins may say, its resource is the server's choice, whatever the client would have,
+    and of the language of its stream no more is shown than which one it is.
     """
 
     account: str
@@ -83,6 +85,7 @@ class Login:
     agent: UserAgent | None = None
     mark: int | None = None
     sought: str = ""
+    unnamed: bool = False
 
 
 class Asked(NamedTuple):

@@ -298,7 +298,7 @@ class Invites(Plugin):
                 >= self.config.pending
             ):
                 raise StanzaError("resource-constraint", "Too many of your invites are pending.")
-            life = wanted.expires - self.now() + self.config.kept_seconds
+            life = self._life(wanted.expires)
             async with self.server.writing(to) as exists:
                 if not exists:
                     raise unavailable()
@@ -379,8 +379,7 @@ class Invites(Plugin):
         """Have it end so if it is pending; how it has ended. One write decides, whoever else answers."""
         if one.state == PENDING:
             ended = one.ended(state)
-            life = max(1.0, one.expires - self.now() + self.config.kept_seconds)
-            if await self.got.put_if(row_of(ended), {"state": PENDING}, ttl=life):
+            if await self.got.put_if(row_of(ended), {"state": PENDING}, ttl=self._life(one.expires)):
                 self.answered.inc()
                 await self._emit_settled(ended)
                 self.changed.tell(values_of(ended))
@@ -399,17 +398,24 @@ class Invites(Plugin):
             self.call_later(max(0.0, one.expires - self.now()), self._expire, one)
 
     async def _expire(self, one: Invite) -> None:
+        if one.id not in self._due:
+            return  # how it ended was told
         self._due.discard(one.id)
         with suppress(StoreError):  # it is over all the same, and who looks sees that
             row = await self.got.get(one.to, one.id)
-            if row is not None and row["state"] == PENDING:
-                await self._end(invite_of(row), EXPIRED)
+            kept = one if row is None else invite_of(row)
+            if row is not None and kept.state == PENDING:
+                await self._end(kept, EXPIRED)
+            else:  # the node that ended it did not come to tell so
+                self.changed(values_of(kept.at_time(self.now())))
 
     @cluster_signal
     def changed(self, values: dict[str, Any]) -> None:
         """Tell the sessions of both, on every node, that an invite is there or how it ended."""
         one = Invite(**values)
         is_there = False
+        if one.state != PENDING:
+            self._due.discard(one.id)
         for account in (one.sender, one.to):
             for session in self.server.sessions(account):
                 if self.is_told[session]:
@@ -464,11 +470,12 @@ class Invites(Plugin):
         rows = (await self.got.scan(account)).rows
         return [invite_of(row).at_time(self.now()) for row in rows]
 
-    async def _made_by(self, account: str) -> list[Invite]:
-        """Those whose time is not over."""
-        rows = [row for row in (await self.made.scan(account)).rows if row["expires"] > self.now()]
-        found = await asyncio.gather(*(self.got.get(row["peer"], row["id"]) for row in rows))
-        return [invite_of(row).at_time(self.now()) for row in found if row is not None]
+    async def _made_by(self, account: str, *, also_old: bool = False) -> list[Invite]:
+        """Those whose time is not over; also the others that are kept."""
+        found, now = (await self.made.scan(account)).rows, self.now()
+        rows = [row for row in found if also_old or row["expires"] > now]
+        kept = await asyncio.gather(*(self.got.get(row["peer"], row["id"]) for row in rows))
+        return [invite_of(row).at_time(self.now()) for row in kept if row is not None]
 
     # accounts
 
@@ -484,11 +491,30 @@ class Invites(Plugin):
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:
-        """What it made is taken back; what it got is nobody's."""
+        """What it made is taken back; what it got is declined, and nobody's."""
         for one in await self._made_by(account):
             await self._end(one, CANCELLED)
+        for one in await self._got_by(account):
+            await self._end(one, DECLINED)
         await self.made.delete(account)
         await self.got.delete(account)
+
+    @hooks.account_moved
+    async def follow(self, old: str, new: str) -> None:
+        """The account has another address, and its rows are there: those of whom it invited, and of who
+        invited it, follow. Told on all nodes, so a repeat is harmless.
+        """
+        for row in (await self.got.scan(new)).rows:
+            made = await self.made.get(row["peer"], row["id"])
+            if made is not None and made["peer"] == old:
+                await self.made.put({**made, "peer": new}, ttl=self._life(made["expires"]))
+        for row in (await self.made.scan(new)).rows:
+            key = {"account": row["peer"], "id": row["id"]}
+            await self.got.put_if({**key, "peer": new}, {"peer": old}, ttl=self._life(row["expires"]))
+
+    def _life(self, expires: float) -> float:
+        """For how many seconds more an invite is kept."""
+        return max(1.0, expires - self.now() + self.config.kept_seconds)
 
     # what operators and back ends do
 
@@ -519,7 +545,7 @@ class Invites(Plugin):
     @command("Show the invites that an account made and got", name="invite list", reads=True)
     async def list_of(self, account: Annotated[Jid, "whose"]) -> list[dict[str, Any]]:
         """Those that are kept, ended ones too, the newest first."""
-        found = [*await self._made_by(account.bare), *await self._got_by(account.bare)]
+        found = [*await self._made_by(account.bare, also_old=True), *await self._got_by(account.bare)]
         return [shown(one) for one in sorted(found, key=lambda one: one.at, reverse=True)]
 
     @command("Take back an invite", name="invite cancel")

@@ -185,11 +185,23 @@ class Sanctions(Plugin):
         return standing_of(page.rows, self.now())
 
     @cluster_signal
-    def stands(self, account: str, plain: list[list[Any]]) -> None:
-        """From now on this is in force for an account."""
+    def stands(self, account: str, plain: list[list[Any]], node: str) -> None:
+        """From now on this is in force for an account. What another node says is not the last word, for what
+        several say at once comes in any order: so it is read here as well.
+        """
         self._changes += 1
         self._fresh.drop(account)
-        self._stand(account, standing_from(plain))
+        if node == self.server.node:
+            self._stand(account, standing_from(plain))
+        elif self.server.sessions(account):
+            self.spawn(self._stand_as_kept(account, standing_from(plain)))
+
+    async def _stand_as_kept(self, account: str, otherwise: Standing) -> None:
+        try:
+            standing = await self.read(account)
+        except StoreError:
+            standing = otherwise
+        self._stand(account, standing)
 
     def _stand(self, account: str, after: Standing) -> None:
         """Have it so for those of its sessions that are here."""
@@ -228,6 +240,8 @@ class Sanctions(Plugin):
             self.kept_out.inc()
             raise SaslError("account-disabled", self.said(ban, ""))
         self._fresh.put(account, (self.now(), standing))
+        if standing.of("mute", self.now(), "all") is not None:
+            login.unnamed = True  # a resource is a text that all contacts see
 
     @hooks.session_bound
     def recall(self, session: Session) -> Coroutine[Any, Any, None] | Any:
@@ -410,7 +424,7 @@ class Sanctions(Plugin):
         )
         self._changes += 1
         standing = await self.read(account)
-        self.stands.tell(account, standing.plain)
+        self.stands.tell(account, standing.plain, self.server.node)
 
     @command("Mute or ban a player, or have him write less", name="moderation sanction")
     async def sanction(

@@ -38,8 +38,13 @@ from .said import NS
 HIDDEN: Final = f"{{{NS}}}hidden"
 GROUP_CHARACTERS: Final = 1023
 BODY: Final = f"{{{ns.CLIENT}}}body"
-SPOKEN: Final = (ns.RECEIPTS.encode(), ns.CHAT_MARKERS.encode(), ns.CHAT_STATES.encode(), b"&#")
-"""What clients say by themselves: that a message arrived, was read, or is being written."""
+SPOKEN: Final = (
+    *(name.encode() for name in (ns.RECEIPTS, ns.CHAT_MARKERS, ns.CHAT_STATES, ns.JINGLE_MESSAGE)),
+    b"&#",
+)
+"""What clients say by themselves: that a message arrived, was read, or is being written, that they ring."""
+RINGING: Final = f"{{{ns.JINGLE_MESSAGE}}}ringing"
+GONE: Final = -1
 TALK: Final = tuple(f"{{{name}}}" for name in (ns.RECEIPTS, ns.CHAT_MARKERS, ns.CHAT_STATES))
 
 
@@ -54,8 +59,14 @@ class Hiding(Plugin):
         columns={"since": "timestamp", "is_on": "bool"},
         person=Person("account", mentions={"name": "deleted"}),
     )
+    turns = Table(partition=("account",), columns={"number": "int"}, person=Person("account"))
+    """How often rules of an account have changed: what nodes are told of it has this number, so that the last
+    of it counts, whatever comes last.
+    """
     away: Kept[dict[str, list[Any]]] = Kept(dict)
     """By account: since when it looks gone to others, and to whom otherwise, as plain data."""
+    numbers: Kept[dict[str, int]] = Kept(dict)
+    """Of accounts that are there: the number of what was told of them last."""
 
     async def start(self) -> None:
         """Act by what is known."""
@@ -80,20 +91,45 @@ class Hiding(Plugin):
         return begun(self._meet(account))
 
     async def _meet(self, account: str) -> None:
+        turn = await self.turns.get(account)
+        if turn is not None:
+            away = await self._read(account)
+            self.appears.tell(account, away.others, dict(away.named), turn["number"])
+
+    async def _read(self, account: str) -> Away:
+        """To whom it is to look gone now."""
         page = await self.rules.scan(account)
-        if page.rows:
-            away = away_of(rules_of(page.rows), await self._groups(account))
-            self.appears.tell(account, away.others, dict(away.named))
+        return away_of(rules_of(page.rows), await self._groups(account)) if page.rows else Away()
+
+    async def _next(self, account: str) -> int:
+        """The number of a change that was just written: what is read afterwards has it. StoreError."""
+        while True:
+            row = await self.turns.get(account)
+            before = 0 if row is None else row["number"]
+            number = max(before + 1, int(self.now() * 1000))
+            expect = None if row is None else {"number": before}
+            if await self.turns.put_if({"account": account, "number": number}, expect):
+                return number
 
     @hooks.session_closed
     def note_end(self, session: Session) -> None:
         """What is known of accounts that have no session any more is read again when they have one."""
-        if session.account in self.away and not self.server.is_connected(session.account):
-            self.appears.tell(session.account, None, {})
+        if session.account in self.numbers and not self.server.is_connected(session.account):
+            self.appears.tell(session.account, None, {}, GONE)
 
     @cluster_signal
-    def appears(self, account: str, others: float | None, named: dict[str, float]) -> None:
-        """From now on it looks so, on every node."""
+    def appears(self, account: str, others: float | None, named: dict[str, float], number: int) -> None:
+        """From now on it looks so, on every node, unless something newer was told. Of who is `GONE` nothing
+        is known, where he has not come again meanwhile.
+        """
+        if number == GONE:
+            if self.server.is_connected(account):
+                return
+            self.numbers.pop(account, None)
+        elif number < self.numbers.get(account, 0):
+            return
+        else:
+            self.numbers[account] = number
         away = Away(others, named)
         if away:
             self.away[account] = [others, named]
@@ -107,17 +143,15 @@ class Hiding(Plugin):
         if self.name in anew:
             for account, (others, named) in self.away.items():
                 if self.server.sessions(account):
-                    self.appears.tell_node(node, account, others, named)
+                    number = self.numbers.get(account, 0)
+                    self.appears.tell_node(node, account, others, named, number)
 
     async def recall(self, account: str, viewer: str) -> float | None:
         """Since when an account, with sessions or without, looks gone to another; None: it looks as it is."""
         known = self.away.get(account)
         if known is not None:
             return Away(*known).since(viewer)
-        page = await self.rules.scan(account)
-        if not page.rows:
-            return None
-        return away_of(rules_of(page.rows), await self._groups(account)).since(viewer)
+        return (await self._read(account)).since(viewer)
 
     async def _groups(self, account: str) -> dict[str, tuple[str, ...]]:
         return {item.contact: tuple(item.groups) for item in await self.server.rosters.items(account)}
@@ -150,13 +184,14 @@ class Hiding(Plugin):
         writes += [Delete(key) for key in held.keys() - rules.keys()]
         if writes:
             await self.rules.batch(account, writes=writes)
+        number = await self._next(account)
         if not self.server.is_connected(account):
             return
-        was, now = away_of(held, before), away_of(rules, after)
+        was, now = away_of(held, before), await self._read(account)
         leaving, coming = differing(was, now, {*before, *after})
         for viewer in leaving:
             self.server.hide_presence(account, viewer)
-        self.appears.tell(account, now.others, dict(now.named))
+        self.appears.tell(account, now.others, dict(now.named), number)
         for viewer in coming:
             self.server.show_presence(account, viewer)
 
@@ -181,13 +216,14 @@ class Hiding(Plugin):
     async def drop_rules(self, account: str) -> None:
         """Whoever takes the name next hides from nobody."""
         await self.rules.delete(account)
-        self.appears.tell(account, None, {})
+        await self.turns.delete(account)
+        self.appears.tell(account, None, {}, GONE)
 
     @hooks.account_moved
     def drop_known(self, old: str, new: str) -> None:
         """What is known is read again when they log in."""
-        self.appears(old, None, {})
-        self.appears(new, None, {})
+        self.appears(old, None, {}, GONE)
+        self.appears(new, None, {}, GONE)
 
     # what clients ask
 
@@ -211,15 +247,36 @@ class Hiding(Plugin):
     @hooks.message_sent.at(hooks.FILTER, hooks.LATE)
     def hold_back(self, session: Session, message: Stanza) -> Stanza | hooks.Drop:
         """Who is offline tells nobody by himself that a message arrived or was read."""
-        if session.account not in self.away or message.is_plain:
+        if session.account not in self.away:
             return message
         to = (message.to or session.account).partition("/")[0]
         if not self.server.appears_offline(session.account, to):
             return message
-        if all(message.raw.find(name) < 0 for name in SPOKEN) or message.xml.find(BODY) is not None:
+        if message.type == "error":
+            return hooks.DROP
+        if message.is_plain or all(message.raw.find(name) < 0 for name in SPOKEN):
             return message
-        is_spoken = any(child.tag.startswith(TALK) for child in message.xml)
+        if message.xml.find(BODY) is not None:
+            return message
+        is_spoken = any(child.tag.startswith(TALK) or child.tag == RINGING for child in message.xml)
         return hooks.DROP if is_spoken else message
+
+    @hooks.iq_sent.at(hooks.FILTER, hooks.LATE)
+    def ask_nobody(self, session: Session, iq: Stanza) -> Stanza | hooks.Drop:
+        """Who is offline asks no client of others anything, as clients do by themselves, and answers none."""
+        to = iq.to
+        if to is None or session.account not in self.away or "/" not in to:
+            return iq
+        try:
+            contact = Jid.parse(to)
+        except JidError:
+            return iq  # it is refused
+        is_theirs = contact.local and contact.domain in self.server.domains
+        if not is_theirs or not self.server.appears_offline(session.account, contact.bare):
+            return iq
+        if iq.type in ("get", "set"):
+            raise StanzaError("service-unavailable", "You appear offline to this contact.")
+        return hooks.DROP
 
     # what operators ask
 

@@ -26,13 +26,15 @@ _FIELD: Final = re.compile(r"\{([\w./-]+)\}")
 
 class Sure(NamedTuple):
     """What the back end says of an account and a game: its fields as JSON, the same with whom and what it is
-    about as JSON and signed (b"": no key), and which accounts are in the party.
+    about as JSON and signed (b"": no key), and which accounts are in the party; of two the newer one has the
+    larger version.
     """
 
     fields: str = ""
     claims: str = ""
     signature: str = ""
     party: tuple[str, ...] = ()
+    version: int = 0
 
 
 NOTHING: Final = Sure()

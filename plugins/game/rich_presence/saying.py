@@ -45,6 +45,8 @@ from .schema import Mistake, read, written
 
 SECRET_BYTES: Final = 512
 RETRY: Final = "{urn:xmppd:moderation:0}retry"
+ATTEMPTS: Final = 32
+"""To write what several back ends change at once."""
 PARTY: Final = 100
 """Members of a party that the back end may name."""
 KNOWN: Final = 100_000
@@ -88,7 +90,13 @@ class Saying(Plugin):
     sure = Table(
         partition=("account",),
         cluster=("game",),
-        columns={"fields": "text", "claims": "text", "signature": "text", "party": "text"},
+        columns={
+            "fields": "text",
+            "claims": "text",
+            "signature": "text",
+            "party": "text",
+            "version": "int",
+        },
         person=Person("account", mentions={"party": "masked"}),
     )
     said: SessionSlot[dict[str, Part] | None] = SessionSlot(None)
@@ -156,10 +164,11 @@ class Saying(Plugin):
             self.refused.inc()
             raise
         saying = Change(session, shown, said, id, game, part, values)
-        if self._sure.get((session.account, id)) is not None:
-            self._say(saying)
-            return None
-        return begun(self._say_later(saying))
+        account, known = session.account, self._sure
+        if known.get((account, id)) is None or any(known.get((account, it)) is None for it in said):
+            return begun(self._say_later(saying))
+        self._say(saying)
+        return None
 
     def _values_of(self, game: Game, state: str) -> Any:
         """What a state says; StanzaError with the path of what is wrong."""
@@ -184,22 +193,23 @@ class Saying(Plugin):
         return shown
 
     async def _say_later(self, change: Change) -> None:
-        await self._learn(change.session.account, change.id)
+        for id in {change.id, *change.said}:
+            await self._learn(change.session.account, id)
         if not change.session.is_over:
             self._say(change)
 
-    def _status_of(self, change: Change) -> str:
+    def _status_of(self, account: str, id: str, game: Game, values: Mapping[str, Any]) -> str:
         """What standard clients show of it."""
-        sure = self._sure.get((change.session.account, change.id)) or NOTHING
+        sure = self._sure.get((account, id)) or NOTHING
         fields = json.loads(sure.fields) if sure.fields else {}
-        return status_of(change.game, {**fields, **change.values})
+        return status_of(game, {**fields, **values})
 
     def _say(self, change: Change) -> None:
-        session, shown, said, id, game, part, _ = change
+        session, shown, said, id, game, part, values = change
         before = said.get(id)
         part["since"] = stamp_of(self.now()) if before is None else before["since"]
         if game.status:
-            part["status"] = self._status_of(change)
+            part["status"] = self._status_of(session.account, id, game, values)
         self.changes.inc()
         if part == before:
             self.merged.inc()
@@ -321,14 +331,25 @@ class Saying(Plugin):
             raise CommandError(f"a party has {PARTY} members at most", field="party")
         text = written(values) if values else ""
         claims = self._claims(account.bare, game, values) if values else ""
-        row = {"fields": text, "claims": claims, "signature": self._signature(claims)}
+        sure = Sure(text, claims, self._signature(claims), tuple(members))
         async with self.server.writing(account.bare) as exists:
             if not exists:
                 raise CommandError(f"there is no account {account.bare}", field="account")
-            key = {"account": account.bare, "game": game}
-            await self.sure.put({**key, **row, "party": json.dumps(members)})
-        self.sure_changed.tell(account.bare, game, text, claims, row["signature"], members)
+            sure = await self._keep(account.bare, game, sure)
+        self.sure_changed.tell(account.bare, game, *sure)
         return {"account": account.bare, "game": game, "fields": values, "party": members}
+
+    async def _keep(self, account: str, game: str, sure: Sure) -> Sure:
+        """Write it down, with the number by which all nodes know which is newer; CommandError."""
+        for _ in range(ATTEMPTS):
+            row = await self.sure.get(account, game)
+            before = 0 if row is None else row["version"] or 0
+            sure = sure._replace(version=max(before + 1, int(self.now() * 1000)))
+            written = {**sure._asdict(), "account": account, "game": game, "party": json.dumps(sure.party)}
+            expect = None if row is None else {"version": row["version"], "claims": row["claims"]}
+            if await self.sure.put_if(written, expect):
+                return sure
+        raise CommandError("others say something of this game, too; try again")
 
     def _claims(self, account: str, game: str, values: Any) -> str:
         return written({"sub": account, "game": game, "iat": int(self.now()), "fields": values})
@@ -344,14 +365,29 @@ class Saying(Plugin):
 
     @cluster_signal
     def sure_changed(
-        self, account: str, game: str, fields: str, claims: str, signature: str, party: list[str]
+        self,
+        account: str,
+        game: str,
+        fields: str,
+        claims: str,
+        signature: str,
+        party: list[str],
+        version: int = 0,
     ) -> None:
-        """Show it where it is said of a session here."""
-        self._sure.put((account, game), Sure(fields, claims, signature, tuple(party)))
+        """Show it where it is said of a session here, unless something newer is known."""
+        known = self._sure.get((account, game))
+        if known is not None and known.version > version:
+            return
+        self._sure.put((account, game), Sure(fields, claims, signature, tuple(party), version))
+        configured = self.config.games.get(game)
         for session in self.server.sessions(account):
             said, shown = self.said[session], self.shown[session]
-            if said and shown is not None and game in said:
-                self._changed(session, shown, said)
+            if not said or shown is None or (part := said.get(game)) is None:
+                continue
+            if configured is not None and configured.status:
+                status = self._status_of(account, game, configured, json.loads(part["state"]))
+                said[game] = {**part, "status": status}
+            self._changed(session, shown, said)
 
     @command("Show what is said of the games of an account", name="game show", reads=True)
     async def show_games(self, account: Annotated[Jid, "whose"]) -> list[dict[str, Any]]:
@@ -479,7 +515,8 @@ def too_often(seconds: float) -> StanzaError:
 
 def sure_of(row: Mapping[str, Any]) -> Sure:
     """What a row says."""
-    return Sure(row["fields"] or "", row["claims"] or "", row["signature"] or "", _names(row["party"]))
+    party, version = _names(row["party"]), row["version"] or 0
+    return Sure(row["fields"] or "", row["claims"] or "", row["signature"] or "", party, version)
 
 
 def _settle(done: asyncio.Future[None]) -> None:

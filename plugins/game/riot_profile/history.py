@@ -25,6 +25,8 @@ LATE_SECONDS: Final = 5.0
 LOOKED_AT: Final = 50
 BYTES: Final = 128 * 1024
 """A result has no more messages than are so many bytes, but one."""
+LAST: Final = 253_402_300_799.0
+"""The last second of the year 9999: none is later, whatever a fraction is rounded to."""
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?")
 
 
@@ -158,7 +160,7 @@ def seconds_of(text: str) -> float:
         return int(text) / 1000
     try:
         if _MOMENT.fullmatch(text):
-            return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+            return min(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp(), LAST)
     except ValueError:
         pass
     raise StanzaError("bad-request", "A moment is like 2010-07-07 13:23:54.123.")
