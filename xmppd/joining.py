@@ -191,6 +191,7 @@ class Joining:
         if not self._tasks:
             self._expected = names
         for entry in entries:
+            self.cluster.hints.listed(entry.name, entry.incarnation)
             self._neighbours.want(entry.name, entry.incarnation, entry.addresses)
 
     def _is_listed(self, name: str, incarnation: int) -> bool:

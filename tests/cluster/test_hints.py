@@ -36,6 +36,8 @@ class World:
         self.looked: list[str] = []
         self.places: list[Place] = []
         self.present: tuple[int, ...] = ()
+        self.members: dict[str, Any] = {}
+        self.ended: set[int] = set()
         self.meshed = self.mesh()
         self.later: list[tuple[float, Callable[[], None]]] = []
         available = [SimpleNamespace(priority=0)]
@@ -60,6 +62,8 @@ class World:
             send=lambda to, record, *_: self.told.append((to.name, record.account)),
             post=self._post,
             quiet=frozenset(),
+            members=self.members,
+            has_ended=lambda incarnation: incarnation in self.ended,
             present=lambda: [member_named(f"node {number}") for number in self.present],
         )
 
@@ -264,3 +268,50 @@ async def test_who_is_not_heard_may_be_reached_by_others() -> None:
     world.present, world.meshed.quiet = (1, 2, 3), {member_named("node 2")}
     world.hints.kept("bob@x")
     assert world.told == [("node 1", "bob@x"), ("node 3", "bob@x")]
+
+
+def test_a_node_that_was_never_met_may_be_reached_by_others() -> None:
+    """It stood still when this one began: what is stored here for its sessions is passed on, though this one
+    may be gone before it is met.
+    """
+    world = World()
+    world.present = (1, 2)
+    world.hints.listed("B", 7)
+    world.hints.kept("bob@x")
+    assert world.told == [("node 1", "bob@x"), ("node 2", "bob@x")]
+    world.seconds = hints.STORED_SECONDS + 100
+    world.hints.listed("B", 7)
+    world.hints.is_open(member(7), "bob@x")
+    assert world.told[2:] == [("B", "bob@x")]
+    world.members["B"] = member(7)
+    world.hints.joined(member(7))
+    world.hints.listed("B", 7)
+    world.hints.kept("bob@x")
+    assert len(world.told) == 3
+
+
+def test_another_life_of_a_node_was_not_met() -> None:
+    world = World()
+    world.present, world.members["B"] = (1,), member(7)
+    world.hints.listed("B", 8)
+    world.hints.kept("bob@x")
+    assert world.told == [("node 1", "bob@x")]
+
+
+def test_a_life_of_a_node_that_is_over_is_not_waited_for() -> None:
+    """One that was killed is on the list for a while."""
+    world = World()
+    world.present, world.ended = (1,), {7}
+    world.hints.listed("B", 7)
+    world.hints.kept("bob@x")
+    assert world.told == []
+
+
+def test_a_node_that_is_never_met_is_forgotten_when_it_left_the_list() -> None:
+    world = World()
+    world.hints.listed("B", 7)
+    world.hints.kept("bob@x")
+    world.seconds = hints.UNMET_SECONDS + 1
+    world.hints.kept("carol@x")
+    world.hints.is_open(member(7), "bob@x")
+    assert world.told == []

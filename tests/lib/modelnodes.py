@@ -403,6 +403,7 @@ class Node:
     def listed(self, entries: Sequence[Entry]) -> None:
         """See `Directory`."""
         for entry in entries:
+            self.others.hints.listed(entry.name, entry.incarnation)
             self.world.want(self, entry.name, entry.incarnation)
 
     def trusted(self, secrets: Sequence[bytes]) -> None:

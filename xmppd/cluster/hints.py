@@ -30,6 +30,8 @@ CUT_SECONDS: Final = 86_400.0
 """For how long a node that fell silent may be one that is cut off: what is stored meanwhile is remembered
 until it is met again.
 """
+UNMET_SECONDS: Final = 600.0
+"""The same of one that was never met, since it was last seen on the list: others may have met it."""
 
 LOOKS: Final = 100
 LOOKS_SECONDS: Final = 0.1
@@ -68,9 +70,10 @@ class Hints:
     comes for them.
 
     `_stored`: until when it is remembered for whom something was stored. While a node is cut off nobody is
-    forgotten, unless there are too many (`_has_forgotten`); `_cut` are such nodes by name, each with its
-    incarnation and the time until which it counts. `is_listed` says whether this life of a node, by name and
-    incarnation, is said to be there: then others may reach it that is cut off from here.
+    forgotten, unless there are too many (`_has_forgotten`); `_cut` are such nodes by name, and those that
+    were not met yet, each with its incarnation and the time until which it counts. `is_listed` says whether
+    this life of a node, by name and incarnation, is said to be there: then others may reach it that is cut
+    off from here.
     """
 
     def __init__(
@@ -102,6 +105,14 @@ class Hints:
             for member in self._between():  # nobody waits for that: there may be much to store just then
                 self._mesh.send(member, Hint(account), len(account) + 16)
         return self._tell(account, resource)
+
+    def listed(self, name: str, incarnation: int) -> None:
+        """This life of a node is there: until it is met it may be one that is cut off from here."""
+        member = self._mesh.members.get(name)
+        is_met = member is not None and member.incarnation == incarnation
+        if not (is_met or self._mesh.has_ended(incarnation)):
+            until = self._cut[name][1] if name in self._cut else 0.0
+            self._cut[name] = incarnation, max(until, self._clock() + UNMET_SECONDS)
 
     def _between(self) -> Sequence[Member]:
         """All who may reach one that is cut off from here."""
