@@ -13,21 +13,25 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from xmppd import log as logs
-from xmppd.admin.backup import SQLITE
-from xmppd.admin.commands import USAGE, Download, page
+from xmppd.access.audit import AUDIT_LOG, Afterwards
+from xmppd.admin.backup import SQLITE, BackupCommands
+from xmppd.admin.commands import USAGE, Download, commands_of, page
+from xmppd.admin.registry import Commands
 from xmppd.config import Config
 from xmppd.copying import refuse_running
-from xmppd.engines import prepare_folder
+from xmppd.engines import prepare_folder, prepare_store, store_of
 from xmppd.errors import CommandError, StoreError
 from xmppd.section import changed
 from xmppd.store.sqlite.snapshot import damage, settled
-from xmppd.store.table import Store, Stored, Table
+from xmppd.store.table import Store, Stored
+from xmppd.tables import TABLES
 
 PIECE: Final = 1 << 18
 ROWS: Final = 200
@@ -42,18 +46,16 @@ _SUM = 1 << 64
 
 
 class BackupOffice:
-    """Backups of one server's store. `tables` gives what is in it."""
+    """Backups of one store."""
 
     def __init__(
         self,
         config: Callable[[], Config],
         store: Store,
-        tables: Callable[[], Sequence[Table]],
         now: Callable[[], float],
     ) -> None:
         self._config = config
         self._store = store
-        self._tables = tables
         self._now = now
 
     async def backup(self) -> Download:
@@ -74,9 +76,10 @@ class BackupOffice:
         return Download(f"xmppd-{moment}.sqlite", SQLITE, _pieces(path))
 
     async def digest(self, after: str) -> Mapping[str, Any]:
-        """A page of `store digest`: a row for each table that is done, with its entries and their sum."""
-        place = _Place.read(after)
-        tables = sorted(self._tables(), key=lambda table: table.name)
+        """A page of `store digest`: a row for each table that is there and done, with its entries and their
+        sum.
+        """
+        place, tables = _Place.read(after), await self._store.stored_tables()
         end, rows, done = time.monotonic() + SLICE_SECONDS, list[dict[str, Any]](), 0
         while place.table < len(tables) and (not done or time.monotonic() < end):
             table = tables[place.table]
@@ -92,6 +95,40 @@ class BackupOffice:
             await asyncio.sleep(0)
         rest = place.text if place.table < len(tables) else None
         return page(rows, {"entries": done}, after=rest)
+
+
+class StoreAlone:
+    """The commands of backups while no server runs. No plugin has a part in them, so all stays as it is."""
+
+    def __init__(self, store: Store, config: Config, prepare: Callable[[], Awaitable[None]]) -> None:
+        self._store = store
+        self._prepare = prepare
+        self._office = BackupOffice(lambda: config, store, time.time)
+        self.commands = Commands(commands_of(BackupCommands(self)))
+        self.commands.witness = Afterwards(
+            store, partial(store.open, [AUDIT_LOG]), time.time, config.audit.days
+        )
+
+    async def backup(self) -> Download:
+        """A store that is there, as a file."""
+        await self._prepare()
+        return await self._office.backup()
+
+    async def digest(self, after: str) -> Mapping[str, Any]:
+        """What is in each table of one."""
+        await self._prepare()
+        await self._store.open([])
+        return await self._office.digest(after)
+
+
+@contextlib.asynccontextmanager
+async def parts(config: Config, *, create: bool) -> AsyncIterator[StoreAlone]:
+    """The store of the configuration, for commands about all that is in it."""
+    store = store_of(config)
+    try:
+        yield StoreAlone(store, config, partial(prepare_store, config, store, TABLES, create=create))
+    finally:
+        await store.close()
 
 
 def sum_of(entry: Stored) -> int:

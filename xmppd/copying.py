@@ -93,7 +93,7 @@ async def opened(config: Config, tables: Sequence[Table]) -> AsyncIterator[Store
 async def check_source(store: Store, tables: Sequence[Table]) -> None:
     """Refuse a source that is itself half a copy; warn of tables that no plugin declares."""
     names = {table.name for table in tables}
-    stored = await store.stored_tables()
+    stored = [table.name for table in await store.stored_tables()]
     if COPIES.name in stored:
         await store.open([COPIES])
         static = await store.get_static(COPIES, COPY)

@@ -22,6 +22,7 @@ from xmppd.section import changed
 
 PARTS: Mapping[Needs, str] = {
     "tables": "xmppd.unopened",
+    "whole": "xmppd.backups",
     "records": "xmppd.looking",
     "server": "xmppd.unattended",
 }

@@ -78,7 +78,7 @@ def _groups(app: App) -> Iterator[object]:
     yield FollowCommands(app.following)
     yield BlockCommands(BlockOffice(app.blocks, app.blocking, app.accounts))
     yield StoreCommands(StoreOffice(app.store, app.tables))
-    yield BackupCommands(BackupOffice(lambda: app.config, app.store, app.tables, app.now))
+    yield BackupCommands(BackupOffice(lambda: app.config, app.store, app.now))
     yield DoctorCommands(Doctor(lambda: app.config, app.store, app.cache, app.everywhere))
     changing = app.loader.changing
     yield CertificateCommands(CertificateOffice(lambda: app.config, app.shared, app.everywhere, changing))

@@ -108,7 +108,7 @@ async def test_the_command_gives_a_whole_database_and_leaves_no_file(tmp_path: P
 @pytest.mark.asyncio
 async def test_cassandra_has_a_way_of_its_own(tmp_path):
     config = here(tmp_path, store={"engine": "cassandra"})
-    office = BackupOffice(lambda: config, SqliteStore(":memory:"), list, lambda: 0.0)
+    office = BackupOffice(lambda: config, SqliteStore(":memory:"), lambda: 0.0)
     with pytest.raises(CommandError, match="nodetool snapshot"):
         await office.backup()
 

@@ -63,6 +63,18 @@ def test_the_folder_here_comes_first(serve, environ, written, tmp_path, monkeypa
     assert find(environ, written).absolute() == here
 
 
+def test_one_in_another_folder_is_not_meant_where_the_folder_is_said(
+    serve, environ, written, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    mine, _ = serve("mine", written)
+    there = {**environ, "XMPPD__SERVER__DATA_FOLDER": str(tmp_path / "other" / "data")}
+    assert find(there, written) is None
+    other, _ = serve("other", written)
+    assert find(there, written) == other
+    assert find({**environ, "XMPPD__SERVER__DATA_FOLDER": str(mine.parent)}, written) == mine
+
+
 def test_the_only_one_when_nothing_was_named(serve, environ, written, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if configfile.find(environ) != defaults():

@@ -114,6 +114,9 @@ def drop_keyspaces(*names: str) -> None:
 NUMBERS: dict[str, set[int]] = {}
 """By the names of fences, the numbers that keys of theirs begin with."""
 
+OPENED: dict[str, dict[str, Table]] = {}
+"""By the names of fences, the tables that were opened in them, as they were declared last."""
+
 
 class Fence:
     """A part of a store that looks like a whole one, for servers; nothing for tools that copy stores.
@@ -129,6 +132,7 @@ class Fence:
         self._number = zlib.crc32(f"{SHARED}{mark}".encode())
         self._numbers = NUMBERS.setdefault(mark, set())
         self._tables: dict[str, Table] = {}
+        self._opened = OPENED.setdefault(mark, {})
 
     @property
     def stats(self) -> CassandraStats:
@@ -139,6 +143,7 @@ class Fence:
         """Open the tables under names of their own."""
         for table in tables:
             assert table.type_of(table.partition[0]) in ("text", "int"), f"no fence around {table.name}"
+            self._opened[table.name] = table
             first = self._tables.get(table.name)
             self._tables[table.name] = inner_table(table) if first is None else table.named(first.name)
         await self._store.open([self._tables[table.name] for table in tables])
@@ -336,9 +341,10 @@ class Fence:
         """What that would make."""
         return await self._store.missing([inner_table(table) for table in tables])
 
-    async def stored_tables(self) -> list[str]:
-        """Names of those that were opened."""
-        return sorted(self._tables)
+    async def stored_tables(self) -> list[Table]:
+        """All that were ever opened."""
+        await self.open([table for name, table in self._opened.items() if name not in self._tables])
+        return [self._opened[name] for name in sorted(self._opened)]
 
     async def info(self) -> dict[str, Any]:
         """The engine as it is."""

@@ -141,6 +141,22 @@ async def test_what_a_timed_stanza_waits_for_is_part_of_its_time() -> None:
 
 
 @pytest.mark.asyncio
+async def test_what_is_refused_for_a_block_is_refused_alike_when_it_is_timed() -> None:
+    async with World(plugins=("archive", "blocking"), nodes=1) as world:
+        await world.app.commands.call("block add", {"account": "bob@localhost", "address": "alice@localhost"})
+        alice, answers = await world.login("alice"), []
+        for is_timed in (False, True):
+            if is_timed:
+                world.app.router.watch_next()
+            await alice.send("<message to='bob@localhost' type='chat' id='1'><body>hi</body></message>")
+            answers += [it.tag for it in (await alice.receive())[-1]]
+        assert len(answers) == 2
+        assert answers[0] == answers[1]
+        found = await numbers(world)
+        assert found["xmppd_hook_seconds_count", "archive"] >= 1
+
+
+@pytest.mark.asyncio
 async def test_sessions_are_there_by_transport_and_security_while_they_are() -> None:
     async with World(nodes=1) as world:
         assert not [key for key in await numbers(world) if key[0] == "xmppd_streams"]

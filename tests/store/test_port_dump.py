@@ -1,11 +1,13 @@
 """What every engine must do, written against the port only: whole tables read and written again by tools."""
 
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 import pytest
 
 from xmppd.errors import StoreBug, StoreUnavailable
+from xmppd.store.person import Person, Through
 from xmppd.store.table import Delete, Key, Put, Store, Stored, Table
 
 pytestmark = pytest.mark.asyncio
@@ -323,9 +325,44 @@ async def test_all_tables_are_named(lasting_engine):
     await first.close()
     second = lasting_engine.store()
     await second.open([SHORT])
-    names = await second.stored_tables()  # with those of other tests, where an engine is made only once
+    tables = await second.stored_tables()  # with those of other tests, where an engine is made only once
+    names = [table.name for table in tables]
     assert names == sorted(names)
     assert {"items", "profile", "short"} <= set(names)
+    await second.close()
+
+
+async def test_what_nobody_declares_any_more_is_read_and_deleted_from(lasting_engine):
+    number = f"{id(lasting_engine):x}"
+    person = Person("who", mentions={"text": "masked"}, secret={"text": "a secret"})
+    owners = Table(f"owners{number}", ("who",), columns={"uid": "int"}, person=Person("who", stays=True))
+    notes = Table(
+        f"notes{number}",
+        ("uid",),
+        ("day", "id"),
+        {"uid": "int", "day": "int", "text": "text"},
+        {"total": "int"},
+        descending=True,
+        person=Person("uid", Through(owners.name, ("uid",)), {"text": "kept"}),
+    )
+    plain = Table(f"plain{number}", ("who",), columns={"text": "text", "old": "int"}, person=person)
+    first = lasting_engine.store()
+    await first.open([owners, notes, plain])
+    for name in ("a", "b"):
+        await first.put(notes, {"uid": 7, "day": 1, "id": name, "text": f"text {name}"})
+    await first.close()
+    second = lasting_engine.store()
+    await second.open([SHORT, replace(plain, columns={"text": "text"})])
+    found = {table.name: table for table in await second.stored_tables()}
+    assert found[owners.name].person == owners.person
+    assert found[notes.name].person == notes.person
+    assert found[plain.name] == replace(plain, columns={"text": "text"}), "as it is in use"
+    rows = (await second.scan(found[notes.name], (7,))).rows
+    assert [(row["id"], row["text"]) for row in rows] == [("b", "text b"), ("a", "text a")]
+    assert len((await second.dump(found[notes.name], partition=(7,))).entries) == 2
+    await second.delete(found[notes.name], (7,))
+    await second.open([notes])
+    assert (await second.scan(notes, (7,))).rows == []
     await second.close()
 
 

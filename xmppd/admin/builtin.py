@@ -17,8 +17,10 @@ MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "SCRAM-SHA-512")
 LOOKS = frozenset({"user list", "user show", "roster show", "roster log"})
 """They change nothing, and look at nothing but accounts and rosters."""
 
-Needs = Literal["tables", "records", "server"]
-"""What a command needs where no server runs: the tables as such, what is in them, or all that a server is."""
+Needs = Literal["tables", "whole", "records", "server"]
+"""What a command needs where no server runs: the tables as such, all that is in them, accounts and rosters,
+or all that a server is.
+"""
 
 
 class AccountInfo(Protocol):

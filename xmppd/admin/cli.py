@@ -117,6 +117,8 @@ CONTEXT_COMMANDS = tuple(descriptions_of(Contexts))
 """They are about this machine, whatever server there is."""
 STORE_COMMANDS = tuple(descriptions_of(StoreCommands))
 """They look at the tables themselves, which need not be there or be up to date."""
+BACKUP_COMMANDS = tuple(descriptions_of(BackupCommands))
+"""They look at all that is in them, whatever it is."""
 BUILT_IN = (
     SERVE,
     CHECK_CONFIG,
@@ -144,9 +146,9 @@ BUILT_IN = (
     *descriptions_of(FollowCommands),
     *descriptions_of(MessageCommands),
     *descriptions_of(LogCommands),
-    *descriptions_of(BackupCommands),
     *descriptions_of(DoctorCommands),
     *STORE_COMMANDS,
+    *BACKUP_COMMANDS,
     *MIGRATIONS,
     *descriptions_of(MigrateCommands),
     *map(described, Commands().describe()),
@@ -374,6 +376,8 @@ def _elsewhere(context: str, about: Description) -> Door:
 def _needs(about: Description) -> Needs:
     if about in STORE_COMMANDS:
         return "tables"
+    if about in BACKUP_COMMANDS:
+        return "whole"
     return "records" if about.name in LOOKS else "server"
 
 

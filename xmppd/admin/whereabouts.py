@@ -58,13 +58,15 @@ def find_server(
 ) -> Path | None:
     """The socket of the running server that this configuration is about, None when there is none.
 
-    If nobody answers where the configuration says, it is a server that was started with the same file in
-    another folder; and if nobody named or wrote a file (`is_named`), the only one there is. CommandError when
-    there are several.
+    If nobody answers where the configuration says, and that is a place relative to whoever says it, it is a
+    server that was started with the same file in another folder; and if nobody named or wrote a file
+    (`is_named`), the only one there is. CommandError when there are several.
     """
     path = socket_path(document)
     if is_alive(path):
         return path
+    if path.is_absolute():
+        return None
     own = str(Path(document.file).absolute())
     is_free = not is_named and not environ.get(FILE_VARIABLE) and Path(document.file) == defaults()
     # Nobody else is asked: how a server of another configuration does is no matter of this one.

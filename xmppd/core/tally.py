@@ -57,10 +57,10 @@ def timed(method: Callable[..., Any], spread: Spread) -> Callable[..., Any]:
     """
 
     @functools.wraps(method)
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         began = perf_counter()
         try:
-            result = method(*arguments)
+            result = method(*arguments, **named)
         except BaseException:
             spread.observe(perf_counter() - began)
             raise

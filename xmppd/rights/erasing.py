@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 ROUNDS: Final = (60.0, 3_600.0, DAY)
 """Seconds after its end when it is looked for what came too late; the last time everywhere."""
 LOOK_SECONDS: Final = 30.0
+LOOKED_SECONDS: Final = 10.0
+"""How long ago it may have been looked which tables are there, where accounts are removed one by one."""
 DUTY: Final = "erasing"
 BY: Final = "erase"
 """Who changed rosters of others, as their logs have it."""
@@ -104,6 +106,7 @@ class Erasing:
         found = await self._store.get(ACCOUNT, (account,))
         if found is None:
             raise AccountUnknown(account)
+        await self._persons.look()
         counts = {table.name: await self._persons.count(table, account) for table in self._persons.owned}
         now = self._now()
         row: Row = {
@@ -151,6 +154,7 @@ class Erasing:
     async def _run(self, row: Row) -> None:
         account = row["account"]
         try:
+            await self._persons.look()
             try:
                 await self._accounts.remove(account, row["created"])
             except AccountUnknown:
@@ -165,7 +169,7 @@ class Erasing:
                 await self._cache.erase(account)
             now = self._now()
             told["done"] = _stamp(now)
-            told["not looked at"] = await self._persons.undeclared()
+            told["not looked at"] = self._persons.unknown
             text = json.dumps(told)
             mask = self._erased.mask(account)
             masked_by = masked(row["by"], pattern_of(account), mask)
@@ -179,6 +183,7 @@ class Erasing:
 
     async def clear(self, account: str) -> None:
         """Delete what is left of an account's rows, whoever should have done that."""
+        await self._persons.look(LOOKED_SECONDS)
         for table in self._persons.owned:
             if table.name == ACCOUNT.name or (person_of(table).stays and account not in self._last_looks):
                 continue

@@ -62,6 +62,7 @@ class Exporting:
         """The file of one account, some bytes at a time."""
         sink, begun, counts = Sink(), self._now(), dict[str, int]()
         with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+            await self._persons.look()
             tables = self._persons.tables
             await asyncio.to_thread(archive.writestr, *_file("schema.json", schema_of(tables)))
             for table in tables:
@@ -93,7 +94,7 @@ class Exporting:
                 "begun": _stamp(begun),
                 "ended": _stamp(self._now()),
                 "rows": counts,
-                "not looked at": await self._persons.undeclared(),
+                "not looked at": self._persons.unknown,
                 "note": NOTE,
             }
             archive.writestr(*_file("manifest.json", manifest))

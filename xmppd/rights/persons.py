@@ -7,10 +7,10 @@ import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Final
 
-from xmppd.store.person import Person, nobody
+from xmppd.store.person import Person, nobody, wrong_with
 from xmppd.store.table import Key, Store, Stored, Table, Value
 from xmppd.store.transfer import patiently
 
@@ -27,16 +27,28 @@ def person_of(table: Table) -> Person:
 
 
 class Persons:
-    """Finds rows in the `tables` that a server has now."""
+    """Finds rows in the `tables` that a server has now, and in those that nothing declares any more of which
+    the store knows whom they are about. `look` first.
+    """
 
     def __init__(self, store: Store, tables: Callable[[], Sequence[Table]]) -> None:
         self.store = store
         self._tables = tables
+        self._stored: Sequence[Table] = ()
+        self._looked: float | None = None
+
+    async def look(self, within: float = 0.0) -> None:
+        """Look which tables are there, unless that was done so many seconds ago; StoreError."""
+        if self._looked is None or monotonic() - self._looked > within:
+            self._stored = await patiently(self.store.stored_tables)
+            self._looked = monotonic()
 
     @property
     def tables(self) -> list[Table]:
         """All, and those last by which the rows of others are found."""
-        return sorted(self._tables(), key=_rank)
+        found = {table.name: table for table in self._tables()}
+        every = {**{table.name: table for table in self._stored}, **found}.values()
+        return sorted((it for it in every if it.name in found or not wrong_with(it, every)), key=_rank)
 
     @property
     def owned(self) -> list[Table]:
@@ -53,7 +65,7 @@ class Persons:
         through = person_of(table).through
         if through is None:
             return [(account,)]
-        by_name = {it.name: it for it in self._tables()}
+        by_name = {it.name: it for it in self.tables}
         row = await patiently(lambda: self.store.get(by_name[through.table], (account,)))
         numbers = [row[name] for name in through.numbers if row[name] is not None] if row else []
         if not through.rest:
@@ -86,10 +98,13 @@ class Persons:
             await asyncio.sleep(took)
             began = perf_counter()
 
-    async def undeclared(self) -> list[str]:
-        """Tables that are there and that nothing which is loaded declares."""
-        known = {table.name for table in self._tables()}
-        return [name for name in await self.store.stored_tables() if name not in known]
+    @property
+    def unknown(self) -> list[str]:
+        """Tables of which nothing says whom they are about: nothing that is loaded declares them, and nobody
+        has written it down.
+        """
+        known = {table.name for table in self.tables}
+        return [table.name for table in self._stored if table.name not in known]
 
     async def _own(self, table: Table, account: str) -> list[Key]:
         return await self.partitions(table, account) if person_of(table).is_owner else []

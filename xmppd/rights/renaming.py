@@ -178,6 +178,7 @@ class Renaming:
     async def _move(self, row: Row) -> Row:
         """All that the account has goes to its new name, and nobody has either of them meanwhile."""
         old, new = row["account"], row["new"]
+        await self._persons.look()
         if not await self._reserve(row):
             await self._store.delete(self._table, (old,))
             raise AccountExists(new)
@@ -404,6 +405,7 @@ class Renaming:
         """What came under the old name goes to the new one, unless somebody has the old one by now."""
         old, new, number = row["account"], row["new"], row["round"]
         if await self._store.get(ACCOUNT, (old,)) is None:
+            await self._persons.look()
             for table in self._movable:
                 await self._move_table(table, old, new, is_late=True)
         if number == len(ROUNDS) - 1:

@@ -7,13 +7,17 @@ stays, with its data, in the table and in the declaration, so that it cannot com
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from xmppd.errors import StoreBug
+from xmppd.store.person import Person, Through
 from xmppd.store.table import Table
 
 Declaration = dict[str, Any]
-"""`partition`, `cluster`: lists of [column, type]; `columns`, `static`: column -> type; `descending`."""
+"""`partition`, `cluster`: lists of [column, type]; `columns`, `static`: column -> type; `descending`; `order`
+and `person`, which are not there in old ones.
+"""
 
 
 def declared(table: Table) -> Declaration:
@@ -24,7 +28,33 @@ def declared(table: Table) -> Declaration:
         "columns": {column: kind for column, kind in table.columns.items() if column not in table.key},
         "static": dict(table.static),
         "descending": table.descending,
+        "order": table.order,
+        "person": None if table.person is None else json.loads(json.dumps(asdict(table.person))),
     }
+
+
+def table_of(name: str, declaration: Declaration) -> Table:
+    """A table by its declaration, for who reads and deletes: without what is for those who write new rows."""
+    partition, cluster = ([column for column, _ in declaration[part]] for part in ("partition", "cluster"))
+    keys = dict([*declaration["partition"], *declaration["cluster"]])
+    person = declaration.get("person")
+    return Table(
+        name,
+        tuple(partition),
+        tuple(cluster),
+        {**{column: kind for column, kind in keys.items() if kind != "text"}, **declaration["columns"]},
+        declaration["static"],
+        descending=declaration["descending"],
+        order=declaration.get("order"),
+        person=None if person is None else _person(person),
+    )
+
+
+def _person(data: dict[str, Any]) -> Person:
+    through = data["through"]
+    if through is not None:
+        through = Through(through["table"], tuple(through["numbers"]), through["rest"])
+    return Person(**{**data, "through": through})
 
 
 def merged(table: Table, old: Declaration | None) -> Declaration:

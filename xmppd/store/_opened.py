@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from xmppd.errors import StoreBug, StoreUnavailable
@@ -32,6 +32,12 @@ class OpenTables(Generic[OpenT]):
     def add(self, opened: dict[str, OpenT]) -> None:
         """Use these tables from now on, too."""
         self._tables = {**self._tables, **opened}
+
+    def with_stored(self, stored: Sequence[Table], make: Callable[[Table], OpenT]) -> list[Table]:
+        """Use those of these from now on, too, that are not in use; all of them, as they are in use."""
+        new = {table.name: make(table) for table in stored if table.name not in self._tables}
+        self._tables = {**new, **self._tables}
+        return [self._tables[table.name].declaration for table in stored]
 
     def check_not_closed(self) -> None:
         """StoreUnavailable once the store was closed."""

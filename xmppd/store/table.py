@@ -391,8 +391,10 @@ class Store(Protocol):
         an engine that does this in a way of its own.
         """
 
-    async def stored_tables(self) -> list[str]:
-        """Names of all tables that are there, sorted, whether or not they were opened."""
+    async def stored_tables(self) -> list[Table]:
+        """All tables that are there, by name, ready to be read and deleted from: as they were opened, or else
+        as they were last declared, without a `person` where that was never written down.
+        """
 
     async def dump(
         self, table: Table, *, partition: Key | None = None, limit: int = 1000, page: bytes | None = None

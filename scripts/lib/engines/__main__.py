@@ -1,4 +1,4 @@
-"""engines start|stop|status|kill|install: a real Cassandra and a real Redis on loopback."""
+"""engines start|stop|status|kill|nodetool|install: a real Cassandra and a real Redis on loopback."""
 
 import argparse
 import logging
@@ -26,12 +26,18 @@ def arguments() -> argparse.Namespace:
         "start", parents=[folder], help="start those that are down; print where they are"
     )
     start.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="nodes of Cassandra (default: 1)")
+    start.add_argument("--jmx", action="store_true", help="with a port for nodetool, see `nodetool`")
     start.add_argument("--heap", type=int, metavar="MiB", help=f"for each node (default: {HEAP})")
     stop = commands.add_parser("stop", parents=[folder], help="stop them; wait until they are gone")
     stop.add_argument("--remove", action="store_true", help="remove the folder with all data, too")
     commands.add_parser("status", parents=[folder], help="what is up; exits with 1 when something is not")
     kill = commands.add_parser("kill", parents=[folder], help="kill -9 one of them; `start` brings it back")
     kill.add_argument("node", help="cassandra1, cassandra2, cassandra3 or redis")
+    nodetool = commands.add_parser(
+        "nodetool", parents=[folder], help="have a node of Cassandra do something; it was started with --jmx"
+    )
+    nodetool.add_argument("node", help="cassandra1, cassandra2 or cassandra3")
+    nodetool.add_argument("words", nargs=argparse.REMAINDER, help="a command of nodetool")
     commands.add_parser("install", help="install and fetch what is missing, start nothing")
     return parser.parse_args()
 
@@ -66,14 +72,16 @@ def main() -> int:
             install()
         return 0
     if options.command == "start":
-        engines = Engines(options.folder, options.nodes, heap=options.heap)
+        engines = Engines(options.folder, options.nodes, heap=options.heap, jmx=options.jmx)
         engines.start()
         show_addresses(engines)
         return 0
     engines = Engines(options.folder)
     if options.command == "status":
         return show_status(engines)
-    if options.command == "kill":
+    if options.command == "nodetool":
+        print(engines.nodetool(options.node, *options.words), end="")
+    elif options.command == "kill":
         engines.kill(options.node)
     elif options.remove:
         engines.remove()

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,15 +41,19 @@ class Engines:
         redis: bool = True,
         heap: int | None = None,
         settings: Mapping[str, Any] | None = None,
+        jmx: bool = False,
         tied: bool = False,
     ) -> None:
-        """A tied engine ends with this thread. `settings` go into cassandra.yaml; None removes a key."""
+        """A tied engine ends with this thread. `settings` go into cassandra.yaml; None removes a key. With
+        `jmx` nodes of Cassandra answer to `nodetool`.
+        """
         self.folder = folder.absolute()
         self._wanted: dict[str, Any] = {
             "nodes": nodes,
             "redis": redis,
             "heap": heap,
             "settings": dict(settings or {}),
+            "jmx": jmx,
         }
         self._tied = tied
 
@@ -78,6 +83,7 @@ class Engines:
                 storage_port=state["storage_port"],
                 heap=state["heap"],
                 settings=state["settings"],
+                jmx_port=state["jmx"] + index if state.get("jmx") else None,
             )
             for index in range(state.get("nodes", 0))
         ]
@@ -98,6 +104,18 @@ class Engines:
         with locked(self.folder / "lock"):
             self._decide()
             self._start(self.nodes())
+
+    def nodetool(self, name: str, *words: str) -> str:
+        """What a node of Cassandra says to a command of `nodetool`."""
+        node = self._node(name)
+        if not isinstance(node, CassandraNode) or node.jmx_port is None:
+            raise EngineError(f"{name} has no port for nodetool")
+        done = subprocess.run(
+            node.nodetool(*words), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        if done.returncode:
+            raise EngineError(f"nodetool {' '.join(words)}:\n{last_lines(done.stdout + done.stderr)}")
+        return done.stdout
 
     def start_node(self, name: str) -> None:
         """Start one that is down, with the data and ports it had."""
@@ -155,6 +173,11 @@ class Engines:
         addresses = [address_of(index) for index in range(wanted["nodes"])]
         port, storage_port, _ssl = find_free(addresses, 3)
         (redis_port,) = find_free([RedisServer.address], 1)
+        jmx = (
+            find_free([RedisServer.address], wanted["nodes"])[0]
+            if wanted["jmx"] and wanted["nodes"]
+            else None
+        )
         self._write(
             {
                 "nodes": wanted["nodes"],
@@ -163,6 +186,7 @@ class Engines:
                 "heap": wanted["heap"] or HEAP,
                 "settings": wanted["settings"],
                 "redis": redis_port if wanted["redis"] else None,
+                "jmx": jmx,
                 "processes": {},
             }
         )

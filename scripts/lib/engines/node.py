@@ -40,6 +40,10 @@ OPENS = """
     jdk.compiler/com.sun.tools.javac
     jdk.management/com.sun.management.internal
 """.split()
+MODULES = [
+    *(word for package in EXPORTS for word in ("--add-exports", f"{package}=ALL-UNNAMED")),
+    *(word for package in OPENS for word in ("--add-opens", f"{package}=ALL-UNNAMED")),
+]
 LOGBACK = """\
 <configuration>
   <appender name="output" class="ch.qos.logback.core.ConsoleAppender">
@@ -74,6 +78,8 @@ class CassandraNode:
     """MiB."""
     settings: Mapping[str, Any]
     """What differs from our cassandra.yaml; None leaves a key out."""
+    jmx_port: int | None = None
+    """Where `nodetool` asks it, on 127.0.0.1."""
 
     @property
     def name(self) -> str:
@@ -110,14 +116,15 @@ class CassandraNode:
             "cassandra.superuser_setup_delay_ms": 1000,
             "jna.tmpdir": self.folder,
         }
+        if self.jmx_port is not None:
+            properties["cassandra.jmx.local.port"] = self.jmx_port
         java = install.java()
         if install.java_version(java) not in ("11", "17"):
             # It installs a security manager, which later ones allow only when told.
             properties["java.security.manager"] = "allow"
         return [
             str(java),
-            *(word for package in EXPORTS for word in ("--add-exports", f"{package}=ALL-UNNAMED")),
-            *(word for package in OPENS for word in ("--add-opens", f"{package}=ALL-UNNAMED")),
+            *MODULES,
             *(f"-Xms{self.heap}M", f"-Xmx{self.heap}M", "-Xss384k", "-XX:+ExitOnOutOfMemoryError"),
             # The small compiler halves the start; the large one pays only after minutes.
             *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
@@ -125,6 +132,20 @@ class CassandraNode:
             f"-javaagent:{jars}/jamm-{install.JAMM}.jar",
             *(f"-D{key}={value}" for key, value in properties.items()),
             *("-cp", f"{self.folder}:{jars}/*", "org.apache.cassandra.service.CassandraDaemon"),
+        ]
+
+    def nodetool(self, *words: str) -> list[str]:
+        """What does a command of `nodetool` with this node, which has a `jmx_port`."""
+        java, jars = install.java(), install.cassandra_jars()
+        head = [str(java), *MODULES, "-XX:TieredStopAtLevel=1", f"-Duser.home={self.folder}"]
+        where = ["-h", "127.0.0.1", "-p", str(self.jmx_port)]
+        return [
+            *head,
+            "-cp",
+            f"{self.folder}:{jars}/*",
+            "org.apache.cassandra.tools.NodeTool",
+            *where,
+            *words,
         ]
 
     def _yaml(self) -> dict[str, Any]:

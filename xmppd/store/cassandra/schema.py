@@ -20,7 +20,7 @@ from cassandra.cluster import Session
 from cassandra.query import SimpleStatement
 
 from xmppd.errors import StoreBug, StoreUnavailable
-from xmppd.store._declaration import Declaration, as_text, merged, missing
+from xmppd.store._declaration import Declaration, as_text, merged, missing, table_of
 from xmppd.store._turns import within
 from xmppd.store.cassandra.cql import CqlTable
 from xmppd.store.cassandra.link import Link
@@ -69,15 +69,16 @@ class Schema:
 
     async def migrate(self, tables: Sequence[Table]) -> list[str]:
         """Make what is missing, and say in words what; StoreBug if some cannot be, and then none is."""
-        if not (done := await self.missing(tables)):
+        there = await self.existing()
+        if there.has_keyspace and not any(self._is_stale(table, there) for table in tables):
             return []
         await self._make_keyspace()
         holder = await within(LOCK_SECONDS * 2, self._lock())
         try:
             there = await self.existing()
-            done = [thing for table in tables for thing in self._missing(table, there)] or done
+            done = [thing for table in tables for thing in self._missing(table, there)]
             for table in tables:
-                if self._missing(table, there):
+                if self._is_stale(table, there):
                     await self._make(table, there)
         finally:
             await self._unlock(holder)
@@ -129,6 +130,11 @@ class Schema:
             things.append(f"record of table {table.name}")
         return things
 
+    def _is_stale(self, table: Table, there: Existing) -> bool:
+        """Whether something has to be made, or its declaration to be written anew: nobody waits for that."""
+        recorded = there.declarations.get(table.name)
+        return bool(self._missing(table, there)) or merged(table, recorded) != recorded
+
     async def _make(self, table: Table, there: Existing) -> None:
         """Create or extend one table, then record it. Whatever is done twice is done once."""
         cql = CqlTable(self._keyspace, table)
@@ -165,6 +171,15 @@ class Schema:
         """Whether every node has the strategies of Cassandra 5."""
         versions = [host.release_version or "0" for host in self._link.cluster.metadata.all_hosts()]
         return all(int(version.split(".")[0]) >= 5 for version in versions)
+
+    async def stored(self) -> list[Table]:
+        """All tables that are there, as they were last declared."""
+        there = await self.existing()
+        return [
+            table_of(name, there.declarations[name])
+            for name in sorted(there.declarations)
+            if name in there.columns
+        ]
 
     async def info(self) -> dict[str, Any]:
         """The cluster, the keyspace and its tables."""

@@ -384,10 +384,11 @@ class CassandraStore:
 
     # tools
 
-    async def stored_tables(self) -> list[str]:
-        """Names of all tables ever declared in the keyspace."""
+    async def stored_tables(self) -> list[Table]:
+        """All tables of the keyspace."""
         self._tables.check_not_closed()
-        return sorted((await self._schema.existing()).declarations)
+        stored = await self._schema.stored()
+        return self._tables.with_stored(stored, partial(OpenTable, self._options.keyspace))
 
     async def dump(
         self, table: Table, *, partition: Key | None = None, limit: int = 1000, page: bytes | None = None

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 
 from xmppd.errors import StoreBug
+from xmppd.store._declaration import table_of
 from xmppd.store._opened import Bound
 from xmppd.store.sqlite.layout import EXPIRES, SqlTable, Statement
 from xmppd.store.sqlite.statements import OpenTable, Write, snapshot
-from xmppd.store.table import Dump, Key, Stored
+from xmppd.store.table import Dump, Key, Stored, Table
 from xmppd.store.values import check_limit, page_token, read_page_token
 
 ROW, STATIC = "row", "static"
 """Kinds of tokens: a page ended with a row, or with the static columns of a partition."""
 
 
-def stored_tables(cursor: sqlite3.Cursor) -> list[str]:
-    """Names of all tables ever declared."""
-    return [name for (name,) in cursor.execute("SELECT name FROM _schema ORDER BY name")]
+def stored_tables(cursor: sqlite3.Cursor) -> list[Table]:
+    """All tables that are there, as they were last declared."""
+    found = cursor.execute(
+        "SELECT name, declaration FROM _schema WHERE name IN (SELECT name FROM sqlite_schema) ORDER BY name"
+    )
+    return [table_of(name, json.loads(text)) for name, text in found]
 
 
 class TableDump:

@@ -359,10 +359,10 @@ class SqliteStore:
                     snapshot.forget(path)
                 raise
 
-    async def stored_tables(self) -> list[str]:
-        """Names of all tables of the file."""
+    async def stored_tables(self) -> list[Table]:
+        """All tables of the file."""
         self._tables.check_not_closed()
-        return self._read(stored_tables)
+        return self._tables.with_stored(self._read(stored_tables), OpenTable)
 
     async def dump(
         self, table: Table, *, partition: Key | None = None, limit: int = 1000, page: bytes | None = None
