@@ -72,7 +72,7 @@ async def test_who_asks_too_often_is_told_how_long_to_wait(tmp_path: Path) -> No
         assert retry is not None
         assert retry.get("seconds") == "10"
         await alice.send(f"<presence type='subscribe' to='{BOB}'/>")
-        assert refusal(await alice.receive()) == "wait resource-constraint"
+        assert refusal(await alice.receive()) == "wait policy-violation"
         await world.advance(11)
         assert await outcome(alice, request) == "done"
 

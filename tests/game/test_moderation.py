@@ -253,7 +253,7 @@ async def test_who_writes_too_often_is_told_how_long_to_wait(tmp_path: Path) -> 
         await alice.expect_nothing()
         await say(alice, "hi")
         answer = await alice.receive()
-        assert refusal(answer) == "wait resource-constraint"
+        assert refusal(answer) == "wait policy-violation"
         assert detail(answer).tag == f"{{{NS}}}retry"
         assert detail(answer).get("seconds") == "4"
         await it.advance(4)
@@ -271,7 +271,7 @@ async def test_requests_and_iqs_have_their_rates(tmp_path: Path) -> None:
         await alice.send("<presence to='bob@localhost' type='subscribe'/>")
         await alice.send("<presence to='carol@localhost' type='subscribe'/>")
         assert [refusal(one) for one in await alice.receive_all() if one.get("type") == "error"] == [
-            "wait resource-constraint"
+            "wait policy-violation"
         ]
         answers = [
             await alice.ask("get", f"<query xmlns='{ns.DISCO_INFO}'/>", to="localhost") for _ in range(3)
@@ -295,7 +295,7 @@ async def test_what_is_taken_on_one_node_counts_on_the_other(tmp_path: Path) -> 
         for client in (one, two):
             await client.receive_all()
             await say(client, "hi")
-            assert refusal(await client.receive()) == "wait resource-constraint"
+            assert refusal(await client.receive()) == "wait policy-violation"
 
 
 # what others ask

@@ -187,7 +187,7 @@ async def test_who_may_write_little_does() -> None:
         for _ in range(3):
             await say(alice)
         answer = await alice.receive()
-        assert refusal(answer) == "wait resource-constraint"
+        assert refusal(answer) == "wait policy-violation"
         assert detail(answer).get("seconds") == "10"
         assert await said(bob) == ["hi", "hi"]
         await it.advance(10)

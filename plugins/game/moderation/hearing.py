@@ -273,9 +273,7 @@ class Hearing(Sanctions):
         """What tells a client when it may try again."""
         seconds = str(max(1, math.ceil(wait)))
         text = self.texts.say("wait", session.lang, seconds=seconds)
-        return StanzaError(
-            "resource-constraint", text, type="wait", detail=element(RETRY, {"seconds": seconds})
-        )
+        return StanzaError("policy-violation", text, type="wait", detail=element(RETRY, {"seconds": seconds}))
 
     def _pace(self, session: Session, verb: str) -> None:
         """StanzaError when it is too early."""
