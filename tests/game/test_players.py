@@ -249,6 +249,20 @@ async def test_many_accounts_of_one_address_count_together() -> None:
 
 
 @pytest.mark.asyncio
+async def test_many_who_ask_at_once_are_counted_and_not_in_each_others_way() -> None:
+    async with world_of(lookups=15) as world:
+        clients = [await world.bind("alice", str(number), node=0) for number in range(10)]
+        for client in clients:
+            for number in range(2):
+                client.write(
+                    f"<iq type='get' id='q{number}' to='localhost'><player xmlns='{NS}' name='Zoe#EUW'/></iq>"
+                )
+        await world.settle()
+        answers = [refusal(it) for client in clients for it in await client.receive_all()]
+        assert (answers.count("cancel item-not-found"), answers.count("wait policy-violation")) == (15, 5)
+
+
+@pytest.mark.asyncio
 async def test_when_a_player_was_here_last_is_for_his_friends() -> None:
     async with world_of("last") as world:
         alice, bob, carol = [await world.login(name) for name in ("alice", "bob", "carol")]

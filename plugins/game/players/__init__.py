@@ -39,7 +39,7 @@ from xmppd.plugin import (
 
 from .claims import Claims, Taken
 from .commands import PlayerCommands
-from .lookups import spend, too_often
+from .lookups import Budget, too_often
 from .names import BadName, Bounds, Name, checked, keys_of, read
 from .platforms import Platforms
 
@@ -132,6 +132,8 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
         config = self.config
         self._bounds = Bounds(config.least, config.most, config.least_tag, config.most_tag)
         self._reserved = frozenset(key for name in config.reserved for key in keys_of(name))
+        self._of_account = Budget(self.spent, config.lookups, config.lookup_seconds)
+        self._of_network = Budget(self.spent_from, 4 * config.lookups, config.lookup_seconds)
 
     # what others may ask
 
@@ -288,11 +290,10 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
         await self.server.send_many([account, *followers], message)
 
     async def _spend(self, session: Session) -> None:
-        config, now = self.config, self.now()
-        waits = await spend(self.spent, session.account, config.lookups, config.lookup_seconds, now)
+        now = self.now()
+        waits = await self._of_account.spend(session.account, now)
         if not waits and session.connection.peer:
-            network = network_of(session.connection.peer)
-            waits = await spend(self.spent_from, network, 4 * config.lookups, config.lookup_seconds, now)
+            waits = await self._of_network.spend(network_of(session.connection.peer), now)
         if waits:
             self.limited.inc()
             raise too_often(waits, "You ask for names too often.")
@@ -320,6 +321,7 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
         """Whoever takes the account next is nobody yet."""
         await self.leave(account)
         await self.unlink_all(account)
+        self._of_account.forget(account)
         await self.spent.delete(account)
 
     @hooks.account_moved
