@@ -94,6 +94,21 @@ async def test_whatever_ends_it_ends_it_for_both(kind: str) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["unsubscribe", "unsubscribed"])
+async def test_a_contact_that_went_with_the_friendship_may_be_removed_once_more(kind: str) -> None:
+    async with world_of() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await alice.send(f"<presence type='subscribe' to='{BOB}'/>")
+        await bob.send(f"<presence type='subscribed' to='{ALICE}'/>")
+        await alice.receive_all()
+        item = f"<item jid='{BOB}' subscription='remove'/>"
+        await alice.send(f"<presence type='{kind}' to='{BOB}'/>")
+        await alice.send(f"<iq type='set' id='r'><query xmlns='{ns.ROSTER}'>{item}</query></iq>")
+        assert [it.get("type") for it in await alice.receive_all() if it.get("id") == "r"] == ["result"]
+        assert await halves(world) == ("none", "none")
+
+
+@pytest.mark.asyncio
 async def test_what_is_no_matter_of_friends_is_as_ever(tmp_path: Path) -> None:
     async with world_of() as world:
         alice = await world.login("alice")

@@ -124,6 +124,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
     async def start(self) -> None:
         """Nothing was told yet."""
         self.begin_telling()
+        self.begin_bonds()
         self._own: dict[tuple[str, str], int] = {}
 
     # what others may ask
@@ -163,7 +164,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
             self.refused.inc()
             raise
         deed = request(text[: self.config.text_characters], self.config.request_days * DAY)
-        return await self.do(account, peer, deed, by)
+        return await self.do(account, peer, deed, by, pair)
 
     async def grant(self, account: str, peer: str, deed: Deed = accept, by: str = "") -> Pair:
         """Accept a request; StanzaError item-not-found without one."""
@@ -171,11 +172,13 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         if pair.state == ASKED and pair.by == peer:
             await self._check_friends(account, peer)
             await self._permit(account, peer, "subscribed")
-        return await self.do(account, peer, deed, by)
+        return await self.do(account, peer, deed, by, pair)
 
-    async def do(self, account: str, peer: str, deed: Deed, by: str = "") -> Pair:
-        """Do something, tell of it, and see to it that a block that came meanwhile wins."""
-        before, after = await self.act(account, peer, deed, by=by)
+    async def do(self, account: str, peer: str, deed: Deed, by: str = "", seen: Pair | None = None) -> Pair:
+        """Do something, tell of it, and see to it that a block that came meanwhile wins; `seen` as in
+        `act`.
+        """
+        before, after = await self.act(account, peer, deed, by=by, seen=seen)
         if after.state != NONE and await self._is_barred(account, peer):
             _, after = await self.act(account, peer, part)
         await self.happened(account, peer, before, after)
@@ -375,9 +378,11 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         return self._remove(session, contact, iq) if is_own and is_theirs else iq
 
     async def _remove(self, session: Session, contact: str, iq: Stanza) -> Stanza | hooks.Drop:
-        if (await self.between(session.account, contact)).state == NONE:
-            return iq  # an item and no more
-        await self.do(session.account, contact, part)
+        pair = await self.between(session.account, contact)
+        if pair.state != NONE:
+            await self.do(session.account, contact, part)
+        elif not pair.version or await self.server.rosters.item(session.account, contact) is not None:
+            return iq  # an item and no more, or nothing
         attrs = {"type": "result", "to": session.full}
         if iq.id is not None:
             attrs["id"] = iq.id

@@ -62,48 +62,54 @@ class Bonds:
     def _it(self) -> Friends:
         return cast("Friends", self)
 
+    def begin_bonds(self) -> None:
+        """Rows that are written with each deed are made in the cheapest way."""
+        self._cards = self._it.cards.writer(("account", "friend", "since"))
+        self._marks = self.due.writer(("minute", "one", "other", "why", "at"))
+
     async def between(self, one: str, other: str) -> Pair:
         """What is between two now."""
         first, second = sorted((one, other))
         return pair_of(one, other, await self.pairs.get(first, second)).at(self._it.now())
 
-    async def act(self, doer: str, peer: str, deed: Deed, *, by: str = "") -> tuple[Pair, Pair]:
+    async def act(
+        self, doer: str, peer: str, deed: Deed, *, by: str = "", seen: Pair | None = None
+    ) -> tuple[Pair, Pair]:
         """Do something; the pair before and after, which both can see then, but for the session `by`, which
-        is answered. A repeat is harmless, and finishes what was cut short. StanzaError where it cannot be
-        done.
+        is answered. A pair that was `seen` a moment ago is read again only if it has changed. A repeat is
+        harmless, and finishes what was cut short. StanzaError where it cannot be done.
         """
         first, second = sorted((doer, peer))
-        begun: tuple[str, ...] = ()
+        begun = ""
         before, after = Pair(first, second), Pair(first, second)
         for _ in range(ATTEMPTS):
             now = self._it.now()
-            row = await self.pairs.get(first, second)
-            stored = pair_of(first, second, row)
+            stored = seen or pair_of(first, second, await self.pairs.get(first, second))
             before = stored.at(now)
             after = deed(before, doer, now)
             if after == stored:
                 break  # it may have been left half done
-            begun = begun or await self._note(first, second, now + LATE_SECONDS, secrets.token_hex(8))
+            begun = begun or secrets.token_hex(8)
+            late = minute_of(now + LATE_SECONDS)
+            await self._note(first, second, (late, begun), *ends_of(after))
             written = row_of(after) | {"version": max(stored.version + 1, int(now * 1000))}
-            expect = None if row is None else {"version": stored.version}
+            expect = {"version": stored.version} if stored.version else None
             ttl = PAST_SECONDS if after.state == NONE else None
             if await self.pairs.put_if(written, expect, ttl=ttl):
                 stored = replace(after, version=int(str(written["version"])))
                 break
+            seen = None
         else:
             raise StanzaError("resource-constraint", "Too many change this at once; try again.")
-        if after != before:
-            if after.state == ASKED and after.expires is not None:
-                await self._note(first, second, after.expires, ENDS)
-            elif before.expires is not None:
-                await self.due.delete(str(minute_of(before.expires)), first, second, ENDS)
+        if after != before and before.expires is not None and not ends_of(after):
+            await self.due.delete(str(minute_of(before.expires)), first, second, ENDS)
         try:
             after, is_settled = await self._follow(stored, by)
         except StanzaError:
             await self._undo(first, second)
             raise
         if begun and is_settled:
-            await self.due.delete(*begun)
+            await self.due.delete(str(late), first, second, begun)
         return before, after
 
     async def _undo(self, first: str, second: str) -> None:
@@ -129,16 +135,16 @@ class Bonds:
         first, second, rosters = stored.one, stored.other, self._it.server.rosters
         for _ in range(ROUNDS):
             pair = stored.at(self._it.now())
-            for account, friend in ((first, second), (second, first)):
-                if pair.state == NONE:
-                    await self._it.cards.delete(account, friend)
-                else:
-                    await self._it.cards.put({"account": account, "friend": friend, "since": pair.since})
+            if pair.state == NONE:
+                await self._it.cards.delete(first, second)
+                await self._it.cards.delete(second, first)
+            else:
+                halves = (first, second, pair.since), (second, first, pair.since)
+                await self._it.cards.write([self._cards.rows(halves)])
             await rosters.relate(first, second, pair.seen_by(first), status=pair.text)
             stored, shown = pair_of(first, second, await self.pairs.get(first, second)), stored
             if stored.version == shown.version:
-                await self._it.tell(pair, by)
-                return pair, True
+                return await self._it.tell(pair, by), True
         return stored, False
 
     async def rename_pair(self, old: str, new: str, friend: str) -> None:
@@ -151,7 +157,7 @@ class Bonds:
             if row is None:
                 continue
             if row["expires"] is not None:
-                await self._note(kept.one, kept.other, row["expires"], ENDS)
+                await self._note(kept.one, kept.other, (minute_of(row["expires"]), ENDS))
             if (first, second) == (kept.one, kept.other) and row["by"] != old:
                 continue
             by = new if row["by"] == old else row["by"]
@@ -165,12 +171,12 @@ class Bonds:
 
     # what is late
 
-    async def _note(self, first: str, second: str, at: float, why: str) -> tuple[str, ...]:
-        """Have a pair looked at when that minute is over; the key of the row that says so."""
-        key = str(minute_of(at)), first, second, why
-        row = dict(zip(("minute", "one", "other", "why"), key, strict=True))
-        await self.due.put({**row, "at": self._it.now()}, ttl=max(0.0, at - self._it.now()) + 30 * DAY)
-        return key
+    async def _note(self, first: str, second: str, *looks: tuple[int, str]) -> None:
+        """Have a pair looked at when those minutes are over, each for a reason."""
+        now = self._it.now()
+        rows = [(str(minute), first, second, why, now) for minute, why in looks]
+        last = max(minute for minute, _ in looks) * 60.0
+        await self.due.write([self._marks.rows(rows)], ttl=max(0.0, last - now) + 30 * DAY)
 
     @every(LOOK_SECONDS, once=True)
     async def look(self) -> None:
@@ -201,6 +207,11 @@ class Bonds:
         except StanzaError as error:
             extra = {"jid": first, "contact": second, "error": str(error)}
             self._it.log.warning("friends-not-shown", extra=extra)
+
+
+def ends_of(pair: Pair) -> list[tuple[int, str]]:
+    """The minute in which a request ends, and that this is why the pair is looked at then."""
+    return [(minute_of(pair.expires), ENDS)] if pair.state == ASKED and pair.expires is not None else []
 
 
 def minute_of(at: float) -> int:

@@ -6,7 +6,7 @@ stands still. So the two always agree in the end, whoever does what at once, and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from xmppd.plugin import StanzaError
@@ -18,7 +18,9 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """`one` is the smaller account. `by` has asked, until `expires`; `since` they are friends."""
+    """`one` is the smaller account. `by` has asked, until `expires`; `since` they are friends. `names` are
+    those of the two, where somebody has looked.
+    """
 
     one: str
     other: str
@@ -28,6 +30,7 @@ class Pair:
     since: float | None = None
     expires: float | None = None
     version: int = 0
+    names: Mapping[str, str] | None = field(default=None, compare=False)
 
     def of(self, account: str) -> str:
         """The other one of the two."""

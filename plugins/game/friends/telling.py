@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -73,12 +74,15 @@ class Telling:
                 friends.ended.inc()
             await self.parted.emit(peer, friend=doer, by=doer, was=before.state)
 
-    async def tell(self, pair: Pair, by: str = "") -> None:
-        """Let clients of both, on all nodes, see how a pair stands, but for the session `by`."""
+    async def tell(self, pair: Pair, by: str = "") -> Pair:
+        """Let clients of both, on all nodes, see how a pair stands, but for the session `by`; the same with
+        the names of both.
+        """
         names = await self.names_of([pair.one, pair.other])
         said: dict[str, Any] = {"state": pair.state, "by": pair.by, "text": pair.text}
         said |= {"since": pair.since, "expires": pair.expires}
         self.changed.tell(pair.one, pair.other, pair.version, said, names, by)
+        return replace(pair, names=names)
 
     @cluster_signal
     def changed(
@@ -109,7 +113,8 @@ class Telling:
     async def shown(self, pair: Pair, account: str) -> Element:
         """A pair as one of them sees it."""
         peer = pair.of(account)
-        return self.item(pair, account, (await self.names_of([peer])).get(peer, ""))
+        names = await self.names_of([peer]) if pair.names is None else pair.names
+        return self.item(pair, account, names.get(peer, ""))
 
     def item(self, pair: Pair, account: str, name: str, *more: Element, **attributes: str) -> Element:
         """The same with what else is said of it."""
