@@ -220,6 +220,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     process.check_log()
 
 
+@pytest.fixture(scope="module")
+def module_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """The server of a file, with its SETTINGS."""
+    process = ServerProcess(tmp_path_factory.mktemp("server"), request.module.SETTINGS)
+    process.start()
+    yield process
+    process.stop()
+    process.remove()
+    process.check_log()
+
+
 @pytest.fixture
 def prepared_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Makes a server for one test that is not started yet: `prepared_server(auth={"login_seconds": 1})`."""

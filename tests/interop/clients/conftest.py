@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import pytest
 import pytest_asyncio
@@ -54,6 +55,8 @@ class Client:
         for plugin in PLUGINS:
             self.xmpp.register_plugin(plugin)
         self.refusals: list[str] = []
+        self.watched: set[str] = set()
+        """Namespaces of iq sets that are kept, beside those of rosters."""
         self._inbox: list[StanzaBase] = []
         self._arrived = asyncio.Event()
         self._outcome: asyncio.Future[None] | None = None
@@ -165,7 +168,7 @@ class Client:
         is_push = (
             isinstance(stanza, Iq)
             and stanza["type"] == "set"
-            and bool(stanza.get_plugin("roster", check=True))
+            and (bool(stanza.get_plugin("roster", check=True)) or payload_of(stanza)[0] in self.watched)
         )
         if isinstance(stanza, Message | Presence | StreamError) or is_push:
             self._inbox.append(stanza)
@@ -214,6 +217,11 @@ class Client:
         )
         return item_of(stanza, jid)
 
+    async def pushed(self, tag: str) -> Element:
+        """The payload of the next iq set that has this one, of a namespace that is `watched`."""
+        stanza = await self.take(f"a push of {tag}", lambda s: isinstance(s, Iq) and payload_of(s)[1] == tag)
+        return stanza.xml[0]
+
     async def roster(self) -> dict[str, dict[str, Any]]:
         """The roster as the server has it now, by contact."""
         iq = self.xmpp.make_iq_get()
@@ -245,6 +253,12 @@ class Client:
                 pass
             await one.presence(two.bare, "subscribed")
             await one.expect_nothing()
+
+
+def payload_of(iq: Iq) -> tuple[str, str]:
+    """The namespace of what stands in an iq, and its name with that."""
+    tag = str(iq.xml[0].tag) if len(iq.xml) else ""
+    return tag.removeprefix("{").partition("}")[0], tag
 
 
 def address_of(sender: Client | str) -> str:

@@ -1,34 +1,16 @@
 """slixmpp logs in by tokens of a game's own service, and is told of events of its back end."""
 
-import json
 import time
 from typing import Any
 from xml.etree.ElementTree import Element
 
 import pytest
+from bearer import told
 from gametokens import NS, issuer, minted
-from slixmpp.util.sasl.client import Mech, sasl_mech
 
 from xmppd.admin.client import request
 
 EVENTS = "urn:xmppd:game-events:0"
-
-
-@sasl_mech(1)
-class OAuthBearer(Mech):
-    """RFC 7628, with the token as the password; slixmpp has none of its own."""
-
-    name = "OAUTHBEARER"
-    required_credentials = frozenset({"password"})
-
-    def process(self, challenge: bytes = b"") -> bytes:
-        if challenge:
-            told.append(json.loads(challenge))
-            return b"\x01"
-        return b"n,,\x01auth=Bearer " + self.credentials["password"] + b"\x01\x01"
-
-
-told: list[dict[str, Any]] = []
 
 
 def game(own_server: Any) -> Any:
