@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xmppd.errors import StreamError
+from xmppd.xml import engine as engines
 from xmppd.xml.scan import Engine, Limits, Scanner
 from xmppd.xml.stanza import Stanza
 
@@ -56,6 +57,10 @@ def test_an_element_whose_tree_is_read_at_once_is_what_it_is_elsewhere(inner: st
         "<authenticate>\x01</authenticate>",
         "<authenticate><a:b/></authenticate>",
         "<authenticate><b></authenticate>",
+        "<authenticate></é><é></authenticate>",
+        "<authenticate a='>'/></é><authenticated></authenticate>",
+        "<authenticate a='>'/></é><é xmlns='jabber:client'><a></authenticate>",
+        "<authenticate></authenticate ></é><é><a></authenticate>",
     ],
 )
 def test_what_is_wrong_in_it_is_wrong_as_elsewhere(login: str) -> None:
@@ -69,6 +74,28 @@ def test_what_is_wrong_in_it_is_wrong_as_elsewhere(login: str) -> None:
         assert isinstance(events[-1], StreamError), events
         conditions.append(events[-1].condition)
     assert conditions[0] == conditions[1]
+
+
+def test_trees_of_one_engine_have_nothing_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind what was not well-formed, and when its parser is replaced."""
+    monkeypatch.setattr(engines, "PARSER_BYTES", 2000)
+    engine = Engine()
+    trees = []
+    for number in range(100):
+        inner = f"<a:b xmlns:a='urn:{number}' n='{number}'>{number}</a:b> behind"
+        login = LOGIN.format("<a:b/>" if number % 7 == 6 else inner).encode()
+        scanner = Scanner(engine, Limits())
+        scanner.feed(PLAIN)
+        [event] = scanner.feed(login)
+        if number % 7 == 6:
+            assert isinstance(event, StreamError) and event.condition == "bad-namespace-prefix"
+            continue
+        assert isinstance(event, Stanza)
+        trees.append((number, event.xml))
+    for number, tree in trees:
+        [child] = tree
+        assert (child.tag, child.attrib) == (f"{{urn:{number}}}b", {"n": f"{number}"})
+        assert (tree.text, tree.tail, child.text, child.tail) == (None, None, f"{number}", " behind")
 
 
 SASL = "urn:ietf:params:xml:ns:xmpp-sasl"

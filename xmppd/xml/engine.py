@@ -1,13 +1,13 @@
 """The strict, namespace-aware parses that every stanza has to pass, all by expat.
 
-All streams of a process share one parser, because one per connection costs more than ten kilobytes, and
-because expat never forgets a name it saw: the shared one is replaced after a fixed number of bytes, and after
-every error.
+All streams of a process share two parsers, one that makes trees and one that does not: one per connection
+costs more than ten kilobytes, one per element more than the parse. Expat never forgets a name it saw, so they
+are replaced after a fixed number of bytes, and after every error.
 """
 
 from __future__ import annotations
 
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 from xml.parsers.expat import ExpatError, ParserCreate, XMLParserType, errors
 
 from xmppd import ns
@@ -15,7 +15,7 @@ from xmppd.errors import StreamError
 from xmppd.xml.build import escape_bytes, serialize
 from xmppd.xml.framing import CDATA, CDATA_END
 from xmppd.xml.limits import Limits
-from xmppd.xml.stanza import SEPARATOR, Stanza, clark, parse_strictly, parse_within, unclark
+from xmppd.xml.stanza import SEPARATOR, Stanza, clark, parse_within, unclark
 
 ROOT_NAME = "é"
 """The element around what is parsed. Nobody can close it: the name is not ASCII (see `Engine.stanza`)."""
@@ -23,7 +23,7 @@ ROOT = f"<{ROOT_NAME} xmlns='{ns.CLIENT}'>".encode()
 ROOT_END = f"</{ROOT_NAME}>".encode()
 
 PARSER_BYTES = 250_000
-"""After so many bytes the shared parser is replaced, which bounds what it can remember."""
+"""After so many bytes a shared parser is replaced, which bounds what it can remember."""
 
 _KINDS = {f"{ns.CLIENT}{SEPARATOR}{kind}": kind for kind in ("message", "presence", "iq")}
 _WITHOUT_PAYLOAD = frozenset(name for name, kind in _KINDS.items() if kind != "iq")
@@ -45,10 +45,43 @@ def _kind(name: str) -> str:
     return _KINDS.get(name) or (clark(name) if SEPARATOR in name else "{}" + name)
 
 
-class Engine:
-    """The shared parser. Make one per process (it is not safe for threads) and give it to every scanner."""
+class Trees:
+    """The shared parser that makes trees."""
 
-    __slots__ = ("_attrs", "_budget", "_name", "_on_head", "_on_payload", "_parser", "_payload")
+    __slots__ = ("_budget", "_parser", "_within")
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Use a new parser."""
+        builder = TreeBuilder()
+        top = builder.start("", {})
+        self._parser = XMLParser(target=builder)
+        self._parser.feed(ROOT)
+        self._within: Element = top[0]
+        self._budget = PARSER_BYTES
+
+    def tree(self, raw: bytes) -> Element:
+        """The tree of `raw`, of which the same is promised as in `Engine.stanza`; ParseError, ValueError."""
+        within = self._within
+        self._budget -= len(raw)
+        try:
+            self._parser.feed(raw)
+            [tree] = within
+        except BaseException:
+            self.begin()
+            raise
+        if self._budget < 0:
+            self.begin()
+        within.clear()
+        return tree
+
+
+class Engine:
+    """The shared parsers. Make one per process (it is not safe for threads) and give it to every scanner."""
+
+    __slots__ = ("_attrs", "_budget", "_name", "_on_head", "_on_payload", "_parser", "_payload", "_trees")
 
     def __init__(self) -> None:
         self._name = ""
@@ -56,6 +89,7 @@ class Engine:
         self._payload = ""
         self._on_head = self._head
         self._on_payload = self._first_child
+        self._trees = Trees()
         self._begin()
 
     def stanza(self, raw: bytes) -> Stanza | None:
@@ -85,13 +119,12 @@ class Engine:
                 return None
         return Stanza(_KINDS.get(name) or _kind(name), self._attrs, raw, 0, self._payload)
 
-    @staticmethod
-    def element(raw: bytes) -> Stanza | None:
+    def element(self, raw: bytes) -> Stanza | None:
         """The same with the same promise, for what is no stanza and of which the tree is wanted anyway: it is
-        parsed once, by a parser of its own. Nobody can close the element around it and open another.
+        parsed once.
         """
         try:
-            [tree] = parse_strictly(raw)
+            tree = self._trees.tree(raw)
         except (ParseError, ValueError):
             return None
         attrs = {unclark(name): value for name, value in tree.items()} if tree.attrib else {}
@@ -99,8 +132,9 @@ class Engine:
         return Stanza(kind, attrs, raw, payload=tree[0].tag if len(tree) else "", tree=tree)
 
     def release(self) -> None:
-        """Give up the memory of the parser and of the stanza before."""
+        """Give up the memory of the parsers and of the stanza before."""
         self._begin()
+        self._trees.begin()
         self._name = self._payload = ""
         self._attrs = {}
 

@@ -120,25 +120,13 @@ def parse_within(opening: bytes, raw: bytes, closing: bytes) -> Element:
 
 def parse_around(opening: bytes, raw: bytes, closing: bytes) -> Element:
     """The same with the element around it, whatever that holds."""
+    parser = XMLParser()
     try:
-        tree = _parse_strictly((opening, raw, closing))
+        for piece in (opening, raw, closing):
+            parser.feed(piece)
+        tree: Element = parser.close()
     except ParseError:  # its own separator is `}`, and a namespace with it is not well-formed to it
         tree = _parse_any(opening + raw + closing)
-    return tree
-
-
-def parse_strictly(raw: bytes) -> Element:
-    """The element around the tree of bytes from anywhere; ParseError unless they are well-formed, and have no
-    namespace with a `}`.
-    """
-    return _parse_strictly((_OPEN, raw, b"</x>"))
-
-
-def _parse_strictly(pieces: tuple[bytes, ...]) -> Element:
-    parser = XMLParser()
-    for piece in pieces:
-        parser.feed(piece)
-    tree: Element = parser.close()
     return tree
 
 
