@@ -118,8 +118,9 @@ class Listener:
             await asyncio.sleep(HANDSHAKE_SECONDS)
         for listening in [*self._sockets]:
             with contextlib.suppress(OSError):
+                limit = descriptor_limit()
                 for _ in range(MOST_WAITING):
-                    if not self._take(listening):
+                    if not self._take(listening, limit):
                         break
             self._close(listening)
 
@@ -136,12 +137,13 @@ class Listener:
         self._sockets.remove(listening)
 
     def _accept(self, listening: socket.socket) -> None:
+        limit = descriptor_limit()
         for _ in range(ACCEPTS):
             if not self._has_room(self._coming):
                 self._wait(listening, CROWDED_SECONDS)
                 return
             try:
-                if not self._take(listening):
+                if not self._take(listening, limit):
                     return
             except OSError as error:
                 self._pause(listening, error)
@@ -150,9 +152,8 @@ class Listener:
                 self.is_short = False
                 log.info("accepting-again")
 
-    def _take(self, listening: socket.socket) -> bool:
-        """Take one that waits, if any does; OSError when no descriptor is free."""
-        limit = descriptor_limit()
+    def _take(self, listening: socket.socket, limit: int) -> bool:
+        """Take one that waits, if any does; OSError when none of so many descriptors is free."""
         try:
             peer, _address = listening.accept()
         except (BlockingIOError, InterruptedError):
