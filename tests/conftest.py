@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,18 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with started(tmp_path_factory, 0) as engines:
         yield engines.redis_url
+
+
+def is_no_drivers(record: logging.LogRecord) -> bool:
+    """Whether it was not logged by a driver."""
+    return record.name.partition(".")[0] not in ("cassandra", "redis")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What drivers log from threads of their own, about stores that were, is in nobody's records."""
+    logs = session.config.pluginmanager.get_plugin("logging-plugin")
+    for handler in (logs.caplog_handler, logs.report_handler):
+        handler.addFilter(is_no_drivers)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -106,7 +106,7 @@ def wait_for_port(server: Served, seconds: float = 30) -> None:
     while time.monotonic() < deadline:
         assert server.process.poll() is None, server.log.read_text()
         try:
-            socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", server.port), timeout=30).close()
         except OSError:
             time.sleep(0.05)
         else:

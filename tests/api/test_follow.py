@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from patience import PATIENCE
 from tunnels import Tunnel
 
 from xmppd import ns
@@ -22,6 +23,7 @@ from xmppd.admin.remote import Remote
 from xmppd.admin.socket import AdminSocket
 from xmppd.api import events
 from xmppd.errors import CommandError
+from xmppd.net.http import door
 from xmppd.net.http.door import Door
 from xmppd.testing import World
 
@@ -62,7 +64,7 @@ async def event(response: aiohttp.ClientResponse) -> dict[str, str]:
     """The next event: its fields."""
     found: dict[str, str] = {}
     while True:
-        line = (await asyncio.wait_for(response.content.readline(), 5)).decode().rstrip("\n")
+        line = (await asyncio.wait_for(response.content.readline(), PATIENCE)).decode().rstrip("\n")
         if line and not line.startswith((":", "retry")):
             name, _, value = line.partition(": ")
             found[name] = value
@@ -82,7 +84,7 @@ def followers(world: World) -> int:
 
 
 async def until_gone(world: World) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while followers(world):  # noqa: ASYNC110 - they tell nobody of their end
             await asyncio.sleep(0.01)
 
@@ -153,7 +155,7 @@ async def test_who_comes_again_before_the_loss_is_known_takes_over(world: World)
             assert followers(world) == 1
             await stanzas(world, "m2")
             await data_until(second, "id='m2'")
-            rest = await asyncio.wait_for(first.content.read(), 5)
+            rest = await asyncio.wait_for(first.content.read(), PATIENCE)
             assert b"id='m2'" not in rest, "the first one has ended"
 
 
@@ -224,7 +226,7 @@ async def test_who_is_away_makes_room(world: World, monkeypatch: pytest.MonkeyPa
         async with client.get(PATH, headers=bearer("tracer")) as response:
             seen = await event(response)
         await stanzas(world, "m1", "m2")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not any(it.timer for it in world.app.doors._tracks._by_id.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         async with client.get(PATH, headers=bearer("all")) as response:
@@ -259,11 +261,11 @@ async def test_comments_come_when_nothing_does_and_the_token_is_looked_at_again(
     async with site(world) as client, client.get(PATH, headers=bearer(added["token"])) as response:
         assert (await response.content.readline()).startswith(b"retry")
         await response.content.readline()
-        assert await asyncio.wait_for(response.content.readline(), 5) == b":\n"
+        assert await asyncio.wait_for(response.content.readline(), PATIENCE) == b":\n"
         await world.app.commands.call("api-token revoke", {"name": "brief"})
         last = await event(response)
         assert last["event"] == "end" and "token" in last["data"]
-        assert await asyncio.wait_for(response.content.read(), 5) == b""
+        assert await asyncio.wait_for(response.content.read(), PATIENCE) == b""
     await until_gone(world)
 
 
@@ -284,10 +286,13 @@ async def test_one_ends_after_its_time(world: World, monkeypatch: pytest.MonkeyP
         assert (await event(response))["event"] == "end"
 
 
-async def test_a_server_that_stops_says_so_and_waits_for_none(world: World) -> None:
+async def test_a_server_that_stops_says_so_and_waits_for_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "CLOSE_SECONDS", 2 * PATIENCE)
     async with site(world) as client, client.get(PATH, headers=bearer("all")) as response:
         world.app.following.close()
-        await asyncio.wait_for(client.door.close(), 1.5)  # type: ignore[attr-defined]
+        await asyncio.wait_for(client.door.close(), PATIENCE)  # type: ignore[attr-defined]
         assert "the server stops" in (await event(response))["data"]
         assert (await event(response))["event"] == "end"
         await until_gone(world)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from several import CHAT, bodies, several
 
 from tests.cluster.test_unkept import BOB, Node, busy
@@ -101,5 +102,5 @@ async def test_what_was_to_be_stored_behind_others_goes_to_who_has_come_here() -
     parcel = node.messages.route(origin, stanza, Jid.parse(BOB), "chat")
     assert isinstance(parcel, Parcel)
     parcel.missed(StanzaError(FLUSHING))
-    assert await asyncio.wait_for(parcel, 5) is Outcome.DELIVERED
+    assert await asyncio.wait_for(parcel, PATIENCE) is Outcome.DELIVERED
     assert came == ["here"]

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from patience import PATIENCE
 
 from xmppd.core.accounts import AccountUnknown
 from xmppd.testing import World
@@ -44,4 +45,4 @@ async def test_who_writes_for_many_and_fails_holds_nobody() -> None:
         with pytest.raises(ZeroDivisionError):
             async with world.app.server.writing_many([ALICE]):
                 raise ZeroDivisionError
-        await asyncio.wait_for(world.app.accounts.remove(ALICE), 5)
+        await asyncio.wait_for(world.app.accounts.remove(ALICE), PATIENCE)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from xmppd import ns
 from xmppd.core.roster.item import ROSTER
@@ -65,7 +66,7 @@ async def come(world: World, first: str = "<presence/>") -> Any:
 
 
 async def until(condition: Callable[[], bool], *clients: Client) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)
             for client in clients:

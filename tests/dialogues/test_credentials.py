@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 from xmppd import ns
 from xmppd.core.accounts import ACCOUNT, AccountUnknown
@@ -216,7 +217,7 @@ async def test_who_had_the_name_before_does_nothing_to_who_has_it_now(
         monkeypatch.setattr(world.app.server, "account_exists", slow)
         wanted = "<username>alice</username><password>mine</password>" if what == "password" else "<remove/>"
         asking.write(f"<iq type='set' id='x'><query xmlns='{ns.REGISTER}'>{wanted}</query></iq>")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await reached.wait()
         monkeypatch.setattr(world.app.server, "account_exists", exists)
         await make_anew(world)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import rounds
 
 from xmppd import ns
 from xmppd.core.accounts import ACCOUNT, GONE
@@ -271,10 +272,9 @@ async def test_nothing_of_an_archive_is_left_nor_what_was_read_and_taken_back(
             keys = [(table, (owner, *months[: len(table.partition) - 1])) for table in owned]
             return [table.name for table, key in keys if (await world.app.store.scan(table, key)).rows]
 
-        for _ in range(100):  # a marker is followed up behind it, and Cassandra answers late
+        async for _ in rounds():  # a marker is followed up behind it, and Cassandra answers late
             if len(await rows()) == len(owned):
                 break
-            await asyncio.sleep(0.05)
         else:
             raise AssertionError(await rows())
         await world.app.server.remove_account(ALICE)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from heldstore import HeldStore, turns
+from patience import PATIENCE, until
 from several import several
 
 from xmppd import ns
@@ -18,14 +19,9 @@ pytestmark = pytest.mark.asyncio
 PING = f"<iq type='get' id='ping'><query xmlns='{ns.ROSTER}'/></iq>"
 
 
-async def until(world: World, happened: Callable[[], bool]) -> None:
+async def turned(world: World, happened: Callable[[], bool]) -> None:
     """Turns, until something happened."""
-    for _ in range(500):
-        await turns(world)
-        if happened():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError("nothing happens")
+    await until(happened, lambda: turns(world))
 
 
 async def chat(world: World, client: Client, *texts: str) -> None:
@@ -94,7 +90,7 @@ async def test_a_sender_is_told_when_who_came_meanwhile_has_heard(redis_url: str
         alice, bob = await world.login("alice", node=0), await world.bind("bob", node=1)
         await chat(world, alice, "1")
         bob.write("<presence/>")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not world.cluster(0).is_available("bob@localhost"):
                 await turns(world)
         alice.write(PING)
@@ -213,13 +209,13 @@ async def test_filters_and_handlers_may_finish_later(folder: Path) -> None:
         alice.write(f"<message to='{bob.jid}' id='a'><body>slow</body></message>")
         alice.write(f"<message to='{bob.jid}' id='b'><body>quick</body></message>")
         alice.write("<iq type='get' id='q' to='localhost'><slow xmlns='urn:x'/></iq>")
-        await until(world, lambda: b"quick" in bob.raw)
+        await turned(world, lambda: b"quick" in bob.raw)
         assert len(ends) == 1, "the request waits for what was before it"
         ends[0].set_exception(StanzaError("not-allowed"))
-        await until(world, lambda: bool(alice._inbox))
+        await turned(world, lambda: bool(alice._inbox))
         assert refusal(alice._inbox.popleft()) == "cancel not-allowed"
         alice.write(f"<message to='{bob.jid}' id='c'><body>quicker</body></message>")
-        await until(world, lambda: b"quicker" in bob.raw and len(ends) == 2)
+        await turned(world, lambda: b"quicker" in bob.raw and len(ends) == 2)
         assert b"id='q'" not in alice.raw
         ends[1].set_result(None)
         await world.settle()

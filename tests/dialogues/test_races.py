@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from xmppd import ns
 from xmppd.errors import CommandError
@@ -56,7 +57,7 @@ async def gated(tmp_path: Path) -> AsyncIterator[World]:
 async def let_wait(world: World, count: int = 1) -> None:
     """Go on until so many are waiting at the gate."""
     gates = world.plugins("gate")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while sum(gate.waiting for gate in gates) < count:
             await turns(world)
 
@@ -209,7 +210,7 @@ async def unbound_slowly(world: World, user: str) -> Client:
     header = f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' to='localhost' version='1.0'>"
     initial = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
     client.write(f"{header}<auth xmlns='{ns.SASL}' mechanism='PLAIN'>{initial}</auth>{header}")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while b"<bind" not in client.raw:  # noqa: ASYNC110
             await asyncio.sleep(0)
     return client

@@ -5,6 +5,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import pytest
+from patience import PATIENCE
 
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.table import Page
@@ -183,7 +184,7 @@ async def test_a_change_while_the_log_is_read_comes_once_and_last() -> None:
         store.opened.clear()
         second.write(f"<iq type='get' id='roster'><query xmlns='{ROSTER}' ver='{version}'/></iq>")
         second.pump()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while store.reads == 0:  # noqa: ASYNC110 - the roster is looked for before
                 await asyncio.sleep(0.001)
         item = "<item jid='carol@localhost' name='C.'/>"

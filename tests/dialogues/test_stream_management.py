@@ -1,12 +1,12 @@
 """XEP-0198 on one node: acknowledgements both ways, and sessions that outlive their streams."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from heldstore import HeldStore, turns
 from managing import ASK, SM, ask_to_resume, bodies, enable, managed, ready, resume, state
+from patience import rounds
 
 from xmppd import ns
 from xmppd.testing import Client, World
@@ -422,11 +422,10 @@ async def ready_slowly(world: World) -> Client:
     header = f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAM}' to='localhost' version='1.0'>"
     for piece in (header, f"<auth xmlns='{ns.SASL}' mechanism='PLAIN'>AGFsaWNlAHNlY3JldA==</auth>", header):
         client.write(piece)
-        for _ in range(200):
+        async for _ in rounds():
             await turns(world)
             if client._inbox:
                 break
-            await asyncio.sleep(0.005)
         client._inbox.clear()
     return client
 

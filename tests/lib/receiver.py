@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from aiohttp import web
+from patience import PATIENCE
 
 Answer = int | web.Response
 
@@ -51,7 +52,7 @@ class Receiver:
         self._changed.set()
         return web.Response(status=answer) if isinstance(answer, int) else answer
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait for what came to be so."""
         async with asyncio.timeout(seconds):
             while not condition():

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from patience import PATIENCE
 
 from xmppd import config
 from xmppd.errors import CommandError, ConfigError
@@ -269,7 +270,7 @@ async def test_more_connections_wait(folder: Path) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(second[0].readuntil(b"}"), 0.2)
         first[1].close()
-        await asyncio.wait_for(second[0].readuntil(b"}"), 5)
+        await asyncio.wait_for(second[0].readuntil(b"}"), PATIENCE)
         second[1].close()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from patience import PATIENCE
 from receiver import Receiver
 
 from xmppd.net.certificates import development_certificate, server_context
@@ -197,8 +198,8 @@ async def test_no_answer_in_time_and_no_answer_at_all() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
-    client = Client(LOOPBACK, seconds=0.3)
-    for serve, why in ((silent, "no answer in time"), (rude, "without an answer")):
+    for serve, why, seconds in ((silent, "no answer in time", 0.3), (rude, "without an answer", PATIENCE)):
+        client = Client(LOOPBACK, seconds=seconds)
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(HttpFailed, match=why):

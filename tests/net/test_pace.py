@@ -4,6 +4,7 @@ import asyncio
 import itertools
 
 import pytest
+from patience import PATIENCE
 
 from xmppd.core.reports import Reports
 from xmppd.net.pace import FEW, LONGEST_PAUSE, SLICE_SECONDS, Pause, Slice, Tempo, Turns, paced
@@ -133,7 +134,7 @@ async def test_who_does_not_wait_any_more_takes_no_turn():
     turns = Turns()
     gone, here = turns.next(), turns.next()
     gone.cancel()
-    await asyncio.wait_for(here, 5)
+    await asyncio.wait_for(here, PATIENCE)
 
 
 MANY = READ_SIZE // len(b"<presence/>")

@@ -9,6 +9,7 @@ import pytest
 from archives import BODY, STANZA_ID, chat, find, world
 from killing import acknowledge, anew
 from managing import ask_to_resume, enable, managed, ready, resume
+from patience import rounds
 from several import several
 
 from plugins.archive.ids import bound, from_text
@@ -54,7 +55,10 @@ async def is_refused(w: World, client: Client) -> None:
         await w.advance(0.25)
         if answers := await client.receive_all():
             break
-        await asyncio.sleep(0.05)  # the store takes its time
+    async for _ in rounds():  # the store takes its time
+        if answers:
+            break
+        answers = await client.receive_all()
     assert [one.find(f"{{{ns.STANZA_ERRORS}}}item-not-found") is not None for one in answers] == [True]
 
 

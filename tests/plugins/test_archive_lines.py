@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from archives import find, world
 from managing import bodies, managed, resume
+from patience import rounds
 from several import several
 
 from xmppd import ns
@@ -92,10 +93,11 @@ async def test_behind_one_of_which_nothing_is_written_all_are_under_way_at_once(
 
         monkeypatch.setattr(archive, "_file", held)
         alice.write("".join([message("bob", "1"), between, *(message("bob", str(n)) for n in range(2, 10))]))
-        for _ in range(100):
-            await asyncio.sleep(0.001)
+        async for _ in rounds(0.001):
             for client in w.clients:
                 client.pump()
+            if len(begun) == 9:
+                break
         assert len(begun) == 9
         goes_on.set()
         await w.settle()

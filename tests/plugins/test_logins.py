@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import rounds
 
 from xmppd import ns
 from xmppd.testing import START, Client, World
@@ -163,8 +164,7 @@ async def test_the_account_changes_while_a_plugin_waits(tmp_path: Path, password
         client = world.connect()
         await client.open()
         waiting = asyncio.ensure_future(client.authenticate("alice", password))
-        for _ in range(100):
-            await asyncio.sleep(0.001)
+        async for _ in rounds(0.001):
             if len(tokens.seen) > before:
                 break
         if change == "disable":

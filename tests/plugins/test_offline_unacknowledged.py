@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from managing import ask_to_resume, bodies, enable, ready, resume
+from patience import rounds
 from several import several
 
 from xmppd import ns
@@ -255,8 +256,10 @@ async def test_what_could_not_be_deleted_is_deleted_later(
             bob.write(f"<a xmlns='{ns.SM}' h='{h}'/>")
             for _ in range(20):
                 await asyncio.sleep(0.002)
-        await asyncio.sleep(0.8)
-        await w.settle()
+        async for _ in rounds():
+            await w.settle()
+            if await rows(w) == [] and not w.plugin("offline").held and not w.plugin("offline").had:
+                break
         assert await rows(w) == [] and not w.plugin("offline").held and not w.plugin("offline").had
         assert not [one for one in caplog.records if one.levelname == "ERROR"]
 

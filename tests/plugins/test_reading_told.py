@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 from archives import later
+from patience import rounds
 
 from plugins.archive.ids import LAST, bound, to_text
 from xmppd import ns
@@ -53,12 +54,11 @@ class Devices:
         that may be slow has it, or more.
         """
         reads: list[Element] = []
-        for _ in range(LOOKS if count else 1):
+        async for _ in rounds(0.02):
             await self.desk.world.settle()
             reads += [read for stanza in await self.desk.receive_all() for read in stanza.iterfind(READ)]
             if len(reads) >= count:
                 break
-            await asyncio.sleep(0.05)
         return [(self.ids.index(read.get("id", "")), read.get("unread")) for read in reads]
 
 
@@ -146,11 +146,10 @@ async def test_what_waits_for_messages_under_way_holds_up_nothing_else(
         await bob.phone.world.settle()
         archive = w.plugins("archive")[w.apps.index(bob.phone.app)]
         owner = (await archive._owner("bob@localhost")).uid
-        for _ in range(LOOKS):
+        async for _ in rounds(0.02):
             row = await archive.shown.get(owner, "alice@localhost", "own")
             if to_text(row["id"]) == bob.ids[1]:
                 break
-            await asyncio.sleep(0.05)
         assert to_text(row["id"]) == bob.ids[1]
         assert await bob.told(0) == []
         gate.set()

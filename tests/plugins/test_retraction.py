@@ -1,11 +1,11 @@
 """Messages that are taken back (XEP-0424), and what says something of others and passes as it is."""
 
-import asyncio
 from typing import Any
 from xml.etree.ElementTree import Element
 
 import pytest
 from archives import later
+from patience import rounds
 
 from xmppd import ns
 from xmppd.store.table import Table
@@ -55,10 +55,9 @@ async def texts(client: Client) -> list[str | None]:
 async def expect_texts(client: Client, wanted: list[str | None]) -> None:
     """These are in an archive, as soon as what was said has been done: an engine may be slow."""
     found: list[str | None] = []
-    for _ in range(LOOKS):
+    async for _ in rounds(0.02):
         if (found := await texts(client)) == wanted:
             break
-        await asyncio.sleep(0.05)
     assert found == wanted
 
 

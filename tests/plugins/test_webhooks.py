@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from patience import rounds
 from receiver import Receiver, is_signed
 
 from plugins.webhooks.config import WebhooksConfig
@@ -50,11 +51,10 @@ async def call(world: World, verb: str, /, **arguments: Any) -> Any:
 
 async def taken(world: World, receiver: Receiver, count: int) -> list[dict[str, Any]]:
     """So many events, or more, that were taken: time goes on until then."""
-    for _ in range(400):
+    async for _ in rounds():
         if len(receiver.events) >= count:
             break
         await world.advance(0.25)
-        await asyncio.sleep(0.005)  # for what goes over sockets
     assert len(receiver.events) >= count, receiver.kinds()
     return receiver.events
 

@@ -2,7 +2,6 @@
 does not grow.
 """
 
-import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from arrived import ALICE, DORA, PLUGINS, RUN, arrival, item, roster
+from patience import rounds
 from receiver import Receiver
 from several import several
 
@@ -35,11 +35,10 @@ async def told(receiver: Receiver, *events: str, plugins: tuple[str, ...] = ()) 
 
 async def taken(world: World, receiver: Receiver, count: int) -> list[dict[str, Any]]:
     """So many events that were taken: time goes on until then."""
-    for _ in range(400):
+    async for _ in rounds():
         if len(receiver.events) >= count:
             break
         await world.advance(0.25)
-        await asyncio.sleep(0.005)  # for what goes over sockets
     assert len(receiver.events) >= count, receiver.kinds()
     return receiver.events
 

@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from patience import PATIENCE
 
 from xmppd.errors import CommandError
 from xmppd.net.certificates import development_certificate
@@ -51,7 +52,7 @@ async def hang_up(server):
     assert said[0] == "RELOADING=1"
     name, _, microseconds = said[1].partition("=")
     assert name == "MONOTONIC_USEC"
-    assert abs(time.monotonic() - int(microseconds) / 1e6) < 5
+    assert abs(time.monotonic() - int(microseconds) / 1e6) < PATIENCE
     assert await server.notified() == "READY=1"
 
 

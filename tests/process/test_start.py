@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from xmppd.net.certificates import development_certificate
 
@@ -95,7 +96,7 @@ async def test_ready_is_said_when_clients_can_come(prepared):
     assert said[0] == "READY=1"
     for address in said[1].removeprefix("STATUS=listening on ").split(", "):
         host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=1).close()
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
 
 
 @pytest.mark.asyncio

@@ -269,6 +269,6 @@ def test_shared_engines_answer(cassandra_nodes: list[tuple[str, int]], redis_url
     assert database.execute("SELECT release_version FROM system.local").one().release_version
     database.cluster.shutdown()
     host, port = redis_url.removeprefix("redis://").removesuffix("/0").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as redis:
+    with socket.create_connection((host, int(port)), timeout=30) as redis:
         redis.sendall(b"PING\r\n")
         assert redis.recv(100) == b"+PONG\r\n"

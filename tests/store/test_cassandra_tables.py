@@ -122,7 +122,10 @@ async def test_a_creation_that_was_cut_short_is_finished(keyspace, cassandra_ses
 
 
 async def test_a_cluster_that_is_not_there_is_unavailable():
-    store = CassandraStore(CassandraOptions(contact_points=(("127.0.0.1", 1),), connect_timeout=1.0))
+    options = CassandraOptions(
+        contact_points=(("127.0.0.1", 1),), connect_timeout=1.0
+    )  # real time: nobody is there
+    store = CassandraStore(options)
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1"):
         await store.open([PROFILE])
     await store.close()

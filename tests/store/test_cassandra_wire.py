@@ -279,17 +279,20 @@ async def test_where_the_loop_is_over_it_is_closed_all_the_same(monkeypatch: pyt
 async def test_alarms_ring_unless_they_are_cancelled_by_whatever_thread() -> None:
     rang: list[str] = []
     wires: type[Wire] = wires_on(asyncio.get_running_loop())
-    here = [wires.create_timer(0.02, lambda: rang.append("here")) for _ in range(2)]
+    soon, later = 0.02, 1.0
+    here = [wires.create_timer(seconds, lambda: rang.append("here")) for seconds in (later, soon)]
     there: list[Alarm] = []
 
     def begin() -> None:
-        there.extend(wires.create_timer(0.02, lambda: rang.append("there")) for _ in range(3))
+        there.extend(
+            wires.create_timer(seconds, lambda: rang.append("there")) for seconds in (later, later, soon)
+        )
         here[0].cancel()
         there[0].cancel()
 
     await asyncio.to_thread(begin)
     there[1].cancel()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(later + 0.1)
     assert sorted(rang) == ["here", "there"]
 
 

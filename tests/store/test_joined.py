@@ -177,7 +177,7 @@ async def test_who_writes_what_cassandra_refuses_is_told_alone(store, driver):
 
 @pytest.mark.asyncio
 async def test_a_dead_store_takes_no_writes(store, driver):
-    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.05)
+    store._link._options = dataclasses.replace(store._link._options, request_timeout=0.5)
     driver.fault = lambda statement: ("refused", LOST)
     outcomes = await asyncio.gather(
         *(profiles(store, *range(n, n + 200)) for n in range(3)), return_exceptions=True

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from patience import PATIENCE
 
 from xmppd.core.begun import begun
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
@@ -212,7 +213,7 @@ def test_no_write_is_starved_by_a_loop_that_never_rests(opening, new_loop):
 
         async def write(store: SqliteStore, first: int) -> None:
             for number in range(first, first + 300):
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(PATIENCE):
                     await store.put(NOTES, note(number))
 
         async with opening() as store:
@@ -277,7 +278,7 @@ async def test_who_is_cancelled_with_room_in_hand_gives_it_back(opening):
         first = asyncio.create_task(write_and_cancel())
         waiting = asyncio.create_task(store.put(NOTES, note(2)))
         await asyncio.gather(first, waiting, return_exceptions=True)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             await store.put(NOTES, note(3))
         assert await numbers(store) == [1, 3]
 

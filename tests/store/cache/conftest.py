@@ -5,7 +5,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,6 +14,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import redis
+from patience import PATIENCE
+from ports import free_ports
 from redis import Redis
 
 from xmppd.core.roster.rosters import ROSTER, Roster, Rosters, SetRequest
@@ -33,7 +34,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: str, file: Path | None = None, port: int = 0) -> None:
         self.folder = folder
-        self.port = port or free_port()
+        self.port = port or free_ports(1)[0]
         self._first = [str(file)] if file is not None else []
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,7 +55,7 @@ class RedisServer:
             "--enable-debug-command", "yes", "--save", "", "--appendonly", "no", *self._options,
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 with self.client as client:
@@ -74,13 +75,6 @@ class RedisServer:
     def ask(self, *command: Any) -> Any:
         with self.client as client:
             return client.execute_command(*command)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")
@@ -182,8 +176,8 @@ class Notices:
 class Node:
     """One server's rosters and cache."""
 
-    def __init__(self, store: SqliteStore, url: str, prefix: str) -> None:
-        self.cache = RedisCache(url, prefix=prefix, timeout=0.3)
+    def __init__(self, store: SqliteStore, url: str, prefix: str, patience: float) -> None:
+        self.cache = RedisCache(url, prefix=prefix, timeout=patience)
         self.rosters = Rosters(store, tier=RosterTier(self.cache, loads=LOADS))
         self.notices = Notices(self.rosters)
 
@@ -202,7 +196,7 @@ class Node:
     def stats(self) -> Any:
         return self.cache.stats
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "it never came true"
@@ -224,9 +218,9 @@ MakeNodes = Callable[..., Awaitable[list[Node]]]
 async def make_nodes(store: SlowStore) -> AsyncIterator[MakeNodes]:
     made: list[Node] = []
 
-    async def make(url: str, count: int = 2) -> list[Node]:
+    async def make(url: str, count: int = 2, patience: float = 0.3) -> list[Node]:
         prefix = f"test.{secrets.token_hex(4)}"
-        nodes = [Node(store, url, prefix) for _ in range(count)]
+        nodes = [Node(store, url, prefix, patience) for _ in range(count)]
         made.extend(nodes)
         for node in nodes:
             await node.open()
@@ -240,4 +234,4 @@ async def make_nodes(store: SlowStore) -> AsyncIterator[MakeNodes]:
 @pytest_asyncio.fixture
 async def nodes(make_nodes: MakeNodes, shared_server: RedisServer) -> list[Node]:
     """Two nodes on one store and one Redis, with keys of their own."""
-    return await make_nodes(shared_server.url)
+    return await make_nodes(shared_server.url, patience=PATIENCE)

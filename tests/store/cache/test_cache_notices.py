@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from patience import PATIENCE
 
 from tests.store.cache.conftest import Node
 from xmppd.core.roster.packed import pack
@@ -117,7 +118,7 @@ async def test_a_mistake_while_redis_is_asked(nodes, caplog, monkeypatch):
     """Callers have no deadline of their own."""
     first, second = nodes
     broke = once_broken(monkeypatch, first.cache._link, "send")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         answers = await asyncio.gather(*(first.cache.read(A) for _ in range(3)))
     assert broke.is_set() and {answer.value for answer in answers} == {None}
     await works_again(first, second, caplog)

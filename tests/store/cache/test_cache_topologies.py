@@ -5,19 +5,22 @@ import subprocess
 import time
 
 import pytest
+from patience import PATIENCE
+from ports import LISTENING, free_ports, is_free
 from redis import Redis
 
-from tests.store.cache.conftest import RedisServer, free_port
+from tests.store.cache.conftest import RedisServer
 from xmppd.cluster.registry import Entry
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
 
 
 def cluster_port():
-    """A port whose bus port, by 10,000 above, exists."""
-    while (port := free_port()) > 55_000:
-        pass
-    return port
+    """A port whose bus port, by 10,000 above, is free as well, and given to no outgoing connection."""
+    while True:
+        [port] = free_ports(1)
+        if port + 10_000 in LISTENING and is_free(port + 10_000):
+            return port
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ async def work(nodes, name="contact"):
 
 async def test_a_cluster(make_nodes, cluster):
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in cluster)
-    nodes = await make_nodes(f"redis+cluster://{hosts}")
+    nodes = await make_nodes(f"redis+cluster://{hosts}", patience=PATIENCE)
     await work(nodes)
     assert all(server.ask("DBSIZE") for server in cluster), "all have keys"
     assert sum(node.stats.errors + node.stats.timeouts for node in nodes) == 0

@@ -9,8 +9,10 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from patience import PATIENCE, rounds
 from redis.asyncio import Redis
 
+from xmppd.store.cache import locks as module
 from xmppd.store.cache.link import Command, Link, LinkDown
 from xmppd.store.cache.locks import Locks
 
@@ -31,7 +33,7 @@ class LossyLink(Link):
         return asyncio.ensure_future(self._call(command))
 
     async def _call(self, command: Command) -> Any:
-        [answer] = await self.send([command], 1.0)
+        [answer] = await self.send([command], PATIENCE)
         if self.loses_answers:
             raise LinkDown
         return answer
@@ -43,6 +45,12 @@ class LossyLink(Link):
         return await super().send(commands, limit)
 
 
+@pytest.fixture(autouse=True)
+def long_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody gives back stands for longer than tests wait."""
+    monkeypatch.setattr(module, "LIFE_MS", int(4000 * PATIENCE))
+
+
 @pytest_asyncio.fixture
 async def link(redis_url: str) -> AsyncIterator[LossyLink]:
     client = Redis.from_url(redis_url)
@@ -50,11 +58,10 @@ async def link(redis_url: str) -> AsyncIterator[LossyLink]:
     await client.aclose()
 
 
-async def free_within(link: LossyLink, key: str, seconds: float) -> bool:
-    for _ in range(int(seconds / 0.05)):
+async def is_free_soon(link: LossyLink, key: str) -> bool:
+    async for _ in rounds(0.05):
         if not await link.client.exists(key):
             return True
-        await asyncio.sleep(0.05)
     return False
 
 
@@ -76,14 +83,14 @@ async def test_a_lock_that_was_taken_without_an_answer_is_given_back(link: Lossy
     link.loses_answers = True
     async with Locks(link, prefix).hold("queue"):
         pass
-    assert await free_within(link, f"{prefix}:queue", 3.0)
+    assert await is_free_soon(link, f"{prefix}:queue")
 
 
 async def test_giving_back_is_tried_again(link: LossyLink) -> None:
     prefix = uuid4().hex
     async with Locks(link, prefix).hold("queue"):
         link.failing_sends = 1
-    assert await free_within(link, f"{prefix}:queue", 4.0)
+    assert await is_free_soon(link, f"{prefix}:queue")
 
 
 async def test_the_locks_of_a_process_that_has_ended_are_free(link: LossyLink) -> None:
@@ -99,10 +106,10 @@ async def test_the_locks_of_a_process_that_has_ended_are_free(link: LossyLink) -
             return
 
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(hold(), 1.5)
+        await asyncio.wait_for(hold(), 0.5)
     ended.add(7)
-    await asyncio.wait_for(hold(), 1.5)
-    assert await free_within(link, f"{prefix}:queue", 3.0)
+    await asyncio.wait_for(hold(), PATIENCE)
+    assert await is_free_soon(link, f"{prefix}:queue")
 
 
 async def test_a_lock_that_another_took_meanwhile_stays(link: LossyLink) -> None:
@@ -110,7 +117,7 @@ async def test_a_lock_that_another_took_meanwhile_stays(link: LossyLink) -> None
     here, others = Locks(link, prefix), Locks(link, prefix)
     here.belong(8, {7}.__contains__)
     others.belong(9, {7}.__contains__)
-    await link.client.set(f"{prefix}:queue", "7.left", px=10_000)
+    await link.client.set(f"{prefix}:queue", "7.left", px=module.LIFE_MS)
     inside = 0
 
     async def work(locks: Locks) -> None:
@@ -121,4 +128,4 @@ async def test_a_lock_that_another_took_meanwhile_stays(link: LossyLink) -> None
             await asyncio.sleep(0.05)
             inside -= 1
 
-    await asyncio.wait_for(asyncio.gather(*(work(locks) for locks in (here, others, here, others))), 3.0)
+    await asyncio.wait_for(asyncio.gather(*(work(locks) for locks in (here, others, here, others))), PATIENCE)

@@ -6,6 +6,7 @@ import secrets
 
 import pytest
 import pytest_asyncio
+from patience import PATIENCE
 
 from xmppd.cluster.registry import Entry
 from xmppd.core.roster.tier import Listener
@@ -27,7 +28,7 @@ class Lists:
         self.caches = []
 
     async def open(self):
-        cache = RedisCache(self.url, prefix=self.prefix, timeout=1.0)
+        cache = RedisCache(self.url, prefix=self.prefix, timeout=PATIENCE)
         self.caches.append(cache)
         await cache.open(Deaf())
         return node_list(cache)
