@@ -19,10 +19,10 @@ async def rounds(pause: float = 0.005) -> AsyncIterator[None]:
 
 
 async def until(happened: Callable[[], bool], step: Callable[[], Awaitable[object]] | None = None) -> None:
-    """Wait for something that nobody tells, with a `step` before each look; AssertionError if it never is."""
+    """Wait for something that nobody tells, with a `step` between looks; AssertionError if it never is."""
     async for _ in rounds():
-        if step is not None:
-            await step()
         if happened():
             return
+        if step is not None:
+            await step()
     raise AssertionError("it never happened")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import rounds
+from patience import until
 
 from xmppd import ns
 from xmppd.testing import START, Client, World
@@ -27,6 +27,7 @@ class Tokens(Plugin):
         self.banned = set()
         self.failures = []
         self.seen = []
+        self.waiting = [0]
         self.expired = []
         self.renews = 0.0
         self.opened = asyncio.Event()
@@ -43,6 +44,7 @@ class Tokens(Plugin):
         return self.make(jid)
 
     async def slowly(self, jid):
+        self.waiting[0] += 1
         await self.opened.wait()
         return Identity(jid.local)
 
@@ -55,6 +57,7 @@ class Tokens(Plugin):
     @hooks.authenticated
     async def admit(self, login, channel):
         self.seen.append((login.account, login.mechanism, login.peer, channel.secure, dict(login.facts)))
+        self.waiting[0] += 1
         await self.opened.wait()
         if login.account in self.banned or login.peer in self.banned:
             raise SaslError("account-disabled", "You are banned.")
@@ -75,7 +78,7 @@ def tokens_of(world: World) -> Any:
     """The plugin of the first node, with whose state the others go on, too."""
     first, *others = world.plugins("tokens")
     for other in others:
-        for name in ("tokens", "banned", "failures", "seen", "expired", "opened"):
+        for name in ("tokens", "banned", "failures", "seen", "waiting", "expired", "opened"):
             setattr(other, name, getattr(first, name))
     return first
 
@@ -159,14 +162,12 @@ async def test_the_account_changes_while_a_plugin_waits(tmp_path: Path, password
     async with game(tmp_path) as world:
         accounts, tokens = world.app.accounts, tokens_of(world)
         await logged_in(world, "alice", "secret")
-        before = len(tokens.seen)
+        before = tokens.waiting[0]
         tokens.opened.clear()
         client = world.connect()
         await client.open()
         waiting = asyncio.ensure_future(client.authenticate("alice", password))
-        async for _ in rounds(0.001):
-            if len(tokens.seen) > before:
-                break
+        await until(lambda: tokens.waiting[0] > before)
         if change == "disable":
             await accounts.disable("alice@localhost")
         elif change == "password":

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import until
 from receiver import Receiver
 
 from xmppd.testing import World
@@ -27,7 +28,7 @@ async def test_the_sample_verifies_what_the_server_sends() -> None:
         arguments = {"name": "game", "url": receiver.url, "event": ["account.*"]}
         secret = (await world.app.commands.call("webhook add", arguments))["secret"]
         await world.app.accounts.create("zoe@localhost", "secret")
-        await receiver.until(lambda: bool(receiver.requests))
+        await until(lambda: bool(receiver.requests), lambda: world.advance(0.25))
         headers, body = receiver.requests[0]
         verified, now = sample(), world.clock.now()
         assert [event["account"] for event in verified(headers, body, secret, now)] == ["zoe@localhost"]

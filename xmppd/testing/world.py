@@ -36,7 +36,13 @@ WRITTEN_SECONDS = 0.5
 """How long messages that are being written down are waited for."""
 JOB_SECONDS = 1.0
 LASTING_SECONDS = 0.02
-"""How long a job, or a task of a plugin, may do nothing before it counts as one that waits for what comes."""
+"""How long a job, or a task of a plugin, may do nothing before it counts as one that waits for what comes,
+as long as that is the same.
+"""
+TURNS = 50
+"""How many turns of the loop it may take besides: enough for an answer by HTTP within this process."""
+STORED_SECONDS = 10.0
+"""How long a store may take on a busy machine."""
 
 
 class World:
@@ -315,29 +321,40 @@ class World:
         sessions = [session for app in self.apps for session in app.sessions.by_full.values()]
         return any(session.line is not None and session.line.is_ahead for session in sessions)
 
+    @property
+    def _is_asking(self) -> bool:
+        """Whether the store works on something."""
+        stats = getattr(self.app.store, "stats", None)
+        return bool(getattr(stats, "pending", 0) or getattr(stats, "in_flight", 0))
+
     async def settle(self) -> None:
         """Let the server work until nothing moves any more."""
-        quiet, end = 0, time.monotonic() + WRITTEN_SECONDS
+        quiet, begun = 0, time.monotonic()
         while quiet < 3:
-            is_writing = self._is_writing and time.monotonic() < end
+            seconds = time.monotonic() - begun
+            is_writing = self._is_writing and seconds < WRITTEN_SECONDS
+            is_writing = is_writing or (self._is_asking and seconds < STORED_SECONDS)
             await asyncio.sleep(0.002 if is_writing else 0)
             moved = sum(client.pump() for client in self.clients) > 0 or self.is_sending or is_writing
             moved = await self.tell_each_other() or moved
             for app in self.apps:
                 if app.jobs:
-                    moved = await self._settle_jobs(app.jobs) or moved
+                    moved = await self._settle_jobs(app.jobs, JOB_SECONDS) or moved
                 elif app.lasting:
-                    moved = await app.lasting.settle(LASTING_SECONDS) or moved
+                    moved = await self._settle_jobs(app.lasting, LASTING_SECONDS) or moved
             quiet = 0 if moved else quiet + 1
 
-    async def _settle_jobs(self, jobs: Jobs) -> bool:
+    async def _settle_jobs(self, jobs: Jobs, seconds: float) -> bool:
         """Wait for one of the jobs to be done, once; as long as all that are left wait for the same things as
         then, they wait for what comes. Whether one is done.
         """
         idle, now = self._idle.get(jobs, {}), jobs.awaited()
-        is_idle = all(task in idle and idle[task] is thing for task, thing in now.items())
-        if await jobs.settle(LASTING_SECONDS if is_idle else JOB_SECONDS):
+        if all(thing is not None and idle.get(task) is thing for task, thing in now.items()):
+            return False
+        if await jobs.settle(seconds):
             return True
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         self._idle[jobs] = jobs.awaited()
         return False
 
