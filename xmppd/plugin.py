@@ -29,6 +29,7 @@ from xmppd.core.lastseen import delay, stamped
 from xmppd.core.later import Later
 from xmppd.core.network import network_of
 from xmppd.core.origin import Origin
+from xmppd.core.roster.counts import RosterCounts
 from xmppd.core.roster.rosters import Change as RosterChange
 from xmppd.core.roster.rosters import RosterItem
 from xmppd.core.sessions import Session
@@ -166,6 +167,7 @@ __all__ = [
     "Recorded",
     "Request",
     "RosterChange",
+    "RosterCounts",
     "RosterItem",
     "SaslError",
     "Secret",

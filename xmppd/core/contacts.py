@@ -16,6 +16,7 @@ from xmppd.core.blocks import Blocks
 from xmppd.core.iqs import Address, Answer, Followed, Handler, HandlerKey, Request
 from xmppd.core.origin import Host, Origin
 from xmppd.core.presence import Presences
+from xmppd.core.roster.counts import RosterCounts
 from xmppd.core.roster.delta import MAX_CHANGES, cost, deltas
 from xmppd.core.roster.item import item_from
 from xmppd.core.roster.rewriting import Rewrite
@@ -204,11 +205,20 @@ class Contacts:
             rest = [kind for kind in change.old.farewell if kind not in said]  # it changed meanwhile
             await self._deliver_all(account, contact, rest, by)
 
-    async def change(self, account: str, contact: str, edit: Edit, *, by: str, what: str) -> Change:
+    async def change(
+        self,
+        account: str,
+        contact: str,
+        edit: Edit,
+        *,
+        by: str,
+        what: str,
+        most: RosterCounts | None = None,
+    ) -> Change:
         """One change of one item (see `Rosters.change`), pushed if clients see a difference. It does not
         touch the contact's half.
         """
-        change = await self._rosters.change(account, contact, edit, by=by, what=what)
+        change = await self._rosters.change(account, contact, edit, by=by, what=what, most=most)
         await self._publish(account, change)
         return change
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from xmppd import ns
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
 from xmppd.core.presence import Presences
+from xmppd.core.roster.counts import RosterCounts, counts_of
 from xmppd.core.roster.rosters import Edit, NoRoster, Roster, RosterItem, Rosters
 from xmppd.core.roster.subscription import State
 from xmppd.xml.build import element, serialize
@@ -24,14 +25,6 @@ _STATES: Mapping[Relation, State] = MappingProxyType(
 _MIRRORED: Mapping[Relation, Relation] = MappingProxyType(
     {"none": "none", "asking": "asked", "asked": "asking", "both": "both"}
 )
-
-
-class RosterCounts(NamedTuple):
-    """How many an account sees the presence of, asks for it, and is asked by."""
-
-    following: int
-    asking: int
-    asked: int
 
 
 class Friendships:
@@ -115,11 +108,14 @@ class Friendships:
             if change.old is None or not change.old.state.is_followed:
                 self._presences.show(account, contact)
 
-    async def relate(self, one: str, other: str, relation: Relation, *, status: str = "") -> None:
+    async def relate(
+        self, one: str, other: str, relation: Relation, *, status: str = "", most: RosterCounts | None = None
+    ) -> None:
         """Make this what is between two accounts, in both rosters, whatever it was: `both`, each sees the
         other; `asking`, one asks the other for that, with `status` for reasons; `asked`, the other way round;
         `none`, there are no items. Nobody is asked whether it may be. A request is shown at once to clients
-        that have asked for their roster, to others when they come next.
+        that have asked for their roster, to others when they come next. Nobody has more than `most` of a kind
+        by it, however many such things are done at once, on whatever nodes.
 
         A repeat is harmless, and finishes what was left half done by a kill, or by a StanzaError: NoRoster
         without such an account, resource-constraint where a roster has no room. Who is not there can be
@@ -131,7 +127,9 @@ class Friendships:
             request = _request(contact, account, status) if half == "asked" else b""
             edit = _related(contact, half, request)
             try:
-                change = await self._contacts.change(account, contact, edit, by=self._by, what=half)
+                change = await self._contacts.change(
+                    account, contact, edit, by=self._by, what=half, most=most
+                )
             except NoRoster:
                 if relation != "none":
                     raise
@@ -152,7 +150,7 @@ class Friendships:
     async def counts(self, account: str) -> RosterCounts:
         """How many contacts of each kind an account has. As a rule without asking the store."""
         roster = await self._roster(account)
-        return RosterCounts(len(roster.following), roster.asking, len(roster.requests))
+        return counts_of(roster)
 
     async def part(self, one: str, other: str) -> None:
         """Take each out of the other's roster, with subscriptions and requests. A repeat finishes what a kill

@@ -21,6 +21,7 @@ from xmppd.plugin import (
     PluginConfig,
     PositiveInt,
     Request,
+    RosterCounts,
     Session,
     SessionSlot,
     Stanza,
@@ -126,6 +127,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         self.begin_telling()
         self.begin_bonds()
         self._own: dict[tuple[str, str], int] = {}
+        self._most = RosterCounts(self.config.friends, self.config.asking, self.config.asked)
 
     # what others may ask
 
@@ -164,7 +166,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
             self.refused.inc()
             raise
         deed = request(text[: self.config.text_characters], self.config.request_days * DAY)
-        return await self.do(account, peer, deed, by, pair)
+        return await self.do(account, peer, deed, by, pair, self._most)
 
     async def grant(self, account: str, peer: str, deed: Deed = accept, by: str = "") -> Pair:
         """Accept a request; StanzaError item-not-found without one."""
@@ -172,13 +174,21 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         if pair.state == ASKED and pair.by == peer:
             await self._check_friends(account, peer)
             await self._permit(account, peer, "subscribed")
-        return await self.do(account, peer, deed, by, pair)
+        return await self.do(account, peer, deed, by, pair, self._most)
 
-    async def do(self, account: str, peer: str, deed: Deed, by: str = "", seen: Pair | None = None) -> Pair:
-        """Do something, tell of it, and see to it that a block that came meanwhile wins; `seen` as in
-        `act`.
+    async def do(
+        self,
+        account: str,
+        peer: str,
+        deed: Deed,
+        by: str = "",
+        seen: Pair | None = None,
+        most: RosterCounts | None = None,
+    ) -> Pair:
+        """Do something, tell of it, and see to it that a block that came meanwhile wins; `seen` and `most` as
+        in `act`.
         """
-        before, after = await self.act(account, peer, deed, by=by, seen=seen)
+        before, after = await self.act(account, peer, deed, by=by, seen=seen, most=most)
         if after.state != NONE and await self._is_barred(account, peer):
             _, after = await self.act(account, peer, part)
         await self.happened(account, peer, before, after)
@@ -223,8 +233,8 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         return "" if verdict.action == "shadow" else str(verdict.text)
 
     async def _check_room(self, account: str, peer: str) -> None:
-        """StanzaError where one has too many friends or requests already. Several at once are not counted
-        with each other.
+        """StanzaError where one has too many friends or requests already. Of several at once those that are
+        too many are refused when the rosters are written (`relate`).
         """
         config = self.config
         mine, theirs = await self.server.rosters.counts(account), await self.server.rosters.counts(peer)

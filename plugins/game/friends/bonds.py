@@ -6,9 +6,9 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from xmppd.plugin import Person, StanzaError, Table, every, nobody
+from xmppd.plugin import Person, RosterCounts, StanzaError, Table, every, nobody
 
-from .pairs import ASKED, NONE, Deed, Pair, expire, pair_of, part, row_of
+from .pairs import ASKED, FRIENDS, NONE, Deed, Pair, expire, pair_of, part, row_of
 
 if TYPE_CHECKING:
     from . import Friends
@@ -73,11 +73,19 @@ class Bonds:
         return pair_of(one, other, await self.pairs.get(first, second)).at(self._it.now())
 
     async def act(
-        self, doer: str, peer: str, deed: Deed, *, by: str = "", seen: Pair | None = None
+        self,
+        doer: str,
+        peer: str,
+        deed: Deed,
+        *,
+        by: str = "",
+        seen: Pair | None = None,
+        most: RosterCounts | None = None,
     ) -> tuple[Pair, Pair]:
         """Do something; the pair before and after, which both can see then, but for the session `by`, which
         is answered. A pair that was `seen` a moment ago is read again only if it has changed. A repeat is
-        harmless, and finishes what was cut short. StanzaError where it cannot be done.
+        harmless, and finishes what was cut short. StanzaError where it cannot be done, as where one would
+        have more of a kind than `most`.
         """
         first, second = sorted((doer, peer))
         begun = ""
@@ -101,26 +109,28 @@ class Bonds:
             seen = None
         else:
             raise StanzaError("resource-constraint", "Too many change this at once; try again.")
+        try:
+            after, is_settled = await self._follow(stored, by, most)
+        except StanzaError:
+            await self._undo(stored, before)
+            raise
         if after != before and before.expires is not None and not ends_of(after):
             await self.due.delete(str(minute_of(before.expires)), first, second, ENDS)
-        try:
-            after, is_settled = await self._follow(stored, by)
-        except StanzaError:
-            await self._undo(first, second)
-            raise
         if begun and is_settled:
             await self.due.delete(str(late), first, second, begun)
         return before, after
 
-    async def _undo(self, first: str, second: str) -> None:
-        """One of the two has no room, or is no more: nothing is between them."""
-        row = await self.pairs.get(first, second)
-        pair = pair_of(first, second, row)
-        if row is not None and pair.state != NONE:
-            now = self._it.now()
-            none = row_of(part(pair, "", now)) | {"version": max(pair.version + 1, int(now * 1000))}
-            await self.pairs.put_if(none, {"version": pair.version}, ttl=PAST_SECONDS)
-        await self.show(first, second)
+    async def _undo(self, pair: Pair, before: Pair) -> None:
+        """One of the two has no room, or is no more: nothing is between them, but a request that was granted
+        waits on. What became of the pair meanwhile is another's matter.
+        """
+        now = self._it.now()
+        if pair.version and pair.state != NONE:
+            is_asked = before.state == ASKED and pair.state == FRIENDS
+            undone = before if is_asked else part(pair, "", now)
+            row = row_of(undone) | {"version": max(pair.version + 1, int(now * 1000))}
+            await self.pairs.put_if(row, {"version": pair.version}, ttl=None if is_asked else PAST_SECONDS)
+        await self.show(pair.one, pair.other)
 
     async def show(self, first: str, second: str) -> Pair:
         """Let both rosters and lists say what the row of the pair says; StanzaError where a roster has no
@@ -128,7 +138,9 @@ class Bonds:
         """
         return (await self._follow(pair_of(first, second, await self.pairs.get(first, second))))[0]
 
-    async def _follow(self, stored: Pair, by: str = "") -> tuple[Pair, bool]:
+    async def _follow(
+        self, stored: Pair, by: str = "", most: RosterCounts | None = None
+    ) -> tuple[Pair, bool]:
         """The same of a pair as it was stored, again until it stands still; how it is then, and whether it
         does.
         """
@@ -141,7 +153,7 @@ class Bonds:
             else:
                 halves = (first, second, pair.since), (second, first, pair.since)
                 await self._it.cards.write([self._cards.rows(halves)])
-            await rosters.relate(first, second, pair.seen_by(first), status=pair.text)
+            await rosters.relate(first, second, pair.seen_by(first), status=pair.text, most=most)
             stored, shown = pair_of(first, second, await self.pairs.get(first, second)), stored
             if stored.version == shown.version:
                 return await self._it.tell(pair, by), True

@@ -14,6 +14,12 @@ _ITEM = f"{{{ns.ROSTER}}}item"
 _GROUP = f"{{{ns.ROSTER}}}group"
 
 
+MAX_REQUEST_BYTES = 10_000
+"""The longest subscription request that is kept: the size of stanza that every server has to take (RFC 6120
+13.12).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class SetRequest:
     """Put a contact into the roster, or give it another name and other groups."""
@@ -74,3 +80,9 @@ def _contact(text: str | None) -> str:
     if jid.resource:
         raise StanzaError("bad-request", "The jid of an item has no resource.")
     return jid.bare
+
+
+def check_request(request: bytes) -> None:
+    """StanzaError policy-violation for a subscription request that is too long to be kept."""
+    if len(request) > MAX_REQUEST_BYTES:
+        raise StanzaError("policy-violation", f"A request has at most {MAX_REQUEST_BYTES} bytes.")

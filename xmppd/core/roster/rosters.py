@@ -20,10 +20,11 @@ from xmppd.core.begun import begun
 from xmppd.core.roster.budget import DAY, OTHERS_A_DAY, OWN_A_DAY, DailyBudget
 from xmppd.core.roster.cache import Roster, RosterBuilder, RosterCache
 from xmppd.core.roster.change import Change, SubscriptionChange, is_richer, received, seen, sent
+from xmppd.core.roster.counts import RosterCounts, check_counts
 from xmppd.core.roster.delta import lag
 from xmppd.core.roster.item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
 from xmppd.core.roster.log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
-from xmppd.core.roster.request import RemoveRequest, SetRequest, check_names, parse_set
+from xmppd.core.roster.request import RemoveRequest, SetRequest, check_names, check_request, parse_set
 from xmppd.core.roster.rewriting import EditAll, Packed, Rewrite
 from xmppd.core.roster.subscription import Inbound, Kind, Outbound
 from xmppd.core.roster.tier import RosterTier
@@ -68,9 +69,6 @@ _RETRY_SECONDS = 4.0
 that change one roster at once leave each other such outcomes soon; a store that is gone takes longer.
 """
 
-MAX_REQUEST_BYTES = 10_000
-"""The longest request that is kept: the size of stanza that every server has to take (RFC 6120 13.12)."""
-
 RESULTS = 64
 MAX_RESULT_BYTES = 65_536
 """How many answers to roster gets are kept ready, and how long they may be: for clients that ask again."""
@@ -95,6 +93,7 @@ class _Wish:
     what: str
     end: float
     made: tuple[RosterItem | None, RosterItem | None] | None = None
+    most: RosterCounts | None = None
 
 
 class Rosters:
@@ -311,20 +310,27 @@ class Rosters:
     # changing
 
     async def change(
-        self, account: str, contact: str, edit: Edit, *, by: str = "", what: str = "set"
+        self,
+        account: str,
+        contact: str,
+        edit: Edit,
+        *,
+        by: str = "",
+        what: str = "set",
+        most: RosterCounts | None = None,
     ) -> Change:
         """Replace one item by what `edit` makes of it, durably. The one read-modify-write of rosters.
 
         The log says that `by` (by default the account) did `what`; see `LogEntry`.
 
         Changes of one account come back in the order of their versions: push before awaiting anything else.
-        StanzaError resource-constraint when the roster is full; NoRoster without such an account;
-        StoreConflict if others never stop.
+        StanzaError resource-constraint when the roster is full, or has `most` of a kind; NoRoster without
+        such an account; StoreConflict if others never stop.
         """
         async with self._hold(account) as exists, self._lock(account):
             if not exists:
                 raise NoRoster("not-allowed", "There is no account that could keep contacts.")
-            wish = _Wish(contact, edit, by or account, what, time.monotonic() + _RETRY_SECONDS)
+            wish = _Wish(contact, edit, by or account, what, time.monotonic() + _RETRY_SECONDS, most=most)
             roster = self._cache.get(account)
             for attempt in range(_ATTEMPTS):
                 roster = roster or await self._load(account, fresh=attempt > 0)
@@ -389,6 +395,7 @@ class Rosters:
         if new == old:
             return Change(contact, old, new, roster)
         self._check_room(roster, old, new)
+        check_counts(roster, old, new, wish.most)
         self._check_additions(roster, old, wish)
         # By the clock, so that no version comes back after a roster was deleted or restored from a backup.
         now = self._now()
@@ -567,7 +574,7 @@ class Rosters:
         """The contact's `kind` reaches the account: its half of it (RFC 6121 A.3). A repeat is harmless.
 
         `request` is the whole `subscribe` stanza, to be shown again at every login. StanzaError
-        policy-violation if it is longer than `MAX_REQUEST_BYTES`, resource-constraint if too many wait.
+        policy-violation if it is longer than is kept, resource-constraint if too many wait.
         """
         check_request(request)
         step: Inbound | None = None
@@ -590,9 +597,3 @@ async def _in_slices(rows: Sequence[Row]) -> AsyncGenerator[Sequence[Row], None]
             await asyncio.sleep(0)
             since = time.perf_counter()
         yield rows[start : start + _FEW]
-
-
-def check_request(request: bytes) -> None:
-    """StanzaError policy-violation for a request that is too long to be kept."""
-    if len(request) > MAX_REQUEST_BYTES:
-        raise StanzaError("policy-violation", f"A request has at most {MAX_REQUEST_BYTES} bytes.")
