@@ -19,7 +19,7 @@ from patience import PATIENCE
 from xmppd.core.begun import begun
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
 from xmppd.store.sqlite.layout import TOGETHER
-from xmppd.store.sqlite.statements import PIECE
+from xmppd.store.sqlite.statements import ALIKE, PIECE
 from xmppd.store.sqlite.store import SqliteStore
 from xmppd.store.sqlite.writer import GROUP
 from xmppd.store.table import Put, Table
@@ -86,7 +86,13 @@ async def test_a_group_is_bounded_by_its_statements(opening):
     async with opening() as store:
         writer = store.writer(NOTES, ("owner", "number"))
         await store.write([writer.row("a", 0)])
-        for rows, calls, groups in ((1, 2 * GROUP, 2), (4, GROUP, 2), (4, GROUP + 1, 3), (2 * GROUP, 3, 3)):
+        for rows, calls, groups in (
+            (1, 2 * GROUP, 2),
+            (ALIKE, GROUP, 1),
+            (ALIKE, GROUP + 1, 2),
+            (ALIKE + 1, GROUP, 2),
+            (ALIKE * GROUP, 3, 3),
+        ):
             before = store.stats.groups
             await asyncio.gather(
                 *(store.write([writer.row(f"a{call}", n) for n in range(rows)]) for call in range(calls))

@@ -21,6 +21,9 @@ Values = Sequence[Value]
 KEYS = 50
 """How many rows are looked up by one statement."""
 
+ALIKE = 8
+"""How many rows of one kind take about the time of one statement with the job around it (`writer.GROUP`)."""
+
 PIECE = 100
 """How many rows of a partition are deleted by one job: 0.5 to 1 ms."""
 
@@ -77,7 +80,7 @@ class Write:
         self.rows = rows
         self.size = len(statements)
         if rows:
-            self.size += sum([-(-len(some.values) // 2) for some in rows])
+            self.size += sum([-(-len(some.values) // ALIKE) for some in rows])
 
     @property
     def is_empty(self) -> bool:
