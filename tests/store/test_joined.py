@@ -3,20 +3,23 @@
 import asyncio
 import dataclasses
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 import pytest_asyncio
-from cassandra import InvalidRequest, Unavailable
+from cassandra import InvalidRequest, ProtocolVersion, Unavailable
 from cassandra.cluster import NoHostAvailable
+from cassandra.protocol import BatchMessage, ProtocolHandler
+from cassandra.query import BatchStatement, BatchType
 from faultydriver import LOST, Driver
 from hypothesis import given
 
 from xmppd.errors import StoreBug, StoreTimeout, StoreUnavailable
 from xmppd.store.cassandra.calls import OpenTable
-from xmppd.store.cassandra.encoding import EncodedRow
-from xmppd.store.cassandra.joined import BYTES, PARTITIONS, Call, RowWriter, batches, size_of
+from xmppd.store.cassandra.encoding import EncodedBatch, EncodedRow, EncodedRows, Requests
+from xmppd.store.cassandra.joined import BYTES, PARTITIONS, ROW_BYTES, Call, RowWriter, batches
 from xmppd.store.cassandra.link import TRIES
 from xmppd.store.cassandra.store import CassandraStore
 from xmppd.store.table import Table
@@ -35,7 +38,10 @@ shapes = st.lists(
 
 
 def call(*rows: tuple[int, int]) -> Call:
-    made = [EncodedRow("INSERT", (b"x" * size,), bytes([partition])) for partition, size in rows]
+    made = [
+        EncodedRow("INSERT", b"x" * size, b"\0\0\0\1" + bytes([partition]), ROW_BYTES + size)
+        for partition, size in rows
+    ]
     return Call(made, None)  # type: ignore[arg-type]
 
 
@@ -48,7 +54,7 @@ def test_every_row_is_in_one_batch_that_is_within_bounds(shape):
     for batch in made:
         partitions = {row.partition for row in batch.rows}
         assert 0 < len(partitions) <= PARTITIONS
-        assert len(partitions) == 1 or sum(map(size_of, batch.rows)) <= BYTES
+        assert len(partitions) == 1 or sum(row.size for row in batch.rows) <= BYTES
 
 
 @given(shapes)
@@ -77,7 +83,42 @@ def test_small_calls_are_joined_up_to_the_bounds():
 def test_the_size_of_a_row_is_never_less_than_its_values():
     writer = RowWriter(OpenTable("k", LOG), ("owner", "month", "id", "text"))
     _, rows = writer.row(1, 2, 3, "é" * 100)
-    assert [size_of(row) > 3 * 8 + 200 for row in writer.statements(rows, None)] == [True]
+    assert [row.size > 3 * 8 + 200 for row in writer.statements(rows, None)] == [True]
+
+
+SENT = (1, ProtocolVersion.V5, None, False)
+"""Stream, version, no compression, no version on trial."""
+
+
+@pytest.mark.parametrize("ttl", [None, 60])
+@pytest.mark.parametrize("text", ["é" * 100, "", None])
+def test_rows_go_over_the_wire_as_the_driver_would_send_them(text, ttl):
+    opened = OpenTable("k", LOG)
+    writer = RowWriter(opened, ("owner", "month", "id", "text"))
+    _, rows = writer.rows([(1, -2, 1 << 40, text), (2, 3, 4, "b")])
+    made = list(writer.statements(rows, ttl))
+    prepared = {text: SimpleNamespace(query_id=text[:20].encode(), keyspace="k") for text, *_ in made}
+    batch = EncodedBatch(prepared, made)
+    driver = BatchStatement(BatchType.UNLOGGED)
+    for owner, month, id, body in ((1, -2, 1 << 40, text), (2, 3, 4, "b")):
+        cql, values = opened.insert({"owner": owner, "month": month, "id": id, "text": body}, ttl or 0)
+        packed = [packed_as(value, is_life=place == len(values) - 1) for place, value in enumerate(values)]
+        driver._add_statement_and_params(True, prepared[cql].query_id, packed)
+    ours, theirs = (
+        BatchMessage(it.batch_type, it._statements_and_parameters, 6, 9, None, "k") for it in (batch, driver)
+    )
+    assert Requests.encode_message(ours, *SENT) == ProtocolHandler.encode_message(theirs, *SENT)
+    assert isinstance(ours.queries, EncodedRows)  # it may be sent again
+    assert batch.routing_key == b"".join(
+        b"\0\x08" + n.to_bytes(8, "big", signed=True) + b"\0" for n in (1, -2)
+    )
+
+
+def packed_as(value: object, *, is_life: bool) -> bytes | None:
+    """A value as the protocol has it, without its length."""
+    if isinstance(value, int):
+        return value.to_bytes(4 if is_life else 8, "big", signed=True)
+    return value.encode() if isinstance(value, str) else None
 
 
 # what is told
@@ -152,7 +193,7 @@ async def test_nothing_written_is_told_only_if_that_is_so(store, driver):
     with pytest.raises(StoreTimeout):
         await profiles(store, 3)
     refused = ("refused", NOBODY)
-    driver.fault = lambda statement: refused if b"a20" in chain.from_iterable(values_of(statement)) else None
+    driver.fault = lambda statement: refused if writes(statement, b"a20") else None
     with pytest.raises(StoreTimeout, match="some of it"):
         await profiles(store, *range(4, 24))
     driver.repair()
@@ -160,14 +201,16 @@ async def test_nothing_written_is_told_only_if_that_is_so(store, driver):
     assert found == [None, 2, 3]
 
 
-def values_of(statement: Any) -> list[Any]:
-    return [values for _, _, values in getattr(statement, "_statements_and_parameters", [])]
+def writes(statement: Any, value: bytes) -> bool:
+    """Whether it is a batch that has this value."""
+    rows = getattr(statement, "_statements_and_parameters", None)
+    return isinstance(rows, EncodedRows) and len(value).to_bytes(4, "big") + value in rows.body
 
 
 @pytest.mark.asyncio
 async def test_who_writes_what_cassandra_refuses_is_told_alone(store, driver):
     refused = ("refused", InvalidRequest("no"))
-    driver.fault = lambda statement: refused if b"a2" in chain.from_iterable(values_of(statement)) else None
+    driver.fault = lambda statement: refused if writes(statement, b"a2") else None
     outcomes = await asyncio.gather(*(profiles(store, n, n + 10) for n in range(5)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes].count(StoreBug) == 1
     assert isinstance(outcomes[2], StoreBug)

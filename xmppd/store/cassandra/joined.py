@@ -17,7 +17,7 @@ from xmppd.errors import StoreBug, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._turns import Turnstile
 from xmppd.store.cassandra.calls import OpenTable
 from xmppd.store.cassandra.cql import ROW_MARK
-from xmppd.store.cassandra.encoding import ENCODERS, NO_MARK, EncodedRow, encoded_seconds
+from xmppd.store.cassandra.encoding import ENCODERS, NO_MARK, NULL, EncodedRow, encoded, encoded_seconds
 from xmppd.store.cassandra.link import Link
 from xmppd.store.table import Prepared, Value
 from xmppd.store.values import Columns
@@ -33,6 +33,10 @@ BYTES = 5000
 ROW_BYTES = 48
 VALUE_BYTES = 8
 """What Cassandra counts beside the bytes of the values: for each row, and for each value."""
+LENGTH_BYTES = 4
+"""What stands before each value on its way."""
+
+_count = struct.Struct(">H").pack
 
 
 class RowWriter:
@@ -59,27 +63,27 @@ class RowWriter:
         """The rows that have these values, encoded."""
         checked = self._columns.all_checked(rows)
         try:
-            encoded = [
-                list(map(encode, column))
-                if None not in column
-                else [None if value is None else encode(value) for value in column]
-                for encode, column in zip(self._encoders, zip(*checked, strict=True), strict=False)
-            ]
+            columns = zip(self._encoders, zip(*checked, strict=True), strict=False)
+            values = [encoded(encode, column) for encode, column in columns]
         except (struct.error, UnicodeEncodeError) as error:
             raise StoreBug(f"table {self._opened.declaration.name}: {error}") from None
-        return self, list(zip(*encoded, strict=True))
+        return self, list(zip(*values, strict=True))
 
-    def statements(self, rows: Sequence[Sequence[bytes | None]], ttl: float | None) -> Iterator[EncodedRow]:
+    def statements(self, rows: Sequence[Sequence[bytes]], ttl: float | None) -> Iterator[EncodedRow]:
         """What writes encoded rows."""
         seconds = self._opened.seconds(ttl)
-        end = encoded_seconds(seconds)
-        partition, plain = self._partition, self._plain
+        end, partition, plain = encoded_seconds(seconds), self._partition, self._plain
+        count = len(self._encoders) + 1
+        size = ROW_BYTES + (count + 1) * (VALUE_BYTES - LENGTH_BYTES)
+        first = plain[0] if plain and not seconds else None
         for values in rows:
             # See `OpenTable.insert`.
-            if seconds or all(values[place] is None for place in plain):
-                yield EncodedRow(self._marked, (*values, NO_MARK, end), partition(values))
+            if first is None or (values[first] is NULL and all(values[place] is NULL for place in plain)):
+                body = b"".join((_count(count + 1), *values, NO_MARK, end))
+                yield EncodedRow(self._marked, body, partition(values), size + len(body))
             else:
-                yield EncodedRow(self._text, (*values, end), partition(values))
+                body = b"".join((_count(count), *values, end))
+                yield EncodedRow(self._text, body, partition(values), size + len(body))
 
 
 class Call:
@@ -121,6 +125,8 @@ class Batch:
             return True
         if self.size + size > BYTES:
             return False
+        if len(self.partitions) + len(rows) <= PARTITIONS:
+            return True
         return len(self.partitions.union([row.partition for row in rows])) <= PARTITIONS
 
     def add(self, call: Call, rows: Sequence[EncodedRow], size: int) -> None:
@@ -141,7 +147,7 @@ def batches(calls: Sequence[Call]) -> Iterator[Batch]:
     batch = Batch()
     for call in calls:
         for rows in _pieces(call.rows):
-            size = sum(map(size_of, rows))
+            size = sum([row.size for row in rows])
             if not batch.fits(rows, size):
                 yield batch
                 batch = Batch()
@@ -150,16 +156,11 @@ def batches(calls: Sequence[Call]) -> Iterator[Batch]:
         yield batch
 
 
-def size_of(row: EncodedRow) -> int:
-    """About how many bytes Cassandra counts for a row; never many fewer."""
-    return ROW_BYTES + sum([VALUE_BYTES + len(value) for value in row.values if value is not None])
-
-
 def _pieces(rows: Sequence[EncodedRow]) -> Sequence[Sequence[EncodedRow]]:
     """The rows of one call in pieces that may not be cut."""
     if len(rows) <= 1:
         return [rows] if rows else []
-    if len(rows) <= PARTITIONS and sum(map(size_of, rows)) <= BYTES:
+    if len(rows) <= PARTITIONS and sum([row.size for row in rows]) <= BYTES:
         return [rows]
     by_partition: dict[object, list[EncodedRow]] = {}
     for row in rows:

@@ -38,7 +38,7 @@ from xmppd.errors import ConfigError, Problem, StoreError, StoreTimeout, StoreUn
 from xmppd.store._breaker import Breaker
 from xmppd.store._turns import Slots, Turns, within
 from xmppd.store.cassandra.calls import Conditional, Found, Statement
-from xmppd.store.cassandra.encoding import EncodedRow, bound_to, encoded_batch
+from xmppd.store.cassandra.encoding import EncodedBatch, EncodedRow, Requests, bound_to
 from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, translated
 from xmppd.store.cassandra.nodes import Nodes
 from xmppd.store.cassandra.options import CassandraOptions
@@ -132,6 +132,7 @@ class Link:
         # The clocks of Cassandra decide which write is the last one, not ours: theirs are fewer.
         session.use_client_timestamp = False
         session.default_fetch_size = PAGE_ROWS
+        session.client_protocol_handler = Requests
         self._live = _Live(cluster, session)
 
     def _cluster(self) -> Cluster:
@@ -262,7 +263,7 @@ class Link:
                 prepared[row.text] = at_hand
         if not self.slots.try_take():
             return None
-        _, answer = self._start(encoded_batch(prepared, rows), self._options.request_timeout * ATTEMPT)
+        _, answer = self._start(EncodedBatch(prepared, rows), self._options.request_timeout * ATTEMPT)
         return answer
 
     def error_of(self, answer: asyncio.Future[Any]) -> StoreError | None:
@@ -408,7 +409,7 @@ class Link:
 
     async def _encoded(self, rows: Sequence[EncodedRow], end: float) -> None:
         prepared = {text: await self._prepared(text, end) for text in {row.text for row in rows}}
-        await self._ask(encoded_batch(prepared, rows), end)
+        await self._ask(EncodedBatch(prepared, rows), end)
 
     @staticmethod
     def _at_hand(live: _Live, text: str) -> Any:
