@@ -18,10 +18,11 @@ from patience import PATIENCE
 
 from xmppd.core.begun import begun
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
+from xmppd.store.sqlite import writer as writer_module
 from xmppd.store.sqlite.layout import TOGETHER
 from xmppd.store.sqlite.statements import ALIKE, PIECE
 from xmppd.store.sqlite.store import SqliteStore
-from xmppd.store.sqlite.writer import GROUP
+from xmppd.store.sqlite.writer import GROUP, MANY
 from xmppd.store.table import Put, Table
 
 NOTES = Table("notes", ("owner",), ("number",), {"number": "int", "body": "blob"}, static={"count": "int"})
@@ -98,6 +99,37 @@ async def test_a_group_is_bounded_by_its_statements(opening):
                 *(store.write([writer.row(f"a{call}", n) for n in range(rows)]) for call in range(calls))
             )
             assert store.stats.groups - before == groups
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("before", "groups"), [(MANY, 2), (MANY - 1, 3)])
+async def test_what_comes_behind_a_large_group_gathers(opening, monkeypatch, before, groups):
+    monkeypatch.setattr(writer_module, "LOOK", 600.0)  # closing ends it
+    async with opening() as store:
+        writer = store.writer(NOTES, ("owner", "number"))
+        await store.write([writer.row("a", 0)])
+        began = store.stats.groups
+        first = [store.write([writer.row("b", number)]) for number in range(before)]
+        await asyncio.sleep(0)
+        waiting = store.write([writer.row("c", 1)])
+        await asyncio.gather(*first)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        last = store.write([writer.row("c", 2)])
+        await store.close()
+        assert waiting.done()
+        assert last.done()
+        assert store.stats.groups - began == groups
+
+
+@pytest.mark.asyncio
+async def test_it_gathers_no_longer_than_more_comes(opening):
+    async with opening() as store:
+        writer = store.writer(NOTES, ("owner", "number"))
+        for number in range(0, 9 * GROUP, 3 * GROUP):
+            some = [store.write([writer.row("a", n)]) for n in range(number, number + 3 * GROUP)]
+            await asyncio.gather(*some)
+        assert await numbers(store) == list(range(9 * GROUP))
 
 
 @pytest.mark.asyncio

@@ -2,9 +2,11 @@
 
 Jobs gather until the end of the loop's turn. If no commit is under way they are done at once, for their pages
 are nearly always in memory; the thread then waits for the disk, and what comes meanwhile is the next group.
-Nothing waits for a timer: a lone write is committed at once, and the more writes there are, the larger the
-groups get, up to `GROUP` statements. What cannot be done without waiting or going back (somebody else's lock,
-a job that fails, a connection to be opened) is left to the thread as a whole.
+A lone write waits for no timer: it is committed at once, and the more writes there are, the larger the
+groups get, up to `GROUP` statements. Behind a large one what comes gathers for some milliseconds, as long as
+more comes: each commit writes whole pages of the log, and those of few rows are nearly as many. What cannot
+be done without waiting or going back (somebody else's lock, a job that fails, a connection to be opened) is
+left to the thread as a whole.
 
 The thread must not do the statements: each of them gives up Python's lock (the GIL) and takes it back, and
 beside a busy loop that costs a change of threads each time, a quarter of all CPU for offline messages.
@@ -23,7 +25,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,13 +34,25 @@ from xmppd.store._turns import Turnstile
 from xmppd.store.sqlite.transaction import Job, Outcome, Transactions
 
 GROUP = 128
-"""After how many statements no more jobs are begun in one turn of the loop, which takes about 2 ms."""
+"""After how many statements no more jobs are begun in one turn of the loop, which takes about 2 ms. Rows of
+one kind that are written together are an eighth of one each (`statements.ALIKE`).
+"""
+MANY = 16
+"""Behind a group of so many statements the next one gathers,"""
+GATHER = 0.006
+"""for so many seconds at most,"""
+LOOK = 0.001
+"""and no longer than nothing more comes in so many."""
 LATE = 0.002
 ASIDE = 0.0005
 
 Entry = tuple[Job, asyncio.Future[Any], int]
 """What to do, who waits for it, and how many statements it has."""
 Work = Callable[[], list[Outcome]]
+
+
+def _size(entries: Iterable[Entry]) -> int:
+    return sum([statements for _, _, statements in entries])
 
 
 def deliver(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
@@ -67,6 +81,7 @@ class GroupWriter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._watch: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.TimerHandle | None = None
         self._handed_over = 0.0
         self._ended: asyncio.Event | None = None
 
@@ -97,6 +112,8 @@ class GroupWriter:
             return
         if self._ended is None:
             self._ended = asyncio.Event()
+            if self._gathering is not None:
+                self._gathering.cancel()
             self._next_group()
         await self._ended.wait()
         self._thread.join()
@@ -175,9 +192,26 @@ class GroupWriter:
         deliver(group, outcomes)
         self._turnstile.give_back(len(group))
         assert self._loop is not None
-        if self._fresh or self._ended is not None:
+        if self._fresh and self._ended is None and _size(group) >= MANY:
+            self._gather(_size(self._fresh), self._loop.time() + GATHER)
+        elif self._fresh or self._ended is not None:
             # After those who are told now, so that what they write next is in the same group.
             self._loop.call_soon(self._next_group)
+
+    def _gather(self, seen: int, until: float) -> None:
+        """Look soon whether more has come than was seen."""
+        assert self._loop is not None
+        self._gathering = self._loop.call_later(LOOK, self._look_around, seen, until)
+
+    def _look_around(self, seen: int, until: float) -> None:
+        """Do what has gathered, unless more is coming and there is room and time for it."""
+        assert self._loop is not None
+        self._gathering = None
+        now = _size(self._fresh)
+        if seen < now < GROUP and self._loop.time() < until:
+            self._gather(now, until)
+        else:
+            self._next_group()
 
     # in the thread
 
