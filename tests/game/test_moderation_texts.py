@@ -187,6 +187,44 @@ def test_any_word_of_a_list_is_found_in_disguise(word: str, chance: random.Rando
     assert found or disguised.isdigit()
 
 
+LISTS = (
+    WORDS,
+    words("fuck\nass\n88\nsuccubus\nдурак\n"),  # nothing but words by themselves
+    words("kill yourself\n*bad dog*\n*darn* fool\nof a gun*\n"),  # parts of which say nothing alone
+    words("fuck\nc00l\n", folder=Folder({"1": "l", "(": "c", "0": "o", "_": "i"})),
+)
+PIECES = st.sampled_from(
+    "f u c k ss a s fuck FUCK fuuck f.u f-u don't a$ $ @ss ! !a ass, класс ф у к дура к k\u200b "
+    "f\u0301 \u200b я "
+    "you kill yourself yourself. bad dog bad-dog embad dogma darn darned fool of gun gunner succubus "
+    "succubuss successfull (00l co01 _ i_ 88 8 0x88 hello, the … — é \u0640 !\u0640 ﬁ ⓕ \u2003 \x85".split(
+        " "
+    )
+)
+TEXTS_ = st.lists(st.tuples(PIECES, st.sampled_from((" ", "", "  ", ", ", "\u00a0"))), max_size=9)
+
+
+@given(TEXTS_, st.sampled_from(LISTS))
+def test_what_is_soon_known_to_be_clean_is(pieces: list[tuple[str, str]], of: Words) -> None:
+    text = "".join(piece + space for piece, space in pieces)
+    for _ in range(2):  # at first, and when its words are remembered
+        if of.is_clean(text):
+            assert of.hits(text) == []
+
+
+@given(st.text(max_size=30), st.sampled_from(LISTS))
+def test_any_text_that_is_soon_known_to_be_clean_is(text: str, of: Words) -> None:
+    assert not of.is_clean(text) or of.hits(text) == []
+
+
+def test_usual_texts_are_soon_known_to_be_clean() -> None:
+    for text in ("gg wp!", "I don't know, a friend said: go mid", "привет, как дела", "x0000123456 is mine"):
+        assert WORDS.is_clean(text)
+    assert all(WORDS.is_clean(letter) for letter in "fuck")
+    for text in ("f u c k", "fuuuck", "a$$", "bullshit", "kill yourself"):
+        assert not WORDS.is_clean(text)
+
+
 def test_a_list_says_where_it_is_wrong() -> None:
     for text, why in (
         ("[burn]\nx", "list.txt:1: 'burn'"),

@@ -353,17 +353,18 @@ class Router:
             if waiting is not None and isinstance(waiting, Awaitable):  # the test itself is dear
                 rest = policies[index + 1 :], filters, signals
                 return self._policed_later(session, stanza, waiting, rest, then)
-        for index, change in enumerate(filters):
+        for change in filters:
             result = change(session, stanza)
+            if result is stanza:
+                continue  # as it nearly always is
             if not isinstance(result, Stanza):
                 if isinstance(result, Drop):
                     return self._dropped(session, stanza, change, result)
                 if isinstance(result, Later):
                     return result
-                rest = (), filters[index + 1 :], signals
+                rest = (), filters[filters.index(change) + 1 :], signals
                 return self._filtered_later(session, stanza, change, result, rest, then)
-            if result is not stanza:
-                stanza = self._intake.resealed(session, result)
+            stanza = self._intake.resealed(session, result)
         waiting = then(session, stanza)
         return self._signalled(session, stanza, signals, waiting) if signals else waiting
 

@@ -21,11 +21,21 @@ class TokenBucket:
         self._clock = clock
         self._since = clock()
 
-    def take(self) -> float:
-        """Take a token: 0.0, or the seconds until there is one."""
-        if self.take_all(1):
+    def take(self, now: float | None = None) -> float:
+        """Take a token: 0.0, or the seconds until there is one. `now`: what its clock says, where that is
+        known.
+        """
+        if now is None:
+            now = self._clock()
+        tokens = self._tokens + (now - self._since) * self._rate
+        if tokens > self._burst:
+            tokens = self._burst
+        self._since = now
+        if tokens >= 1.0:
+            self._tokens = tokens - 1.0
             return 0.0
-        return (1.0 - self._tokens) / self._rate
+        self._tokens = tokens
+        return (1.0 - tokens) / self._rate
 
     def take_all(self, count: int) -> bool:
         """Take so many tokens, or none when there are fewer; whether they were taken."""

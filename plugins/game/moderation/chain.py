@@ -44,6 +44,10 @@ class Chain:
         self._by_language = by_language
         self.timeouts = 0
 
+    def passes(self, text: str) -> bool:
+        """Whether it is soon found out that `look` says nothing of a text."""
+        return len(text) <= self._most and not self.patterns and self.words.is_clean(text)
+
     def look(self, text: str, lang: str = "") -> Judgement | None:
         """What lists and expressions say of a text; None: nothing."""
         if len(text) > self._most:

@@ -35,19 +35,23 @@ class Line(NamedTuple):
     source: str
 
 
+Said = tuple[float, str, str, str]
+"""When, by whom, to whom, and so many characters of what."""
+
+
 class Memory:
     """The last messages that accounts of this node sent, for who has no archive."""
 
     def __init__(self) -> None:
-        self._said: Lru[str, deque[tuple[float, str, str, str]]] = Lru(ACCOUNTS)
+        self._said: Lru[str, deque[Said]] = Lru(ACCOUNTS)
 
-    def note(self, account: str, at: float, sender: str, to: str, text: str) -> None:
-        """One was sent."""
+    def of(self, account: str) -> deque[Said]:
+        """Those of one account, to add another one to: at hand for a moment, they may be forgotten here."""
         said = self._said.get(account)
         if said is None:
             said = deque(maxlen=KEPT)
             self._said.put(account, said)
-        said.append((at, sender, to, text[:CHARACTERS]))
+        return said
 
     def between(self, one: str, other: str) -> list[Line]:
         """What these two said to each other, as far as it was sent here."""
@@ -60,7 +64,9 @@ class Memory:
 
     def forget(self, account: str) -> None:
         """It is gone, or has another name."""
-        self._said.drop(account)
+        if (said := self._said.get(account)) is not None:
+            said.clear()
+            self._said.drop(account)
 
 
 def line_of(at: float, id: str, raw: bytes) -> Line:

@@ -58,11 +58,13 @@ OTHER_LETTERS: Final = (0, 7, 8, 9)
 REMEMBERED: Final = 20_000
 """Characters beyond ASCII of which it is remembered what they are folded to."""
 
-_RUN: Final = re.compile(r"(.)\1+", re.DOTALL)
+_AGAIN: Final = re.compile(r"(.)(?=\1)", re.DOTALL)
 
 
 class Folder:
-    """Folds by one table of what stands for letters, of single characters of ASCII."""
+    """Folds by one table of what stands for letters, of single characters of ASCII. `usual`: what letters and
+    digits of ASCII are folded to.
+    """
 
     def __init__(self, leet: Mapping[str, str] = LEET) -> None:
         self._letters = {**ALIKE, **{sign: letter for sign, letter in leet.items() if sign.isalnum()}}
@@ -74,6 +76,7 @@ class Folder:
         self._stands = re.compile(either if listed else "")
         self._ascii = bytes(ord(self.char(chr(code))) if code < 128 else code for code in range(256))
         self._table = _Table(self)
+        self.usual = {chr(code): self.char(chr(code)) for code in range(128) if chr(code).isalnum()}
 
     def fold(self, text: str) -> str:
         """The text with a space before and behind it."""
@@ -130,7 +133,7 @@ def is_variation(char: str) -> bool:
 
 def squeezed(folded: str) -> str:
     """A run of one character as one."""
-    return "".join(_RUN.split(folded))  # with what repeats itself once between the rest
+    return _AGAIN.sub("", folded)
 
 
 class _Table(dict[int, int | str]):

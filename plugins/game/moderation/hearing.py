@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import math
-from collections.abc import Awaitable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Iterable, Mapping
 from copy import deepcopy
+from itertools import chain
 from typing import Annotated, Any, Final
 
 from xmppd import hooks, ns
@@ -33,11 +35,11 @@ from xmppd.plugin import (
 
 from .chain import Chain, Judgement, worse
 from .config import VCARD, Rate
-from .evidence import Memory
+from .evidence import CHARACTERS, Memory, Said
 from .folding import Folder
 from .patterns import patterns_of
-from .rates import Rates, Rule
-from .said import body_of, changed, spoken_in, texts_of
+from .rates import Meter, Rates, Rule
+from .said import body_of, changed, json_texts, spoken_in, status_of, texts_of
 from .sanctions import NS, Sanctions
 from .silence import bare_of
 from .standing import Sanction
@@ -59,9 +61,25 @@ PLACES: Final = ("message", "name", "note", "status", "invite")
 """Where a text may stand that is judged."""
 NEWS_SECONDS: Final = 0.5
 """How soon other nodes know what was taken here."""
+AT_HAND_SECONDS: Final = 0.5
+"""How long a session is taken for what it was: where its account is besides, and what is remembered of it."""
 LIMITED: Final = 10_000
+VOICES: Final = 20_000
 FILE_BYTES: Final = 16_777_216
 """Of one list."""
+
+
+class Voice:
+    """What is at hand of a session until a moment (`until`): what its account said last, and by verb how
+    often it may do what.
+    """
+
+    __slots__ = ("meters", "said", "until")
+
+    def __init__(self, said: deque[Said], until: float) -> None:
+        self.said = said
+        self.until = until
+        self.meters: dict[str, Meter] = {}
 
 
 class Hearing(Sanctions):
@@ -90,6 +108,8 @@ class Hearing(Sanctions):
         await super().start()
         self.memory = Memory()
         self.rates = Rates(self._rules(), self.scope.clock, self._has_news)
+        self._clock = self.scope.clock
+        self._voices: dict[str, Voice] = {}
         self._limited: Lru[str, TokenBucket] = Lru(LIMITED)
         self._client: HttpClient | None = None
         self._judge: Judge | None = None
@@ -109,6 +129,8 @@ class Hearing(Sanctions):
             except ValueError as error:
                 raise CommandError(f"moderation: verdict.url: {error}") from None
             self._judge = Judge(verdict, self._client, self.scope.clock, self._no_verdict)
+        self._asks_of = verdict.where if self._judge is not None else frozenset[str]()
+        self._asks_of_messages = "message" in self._asks_of
 
     async def stop(self) -> None:
         """Nobody else is asked any more."""
@@ -203,11 +225,7 @@ class Hearing(Sanctions):
     async def _heard_by(self, account: str, where: str, text: str, lang: str) -> Judgement:
         """What lists, expressions and the service say."""
         local = self.chain.look(text, lang) or Judgement("pass", text, "")
-        if (
-            self._judge is None
-            or where not in self.config.verdict.where
-            or local.action in ("refuse", "shadow")
-        ):
+        if self._judge is None or where not in self._asks_of or local.action in ("refuse", "shadow"):
             return local
         said = await self._judge.ask(account, where, text, lang)
         if said.action == "mask" and (again := self.chain.look(said.text, lang)) is not None:
@@ -246,13 +264,16 @@ class Hearing(Sanctions):
         return self._take(account, verb, peer)
 
     def _take(self, account: str, verb: str, peer: str) -> float:
-        is_among = self.server.has_other_nodes
-        is_told = is_among and bool(self.server.nodes_of(account))
-        network = network_of(peer) if peer else ""
-        wait = self.rates.take(verb, account, network, is_told=is_told)
+        wait = self._meter(account, verb, peer).take(self._clock())
         if wait:
             self.slowed.inc()
         return wait
+
+    def _meter(self, account: str, verb: str, peer: str) -> Meter:
+        is_alone = not self.server.has_other_nodes
+        is_told = not is_alone and bool(self.server.nodes_of(account))
+        network = network_of(peer) if peer else ""
+        return self.rates.meter(verb, account, network, is_told=is_told, is_alone=is_alone)
 
     def _has_news(self) -> bool:
         if not self.server.has_other_nodes:
@@ -275,20 +296,34 @@ class Hearing(Sanctions):
         text = self.texts.say("wait", session.lang, seconds=seconds)
         return StanzaError("policy-violation", text, type="wait", detail=element(RETRY, {"seconds": seconds}))
 
-    def _pace(self, session: Session, verb: str) -> None:
-        """StanzaError when it is too early."""
-        if wait := self._take(session.account, verb, session.connection.peer):
+    def _pace(self, session: Session, verb: str) -> Voice:
+        """Count one more; StanzaError when it is too early."""
+        voice, now = self._voices.get(session.full), self._clock()
+        if voice is None or now >= voice.until:
+            voice = self._at_hand(session, now)
+        meter = voice.meters.get(verb)
+        if meter is None:
+            meter = voice.meters[verb] = self._meter(session.account, verb, session.connection.peer)
+        if wait := meter.take(now):
+            self.slowed.inc()
             raise self.too_often(session, wait)
+        return voice
+
+    def _at_hand(self, session: Session, now: float) -> Voice:
+        if len(self._voices) >= VOICES:
+            self._voices.clear()
+        voice = Voice(self.memory.of(session.account), now + AT_HAND_SECONDS)
+        self._voices[session.full] = voice
+        return voice
 
     # messages
 
     @hooks.message_sent.at(hooks.FILTER, hooks.EARLY)
     def hear(self, session: Session, message: Stanza) -> Stanza | hooks.Drop | Awaitable[Stanza | hooks.Drop]:
         """Each message, before anybody has it."""
-        account = session.account
-        self._pace(session, "message")
-        to = message.to
-        if to is None or bare_of(to) == account:
+        voice = self._pace(session, "message")
+        account, to = session.account, message.to
+        if to is None or (account in to and bare_of(to) == account):
             return message  # he talks to himself
         if account in self.standing:
             kept = self._held_back(session, message)
@@ -296,17 +331,19 @@ class Hearing(Sanctions):
                 return kept
         text = body_of(message)
         if text is None:
-            return self._hear_all(session, message)
-        self.memory.note(account, self.now(), session.full, to, text)
-        if message.raw.find(RECEIPT) >= 0:
+            return self._hear_all(session, message, voice)
+        voice.said.append((self.now(), session.full, to, text[:CHARACTERS]))
+        if not message.is_plain and message.raw.find(RECEIPT) >= 0:
             self.acknowledges[session] = True
-        if self._judge is not None and "message" in self.config.verdict.where:
+        if self._asks_of_messages:
             return self._hear_later(session, message, text)
+        if self.chain.passes(text):
+            return message
         judged = self.chain.look(text, session.lang or "")
         return message if judged is None else self._done(session, message, text, judged)
 
     def _hear_all(
-        self, session: Session, message: Stanza
+        self, session: Session, message: Stanza, voice: Voice
     ) -> Stanza | hooks.Drop | Awaitable[Stanza | hooks.Drop]:
         """One whose texts are several, or hard to find."""
         found = texts_of(message)
@@ -315,8 +352,8 @@ class Hearing(Sanctions):
         if not found:
             return message
         text = "\n".join(found)
-        self.memory.note(session.account, self.now(), session.full, message.to or "", text)
-        if self._judge is not None and "message" in self.config.verdict.where:
+        voice.said.append((self.now(), session.full, message.to or "", text[:CHARACTERS]))
+        if self._asks_of_messages:
             return self._hear_later(session, message, text)
         worst: Judgement | None = None
         for part in found:
@@ -424,10 +461,13 @@ class Hearing(Sanctions):
         raw = presence.raw
         if raw.find(b"<status") < 0 and raw.find(b"<nick") < 0:
             return presence
+        only = status_of(presence) if "status" not in self._asks_of else None
+        if only is not None and self.chain.passes(only):
+            return presence
         texts = [part.text for part in presence.xml.iter() if part.tag in SPOKEN and part.text]
         if not texts:
             return presence
-        if self._judge is not None and "status" in self.config.verdict.where:
+        if "status" in self._asks_of:
             return self._see_later(session, presence, texts)
         lang = session.lang or ""
         judged = {text: found for text in texts if (found := self.chain.look(text, lang)) is not None}
@@ -480,13 +520,23 @@ class Hearing(Sanctions):
                 raise self.muted(session, mute)
             return hooks.DROP
         if iq.type == "set" and iq.payload in self.config.spoken:
-            return self._said_of_oneself(session, iq)
+            where = "name" if iq.payload == VCARD else "status"
+            spoken = spoken_in(iq)
+            if where in self._asks_of or not all(map(self._may_pass, spoken)):
+                return self._said_of_oneself(session, iq, where, spoken)
         return iq
 
-    async def _said_of_oneself(self, session: Session, iq: Stanza) -> Stanza:
+    def _may_pass(self, text: str) -> bool:
+        """Whether a text, which may be JSON, is soon known to be fine: all its words are, however they are
+        put together.
+        """
+        return "\\" not in text and self.chain.passes(text)
+
+    async def _said_of_oneself(
+        self, session: Session, iq: Stanza, where: str, spoken: Iterable[str]
+    ) -> Stanza:
         """What a player writes of himself for others to see, but for pictures; StanzaError."""
-        where = "name" if iq.payload == VCARD else "status"
-        for text in spoken_in(iq):
+        for text in chain.from_iterable(map(json_texts, spoken)):
             judged = await self._heard_by(session.account, where, text, session.lang or "")
             if judged.action == "flag":
                 await self._flag(session.account, where, judged, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Final
@@ -15,8 +16,11 @@ BODY: Final = f"{{{ns.CLIENT}}}body"
 SEALED: Final = frozenset((ns.OMEMO, ns.OMEMO_2, ns.OPENPGP, ns.OLD_OPENPGP, ns.JINGLE_MESSAGE))
 """Namespaces of what nobody reads on the way."""
 PICTURES: Final = (f"{{{ns.VCARD}}}BINVAL", f"{{{ns.VCARD}}}TYPE")
-_OPEN: Final = b"><body>"
-_CLOSE: Final = b"</body>"
+_BODY: Final = b"><body>"
+_REST: Final = b"</body></message>"
+_TEXTLESS: Final = re.compile(r"(?:<[^!<>][^<>]*>)*")
+_ENTITIES: Final = (("&apos;", "'"), ("&quot;", '"'), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
+"""That of the others last."""
 
 
 def body_of(message: Stanza) -> str | None:
@@ -24,34 +28,35 @@ def body_of(message: Stanza) -> str | None:
     it has to be looked at as a whole.
     """
     raw = message.raw
-    head = raw.find(b">")
-    if not raw.startswith(_OPEN, head):
+    start = raw.find(b"<", 1)  # no value of an attribute has one
+    if raw[start - 1 : start + 6] != _BODY:
         return None
-    start = head + len(_OPEN)
-    end = raw.find(b"<", start)
-    if not raw.startswith(_CLOSE, end):
-        return None
-    text, rest = raw[start:end], raw[end + len(_CLOSE) :]
-    if text.find(b"&") >= 0 or text.find(b"\r") >= 0:
-        return None
-    if rest != b"</message>" and _has_text(rest):
-        return None
-    return text.decode()
+    if raw[-17:] == _REST:
+        text = raw[start + 6 : -17].decode()
+        if "<" not in text:
+            return text if "&" not in text else unescaped(text)
+    text, tag, more = raw[start + 6 :].decode().partition("</body>")
+    return unescaped(text) if tag and "<" not in text and _TEXTLESS.fullmatch(more) is not None else None
 
 
-def _has_text(rest: bytes) -> bool:
-    """Whether there is anything between the tags of this."""
-    if rest.find(b"<!") >= 0:
-        return True  # a text in other brackets
-    at = rest.find(b">")
-    while at >= 0:
-        following = rest.find(b"<", at)
-        if following < 0:
-            return False
-        if following != at + 1:
-            return True
-        at = rest.find(b">", following)
-    return False
+def status_of(presence: Stanza) -> str | None:
+    """The only text that a presence says in words; None: it has to be looked at as a whole."""
+    head, _, rest = presence.raw.decode().partition("<status>")
+    text, tag, more = rest.partition("</status>")
+    if not tag or "<" in text or "<status" in more or "<nick" in more or "<nick" in head or "<status" in head:
+        return None
+    return unescaped(text)
+
+
+def unescaped(text: str) -> str | None:
+    """What is written so between two tags; None: in a way that is not usual."""
+    if "&" not in text:
+        return text
+    if "&#" in text:
+        return None
+    for entity, char in _ENTITIES:
+        text = text.replace(entity, char)
+    return text
 
 
 def texts_of(message: Stanza) -> list[str]:
@@ -71,17 +76,19 @@ def texts_of(message: Stanza) -> list[str]:
 
 
 def spoken_in(iq: Stanza) -> list[str]:
-    """All texts of a request, but for pictures; of JSON its own."""
-    found: list[str] = []
-    for part in iq.xml.iter():
-        for text in (part.text or "", part.tail or ""):
-            if text and not text.isspace() and part.tag not in PICTURES:
-                found += json_texts(text) if text.lstrip()[:1] in ("{", "[") else [text]
-    return found
+    """All texts of a request, but for pictures; those in JSON are found by `json_texts`."""
+    return [
+        text
+        for part in iq.xml.iter()
+        for text in (part.text, part.tail)
+        if text and not text.isspace() and part.tag not in PICTURES
+    ]
 
 
 def json_texts(text: str) -> list[str]:
     """The texts in JSON, names of fields as well; what is none is one text."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return [text]
     try:
         left, found = [json.loads(text)], list[str]()
     except (ValueError, RecursionError):

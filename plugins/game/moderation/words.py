@@ -38,6 +38,13 @@ MOST_SPELLED: Final = 24
 PATTERNS: Final = 2_000
 TOKENS: Final = 20_000
 """Words of texts that are remembered with what is made of them."""
+WRITTEN: Final = 40_000
+"""Of words as they are written, with what is beside them, it is remembered so often that they are fine."""
+SHORT: Final = 40
+"""Characters of one that is remembered, and of a text that is remembered as a whole."""
+CLUE: Final = ""
+"""In the place of an entry: a part of one that has several words."""
+FOUND: Final = -1
 
 _SPELLED: Final = re.compile(r" \S \S \S(?: \S)*(?= )")
 _RUNS: Final = re.compile(r"(.)\1*", re.DOTALL)
@@ -142,7 +149,74 @@ class Words:
         self._finds = [automaton.iter for automaton in automata]
         self._patterns: Lru[Word, re.Pattern[str]] = Lru(PATTERNS)
         self._squeezed = _Lately(squeezed)
-        self._known = _Lately(lambda token: alone.get(squeezed(token), ""))
+        self._known = _Lately(lambda token: alone.get(squeezed(token), CLUE))
+        self._alone = alone
+        self._ends = {f"{key[:3]}{key[-3:]}" for key in alone}  # nearly all others differ in that
+        self._clean: set[str] = set()
+        self._letters: dict[str, int] = {}
+
+    def is_clean(self, text: str) -> bool:
+        """Whether a text has nothing that is on a list of any language, as is soon found out where its words
+        were said lately. False says nothing.
+        """
+        clean = self._clean
+        if not self.count or text in clean:
+            return True
+        tokens = text.split()
+        if not clean.issuperset(tokens):
+            letters = 0
+            for token in set(tokens) - clean:
+                found = self._letters.get(token)
+                if found is None:
+                    found = self._learn(token)
+                if found:
+                    if found == FOUND:
+                        return False
+                    letters += found * tokens.count(token)
+            if letters > 2 and _SPELLED.search(self.folder.fold(self.folder.unsigned(text))) is not None:
+                return False
+        if len(tokens) > 1 and len(text) <= SHORT:  # no word is like that
+            self._remember(text, 0)
+        return True
+
+    def _learn(self, token: str) -> int:
+        """How many letters stand by themselves in a word as it is written, beside what is no letter; FOUND
+        where an entry, or what is a part of one, is in it.
+        """
+        is_usual = token.isascii() and token.isalnum()
+        if is_usual and len(token) > 5 and not self._finds:
+            of = self.folder.usual
+            a, b, c = of[token[0]], of[token[1]], of[token[2]]
+            x, y, z = of[token[-3]], of[token[-2]], of[token[-1]]
+            if a != b != c and x != y != z and f"{a}{b}{c}{x}{y}{z}" not in self._ends:
+                if token.isalpha():  # what has digits is seldom said again
+                    self._remember(token, 0)
+                return 0
+        readings = {token} if is_usual else {token, self.folder.unsigned(token)}
+        words = [self.folder.fold(reading).split() for reading in readings]
+        found = FOUND
+        if not any(map(self._is_listed, words)):
+            found = max(list(map(len, some)).count(1) for some in words)
+        self._remember(token, found)
+        return found
+
+    def _remember(self, token: str, letters: int) -> None:
+        if len(token) > SHORT:
+            return
+        if len(self._letters) >= WRITTEN:
+            self._clean.clear()
+            self._letters.clear()
+        self._letters[token] = letters
+        if not letters:
+            self._clean.add(token)
+
+    def _is_listed(self, words: Sequence[str]) -> bool:
+        """Whether an entry, or what is a part of one, is in these words."""
+        keys = [*map(squeezed, words)]
+        if any(map(self._alone.__contains__, keys)):
+            return True
+        key = f" {' '.join(keys)} "
+        return any(next(find(key), None) is not None for find in self._finds)
 
     def hits(self, text: str, lang: str = "") -> list[Hit] | None:
         """What offends in a text: only words of lists of this language and of any ("": of all). None: too
@@ -171,7 +245,8 @@ class Words:
             key = f" {' '.join(map(self._squeezed.__getitem__, tokens))} "
             for find in self._finds:
                 for _, packed in find(key):
-                    found.add(packed)
+                    if packed != CLUE:
+                        found.add(packed)
         return {Word.unpacked(line) for packed in found for line in packed.split("\n")} if found else set()
 
     def _placed(self, text: str, folded: str, words: Iterable[Word], lang: str) -> list[Hit] | None:
@@ -240,6 +315,18 @@ class _Lately(dict[str, str]):
         return made
 
 
+def clue_in(key: str) -> str:
+    """The longest part of some words that one word has, with the spaces that are beside it: no text has the
+    whole without a word that has this.
+    """
+    parts = key.split(" ")
+    last = len(parts) - 1
+    spaced = [
+        f"{' ' * (number > 0)}{part}{' ' * (number < last)}" for number, part in enumerate(parts) if part
+    ]
+    return max(spaced, key=len)
+
+
 async def words_in(
     folder: Folder, lists: Iterable[tuple[str, str, str]], action: str, new: Callable[[], Any]
 ) -> Words:
@@ -253,7 +340,11 @@ async def words_in(
         for word in words_of(text.splitlines(), lang, folder, name, action):
             is_alone = word.begins and word.ends and " " not in word.text
             found, key = (alone, word.key.strip()) if is_alone else (within, word.key)
-            found[key] = f"{found[key]}\n{word.packed}" if key in found else word.packed
+            found[key] = f"{found[key]}\n{word.packed}" if found.get(key) else word.packed
+            if " " in word.text:
+                clue = clue_in(word.key)
+                is_whole = clue.startswith(" ") and clue.endswith(" ")
+                (alone if is_whole else within).setdefault(clue.strip() if is_whole else clue, CLUE)
             count += 1
             if perf_counter() > end:
                 await asyncio.sleep(0)

@@ -247,14 +247,14 @@ class Hiding(Plugin):
     @hooks.message_sent.at(hooks.FILTER, hooks.LATE)
     def hold_back(self, session: Session, message: Stanza) -> Stanza | hooks.Drop:
         """Who is offline tells nobody by himself that a message arrived or was read."""
-        if session.account not in self.away:
+        if (message.is_plain and message.type != "error") or session.account not in self.away:
             return message
         to = (message.to or session.account).partition("/")[0]
         if not self.server.appears_offline(session.account, to):
             return message
         if message.type == "error":
             return hooks.DROP
-        if message.is_plain or all(message.raw.find(name) < 0 for name in SPOKEN):
+        if all(message.raw.find(name) < 0 for name in SPOKEN):
             return message
         if message.xml.find(BODY) is not None:
             return message
