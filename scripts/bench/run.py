@@ -2,8 +2,8 @@
 
 Every scenario runs on a server that was started for it from a fresh copy of its seed, in the profile `bare`,
 those of `history` in `full`. KEYS are names of the first column, with commas between them; `peers`, `idle`,
-`start`, `features`, `history`, `engines`, `history-cassandra` are whole groups. Rows are kept in --out, so
-that a long run may be done in parts: what is there already is part of the table, until --new.
+`start`, `features`, `games`, `history`, `engines`, `history-cassandra` are whole groups. Rows are kept in
+--out, so that a long run may be done in parts: what is there already is part of the table, until --new.
 """
 
 import argparse
@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from idle import measure_idle
-from scenarios import ACCOUNTS, FEATURES, HISTORY, IDLE, SCENARIOS, TIERED, Scenario, shortened
+from scenarios import (
+    ACCOUNTS,
+    FEATURES,
+    GAMES,
+    HISTORY,
+    IDLE,
+    SCENARIOS,
+    TIERED,
+    Beside,
+    Scenario,
+    shortened,
+)
 from servers import WORK, Bench, Server, known_servers, say
 from startup import import_table, measure_start
 from table import ON_CASSANDRA, table
@@ -81,13 +92,25 @@ class Run:
 
     def features(self, order: int) -> None:
         """Ours with and without what a real installation has switched on, turn by turn."""
-        profiles = ("bare", "features") if order % 2 else ("features", "bare")
-        for key in FEATURES:
-            for profile in profiles:
-                if self.is_wanted(f"features-{key}", "features"):
-                    scenario = SCENARIOS[key]
-                    renamed = Scenario(f"features-{key}", scenario.unit, scenario.arguments)
-                    self.measure(self.servers[OURS], renamed, profile)
+        for beside in FEATURES:
+            self.beside(beside, "features", order)
+
+    def games(self, order: int) -> None:
+        """The same with and without the layer of games, and rich presence with and without games."""
+        for beside in GAMES:
+            self.beside(beside, "games", order)
+
+    def beside(self, beside: Beside, group: str, order: int) -> None:
+        """Both of a pair; the order is turned round each round."""
+        pair = [
+            (beside.profile, beside.scenario, False),
+            (beside.base_profile, beside.base or beside.scenario, True),
+        ]
+        for profile, scenario, is_base in pair[::-1] if order % 2 else pair:
+            if self.is_wanted(beside.key, group):
+                key = f"{beside.key} base" if is_base else beside.key
+                renamed = Scenario(key, scenario.unit, scenario.arguments)
+                self.measure(self.servers[OURS], renamed, profile)
 
     def history(self, order: int) -> None:
         """Every server in turn with everything on, one scenario after the other."""
@@ -152,6 +175,7 @@ class Run:
         yield self.start
         yield self.side_by_side
         yield self.features
+        yield self.games
         yield self.history
         yield self.idle
 

@@ -173,9 +173,35 @@ HISTORY = {
 ours it is durable there before it counts as handled.
 """
 
-FEATURES = ("chat", "presence50")
-FEATURES_TARGET = 1.15
-"""With what a real installation has switched on, against `bare`."""
+RICH = Scenario(
+    "presence50",
+    "copy",
+    SCENARIOS["presence50"].arguments.replace("presence ", "presence --rich bench "),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A scenario in one profile, beside the same (or `base`) in another one; `target` bounds the ratio."""
+
+    key: str
+    scenario: Scenario
+    profile: str
+    target: float
+    base: Scenario | None = None
+    base_profile: str = "bare"
+
+
+FEATURES = tuple(
+    Beside(f"features-{key}", SCENARIOS[key], "features", 1.15) for key in ("chat", "presence50")
+)
+"""What a real installation has switched on."""
+
+GAMES = (
+    *(Beside(f"games-{key}", SCENARIOS[key], "games", 1.25) for key in ("chat", "presence50")),
+    Beside("rich-presence50", RICH, "games", 1.3, SCENARIOS["presence50"], "games"),
+)
+"""The whole layer of games; and rich presence beside presence with a status."""
 
 
 @dataclass(frozen=True, slots=True)

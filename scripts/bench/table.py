@@ -10,7 +10,7 @@ from typing import Any
 
 from scenarios import (
     FEATURES,
-    FEATURES_TARGET,
+    GAMES,
     HISTORY,
     IDLE,
     LEFT_TARGET,
@@ -18,6 +18,7 @@ from scenarios import (
     START_TARGET,
     TIERED,
     TIERS,
+    Beside,
     Scenario,
     Tiered,
 )
@@ -108,22 +109,21 @@ def against(rows: Sequence[Row], whole: Sequence[Row], scenario: Scenario) -> It
     yield f"| {' | '.join([*cells, rate, f'{max(noise, 0):.2f}'])} |"
 
 
-def features(rows: Sequence[Row], key: str) -> Iterator[str]:
-    """What policies, counters and token buckets cost."""
+def side(plain: Sequence[Row], rich: Sequence[Row], beside: Beside) -> Iterator[str]:
+    """What is switched on costs, beside the same without it."""
     value, unit = MEASURES["cpu"]
-    plain, rich = ([row for row in rows if row["profile"] == profile] for profile in ("bare", "features"))
     if not plain or not rich:
         return
     ratio = statistics.median(map(value, rich)) / statistics.median(map(value, plain))
     cells = [
-        f"features-{key} ({unit})",
+        f"{beside.key} ({beside.scenario.unit}, {unit})",
         spread(rich, value),
         f"without {spread(plain, value)}",
         f"**{ratio:.2f}**",
     ]
     rate = spread(rich, lambda row: float(row["throughput"]))
-    noise = max(row["noise_cores"] for row in rows)
-    yield f"| {' | '.join([*cells, *verdict(ratio, FEATURES_TARGET), rate, f'{max(noise, 0):.2f}'])} |"
+    noise = max(row["noise_cores"] for row in (*plain, *rich))
+    yield f"| {' | '.join([*cells, *verdict(ratio, beside.target), rate, f'{max(noise, 0):.2f}'])} |"
 
 
 def idle(rows: Sequence[Row], key: str) -> Iterator[str]:
@@ -195,8 +195,8 @@ def table(rows: Sequence[Row]) -> str:
 
     for scenario in SCENARIOS.values():
         lines += side_by_side(of(scenario.key), scenario)
-    for key in FEATURES:
-        lines += features(of(f"features-{key}"), key)
+    for beside in (*FEATURES, *GAMES):
+        lines += side(of(f"{beside.key} base"), of(beside.key), beside)
     for scenario in HISTORY.values():
         found = [row for row in of(scenario.key) if row["server"] != ON_CASSANDRA]
         if scenario.against:
