@@ -58,6 +58,12 @@ COUNTED = {
     "presence50": Counted(
         "copy", 50_000, f"presence --first 0 --n 100 --R 50 --slots 16 --settle 1 --count 1000 {SCRAM}"
     ),
+    "rich-presence50": Counted(
+        "copy",
+        50_000,
+        f"presence --rich bench --first 0 --n 100 --R 50 --slots 16 --settle 1 --count 1000 {SCRAM}",
+        profile="games",
+    ),
     "presence200": Counted(
         "copy", 48_000, f"presence --first 200 --n 250 --R 200 --slots 8 --settle 1 --count 240 {SCRAM}"
     ),
