@@ -372,3 +372,20 @@ async def test_friends_follow_who_is_renamed(new: str) -> None:
             "state": "friend",
         }
         assert [row["friend"] for row in await call(world, "friend list", player=CAROL)] == [new]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_blocked", [False, True])
+async def test_what_was_done_in_the_moment_of_a_renaming_is_finished(is_blocked: bool) -> None:
+    async with world_of("blocking") as world:
+        new, server = "zoe@localhost", world.app.server
+        await call(world, "friend befriend", one=BOB, other=ALICE)
+        await call(world, "account rename", old=BOB, new=new)
+        await world.settle()
+        await server.rosters.part(ALICE, new)
+        if is_blocked:
+            await server.blocks.block(ALICE, [new])
+        await world.advance(400)
+        end = "none" if is_blocked else "both"
+        assert await halves(world, ALICE, new) == (end, end)
+        assert await world.plugin("friends").are_friends(ALICE, new) != is_blocked

@@ -75,7 +75,7 @@ async def test_friends_are_mutual_after_whatever_both_did_at_once(seed: int, red
             for one, other in ((ALICE, BOB), (BOB, CAROL), (ALICE, CAROL)):
                 assert await is_mutual(world, one, other), (one, other)
                 states.add((await world.plugin("friends").between(one, other)).state)
-                barred = await world.plugin("friends")._is_barred(one, other)
+                barred = await world.plugin("friends").is_barred(one, other)
                 assert not barred or (await half(world, one, other)) == "none"
         assert states and clients
 

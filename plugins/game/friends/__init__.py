@@ -189,12 +189,13 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         in `act`.
         """
         before, after = await self.act(account, peer, deed, by=by, seen=seen, most=most)
-        if after.state != NONE and await self._is_barred(account, peer):
+        if after.state != NONE and await self.is_barred(account, peer):
             _, after = await self.act(account, peer, part)
         await self.happened(account, peer, before, after)
         return after
 
-    async def _is_barred(self, account: str, peer: str) -> bool:
+    async def is_barred(self, account: str, peer: str) -> bool:
+        """Whether one of two has blocked the other."""
         blocks = self.server.blocks
         return await blocks.bars(account, peer) or await blocks.bars(peer, account)
 
@@ -438,4 +439,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
                 await self.cards.put({**theirs, "friend": new})
                 await self.cards.delete(friend, old)
             await self.rename_pair(old, new, friend)
+            if (await self.between(new, friend)).state == NONE:  # it ended while the rows were on their way
+                await self.cards.delete(new, friend)
+                await self.cards.delete(friend, new)
         await self.meet_as(old, new)

@@ -6,9 +6,9 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from xmppd.plugin import Person, RosterCounts, StanzaError, Table, every, nobody
+from xmppd.plugin import AccountUnknown, Person, RosterCounts, StanzaError, Table, every, nobody
 
-from .pairs import ASKED, FRIENDS, NONE, Deed, Pair, expire, pair_of, part, row_of
+from .pairs import ASKED, FRIENDS, NONE, Deed, Pair, expire, half, pair_of, part, row_of
 
 if TYPE_CHECKING:
     from . import Friends
@@ -20,7 +20,7 @@ PAST_SECONDS: Final = 7 * DAY
 """So long it is remembered that nothing is between two: no write of before comes later."""
 LATE_SECONDS: Final = 120.0
 """After so long what was begun is looked at by another node."""
-ENDS: Final = "ends"
+ENDS, MOVED = "ends", "moved"
 AGAIN_MINUTES: Final = 5
 """Minutes that are looked at more than once: clocks differ."""
 MOST_MINUTES: Final = 2000
@@ -51,8 +51,8 @@ class Bonds:
         columns={"at": "timestamp"},
         person=Person(mentions={"one": "deleted", "other": "deleted"}),
     )
-    """Pairs to look at in some minute: their request ends (`why` is that), or what was begun (`why` is a
-    random mark) may have been cut short.
+    """Pairs to look at in some minute: their request ends (`why` is that), one of them was renamed, and
+    rosters may not have followed (that), or what was begun (`why` is a random mark) may have been cut short.
     """
     looks = Table(
         partition=("name",), columns={"minute": "int"}, person=nobody("how far the look at requests is")
@@ -180,6 +180,9 @@ class Bonds:
             else:
                 await self.pairs.put_if(moved, None)
                 await self.pairs.delete_if(first, second, expect={"version": row["version"]})
+        # who did something under the old address meanwhile may have come half way
+        late = minute_of(self._it.now() + LATE_SECONDS)
+        await self._note(kept.one, kept.other, (late, MOVED))
 
     # what is late
 
@@ -208,14 +211,27 @@ class Bonds:
         while True:
             found = await self.due.scan(minute, limit=200, page=page)
             for row in found.rows:
-                await self._look_at(row["one"], row["other"])
+                if row["why"] != MOVED or not await self._fits(row["one"], row["other"]):
+                    await self._look_at(row["one"], row["other"], is_moved=row["why"] == MOVED)
                 await self.due.delete(minute, row["one"], row["other"], row["why"])
             if (page := found.next) is None:
                 return
 
-    async def _look_at(self, first: str, second: str) -> None:
+    async def _fits(self, first: str, second: str) -> bool:
+        """Whether both rosters say what the row of a pair says, and no block is against it."""
+        pair, rosters = await self.between(first, second), self._it.server.rosters
+        if pair.state != NONE and await self._it.is_barred(first, second):
+            return False
         try:
-            await self.act(first, second, expire)
+            halves = [half(await rosters.item(*it)) for it in ((first, second), (second, first))]
+        except AccountUnknown:
+            return False
+        return halves == [pair.seen_by(first), pair.seen_by(second)]
+
+    async def _look_at(self, first: str, second: str, *, is_moved: bool) -> None:
+        try:
+            is_over = is_moved and await self._it.is_barred(first, second)
+            await self.act(first, second, part if is_over else expire)
         except StanzaError as error:
             extra = {"jid": first, "contact": second, "error": str(error)}
             self._it.log.warning("friends-not-shown", extra=extra)

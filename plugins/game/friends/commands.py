@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from xmppd.plugin import AccountUnknown, CommandError, StanzaError, command, result_page
 
-from .pairs import FRIENDS, NONE, Pair, befriend, cancel, decline, part
+from .pairs import FRIENDS, Pair, befriend, cancel, decline, half, part
 from .telling import stamp
 
 if TYPE_CHECKING:
@@ -286,12 +286,3 @@ class FriendCommands:
 def shown(pair: Pair, account: str) -> str:
     """What a pair is for one of them, in a word."""
     return "friend" if pair.state == FRIENDS else pair.seen_by(account)
-
-
-def half(item: Any) -> str:
-    """What a roster says of a contact: as `Pair.seen_by`, or anything else that does not fit."""
-    if item is None:
-        return NONE
-    if item.subscription == "none":
-        return "asking" if item.ask else "asked" if item.pending_in else NONE
-    return str(item.subscription)

@@ -156,3 +156,12 @@ def expire(pair: Pair, doer: str, now: float) -> Pair:
 
 DEEDS: Final[Mapping[str, Deed]] = {"accept": accept, "decline": decline, "cancel": cancel, "remove": remove}
 """What clients do by name."""
+
+
+def half(item: Any) -> str:
+    """What a roster says of a contact: as `Pair.seen_by`, or anything else that does not fit."""
+    if item is None:
+        return NONE
+    if item.subscription == "none":
+        return "asking" if item.ask else "asked" if item.pending_in else NONE
+    return str(item.subscription)
