@@ -138,12 +138,18 @@ def test_what_has_time_goes_with_what_is_said_next():
 
 def test_what_has_time_is_said_before_long():
     talk = Talk()
+    talk.now += 1
     gone = Gone("bob@localhost", "x", 1)
     talk.mesh.mention(talk.member, gone)
     talk.mesh.mention(talk.member, gone)
     assert talk.waits == [LINGER_SECONDS]
     talk.ring(LINGER_SECONDS)
     assert [frame.records for frame in talk.paper.frames] == [[gone, gone]]
+    talk.mesh.mention(talk.member, gone)
+    assert talk.waits == [pytest.approx(PACE_SECONDS)], "as what nobody waits for, behind a frame"
+    talk.now += PACE_SECONDS - LINGER_SECONDS / 2
+    talk.ring(talk.waits[0])
+    talk.now += PACE_SECONDS - LINGER_SECONDS / 2
     talk.mesh.mention(talk.member, gone)
     assert talk.waits == [LINGER_SECONDS]
 
@@ -195,6 +201,7 @@ def test_what_somebody_waits_for_is_said_at_once_and_all_before_it():
 
 def test_a_time_that_was_set_before_a_sooner_one_changes_nothing():
     talk = Talk()
+    talk.now += 1
     gone = Gone("bob@localhost", "x", 1)
     late, soon = 2.0, 1.0
     talk.mesh.mention(talk.member, gone)

@@ -24,7 +24,9 @@ EXAMPLES = [
     records.Directed("bob@localhost/phone", "eve@localhost", b"<presence/>", False),
     records.Directed("bob@localhost/phone", "eve@localhost", b"<presence/>", True, True),
     records.Probe("bob@localhost/phone", ["eve@localhost"]),
-    records.Shown("bob@localhost/phone", [("carol@localhost/x", b"<presence", b"/>")]),
+    records.Shown(
+        "bob@localhost/phone", "carol@localhost/x\neve@localhost/\N{SNOWMAN}", [b"<presence/>", b""]
+    ),
     records.Ask("bob@localhost/phone", "eve@localhost/pc"),
     records.Have("bob@localhost", "phone", 7, (1_700_000_000_000, "one"), 0),
     records.Message(9, "bob@localhost", "eve@localhost/pc", records.ALL, True, b"<message/>"),

@@ -9,8 +9,7 @@ import pytest
 from several import several
 from slowly import LIMITS, read_slowly
 
-from xmppd.cluster import presence as presence_module
-from xmppd.cluster import showing
+from xmppd.cluster import answers, showing
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -136,7 +135,7 @@ async def test_what_waits_is_bounded_in_bytes_and_all_is_shown(
 ) -> None:
     async with World(accounts=("alice", *crowd()), settings=settings(redis_url), nodes=2) as world:
         alice, contacts = await with_less_room(world, monkeypatch)
-        assert world.cluster(0).presence.showing.size < 20_000 + presence_module.SHOWN_BYTES + 11_000
+        assert world.cluster(0).presence.showing.size < 20_000 + answers.SHOWN_BYTES + 11_000
         assert waiting(world) < COUNT / 2
         assert sorted(await read_slowly(alice)) == sorted([alice.jid, *(contact.jid for contact in contacts)])
         assert nothing_waits(world)

@@ -12,7 +12,7 @@ from xmppd.errors import StanzaError
 CLOSE_SECONDS: Final = 0.001
 """How soon after one write the next one waits a little, so that more goes out at once."""
 
-PACE_SECONDS: Final = 0.020
+PACE_SECONDS: Final = 0.050
 """How soon after one write the next one follows of what nobody waits for: a frame costs more than what is in
 it.
 """

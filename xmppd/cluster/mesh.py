@@ -138,7 +138,7 @@ class Mesh:
 
     def mention(self, member: Member, record: Record, size: int = 64) -> int:
         """Tell a member something that has a little time: with what is said next."""
-        member.linger(LINGER_SECONDS)
+        member.linger(max(LINGER_SECONDS, member.pause))
         return member.trunk.send(record, size)
 
     def pace(self, member: Member) -> None:

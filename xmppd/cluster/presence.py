@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from typing import Final
 
+from xmppd.cluster.answers import Answers
 from xmppd.cluster.followers import Followers
 from xmppd.cluster.grace import Grace
 from xmppd.cluster.lately import Lately
@@ -22,9 +23,6 @@ from xmppd.xml import build
 
 STEP: Final = 64
 """Accounts that are looked at before others have their turn."""
-
-SHOWN_BYTES: Final = 32_768
-"""What one record of `Shown` has, about."""
 
 DIRECTED: Final = 100_000
 """Pairs of sender and address that are remembered of directed presence from other nodes."""
@@ -65,6 +63,7 @@ class RemotePresence:
         self._sessions = sessions
         self._presences = presences
         self._visibility = visibility
+        self._answers = Answers(mesh, sessions, visibility)
         self._asked: dict[Session, dict[str, Asked]] = {}
         self._directed = 0
         self._parted = Lately(mesh.clock, stale, PARTED)
@@ -169,7 +168,7 @@ class RemotePresence:
         """
         if self.grace or self._asked or record.is_moved or self._visibility.has_filters:
             return False
-        return not record.is_end or not self._has_other(record.sender, self._asked_of(member, record.sender))
+        return not record.is_end or self._is_only(member, record.sender)
 
     def _copy(self, member: Member, record: Presence, accounts: Sequence[str]) -> None:
         """Send a presence to the sessions of some accounts, but for the sender's own and such as its node
@@ -265,9 +264,8 @@ class RemotePresence:
     def is_elsewhere(self, full: str) -> bool:
         """See `Cluster.is_elsewhere`."""
         account, _, resource = full.partition("/")
-        return any(
-            place.resource == resource and place.priority is not None for place in self._mesh.places(account)
-        )
+        places = self._mesh.places(account) if account in self._mesh.whereabouts else ()  # as in most cases
+        return any(place.resource == resource and place.priority is not None for place in places)
 
     def show_other(self, full: str, accounts: Iterable[str]) -> None:
         """See `Cluster.show_other`."""
@@ -307,17 +305,14 @@ class RemotePresence:
                 return True
         return False
 
-    def _has_other(self, full: str, asked: Asked) -> bool:
-        """Whether a session of that name is here, or one that is available elsewhere and was not asked
-        for.
-        """
+    def _is_only(self, member: Member, full: str) -> bool:
+        """Whether no session of that name is here, or available on another node than this one."""
         if full in self._sessions.by_full:
-            return True
+            return False
         account, _, resource = full.partition("/")
-        return any(
-            place.resource == resource and place.priority is not None
+        return self._mesh.whereabouts.is_only(account, member.index) or not any(
+            place.resource == resource and place.priority is not None and place.node != member.index
             for place in self._mesh.places(account)
-            if (place.node, place.number) not in asked
         )
 
     def _send(self, viewer: Session, full: str, head: bytes, tail: bytes) -> None:
@@ -329,13 +324,13 @@ class RemotePresence:
         """How a session of this node is shown to one there: by its broadcasts, or what it sent besides."""
         session = self._sessions.by_full.get(record.full)
         viewer = record.viewer.partition("/")[0]
-        head = tail = b""
+        stanza = b""
         sent: Iterable[tuple[str, bytes]] = ()
         if session is not None and session.presence is not None and self._may_see(viewer, session):
-            head, tail = session.presence
+            stanza = session.presence.head + to_stamp(viewer) + session.presence.tail
         elif session is not None and self._visibility.allows(viewer, record.full):
             sent = session.directed_to(record.viewer)
-        self._mesh.send(member, Shown(record.viewer, [(record.full, head, tail)]), len(head) + len(tail) + 96)
+        self._answers.tell(member, record.viewer, [record.full], [stanza])
         for address, raw in sent:
             self._mesh.send(member, Directed(record.full, address, raw, is_end=False), len(raw) + 96)
 
@@ -350,30 +345,7 @@ class RemotePresence:
 
     def _answer(self, member: Member, full: str, asked: Sequence[str]) -> None:
         self.followers.asked(member, full, asked)
-        viewer = full.partition("/")[0]
-        stanzas: list[tuple[str, bytes, bytes]] = []
-        size = 0
-        allows = self._visibility.allows
-        accounts = self._sessions.accounts
-        is_open = self._visibility.is_open_to(accounts.get(viewer))
-        for live in map(accounts.get, asked):
-            if live is None or not live.available:
-                continue
-            roster = live.roster
-            if viewer != live.account and (roster is None or not roster.is_follower(viewer)):
-                continue
-            is_shown = is_open and not live.blocks
-            for seen in live.available:
-                if (presence := seen.presence) is None or not (is_shown or allows(viewer, seen.full)):
-                    continue
-                head, tail = presence
-                stanzas.append((seen.full, head, tail))
-                size += len(head) + len(tail) + len(seen.full)
-                if size > SHOWN_BYTES:
-                    self._mesh.send(member, Shown(full, stanzas), size)
-                    stanzas, size = [], 0
-        if stanzas:
-            self._mesh.send(member, Shown(full, stanzas), size)
+        self._answers.show(member, full, asked)
 
     def _show_here(self, viewer: Session, accounts: Sequence[str]) -> None:
         for account in accounts:
@@ -394,12 +366,14 @@ class RemotePresence:
         viewer = self._sessions.by_full.get(record.viewer)
         if viewer is None or viewer.presence is None or record.viewer in member.young:
             return
-        if not (self.grace or viewer in self._asked) and self.showing.at_once(viewer, record.stanzas):
+        is_usual = not (self.grace or viewer in self._asked or viewer.full in record.names)
+        if is_usual and all(record.stanzas) and self.showing.at_once(viewer, record.stanzas):
             return
-        found = {full: (head, tail) for full, head, tail in record.stanzas if head}
-        for full, head, _ in record.stanzas if viewer in self._asked else ():
+        shown = [*zip(record.names.split("\n"), record.stanzas, strict=True)]
+        found = {full: stanza for full, stanza in shown if stanza}
+        for full, stanza in shown if viewer in self._asked else ():
             asked = self._asked.get(viewer, {}).get(full, ())
-            if head:
+            if stanza:
                 self._answered(viewer, full)
             elif asked and asked[-1][0] == member.index:
                 self._answered(viewer, full)
@@ -526,13 +500,7 @@ class RemotePresence:
         full = f"{record.account}/{record.resource}"
         self.grace.came(full)
         self.followers.came(member, record.account, full)
-        for name in member.fresh.behind(record.seen):
-            session = self._sessions.by_full.get(name)
-            if session is None or session.presence is None or name == full:
-                continue
-            if self._may_see(record.account, session):
-                head, tail = session.presence
-                self._mesh.send(member, Shown(full, [(name, head, tail)]), len(head) + len(tail) + 96)
+        self._answers.show_those(member, full, member.fresh.behind(record.seen))
 
     def appeared(self, full: str) -> None:
         """A session here became available."""

@@ -102,12 +102,13 @@ class Probe(Struct, array_like=True, tag=6, frozen=True, gc=False):
 
 
 class Shown(Struct, array_like=True, tag=7, frozen=True, gc=False):
-    """Presence for one session, each with the full JID that it is of: bytes before and behind the `to` of
-    `viewer`, a full JID. Both are empty where there is nothing to be seen.
+    """Presence for one session, `viewer`, a full JID: whole stanzas, and the full JIDs they are of, one a
+    line. A stanza is empty where there is nothing to be seen.
     """
 
     viewer: str
-    stanzas: list[tuple[str, bytes, bytes]]
+    names: str
+    stanzas: list[bytes]
 
 
 class Ask(Struct, array_like=True, tag=8, frozen=True, gc=False):

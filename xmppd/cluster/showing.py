@@ -17,9 +17,6 @@ BYTES: Final = 33_554_432
 AGAIN: Final = 64
 """How many of these are asked for at once."""
 
-Pieces = tuple[bytes, bytes]
-"""A presence before and behind its `to`."""
-
 
 class LeftOut:
     """Full JIDs of what a viewer is to be shown besides: those that are still to be asked for, `names`, and
@@ -48,34 +45,29 @@ class Showing:
         self._ask = ask
         self._left_out: dict[Session, LeftOut] = {}
         self.size = 0
-        self.due: dict[Session, dict[str, Pieces]] = {}
+        self.due: dict[Session, dict[str, bytes]] = {}
 
     def __len__(self) -> int:
         """How many wait."""
         return sum(map(len, self.due.values()))
 
-    def at_once(self, viewer: Session, stanzas: Sequence[tuple[str, bytes, bytes]]) -> bool:
-        """Send presences to a session by the full JIDs that they are of, but for its own. False: they, or
-        some before them, have to wait (`put`).
-        """
+    def at_once(self, viewer: Session, stanzas: Sequence[bytes]) -> bool:
+        """Send presences of others to a session. False: they, or some before them, have to wait (`put`)."""
         if self._left_out or viewer in self.due or not viewer.takes_all or self._is_filtered(viewer):
             return False
-        to, own = viewer.live.to_stamp, viewer.full
-        copies = [head + to + tail for full, head, tail in stanzas if head and full != own]
-        if sum(map(len, copies)) > LARGE:
+        if sum(map(len, stanzas)) > LARGE:
             return False
-        if copies:
-            viewer.send_all(copies)
+        viewer.send_all(stanzas)
         return True
 
-    def put(self, viewer: Session, presences: dict[str, Pieces]) -> None:
+    def put(self, viewer: Session, presences: dict[str, bytes]) -> None:
         """Show some presences to a session, by the full JIDs that they are of. They are this object's now."""
         due = self.due.get(viewer)
         if due is not None and self.size > BYTES:
             self._leave_out(viewer, presences)
         if self._left_out and (out := self._left_out.get(viewer)) is not None:
             out.asked.difference_update(presences)
-        self.size += sum(len(head) + len(tail) for head, tail in presences.values())
+        self.size += sum(map(len, presences.values()))
         if due is not None:
             for full in due.keys() & presences.keys():
                 self._forget(due.pop(full))
@@ -87,11 +79,11 @@ class Showing:
     def _is_filtered(self, viewer: Session) -> bool:
         return bool(viewer.live.blocks) or self._visibility.has_filters
 
-    def _forget(self, presence: Pieces) -> None:
+    def _forget(self, presence: bytes) -> None:
         """It does not wait any more."""
-        self.size -= len(presence[0]) + len(presence[1])
+        self.size -= len(presence)
 
-    def _leave_out(self, viewer: Session, presences: dict[str, Pieces]) -> None:
+    def _leave_out(self, viewer: Session, presences: dict[str, bytes]) -> None:
         """Note the names of what was not asked for, and take it out."""
         out = self._left_out.setdefault(viewer, LeftOut())
         for full in presences.keys() - out.asked:
@@ -111,8 +103,7 @@ class Showing:
         if not out.asked:
             del self._left_out[viewer]
 
-    def _drawn(self, viewer: Session, due: dict[str, Pieces]) -> Iterator[bytes]:
-        to, visibility = viewer.live.to_stamp, self._visibility
+    def _drawn(self, viewer: Session, due: dict[str, bytes]) -> Iterator[bytes]:
         try:
             while due:
                 is_filtered = self._is_filtered(viewer)
@@ -121,11 +112,10 @@ class Showing:
                     if presence is None:
                         continue
                     self._forget(presence)
-                    head, tail = presence
                     if is_filtered:
-                        yield from visibility.filtered(viewer.account, head + to + tail)
+                        yield from self._visibility.filtered(viewer.account, presence)
                     else:
-                        yield head + to + tail
+                        yield presence
         finally:
             if self.due.get(viewer) is due:
                 del self.due[viewer]

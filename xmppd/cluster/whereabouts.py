@@ -4,7 +4,9 @@ each account.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from itertools import filterfalse
 from typing import Final, NamedTuple
 
 SEVERAL: Final = 0
@@ -46,14 +48,16 @@ class Whereabouts:
     with the length of the resource (2) before it. A priority of -128 counts as -127.
 
     Accounts are in a dictionary of at most `most`, those that are more in another one, and so on: a larger
-    one would take long when it grows. Most clusters have one.
+    one would take long when it grows. Most clusters have one. `_idle` are those of them with no available
+    session.
     """
 
-    __slots__ = ("_count", "_most", "_tables")
+    __slots__ = ("_count", "_idle", "_most", "_tables")
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._tables: list[dict[str, bytes]] = [{}]
+        self._idle: set[str] = set()
         self._count = 0
 
     def __len__(self) -> int:
@@ -73,34 +77,26 @@ class Whereabouts:
 
     def spread(self, accounts: Collection[str]) -> dict[int, list[str]]:
         """Those of them that have available sessions on other nodes, by node."""
-        found: dict[int, list[str]] = {}
+        found: defaultdict[int, list[str]] = defaultdict(list)
         for table in self._tables:
-            if table.keys().isdisjoint(accounts):
-                continue
-            for account, packed in zip(accounts, map(table.get, accounts), strict=True):  # as one
-                if packed is None:
-                    continue
-                first = packed[0]
-                if first != SEVERAL:
-                    if packed[1] != UNAVAILABLE:
-                        if first in found:
-                            found[first].append(account)
-                        else:
-                            found[first] = [account]
-                else:
+            there = [*filter(table.__contains__, accounts)]
+            for account, packed in zip(there, map(table.__getitem__, there), strict=True):
+                node = packed[0]
+                if node == SEVERAL:
                     for node in _available(packed):
-                        found.setdefault(node, []).append(account)
+                        found[node].append(account)
+                elif packed[1] != UNAVAILABLE:
+                    found[node].append(account)
         return found
 
     def absent(self, accounts: Sequence[str]) -> Sequence[str]:
         """Those of them that have no available session on another node."""
+        idle = self._idle
+        if idle and not idle.isdisjoint(accounts):
+            there = frozenset(account for account in accounts if account in self and account not in idle)
+            return [*filterfalse(there.__contains__, accounts)]
         for table in self._tables:
-            if not table.keys().isdisjoint(accounts):
-                accounts = [
-                    account
-                    for account, packed in zip(accounts, map(table.get, accounts), strict=True)
-                    if packed is None or not _available(packed)
-                ]
+            accounts = [*filterfalse(table.__contains__, accounts)]
         return accounts
 
     def put(self, account: str, place: Place) -> Place | None:
@@ -108,14 +104,14 @@ class Whereabouts:
         table = self._table_of(account)
         if table is None:
             self._count += 1
-            self._table_with_room()[account] = _pack((place,))
+            self._keep(self._table_with_room(), account, (place,))
             return None
         places = _unpack(table[account])
         for index, old in enumerate(places):
             if old.node == place.node and old.resource == place.resource:
-                table[account] = _pack((*places[:index], place, *places[index + 1 :]))
+                self._keep(table, account, (*places[:index], place, *places[index + 1 :]))
                 return old
-        table[account] = _pack((*places, place))
+        self._keep(table, account, (*places, place))
         self._count += 1
         return None
 
@@ -134,9 +130,10 @@ class Whereabouts:
             return False
         self._count -= 1
         if left:
-            table[account] = _pack(left)
+            self._keep(table, account, left)
         else:
             del table[account]
+            self._idle.discard(account)
             if not table and len(self._tables) > 1:
                 self._tables = [table for table in self._tables if table]
         return True
@@ -152,6 +149,11 @@ class Whereabouts:
         if packed is None:
             return ()
         return tuple(place for place in _unpack(packed) if place.resource == resource)
+
+    def is_only(self, account: str, node: int) -> bool:
+        """Whether the account has one session on other nodes, and that on this one."""
+        packed = self._packed_of(account)
+        return packed is not None and packed[0] == node
 
     def nodes(self, account: str) -> frozenset[int]:
         """On which nodes the account has sessions."""
@@ -197,6 +199,13 @@ class Whereabouts:
                 looked_at += 1
                 if looked_at % PIECE == 0:
                     yield None
+
+    def _keep(self, table: dict[str, bytes], account: str, places: tuple[Place, ...]) -> None:
+        packed = table[account] = _pack(places)
+        if _available(packed):
+            self._idle.discard(account)
+        else:
+            self._idle.add(account)
 
     def _packed_of(self, account: str) -> bytes | None:
         for table in self._tables:

@@ -247,10 +247,13 @@ class Session:
         elif self._is_patient:
             self._is_patient = False
             self._cork.add(self)
-        for data in stanzas:
-            out.append(data)
-        if len(out) > MOST:
-            self.flush()
+        if self._is_held:
+            for data in stanzas:
+                out.append(data)  # each is counted
+        else:
+            out += stanzas
+            if len(out) > MOST:
+                self.flush()
 
     @property
     def takes_all(self) -> bool:
