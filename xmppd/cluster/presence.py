@@ -264,8 +264,11 @@ class RemotePresence:
     def is_elsewhere(self, full: str) -> bool:
         """See `Cluster.is_elsewhere`."""
         account, _, resource = full.partition("/")
-        places = self._mesh.places(account) if account in self._mesh.whereabouts else ()  # as in most cases
-        return any(place.resource == resource and place.priority is not None for place in places)
+        if account not in self._mesh.whereabouts:
+            return False  # as in most cases
+        return any(
+            place.resource == resource and place.priority is not None for place in self._mesh.places(account)
+        )
 
     def show_other(self, full: str, accounts: Iterable[str]) -> None:
         """See `Cluster.show_other`."""
