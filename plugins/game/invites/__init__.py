@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
@@ -42,17 +42,22 @@ from xmppd.plugin import (
     serialize,
 )
 
+from .adding import add
 from .config import InvitesConfig
 from .states import (
     ACCEPTED,
     CANCELLED,
+    COLUMNS,
     DECLINED,
     EXPIRED,
     KINDS,
     PENDING,
     Invite,
     claims_of,
+    invite_of,
+    row_of,
     signed,
+    values_of,
 )
 
 NS: Final = "urn:xmppd:invites:0"
@@ -69,16 +74,6 @@ CHARACTERS: Final = 200
 PACED: Final = 10_000
 """Of how many accounts it is remembered how often they invited."""
 MINUTE: Final = 60.0
-COLUMNS: Final[Mapping[str, Literal["text", "timestamp"]]] = {
-    "peer": "text",
-    "kind": "text",
-    "target": "text",
-    "game": "text",
-    "payload": "text",
-    "at": "timestamp",
-    "expires": "timestamp",
-    "state": "text",
-}
 
 
 class Friends(Protocol):
@@ -125,12 +120,14 @@ class Invites(Plugin):
         partition=("account",),
         cluster=("id",),
         columns=COLUMNS,
+        static={"mark": "int"},
         person=Person("account", mentions={"peer": "deleted"}),
     )
     made = Table(
         partition=("account",),
         cluster=("id",),
         columns={"peer": "text", "expires": "timestamp"},
+        static={"mark": "int"},
         person=Person("account", mentions={"peer": "deleted"}),
     )
     is_told = SessionSlot(False)
@@ -285,32 +282,53 @@ class Invites(Plugin):
         to = wanted.to
         if not by_operator:
             await self._permit(account, to)
-        async with self._alone(to):
-            got = [one for one in await self._got_by(to) if one.state == PENDING]
-            same = next((one for one in got if one.is_same(wanted)), None)
-            if same is not None:
-                return same
-            made = [row for row in (await self.made.scan(account)).rows if row["expires"] > self.now()]
-            if len(got) >= self.config.pending or len(made) >= 2 * self.config.pending:
-                raise StanzaError("resource-constraint", "Too many invites are pending.")
-            if (
-                len([one for one in await self._made_by(account) if one.state == PENDING])
-                >= self.config.pending
-            ):
-                raise StanzaError("resource-constraint", "Too many of your invites are pending.")
-            life = self._life(wanted.expires)
-            async with self.server.writing(to) as exists:
-                if not exists:
-                    raise unavailable()
-                key = {"account": account, "id": wanted.id}
-                await self.made.put({**key, "peer": to, "expires": wanted.expires}, ttl=life)
-                await self.got.put_if(row_of(wanted), None, ttl=life)
+        same = await self._kept(account, wanted)
+        if same is not None:
+            return same
         self.sent.inc()
         await self._emit_made(wanted)
         self.changed.tell(values_of(wanted))
         self._watch(wanted)
         self._write_to(wanted)
         return wanted
+
+    async def _kept(self, account: str, wanted: Invite) -> Invite | None:
+        """Write it down with both, who made it first; None, or the one that is there already. StanzaError
+        where either has too many: what a kill leaves with one alone is nobody's, and counts until its time is
+        over.
+        """
+        to, life, same = wanted.to, self._life(wanted.expires), list[Invite]()
+
+        async def may_make(rows: Sequence[Mapping[str, Any]]) -> bool:
+            live = [row for row in rows if row["expires"] > self.now()]
+            ended = [one for one in await self._invites_of(live) if one.state != PENDING]
+            if len(live) >= min(self.config.pending + len(ended), 2 * self.config.pending):
+                raise StanzaError("resource-constraint", "Too many of your invites are pending.")
+            return True
+
+        async def may_get(rows: Sequence[Mapping[str, Any]]) -> bool:
+            got = [one for row in rows if (one := invite_of(row).at_time(self.now())).state == PENDING]
+            same.extend(one for one in got if one.is_same(wanted))
+            if not same and len(got) >= self.config.pending:
+                raise StanzaError("resource-constraint", "Too many invites are pending.")
+            return not same
+
+        async with self.server.writing(to) as exists:
+            if not exists:
+                raise unavailable()
+            if not await may_get((await self.got.scan(to)).rows):
+                return same[0]
+            mine = {"id": wanted.id, "peer": to, "expires": wanted.expires}
+            await add(self.made, account, mine, life, may_make)
+            theirs = {name: value for name, value in row_of(wanted).items() if name != "account"}
+            try:
+                is_added = await add(self.got, to, theirs, life, may_get)
+            except StanzaError:
+                await self.made.delete(account, wanted.id)
+                raise
+            if not is_added:
+                await self.made.delete(account, wanted.id)
+        return None if is_added else same[0]
 
     async def _judged(self, wanted: Invite, peer: str) -> Invite:
         """As the plugin `moderation` leaves it, if there is one; StanzaError."""
@@ -345,12 +363,6 @@ class Invites(Plugin):
             item = await self.server.rosters.item(account, to)
             return item is not None and item.subscription == "both"
         return False
-
-    @asynccontextmanager
-    async def _alone(self, account: str) -> AsyncIterator[None]:
-        """No other invite to an account is made meanwhile, on whatever node."""
-        async with self.server.lock(f"invites:{account}"):
-            yield
 
     async def _emit_made(self, one: Invite) -> None:
         if self.was_made.is_wanted:
@@ -474,6 +486,10 @@ class Invites(Plugin):
         """Those whose time is not over; also the others that are kept."""
         found, now = (await self.made.scan(account)).rows, self.now()
         rows = [row for row in found if also_old or row["expires"] > now]
+        return await self._invites_of(rows)
+
+    async def _invites_of(self, rows: Sequence[Mapping[str, Any]]) -> list[Invite]:
+        """Those that rows of who made them are of, as far as they are kept."""
         kept = await asyncio.gather(*(self.got.get(row["peer"], row["id"]) for row in rows))
         return [invite_of(row).at_time(self.now()) for row in kept if row is not None]
 
@@ -496,6 +512,7 @@ class Invites(Plugin):
             await self._end(one, CANCELLED)
         for one in await self._got_by(account):
             await self._end(one, DECLINED)
+            await self.made.delete(one.sender, one.id)
         await self.made.delete(account)
         await self.got.delete(account)
 
@@ -507,7 +524,10 @@ class Invites(Plugin):
         for row in (await self.got.scan(new)).rows:
             made = await self.made.get(row["peer"], row["id"])
             if made is not None and made["peer"] == old:
-                await self.made.put({**made, "peer": new}, ttl=self._life(made["expires"]))
+                key = {"account": row["peer"], "id": row["id"]}
+                await self.made.put(
+                    {**key, "peer": new, "expires": made["expires"]}, ttl=self._life(made["expires"])
+                )
         for row in (await self.made.scan(new)).rows:
             key = {"account": row["peer"], "id": row["id"]}
             await self.got.put_if({**key, "peer": new}, {"peer": old}, ttl=self._life(row["expires"]))
@@ -555,23 +575,6 @@ class Invites(Plugin):
             return shown(await self._settled(await self._found(to.bare, id), CANCELLED))
         except StanzaError as error:
             raise CommandError(error.text, field="id") from None
-
-
-def row_of(one: Invite) -> dict[str, Any]:
-    """An invite as it is kept, with who gets it."""
-    values = values_of(one)
-    return {"account": values.pop("to"), "peer": values.pop("sender"), **values}
-
-
-def values_of(one: Invite) -> dict[str, Any]:
-    """The same as other nodes are told of it."""
-    return {name: getattr(one, name) for name in Invite.__slots__}
-
-
-def invite_of(row: Mapping[str, Any]) -> Invite:
-    """An invite from its row."""
-    values = {name: row[name] for name in COLUMNS if name != "peer"}
-    return Invite(id=row["id"], sender=row["peer"], to=row["account"], **values)
 
 
 def shown(one: Invite) -> dict[str, Any]:

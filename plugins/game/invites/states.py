@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import jwt
 
@@ -15,6 +15,16 @@ CANCELLED: Final = "cancelled"
 EXPIRED: Final = "expired"
 ENDS: Final = frozenset((ACCEPTED, DECLINED, CANCELLED, EXPIRED))
 KINDS: Final = ("game", "match", "party")
+COLUMNS: Final[Mapping[str, Literal["text", "timestamp"]]] = {
+    "peer": "text",
+    "kind": "text",
+    "target": "text",
+    "game": "text",
+    "payload": "text",
+    "at": "timestamp",
+    "expires": "timestamp",
+    "state": "text",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,23 @@ class Invite:
         """Whether both invite the same one to the same thing, by the same."""
         mine = self.sender, self.to, self.kind, self.target, self.game
         return mine == (other.sender, other.to, other.kind, other.target, other.game)
+
+
+def row_of(one: Invite) -> dict[str, Any]:
+    """An invite as it is kept, with who gets it."""
+    values = values_of(one)
+    return {"account": values.pop("to"), "peer": values.pop("sender"), **values}
+
+
+def values_of(one: Invite) -> dict[str, Any]:
+    """The same as other nodes are told of it."""
+    return {name: getattr(one, name) for name in Invite.__slots__}
+
+
+def invite_of(row: Mapping[str, Any]) -> Invite:
+    """An invite from its row."""
+    values = {name: row[name] for name in COLUMNS if name != "peer"}
+    return Invite(id=row["id"], sender=row["peer"], to=row["account"], **values)
 
 
 def claims_of(invite: Invite, issuer: str) -> dict[str, Any]:
