@@ -324,10 +324,10 @@ class Invites(Plugin):
             try:
                 is_added = await add(self.got, to, theirs, life, may_get)
             except StanzaError:
-                await self.made.delete(account, wanted.id)
+                await self.made.delete_if(account, wanted.id, expect={"peer": to})
                 raise
             if not is_added:
-                await self.made.delete(account, wanted.id)
+                await self.made.delete_if(account, wanted.id, expect={"peer": to})
         return None if is_added else same[0]
 
     async def _judged(self, wanted: Invite, peer: str) -> Invite:
@@ -512,7 +512,7 @@ class Invites(Plugin):
             await self._end(one, CANCELLED)
         for one in await self._got_by(account):
             await self._end(one, DECLINED)
-            await self.made.delete(one.sender, one.id)
+            await self.made.delete_if(one.sender, one.id, expect={"peer": account})
         await self.made.delete(account)
         await self.got.delete(account)
 
