@@ -388,12 +388,15 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         is_theirs = local and domain in self.server.domains and contact != session.account
         return self._remove(session, contact, iq) if is_own and is_theirs else iq
 
-    async def _remove(self, session: Session, contact: str, iq: Stanza) -> Stanza | hooks.Drop:
-        pair = await self.between(session.account, contact)
+    async def _remove(self, session: Session, contact: str, iq: Stanza) -> hooks.Drop:
+        account = session.account
+        pair = await self.between(account, contact)
+        item = await self.server.rosters.item(account, contact)
+        if pair.state == NONE and (item is not None or not pair.version):
+            await self.server.rosters.remove_item(account, contact)  # an item and no more, or nothing
+            pair = await self.between(account, contact)  # they may have become friends meanwhile
         if pair.state != NONE:
-            await self.do(session.account, contact, part)
-        elif not pair.version or await self.server.rosters.item(session.account, contact) is not None:
-            return iq  # an item and no more, or nothing
+            await self.do(account, contact, part)
         attrs = {"type": "result", "to": session.full}
         if iq.id is not None:
             attrs["id"] = iq.id
