@@ -87,7 +87,7 @@ def test_login_with_plain_passwords_is_only_reported(kept: Callable[..., Cells])
 
 def test_cost_of_features(kept: Callable[..., Cells]) -> None:
     key = "features-chat"
-    cells = kept(row("xmppd", key, 10), row("xmppd", key, 12, profile="features"))[key]
+    cells = kept(row("xmppd", f"{key} base", 10), row("xmppd", key, 12, profile="features"))[key]
     assert cells[3:6] == ["**1.20**", "<= 1.15", "**over**"]
 
 

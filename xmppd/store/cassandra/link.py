@@ -93,6 +93,7 @@ class Link:
         self.stats = LinkStats()
         self.breaker = Breaker(clock)
         self.slots = Slots(options.in_flight, options.waiting)
+        self.preparing = 0
         self._options = options
         self._tls = _ssl_context(options)
         self._clock = clock
@@ -443,14 +444,16 @@ class Link:
         assert self._loop is not None
         preparing = self._loop.run_in_executor(self._threads, live.session.prepare, text)
         live.prepared[text] = preparing
+        self.preparing += 1
         if len(live.prepared) > TEXTS:
             live.prepared.popitem(last=False)
 
-        def forget_failure(done: asyncio.Future[Any]) -> None:
+        def ended(done: asyncio.Future[Any]) -> None:
+            self.preparing -= 1
             if (done.cancelled() or done.exception() is not None) and live.prepared.get(text) is done:
                 del live.prepared[text]
 
-        preparing.add_done_callback(forget_failure)
+        preparing.add_done_callback(ended)
         return preparing
 
     async def _ask(

@@ -53,7 +53,8 @@ them in one piece.
 class CassandraStats:
     """What the store has done since it was made, and what is under way.
 
-    `unknown` conditional writes got no answer, `resolved` of them were cleared up by reading.
+    `unknown` conditional writes got no answer, `resolved` of them were cleared up by reading. Statements
+    that are being prepared are `in_flight`, too.
     """
 
     reads: int = 0
@@ -93,7 +94,7 @@ class CassandraStore:
         return replace(
             self._stats,
             **asdict(link.stats),
-            in_flight=link.slots.used,
+            in_flight=link.slots.used + link.preparing,
             waiting=link.slots.waiting,
             breaker_opened=link.breaker.opened,
             refused=link.breaker.refused,
