@@ -208,7 +208,7 @@ async def play(world: World, seed: int) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("seed", (*range(FIRST, FIRST + SEEDS), REMOVED_BESIDE))
+@pytest.mark.parametrize("seed", [*range(FIRST, FIRST + SEEDS), REMOVED_BESIDE])
 async def test_friends_are_mutual_whatever_clients_and_back_ends_do(seed: int) -> None:
     async with World(plugins=("friends", "blocking")) as world:
         await play(world, seed)
