@@ -30,13 +30,20 @@ async def test_a_cold_load_is_one_partition_and_two_round_trips(nodes, store, sh
 
 async def test_a_warm_load_is_one_round_trip_and_no_statement(nodes, store, shared_server):
     first, second = nodes
-    await first.set("a@x", "b@x")
-    store.scans = 0
-    stats = shared_server.ask("INFO", "commandstats").get("cmdstat_evalsha", {"calls": 0})
-    roster, calls = await calls_of(second, second.load("a@x"))
-    now = shared_server.ask("INFO", "commandstats")["cmdstat_evalsha"]
-    assert roster.size == 1
-    assert (store.scans, calls, now["calls"] - stats["calls"]) == (0, 1, 1)
+    written = await first.set("a@x", "b@x")
+    await second.until(lambda: ("changed", "a@x", written.version) in second.notices.all)
+
+    async def cost():
+        second.rosters.forget_all()
+        store.scans = 0
+        stats = shared_server.ask("INFO", "commandstats").get("cmdstat_evalsha", {"calls": 0})
+        roster, calls = await calls_of(second, second.load("a@x"))
+        now = shared_server.ask("INFO", "commandstats")["cmdstat_evalsha"]
+        assert roster.size == 1
+        return store.scans, calls, now["calls"] - stats["calls"]
+
+    # What else the nodes say to Redis by time may come between.
+    assert min([await cost() for _ in range(3)]) == (0, 1, 1)
 
 
 async def test_a_roster_in_memory_costs_nothing(nodes, store):
