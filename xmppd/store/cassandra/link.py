@@ -13,7 +13,6 @@ import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -37,6 +36,7 @@ from cassandra.query import BatchStatement, BatchType, tuple_factory
 from xmppd.errors import ConfigError, Problem, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
 from xmppd.store._turns import Slots, Turns, within
+from xmppd.store.cassandra.blocking import Blocking
 from xmppd.store.cassandra.calls import Conditional, Found, Statement
 from xmppd.store.cassandra.encoding import EncodedBatch, EncodedRow, Requests, bound_to
 from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, translated
@@ -101,7 +101,7 @@ class Link:
         self._live: _Live | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wires = Wire
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Blocking | None = None
         self._asked: set[asyncio.Future[Any]] = set()
         self._under_way = 0
         self._is_idle = asyncio.Event()
@@ -119,12 +119,12 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._wires = wires_on(self._loop)
         cluster = self._cluster()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="store-prepare")
+        threads = self._threads = Blocking(self._loop)
         try:
-            session = await self._loop.run_in_executor(self._threads, cluster.connect)
+            session = await threads.do(cluster.connect)
         except Exception as error:
-            await self._loop.run_in_executor(self._threads, cluster.shutdown)
-            self._threads.shutdown(wait=False)
+            await threads.do(cluster.shutdown)
+            threads.end()
             failed = translated(error)
             if is_hung_up(error):
                 failed = StoreUnavailable(f"{failed} (is store.cassandra.tls as it wants?)")
@@ -184,9 +184,9 @@ class Link:
         with contextlib.suppress(TimeoutError):
             await within(2 * self._options.request_timeout, self._is_idle.wait())
         live, self._live = self._live, None
-        if live is not None and self._loop is not None and self._threads is not None:
-            await self._loop.run_in_executor(self._threads, live.cluster.shutdown)
-            self._threads.shutdown(wait=False)
+        if live is not None and self._threads is not None:
+            await self._threads.do(live.cluster.shutdown)
+            self._threads.end()
 
     @property
     def cluster(self) -> Cluster:
@@ -196,10 +196,10 @@ class Link:
     async def in_thread(self, ask: Callable[[Session], Answer]) -> Answer:
         """Something that blocks, done with the session: making tables."""
         live = self._connected()
-        assert self._loop is not None
+        assert self._threads is not None
         self.begin()
         try:
-            return await self._loop.run_in_executor(self._threads, ask, live.session)
+            return await self._threads.do(ask, live.session)
         except Exception as error:
             raise translated(error) from error
         finally:
@@ -441,8 +441,8 @@ class Link:
             raise StoreUnavailable(str(failed)) if isinstance(failed, StoreTimeout) else failed from error
 
     def _prepare(self, live: _Live, text: str) -> asyncio.Future[Any]:
-        assert self._loop is not None
-        preparing = self._loop.run_in_executor(self._threads, live.session.prepare, text)
+        assert self._threads is not None
+        preparing: asyncio.Future[Any] = self._threads.do(live.session.prepare, text)
         live.prepared[text] = preparing
         self.preparing += 1
         if len(live.prepared) > TEXTS:
