@@ -15,6 +15,7 @@ from slixmpp import JID, ClientXMPP
 from slixmpp.exceptions import XMPPError
 from slixmpp.stanza import Iq, Message, Presence, StreamError
 from slixmpp.xmlstream import StanzaBase
+from terminals import ENTER, Terminal
 from tunnels import Tunnel
 
 SECONDS = 20.0
@@ -358,3 +359,26 @@ def program(server: Any, tmp_path: Path) -> Callable[[str], tuple[str, dict[str,
         return path, {**os.environ, **more, "SSL_CERT_FILE": str(server.certificate)}
 
     return find
+
+
+@pytest.fixture
+def profanity(program: Callable[[str], tuple[str, dict[str, str]]]) -> Any:
+    """Starts profanity for an account of a server, which is told `settings` first, and logs in."""
+    path, environment = program("profanity")
+    started = []
+
+    async def start(server: Any, account: Any, *settings: str) -> Terminal:
+        terminal = Terminal([path], {**environment, "SSL_CERT_FILE": str(server.certificate)})
+        started.append(terminal)
+        await terminal.see("Profanity")
+        for setting in settings:
+            terminal.type(setting + ENTER)
+        terminal.type(f"/connect {account.jid} server 127.0.0.1 port {server.ports['starttls']}{ENTER}")
+        await terminal.see("password")
+        terminal.type(account.password + ENTER)
+        await terminal.see("logged in successfully")
+        return terminal
+
+    yield start
+    for terminal in started:
+        terminal.close()

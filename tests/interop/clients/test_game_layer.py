@@ -15,7 +15,7 @@ import pytest_asyncio
 from bearer import OAuthBearer
 from gametokens import issuer, minted
 from slixmpp.exceptions import IqError
-from terminals import ENTER, Terminal
+from terminals import ENTER
 
 from xmppd.admin.client import request
 from xmppd.configfile import shipped
@@ -200,32 +200,10 @@ async def test_a_standard_client_asks_and_a_player_declines_or_accepts(player, b
     assert missing[:2] == ("cancel", "item-not-found")
 
 
-@pytest.fixture
-def profanity(module_server, program):
-    """Starts profanity for an account, and logs in."""
-    path, environment = program("profanity")
-    started = []
-
-    async def start(account):
-        terminal = Terminal([path], {**environment, "SSL_CERT_FILE": str(module_server.certificate)})
-        started.append(terminal)
-        await terminal.see("Profanity")
-        port = module_server.ports["starttls"]
-        terminal.type(f"/connect {account.jid} server 127.0.0.1 port {port}{ENTER}")
-        await terminal.see("password")
-        terminal.type(account.password + ENTER)
-        await terminal.see("logged in successfully")
-        return terminal
-
-    yield start
-    for terminal in started:
-        terminal.close()
-
-
 @pytest.mark.asyncio
 async def test_profanity_is_asked_and_sees_a_friend_who_plays(module_server, player, profanity):
     account = module_server.account("carol")
-    kiva, carol = await player("kiva"), await profanity(account)
+    kiva, carol = await player("kiva"), await profanity(module_server, account)
     await listed(kiva)
     await ask(kiva, "set", f"<request xmlns='{FRIENDS}' jid='{account.jid}'/>")
     await carol.see(f"authorization request from {kiva.bare}")

@@ -3,31 +3,9 @@
 import asyncio
 
 import pytest
-from terminals import ENTER, Terminal
+from terminals import ENTER
 
 PLUGINS = {"enabled": ["disco", "ping", "carbons", "archive"]}
-
-
-@pytest.fixture
-def profanity(program):
-    """Starts profanity for an account of a server, and logs in."""
-    path, environment = program("profanity")
-    started = []
-
-    async def start(server, account):
-        terminal = Terminal([path], {**environment, "SSL_CERT_FILE": str(server.certificate)})
-        started.append(terminal)
-        await terminal.see("Profanity")
-        terminal.type(f"/mam on{ENTER}/carbons on{ENTER}")
-        terminal.type(f"/connect {account.jid} server 127.0.0.1 port {server.ports['starttls']}{ENTER}")
-        await terminal.see("password")
-        terminal.type(account.password + ENTER)
-        await terminal.see("logged in successfully")
-        return terminal
-
-    yield start
-    for terminal in started:
-        terminal.close()
 
 
 @pytest.mark.asyncio
@@ -39,7 +17,7 @@ async def test_profanity_catches_up_by_the_archive_and_sees_what_other_devices_s
     alice = await client(server.account("alice"), "desk", server=server).login()
     alice.xmpp.send_message(mto=account.jid, mbody="said-before", mtype="chat")
     await alice.expect_nothing()
-    bob = await profanity(server, account)
+    bob = await profanity(server, account, "/mam on", "/carbons on")
     carol = await client(server.account("carol"), "desk", server=server).login()
     carol.xmpp.send_message(mto=account.jid, mbody="ready", mtype="chat")
     await bob.see(f"chat message: {carol.bare}")  # so it knows by now what the server can do
