@@ -44,7 +44,7 @@ def greet(dialer, listener, tampered=None):
 def test_both_know_what_the_other_said():
     ours, theirs = greet(*pair())
     assert (ours.own, ours.peer, theirs.own, theirs.peer) == (A, B, B, A)
-    assert (ours.protocol, theirs.protocol) == (1, 1)
+    assert ours.protocol == theirs.protocol == hello.HIGHEST
     assert ours.trunk == theirs.trunk > 0
     assert not ours.is_resumed and not theirs.is_resumed and not ours.is_knock
 
@@ -173,7 +173,7 @@ def test_the_highest_common_protocol(monkeypatch, lowest, highest, agreed):
 def test_a_protocol_that_was_not_offered():
     dialer, _ = pair()
     dialer.begin()
-    reply = msgspec.msgpack.encode([2, 2, b"n" * 32, B])
+    reply = msgspec.msgpack.encode([2, hello.HIGHEST + 1, b"n" * 32, B])
     dialer.feed(framed(reply))
     assert dialer.outcome == Refused(hello.PROTOCOL, None)
 

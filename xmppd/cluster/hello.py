@@ -29,8 +29,10 @@ from msgspec import Meta, Struct
 
 from xmppd.cluster.framing import framed
 
-LOWEST, HIGHEST = 1, 1
-"""The protocols that this version speaks: its own, and that of the version before."""
+LOWEST, HIGHEST = 2, 2
+"""The protocols that this version speaks: its own, and that of the version before, once one was released. In
+the first one `Shown` had other fields.
+"""
 
 LONGEST: Final = 4096
 """Bytes of a message."""
