@@ -29,6 +29,7 @@ from xmppd.plugin import (
     SessionSlot,
     StanzaError,
     Table,
+    cluster_signal,
     command,
     element,
     iq_get,
@@ -56,8 +57,8 @@ KEPT_SECONDS: Final = 90 * 86400.0
 
 class BlockingConfig(PluginConfig):
     """Of one report so many characters of what was written are kept, and ids of so many stanzas. Of each
-    account a node takes so many reports in a day, and keeps so many of all; what is more it tells plugins and
-    the log, but does not keep.
+    account so many reports are taken in a day, and so many of all are kept, by all nodes together; what is
+    more of all is told plugins and the log, but not kept.
     """
 
     report_characters: NonNegativeInt = 2_000
@@ -100,6 +101,7 @@ class Blocking(Plugin):
         """Nobody was reported today."""
         self._day = ""
         self._counts: dict[str, int] = {}
+        self._count = 0
         self._pushes = 0
 
     @iq_get(BLOCKLIST, SELF)
@@ -187,20 +189,32 @@ class Blocking(Plugin):
 
     async def _take_report(self, report: AbuseReport) -> None:
         """Tell plugins and the log, and keep it for operators."""
-        day = day_of(self.now())
-        if day != self._day:
-            self._day, self._counts = day, {}
-        count = self._counts[report.account] = self._counts.get(report.account, 0) + 1
-        if count > self.config.reports_of_account:
+        self._begin_day()
+        if self._counts.get(report.account, 0) >= self.config.reports_of_account:
             return
+        self.taken.tell(report.account)
+        count = self._count
         self.reported.inc()
         self.log.warning(
             "abuse-reported",
             extra={"jid": report.account, "reported": report.reported, "reason": report.reason},
         )
         self.server.blocks.report(report)
-        if sum(self._counts.values()) <= self.config.reports_kept:
+        if count <= self.config.reports_kept:
             await self.reports.put(row_of(report, self.now()))
+
+    @cluster_signal
+    def taken(self, account: str) -> None:
+        """One of the nodes took a report of an account."""
+        self._begin_day()
+        self._counts[account] = self._counts.get(account, 0) + 1
+        self._count += 1
+
+    def _begin_day(self) -> None:
+        """Forget what was counted on another day, by the clock of this node."""
+        day = day_of(self.now())
+        if day != self._day:
+            self._day, self._counts, self._count = day, {}, 0
 
     @command("Show who was reported by accounts that blocked them", name="block reports", reads=True)
     async def reports_of(

@@ -66,7 +66,7 @@ from .preferences import ARCHIVE, OWNER, PREFS, Owner, owner_of, preferences_of
 from .query import QUERY, Query, form, query_of
 from .reading import Page
 from .recalling import CaughtUp
-from .search import Allowance, Searcher
+from .search import Searcher, Searches
 from .talks import Talks
 from .under_way import Entry, Known
 
@@ -94,7 +94,7 @@ LISTED_SECONDS: Final = 5.0
 """Of how many contacts it is remembered whether they are in a roster, and for how long."""
 
 
-class Archive(Crowded, Keeping, Moving, Again, Talks):
+class Archive(Crowded, Keeping, Moving, Searches, Again, Talks):
     """A row for each message and owner, in one partition a month. Beside it stands on which days there are
     any with a peer, and in which months any at all: so a page costs the same at any depth.
     """
@@ -156,7 +156,6 @@ class Archive(Crowded, Keeping, Moving, Again, Talks):
     async def start(self) -> None:
         """Nothing is under way."""
         await super().start()
-        self.allowance = Allowance(self.config.searches, self.now)
         self._known: Lru[str, Owner] = Lru(OWNERS)
         self._nobodies: dict[str, float] = {}
         self._changes = 0

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Final
 
-from xmppd.plugin import Lru, StanzaError
+from xmppd.plugin import Lru, Plugin, StanzaError, cluster_signal
 
+from .config import ArchiveConfig
 from .query import Query
 from .reading import Archived, Page, Reader, between, is_with, sifted
 from .words import Words
@@ -23,9 +24,12 @@ AT_ONCE: Final = 200
 
 
 class Allowance:
-    """How often an account may search: `most` times a minute, and one at a time."""
+    """How often an account may search: `most` times a minute, and one at a time. `on_search` is called with
+    the account when one begins, and has it counted, here and on other nodes.
+    """
 
     def __init__(self, most: int, now: Callable[[], float]) -> None:
+        self.on_search: Callable[[str], None] = self.count
         self._most = most
         self._now = now
         self._recent: Lru[str, deque[float]] = Lru(SEARCHERS)
@@ -39,13 +43,37 @@ class Allowance:
             recent.popleft()
         if account in self._searching or len(recent) >= self._most:
             raise StanzaError("resource-constraint", "That was one search too many; wait a bit.", type="wait")
-        recent.append(now)
-        self._recent.put(account, recent)
+        self.on_search(account)
         self._searching.add(account)
         try:
             yield
         finally:
             self._searching.discard(account)
+
+    def count(self, account: str) -> None:
+        """One more begins."""
+        recent = self._recent.get(account)
+        if recent is None:
+            recent = deque(maxlen=self._most)
+        recent.append(self._now())
+        self._recent.put(account, recent)
+
+
+class Searches(Plugin):
+    """The part of the plugin that counts them."""
+
+    config: ArchiveConfig
+
+    async def start(self) -> None:
+        """Nobody searched yet."""
+        await super().start()
+        self.allowance = Allowance(self.config.searches, self.now)
+        self.allowance.on_search = self.search_begun.tell
+
+    @cluster_signal
+    def search_begun(self, account: str) -> None:
+        """An account searches, on one of the nodes: it counts on all."""
+        self.allowance.count(account)
 
 
 class Searcher(Reader):

@@ -221,6 +221,19 @@ async def test_how_many_are_pending_and_how_often() -> None:
 
 
 @pytest.mark.asyncio
+async def test_how_often_counts_on_all_nodes() -> None:
+    async with world_of(per_minute=4, nodes=2) as world:
+        alice, _ = await friends(world)
+        again = await world.bind("alice", node=1)
+        assert alice.app is not again.app
+        for number in range(4):
+            await id_of((alice, again)[number % 2], target=f"m-{number}")
+            await world.settle()
+        for client in (alice, again):
+            assert refusal(await invite(client, target="m-5")) == "wait policy-violation"
+
+
+@pytest.mark.asyncio
 async def test_clients_that_know_no_invites_are_written_to() -> None:
     async with world_of("offline", message="{who} asks for {kind} {what}") as world:
         alice, bob = await friends(world)

@@ -298,6 +298,17 @@ async def test_what_is_taken_on_one_node_counts_on_the_other(tmp_path: Path) -> 
             assert refusal(await client.receive()) == "wait policy-violation"
 
 
+@pytest.mark.asyncio
+async def test_what_is_flagged_on_one_node_counts_on_the_other(tmp_path: Path) -> None:
+    async with world(tmp_path, nodes=2, flags_of_account=3) as it:
+        one, two = await it.login("alice"), await it.login("alice")
+        assert one.app is not two.app
+        for number in range(6):
+            await say((one, two)[number % 2], f"bomb {number}")
+            await it.settle()
+        assert len(await call(it, "cases")) == 3
+
+
 # what others ask
 
 

@@ -196,6 +196,24 @@ async def test_who_may_write_little_does() -> None:
 
 
 @pytest.mark.asyncio
+async def test_who_may_write_little_does_on_all_nodes_together() -> None:
+    limited = {"burst": 2, "per_second": 0.001}
+    about = {"plugins": ("disco", "moderation"), "plugin_config": {"moderation": {"limited": limited}}}
+    async with World(**about, nodes=2) as it:
+        one, two, bob = await it.login("alice"), await it.login("alice"), await it.login("bob")
+        assert one.app is not two.app
+        await impose(it, "chat-limit", minutes=5)
+        for client in (one, two):
+            await client.receive_all()
+            await say(client)
+            await it.advance(1)
+        for client in (one, two):
+            await say(client)
+            assert refusal(await client.receive()) == "wait policy-violation"
+        assert await said(bob) == ["hi", "hi"]
+
+
+@pytest.mark.asyncio
 async def test_who_comes_later_is_reminded_and_held() -> None:
     async with world() as it:
         bob = await it.login("bob")

@@ -215,6 +215,22 @@ async def test_too_many_searches_are_refused_and_other_requests_are_not() -> Non
 
 
 @pytest.mark.asyncio
+async def test_searches_count_on_all_nodes() -> None:
+    async with world(nodes=2) as w:
+        one, two = await w.login("alice"), await w.login("alice")
+        assert one.app is not two.app
+        for number in range(5):
+            assert (await find((one, two)[number % 2], search("dragon"))).texts == []
+            await w.settle()
+        for client in (one, two):
+            [answer] = await ask(client, search("dragon"))
+            assert refusal(answer) == "wait resource-constraint"
+        await w.advance(61)
+        for client in (one, two):
+            assert (await find(client, search("dragon"))).texts == []
+
+
+@pytest.mark.asyncio
 async def test_what_is_sent_meanwhile_does_not_wait_for_a_search() -> None:
     async with world(**many()) as w:
         alice, bob = await w.login("alice"), await w.login("bob")

@@ -174,9 +174,10 @@ class Hear(Plugin):
 """
 
 
-def hearing(tmp_path: Path, **config: Any) -> World:
+def hearing(tmp_path: Path, nodes: int | None = None, **config: Any) -> World:
     (tmp_path / "hear.py").write_text(HEAR)
-    return World(plugins=("blocking", "hear"), plugin_folders=(tmp_path,), plugin_config={"blocking": config})
+    plugins, configs = ("blocking", "hear"), {"blocking": config}
+    return World(plugins=plugins, plugin_folders=(tmp_path,), plugin_config=configs, nodes=nodes)
 
 
 def heard(world: World) -> list[Any]:
@@ -259,6 +260,23 @@ async def test_reports_are_bounded(tmp_path: Path) -> None:
         world.clock.seconds += 86400
         await change(alice, reporting(content))
         assert len(heard(world)) == 4, "another day"
+
+
+@pytest.mark.asyncio
+async def test_what_is_reported_on_one_node_counts_on_the_other(tmp_path: Path) -> None:
+    config = {"reports_of_account": 3, "reports_kept": 4}
+    async with hearing(tmp_path, nodes=2, **config) as world:
+        alice = await world.login("alice"), await world.login("alice")
+        bob = await world.login("bob"), await world.login("bob")
+        assert alice[0].app is not alice[1].app
+        for number in range(5):
+            await change(alice[number % 2], reporting())
+            await world.settle()
+        assert len(await kept(world)) == 3, "of one account"
+        for client in bob:
+            await change(client, reporting())
+            await world.settle()
+        assert len(await kept(world)) == 4, "of all; what was refused is none of them"
 
 
 @pytest.mark.asyncio

@@ -24,9 +24,7 @@ from xmppd.plugin import (
     EventField,
     Jid,
     JidError,
-    Lru,
     Person,
-    Plugin,
     Request,
     Session,
     SessionSlot,
@@ -44,6 +42,7 @@ from xmppd.plugin import (
 
 from .adding import add
 from .config import InvitesConfig
+from .paying import Paying, too_often
 from .states import (
     ACCEPTED,
     CANCELLED,
@@ -68,12 +67,8 @@ CANCEL: Final = f"{{{NS}}}cancel"
 PAYLOAD: Final = f"{{{NS}}}payload"
 TOKEN: Final = f"{{{NS}}}token"
 IQ: Final = f"{{{ns.CLIENT}}}iq"
-RETRY: Final = "{urn:xmppd:moderation:0}retry"
 CHARACTERS: Final = 200
 """Of the id of a game, a match or a party."""
-PACED: Final = 10_000
-"""Of how many accounts it is remembered how often they invited."""
-MINUTE: Final = 60.0
 
 
 class Friends(Protocol):
@@ -107,11 +102,10 @@ class Moderation(Protocol):
         """In how many seconds an account, at an address, may do so, 0: now."""
 
 
-class Invites(Plugin):
+class Invites(Paying):
     """Keeps each invite with who gets it, whose row decides; who made it has one that says where that is."""
 
     Config = InvitesConfig
-    config: InvitesConfig
     features = (NS,)
 
     friends: Uses[Friends] = Uses("friends")
@@ -134,7 +128,6 @@ class Invites(Plugin):
     """Whether a session asked for invites, and is told of them from then on."""
     sent = Counter("Invites that were made.")
     answered = Counter("Invites that were accepted, declined, cancelled or expired.")
-    refused = Counter("Invites that were refused.")
     was_made = Emitter(
         "invite.made",
         "An account was invited.",
@@ -162,8 +155,8 @@ class Invites(Plugin):
 
     async def start(self) -> None:
         """See to the end of those that sessions here know of."""
+        await super().start()
         self._due: set[str] = set()
-        self._paid: Lru[str, float] = Lru(PACED)
         self._pushes = 0
         self.spawn(self._begin_again())
 
@@ -178,7 +171,7 @@ class Invites(Plugin):
     async def invite(self, request: Request) -> Element:
         """Invite somebody. The same invite once more is the one that there is."""
         session, tree = request.session, request.payload
-        self._pay(session.account)
+        self.pay(session.account)
         try:
             async with self.server.writing(session.account, session) as exists:
                 if not exists:
@@ -227,14 +220,6 @@ class Invites(Plugin):
         return self._shown(await self._settled(await self._found(row["peer"], id), CANCELLED))
 
     # making one
-
-    def _pay(self, account: str) -> None:
-        """Count one; StanzaError where that is one too many."""
-        paid = max(self._paid.get(account) or 0.0, self.now() - MINUTE) + MINUTE / self.config.per_minute
-        if paid > self.now():
-            self.refused.inc()
-            raise too_often(paid - self.now())
-        self._paid.put(account, paid)
 
     def _wanted(self, account: str, tree: Element) -> Invite:
         """What a client says; StanzaError."""
@@ -586,12 +571,6 @@ def shown(one: Invite) -> dict[str, Any]:
 def missing() -> StanzaError:
     """There is no such invite, or it is somebody else's."""
     return StanzaError("item-not-found", "There is no such invite.")
-
-
-def too_often(seconds: float) -> StanzaError:
-    """What tells a client to wait so long."""
-    hint = element(RETRY, {"seconds": str(math.ceil(seconds))})
-    return StanzaError("policy-violation", "Invite less often.", type="wait", detail=hint)
 
 
 def unavailable() -> StanzaError:

@@ -18,12 +18,10 @@ from xmppd.plugin import (
     Emitter,
     EventField,
     HttpClient,
-    Lru,
     Session,
     SessionSlot,
     Stanza,
     StanzaError,
-    TokenBucket,
     cluster_signal,
     command,
     element,
@@ -63,7 +61,10 @@ NEWS_SECONDS: Final = 0.5
 """How soon other nodes know what was taken here."""
 AT_HAND_SECONDS: Final = 0.5
 """How long a session is taken for what it was: where its account is besides, and what is remembered of it."""
-LIMITED: Final = 10_000
+FLAGGED: Final = 10_000
+"""Of how many accounts a day it is remembered how many flags of theirs are in the queue."""
+SELDOM: Final = 0.001
+"""So often a second somebody writes who may write little, and `limited.per_second` is 0."""
 VOICES: Final = 20_000
 FILE_BYTES: Final = 16_777_216
 """Of one list."""
@@ -110,7 +111,6 @@ class Hearing(Sanctions):
         self.rates = Rates(self._rules(), self.scope.clock, self._has_news)
         self._clock = self.scope.clock
         self._voices: dict[str, Voice] = {}
-        self._limited: Lru[str, TokenBucket] = Lru(LIMITED)
         self._client: HttpClient | None = None
         self._judge: Judge | None = None
         self._flags: dict[str, int] = {}
@@ -237,14 +237,21 @@ class Hearing(Sanctions):
         self.log.warning("no-verdict", extra={"error": why})
 
     async def _flag(self, account: str, where: str, judged: Judgement, text: str) -> None:
-        """Tell moderators; so many of one account in a day on each node."""
-        if len(self._flags) > LIMITED:
-            self._flags.clear()
+        """Tell moderators; so many of one account in a day are in the queue."""
         day = f"{int(self.now() // 86400)} {account}"
-        count = self._flags[day] = self._flags.get(day, 0) + 1
+        is_filed = self._flags.get(day, 0) < self.config.flags_of_account
+        if is_filed:
+            self.flag_filed.tell(day)
         await self.flagged.emit(account, where=where, why=judged.why, text=text)
-        if count <= self.config.flags_of_account:
+        if is_filed:
             await self.file_flag(account, where, judged.why, text)
+
+    @cluster_signal
+    def flag_filed(self, day: str) -> None:
+        """One more flag of an account, on whatever node, on this day."""
+        if len(self._flags) > FLAGGED:
+            self._flags.clear()
+        self._flags[day] = self._flags.get(day, 0) + 1
 
     async def file_flag(self, account: str, where: str, why: str, text: str) -> None:
         """Have it in the queue."""
@@ -254,7 +261,9 @@ class Hearing(Sanctions):
 
     def _rules(self) -> dict[str, Rule]:
         given: dict[str, Rate] = {verb: getattr(self.config.rates, verb) for verb in VERBS}
-        return {verb: Rule(it.per_second, it.burst, it.share) for verb, it in given.items()}
+        rules = {verb: Rule(it.per_second, it.burst, it.share) for verb, it in given.items()}
+        limited = self.config.limited
+        return rules | {"limited": Rule(limited.per_second or SELDOM, limited.burst, limited.share)}
 
     @offered
     async def take(self, account: str, verb: str, peer: str = "") -> float:
@@ -403,15 +412,11 @@ class Hearing(Sanctions):
                 return hooks.DROP  # receipts, typing: nobody is to be told that they were not sent
             raise self.muted(session, mute)
         limit = self.sanction_of(session.account, "chat-limit", scope)
-        if limit is not None and texts_of(message):
-            bucket = self._limited.get(session.account)
-            if bucket is None:
-                rule = self.config.limited
-                bucket = TokenBucket(rule.per_second or 0.001, rule.burst, self.scope.clock)
-                self._limited.put(session.account, bucket)
-            if wait := bucket.take():
-                self.silenced.inc()
-                raise self.too_often(session, wait)
+        if limit is None or not texts_of(message):
+            return None
+        if wait := self._meter(session.account, "limited", "").take(self._clock()):
+            self.silenced.inc()
+            raise self.too_often(session, wait)
         return None
 
     def muted(self, session: Session, sanction: Sanction) -> StanzaError:
