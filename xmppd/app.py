@@ -489,6 +489,7 @@ class App:
         self.handover.others = resuming.RemoteResumption(mesh, cluster.calls, self.handover, self.jobs.spawn)
         self.duties.is_first = mesh.is_first
         self.everywhere.join(cluster)
+        self.accounts.on_doubted = cluster.account_doubted
         self.doors.share()
         return cluster
 

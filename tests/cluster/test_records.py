@@ -45,6 +45,7 @@ EXAMPLES = [
     records.Spent("bob@localhost", True, False, 3, 1_700_000_000.5),
     records.Copy("bob@localhost", "bob@localhost/pc", b"<message", b"/>", True),
     records.Running(["archive", "ping"], ["archive"]),
+    records.Doubted("bob@localhost"),
     records.Guesses([Counted("192.0.2.7", "bob@localhost", True, 3, 1.5)], True, [7.5]),
 ]
 
@@ -76,7 +77,7 @@ def test_tags_do_not_change():
         "Place": 1, "Gone": 2, "Snapshot": 3, "Presence": 4, "Directed": 5, "Probe": 6, "Shown": 7, "Ask": 8,
         "Have": 9, "Message": 10, "Iq": 11, "Late": 12, "Settled": 13, "Hint": 14, "Stanza": 15, "Roster": 16,
         "Words": 17, "Signal": 18, "Call": 19, "Reply": 20, "Bye": 21, "Guesses": 1000, "Sight": 1001,
-        "Spent": 1002, "Copy": 1003, "Running": 1004,
+        "Spent": 1002, "Copy": 1003, "Running": 1004, "Doubted": 1005,
     }  # fmt: skip
 
 

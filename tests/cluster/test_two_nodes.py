@@ -259,6 +259,24 @@ async def test_of_a_client_that_comes_to_two_nodes_at_once_one_session_is_left(r
         assert sum(len(app.sessions.by_full) for app in world.apps) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "condition"),
+    [("disable", "not-authorized"), ("set_password", "reset"), ("remove", "not-authorized")],
+)
+async def test_who_is_shut_out_leaves_all_nodes_though_redis_tells_nobody(
+    redis_url: str, change: str, condition: str
+) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=1), await world.login("bob", node=1)
+        for app in world.apps:
+            app.accounts.on_changed.clear()  # what tells by Redis
+        accounts = world.apps[0].accounts
+        await getattr(accounts, change)("alice@localhost", *(["other"] if change == "set_password" else []))
+        await world.settle()
+        await alice.expect_closed(condition)
+        await bob.expect_nothing()
+
+
 async def test_a_node_that_says_farewell_is_gone_at_once(redis_url: str) -> None:
     async with World(settings=several(redis_url), nodes=2) as world:
         alice, bob = await world.login("alice", node=0), await world.login("bob", node=1)

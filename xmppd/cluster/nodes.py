@@ -26,6 +26,7 @@ from xmppd.cluster.records import (
     Call,
     Copy,
     Directed,
+    Doubted,
     Gone,
     Guesses,
     Have,
@@ -228,6 +229,7 @@ class OtherNodes:
                 Stanza: self._take_stanza,
                 Roster: self._take_roster,
                 Words: self._take_words,
+                Doubted: self._take_doubted,
                 Call: self.calls.take_call,
                 Reply: self.calls.take_reply,
                 Signal: self.calls.take_signal,
@@ -292,6 +294,15 @@ class OtherNodes:
 
     def _take_roster(self, member: Member, record: Roster) -> None:
         self._elsewhere.roster_changed(record.account, record.version, "")
+
+    def account_doubted(self, account: str) -> None:
+        """Have the sessions of an account looked at that was changed here, also where the shared cache tells
+        nothing; and the streams that have logged in and have no session yet.
+        """
+        self.mesh.send_all(Doubted(account), len(account) + 16)
+
+    def _take_doubted(self, member: Member, record: Doubted) -> None:
+        self._elsewhere.account_changed(record.account)
 
     def blocks_changed(self, account: str, change: BlockChange) -> Awaitable[None] | None:
         """See `Cluster.blocks_changed`."""

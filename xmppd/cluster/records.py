@@ -271,13 +271,19 @@ class Running(Struct, array_like=True, tag=OPTIONAL + 4, frozen=True, gc=False):
     anew: list[str]
 
 
+class Doubted(Struct, array_like=True, tag=OPTIONAL + 5, frozen=True, gc=False):
+    """An account was changed or removed, or may have been: whether its sessions may go on is in the store."""
+
+    account: str
+
+
 Record = (
     Place | Gone | Snapshot
     | Presence | Directed | Probe | Shown | Ask | Have
     | Message | Iq | Late | Settled | Hint
     | Stanza | Roster | Words
     | Signal | Call | Reply | Bye
-    | Guesses | Sight | Spent | Copy | Running
+    | Guesses | Sight | Spent | Copy | Running | Doubted
 )  # fmt: skip
 
 

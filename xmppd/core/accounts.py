@@ -86,7 +86,7 @@ class Accounts:
     changes nothing, except that a StoreError holds up a removal. Before `on_removed` those of `on_leaving` do
     their part of a removal, which stops at whatever they raise. `on_changed` is told of every account that
     was made, changed or removed here, `on_unsure` of one of which nobody knows whether it was, `on_revoked`
-    of one whose streams may have to end.
+    of one whose streams may have to end, `on_doubted` of one whose streams on other nodes may have to.
 
     A new password ends the sessions of its account if `ends_sessions`. `gone_seconds` is for servers that
     share a store: how long a name is not given out again (0: no other server is there). Keys are made of the
@@ -136,6 +136,7 @@ class Accounts:
         self.on_removed = [*on_removed]
         self.on_changed: list[Callable[[str], None]] = []
         self.on_unsure: Callable[[str], None] = untold
+        self.on_doubted: Callable[[str], None] = untold
         self.on_revoked: Revoke = untold
         self.on_altered: Callable[[str, str], Awaitable[None] | None] = untold
 
@@ -481,6 +482,7 @@ class Accounts:
     def _changed(self, account: str) -> None:
         self.forget(account)
         self.publish(account)
+        self.on_doubted(account)
 
     async def _find(self, account: str, created: float | None = None) -> Row:
         """The account's row; AccountUnknown, also when it was not made at `created`."""
