@@ -4,6 +4,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
+from xmppd.errors import StoreUnavailable
 from xmppd.testing import Client, World, canonical, refusal
 
 GET = "<query xmlns='jabber:iq:roster'/>"
@@ -223,3 +224,27 @@ async def test_a_subscription_stanza_arrives_whole(kind: str) -> None:  # 3.1.3
             await bob.send("<presence type='unavailable'/><presence/>")
             again = (await bob.receive_all())[-1]
             assert canonical(again) == canonical(wanted)
+
+
+@pytest.mark.asyncio
+async def test_a_grant_that_is_cut_short_waits_for_its_answer_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World() as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        await alice.send("<presence type='subscribe' to='bob@localhost'/>")
+
+        async def fail(*_: object, **__: object) -> None:
+            raise StoreUnavailable("killed")
+
+        with monkeypatch.context() as killed:
+            killed.setattr(world.app.rosters, "outbound_subscription", fail)
+            await bob.send("<presence type='subscribed' to='alice@localhost'/>")
+        assert (None, bob.jid) not in presences(await alice.receive_all())
+        await bob.drop()
+        bob = await world.bind("bob")
+        await bob.ask("get", GET)
+        await bob.send("<presence/>")
+        assert ("subscribe", "alice@localhost") in presences(await bob.receive_all())
+        await alice.receive_all()
+        await bob.send("<presence type='subscribed' to='alice@localhost'/>")
+        assert presences(await alice.receive_all()) == [(None, bob.jid)]
+        assert [(await item(one))["subscription"] for one in (alice, bob)] == ["to", "from"]

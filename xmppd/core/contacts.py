@@ -304,8 +304,8 @@ class Contacts:
         async with self._accounts.hold(origin.account, origin.login) as exists:
             if not exists:
                 raise NoRoster("not-allowed", "There is no account that could have contacts.")
-            if kind == "unsubscribe":
-                await self._unsubscribe(origin.account, contact, whole, by=origin.full)
+            if kind in ("subscribed", "unsubscribe"):
+                await self.send(origin.account, contact, kind, whole, by=origin.full)
                 return
             outcome = await self._say(origin.account, contact, kind, by=origin.full)
         with suppress(StanzaError):  # the contact's roster is full: who asks must not learn that it is there
@@ -317,9 +317,26 @@ class Contacts:
         """
         if kind == "unsubscribe":
             await self._unsubscribe(account, contact, stanza, by=by)
+        elif kind == "subscribed":
+            await self._grant(account, contact, stanza, by=by)
         else:
             outcome = await self._say(account, contact, kind, by=by)
             await self._tell(account, contact, kind, outcome.transition, stanza, by=by)
+
+    async def _grant(self, account: str, contact: str, stanza: bytes, *, by: str) -> None:
+        """Both halves of that (RFC 6121 A.2.3): the contact's first. What a kill between them leaves is a
+        request that waits for its answer still.
+        """
+        foreseen = await self._rosters.foresee(account, contact, "subscribed")
+        # Where nothing waits the contact's half may have been lost: see `_tell`.
+        is_told = foreseen.state.is_followed
+        is_new = is_told and await self.deliver(account, contact, "subscribed", stanza, by=by)
+        outcome = await self._say(account, contact, "subscribed", by=by)
+        is_routed = outcome.transition.route
+        if is_routed and not is_told:  # it was asked in between
+            await self.deliver(account, contact, "subscribed", stanza, by=by)
+        if is_routed or is_new:
+            self._presences.show(account, contact)
 
     async def _unsubscribe(self, account: str, contact: str, stanza: bytes, *, by: str) -> None:
         """Both halves of that, which is always routed (RFC 6121 A.2.2): the contact's first. A kill between
@@ -338,14 +355,11 @@ class Contacts:
     async def _tell(
         self, account: str, contact: str, kind: Kind, sent: Outbound, stanza: bytes, *, by: str
     ) -> None:
-        """The contact's half, when the tables say so."""
-        is_routed, state = sent.route, sent.state
-        if is_routed or kind == "unsubscribed" or (kind == "subscribed" and state.is_followed):
+        """The contact's half of a request or a denial, when the tables say so."""
+        if sent.route or kind == "unsubscribed":
             # What the tables do not route says what this half says already. A kill may have kept it from the
             # other half, and then a repeat mends that; otherwise it changes nothing.
-            is_routed = await self.deliver(account, contact, kind, stanza, by=by) or is_routed
-        if is_routed and kind == "subscribed":
-            self._presences.show(account, contact)
+            await self.deliver(account, contact, kind, stanza, by=by)
 
     async def deliver(self, account: str, contact: str, kind: Kind, stanza: bytes = b"", *, by: str) -> bool:
         """The receiver's half (RFC 6121 A.3), and whether it changed; a contact that does not exist is passed

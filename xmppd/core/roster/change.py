@@ -46,20 +46,41 @@ class SubscriptionChange(Generic[TransitionT]):
     transition: TransitionT
 
 
-def sent(item: RosterItem | None, contact: str, kind: Kind) -> tuple[RosterItem | None, Outbound]:
-    """The item after its owner sent `kind` to the contact (RFC 6121 A.2)."""
-    before = item or RosterItem(contact)
-    step = outbound(before.state, kind, approved=before.approved)
-    return _kept(item, before.moved(step.state, approved=step.approved)), step
+class Sent:
+    """The edit that makes the item what it is after its owner sent `kind` to the contact (RFC 6121 A.2).
+
+    `step`: what the tables said of the item that was edited last.
+    """
+
+    step: Outbound
+
+    def __init__(self, contact: str, kind: Kind) -> None:
+        self._contact = contact
+        self._kind = kind
+
+    def __call__(self, item: RosterItem | None) -> RosterItem | None:
+        before = item or RosterItem(self._contact)
+        self.step = step = outbound(before.state, self._kind, approved=before.approved)
+        return _kept(item, before.moved(step.state, approved=step.approved))
 
 
-def received(
-    item: RosterItem | None, contact: str, kind: Kind, request: bytes
-) -> tuple[RosterItem | None, Inbound]:
-    """The item after the contact's `kind` arrived (RFC 6121 A.3); `request` is a whole `subscribe`."""
-    before = item or RosterItem(contact, hidden=True)
-    step = inbound(before.state, kind, approved=before.approved)
-    return _kept(item, before.moved(step.state, approved=before.approved, request=request)), step
+class Received:
+    """The edit that makes it what it is after the contact's `kind` arrived (RFC 6121 A.3).
+
+    `request` is a whole `subscribe`; `step` as of `Sent`.
+    """
+
+    step: Inbound
+
+    def __init__(self, contact: str, kind: Kind, request: bytes) -> None:
+        self._contact = contact
+        self._kind = kind
+        self._request = request
+
+    def __call__(self, item: RosterItem | None) -> RosterItem | None:
+        before = item or RosterItem(self._contact, hidden=True)
+        self.step = step = inbound(before.state, self._kind, approved=before.approved)
+        return _kept(item, before.moved(step.state, approved=before.approved, request=self._request))
 
 
 def _kept(old: RosterItem | None, new: RosterItem) -> RosterItem | None:

@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element
 from xmppd.core.begun import begun
 from xmppd.core.roster.budget import DAY, OTHERS_A_DAY, OWN_A_DAY, DailyBudget
 from xmppd.core.roster.cache import Roster, RosterBuilder, RosterCache
-from xmppd.core.roster.change import Change, SubscriptionChange, is_richer, received, seen, sent
+from xmppd.core.roster.change import Change, Received, Sent, SubscriptionChange, is_richer, seen
 from xmppd.core.roster.counts import RosterCounts, check_counts
 from xmppd.core.roster.delta import lag
 from xmppd.core.roster.item import ITEM, LOG, ROSTER, RosterItem, item_key, item_of, row_of
@@ -366,6 +366,12 @@ class Rosters:
         if new != old:
             self._check_room(roster, old, new)
 
+    async def foresee(self, account: str, contact: str, kind: Kind) -> Outbound:
+        """What `outbound_subscription` would do now; StanzaError as it would raise it. Nothing is changed."""
+        edit = Sent(contact, kind)
+        await self.check(account, contact, edit)
+        return edit.step
+
     async def lay(self, account: str, items: Packed, *, by: str, what: str) -> int:
         """Write the roster of an account that does not exist yet and never had one: nothing is read, and
         nobody is asked. The version made.
@@ -557,16 +563,9 @@ class Rosters:
         """The account sends `kind` to the contact: its half of it (RFC 6121 A.2). A repeat is harmless."""
         if contact == account:
             raise StanzaError("not-allowed", "Nobody subscribes to their own presence.")
-        step: Outbound | None = None
-
-        def edit(item: RosterItem | None) -> RosterItem | None:
-            nonlocal step
-            new, step = sent(item, contact, kind)
-            return new
-
+        edit = Sent(contact, kind)
         change = await self.change(account, contact, edit, by=by, what=f"sent {kind}")
-        assert step is not None
-        return SubscriptionChange(change, step)
+        return SubscriptionChange(change, edit.step)
 
     async def inbound_subscription(
         self, account: str, contact: str, kind: Kind, request: bytes = b"", *, by: str = ""
@@ -577,16 +576,9 @@ class Rosters:
         policy-violation if it is longer than is kept, resource-constraint if too many wait.
         """
         check_request(request)
-        step: Inbound | None = None
-
-        def edit(item: RosterItem | None) -> RosterItem | None:
-            nonlocal step
-            new, step = received(item, contact, kind, request)
-            return new
-
+        edit = Received(contact, kind, request)
         change = await self.change(account, contact, edit, by=by or contact, what=f"received {kind}")
-        assert step is not None
-        return SubscriptionChange(change, step)
+        return SubscriptionChange(change, edit.step)
 
 
 async def _in_slices(rows: Sequence[Row]) -> AsyncGenerator[Sequence[Row], None]:
