@@ -474,7 +474,6 @@ class App:
             plugins=self.nodes.plugins,
             told=lambda *about: self._tell(self.hooks.node_runs_signal, *about),
             grace=self.config.cluster.grace,
-            stale=2.0 * self.config.cache.ttl,
             now=self.now,
         )
         self.cluster = self.sessions.cluster = cluster

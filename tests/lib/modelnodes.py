@@ -64,9 +64,6 @@ REFUSED_SECONDS = (0.5, 4.0)
 GRACE_SECONDS = 4.0
 """How long sessions are expected elsewhere whose node was drained."""
 
-STALE_SECONDS = 7_200.0
-"""How long a node that is not told may take a roster for what it was: longer than any run."""
-
 FAREWELL_SECONDS = 2.5
 """How long what was said last is under way at most."""
 
@@ -360,7 +357,6 @@ class Node:
             plugins=tuple,
             told=lambda *about: None,
             grace=GRACE_SECONDS,
-            stale=STALE_SECONDS,
             now=self.now,
         )
         self.sessions.cluster = self.others

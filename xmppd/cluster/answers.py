@@ -71,16 +71,24 @@ class Answers:
                 names.append(name)
                 stanzas.append(presence.head + to_stamp(viewer) + presence.tail)
         if stanzas:
-            self.tell(member, full, names, stanzas)
+            self.tell(member, full, names, stanzas, is_listed=False)
 
-    def tell(self, member: Member, full: str, names: list[str], stanzas: list[bytes]) -> None:
+    def tell(
+        self,
+        member: Member,
+        full: str,
+        names: list[str],
+        stanzas: list[bytes],
+        *,
+        is_listed: bool = True,
+    ) -> None:
         """Send a session there the presence of sessions by their full JIDs, in as many records as it takes;
         b"" where there is nothing to be seen.
         """
         size = sum(map(len, stanzas)) + sum(map(len, names)) + 64
         if size > SHOWN_BYTES and len(names) > 1:
             half = len(names) // 2
-            self.tell(member, full, names[:half], stanzas[:half])
-            self.tell(member, full, names[half:], stanzas[half:])
+            self.tell(member, full, names[:half], stanzas[:half], is_listed=is_listed)
+            self.tell(member, full, names[half:], stanzas[half:], is_listed=is_listed)
         else:
-            self._mesh.send(member, Shown(full, "\n".join(names), stanzas), size)
+            self._mesh.send(member, Shown(full, "\n".join(names), stanzas, is_listed), size)

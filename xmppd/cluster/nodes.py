@@ -94,7 +94,7 @@ class OtherNodes:
     """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here;
     `came` and `gone`: a node of this name, and whether it has said that it goes; `plugins`: those at work
     here, and `told` of those elsewhere; `grace`: how many seconds a session is expected on another node when
-    its own stops; `stale`: for how many a roster may be taken for what it was.
+    its own stops.
     """
 
     def __init__(
@@ -125,7 +125,6 @@ class OtherNodes:
         plugins: Callable[[], Collection[str]],
         told: Callable[[str, Collection[str], Collection[str]], None],
         grace: float,
-        stale: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.has_grace = grace > 0
@@ -153,7 +152,7 @@ class OtherNodes:
             now,
             messages.fates,
         )
-        self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace, stale)
+        self.presence = RemotePresence(mesh, sessions, presences, visibility, call_later, grace)
         self.iqs = RemoteIqs(mesh, sessions, router, questions, spawn)
         self.plugins = Plugins(mesh, plugins, told)
         self.runs = self.plugins.runs

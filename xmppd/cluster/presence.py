@@ -10,11 +10,11 @@ from typing import Final
 from xmppd.cluster.answers import Answers
 from xmppd.cluster.followers import Followers
 from xmppd.cluster.grace import Grace
-from xmppd.cluster.lately import Lately
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown, Sight
 from xmppd.cluster.showing import Showing
+from xmppd.cluster.strangers import Strangers
 from xmppd.core.presence import Presences
 from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
 from xmppd.core.shown import UNAVAILABLE
@@ -27,11 +27,6 @@ STEP: Final = 64
 DIRECTED: Final = 100_000
 """Pairs of sender and address that are remembered of directed presence from other nodes."""
 
-PARTED: Final = 10_000
-"""Of how many pairs it is remembered that one does not follow the other any more, for as long as another node
-may show itself by the roster as it was (`stale`).
-"""
-
 Asked = tuple[tuple[int, int], ...]
 """Sessions that have one full JID, as node and number."""
 
@@ -43,8 +38,7 @@ class RemotePresence:
     asks for that. `_asked` are the questions that are open: by viewer and full JID, the sessions that
     were asked for so far, the last one by a question that is not answered.
 
-    `grace`: how many seconds a session is expected elsewhere when its node stops; `stale`: for how many a
-    node that was not told may take a roster for what it was.
+    `grace`: how many seconds a session is expected elsewhere when its node stops.
     """
 
     def __init__(
@@ -55,7 +49,6 @@ class RemotePresence:
         visibility: Visibility,
         call_later: Callable[[float, Callable[[], None]], object],
         grace: float,
-        stale: float,
     ) -> None:
         self.showing = Showing(visibility, lambda viewer, full: self._show_other(viewer, full, ()))
         self.grace = Grace(grace, mesh.clock, call_later, self._did_not_come, self._is_back)
@@ -66,7 +59,7 @@ class RemotePresence:
         self._answers = Answers(mesh, sessions, visibility)
         self._asked: dict[Session, dict[str, Asked]] = {}
         self._directed = 0
-        self._parted = Lately(mesh.clock, stale, PARTED)
+        self.strangers = Strangers()
         self.followers = Followers(mesh, sessions, self._show_here, self._answer)
 
     def is_available(self, account: str) -> bool:
@@ -176,13 +169,15 @@ class RemotePresence:
         """
         head, tail, sender, young = record.head, record.tail, record.sender, member.young.frames
         due, own = self.showing.due, sender.partition("/")[0]
-        is_plain = not (young or due)
+        is_plain, look = not (young or due), self.strangers.look
         for live in map(self._sessions.accounts.get, accounts):
             if live is None:
                 continue
             if live.blocks:
                 self._show(member, record, live.account)
                 continue
+            if not record.is_end:
+                look(member, live, own)
             copy = head + live.to_stamp + tail
             if is_plain and live.account != own:
                 for session in live.audience:
@@ -212,6 +207,8 @@ class RemotePresence:
             for viewer in viewers:
                 self._answered(viewer, record.sender)
         if viewers:
+            if not record.is_end:
+                self.strangers.look(member, live, record.sender.partition("/")[0])
             for shown in self._visibility.filtered(account, record.head + live.to_stamp + record.tail):
                 for session in viewers:
                     session.send_copy(shown)
@@ -333,7 +330,7 @@ class RemotePresence:
             stanza = session.presence.head + to_stamp(viewer) + session.presence.tail
         elif session is not None and self._visibility.allows(viewer, record.full):
             sent = session.directed_to(record.viewer)
-        self._answers.tell(member, record.viewer, [record.full], [stanza])
+        self._answers.tell(member, record.viewer, [record.full], [stanza], is_listed=False)
         for address, raw in sent:
             self._mesh.send(member, Directed(record.full, address, raw, is_end=False), len(raw) + 96)
 
@@ -369,6 +366,9 @@ class RemotePresence:
         viewer = self._sessions.by_full.get(record.viewer)
         if viewer is None or viewer.presence is None or record.viewer in member.young:
             return
+        if not record.is_listed:
+            for full in record.names.split("\n"):
+                self.strangers.look(member, viewer.live, full.partition("/")[0])
         is_usual = not (self.grace or viewer in self._asked or viewer.full in record.names)
         if is_usual and all(record.stanzas) and self.showing.at_once(viewer, record.stanzas):
             return
@@ -396,6 +396,8 @@ class RemotePresence:
         """A session here is not available any more: nothing is shown to it."""
         self._asked.pop(session, None)
         self.showing.left(session)
+        if self.strangers and not any(other is not session for other in session.live.available):
+            self.strangers.left(session.account)
 
     # directed presence
 
@@ -492,9 +494,13 @@ class RemotePresence:
     # coming and going
 
     def unfollowed(self, account: str, contacts: Iterable[str]) -> None:
-        """See `Cluster.unfollowed`."""
+        """See `Cluster.unfollowed`. Its contacts see it until they are told, or for ever after a kill."""
+        live = self._sessions.accounts.get(account)
+        if live is None or not live.available:
+            return
         for contact in contacts:
-            self._parted.note(account, contact)
+            for place in self._mesh.places(contact):
+                self.strangers.note(self._mesh.member(place.node), live, contact)
 
     def came(self, member: Member, record: Place) -> None:
         """A session there became available. Those of ours that its node did not know of when it told us of it
@@ -558,8 +564,9 @@ class RemotePresence:
             if live is None or not live.available:
                 continue
             following = live.roster.following if live.roster is not None else ()
-            for contact in dict.fromkeys((name, *following, *self._parted.of(name))):
+            for contact in dict.fromkeys((name, *following, *self.strangers.of(member, name))):
                 for full, asked in gone.get(contact, ()):
                     if not self._visibility.hidden.has(contact, name):
                         self._end(live.available, full, asked)
             yield
+        self.strangers.lost(member)

@@ -103,12 +103,14 @@ class Probe(Struct, array_like=True, tag=6, frozen=True, gc=False):
 
 class Shown(Struct, array_like=True, tag=7, frozen=True, gc=False):
     """Presence for one session, `viewer`, a full JID: whole stanzas, and the full JIDs they are of, one a
-    line. A stanza is empty where there is nothing to be seen.
+    line. A stanza is empty where there is nothing to be seen. Of those that are
+    `is_listed` the viewer's node has asked by his roster; others see him in theirs alone.
     """
 
     viewer: str
     names: str
     stanzas: list[bytes]
+    is_listed: bool = True
 
 
 class Ask(Struct, array_like=True, tag=8, frozen=True, gc=False):
