@@ -236,7 +236,8 @@ async def test_a_grant_that_is_cut_short_waits_for_its_answer_again(monkeypatch:
             raise StoreUnavailable("killed")
 
         with monkeypatch.context() as killed:
-            killed.setattr(world.app.rosters, "outbound_subscription", fail)
+            for app in world.apps:
+                killed.setattr(app.rosters, "outbound_subscription", fail)
             await bob.send("<presence type='subscribed' to='alice@localhost'/>")
         assert (None, bob.jid) not in presences(await alice.receive_all())
         await bob.drop()
