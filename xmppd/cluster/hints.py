@@ -70,8 +70,8 @@ class Hints:
     comes for them.
 
     `_stored`: until when it is remembered for whom something was stored. While a node is cut off nobody is
-    forgotten, unless there are too many (`_has_forgotten`); `_cut` are such nodes by name, and those that
-    were not met yet, each with its incarnation and the time until which it counts. `is_listed` says whether
+    forgotten, unless there are too many (`_has_forgotten`); `_cut` are lives of such nodes, and of those that
+    were not met yet, by name and incarnation, with the time until which each counts. `is_listed` says whether
     this life of a node, by name and incarnation, is said to be there: then others may reach it that is cut
     off from here.
     """
@@ -93,7 +93,7 @@ class Hints:
         self._now = now
         self.is_listed: Callable[[str, int], bool] = lambda name, incarnation: True
         self._stored: dict[str, float] = {}
-        self._cut: dict[str, tuple[int, float]] = {}
+        self._cut: dict[tuple[str, int], float] = {}
         self._has_forgotten = False
 
     def kept(self, account: str, resource: str = "") -> asyncio.Future[None] | None:
@@ -111,21 +111,21 @@ class Hints:
         member = self._mesh.members.get(name)
         is_met = member is not None and member.incarnation == incarnation
         if not (is_met or self._mesh.has_ended(incarnation)):
-            until = self._cut[name][1] if name in self._cut else 0.0
-            self._cut[name] = incarnation, max(until, self._clock() + UNMET_SECONDS)
+            life = name, incarnation  # beside one that was cut off: what that one stored is not told
+            self._cut[life] = max(self._cut.get(life, 0.0), self._clock() + UNMET_SECONDS)
 
     def _between(self) -> Sequence[Member]:
         """All who may reach one that is cut off from here."""
-        quiet, cut = self._mesh.quiet, self._cut.items()
-        if not quiet and not any(self.is_listed(name, incarnation) for name, (incarnation, _) in cut):
+        quiet = self._mesh.quiet
+        if not quiet and not any(self.is_listed(*life) for life in self._cut):
             return ()
         return [member for member in self._mesh.present() if member not in quiet]
 
     def _forget(self) -> None:
         """Those whose time is over, and those that are too many."""
         now = self._clock()
-        for name in [name for name, (_, until) in self._cut.items() if until < now]:
-            del self._cut[name]
+        for life in [life for life, until in self._cut.items() if until < now]:
+            del self._cut[life]
         while self._stored:
             account, until = next(iter(self._stored.items()))
             is_over = until <= now and not self._cut
@@ -206,13 +206,15 @@ class Hints:
         """Its sessions were told of what was stored while it was cut off, if that is what it was. What it
         stored for those here it tells by itself, unless it began anew.
         """
-        incarnation, _ = self._cut.pop(member.name, (member.incarnation, 0.0))
+        lives = [life for life in self._cut if life[0] == member.name]
+        for life in lives:
+            del self._cut[life]
         if self._has_forgotten:
             self._mesh.send(member, Hint(""))
         if not self._cut:
             self._has_forgotten = False
             self._forget()
-        if incarnation != member.incarnation:
+        if any(incarnation != member.incarnation for _, incarnation in lives):
             self._look_on([*self._sessions.accounts])
 
     def _look_on(self, accounts: list[str]) -> None:
@@ -224,7 +226,7 @@ class Hints:
     def lost(self, member: Member) -> Iterator[None]:
         """Its last hints are lost, too. If it fell silent it may be there, and cut off from here."""
         if member.was_silent:
-            self._cut[member.name] = member.incarnation, self._clock() + CUT_SECONDS
+            self._cut[member.name, member.incarnation] = self._clock() + CUT_SECONDS
         since = self._now() - YOUNG_SECONDS
         young: dict[str, None] = {}
         for number, session in enumerate([*self._sessions.by_full.values()]):
