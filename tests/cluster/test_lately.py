@@ -35,6 +35,15 @@ def test_a_pair_that_is_noted_again_is_remembered_longer() -> None:
     assert noted.lately.of("a") == ("x",)
 
 
+def test_a_pair_that_is_noted_twice_at_one_moment_is_forgotten_once() -> None:
+    noted = Noted()
+    noted.lately.note("a", "x")
+    noted.lately.note("a", "x")
+    noted.seconds = 20.0
+    assert noted.lately.of("a") == ()
+    assert not len(noted.lately)
+
+
 def test_of_too_many_the_oldest_are_forgotten() -> None:
     noted = Noted()
     for value in "wxyz":

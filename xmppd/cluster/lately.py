@@ -39,9 +39,10 @@ class Lately:
         order = self._order
         while order and (order[0][0] < now - self._seconds or len(order) > self._most):
             at, key, value = order.popleft()
-            values = self._by_key[key]
-            if values.get(value) == at:
-                del values[value]
+            values = self._by_key.get(key)
+            if values is None or values.get(value) != at:
+                continue  # it was noted again, maybe at the same moment
+            del values[value]
             if not values:
                 del self._by_key[key]
 
