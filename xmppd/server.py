@@ -488,6 +488,14 @@ class Server:
         """
         return self.accounts.hold_many(accounts)
 
+    def writing_both(self, one: str, other: str) -> AbstractAsyncContextManager[tuple[str, str]]:
+        """`async with server.writing_both(one, other) as (one, other):` the same for what two accounts have
+        with each other: as they are called then, for who is being renamed is waited for. So it is not to be
+        begun within another one of these. Whether they are there is asked within. StanzaError where that
+        takes too long.
+        """
+        return self.accounts.moving.together(one, other)
+
 
 def _channel_of(stream: Negotiable) -> Channel:
     """What the gate is told of the stream of who logs in."""

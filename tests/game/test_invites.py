@@ -296,6 +296,26 @@ async def test_what_moderation_says_of_an_invite(tmp_path: Path) -> None:
         assert answer.find(".//{urn:xmppd:moderation:0}retry") is not None
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "more", [{"target": "bad"}, {"game": "B4D"}, {"target": "rude"}, {"game": "so rude"}]
+)
+async def test_what_an_invite_is_to_is_judged_and_never_masked(tmp_path: Path, more: dict[str, str]) -> None:
+    (tmp_path / "any.txt").write_text("[mask]\nrude\n[refuse]\nbad\n[flag]\nodd\n")
+    async with World(
+        plugins=("invites", "moderation"),
+        plugin_config={
+            "invites": {"message": "", "senders": "anybody"},
+            "moderation": {"words": str(tmp_path)},
+        },
+    ) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        assert await pending(bob) == []
+        assert refusal(await invite(alice, **more)) == "modify policy-violation"
+        assert await pending(bob) == []
+        assert (await invite(alice, target="odd"))[0].get("target") == "odd"
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["accept", "decline", "cancel", "wait"]), st.integers(0, 1)), max_size=6
 )

@@ -36,6 +36,7 @@ from xmppd.core.erased import ERASED, Erased
 from xmppd.core.gone import GONE, Gone, Late, new_number
 from xmppd.core.holds import Hold, HoldMany, Holds
 from xmppd.core.listeners import Listener, tell, untold
+from xmppd.core.moving import Moving
 from xmppd.core.names import AccountExists, AccountUnknown, NameErased, NameGone
 from xmppd.errors import JidError, SaslError, StoreError
 from xmppd.jid import Jid
@@ -122,6 +123,7 @@ class Accounts:
         self._credentials: Lru[str, Credentials] = Lru(cached_credentials)
         self._exists: Lru[str, bool] = Lru(cached_names)
         self._holds = Holds(self._is_of, self.those)
+        self.moving = Moving(self._holds, clock)
         self._removals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._gone = Gone(store, gone_seconds, now, clock)
         self.erased = Erased(store, now)
@@ -168,6 +170,7 @@ class Accounts:
     def exists(self, account: str) -> bool | Awaitable[bool]:
         """Whether there is such an account, disabled or not."""
         known = False if self._holds.is_leaving(account) else self._exists.get(account)
+        known = True if known is not True and self._holds.is_mine(account) else known
         return known if known is not None else begun(self._load_existence(account))
 
     def hold(self, account: str, login: Login | None = None) -> Hold:
@@ -393,12 +396,7 @@ class Accounts:
     async def still(self, account: str) -> None:
         """Wait for those who write now for an account that is not there any more for who comes next."""
         self.forget(account)
-        async with self._removal(account):
-            self._holds.close(account)
-            try:
-                await self._holds.emptied(account)
-            finally:
-                self._holds.open(account)
+        await self._holds.still(account)
 
     def late(self) -> list[Late]:
         """The accounts removed some time ago whose `delete_late` is due now."""

@@ -99,15 +99,15 @@ class Blocking:
 
     async def block(self, account: str, addresses: Iterable[str]) -> None:
         """Block some more; StanzaError resource-constraint when that would be too many."""
-        await self._change(account, BlockChange(blocked=tuple(addresses)))
+        await self.change(account, BlockChange(blocked=tuple(addresses)))
 
     async def unblock(self, account: str, addresses: Iterable[str]) -> None:
         """Block these no more; some may not have been."""
-        await self._change(account, BlockChange(unblocked=tuple(addresses)))
+        await self.change(account, BlockChange(unblocked=tuple(addresses)))
 
     async def unblock_all(self, account: str) -> None:
         """Block nobody any more."""
-        await self._change(account, BlockChange(is_all=True))
+        await self.change(account, BlockChange(is_all=True))
 
     async def replace(self, account: str, addresses: Iterable[str], *, is_bounded: bool = True) -> None:
         """Block these and nobody else; StanzaError as above if it `is_bounded`."""
@@ -123,19 +123,26 @@ class Blocking:
         await self._blocks.delete(account)
         self._blocks.doubt(account)
 
-    async def _change(self, account: str, change: BlockChange) -> None:
+    async def change(self, account: str, change: BlockChange, *, is_theirs: bool = True) -> None:
+        """Block some and others no more in one go; StanzaError as for `block`. Not `is_theirs`: addresses are
+        others now, and the account has said nothing.
+        """
         before = frozenset(await self._blocks.of(account))
         self._check(before, change.of(before))
-        await self._write(account, before, change)
+        await self._write(account, before, change, is_theirs=is_theirs)
 
     def _check(self, before: frozenset[str], after: frozenset[str]) -> None:
         size = sum(len(address.encode()) for address in after)
         if after - before and (len(after) > self.rules.items or size > self.rules.bytes):
             raise StanzaError("resource-constraint", "More addresses than one account may block.")
 
-    async def _write(self, account: str, before: frozenset[str], change: BlockChange) -> None:
+    async def _write(
+        self, account: str, before: frozenset[str], change: BlockChange, *, is_theirs: bool = True
+    ) -> None:
         after = change.of(before)
         await self._blocks.write(account, blocked=after - before, unblocked=before - after, since=self._now())
+        if is_theirs:
+            self._blocks.moving.heed_blocks(account, change.blocked, (before - after).union(change.unblocked))
         await self.take(account, change)
         told = self._sessions.cluster.blocks_changed(account, change)
         if told is not None:

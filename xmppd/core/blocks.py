@@ -47,6 +47,7 @@ class Blocks:
 
     def __init__(self, store: Store, sessions: Sessions, accounts: Accounts) -> None:
         self.hidden = Hidden(sessions.accounts)
+        self.moving = accounts.moving
         self._store = store
         self._live = sessions.accounts
         self._accounts = accounts

@@ -199,7 +199,11 @@ class Contacts:
         item = await self._rosters.get_item(account, contact)
         said = () if item is None or item.hidden else item.farewell
         await self._deliver_all(account, contact, said, by)
-        change = await self._rosters.remove_item(account, contact, by=by)
+        try:
+            change = await self._rosters.remove_item(account, contact, by=by)
+        except StanzaError:
+            self._accounts.moving.heed(account, contact)
+            raise
         await self._push(account, change)
         if change.old is not None:
             rest = [kind for kind in change.old.farewell if kind not in said]  # it changed meanwhile
@@ -218,7 +222,11 @@ class Contacts:
         """One change of one item (see `Rosters.change`), pushed if clients see a difference. It does not
         touch the contact's half.
         """
-        change = await self._rosters.change(account, contact, edit, by=by, what=what, most=most)
+        try:
+            change = await self._rosters.change(account, contact, edit, by=by, what=what, most=most)
+        except NoRoster:
+            self._accounts.moving.heed(contact, account)
+            raise
         await self._publish(account, change)
         return change
 
@@ -256,14 +264,18 @@ class Contacts:
 
     def _publish(self, account: str, change: Change) -> Awaitable[None]:
         """Take over a change that a subscription made, and push it if clients see a difference."""
-        return self._take_over(account, change, is_pushed=change.is_visible)
+        return self._take_over(account, change, is_pushed=change.is_visible, is_new=True)
 
     def _push(self, account: str, change: Change) -> Awaitable[None]:
         """Let the account's interested resources see how an item stands now (RFC 6121 2.1.6, 2.3.2)."""
-        return self._take_over(account, change, is_pushed=True)
+        return self._take_over(account, change, is_pushed=True, is_new=True)
 
-    async def _take_over(self, account: str, change: Change, *, is_pushed: bool) -> None:
+    async def _take_over(
+        self, account: str, change: Change, *, is_pushed: bool, is_new: bool = False
+    ) -> None:
         """Done when those have written it down who keep such changes."""
+        if is_new:
+            self._accounts.moving.heed(account, change.contact)
         if (live := self._live.get(account)) is not None:
             self._presences.adopt(live, change.roster)
             payload = self._rosters.push(change) if is_pushed else b""
@@ -378,6 +390,7 @@ class Contacts:
                 contact, account, kind, data if kind == "subscribe" else b"", by=by
             )
         except NoRoster:
+            self._accounts.moving.heed(account, contact)
             return False
         if outcome.transition.deliver:
             self.hand_over(contact, data, to_interested=kind != "subscribe")

@@ -29,6 +29,9 @@ class RightsOffice:
     def __init__(self, app: App) -> None:
         self._accounts = app.accounts
         self._now = app.now
+        self._everywhere = app.everywhere
+        app.everywhere.serve("account leaving", self._still_here)
+        app.accounts.on_leaving.insert(0, self._still)
         self._persons = Persons(app.store, app.tables)
         self._erasing = Erasing(
             app.store,
@@ -57,6 +60,14 @@ class RightsOffice:
         """Called about once a second."""
         self._erasing.look()
         self._renaming.look()
+
+    async def _still(self, account: str) -> None:
+        """It is being removed: wait for those who write for it on other nodes."""
+        await self._everywhere.others("account leaving", {"account": account})
+
+    async def _still_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        await self._accounts.still(arguments["account"])
+        return []
 
     async def export(self, account: str) -> Download:
         """All that is kept of a person; AccountUnknown."""

@@ -10,20 +10,23 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from xmppd import ns
+from xmppd.core.blocking import BlockChange
 from xmppd.core.credentials import ACCOUNT, identity_of
 from xmppd.core.gone import new_number
 from xmppd.core.happenings import RENAMED
 from xmppd.core.moved import Moved
 from xmppd.core.names import AccountExists, AccountUnknown, NameMoved
 from xmppd.core.roster.item import ROSTER, RosterItem, item_from, value_of
+from xmppd.core.roster.repair import RosterRepair
 from xmppd.core.roster.rewriting import Packed
 from xmppd.core.shown import subscription_stanza
-from xmppd.errors import CommandError, StreamError, XmppdError
+from xmppd.errors import CommandError, StanzaError, StreamError, XmppdError
 from xmppd.migrate.merge import merged
 from xmppd.rights.persons import Persons, pattern_of, person_of
 from xmppd.store.table import Row, Stored, Table
@@ -38,6 +41,8 @@ DAY: Final = 86_400.0
 ROUNDS: Final = (5.0, 60.0, 3_600.0, DAY)
 """Seconds after its end when it is looked for what came late under the old name."""
 LOOK_SECONDS: Final = 30.0
+PAUSES: Final = (1.0, 5.0, 30.0, 60.0)
+"""Seconds after which what the store failed is tried again."""
 DUTY: Final = "renaming"
 BY: Final = "rename"
 """Who changed rosters, as their logs have it."""
@@ -63,6 +68,11 @@ class Renaming:
         app.router.redirect = self._moved.redirect
         app.accounts.on_making.append(self._check_free)
         app.accounts.on_leaving.insert(0, self._check_still)
+        self._moving = app.accounts.moving
+        self._moving.on_roster = lambda *who: app.jobs.spawn(self._surely(self._carry, *who))
+        self._moving.on_blocks = lambda *what: app.jobs.spawn(self._surely(self._carry_blocks, *what))
+        self._repairs = RosterRepair(app.rosters, app.contacts, app.accounts, app.server.domains)
+        self._blocks_turn = asyncio.Lock()
         app.everywhere.serve("account ending", self._end_here)
         app.everywhere.serve("account moving", self._still_here)
         app.everywhere.serve("account moved", self._take_over_here)
@@ -286,7 +296,8 @@ class Renaming:
     # on each node
 
     async def _end_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """End the sessions of the old name here."""
+        """End the sessions of the old name here, and have who does something with it wait."""
+        self._moving.begin(arguments["account"])
         text = ENDED.format(new=arguments["new"])
         for session in list(self._app.sessions.of(arguments["account"])):
             self._app.binding.end(session, StreamError("conflict", text))
@@ -308,6 +319,7 @@ class Renaming:
             self._app.blocks.doubt(account)
         self._moved.note(old, new)
         await self._app.hooks.tell_all(self._app.hooks.account_moved_signal, old, new)
+        self._moving.done(old, new)
         return []
 
     # contacts
@@ -363,12 +375,61 @@ class Renaming:
 
     async def _change_blocks(self, owner: str, entries: Sequence[Stored], old: str, new: str) -> int:
         pattern = pattern_of(old)
-        addresses = [str(stored.key[1]) for stored in entries if stored.key[0] == owner]
-        async with self._accounts.hold(owner) as exists:
+        addresses = {str(stored.key[1]) for stored in entries if stored.key[0] == owner}
+        async with self._changing_blocks(owner) as exists:
             if exists:
-                await self._app.blocking.block(owner, [pattern.sub(lambda _: new, it) for it in addresses])
-                await self._app.blocking.unblock(owner, addresses)
+                addresses &= set(await self._app.blocking.of(owner))  # some were unblocked meanwhile
+                renamed = tuple(pattern.sub(lambda _: new, it) for it in addresses)
+                await self._app.blocking.change(
+                    owner, BlockChange(renamed, tuple(addresses)), is_theirs=False
+                )
         return int(exists)
+
+    @asynccontextmanager
+    async def _changing_blocks(self, owner: str) -> AsyncIterator[bool]:
+        """Whether the account is there; one at a time, here and elsewhere."""
+        async with (
+            self._blocks_turn,
+            self._app.server.lock(f"rename blocks:{owner}"),
+            self._accounts.hold(owner) as exists,
+        ):
+            yield exists
+
+    # what was done in that very moment
+
+    async def _surely(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        for pause in PAUSES:
+            try:
+                await work(*arguments)
+                return
+            except XmppdError as error:
+                log.warning("renaming-put-off", extra={"problem": str(error)})
+            await asyncio.sleep(pause)
+
+    async def _carry(self, owner: str, old: str) -> None:
+        """A roster says something of an address that was being given up, or that one's could not be told: the
+        item follows, and both halves agree.
+        """
+        new, owner = await self._moving.address(old), await self._moving.address(owner)
+        exists = self._accounts.exists(old)
+        if new == old or (exists if isinstance(exists, bool) else await exists):
+            return
+        await self._change_roster(owner, old, new)
+        for fault in await self._repairs.between(owner, new, once=old):
+            with suppress(StanzaError):  # a roster is full
+                await self._repairs.mend(fault, is_known=True)
+
+    async def _carry_blocks(self, owner: str, blocked: Collection[str], unblocked: Collection[str]) -> None:
+        """The same of a block list: what was said last holds for the new address."""
+        owner, renamed = await self._moving.address(owner), dict[str, str]()
+        for address in (*blocked, *unblocked):
+            old, slash, resource = address.partition("/")
+            renamed[address] = f"{await self._moving.address(old)}{slash}{resource}"
+        async with self._changing_blocks(owner) as exists:
+            if exists:
+                some = tuple(renamed[it] for it in blocked if renamed[it] != it)
+                gone = [it for it in blocked if renamed[it] != it] + [renamed[it] for it in unblocked]
+                await self._app.blocking.change(owner, BlockChange(some, tuple(gone)), is_theirs=False)
 
     # going on
 
@@ -386,9 +447,17 @@ class Renaming:
             async for row in self._moved.every():
                 if row["state"] not in ("begun", "live") and row["until"] > self._now():
                     known[row["account"]] = row["new"]
+                if row["state"] == "begun":
+                    self._moving.begin(row["account"])
                 if is_mine:
                     await self._look_at(row)
             self._moved.known = known
+            for account in self._moving.under_way:  # the word that it is done may not have come here
+                found = await self._moved.get(account)
+                if found is None:
+                    self._moving.stop(account)
+                elif found["state"] != "begun":
+                    self._moving.done(account, found["new"])
         except XmppdError as error:
             log.warning("renaming-put-off", extra={"problem": str(error)})
         finally:

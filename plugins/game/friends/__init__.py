@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Protocol
 from xmppd import hooks, ns
 from xmppd.plugin import (
     SELF,
+    AccountUnknown,
     BlockChange,
     Counter,
     Element,
@@ -186,8 +187,21 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         most: RosterCounts | None = None,
     ) -> Pair:
         """Do something, tell of it, and see to it that a block that came meanwhile wins; `seen` and `most` as
-        in `act`.
+        in `act`. It is done under the addresses that the two have now.
         """
+        async with self.server.writing_both(account, peer) as now:
+            return await self._perform(*now, deed, by, seen if now == (account, peer) else None, most)
+
+    async def _perform(
+        self,
+        account: str,
+        peer: str,
+        deed: Deed,
+        by: str = "",
+        seen: Pair | None = None,
+        most: RosterCounts | None = None,
+    ) -> Pair:
+        """The same of two who stay what they are."""
         before, after = await self.act(account, peer, deed, by=by, seen=seen, most=most)
         if after.state != NONE and await self.is_barred(account, peer):
             _, after = await self.act(account, peer, part)
@@ -238,7 +252,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         too many are refused when the rosters are written (`relate`).
         """
         config = self.config
-        mine, theirs = await self.server.rosters.counts(account), await self.server.rosters.counts(peer)
+        mine, theirs = await self._counts(account), await self._counts(peer)
         if mine.following >= config.friends:
             raise StanzaError(
                 "resource-constraint", f"You have {config.friends} friends, and no room for more."
@@ -248,13 +262,19 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         if theirs.asked >= config.asked or theirs.following >= config.friends:
             raise StanzaError("resource-constraint", "This player takes no more requests now.")
 
+    async def _counts(self, account: str) -> RosterCounts:
+        try:
+            return await self.server.rosters.counts(account)
+        except AccountUnknown:  # it goes just now
+            raise StanzaError("item-not-found", "There is no such player.") from None
+
     async def _check_friends(self, account: str, peer: str) -> None:
         config = self.config
-        if (await self.server.rosters.counts(account)).following >= config.friends:
+        if (await self._counts(account)).following >= config.friends:
             raise StanzaError(
                 "resource-constraint", f"You have {config.friends} friends, and no room for more."
             )
-        if (await self.server.rosters.counts(peer)).following >= config.friends:
+        if (await self._counts(peer)).following >= config.friends:
             raise StanzaError("resource-constraint", "This player has no room for more friends.")
 
     async def _permit(self, account: str, peer: str, kind: Any) -> None:
@@ -389,19 +409,24 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         return self._remove(session, contact, iq) if is_own and is_theirs else iq
 
     async def _remove(self, session: Session, contact: str, iq: Stanza) -> hooks.Drop:
-        account = session.account
+        async with self.server.writing_both(session.account, contact) as (account, peer):
+            await self._remove_item(account, peer)
+        attrs = {"type": "result", "to": session.full}
+        if iq.id is not None:
+            attrs["id"] = iq.id
+        session.send(serialize(element(f"{{{ns.CLIENT}}}iq", attrs)))
+        return hooks.DROP
+
+    async def _remove_item(self, account: str, contact: str) -> None:
+        if not await self.server.account_exists(account):  # it is being removed
+            raise StanzaError("not-allowed", "There is no account that could keep contacts.")
         pair = await self.between(account, contact)
         item = await self.server.rosters.item(account, contact)
         if pair.state == NONE and (item is not None or not pair.version):
             await self.server.rosters.remove_item(account, contact)  # an item and no more, or nothing
             pair = await self.between(account, contact)  # they may have become friends meanwhile
         if pair.state != NONE:
-            await self.do(account, contact, part)
-        attrs = {"type": "result", "to": session.full}
-        if iq.id is not None:
-            attrs["id"] = iq.id
-        session.send(serialize(element(f"{{{ns.CLIENT}}}iq", attrs)))
-        return hooks.DROP
+            await self._perform(account, contact, part)
 
     # blocks
 

@@ -230,8 +230,9 @@ class Bonds:
 
     async def _look_at(self, first: str, second: str, *, is_moved: bool) -> None:
         try:
-            is_over = is_moved and await self._it.is_barred(first, second)
-            await self.act(first, second, part if is_over else expire)
+            async with self._it.server.writing_both(first, second) as pair:
+                is_over = is_moved and await self._it.is_barred(*pair)
+                await self.act(*pair, part if is_over else expire)
         except StanzaError as error:
             extra = {"jid": first, "contact": second, "error": str(error)}
             self._it.log.warning("friends-not-shown", extra=extra)

@@ -271,7 +271,8 @@ class FriendCommands:
             if adopt and halves == ("both", "both"):
                 await friends.do(account, peer, befriend)
             elif repair or adopt:
-                await friends.show(pair.one, pair.other)
+                async with friends.server.writing_both(pair.one, pair.other) as two:
+                    await friends.show(*sorted(two))
         return found
 
     async def _halves_of(self, account: str) -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from xmppd.plugin import (
     SELF,
+    CommandError,
     Delete,
     Element,
     Person,
@@ -155,9 +156,10 @@ class Lists:
             raise StanzaError("not-acceptable", f"A note has at most {most} characters.")
         if text:
             text = await friends.judged(account, text, request.session.lang or "")
-        await friends.cards.put({"account": account, "friend": peer, "note": text})
-        if not await friends.are_friends(account, peer):  # he went meanwhile
-            await friends.cards.delete(account, peer)
+        async with friends.server.writing_both(account, peer) as (account, peer):
+            await friends.cards.put({"account": account, "friend": peer, "note": text})
+            if not await friends.are_friends(account, peer):  # he went meanwhile
+                await friends.cards.delete(account, peer)
 
     @iq_set(GROUPS, SELF)
     async def take_groups(self, request: Request) -> None:
@@ -166,9 +168,9 @@ class Lists:
         names = [" ".join((it.text or "").split()) for it in request.payload.findall(GROUP)]
         if not all(names):
             raise StanzaError("not-acceptable", "A group has a name.")
-        await self._list.server.rosters.set_item(
-            request.session.account, peer, groups=list(dict.fromkeys(names))
-        )
+        async with self._list.server.writing_both(request.session.account, peer) as (account, peer):
+            if await self._list.are_friends(account, peer):  # he may have gone meanwhile
+                await self._list.server.rosters.set_item(account, peer, groups=list(dict.fromkeys(names)))
 
     @iq_set(GROUP, SELF)
     async def take_group(self, request: Request) -> None:
@@ -242,10 +244,10 @@ class Lists:
     async def played(self, accounts: Sequence[str], what: str) -> None:
         """These played together just now; a repeat is harmless."""
         friends, now = self._list, self._list.now()
-        for account in accounts:
-            async with friends.server.writing(account) as exists:
-                if not exists:
-                    continue
+        async with friends.server.writing_many(accounts) as there:
+            if len(there) < len(accounts):
+                raise CommandError("one of them is there no more, or is being renamed: say it again")
+            for account in there:
                 peers = [peer for peer in accounts if peer != account]
                 rows = {row["peer"]: row["at"] for row in (await self.met.scan(account)).rows}
                 rows |= dict.fromkeys(peers, now)

@@ -10,14 +10,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
     SELF,
     AccountUnknown,
     BlockChange,
-    CommandError,
     Counter,
     Element,
     Emitter,
@@ -33,7 +32,6 @@ from xmppd.plugin import (
     Table,
     Uses,
     cluster_signal,
-    command,
     element,
     iq_get,
     iq_set,
@@ -41,6 +39,7 @@ from xmppd.plugin import (
 )
 
 from .adding import add
+from .commands import InviteCommands
 from .config import InvitesConfig
 from .paying import Paying, too_often
 from .states import (
@@ -102,7 +101,7 @@ class Moderation(Protocol):
         """In how many seconds an account, at an address, may do so, 0: now."""
 
 
-class Invites(Paying):
+class Invites(InviteCommands, Paying):
     """Keeps each invite with who gets it, whose row decides; who made it has one that says where that is."""
 
     Config = InvitesConfig
@@ -162,7 +161,7 @@ class Invites(Paying):
 
     async def _begin_again(self) -> None:
         for account in {session.account for session in self.server.online() if self.is_told[session]}:
-            for one in (*await self._made_by(account), *await self._got_by(account)):
+            for one in (*await self.made_by(account), *await self.got_by(account)):
                 self._watch(one)
 
     # what clients ask
@@ -178,7 +177,7 @@ class Invites(Paying):
                     raise StanzaError("not-allowed", "An anonymous session invites nobody.")
                 wanted = self._wanted(session.account, tree)
                 wanted = await self._judged(wanted, session.connection.peer)
-                made = await self._make(session.account, wanted)
+                made = await self.make(session.account, wanted)
         except StanzaError:
             self.refused.inc()
             raise
@@ -189,7 +188,7 @@ class Invites(Paying):
         """Those that are pending, made and got; from now on the session is told of what becomes of them."""
         session = request.session
         self.is_told[session] = True
-        made, got = await self._made_by(session.account), await self._got_by(session.account)
+        made, got = await self.made_by(session.account), await self.got_by(session.account)
         pending = [one for one in (*made, *got) if one.state == PENDING]
         for one in pending:
             self._watch(one)
@@ -206,8 +205,11 @@ class Invites(Paying):
         return await self._answer(request)
 
     async def _answer(self, request: Request) -> Element:
-        account, id = request.session.account, request.payload.get("id", "")
-        one = await self._settled(await self._found(account, id), ANSWERS[request.payload.tag])
+        session, id = request.session, request.payload.get("id", "")
+        async with self.server.writing(session.account, session) as exists:
+            if not exists:
+                raise missing()
+            one = await self.settled(await self.found(session.account, id), ANSWERS[request.payload.tag])
         return self._shown(one)
 
     @iq_set(CANCEL, SELF)
@@ -217,7 +219,8 @@ class Invites(Paying):
         row = await self.made.get(account, id) if id else None
         if row is None:
             raise missing()
-        return self._shown(await self._settled(await self._found(row["peer"], id), CANCELLED))
+        async with self.server.writing_both(account, row["peer"]) as (_, to):
+            return self._shown(await self.settled(await self.found(to, id), CANCELLED))
 
     # making one
 
@@ -231,7 +234,7 @@ class Invites(Paying):
         if seconds and not (seconds.isascii() and seconds.isdigit() and len(seconds) < 9):
             raise StanzaError("bad-request", "Seconds are a whole number.")
         try:
-            return self._made_of(
+            return self.made_of(
                 account,
                 to,
                 tree.get("kind", "game"),
@@ -243,7 +246,7 @@ class Invites(Paying):
         except ValueError as error:
             raise StanzaError("bad-request", str(error)) from None
 
-    def _made_of(
+    def made_of(
         self, sender: str, to: str, kind: str, target: str, game: str, payload: str, seconds: float
     ) -> Invite:
         """A new one; ValueError for what it cannot be."""
@@ -260,7 +263,7 @@ class Invites(Paying):
         now = self.now()
         return Invite(secrets.token_hex(12), sender, to, kind, target, game, payload, now, now + seconds)
 
-    async def _make(self, account: str, wanted: Invite, *, by_operator: bool = False) -> Invite:
+    async def make(self, account: str, wanted: Invite, *, by_operator: bool = False) -> Invite:
         """Keep a new one and tell both, or find the one that is the same; StanzaError. Who is refused is told
         the same of all whom he may not invite, whether they are there or not.
         """
@@ -322,6 +325,10 @@ class Invites(Paying):
         seconds = await self.moderation.take(wanted.sender, "invite", peer)
         if seconds > 0:
             raise too_often(seconds)
+        # Of what it is to nothing can be masked: it would be to something else.
+        judgement = await self.moderation.judge(wanted.sender, "invite", f"{wanted.game}\n{wanted.target}")
+        if judgement.action not in ("pass", "flag"):
+            raise StanzaError("policy-violation", judgement.why or "This may not be said.")
         judgement = await self.moderation.judge(wanted.sender, "invite", wanted.payload)
         if judgement.action in ("refuse", "shadow"):
             raise StanzaError("policy-violation", judgement.why or "This may not be said.")
@@ -329,7 +336,7 @@ class Invites(Paying):
 
     async def _permit(self, account: str, to: str) -> None:
         """StanzaError where one account may not invite another one."""
-        if await self._is_barred(account, to):
+        if await self.is_barred(account, to):
             raise unavailable()
         if self.config.senders == "friends" and not await self._are_friends(account, to):
             raise unavailable()
@@ -337,7 +344,7 @@ class Invites(Paying):
         if self.config.offline == "refuse" and is_away:
             raise StanzaError("recipient-unavailable", "He is not there.")
 
-    async def _is_barred(self, account: str, to: str) -> bool:
+    async def is_barred(self, account: str, to: str) -> bool:
         blocks = self.server.blocks
         return await blocks.bars(to, account) or await blocks.bars(account, to)
 
@@ -356,14 +363,14 @@ class Invites(Paying):
 
     # what becomes of it
 
-    async def _found(self, account: str, id: str) -> Invite:
+    async def found(self, account: str, id: str) -> Invite:
         """One that an account got; StanzaError item-not-found."""
         row = await self.got.get(account, id) if id else None
         if row is None:
             raise missing()
         return invite_of(row).at_time(self.now())
 
-    async def _settled(self, one: Invite, state: str) -> Invite:
+    async def settled(self, one: Invite, state: str) -> Invite:
         """It comes to its end, unless it has come to another one: StanzaError conflict. To say the same once
         more is harmless.
         """
@@ -376,12 +383,14 @@ class Invites(Paying):
         """Have it end so if it is pending; how it has ended. One write decides, whoever else answers."""
         if one.state == PENDING:
             ended = one.ended(state)
-            if await self.got.put_if(row_of(ended), {"state": PENDING}, ttl=self._life(one.expires)):
+            # No more than that: who made it may just be given another address.
+            row = {"account": one.to, "id": one.id, "state": state}
+            if await self.got.put_if(row, {"state": PENDING}, ttl=self._life(one.expires)):
                 self.answered.inc()
                 await self._emit_settled(ended)
                 self.changed.tell(values_of(ended))
                 return ended
-        return await self._found(one.to, one.id)
+        return await self.found(one.to, one.id)
 
     async def _emit_settled(self, one: Invite) -> None:
         if self.was_settled.is_wanted:
@@ -463,11 +472,11 @@ class Invites(Paying):
             children.append(element(TOKEN, None, signed(claims, self.config.key.value, self.config.key_id)))
         return element(INVITE, attrs, *children)
 
-    async def _got_by(self, account: str) -> list[Invite]:
+    async def got_by(self, account: str) -> list[Invite]:
         rows = (await self.got.scan(account)).rows
         return [invite_of(row).at_time(self.now()) for row in rows]
 
-    async def _made_by(self, account: str, *, also_old: bool = False) -> list[Invite]:
+    async def made_by(self, account: str, *, also_old: bool = False) -> list[Invite]:
         """Those whose time is not over; also the others that are kept."""
         found, now = (await self.made.scan(account)).rows, self.now()
         rows = [row for row in found if also_old or row["expires"] > now]
@@ -485,17 +494,17 @@ class Invites(Paying):
         """What is pending between two of whom one has blocked the other is at its end."""
         if not change.blocked:
             return
-        for one in (*await self._got_by(account), *await self._made_by(account)):
+        for one in (*await self.got_by(account), *await self.made_by(account)):
             peer = one.sender if one.to == account else one.to
-            if one.state == PENDING and await self._is_barred(account, peer):
+            if one.state == PENDING and await self.is_barred(account, peer):
                 await self._end(one, DECLINED if one.to == account else CANCELLED)
 
     @hooks.account_removed
     async def forget(self, account: str) -> None:
         """What it made is taken back; what it got is declined, and nobody's."""
-        for one in await self._made_by(account):
+        for one in await self.made_by(account):
             await self._end(one, CANCELLED)
-        for one in await self._got_by(account):
+        for one in await self.got_by(account):
             await self._end(one, DECLINED)
             await self.made.delete_if(one.sender, one.id, expect={"peer": account})
         await self.made.delete(account)
@@ -520,52 +529,6 @@ class Invites(Paying):
     def _life(self, expires: float) -> float:
         """For how many seconds more an invite is kept."""
         return max(1.0, expires - self.now() + self.config.kept_seconds)
-
-    # what operators and back ends do
-
-    @command("Invite somebody in the name of an account", name="invite send")
-    async def send(
-        self,
-        sender: Annotated[Jid, "who invites"],
-        to: Annotated[Jid, "whom"],
-        kind: Annotated[str, "game, match or party"],
-        target: Annotated[str, "the id of that"],
-        *,
-        game: Annotated[str, "which game it is about"] = "",
-        payload: Annotated[str, "what comes with it"] = "",
-        seconds: Annotated[int | None, "how long it may be answered"] = None,
-    ) -> dict[str, Any]:
-        """Blocks hold; who is whose friend, and how often one may, is the caller's matter."""
-        try:
-            life = float(self.config.seconds if seconds is None else seconds)
-            wanted = self._made_of(sender.bare, to.bare, kind, target, game, payload, life)
-            if not await self.server.account_exists(sender.bare):
-                raise CommandError(f"there is no account {sender.bare}", field="sender")
-            if await self._is_barred(sender.bare, to.bare):
-                raise CommandError("one of the two has blocked the other")
-            return shown(await self._make(sender.bare, wanted, by_operator=True))
-        except (StanzaError, ValueError) as error:
-            raise CommandError(str(error)) from None
-
-    @command("Show the invites that an account made and got", name="invite list", reads=True)
-    async def list_of(self, account: Annotated[Jid, "whose"]) -> list[dict[str, Any]]:
-        """Those that are kept, ended ones too, the newest first."""
-        found = [*await self._made_by(account.bare, also_old=True), *await self._got_by(account.bare)]
-        return [shown(one) for one in sorted(found, key=lambda one: one.at, reverse=True)]
-
-    @command("Take back an invite", name="invite cancel")
-    async def take_back(self, to: Annotated[Jid, "who was invited"], id: str) -> dict[str, Any]:
-        """It is cancelled, if it is pending."""
-        try:
-            return shown(await self._settled(await self._found(to.bare, id), CANCELLED))
-        except StanzaError as error:
-            raise CommandError(error.text, field="id") from None
-
-
-def shown(one: Invite) -> dict[str, Any]:
-    """An invite as operators see it."""
-    values = values_of(one)
-    return {"from": values.pop("sender"), **values}
 
 
 def missing() -> StanzaError:

@@ -17,7 +17,7 @@ loses what was granted and is wanted:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
@@ -109,12 +109,20 @@ class RosterRepair:
                 found += filter(None, [await self._look(contact, account)])
         return found
 
-    async def mend(self, fault: Fault) -> bool:
-        """Mend a fault if it is still there; whether it was. StanzaError when a roster is full."""
+    async def between(self, one: str, other: str, *, once: str) -> list[Fault]:
+        """The faults between two accounts, of which `other` was called `once` when that was logged."""
+        names = {one: {one}, other: {other, once}}
+        found = [await self._look(*pair, names) for pair in ((one, other), (other, one))]
+        return [fault for fault in found if fault is not None]
+
+    async def mend(self, fault: Fault, *, is_known: bool = False) -> bool:
+        """Mend a fault if it is still there, or that `is_known`; whether it was. StanzaError when a roster is
+        full.
+        """
         asker, granter = fault.account, fault.contact
         if fault.remedy is Remedy.PART:
             return await self._part(asker, granter)
-        if await self._look(asker, granter) != fault:
+        if not is_known and await self._look(asker, granter) != fault:
             return False
         match fault.remedy:
             case Remedy.WITHDRAW:
@@ -140,8 +148,12 @@ class RosterRepair:
             await self._contacts.deliver(contact, account, kind, by=BY)
         return bool(kinds)
 
-    async def _look(self, asker: str, granter: str) -> Fault | None:
-        """What is wrong between the two as the store has them; None too while the asker is changing it."""
+    async def _look(
+        self, asker: str, granter: str, names: Mapping[str, Collection[str]] = MappingProxyType({})
+    ) -> Fault | None:
+        """What is wrong between the two as the store has them; None too while the asker is changing it.
+        `names` are all that logs may call them.
+        """
         asking = await self._rosters.get_item(asker, granter)
         granting = await self._rosters.get_item(granter, asker)
         if asking != await self._rosters.get_item(asker, granter):
@@ -149,23 +161,23 @@ class RosterRepair:
         fault = _FAULTS.get((_asks(asking), _grants(granting)))
         if fault is None:
             return None
-        if fault[1] is Remedy.ASK and await self._was_refused(asker, granter):
+        if fault[1] is Remedy.ASK and await self._was_refused(asker, granter, names):
             fault = _REFUSED
         return Fault(asker, granter, *fault)
 
-    async def _was_refused(self, asker: str, granter: str) -> bool:
-        asked = await self._last(asker, granter, _asks)
-        answered = await self._last(granter, asker, _grants)
+    async def _was_refused(self, asker: str, granter: str, names: Mapping[str, Collection[str]]) -> bool:
+        asked = await self._last(asker, names.get(granter, (granter,)), _asks)
+        answered = await self._last(granter, names.get(asker, (asker,)), _grants)
         return answered is not None and (asked is None or answered > asked)
 
     async def _last(
-        self, account: str, contact: str, half: Callable[[RosterItem | None], str]
+        self, account: str, contacts: Collection[str], half: Callable[[RosterItem | None], str]
     ) -> float | None:
         """When a half was changed last, by the log of its roster."""
         async with aclosing(self._rosters.log_backwards(account)) as entries:
             async for entry in entries:
                 changed = half(entry.old) != half(entry.new) if entry.is_whole else entry.what != "set"
-                if changed and entry.contact == contact:
+                if changed and entry.contact in contacts:
                     return entry.at
         return None
 
