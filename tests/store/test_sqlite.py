@@ -123,6 +123,36 @@ async def test_what_comes_behind_a_large_group_gathers(opening, monkeypatch, bef
 
 
 @pytest.mark.asyncio
+async def test_who_is_told_writes_again_in_the_same_group_as_those_who_waited(opening, monkeypatch):
+    monkeypatch.setattr(writer_module, "LOOK", 600.0)  # nothing else ends it
+    async with opening() as store:
+        writer = store.writer(NOTES, ("owner", "number"))
+        await store.write([writer.row("a", 0)])
+
+        async def twice(owner: str) -> None:
+            for number in range(2):
+                await store.write([writer.row(owner, number)])
+
+        began = store.stats.groups
+        first = [asyncio.ensure_future(twice(f"b{number}")) for number in range(MANY)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        waiting = [store.write([writer.row("c", number)]) for number in range(MANY)]
+        await asyncio.gather(*waiting, *first)
+        assert store.stats.groups - began == 2
+
+
+@pytest.mark.asyncio
+async def test_nothing_gathers_behind_a_single_large_job(opening, monkeypatch):
+    monkeypatch.setattr(writer_module, "LOOK", 600.0)
+    async with opening() as store:
+        writer = store.writer(NOTES, ("owner", "number"))
+        for owner in "cba":
+            await store.write([writer.row(owner, number) for number in range(ALIKE * MANY)])
+        assert await numbers(store) == list(range(ALIKE * MANY))
+
+
+@pytest.mark.asyncio
 async def test_it_gathers_no_longer_than_more_comes(opening):
     async with opening() as store:
         writer = store.writer(NOTES, ("owner", "number"))

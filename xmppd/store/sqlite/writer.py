@@ -3,10 +3,11 @@
 Jobs gather until the end of the loop's turn. If no commit is under way they are done at once, for their pages
 are nearly always in memory; the thread then waits for the disk, and what comes meanwhile is the next group.
 A lone write waits for no timer: it is committed at once, and the more writes there are, the larger the
-groups get, up to `GROUP` statements. Behind a large one what comes gathers for some milliseconds, as long as
-more comes: each commit writes whole pages of the log, and those of few rows are nearly as many. What cannot
-be done without waiting or going back (somebody else's lock, a job that fails, a connection to be opened) is
-left to the thread as a whole.
+groups get, up to `GROUP` statements. Behind a large one of several jobs what comes gathers for some
+milliseconds, as long as more comes: who was told that his is written writes again, and else there were two
+halves that never meet, one committed while the other one gathers. Each commit writes whole pages of the log,
+and those of few rows are nearly as many. What cannot be done without waiting or going back (somebody else's
+lock, a job that fails, a connection to be opened) is left to the thread as a whole.
 
 The thread must not do the statements: each of them gives up Python's lock (the GIL) and takes it back, and
 beside a busy loop that costs a change of threads each time, a quarter of all CPU for offline messages.
@@ -25,7 +26,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,20 +40,19 @@ one kind that are written together are an eighth of one each (`statements.ALIKE`
 """
 MANY = 16
 """Behind a group of so many statements the next one gathers,"""
-GATHER = 0.006
+AGAIN = 0.9
+"""until this part is there of what it had, and of what waited when it was written,"""
+GATHER = 0.008
 """for so many seconds at most,"""
+QUIET = 0.003
+"""and no longer than nothing more comes in so many. The loop may take most of that to tell who waited."""
 LOOK = 0.001
-"""and no longer than nothing more comes in so many."""
 LATE = 0.002
 ASIDE = 0.0005
 
 Entry = tuple[Job, asyncio.Future[Any], int]
 """What to do, who waits for it, and how many statements it has."""
 Work = Callable[[], list[Outcome]]
-
-
-def _size(entries: Iterable[Entry]) -> int:
-    return sum([statements for _, _, statements in entries])
 
 
 def deliver(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
@@ -72,6 +72,7 @@ class GroupWriter:
     def __init__(self, transactions: Transactions, *, bound: int, patience: float) -> None:
         self.groups = 0
         self.pending = 0
+        self._size = 0  # of what is fresh, in statements
         self._transactions = transactions
         self._turnstile = Turnstile(bound, patience)
         self._fresh: deque[Entry] = deque()
@@ -82,6 +83,7 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._watch: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
+        self._wanted = 0
         self._handed_over = 0.0
         self._ended: asyncio.Event | None = None
 
@@ -114,6 +116,7 @@ class GroupWriter:
             self._ended = asyncio.Event()
             if self._gathering is not None:
                 self._gathering.cancel()
+                self._gathering = None
             self._next_group()
         await self._ended.wait()
         self._thread.join()
@@ -126,11 +129,16 @@ class GroupWriter:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread.start()
-        if not self._fresh and not self._group:
+        if not self._fresh and not self._group and self._gathering is None:
             self._loop.call_soon(self._next_group)
         future: asyncio.Future[Any] = self._loop.create_future()
         self._fresh.append((job, future, statements))
+        self._size += statements
         self.pending += 1
+        if self._gathering is not None and self._size >= self._wanted:
+            self._gathering.cancel()
+            self._gathering = None
+            self._loop.call_soon(self._next_group)
         return future
 
     def _next_group(self) -> None:
@@ -160,6 +168,7 @@ class GroupWriter:
             entry = fresh.popleft()
             some.append(entry)
             room -= entry[2]
+        self._size -= GROUP - room
         return some
 
     def _look_again(self, delay: float) -> None:
@@ -192,24 +201,30 @@ class GroupWriter:
         deliver(group, outcomes)
         self._turnstile.give_back(len(group))
         assert self._loop is not None
-        if self._fresh and self._ended is None and _size(group) >= MANY:
-            self._gather(_size(self._fresh), self._loop.time() + GATHER)
+        size = sum([statements for _, _, statements in group])
+        wanted = min(GROUP, int(AGAIN * (size + self._size)))
+        if self._ended is None and size >= MANY and len(group) > 1 and self._size < wanted:
+            now = self._loop.time()
+            self._wanted = wanted
+            self._gather(self._size, now + QUIET, now + GATHER)
         elif self._fresh or self._ended is not None:
             # After those who are told now, so that what they write next is in the same group.
             self._loop.call_soon(self._next_group)
 
-    def _gather(self, seen: int, until: float) -> None:
+    def _gather(self, seen: int, quiet: float, until: float) -> None:
         """Look soon whether more has come than was seen."""
         assert self._loop is not None
-        self._gathering = self._loop.call_later(LOOK, self._look_around, seen, until)
+        self._gathering = self._loop.call_later(LOOK, self._look_around, seen, quiet, until)
 
-    def _look_around(self, seen: int, until: float) -> None:
-        """Do what has gathered, unless more is coming and there is room and time for it."""
+    def _look_around(self, seen: int, quiet: float, until: float) -> None:
+        """Do what has gathered, unless more is coming and there is time for it."""
         assert self._loop is not None
         self._gathering = None
-        now = _size(self._fresh)
-        if seen < now < GROUP and self._loop.time() < until:
-            self._gather(now, until)
+        now = self._loop.time()
+        if self._size > seen:
+            seen, quiet = self._size, now + QUIET
+        if now < min(quiet, until):
+            self._gather(seen, quiet, until)
         else:
             self._next_group()
 
