@@ -19,7 +19,15 @@ from hypothesis import given
 from xmppd.errors import StoreBug, StoreTimeout, StoreUnavailable
 from xmppd.store.cassandra.calls import OpenTable
 from xmppd.store.cassandra.encoding import EncodedBatch, EncodedRow, EncodedRows, Requests
-from xmppd.store.cassandra.joined import BYTES, PARTITIONS, ROW_BYTES, Call, RowWriter, batches
+from xmppd.store.cassandra.joined import (
+    BYTES,
+    PARTITION_BYTES,
+    PARTITIONS,
+    ROW_BYTES,
+    Call,
+    RowWriter,
+    batches,
+)
 from xmppd.store.cassandra.link import TRIES
 from xmppd.store.cassandra.store import CassandraStore
 from xmppd.store.table import Table
@@ -54,7 +62,8 @@ def test_every_row_is_in_one_batch_that_is_within_bounds(shape):
     for batch in made:
         partitions = {row.partition for row in batch.rows}
         assert 0 < len(partitions) <= PARTITIONS
-        assert len(partitions) == 1 or sum(row.size for row in batch.rows) <= BYTES
+        size = sum(row.size for row in batch.rows) + PARTITION_BYTES * len(partitions)
+        assert len(partitions) == 1 or size <= BYTES
 
 
 @given(shapes)
@@ -158,6 +167,32 @@ async def test_writes_of_one_turn_are_one_request(store, driver):
     await asyncio.gather(*(profiles(store, number, number + 100) for number in range(50)))
     assert driver.asked == 10
     assert await ages(store, *range(50)) == list(range(50))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ttl", [None, 60])
+@pytest.mark.parametrize("size", [0, 1, 40, 211, 700, 2400])
+async def test_cassandra_warns_of_no_batch(store, monkeypatch, size, ttl):
+    logs = store.writer(LOG, ("owner", "month", "id", "text"))
+    people = store.writer(PROFILE, ("account", "name", "age"))
+    await store.write([logs.row(0, 0, 0, "x"), people.row("x", "y", 1)])  # texts are taken in
+    link, responses = store._link, []
+    start = link._start
+
+    def started(*args: Any, **more: Any) -> Any:
+        response, answer = start(*args, **more)
+        responses.append(response)
+        return response, answer
+
+    monkeypatch.setattr(link, "_start", started)
+    for partitions in (3, 9, 40):
+        rows = [(number % partitions, 1, number, "x" * size or None) for number in range(120)]
+        await asyncio.gather(
+            store.write([logs.rows(rows)], ttl=ttl),
+            store.write([people.row(f"a{number}", "n" * size, number) for number in range(40)], ttl=ttl),
+        )
+    assert len(responses) > 12
+    assert [response.warnings for response in responses if response.warnings] == []
 
 
 @pytest.mark.asyncio

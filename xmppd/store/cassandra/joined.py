@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from xmppd.errors import StoreBug, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._turns import Turnstile
@@ -26,15 +26,22 @@ PARTITIONS = 10
 """The most partitions of one batch: with more Cassandra warns
 (`unlogged_batch_across_partitions_warn_threshold`).
 """
-BYTES = 5000
+BYTES = 5100
 """The most in a batch of several partitions, as Cassandra counts: beyond 5 KiB it warns
 (`batch_size_warn_threshold`). One of a single partition it does not measure.
 """
-ROW_BYTES = 48
-VALUE_BYTES = 8
-"""What Cassandra counts beside the bytes of the values: for each row, and for each value."""
+PARTITION_BYTES = 29
+ROW_BYTES = 21
+CELL_BYTES = 20
+MARK_BYTES = 28
+LIFE_BYTES = 12
+"""What Cassandra 5 counts beside the bytes of the values (its warnings tell): for each partition, whose key
+it leaves out, for each row, for each value outside the key, for `ROW_MARK`, and for a row that ends.
+"""
 LENGTH_BYTES = 4
 """What stands before each value on its way."""
+NUMBERS, NUMBER_BYTES = ("int", "float", "timestamp"), 8
+COUNT_BYTES = 2
 
 _count = struct.Struct(">H").pack
 
@@ -42,7 +49,7 @@ _count = struct.Struct(">H").pack
 class RowWriter:
     """Implements `xmppd.store.table.RowWriter`."""
 
-    __slots__ = ("_columns", "_encoders", "_marked", "_opened", "_partition", "_plain", "_text")
+    __slots__ = ("_columns", "_encoders", "_marked", "_opened", "_partition", "_plain", "_text", "_uncounted")
 
     def __init__(self, opened: OpenTable, columns: Sequence[str]) -> None:
         self._opened = opened
@@ -52,6 +59,8 @@ class RowWriter:
         self._plain = [place for place, column in enumerate(names) if column in opened.cql.plain]
         places = [names.index(column) for column in opened.cql.partition]
         self._partition = itemgetter(*places)
+        numbers = [column for column in opened.cql.partition if opened.declaration.type_of(column) in NUMBERS]
+        self._uncounted = COUNT_BYTES + len(names) * LENGTH_BYTES + len(numbers) * NUMBER_BYTES
         self._text = opened.cql.insert(names)
         self._marked = opened.cql.insert((*names, ROW_MARK))
 
@@ -74,13 +83,15 @@ class RowWriter:
         seconds = self._opened.seconds(ttl)
         end, partition, plain = encoded_seconds(seconds), self._partition, self._plain
         count = len(self._encoders) + 1
-        size = ROW_BYTES + (count + 1) * (VALUE_BYTES - LENGTH_BYTES)
+        size = ROW_BYTES + len(plain) * CELL_BYTES - self._uncounted - len(end)
+        if seconds:
+            size += LIFE_BYTES
         first = plain[0] if plain and not seconds else None
         for values in rows:
             # See `OpenTable.insert`.
             if first is None or (values[first] is NULL and all(values[place] is NULL for place in plain)):
                 body = b"".join((_count(count + 1), *values, NO_MARK, end))
-                yield EncodedRow(self._marked, body, partition(values), size + len(body))
+                yield EncodedRow(self._marked, body, partition(values), size + MARK_BYTES + len(body))
             else:
                 body = b"".join((_count(count), *values, end))
                 yield EncodedRow(self._text, body, partition(values), size + len(body))
@@ -108,6 +119,14 @@ class Call:
         return worst or StoreTimeout(f"some of it was not written: {self.errors[0]}")
 
 
+class Piece(NamedTuple):
+    """Rows that may not be cut, their bytes as Cassandra counts them but for those of their partitions."""
+
+    rows: Sequence[EncodedRow]
+    partitions: Set[object]
+    size: int
+
+
 class Batch:
     """Rows for one request, and the calls that they belong to."""
 
@@ -119,21 +138,18 @@ class Batch:
         self.partitions: set[object] = set()
         self.size = 0
 
-    def fits(self, rows: Sequence[EncodedRow], size: int) -> bool:
+    def fits(self, piece: Piece) -> bool:
         """Whether these rows may be joined to it."""
         if not self.rows:
             return True
-        if self.size + size > BYTES:
-            return False
-        if len(self.partitions) + len(rows) <= PARTITIONS:
-            return True
-        return len(self.partitions.union([row.partition for row in rows])) <= PARTITIONS
+        count = len(self.partitions | piece.partitions)
+        return count <= PARTITIONS and self.size + piece.size + count * PARTITION_BYTES <= BYTES
 
-    def add(self, call: Call, rows: Sequence[EncodedRow], size: int) -> None:
+    def add(self, call: Call, piece: Piece) -> None:
         """Join rows of a call."""
-        self.rows += rows
-        self.partitions.update([row.partition for row in rows])
-        self.size += size
+        self.rows += piece.rows
+        self.partitions |= piece.partitions
+        self.size += piece.size
         if not self.calls or self.calls[-1] is not call:
             self.calls.append(call)
             call.pieces += 1
@@ -146,26 +162,25 @@ def batches(calls: Sequence[Call]) -> Iterator[Batch]:
     """
     batch = Batch()
     for call in calls:
-        for rows in _pieces(call.rows):
-            size = sum([row.size for row in rows])
-            if not batch.fits(rows, size):
+        for piece in _pieces(call.rows):
+            if not batch.fits(piece):
                 yield batch
                 batch = Batch()
-            batch.add(call, rows, size)
+            batch.add(call, piece)
     if batch.rows:
         yield batch
 
 
-def _pieces(rows: Sequence[EncodedRow]) -> Sequence[Sequence[EncodedRow]]:
-    """The rows of one call in pieces that may not be cut."""
-    if len(rows) <= 1:
-        return [rows] if rows else []
-    if len(rows) <= PARTITIONS and sum([row.size for row in rows]) <= BYTES:
-        return [rows]
+def _pieces(rows: Sequence[EncodedRow]) -> Sequence[Piece]:
+    """The rows of one call in pieces."""
     by_partition: dict[object, list[EncodedRow]] = {}
     for row in rows:
         by_partition.setdefault(row.partition, []).append(row)
-    return list(by_partition.values())
+    size = sum([row.size for row in rows])
+    count = len(by_partition)
+    if rows and count <= PARTITIONS and size + count * PARTITION_BYTES <= BYTES:
+        return [Piece(rows, by_partition.keys(), size)]
+    return [Piece(some, {key}, sum([row.size for row in some])) for key, some in by_partition.items()]
 
 
 class Joiner:
