@@ -52,6 +52,7 @@ async def lived(world: World, who: str = "zoe") -> tuple[Client, Client]:
     await world.settle()
     archive = world.plugin("archive")
     archive.crowd.tell(await archive.uid_of(me), world.app.server.ids.time.read())
+    await world.settle()
     await bob.send(f"<message to='{me}' type='chat'><body>waits</body></message>")
     await world.settle()
     registration = {

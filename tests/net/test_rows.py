@@ -63,6 +63,7 @@ async def opened(world: World, user: str):  # type: ignore[no-untyped-def]
     return client, await client.open()
 
 
+@pytest.mark.one_node("each node loads its own plugins")
 @pytest.mark.asyncio
 async def test_a_plugin_brings_a_mechanism_features_and_elements_and_is_reloaded(tmp_path: Path) -> None:
     file = tmp_path / "tokens.py"
