@@ -123,10 +123,12 @@ class Blocking(Plugin):
             for address, item in found.items()
             if (report := item.find(REPORT)) is not None
         ]
-        async with self._keeping(session):
-            await self.server.blocks.block(session.account, found)
-        for report in reports:
-            await self._take_report(report)
+        reports = self._admitted(session.account, reports)
+        async with self.server.blocks.reporting(reports):
+            async with self._keeping(session):
+                await self.server.blocks.block(session.account, found)
+            for report in reports:
+                await self._take_report(report)
 
     @iq_set(UNBLOCK, SELF)
     async def unblock(self, request: Request) -> None:
@@ -187,11 +189,13 @@ class Blocking(Plugin):
             to_others=tree.find(TO_OTHERS) is not None,
         )
 
+    def _admitted(self, account: str, reports: Sequence[AbuseReport]) -> Sequence[AbuseReport]:
+        """As many as the account may still make today."""
+        self._begin_day()
+        return reports[: max(0, self.config.reports_of_account - self._counts.get(account, 0))]
+
     async def _take_report(self, report: AbuseReport) -> None:
         """Tell plugins and the log, and keep it for operators."""
-        self._begin_day()
-        if self._counts.get(report.account, 0) >= self.config.reports_of_account:
-            return
         self.taken.tell(report.account)
         count = self._count
         self.reported.inc()
@@ -199,7 +203,7 @@ class Blocking(Plugin):
             "abuse-reported",
             extra={"jid": report.account, "reported": report.reported, "reason": report.reason},
         )
-        self.server.blocks.report(report)
+        await self.server.blocks.report(report)
         if count <= self.config.reports_kept:
             await self.reports.put(row_of(report, self.now()))
 

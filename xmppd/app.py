@@ -338,7 +338,9 @@ class App:
             events=self.events,
             whose_client=Software(self.sessions, self.everywhere).whose,
         )
-        self.events.sources = sources(self.events, self.sessions)
+        self.events.sources = sources(
+            self.events, self.store, self.sessions, self.accounts, self.messages, self.rosters, self.blocking
+        )
         self.loader = Loader(
             plugin_folders(config),
             server=self.server,

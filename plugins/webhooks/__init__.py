@@ -26,6 +26,7 @@ from .commands import WebhookCommands
 from .config import WebhooksConfig
 from .courier import Courier
 from .dead import DeadLetters
+from .marks import LOOK_SECONDS, Marks
 from .outbox import SEEN_SECONDS, Outbox
 from .subscription import GONE, KIND, Subscription, of_row
 from .window import Item
@@ -33,6 +34,8 @@ from .window import Item
 LAGS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
 READ_SECONDS: Final = 5.0
 """How old what a node knows of subscriptions may be."""
+BEGIN_SECONDS: Final = 1.0
+"""How long after its start a process looks for what the one before did not tell: all plugins are there."""
 
 
 class Webhooks(WebhookCommands, Plugin):
@@ -78,6 +81,13 @@ class Webhooks(WebhookCommands, Plugin):
         static={"holder": "text", "node": "text", "epoch": "int", "beat": "int"},
         person=nobody("how far the delivery is"),
     )
+    marks = Table(
+        partition=("writer",),
+        cluster=("slot",),
+        columns={"slot": "int", "event": "text"},
+        ttl=7 * 86400.0,
+        person=Person(mentions={"event": "deleted"}),
+    )
     dead = Table(
         partition=("subscription", "day"),
         cluster=("id",),
@@ -89,6 +99,7 @@ class Webhooks(WebhookCommands, Plugin):
     failed = Counter("Requests to receivers that came to nothing.")
     lost = Counter("Events that a subscription had no room for: they are not delivered.")
     buried = Counter("Events that receivers did not take: they are dead letters.")
+    recovered = Counter("Events of acts that a process did and could not tell any more.")
     lag = Histogram("Seconds from an event to its delivery.", LAGS)
     behind_seconds = Gauge("How old the oldest event is that waits to be delivered by this node.")
     waiting = Gauge("Events of this node that were not delivered yet.")
@@ -105,10 +116,16 @@ class Webhooks(WebhookCommands, Plugin):
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._behind: dict[str, float] = {}
         self._meant: dict[str, list[Subscription]] = {}
+        self.foreseen = Marks(self)
+        self.server.events.keeper = self.foreseen
         await self.read()
+        self.call_later(BEGIN_SECONDS, self._recover)
 
     async def stop(self) -> None:
         """Write what there is, and let others deliver it."""
+        if self.server.events.keeper is self.foreseen:
+            self.server.events.keeper = None
+        await self.foreseen.close()
         await self.boxes.close()
         for courier in self.couriers.values():
             courier.close()
@@ -154,11 +171,29 @@ class Webhooks(WebhookCommands, Plugin):
         """While there is somebody to tell."""
         return self.boxes.say() if any(it.collects for it in self.known.values()) else None
 
+    @every(LOOK_SECONDS)
+    def look_after(self) -> Coroutine[Any, Any, None] | None:
+        """Of some acts nobody knows what became of them."""
+        return self.foreseen.look() if self.foreseen.open else None
+
     @every(SEEN_SECONDS, once=True)
     async def tidy(self) -> None:
         """One node does, where there are several."""
         if self.known:
+            await self.foreseen.recover()
             await self.boxes.tidy()
+
+    def _recover(self) -> None:
+        self.spawn(self._recover_mine())
+
+    async def _recover_mine(self) -> None:
+        """What the process before this one did and did not tell."""
+        while self.known:
+            try:
+                await self.foreseen.recover()
+                break
+            except StoreError:
+                await self.pause(BEGIN_SECONDS)
 
     @cluster_signal
     async def changed(self) -> None:
@@ -189,10 +224,18 @@ class Webhooks(WebhookCommands, Plugin):
     @listens(lambda self: self.patterns())
     def note(self, event: Event) -> asyncio.Future[None] | None:
         """Keep it for those who want it."""
-        texts = {it.id: text for it in self._wanting(event.kind) if (text := it.text(event)) is not None}
+        waiting = self.put(event)
+        if self.foreseen.open:
+            self.foreseen.told(event.id, waiting)
+        return waiting
+
+    def put(self, event: Event) -> asyncio.Future[None] | None:
+        """The same of one that was not foreseen here."""
+        texts = {it.id: text for it in self.wanting(event.kind) if (text := it.text(event)) is not None}
         return self.boxes.put(texts) if texts else None
 
-    def _wanting(self, kind: str) -> list[Subscription]:
+    def wanting(self, kind: str) -> list[Subscription]:
+        """Who is told of a kind of events."""
         found = self._meant.get(kind)
         if found is None:
             about = self.server.events.kinds[kind]

@@ -202,6 +202,8 @@ class Outbox:
         dead = [it for it in rows if it["writer"] != self.writer and plugin.now() - it["at"] > DEAD_SECONDS]
         count = 0
         for row in random.sample(dead, min(len(dead), MOST)):
+            if not await plugin.foreseen.resolve(row["writer"]):
+                continue
             heads = json.loads(row["heads"] or "{}")
             for it in [it for it in plugin.known.values() if it.collects]:
                 if await self._is_left(it.id, row["writer"], heads.get(it.id, 0)):

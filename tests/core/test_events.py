@@ -116,7 +116,7 @@ def test_the_page_for_back_ends_tells_every_kind_as_it_is() -> None:
     rows = re.findall(r"^\| `([\w.-]+)` \| (\d+) \| .* \| `(\{.*\})` \|$", WEBHOOKS, re.MULTILINE)
     shown = {name: (int(version), json.loads(example)) for name, version, example in rows}
     fields = set(re.findall(r"^\| `([\w.-]+)` \| `(\w+)` \| (\w+)( or null)? \|", WEBHOOKS, re.MULTILINE))
-    kinds = [kind for source in sources(events(), None) for kind in source.kinds]  # type: ignore[arg-type]
+    kinds = [kind for source in sources(events(), *[None] * 6) for kind in source.kinds]  # type: ignore[arg-type]
     assert shown == {kind.name: (kind.version, dict(kind.example)) for kind in kinds}
     assert fields == {
         (kind.name, name, about.type, " or null" if about.optional else "")

@@ -26,6 +26,7 @@ from xmppd.core.credentials import (
     MADE,
     NO_KEYS,
     AccountInfo,
+    checked,
     credentials_of,
     derive,
     derive_prepared,
@@ -35,11 +36,11 @@ from xmppd.core.credentials import (
 from xmppd.core.erased import ERASED, Erased
 from xmppd.core.gone import GONE, Gone, Late, new_number
 from xmppd.core.holds import Hold, HoldMany, Holds
-from xmppd.core.listeners import Listener, tell, untold
+from xmppd.core.intents import Intent, around
+from xmppd.core.listeners import Listener, Revoke, tell, untold
 from xmppd.core.moving import Moving
 from xmppd.core.names import AccountExists, AccountUnknown, NameErased, NameGone
-from xmppd.errors import JidError, SaslError, StoreError
-from xmppd.jid import Jid
+from xmppd.errors import SaslError, StoreError
 from xmppd.store.person import nobody
 from xmppd.store.table import Row, Store, Table
 from xmppd.stream.lru import Lru
@@ -70,11 +71,6 @@ SALT_BYTES = 16
 
 MAX_PROOFS = 1_000
 """So many key derivations of logins may wait for a thread."""
-
-Revoke = Callable[[str, Tenure | None, bool], None]
-"""Told of an account whose streams may have to end: which account has the name now (None: none has), and
-whether it is disabled.
-"""
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +137,7 @@ class Accounts:
         self.on_doubted: Callable[[str], None] = untold
         self.on_revoked: Revoke = untold
         self.on_altered: Callable[[str, str], Awaitable[None] | None] = untold
+        self.intend: Callable[[str, str], Intent | None] = untold
 
     async def open(self) -> None:
         """Fetch the server's secret, or make it once: what unknown accounts show must outlive a restart."""
@@ -246,12 +243,12 @@ class Accounts:
 
     async def create(self, account: str, password: str) -> None:
         """Make an account. AccountExists, BadPassword, JidError (not a bare JID with a localpart)."""
-        account = _checked(account)
+        account = checked(account)
         await self._make(account, await self._derive_anew(account, password))
 
     async def provision(self, account: str) -> None:
         """Make an account without a password, for those who log in otherwise. AccountExists, JidError."""
-        await self._make(_checked(account), {})
+        await self._make(checked(account), {})
 
     async def _make(self, account: str, credentials: Row) -> None:
         if await self._gone.has(account):
@@ -260,10 +257,14 @@ class Accounts:
             raise NameErased(account, until)
         for check in self.on_making:
             await check(account)
-        if not await self._insert(account, credentials, new_number(), self._now(), disabled=False):
-            raise AccountExists(account)
-        if (problem := await tell(self.on_created, account)) is not None:
-            raise problem  # it is there, and not acknowledged
+        number, made = new_number(), self._now()
+        async with around(self.intend(account, "created")) as intent:
+            if intent is not None:
+                await intent.begin({"created": made, "changed": number})
+            if not await self._insert(account, credentials, number, made, disabled=False):
+                raise AccountExists(account)
+            if (problem := await tell(self.on_created, account)) is not None:
+                raise problem  # it is there, and not acknowledged
 
     async def adopt(
         self, account: str, credentials: Row, number: int, *, created: float | None, disabled: bool
@@ -507,17 +508,25 @@ class Accounts:
         changed = {"account": account, "changed": new_number(), **columns}
         if ends:
             changed["epoch"] = tenure.epoch
-        # The condition keeps a removal that comes in between, and a later change, from being undone.
-        written = await self._write_surely(row, lambda same: self._store.put_if(ACCOUNT, changed, same), kept)
-        self._changed(account)
-        if not written:
-            raise AccountUnknown(account)
-        if ends:
-            if spare is not None:
-                spare.tenure = tenure
-            self.on_revoked(account, tenure, bool(columns.get("disabled")))
-        if what and (told := self.on_altered(account, what)) is not None:
-            await told
+        async with around(self.intend(account, what)) as intent:
+
+            async def write(same: Row) -> bool:
+                if intent is not None:  # each attempt anew, so that events come in the order of the changes
+                    about = {"created": row["created"], "changed": changed["changed"]}
+                    await intent.begin({**about, "before": same["changed"]})
+                return await self._store.put_if(ACCOUNT, changed, same)
+
+            # The condition keeps a removal that comes in between, and a later change, from being undone.
+            written = await self._write_surely(row, write, kept)
+            self._changed(account)
+            if not written:
+                raise AccountUnknown(account)
+            if ends:
+                if spare is not None:
+                    spare.tenure = tenure
+                self.on_revoked(account, tenure, bool(columns.get("disabled")))
+            if what and (told := self.on_altered(account, what)) is not None:
+                await told
         return int(changed["changed"])
 
     async def _write_surely(
@@ -587,11 +596,3 @@ class Accounts:
 
     def _random(self, account: str, purpose: str, algorithm: str) -> bytes:
         return hmac.digest(self._secret, f"{purpose}\0{account}".encode(), algorithm)
-
-
-def _checked(account: str) -> str:
-    """The name of an account as it is kept; JidError when it cannot be one."""
-    jid = Jid.parse(account)
-    if not jid.local or jid.resource:
-        raise JidError(f"{account} is not the name of an account: that is user@domain")
-    return jid.bare

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from xmppd.core.barred import NOBODY, bars
 from xmppd.core.blocks import Blocks
+from xmppd.core.intents import Intent, around
 from xmppd.core.presence import STEP, Presences
 from xmppd.core.sessions import LiveAccount, Session, Sessions
 from xmppd.core.visibility import Visibility
@@ -88,6 +90,7 @@ class Blocking:
         self._now = now
         self.rules = rules
         self.on_changed: Callable[[str], None] = _nobody
+        self.intend: Callable[[AbuseReport], Intent | None] = _nothing
 
     async def of(self, account: str) -> Sequence[str]:
         """Whom the account has blocked, sorted."""
@@ -161,11 +164,21 @@ class Blocking:
             ):
                 yield stanza
 
-    def report(self, report: AbuseReport) -> None:
-        """Tell plugins what an account says of somebody whom it has blocked."""
-        telling = self._hooks.tell(self._hooks.reported_signal, report)
-        if telling is not None:
-            self._spawn(_finished(telling))
+    @asynccontextmanager
+    async def reporting(self, reports: Sequence[AbuseReport]) -> AsyncIterator[None]:
+        """Around a block that comes with reports, and the telling of these: if the block is there they are
+        told after a kill, too.
+        """
+        async with AsyncExitStack() as stack:
+            for report in reports:
+                intent = await stack.enter_async_context(around(self.intend(report)))
+                if intent is not None:
+                    await intent.begin({})
+            yield
+
+    async def report(self, report: AbuseReport) -> None:
+        """Tell plugins what an account says of somebody whom it has blocked; done when they have it safe."""
+        await self._hooks.tell_in_order(self._hooks.reported_signal, report)
 
     # what is done on each node
 
@@ -298,3 +311,7 @@ async def _finished(telling: Any) -> None:
 
 def _nobody(account: str) -> None:
     """There are no other nodes."""
+
+
+def _nothing(report: AbuseReport) -> None:
+    """Nobody keeps what is about to happen."""

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from xmppd.errors import XmppdError
+from xmppd.errors import JidError, XmppdError
+from xmppd.jid import Jid
 from xmppd.store.person import Person
-from xmppd.store.table import Row, Table, Value
+from xmppd.store.table import Row, Store, Table, Value
 from xmppd.stream.forms import scram_form
 from xmppd.stream.sasl import Tenure
 from xmppd.stream.scram import (
@@ -157,6 +158,19 @@ def identity_of(row: Row) -> Row:
     return {column: row[column] for column in columns}
 
 
+async def settled(store: Store, account: str) -> Row | None:
+    """The row of an account when no write of it that was begun before can come to be any more."""
+    await store.put_if(ACCOUNT, {"account": account, "changed": -1}, {"changed": -1})  # it never holds that
+    return await store.get(ACCOUNT, (account,))
+
+
+def is_made_at(row: Row, created: float | None) -> bool:
+    """Whether it is the account that was made then, to the millisecond that an engine may keep."""
+    if row["created"] is None or created is None:
+        return row["created"] is created
+    return abs(float(row["created"]) - created) < 0.0015
+
+
 def info_of(row: Row) -> AccountInfo:
     """What may be shown of the row's account; one whose removal was not finished is a disabled one."""
     mechanisms = tuple(mechanism for name, mechanism in HASHES.items() if name in keys_in(row))
@@ -185,3 +199,11 @@ def _parse_keys(text: str) -> ScramKeys:
 
 def _base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def checked(account: str) -> str:
+    """The name of an account as it is kept; JidError when it cannot be one."""
+    jid = Jid.parse(account)
+    if not jid.local or jid.resource:
+        raise JidError(f"{account} is not the name of an account: that is user@domain")
+    return jid.bare

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
 from xmppd.core.ids import HybridClock
+from xmppd.core.intents import Happened, Intent, Keeper, place_of
 
 FieldType = Literal["text", "number", "flag", "texts", "object"]
 
@@ -48,7 +50,8 @@ class EventField:
 class EventKind:
     """One kind of event: `noun.verb`. Its `fields` are those of the data, all of which are always there; a
     change that a reader could stumble over makes another `version`. `example` has data of that shape. With
-    `is_asked` it is told only to who names it: no pattern with a star does.
+    `is_asked` it is told only to who names it: no pattern with a star does. `key` are the fields that tell
+    one from another that is about to happen to the same account at the same time (`Intent`).
     """
 
     name: str
@@ -57,6 +60,7 @@ class EventKind:
     example: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
     is_asked: bool = False
+    key: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -132,12 +136,19 @@ class Events:
         """Who listens besides plugins, and by which patterns; then `changed` is to be called."""
         self.changed: Callable[[], None] = lambda: None
         """To be called when somebody listens to other kinds than before."""
+        self.keeper: Keeper | None = None
+        """Who writes events down before they happen."""
+        self._foreseen: dict[tuple[Any, ...], deque[Intent]] = {}
+        self._checks: Mapping[str, Happened] = {}
 
     def compile(
-        self, kinds: Iterable[EventKind], listeners: Iterable[tuple[Listener, Iterable[str]]]
+        self,
+        kinds: Iterable[EventKind],
+        listeners: Iterable[tuple[Listener, Iterable[str]]],
+        checks: Mapping[str, Happened] | None = None,
     ) -> None:
-        """Plugins tell these kinds now, and listen by these patterns. ValueError for a kind that is there
-        twice.
+        """Plugins tell these kinds now, and listen by these patterns; `checks` say of some whether they
+        happened. ValueError for a kind that is there twice.
         """
         known: dict[str, EventKind] = {}
         for kind in (*(kind for source in self.sources for kind in source.kinds), *kinds):
@@ -151,7 +162,12 @@ class Events:
                 if any(kind.is_meant(pattern) for pattern in wanted):
                     found.setdefault(kind.name, []).append(listener)
         self.kinds = known
+        own = {kind.name: source.happened for source in self.sources for kind in source.kinds}
+        self._checks = {**own, **(checks or {})}
         self._listeners = {name: tuple(some) for name, some in found.items()}
+        if self.keeper is not None:
+            for source in self.wanted:
+                source.kept()
 
     def now(self) -> float:
         """Seconds since the epoch, never before what was told."""
@@ -174,9 +190,7 @@ class Events:
         if listeners is None:
             return None
         kind.check(data)
-        at = self._time.next()
-        number = f"{at:015x}-{self._tag}"
-        event = Event(number, kind.name, kind.version, at / 1e6, self._node(), account, data)
+        event = self._foretold(kind, account, data) if self._foreseen else self.event(kind, account, data)
         waiting: list[tuple[Listener, Awaitable[None]]] = []
         for listener in listeners:
             try:
@@ -196,3 +210,61 @@ class Events:
                 await told
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                 self._failed(listener, error)
+
+    # before it happens
+
+    def intent(self, kind: EventKind, account: str, data: Mapping[str, Any]) -> Intent | None:
+        """An event that is about to happen, with its data as far as they are known; None where nobody keeps
+        such. ValueError for data of another shape.
+        """
+        if not self.keeps(kind, account):
+            return None
+        assert self.keeper is not None, "it keeps such"
+        kind.check(data)
+        return Intent(self, self.keeper, kind, account, data)
+
+    def keeps(self, kind: EventKind, account: str) -> bool:
+        """Whether somebody keeps such an event of this account, and what is about to become one."""
+        keeper = self.keeper
+        return keeper is not None and kind.name in self._listeners and keeper.keeps(kind.name, account)
+
+    def event(self, kind: EventKind, account: str, data: Mapping[str, Any]) -> Event:
+        """One of this moment."""
+        at = self._time.next()
+        number = f"{at:015x}-{self._tag}"
+        return Event(number, kind.name, kind.version, at / 1e6, self._node(), account, data)
+
+    async def happened(
+        self, kind: EventKind, account: str, data: Mapping[str, Any], about: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """See `Happened`."""
+        check = self._checks.get(kind.name)
+        return data if check is None else await check(kind, account, data, about)
+
+    def foreseen(self, intent: Intent) -> None:
+        """It may be told from now on."""
+        self._foreseen.setdefault(intent.place, deque()).append(intent)
+
+    def is_foreseen(self, intent: Intent) -> bool:
+        """Whether it was neither told nor given up."""
+        return intent in self._foreseen.get(intent.place, ())
+
+    def unforeseen(self, intent: Intent) -> bool:
+        """It will not be told; whether it would have been."""
+        queue = self._foreseen.get(intent.place)
+        if queue is None or intent not in queue:
+            return False
+        queue.remove(intent)
+        if not queue:
+            del self._foreseen[intent.place]
+        return True
+
+    def _foretold(self, kind: EventKind, account: str, data: Mapping[str, Any]) -> Event:
+        """An event under the id that it has if it was foreseen."""
+        queue = self._foreseen.get(place_of(kind, account, data))
+        if queue is None:
+            return self.event(kind, account, data)
+        intent = queue[0]
+        self.unforeseen(intent)
+        assert intent.event is not None, "it is foreseen"
+        return replace(intent.event, data=data)

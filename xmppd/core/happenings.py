@@ -1,5 +1,5 @@
-"""The server's own events, and where each is told. A source is a part of the hooks only while somebody
-listens.
+"""The server's own events, where each is told, and what shows of those that are durable whether one happened
+(`Intent`). A source is a part of the hooks only while somebody listens.
 """
 
 from __future__ import annotations
@@ -8,13 +8,18 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from xmppd import hooks, ns
-from xmppd.core.blocking import AbuseReport
+from xmppd.core.accounts import Accounts
+from xmppd.core.blocking import AbuseReport, Blocking
+from xmppd.core.credentials import is_made_at, settled
 from xmppd.core.events import EventField, EventKind, Events, Told
+from xmppd.core.intents import Data, Intent
 from xmppd.core.later import Later
+from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
-from xmppd.core.roster.item import RosterItem
-from xmppd.core.roster.rosters import Change
+from xmppd.core.roster.item import RosterItem, settled_version
+from xmppd.core.roster.rosters import Change, Rosters
 from xmppd.core.sessions import Session, Sessions
+from xmppd.store.table import Store
 from xmppd.xml.stanza import Stanza
 
 CREATED: Final = EventKind("account.created", "An account was made.")
@@ -27,6 +32,7 @@ CHANGED: Final = EventKind(
     "An account has another password, or was disabled or enabled.",
     {"what": EventField("text", "`password`, `disabled` or `enabled`")},
     {"what": "disabled"},
+    key=("what",),
 )
 RENAMED: Final = EventKind(
     "account.renamed",
@@ -95,7 +101,9 @@ MESSAGE: Final = EventKind(
         "to": EventField("text", "the account that it was for"),
         "type": EventField("text", "`chat`, `normal` and so on"),
         "id": EventField("text", "the id that its sender gave it", optional=True),
-        "outcome": EventField("text", "`delivered`, `kept`, `dropped` or `refused`"),
+        "outcome": EventField(
+            "text", "`delivered`, `kept`, `dropped`, `refused` or, where a kill came first, `unknown`"
+        ),
         "body": EventField("text", "what it says, for who asked for bodies", optional=True),
     },
     {
@@ -107,6 +115,7 @@ MESSAGE: Final = EventKind(
         "body": None,
     },
     is_asked=True,
+    key=("from", "to", "type", "id"),
 )
 ITEM: Final = {"name": "Bob", "subscription": "both", "ask": False, "groups": ["friends"]}
 ROSTER: Final = EventKind(
@@ -121,6 +130,7 @@ ROSTER: Final = EventKind(
         "friends": EventField("flag", "whether both see each other's presence now"),
     },
     {"contact": "bob@example.org", "before": None, "after": ITEM, "friends": True},
+    key=("contact",),
 )
 REPORTED: Final = EventKind(
     "report.made",
@@ -137,6 +147,7 @@ REPORTED: Final = EventKind(
         "texts": ["sells gold"],
         "stanza_ids": ["0005f3"],
     },
+    key=("reported",),
 )
 UP: Final = EventKind(
     "node.started", "A node works: what sessions its last process had, and did not tell the end of, are over."
@@ -163,11 +174,48 @@ class Source:
     def __init__(self, events: Events) -> None:
         self.events = events
 
+    def kept(self) -> None:
+        """Its events are kept from now on: have those that are about to happen written down."""
+
+    async def happened(self, kind: EventKind, account: str, data: Data, about: Data) -> Data | None:
+        """See `Happened`. Where nothing shows it, it did."""
+        return data
+
 
 class AccountSource(Source):
-    """What was done to an account is acknowledged when this is done."""
+    """What was done to an account is acknowledged when this is done. Making one and changing one are
+    foreseen; whoever begins something else tells it before that is done, and goes on with it after a kill.
+    """
 
     kinds = (CREATED, REMOVED, ERASED, CHANGED, RENAMED, MIGRATED)
+
+    def __init__(self, events: Events, accounts: Accounts, store: Store) -> None:
+        super().__init__(events)
+        self._store = store
+        self._accounts = accounts
+
+    def kept(self) -> None:
+        """See `Source`."""
+        self._accounts.intend = self.intend
+
+    def intend(self, account: str, what: str) -> Intent | None:
+        """It is about to be "created", or changed."""
+        if what == "created":
+            return self.events.intent(CREATED, account, {})
+        return self.events.intent(CHANGED, account, {"what": what}) if what else None
+
+    async def happened(self, kind: EventKind, account: str, data: Data, about: Data) -> Data | None:
+        """By the number of the change. Of an account that is gone again its end is told. What was changed
+        once more since is told as it is now: nobody can say whether the first change came to be.
+        """
+        row = await settled(self._store, account)
+        if row is None or row["leaving"] or not is_made_at(row, about["created"]):
+            return None
+        if kind is CREATED or row["changed"] == about["changed"]:
+            return data
+        if row["changed"] == about["before"]:
+            return None
+        return data if data["what"] == "password" else {"what": "disabled" if row["disabled"] else "enabled"}
 
     @hooks.account_created.at(hooks.SIGNAL, hooks.LAST)
     def created(self, account: str) -> Told:
@@ -251,19 +299,36 @@ class MessageSource(Source):
 
     kinds = (MESSAGE,)
 
+    def __init__(self, events: Events, messages: Messages) -> None:
+        super().__init__(events)
+        self._messages = messages
+
+    def kept(self) -> None:
+        """See `Source`."""
+        self._messages.foresee = self._messages.unheard.foresee = self.foresee
+
+    def foresee(self, origin: Origin, message: Stanza, account: str) -> Intent | None:
+        """One is about to be routed. What becomes of it is not known, nor is it after a kill."""
+        if not self.events.keeps(MESSAGE, origin.account):
+            return None
+        return self.events.intent(MESSAGE, origin.account, self._data(origin, message, account, "unknown"))
+
     @hooks.message_routed.at(hooks.SIGNAL, hooks.LAST)
     def routed(self, origin: Origin, message: Stanza, account: str, outcome: hooks.Outcome) -> Later | None:
         """It is told of its sender, so that what he says is in order."""
-        data = {
+        data = self._data(origin, message, account, outcome.name.lower())
+        told = self.events.tell(MESSAGE, origin.account, data)
+        return None if told is None else Later(told)
+
+    def _data(self, origin: Origin, message: Stanza, account: str, outcome: str) -> dict[str, Any]:
+        return {
             "from": origin.full,
             "to": account,
             "type": message.type or "normal",
             "id": message.attrs.get("id"),
-            "outcome": outcome.name.lower(),
+            "outcome": outcome,
             "body": message.xml.findtext(BODY),
         }
-        told = self.events.tell(MESSAGE, origin.account, data)
-        return None if told is None else Later(told)
 
 
 class RosterSource(Source):
@@ -271,32 +336,68 @@ class RosterSource(Source):
 
     kinds = (ROSTER,)
 
+    def __init__(self, events: Events, rosters: Rosters, store: Store) -> None:
+        super().__init__(events)
+        self._rosters = rosters
+        self._store = store
+
+    def kept(self) -> None:
+        """See `Source`."""
+        self._rosters.intend = self.intend
+
+    def intend(
+        self, account: str, contact: str, old: RosterItem | None, new: RosterItem | None
+    ) -> Intent | None:
+        """An item is about to be changed."""
+        if not self.events.keeps(ROSTER, account) or (data := changed(contact, old, new)) is None:
+            return None
+        return self.events.intent(ROSTER, account, data)
+
+    async def happened(self, kind: EventKind, account: str, data: Data, about: Data) -> Data | None:
+        """By the version that it makes, and by the log. What has another version by now is told as it is."""
+        version = await settled_version(self._store, account)
+        if version == about["version"]:
+            return data
+        if version == about["before"]:
+            return None
+        entries = await self._rosters.log(account, after=about["before"], limit=1)
+        if entries and entries[0].before == about["before"] and entries[0].version != about["version"]:
+            return None  # somebody else has changed that version
+        after = shown(await self._rosters.get_item(account, data["contact"]))
+        return {**data, "after": after, "friends": is_mutual(after)}
+
     @hooks.roster_changed.at(hooks.RECORD)
     def changed(self, account: str, change: Change) -> Told:
         """What is not visible to clients is not told either."""
-        before, after = shown(change.old), shown(change.new)
-        if before == after:
-            return None
-        friends = after is not None and after["subscription"] == "both"
-        data = {"contact": change.contact, "before": before, "after": after, "friends": friends}
-        return self.events.tell(ROSTER, account, data)
+        data = changed(change.contact, change.old, change.new)
+        return None if data is None else self.events.tell(ROSTER, account, data)
 
 
 class ReportSource(Source):
-    """Reports come with a block, which does not wait for them."""
+    """Reports come with a block, which is acknowledged when this is done."""
 
     kinds = (REPORTED,)
+
+    def __init__(self, events: Events, blocking: Blocking) -> None:
+        super().__init__(events)
+        self._blocking = blocking
+
+    def kept(self) -> None:
+        """See `Source`."""
+        self._blocking.intend = self.intend
+
+    def intend(self, report: AbuseReport) -> Intent | None:
+        """Somebody is about to be blocked, and reported."""
+        return self.events.intent(REPORTED, report.account, said(report))
+
+    async def happened(self, kind: EventKind, account: str, data: Data, about: Data) -> Data | None:
+        """By the block."""
+        return data if data["reported"] in await self._blocking.of(account) else None
 
     @hooks.reported.at(hooks.SIGNAL, hooks.LAST)
     def made(self, report: AbuseReport) -> Told:
         """Who was reported is in the data: the event is one of who reports."""
-        data = {
-            "reported": report.reported,
-            "reason": report.reason,
-            "texts": [text for _, text in report.texts],
-            "stanza_ids": [number for _, number in report.stanza_ids],
-        }
-        return self.events.tell(REPORTED, report.account, data)
+        return self.events.tell(REPORTED, report.account, said(report))
 
 
 class NodeSource(Source):
@@ -314,10 +415,25 @@ class NodeSource(Source):
         self.events.tell(LOST, "", {"lost": node})
 
 
-def sources(events: Events, sessions: Sessions) -> list[Source]:
-    """All of them."""
-    plain = (AccountSource, SessionSource, MessageSource, RosterSource, ReportSource, NodeSource)
-    return [PresenceSource(events, sessions), *(kind(events) for kind in plain)]
+def sources(
+    events: Events,
+    store: Store,
+    sessions: Sessions,
+    accounts: Accounts,
+    messages: Messages,
+    rosters: Rosters,
+    blocking: Blocking,
+) -> list[Source]:
+    """All of them. Who does what is durable asks them from now on."""
+    return [
+        AccountSource(events, accounts, store),
+        SessionSource(events),
+        PresenceSource(events, sessions),
+        MessageSource(events, messages),
+        RosterSource(events, rosters, store),
+        ReportSource(events, blocking),
+        NodeSource(events),
+    ]
 
 
 def migrated(events: Events) -> Callable[[str, str, str], Told]:
@@ -334,4 +450,27 @@ def shown(item: RosterItem | None) -> dict[str, Any] | None:
         "subscription": item.subscription,
         "ask": bool(item.ask),
         "groups": [*item.groups],
+    }
+
+
+def changed(contact: str, old: RosterItem | None, new: RosterItem | None) -> dict[str, Any] | None:
+    """What is told of a change of an item; None where clients see no difference."""
+    before, after = shown(old), shown(new)
+    if before == after:
+        return None
+    return {"contact": contact, "before": before, "after": after, "friends": is_mutual(after)}
+
+
+def is_mutual(item: dict[str, Any] | None) -> bool:
+    """Whether both see each other's presence."""
+    return item is not None and item["subscription"] == "both"
+
+
+def said(report: AbuseReport) -> dict[str, Any]:
+    """What is told of a report."""
+    return {
+        "reported": report.reported,
+        "reason": report.reason,
+        "texts": [text for _, text in report.texts],
+        "stanza_ids": [number for _, number in report.stanza_ids],
     }

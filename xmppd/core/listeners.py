@@ -7,8 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from xmppd.errors import StoreError
+from xmppd.stream.sasl import Tenure
 
 Listener = Callable[[str], Awaitable[None] | None]
+Revoke = Callable[[str, Tenure | None, bool], None]
+"""Told of an account whose streams may have to end: which account has the name now (None: none has), and
+whether it is disabled.
+"""
 
 log = logging.getLogger(__name__)
 

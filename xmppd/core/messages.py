@@ -15,6 +15,8 @@ from xmppd.core.carbons import Carbons, flushing, give
 from xmppd.core.delivery import FELT, KEEPABLE, Action, action_of, kind_of
 from xmppd.core.fates import DROPPED, Fates
 from xmppd.core.fates import KEPT as IS_KEPT
+from xmppd.core.foreseen import Foresee, foreseen
+from xmppd.core.intents import Intent
 from xmppd.core.later import Act, Later, Line, Pending, settled, watched
 from xmppd.core.origin import Origin, Target
 from xmppd.core.outcomes import copy, outcome_of, refused, unavailable
@@ -67,6 +69,7 @@ class Messages:
         self._hooks = hooks
         self._domains = domains
         self._on_turn = cast(Act, self._hand_on)
+        self.foresee: Foresee | None = None
 
     def route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
         """Deliver, keep or refuse (StanzaError) a message whose `from` is its true sender."""
@@ -74,9 +77,19 @@ class Messages:
         if not (self._hooks.watches_messages or origin.has_copies):
             if self._is_given(stanza, to):
                 return None
+        elif self.foresee is not None and (intent := self._intent(origin, stanza)) is not None:
+            return foreseen(origin, stanza, intent, self._route)
         elif isinstance(origin, Session) and origin.line is not None and origin.line.is_ahead:
             return self._behind(origin, origin.line, stanza)
         return self._route(origin, stanza)
+
+    def _intent(self, origin: Origin, stanza: Stanza) -> Intent | None:
+        try:
+            to = Jid.parse(stanza.to or origin.account)
+        except JidError:
+            return None
+        assert self.foresee is not None
+        return self.foresee(origin, stanza, to.bare) if self._is_account(to) else None
 
     def _is_given(self, stanza: Stanza, to: str | None) -> bool:
         """Whether a message was for somebody whose messages nobody has to be asked for, and was given to
@@ -147,7 +160,8 @@ class Messages:
         made: Pending | Awaitable[None] | None = None
         try:
             to = Jid.parse(stanza.to or origin.account)
-            if not (line.unmade or self._hooks.message_for_filter) and self._is_open(origin, stanza, to):
+            is_settled = self.foresee is None and not (line.unmade or self._hooks.message_for_filter)
+            if is_settled and self._is_open(origin, stanza, to):
                 made = self._record(origin, stanza, to)
                 if made is None and self._is_settled(stanza, to):
                     return Pending(partial(self._go_on, origin, stanza, to), len(stanza.raw))

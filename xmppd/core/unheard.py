@@ -12,6 +12,8 @@ from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import Carbons
 from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
 from xmppd.core.fates import Fates
+from xmppd.core.foreseen import Foresee
+from xmppd.core.intents import around
 from xmppd.core.later import Pending
 from xmppd.core.outcomes import refused, unavailable
 from xmppd.core.sessions import Session, Sessions
@@ -44,6 +46,7 @@ class Unheard:
         self._domains = domains
         self._carbons = carbons
         self._fates = fates
+        self.foresee: Foresee | None = None
 
     def take(self, session: Session, stanza: Stanza) -> Awaitable[None]:
         """Record a message for its sender alone, and copy it to his other devices, after those that he sent
@@ -63,9 +66,12 @@ class Unheard:
             return  # whatever a host would say of it
         if not await self._is_accepted(session, stanza, to):
             return
-        await self._record(session, stanza, to)
-        signals = self._hooks.message_routed_signal
-        await self._hooks.tell_in_order(signals, session, stanza, to.bare, Outcome.DROPPED)
+        async with around(self.foresee and self.foresee(session, stanza, to.bare)) as intent:
+            if intent is not None:
+                await intent.begin({})
+            await self._record(session, stanza, to)
+            signals = self._hooks.message_routed_signal
+            await self._hooks.tell_in_order(signals, session, stanza, to.bare, Outcome.DROPPED)
 
     async def _is_accepted(self, session: Session, stanza: Stanza, to: Jid) -> bool:
         """Whether it would be delivered or kept, not dropped; StanzaError where it would be refused."""

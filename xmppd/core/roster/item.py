@@ -14,7 +14,7 @@ from typing import get_args
 from xmppd.core.roster.subscription import Kind, State, Subscription
 from xmppd.errors import StoreBug
 from xmppd.store.person import Person
-from xmppd.store.table import Row, Table, Value
+from xmppd.store.table import Row, Store, Table, Value
 from xmppd.xml.roster import roster_item
 
 ROSTER = Table(
@@ -178,3 +178,10 @@ _FLAGS: Mapping[str, tuple[State, bool, bool]] = MappingProxyType(
     }
 )
 """Looked up for each item of each roster read, so it is a table."""
+
+
+async def settled_version(store: Store, account: str) -> int:
+    """The version of a roster when no change that was begun before can come to be any more; 0: none."""
+    await store.batch(ROSTER, (account,), [], static={"version": -1}, expect={"version": -1})  # it never is
+    static = await store.get_static(ROSTER, (account,))
+    return int(static["version"] or 0) if static is not None else 0

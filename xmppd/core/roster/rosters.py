@@ -12,7 +12,7 @@ import functools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from weakref import WeakValueDictionary
 from xml.etree.ElementTree import Element
 
@@ -28,6 +28,7 @@ from xmppd.core.roster.request import RemoveRequest, SetRequest, check_names, ch
 from xmppd.core.roster.rewriting import EditAll, Packed, Rewrite
 from xmppd.core.roster.subscription import Inbound, Kind, Outbound
 from xmppd.core.roster.tier import RosterTier
+from xmppd.core.roster.wish import Edit, Intend, Wish
 from xmppd.errors import StanzaError, StoreConflict, StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store.table import Delete, Put, Row, Store
 from xmppd.stream.lru import Lru
@@ -73,27 +74,9 @@ RESULTS = 64
 MAX_RESULT_BYTES = 65_536
 """How many answers to roster gets are kept ready, and how long they may be: for clients that ask again."""
 
-Edit = Callable[[RosterItem | None], RosterItem | None]
-"""Makes the new item (None: none) of the old one; it may be called several times."""
-
 
 class NoRoster(StanzaError):
     """There is no account to keep the roster: it is an anonymous one, or being removed."""
-
-
-@dataclass(slots=True)
-class _Wish:
-    """A change that is wanted; no new attempt after `end`. `made`: the item before and after a write that
-    may have happened.
-    """
-
-    contact: str
-    edit: Edit
-    by: str
-    what: str
-    end: float
-    made: tuple[RosterItem | None, RosterItem | None] | None = None
-    most: RosterCounts | None = None
 
 
 class Rosters:
@@ -128,6 +111,7 @@ class Rosters:
         self._tier = tier
         self.on_loaded: Callable[[Roster], None] | None = None
         self.on_unsure: Callable[[str], None] | None = None
+        self.intend: Intend | None = None
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._max_requests = max_requests
@@ -330,15 +314,21 @@ class Rosters:
         async with self._hold(account) as exists, self._lock(account):
             if not exists:
                 raise NoRoster("not-allowed", "There is no account that could keep contacts.")
-            wish = _Wish(contact, edit, by or account, what, time.monotonic() + _RETRY_SECONDS, most=most)
+            wish = Wish(contact, edit, by or account, what, time.monotonic() + _RETRY_SECONDS, most=most)
             roster = self._cache.get(account)
-            for attempt in range(_ATTEMPTS):
-                roster = roster or await self._load(account, fresh=attempt > 0)
-                change = await self._try(roster, wish)
-                if change is not None:
-                    return change
-                self.forget(account)
-                roster = None
+            try:
+                for attempt in range(_ATTEMPTS):
+                    roster = roster or await self._load(account, fresh=attempt > 0)
+                    change = await self._try(roster, wish)
+                    if change is not None:
+                        wish.made_of(change)
+                        return change
+                    self.forget(account)
+                    roster = None
+            except BaseException:
+                wish.doubt()
+                raise
+        wish.doubt()
         raise StoreConflict(f"roster of {account}")
 
     async def rewrite(self, account: str, edit: EditAll, *, by: str, what: str) -> Rewrite:
@@ -388,7 +378,7 @@ class Rosters:
             lock = self._locks[account] = asyncio.Lock()
         return lock
 
-    async def _try(self, roster: Roster, wish: _Wish) -> Change | None:
+    async def _try(self, roster: Roster, wish: Wish) -> Change | None:
         """One attempt; None when it has to be made again, on the roster as it is now."""
         contact = wish.contact
         row = await self._store.get(ROSTER, item_key(roster.account, contact))
@@ -410,6 +400,8 @@ class Rosters:
         writes: list[Put | Delete] = [Delete((ITEM, contact)) if new is None else Put(row_of(new))]
         if is_logged := self._log_seconds > 0 and self.log_budget.has_room(roster.account, wish.by, now):
             writes.append(entry.put(self._log_seconds))
+        if self.intend is not None:
+            await wish.foresee(self.intend(roster.account, contact, old, new), roster.version, after.version)
         try:
             if not await self._write(roster, after, writes):
                 return None
@@ -435,7 +427,7 @@ class Rosters:
         if new.pending_in and not (old and old.pending_in) and len(roster.requests) >= self._max_requests:
             raise StanzaError("resource-constraint", "Too many subscription requests wait for an answer.")
 
-    def _check_additions(self, roster: Roster, old: RosterItem | None, wish: _Wish) -> None:
+    def _check_additions(self, roster: Roster, old: RosterItem | None, wish: Wish) -> None:
         """Bound the items that come, for each of them may leave a mark in the store when it goes."""
         account = roster.account
         is_users = wish.by.partition("/")[0] in (account, wish.contact)
