@@ -99,7 +99,7 @@ class Marks:
             slot = self._free.pop()
         else:
             slot, self._slots = self._slots, self._slots + 1
-        mark = Mark(self, event.id, slot, ENCODER.encode({"event": whole, "about": about}), self.now())
+        mark = Mark(self, event.id, slot, text_of(whole, about), self.now())
         self.open[event.id] = mark
         self._waiting.append(mark)
         self._wake()
@@ -235,3 +235,8 @@ class Marks:
         if not self.open and self._slots:
             with suppress(StoreError):
                 await self._plugin.marks.delete(self._plugin.boxes.writer)
+
+
+def text_of(event: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """A mark as it is kept."""
+    return ENCODER.encode({"event": event, "about": about})

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from mortal import Mortal
@@ -10,6 +13,8 @@ from mortal import Mortal
 from xmppd.errors import StoreUnavailable
 from xmppd.testing import World
 
+LIFE: ContextVar[int] = ContextVar("LIFE", default=0)
+"""In whose life something was begun; 0: in none that ended."""
 TURNS = 100
 """How often is looked whether it is dead before all is waited for: what it began then waits for ever."""
 
@@ -18,6 +23,8 @@ class Dying(Mortal):
     """The same for all tables, and for writes of prepared rows."""
 
     def __init__(self, world: World, node: int = 0) -> None:
+        self._lives = itertools.count(1)
+        self._gone: set[int] = set()
         super().__init__(world, "", node=node)
         self._world = world
         self._node = node
@@ -25,7 +32,22 @@ class Dying(Mortal):
         self._write = store.write
         store.write = self._guarded_write  # type: ignore[method-assign]
 
+    def _guarded(self, write: Callable[..., Any]) -> Callable[..., Any]:
+        guarded = super()._guarded(write)
+
+        async def of_the_living(*args: Any, **named: Any) -> Any:
+            self._check()
+            return await guarded(*args, **named)
+
+        return of_the_living
+
+    def _check(self) -> None:
+        """Whatever a process had begun that was killed ends with it."""
+        if LIFE.get() in self._gone:
+            raise StoreUnavailable("gone")
+
     def _guarded_write(self, rows: Any, *, ttl: float | None = None) -> asyncio.Future[Any]:
+        self._check()
         self.writes += 1
         if self._is_dead:
             raise StoreUnavailable("dead")
@@ -43,6 +65,7 @@ class Dying(Mortal):
         """See `Mortal`."""
         super().die_at(write, is_done=is_done)
         self._before = self._tasks()
+        LIFE.set(next(self._lives))
 
     def _tasks(self) -> set[asyncio.Task[Any]]:
         return {*self._world.apps[self._node].jobs.awaited()}
@@ -61,6 +84,8 @@ class Dying(Mortal):
         app = self._world.apps[self._node]
         old = self._world.plugin(plugin, self._node)
         old.stop = _nothing
+        self._gone.add(LIFE.get())
+        LIFE.set(0)
         for task in self._tasks() - self._before:
             task.cancel()
         await app.loader.reload(plugin, app.config)

@@ -448,13 +448,17 @@ async def test_a_receiver_that_takes_nothing_of_anybody_is_asked_less_and_less()
 
 
 class Failing:
-    """The first writes of a store that works otherwise fail."""
+    """Some writes of a store that works otherwise fail, after some that do not."""
 
-    def __init__(self, store: Any, times: int) -> None:
+    def __init__(self, store: Any, times: int, after: int = 0) -> None:
         self.real = store.write
         self.times = times
+        self.after = after
 
     def __call__(self, rows: Any, *, ttl: float | None = None) -> Any:
+        self.after -= 1
+        if self.after >= 0:
+            return self.real(rows, ttl=ttl)
         self.times -= 1
         if self.times >= 0:
             raise StoreUnavailable("for a test")
@@ -464,7 +468,7 @@ class Failing:
 @pytest.mark.asyncio
 async def test_who_causes_an_event_waits_until_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Receiver() as receiver, told(receiver, "account.created") as (world, _):
-        monkeypatch.setattr(world.app.store, "write", Failing(world.app.store, 3))
+        monkeypatch.setattr(world.app.store, "write", Failing(world.app.store, 3, after=1))
         making = asyncio.ensure_future(world.app.accounts.provision("ann@localhost"))
         await world.settle()
         assert not making.done()
