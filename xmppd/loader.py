@@ -19,7 +19,7 @@ from xmppd.errors import CommandError, ConfigError
 from xmppd.finding import Source, plugin_modules, put_back, source_of
 from xmppd.hooks import Hooks
 from xmppd.parts.disco import declared_by
-from xmppd.parts.events import kinds_of, listeners_of
+from xmppd.parts.events import checks_of, kinds_of, listeners_of
 from xmppd.parts.nodes import signals_of
 from xmppd.parts.offers import missing
 from xmppd.parts.services import hosts_of
@@ -253,6 +253,8 @@ class Loader:
         """Have the hooks asked that plugins use, or the server's own events that they listen to."""
         events = self._server.events
         kinds = [kind for plugin in plugins for kind in kinds_of(plugin)]
-        events.compile(kinds, [pair for plugin in plugins for pair in listeners_of(plugin)])
+        listeners = [pair for plugin in plugins for pair in listeners_of(plugin)]
+        checks = {kind: check for plugin in plugins for kind, check in checks_of(plugin).items()}
+        events.compile(kinds, listeners, checks)
         self._hooks.compile([*plugins, *events.wanted])
         events.changed = partial(self._listen, plugins)

@@ -24,6 +24,7 @@ from xmppd.core.disco import DiscoIdentity, DiscoInfo, DiscoItem, form
 from xmppd.core.events import Event, EventField, EventKind
 from xmppd.core.handover import KeptSession
 from xmppd.core.ids import removal
+from xmppd.core.intents import Intent
 from xmppd.core.iqs import Address, EarlyRequest, Handler, HandlerKey, Request
 from xmppd.core.lastseen import delay, stamped
 from xmppd.core.later import Later
@@ -49,7 +50,7 @@ from xmppd.jid import Jid
 from xmppd.marks import mark, marked
 from xmppd.parts.belongings import gives, takes
 from xmppd.parts.disco import ByAddress, disco_info, disco_items
-from xmppd.parts.events import Emitter, listens
+from xmppd.parts.events import Emitter, happened, listens
 from xmppd.parts.http import (
     PUBLIC,
     HttpAnswer,
@@ -141,6 +142,7 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "Identity",
+    "Intent",
     "Jid",
     "JidError",
     "Kept",
@@ -204,6 +206,7 @@ __all__ = [
     "every",
     "form",
     "gives",
+    "happened",
     "insert_child",
     "iq_get",
     "iq_set",

@@ -1,35 +1,13 @@
 """Web hooks: what is durable is told, at whatever write the process was killed that did it."""
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from dying import Dying
-from patience import until
-from receiver import Receiver
+from hookkills import Act, Look, killed_at_each_write
 
 from xmppd import ns
 from xmppd.core.credentials import ACCOUNT
-from xmppd.errors import StanzaError, StoreError
 from xmppd.testing import Client, World
-
-WRITES = 10
-"""More than any of these acts takes."""
-LOCAL = {"webhooks": {"allowed": ["127.0.0.0/8"], "settle": 0.01}}
-Act = Callable[[World, Client, str], Awaitable[None]]
-Look = Callable[[World, str], Awaitable[bool]]
-
-
-@asynccontextmanager
-async def told(receiver: Receiver, kind: str, *plugins: str) -> AsyncIterator[World]:
-    async with World(plugins=("webhooks", *plugins), plugin_config=LOCAL) as world:
-        arguments = {"name": "game", "url": receiver.url, "event": [kind, "account.created"]}
-        await world.app.commands.call("webhook add", arguments)
-        await world.advance(6)  # until all nodes know of it
-        yield world
 
 
 async def create(world: World, client: Client, name: str) -> None:
@@ -97,39 +75,4 @@ ACTS: dict[str, tuple[str, Act, Look, tuple[str, ...]]] = {
 @pytest.mark.parametrize("act", ACTS)
 async def test_what_is_durable_is_told_after_a_kill_at_each_write(act: str) -> None:
     kind, do, look, plugins = ACTS[act]
-    async with Receiver() as receiver, told(receiver, kind, *plugins) as world:
-        dying, durable, names = Dying(world), set(), []
-        for write, is_done in itertools.product(range(1, WRITES), (False, True)):
-            name = f"{act}{write}{'done' if is_done else ''}"
-            if act not in ("created", "message"):
-                await world.app.accounts.provision(f"{name}@localhost")
-                await world.advance(1)
-            client = await world.login("alice", "phone", node=0)
-            dying.die_at(write, is_done=is_done)
-            doing = asyncio.ensure_future(do(world, client, name))
-            was_killed = await dying.happen()
-            await dying.reborn("webhooks")
-            doing.cancel()
-            with suppress(StoreError, StanzaError, asyncio.CancelledError):
-                await doing
-            names.append(name)
-            if await look(world, name):
-                durable.add(name)
-            await world.advance(2)
-            if not was_killed and write > 1:
-                break
-        assert 2 < len(durable) < len(names), "kills before and after"
-        await world.app.accounts.provision("last@localhost")
-
-        def of(kind: str) -> set[str]:
-            return {whom(event) for event in receiver.events if event["kind"] == kind}
-
-        await until(
-            lambda: durable <= of(kind) and "last" in of("account.created"), lambda: world.advance(0.5)
-        )
-        extra = (of(kind) & {*names}) - durable
-        assert not extra or act == "message", "what is not there is not told"
-        ids = {}
-        for event in receiver.events:
-            if event["kind"] == kind and whom(event) in durable:
-                assert ids.setdefault(whom(event), event["id"]) == event["id"], "a repeat has its id"
+    await killed_at_each_write(kind, do, look, whom, *plugins, is_unsure=act == "message")

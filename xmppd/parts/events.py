@@ -1,13 +1,15 @@
-"""Events of plugins' own, and methods that listen to events of all."""
+"""Events of plugins' own, whether those happened that a kill came before, and methods that listen to all."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from xmppd.core.events import EventField, EventKind, Events
+from xmppd.core.intents import Happened, Intent, around
 from xmppd.marks import mark, marked
 from xmppd.parts.part import Part, parts_of
 
@@ -19,7 +21,9 @@ Patterns = Iterable[str] | Callable[[Any], Iterable[str]]
 
 
 class Emitter(Part):
-    """A kind of event that the plugin tells: `await self.added.emit(account, field=...)`. See `EventKind`."""
+    """A kind of event that the plugin tells: `await self.added.emit(account, field=...)`. See `EventKind`;
+    where nothing else is said the `key` is all fields.
+    """
 
     def __init__(
         self,
@@ -30,8 +34,11 @@ class Emitter(Part):
         example: Mapping[str, Any] | None = None,
         version: int = 1,
         is_asked: bool = False,
+        key: Iterable[str] | None = None,
     ) -> None:
-        self.kind = EventKind(name, help, fields or {}, example or {}, version, is_asked)
+        fields = fields or {}
+        found = tuple(fields if key is None else key)
+        self.kind = EventKind(name, help, fields, example or {}, version, is_asked, found)
         self._events: Events
 
     def bind(self, plugin: str, attribute: str, server: Server) -> Self:
@@ -53,6 +60,40 @@ class Emitter(Part):
         told = self._events.tell(self.kind, account, data)
         if told is not None:
             await told
+
+    def intent(self, account: str, **data: Any) -> Intent | None:
+        """The same as `around` for who makes several attempts: `await intent.begin(about)` before each. In
+        the end it is told, or its `drop` or `doubt` called. None where nobody keeps such.
+        """
+        return self._events.intent(self.kind, account, data)
+
+    @asynccontextmanager
+    async def around(
+        self, account: str, about: Mapping[str, Any] | None = None, /, **data: Any
+    ) -> AsyncIterator[None]:
+        """Around something durable, and the `emit` that tells of it: written down before, so that it is told
+        after a kill in between, too. What is not emitted within did not happen. `about` is what shows later
+        whether it did, as a method marked by `happened` looks; as JSON has it. StoreError: do nothing.
+        """
+        async with around(self.intent(account, **data)) as intent:
+            if intent is not None:
+                await intent.begin(about or {})
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class FindsOut:
+    """What `happened` says of a method."""
+
+    kinds: tuple[str, ...]
+
+
+def happened(*kinds: str) -> Callable[[Method], Method]:
+    """Marks the coroutine (account, data, about) that finds out by the store whether an event of these kinds
+    happened before a process was killed that was about to tell it (`Emitter.around`). Where nobody can say it
+    did. What it raises but StoreError counts as that.
+    """
+    return lambda method: mark(method, FindsOut(kinds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +129,15 @@ def listeners_of(plugin: Any) -> list[tuple[Callable[..., Any], Iterable[str]]]:
         (method, found.patterns(plugin) if callable(found.patterns) else found.patterns)
         for method, found in marked(plugin, Listens)
     ]
+
+
+def checks_of(plugin: Any) -> dict[str, Happened]:
+    """By kind, what finds out whether one happened."""
+    return {kind: _found_by(method) for method, found in marked(plugin, FindsOut) for kind in found.kinds}
+
+
+def _found_by(method: Callable[..., Any]) -> Happened:
+    async def find(kind: EventKind, account: str, data: Mapping[str, Any], about: Mapping[str, Any]) -> Any:
+        return data if await method(account, data, about) else None
+
+    return find

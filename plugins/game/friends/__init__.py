@@ -202,10 +202,11 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         most: RosterCounts | None = None,
     ) -> Pair:
         """The same of two who stay what they are."""
-        before, after = await self.act(account, peer, deed, by=by, seen=seen, most=most)
-        if after.state != NONE and await self.is_barred(account, peer):
-            _, after = await self.act(account, peer, part)
-        await self.happened(account, peer, before, after)
+        async with self.foreseeing(account, peer) as foresee:
+            before, after = await self.act(account, peer, deed, by=by, seen=seen, most=most, foresee=foresee)
+            if after.state != NONE and await self.is_barred(account, peer):
+                _, after = await self.act(account, peer, part)
+            await self.follow_up(account, peer, before, after)
         return after
 
     async def is_barred(self, account: str, peer: str) -> bool:

@@ -12,6 +12,7 @@ from .pairs import ASKED, FRIENDS, NONE, Deed, Pair, expire, half, pair_of, part
 
 if TYPE_CHECKING:
     from . import Friends
+    from .telling import Foresee
 
 ATTEMPTS: Final = 32
 ROUNDS: Final = 16
@@ -81,11 +82,12 @@ class Bonds:
         by: str = "",
         seen: Pair | None = None,
         most: RosterCounts | None = None,
+        foresee: Foresee | None = None,
     ) -> tuple[Pair, Pair]:
         """Do something; the pair before and after, which both can see then, but for the session `by`, which
-        is answered. A pair that was `seen` a moment ago is read again only if it has changed. A repeat is
-        harmless, and finishes what was cut short. StanzaError where it cannot be done, as where one would
-        have more of a kind than `most`.
+        is answered. A pair that was `seen` a moment ago is read again only if it has changed. `foresee` is
+        done before each attempt to change it. A repeat is harmless, and finishes what was cut short.
+        StanzaError where it cannot be done, as where one would have more of a kind than `most`.
         """
         first, second = sorted((doer, peer))
         begun = ""
@@ -103,6 +105,8 @@ class Bonds:
             written = row_of(after) | {"version": max(stored.version + 1, int(now * 1000))}
             expect = {"version": stored.version} if stored.version else None
             ttl = PAST_SECONDS if after.state == NONE else None
+            if foresee is not None:
+                await foresee(before, after, stored.version)
             if await self.pairs.put_if(written, expect, ttl=ttl):
                 stored = replace(after, version=int(str(written["version"])))
                 break

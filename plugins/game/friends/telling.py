@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from xmppd import ns
-from xmppd.plugin import Element, Emitter, EventField, Lru, cluster_signal, element, serialize
+from xmppd.plugin import (
+    Element,
+    Emitter,
+    EventField,
+    Intent,
+    Lru,
+    cluster_signal,
+    element,
+    happened,
+    serialize,
+)
 
 from .pairs import ASKED, FRIENDS, NONE, Pair
 
@@ -19,6 +31,8 @@ NS: Final = "urn:xmppd:friends:0"
 FRIEND: Final = f"{{{NS}}}friend"
 FRIENDS_LIST: Final = f"{{{NS}}}friends"
 IQ: Final = f"{{{ns.CLIENT}}}iq"
+Foresee = Callable[[Pair, Pair, int], Awaitable[None]]
+"""(before, after, version): a pair that has this version is about to be changed so; StoreError."""
 REMEMBERED: Final = 10_000
 """Of so many pairs it is known which version was told last, so that none is told after a newer one."""
 
@@ -37,6 +51,7 @@ class Telling:
         "Two players are friends.",
         fields={"friend": EventField("text", "the other one"), "by": EventField("text", "who did it last")},
         example={"friend": "bob@example.org", "by": "bob@example.org"},
+        key=("friend",),
     )
     parted = Emitter(
         "friend.ended",
@@ -47,6 +62,7 @@ class Telling:
             "was": EventField("text", "`friends` or `asked`"),
         },
         example={"friend": "bob@example.org", "by": "bob@example.org", "was": "friends"},
+        key=("friend",),
     )
 
     @property
@@ -58,21 +74,64 @@ class Telling:
         self._pushes = itertools.count(1)
         self._told: Lru[str, int] = Lru(REMEMBERED)
 
-    async def happened(self, doer: str, peer: str, before: Pair, after: Pair) -> None:
+    async def follow_up(self, doer: str, peer: str, before: Pair, after: Pair) -> None:
         """Count it, and tell who listens to events."""
         friends = self._friends
         if before.state == after.state:
             return
         if after.state == ASKED:
             friends.asked.inc()
-            await self.requested.emit(doer, to=peer, text=after.text)
         elif after.state == FRIENDS:
             friends.made.inc()
-            await self.befriended.emit(peer, friend=doer, by=doer)
-        else:
-            if before.state == FRIENDS:
-                friends.ended.inc()
-            await self.parted.emit(peer, friend=doer, by=doer, was=before.state)
+        elif before.state == FRIENDS:
+            friends.ended.inc()
+        emitter, account, data = self.told_of(doer, peer, before, after)
+        await emitter.emit(account, **data)
+
+    def told_of(self, doer: str, peer: str, before: Pair, after: Pair) -> tuple[Emitter, str, dict[str, str]]:
+        """Which event it is, and of whom."""
+        if after.state == ASKED:
+            return self.requested, doer, {"to": peer, "text": after.text}
+        if after.state == FRIENDS:
+            return self.befriended, peer, {"friend": doer, "by": doer}
+        return self.parted, peer, {"friend": doer, "by": doer, "was": before.state}
+
+    @asynccontextmanager
+    async def foreseeing(self, doer: str, peer: str) -> AsyncIterator[Foresee]:
+        """Around a deed and the telling of it: what is to be done before each attempt, so that it is told
+        after a kill, too.
+        """
+        intent: Intent | None = None
+
+        async def foresee(before: Pair, after: Pair, version: int) -> None:
+            nonlocal intent
+            if intent is not None:
+                intent.drop()
+                intent = None
+            if before.state != after.state:
+                emitter, account, data = self.told_of(doer, peer, before, after)
+                intent = emitter.intent(account, **data)
+            if intent is not None:
+                await intent.begin({"before": version})
+
+        try:
+            yield foresee
+        except BaseException:
+            if intent is not None:
+                intent.doubt()
+            raise
+        if intent is not None:
+            intent.drop()
+
+    @happened("friend.requested", "friend.made", "friend.ended")
+    async def was_done(self, account: str, data: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+        """Whether a pair has been changed that was about to be when this was killed: it has another version
+        now, or is past.
+        """
+        one, other = sorted((account, data.get("to") or data["friend"]))
+        row = await self._friends.pairs.get(one, other)
+        version = 0 if row is None else row["version"]
+        return bool(version not in (0, about["before"]))
 
     async def tell(self, pair: Pair, by: str = "") -> Pair:
         """Let clients of both, on all nodes, see how a pair stands, but for the session `by`; the same with

@@ -103,6 +103,7 @@ class GameEvents(EventCommands, Plugin):
         },
         example={"resource": "store/offers", "version": 7, "recipients": 2, "reached": 1},
         is_asked=True,
+        key=("resource", "version"),
     )
 
     async def start(self) -> None:

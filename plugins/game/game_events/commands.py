@@ -52,15 +52,15 @@ class EventCommands:
         accounts = await self._meant(to or [], players.splitlines(), group or [])
         it.pushes.admit(len(accounts))
         began = it.scope.clock()
-        outcome, silent = await it.pushes.push(accounts, event, keeps=not transient)
-        it.pushed.inc()
-        it.recipients.inc(outcome.recipients)
-        it.stale.inc(outcome.stale)
-        it.seconds.observe(it.scope.clock() - began)
-        if it.told.is_wanted:
+        told = {"resource": resource, "version": version, "recipients": len(accounts), "reached": 0}
+        async with it.told.around("", **told):
+            outcome, silent = await it.pushes.push(accounts, event, keeps=not transient)
+            it.pushed.inc()
+            it.recipients.inc(outcome.recipients)
+            it.stale.inc(outcome.stale)
+            it.seconds.observe(it.scope.clock() - began)
             reached = len(outcome.reached)
-            count = outcome.recipients
-            await it.told.emit("", resource=resource, version=version, recipients=count, reached=reached)
+            await it.told.emit("", **{**told, "recipients": outcome.recipients, "reached": reached})
         return shown(outcome, silent)
 
     @command("Show what is kept for a player who comes", reads=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from xmppd.plugin import CommandError, Jid, Session, cluster_signal, command, every
+from xmppd.plugin import CommandError, Jid, Session, cluster_signal, command, every, happened
 
 from .claims import BY, TEXT
 
@@ -49,8 +49,7 @@ class Revocations:
             raise CommandError("this is the address of no account", 2, field="account")
         moment = self._moment(before)
         row: Row = {"account": account.bare, "before": micros(moment)}
-        await self._it.ended.put_newest(row, ttl=self._it.lasting)
-        return await self._note(ACCOUNT, account.bare, moment)
+        return await self._revoke(row, ACCOUNT, account.bare, moment)
 
     @command("Let one token count no more, and end the sessions that it let in")
     async def revoke_token(
@@ -64,8 +63,7 @@ class Revocations:
             raise CommandError(f"the id of a token has 1 to {TEXT} characters", 2, field="id")
         name = self._issuer(issuer)
         row: Row = {"key": key_of(TOKEN, name, id), "before": micros(self._it.now())}
-        await self._it.revoked.put_newest(row, ttl=self._it.lasting)
-        return await self._note(TOKEN, f"{name} {id}", None)
+        return await self._revoke(row, TOKEN, f"{name} {id}", None)
 
     @command("Let all tokens of an issuer count no more that it issued before a moment")
     async def revoke_before(
@@ -77,8 +75,7 @@ class Revocations:
         """For a key that is not secret any more, or a mistake in what was issued."""
         name, before = self._issuer(issuer), self._moment("" if moment == "now" else moment)
         row: Row = {"key": key_of(ISSUER, name, ""), "before": micros(before)}
-        await self._it.revoked.put_newest(row, ttl=self._it.lasting)
-        return await self._note(ISSUER, name, before)
+        return await self._revoke(row, ISSUER, name, before)
 
     @command("List what was revoked and may still be shown, of the last hours", reads=True)
     async def revocations(self) -> list[dict[str, Any]]:
@@ -120,16 +117,26 @@ class Revocations:
             raise CommandError(f"the issuer must be one of {', '.join(sorted(known))}", 2, field="issuer")
         return next(iter(known))
 
-    async def _note(self, kind: str, value: str, before: float | None) -> dict[str, Any]:
-        """It is written: have all nodes act by it, and those that are not told now a little later."""
+    async def _revoke(self, revoked: Row, kind: str, value: str, before: float | None) -> dict[str, Any]:
+        """Write it, have all nodes act by it, and those that are not told now a little later."""
         it, now = self._it, self._it.now()
         id = f"{int(now * 1e6):020d}-{secrets.token_hex(4)}"
         row: Row = {"hour": str(int(now // HOUR)), "id": id, "at": now, "kind": kind, "value": value}
-        await it.recent.put({**row, "before": before}, ttl=it.lasting)
-        it.known.put(id, True)
-        it.over.tell(kind, value, before)
-        await it.ended_told.emit(value if kind == ACCOUNT else "", kind=kind)
+        account = value if kind == ACCOUNT else ""
+        async with it.ended_told.around(account, revoked, kind=kind):
+            await (it.ended if account else it.revoked).put_newest(revoked, ttl=it.lasting)
+            await it.recent.put({**row, "before": before}, ttl=it.lasting)
+            it.known.put(id, True)
+            it.over.tell(kind, value, before)
+            await it.ended_told.emit(account, kind=kind)
         return {"revoked": value, "kind": kind, "before": shown(before)}
+
+    @happened("game-login.revoked")
+    async def was_revoked(self, account: str, data: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+        """Whether what was about to be revoked is, by what is written now."""
+        it = self._it
+        row = await (it.ended.get(account) if account else it.revoked.get(about["key"]))
+        return row is not None and bool(row["before"] >= about["before"])
 
     # what holds
 

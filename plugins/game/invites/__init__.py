@@ -33,6 +33,7 @@ from xmppd.plugin import (
     Uses,
     cluster_signal,
     element,
+    happened,
     iq_get,
     iq_set,
     serialize,
@@ -270,11 +271,12 @@ class Invites(InviteCommands, Paying):
         to = wanted.to
         if not by_operator:
             await self._permit(account, to)
-        same = await self._kept(account, wanted)
-        if same is not None:
-            return same
-        self.sent.inc()
-        await self._emit_made(wanted)
+        told = {name: getattr(wanted, name) for name in self.was_made.kind.fields}
+        async with self.was_made.around(wanted.sender, **told):
+            if (same := await self._kept(account, wanted)) is not None:
+                return same
+            self.sent.inc()
+            await self.was_made.emit(wanted.sender, **told)
         self.changed.tell(values_of(wanted))
         self._watch(wanted)
         self._write_to(wanted)
@@ -356,10 +358,11 @@ class Invites(InviteCommands, Paying):
             return item is not None and item.subscription == "both"
         return False
 
-    async def _emit_made(self, one: Invite) -> None:
-        if self.was_made.is_wanted:
-            about = {"id": one.id, "to": one.to, "kind": one.kind, "target": one.target, "game": one.game}
-            await self.was_made.emit(one.sender, **about)
+    @happened("invite.made", "invite.settled")
+    async def was_so(self, account: str, data: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+        """Whether one is there, or ended so, that was about to when this was killed."""
+        row = await self.got.get(data["to"], data["id"])
+        return row is not None and data.get("state", row["state"]) == row["state"]
 
     # what becomes of it
 
@@ -383,19 +386,16 @@ class Invites(InviteCommands, Paying):
         """Have it end so if it is pending; how it has ended. One write decides, whoever else answers."""
         if one.state == PENDING:
             ended = one.ended(state)
+            told = {name: getattr(ended, name) for name in self.was_settled.kind.fields}
             # No more than that: who made it may just be given another address.
             row = {"account": one.to, "id": one.id, "state": state}
-            if await self.got.put_if(row, {"state": PENDING}, ttl=self._life(one.expires)):
-                self.answered.inc()
-                await self._emit_settled(ended)
-                self.changed.tell(values_of(ended))
-                return ended
+            async with self.was_settled.around(one.sender, **told):
+                if await self.got.put_if(row, {"state": PENDING}, ttl=self._life(one.expires)):
+                    self.answered.inc()
+                    await self.was_settled.emit(one.sender, **told)
+                    self.changed.tell(values_of(ended))
+                    return ended
         return await self.found(one.to, one.id)
-
-    async def _emit_settled(self, one: Invite) -> None:
-        if self.was_settled.is_wanted:
-            about = {"id": one.id, "to": one.to, "kind": one.kind, "target": one.target, "state": one.state}
-            await self.was_settled.emit(one.sender, **about)
 
     def _watch(self, one: Invite) -> None:
         """See that it ends when its time is over: every node does that knows it, and one is the first."""

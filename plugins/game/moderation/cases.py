@@ -28,6 +28,7 @@ from xmppd.plugin import (
     Uses,
     cluster_signal,
     command,
+    happened,
     iq_set,
     nobody,
 )
@@ -117,12 +118,14 @@ class Cases(Hearing):
             "reported": "troll@example.org",
             "reason": "spam",
         },
+        key=("case",),
     )
     claimed = Emitter(
         "report.claimed",
         "A moderator looks at a case; its account is whom it is about.",
         fields={"case": EventField("text", "which one"), "by": EventField("text", "who")},
         example={"case": "0006433a4b1c2d", "by": "mia"},
+        key=("case",),
     )
     decided = Emitter(
         "report.decided",
@@ -134,6 +137,7 @@ class Cases(Hearing):
             "by": EventField("text", "who decided"),
         },
         example={"case": "0006433a4b1c2d", "verdict": "upheld", "sanction": "", "by": "mia"},
+        key=("case",),
     )
     filed = Counter("Cases for moderators.")
 
@@ -219,12 +223,14 @@ class Cases(Hearing):
             lines = await self._archived(account, reported, ids)
         elif kind == "flag":
             lines = [Line(at, account or reported, "", text, "", "filter")]
-        await self._add(row, "server", lines)
-        await self.cases.put(row, ttl=self._ttl)
-        if kind == "report":
-            self.collect.tell(row["day"], case, kind, account, reported)
-        self.filed.inc()
-        await self.queued.emit(reported, case=case, kind=kind, reported=reported, reason=reason)
+        told = {"case": case, "kind": kind, "reported": reported, "reason": reason}
+        async with self.queued.around(reported, **told):
+            await self._add(row, "server", lines)
+            await self.cases.put(row, ttl=self._ttl)
+            if kind == "report":
+                self.collect.tell(row["day"], case, kind, account, reported)
+            self.filed.inc()
+            await self.queued.emit(reported, **told)
         return case
 
     @property
@@ -345,8 +351,9 @@ class Cases(Hearing):
             "claimed_by": name,
             "claimed_until": self.now() + self.config.claim_minutes * 60,
         }
-        await self._change(row, changed)
-        await self.claimed.emit(row["reported"], case=id, by=name)
+        async with self.claimed.around(row["reported"], {"state": CLAIMED, "by": name}, case=id, by=name):
+            await self._change(row, changed)
+            await self.claimed.emit(row["reported"], case=id, by=name)
         return self._shown({**row, **changed})
 
     @command("Give a case back, for others to take", name="moderation release")
@@ -404,15 +411,26 @@ class Cases(Hearing):
         is_repeat = row["state"] == DECIDED and all(row[key] == changed[key] for key in SAME)
         if not is_repeat:
             self._only(row, name)
-            await self._change(row, changed)
-            row = {**row, **changed}
-        if made is not None:
+            told = {"case": id, "verdict": verdict, "sanction": changed["sanction"], "by": name}
+            async with self.decided.around(row["reported"], {"state": DECIDED, "by": name}, **told):
+                await self._change(row, changed)
+                row = {**row, **changed}
+                if made is not None:
+                    await self.impose(row["reported"], made)
+                await self.decided.emit(row["reported"], **told)
+        elif made is not None:
             await self.impose(row["reported"], made)
-        if not is_repeat:
-            await self.decided.emit(
-                row["reported"], case=id, verdict=verdict, sanction=changed["sanction"], by=name
-            )
         return self._shown(row)
+
+    @happened("report.queued", "report.claimed", "report.decided")
+    async def was_so(self, account: str, data: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+        """Whether a case is there, and is or was a moderator's, as it was to be when this was killed."""
+        try:
+            row = await self._row(data["case"])
+        except CommandError:
+            return False
+        by = {CLAIMED: row["claimed_by"], DECIDED: row["decided_by"]}
+        return "state" not in about or by[about["state"]] == about["by"]
 
     def _only(self, row: Mapping[str, Any], name: str) -> None:
         """CommandError unless this moderator may work on a case."""

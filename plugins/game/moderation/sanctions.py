@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from xmppd import hooks, ns
@@ -33,6 +33,7 @@ from xmppd.plugin import (
     command,
     element,
     every,
+    happened,
     iq_get,
     offered,
     read_stanza,
@@ -121,6 +122,7 @@ class Sanctions(Plugin):
             "by": "mia",
             "case": "",
         },
+        key=("id",),
     )
     ended = Emitter(
         "sanction.lifted",
@@ -131,6 +133,7 @@ class Sanctions(Plugin):
             "by": EventField("text", "who lifted it"),
         },
         example={"id": "0006433a4b1c2d", "kind": "mute", "by": "mia"},
+        key=("id",),
     )
     kept_out = Counter("Logins of banned accounts.")
 
@@ -398,23 +401,22 @@ class Sanctions(Plugin):
         """Have it in force on all nodes; whether it was not there before. CommandError, StoreError."""
         left = None if sanction.until is None else sanction.until - self.now()
         ttl = None if left is None else max(1.0, left) + self.config.history_days * DAY
-        async with self.server.writing(account) as exists:
-            if not exists:
-                raise CommandError(f"there is no account {account}", field="account")
-            is_new = await self.sanctions.put_if(sanction.row(account), None, ttl=ttl)
-            await self._changed(account)
-        if is_new:
-            await self.imposed.emit(
-                account,
-                id=sanction.id,
-                kind=sanction.kind,
-                scope=sanction.scope,
-                until=sanction.until,
-                reason=sanction.reason,
-                by=sanction.by,
-                case=sanction.case,
-            )
+        shown = {name: getattr(sanction, name) for name in self.imposed.kind.fields}
+        async with self.imposed.around(account, **shown):
+            async with self.server.writing(account) as exists:
+                if not exists:
+                    raise CommandError(f"there is no account {account}", field="account")
+                is_new = await self.sanctions.put_if(sanction.row(account), None, ttl=ttl)
+                await self._changed(account)
+            if is_new:
+                await self.imposed.emit(account, **shown)
         return is_new
+
+    @happened("sanction.imposed", "sanction.lifted")
+    async def was_done(self, account: str, data: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+        """Whether a sanction is there, or was lifted, that was about to be when this was killed."""
+        row = await self.sanctions.get(account, data["id"])
+        return row is not None and (about.get("lifted") is None or row["lifted"] is not None)
 
     async def _changed(self, account: str) -> None:
         """Tell all nodes, and write down that they are to be told."""
@@ -483,10 +485,12 @@ class Sanctions(Plugin):
             after = before._replace(lifted=now, lifted_by=name)
             expect = {"kind": before.kind, "lifted": None}
             changed = {"account": account.bare, "id": id, "lifted": now, "lifted_by": name}
-            if not await self.sanctions.put_if(changed, expect, ttl=self._left(before)):
-                raise CommandError("somebody else has just changed this sanction", field="id")
-            before = after
-            await self.ended.emit(account.bare, id=id, kind=before.kind, by=name)
+            told = {"id": id, "kind": before.kind, "by": name}
+            async with self.ended.around(account.bare, {"lifted": now}, **told):
+                if not await self.sanctions.put_if(changed, expect, ttl=self._left(before)):
+                    raise CommandError("somebody else has just changed this sanction", field="id")
+                before = after
+                await self.ended.emit(account.bare, **told)
         await self._changed(account.bare)
         return self.listed(account.bare, before)
 

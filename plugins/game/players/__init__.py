@@ -30,6 +30,7 @@ from xmppd.plugin import (
     at_least,
     at_most,
     element,
+    happened,
     iq_get,
     iq_set,
     network_of,
@@ -125,6 +126,7 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
             "by": EventField("text", "`player`, `operator`, or what else gave it to him"),
         },
         example={"name": "Zoe#EUW", "before": None, "by": "player"},
+        key=("name",),
     )
 
     async def start(self) -> None:
@@ -258,19 +260,27 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
             self.refused.inc()
             raise StanzaError("not-acceptable", str(error)) from None
 
+    @happened("player.named")
+    async def was_named(self, account: str, data: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+        """Whether he has, or has had, a name that he was to be given when this was killed."""
+        profile = await self.profiles.get(account)
+        return profile is not None and data["name"] in (profile["name"], profile["former"])
+
     async def _give(self, account: str, wanted: Name, *, by: str, forced: bool = False) -> str:
-        try:
-            before = await self.take(
-                account, wanted, by=by, pause=0.0 if forced else self.config.rename_days * DAY, forced=forced
-            )
-        except Taken:
-            self.refused.inc()
-            raise
-        if before == str(wanted):
-            return before
-        self.renamed.inc()
-        self.log.info("player-named", extra={"jid": account, "by": by})
-        await self.named.emit(account, name=str(wanted), before=before, by=by)
+        pause = 0.0 if forced else self.config.rename_days * DAY
+        had = await self.profiles.get(account) if self.named.is_wanted else None
+        known = {"name": str(wanted), "before": (had and had["name"]) or None, "by": by}
+        async with self.named.around(account, **known):
+            try:
+                before = await self.take(account, wanted, by=by, pause=pause, forced=forced)
+            except Taken:
+                self.refused.inc()
+                raise
+            if before == str(wanted):
+                return before
+            self.renamed.inc()
+            self.log.info("player-named", extra={"jid": account, "by": by})
+            await self.named.emit(account, **{**known, "before": before})
         await self._tell(account, str(wanted))
         return str(wanted)
 

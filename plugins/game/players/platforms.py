@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,6 +17,7 @@ from xmppd.plugin import (
     Stanza,
     Table,
     element,
+    happened,
     insert_child,
     offered,
     read_stanza,
@@ -90,30 +91,43 @@ class Platforms:
                 raise CommandError(f"{account} is linked to another account there: unlink that first")
             if platform not in links and len(links) >= player.config.links:
                 raise CommandError(f"a player is linked to {player.config.links} platforms at most")
-            row = await self.owners.get(platform, id)
-            owner: dict[str, Any] = {
-                "platform": platform,
-                "id": id,
-                "account": account,
-                "mark": new_mark(),
-            }
-            if row is None:
-                if not await self.owners.put_if(owner, None):
-                    raise CommandError("somebody else is being linked to this id")
-            elif row["account"] != account:
-                raise CommandError(f"this id is linked to {row['account']}")
-            await self.links.put({"account": account, "platform": platform, "id": id})
-        if links.get(platform) != id:
-            await self.linked.emit(account, platform=platform, id=id, linked=True)
+            if links.get(platform) == id:
+                return
+            async with self.linked.around(account, platform=platform, id=id, linked=True):
+                await self._take(account, platform, id)
+                await self.linked.emit(account, platform=platform, id=id, linked=True)
+
+    async def _take(self, account: str, platform: str, id: str) -> None:
+        """CommandError where somebody else has it."""
+        row = await self.owners.get(platform, id)
+        owner: dict[str, Any] = {
+            "platform": platform,
+            "id": id,
+            "account": account,
+            "mark": new_mark(),
+        }
+        if row is None:
+            if not await self.owners.put_if(owner, None):
+                raise CommandError("somebody else is being linked to this id")
+        elif row["account"] != account:
+            raise CommandError(f"this id is linked to {row['account']}")
+        await self.links.put({"account": account, "platform": platform, "id": id})
+
+    @happened("player.linked")
+    async def was_linked(self, account: str, data: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+        """Whether he is linked, or is no more, as he was to be when this was killed."""
+        row = await self.links.get(account, data["platform"])
+        return bool((row is not None and row["id"] == data["id"]) == data["linked"])
 
     async def unlink(self, account: str, platform: str) -> bool:
         """Link a player to a platform no more; whether he was."""
         row = await self.links.get(account, platform)
         if row is None:
             return False
-        await self._give_up(account, platform, row["id"])
-        await self.links.delete(account, platform)
-        await self.linked.emit(account, platform=platform, id=row["id"], linked=False)
+        async with self.linked.around(account, platform=platform, id=row["id"], linked=False):
+            await self._give_up(account, platform, row["id"])
+            await self.links.delete(account, platform)
+            await self.linked.emit(account, platform=platform, id=row["id"], linked=False)
         return True
 
     async def unlink_all(self, account: str) -> None:
