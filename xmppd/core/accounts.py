@@ -258,9 +258,7 @@ class Accounts:
         for check in self.on_making:
             await check(account)
         number, made = new_number(), self._now()
-        async with around(self.intend(account, "created")) as intent:
-            if intent is not None:
-                await intent.begin({"created": made, "changed": number})
+        async with around(self.intend(account, "created"), {"created": made, "changed": number}):
             if not await self._insert(account, credentials, number, made, disabled=False):
                 raise AccountExists(account)
             if (problem := await tell(self.on_created, account)) is not None:

@@ -171,9 +171,7 @@ class Blocking:
         """
         async with AsyncExitStack() as stack:
             for report in reports:
-                intent = await stack.enter_async_context(around(self.intend(report)))
-                if intent is not None:
-                    await intent.begin({})
+                await stack.enter_async_context(around(self.intend(report), {}))
             yield
 
     async def report(self, report: AbuseReport) -> None:

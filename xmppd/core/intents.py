@@ -94,8 +94,12 @@ class Intent:
 
 
 @asynccontextmanager
-async def around(intent: Intent | None) -> AsyncIterator[Intent | None]:
-    """Around a deed and the telling of it: what was not told by then did not happen, unless it failed."""
+async def around(intent: Intent | None, about: Data | None = None) -> AsyncIterator[Intent | None]:
+    """Around a deed and the telling of it: what was not told by then did not happen, unless it failed. With
+    `about` it is begun here; StoreError.
+    """
+    if intent is not None and about is not None:
+        await intent.begin(about)
     try:
         yield intent
     except BaseException:

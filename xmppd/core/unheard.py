@@ -66,9 +66,7 @@ class Unheard:
             return  # whatever a host would say of it
         if not await self._is_accepted(session, stanza, to):
             return
-        async with around(self.foresee and self.foresee(session, stanza, to.bare)) as intent:
-            if intent is not None:
-                await intent.begin({})
+        async with around(self.foresee and self.foresee(session, stanza, to.bare), {}):
             await self._record(session, stanza, to)
             signals = self._hooks.message_routed_signal
             await self._hooks.tell_in_order(signals, session, stanza, to.bare, Outcome.DROPPED)

@@ -75,9 +75,7 @@ class Emitter(Part):
         after a kill in between, too. What is not emitted within did not happen. `about` is what shows later
         whether it did, as a method marked by `happened` looks; as JSON has it. StoreError: do nothing.
         """
-        async with around(self.intent(account, **data)) as intent:
-            if intent is not None:
-                await intent.begin(about or {})
+        async with around(self.intent(account, **data), about or {}):
             yield
 
 
