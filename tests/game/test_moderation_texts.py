@@ -5,6 +5,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from xml.sax.saxutils import escape
 
 import ahocorasick
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.game.moderation.chain import Chain, masked
+from plugins.game.moderation.evidence import Memory
 from plugins.game.moderation.folding import LEET, Folder, squeezed
 from plugins.game.moderation.patterns import TooLong, found, patterns_of
 from plugins.game.moderation.rates import Rates, Rule
@@ -21,6 +23,7 @@ from plugins.game.moderation.standing import Sanction, Standing, standing_from, 
 from plugins.game.moderation.texts import Texts
 from plugins.game.moderation.words import MOST, BadList, Words, words_in
 from xmppd import ns
+from xmppd.plugin import TokenBucket
 from xmppd.xml.scan import read_stanza
 
 LIST = """
@@ -215,6 +218,23 @@ def test_what_is_soon_known_to_be_clean_is(pieces: list[tuple[str, str]], of: Wo
 @given(st.text(max_size=30), st.sampled_from(LISTS))
 def test_any_text_that_is_soon_known_to_be_clean_is(text: str, of: Words) -> None:
     assert not of.is_clean(text) or of.hits(text) == []
+
+
+@given(TEXTS_, st.sampled_from(LISTS))
+def test_what_is_soon_known_to_be_clean_as_it_is_written_in_xml_is(
+    pieces: list[tuple[str, str]], of: Words
+) -> None:
+    text = "".join(piece + space for piece, space in pieces) + "f&u<ck>"
+    if of.is_clean(escape(text)):
+        assert of.hits(text) == []
+
+
+def test_markup_is_never_soon_known_to_be_clean() -> None:
+    for word in ("fu<b/>ck", "<b>you</b>", "fu&#99;k", "&#x66;uck", "you<br/>"):
+        for _ in range(2):
+            assert not WORDS.is_clean(f"hello {word}")
+    assert WORDS.is_clean("rock &amp; roll &lt;3 you &quot;all&quot;")
+    assert not WORDS.is_clean("&quot;f u c k&quot; &amp; so")
 
 
 def test_usual_texts_are_soon_known_to_be_clean() -> None:
@@ -423,6 +443,35 @@ def test_what_is_over_is_over() -> None:
 
 
 # rates and texts
+
+
+@given(
+    st.lists(st.floats(0, 3, allow_nan=False), max_size=40),
+    st.sampled_from((0.3, 1.0, 7.0)),
+    st.integers(1, 9),
+)
+def test_a_meter_allows_what_a_bucket_of_tokens_does(
+    pauses: list[float], per_second: float, burst: int
+) -> None:
+    clock = [0.0]
+    rates = Rates({"message": Rule(per_second, burst, 4.0)}, lambda: clock[0], lambda: False)
+    bucket = TokenBucket(per_second, burst, lambda: clock[0])
+    for pause in pauses:
+        clock[0] += pause
+        wait, expected = rates.take("message", "a@x", "1.2.3.4"), bucket.take()
+        assert abs(wait - expected) < 1e-3
+        if (wait > 0) != (expected > 0):  # by less than is measured
+            return
+
+
+def test_what_is_remembered_as_it_was_written_is_read() -> None:
+    memory = Memory()
+    memory.of("a@x").append((2.0, "a@x/r", "b@x", "fu &lt;3 &amp; \u00e9".encode()))
+    memory.of("b@x").append((3.0, "b@x/r", "a@x/r", "&amp; so"))
+    assert [(line.at, line.text) for line in memory.between("a@x", "b@x", 100.0)] == [
+        (102.0, "fu <3 & \u00e9"),
+        (103.0, "&amp; so"),
+    ]
 
 
 def test_what_was_taken_on_other_nodes_counts() -> None:

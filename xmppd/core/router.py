@@ -297,7 +297,12 @@ class Router:
         self.messages_taken += 1
         stages = self._hooks.message_sent
         if stages is not None:
-            return self._hooked(session, stanza, stages, self._messages.route)
+            if stages[0] or stages[2]:
+                return self._hooked(session, stanza, stages, self._messages.route)
+            for change in stages[1]:  # as `_hooked` does: messages are many, and a call is dear
+                result = change(session, stanza)
+                if result is not stanza:
+                    return self._changed(session, stanza, change, result, stages, self._messages.route)
         return self._messages.route(session, stanza)
 
     def _presence(self, session: Session, stanza: Stanza) -> Waiting:
@@ -355,18 +360,30 @@ class Router:
                 return self._policed_later(session, stanza, waiting, rest, then)
         for change in filters:
             result = change(session, stanza)
-            if result is stanza:
-                continue  # as it nearly always is
-            if not isinstance(result, Stanza):
-                if isinstance(result, Drop):
-                    return self._dropped(session, stanza, change, result)
-                if isinstance(result, Later):
-                    return result
-                rest = (), filters[filters.index(change) + 1 :], signals
-                return self._filtered_later(session, stanza, change, result, rest, then)
-            stanza = self._intake.resealed(session, result)
+            if result is not stanza:  # it nearly always is
+                return self._changed(session, stanza, change, result, stages, then)
         waiting = then(session, stanza)
         return self._signalled(session, stanza, signals, waiting) if signals else waiting
+
+    def _changed(
+        self,
+        session: Session,
+        stanza: Stanza,
+        change: Callable[..., Any],
+        result: Any,
+        stages: Stages,
+        then: Step,
+    ) -> Waiting:
+        """A filter has made another one of it, or ended it, or has to wait for that."""
+        if isinstance(result, Drop):
+            return self._dropped(session, stanza, change, result)
+        if isinstance(result, Later):
+            return result
+        _, filters, signals = stages
+        rest = (), filters[filters.index(change) + 1 :], signals
+        if isinstance(result, Stanza):
+            return self._hooked(session, self._intake.resealed(session, result), rest, then)
+        return self._filtered_later(session, stanza, change, result, rest, then)
 
     def _dropped(self, session: Session, stanza: Stanza, change: Callable[..., Any], how: Drop) -> Waiting:
         """A filter has ended it."""

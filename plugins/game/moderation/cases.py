@@ -255,7 +255,8 @@ class Cases(Hearing):
     @cluster_signal
     async def collect(self, day: str, case: str, kind: str, account: str, reported: str) -> None:
         """Add to a case what this node remembers of it."""
-        lines = self.memory.between(account, reported)[-self.config.evidence_lines :]
+        since = self.now() - self.scope.clock()
+        lines = self.memory.between(account, reported, since)[-self.config.evidence_lines :]
         if lines:
             about = {"day": day, "id": case, "kind": kind, "account": account, "reported": reported}
             await self._add(about, f"memory {self.server.node}".strip(), lines)

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 from xmppd import ns
 from xmppd.plugin import Lru, Stanza
 
+from .said import unescaped
+
 BODY: Final = f"{{{ns.CLIENT}}}body"
 KEPT: Final = 20
 """Messages that are remembered of one account on one node, where no archive has them."""
@@ -35,8 +37,10 @@ class Line(NamedTuple):
     source: str
 
 
-Said = tuple[float, str, str, str]
-"""When, by whom, to whom, and so many characters of what."""
+Said = tuple[float, str, str, str | bytes]
+"""When by the clock that never jumps, by whom, to whom, and so many characters of what; as it was written in
+bytes.
+"""
 
 
 class Memory:
@@ -53,10 +57,12 @@ class Memory:
             self._said.put(account, said)
         return said
 
-    def between(self, one: str, other: str) -> list[Line]:
-        """What these two said to each other, as far as it was sent here."""
+    def between(self, one: str, other: str, since: float) -> list[Line]:
+        """What these two said to each other, as far as it was sent here. `since` is when the clock that never
+        jumps was at 0, in seconds since the epoch.
+        """
         return [
-            Line(at, sender, to, text, "", "memory")
+            Line(since + at, sender, to, read(text), "", "memory")
             for account, peer in ((one, other), (other, one))
             for at, sender, to, text in self._said.get(account) or ()
             if to.partition("/")[0] == peer
@@ -67,6 +73,14 @@ class Memory:
         if (said := self._said.get(account)) is not None:
             said.clear()
             self._said.drop(account)
+
+
+def read(text: str | bytes) -> str:
+    """What was said, in characters."""
+    if isinstance(text, str):
+        return text
+    plain = text.decode()
+    return unescaped(plain) or plain
 
 
 def line_of(at: float, id: str, raw: bytes) -> Line:

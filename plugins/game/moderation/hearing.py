@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import math
-from collections import deque
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from itertools import chain
 from typing import Annotated, Any, Final
@@ -25,27 +24,35 @@ from xmppd.plugin import (
     cluster_signal,
     command,
     element,
-    network_of,
     offered,
     serialize,
     stanza_of,
 )
 
 from .chain import Chain, Judgement, worse
-from .config import VCARD, Rate
-from .evidence import CHARACTERS, Memory, Said
+from .config import VCARD
+from .evidence import CHARACTERS
 from .folding import Folder
+from .pacing import Pacing, Voice
 from .patterns import patterns_of
-from .rates import Meter, Rates, Rule
-from .said import body_of, changed, json_texts, spoken_in, status_of, texts_of
-from .sanctions import NS, Sanctions
+from .said import (
+    BODY_END,
+    BODY_START,
+    END,
+    body_of,
+    changed,
+    json_texts,
+    spoken_in,
+    status_in,
+    texts_of,
+)
+from .sanctions import NS
 from .silence import bare_of
 from .standing import Sanction
 from .texts import iso
 from .verdict import Judge
-from .words import BadList, Words, words_in
+from .words import BadList, words_in
 
-RETRY: Final = f"{{{NS}}}retry"
 MUTED: Final = f"{{{NS}}}muted"
 FILTERED: Final = f"{{{NS}}}filtered"
 MESSAGE: Final = f"{{{ns.CLIENT}}}message"
@@ -54,43 +61,29 @@ RECEIPT: Final = b"<received"
 REQUEST: Final = ns.RECEIPTS.encode()
 SPOKEN: Final = (f"{{{ns.CLIENT}}}status", f"{{{ns.NICK}}}nick")
 """Children of presence that say something (XEP-0172)."""
-VERBS: Final = ("message", "presence", "request", "invite", "iq", "report")
 PLACES: Final = ("message", "name", "note", "status", "invite")
 """Where a text may stand that is judged."""
-NEWS_SECONDS: Final = 0.5
-"""How soon other nodes know what was taken here."""
-AT_HAND_SECONDS: Final = 0.5
-"""How long a session is taken for what it was: where its account is besides, and what is remembered of it."""
 FLAGGED: Final = 10_000
 """Of how many accounts a day it is remembered how many flags of theirs are in the queue."""
-SELDOM: Final = 0.001
-"""So often a second somebody writes who may write little, and `limited.per_second` is 0."""
-VOICES: Final = 20_000
 FILE_BYTES: Final = 16_777_216
 """Of one list."""
 
 
-class Voice:
-    """What is at hand of a session until a moment (`until`): what its account said last, and by verb how
-    often it may do what.
-    """
+class Anything(frozenset[str]):
+    """Where there are no lists: all words are in it."""
 
-    __slots__ = ("meters", "said", "until")
-
-    def __init__(self, said: deque[Said], until: float) -> None:
-        self.said = said
-        self.until = until
-        self.meters: dict[str, Meter] = {}
+    def issuperset(self, words: Iterable[object]) -> bool:
+        """They are."""
+        return True
 
 
-class Hearing(Sanctions):
+class Hearing(Pacing):
     """The part of the plugin that hears everything first."""
 
     acknowledges = SessionSlot(False)
     """Whether a session has ever told that it received something (XEP-0184)."""
     filtered = Counter("Texts that were masked, refused, flagged, or heard by nobody.")
     silenced = Counter("Stanzas that were refused, or lost their words, since their sender is muted.")
-    slowed = Counter("Stanzas and requests that came too often.")
     unanswered = Counter("Texts that the service for verdicts did not judge in time.")
     flagged = Emitter(
         "message.flagged",
@@ -107,17 +100,10 @@ class Hearing(Sanctions):
     async def start(self) -> None:
         """Lists that mean nothing refuse the plugin."""
         await super().start()
-        self.memory = Memory()
-        self.rates = Rates(self._rules(), self.scope.clock, self._has_news)
-        self._clock = self.scope.clock
-        self._voices: dict[str, Voice] = {}
         self._client: HttpClient | None = None
         self._judge: Judge | None = None
         self._flags: dict[str, int] = {}
         self._loading: asyncio.Lock = asyncio.Lock()
-        self.chain = Chain(
-            Words(Folder(self.config.leet), 0, {}, ()), (), 0.0, "pass", self.config.characters, False
-        )
         self.chain = await self._read_lists()
         verdict = self.config.verdict
         if verdict.url:
@@ -131,6 +117,7 @@ class Hearing(Sanctions):
             self._judge = Judge(verdict, self._client, self.scope.clock, self._no_verdict)
         self._asks_of = verdict.where if self._judge is not None else frozenset[str]()
         self._asks_of_messages = "message" in self._asks_of
+        self._follow_lists()
 
     async def stop(self) -> None:
         """Nobody else is asked any more."""
@@ -161,6 +148,17 @@ class Hearing(Sanctions):
             words, patterns, config.pattern_seconds, config.slow, config.characters, config.by_language
         )
 
+    def _follow_lists(self) -> None:
+        """Have at hand which words are fine, and up to which length a text of such words alone is: no text
+        (-1) where others are asked besides.
+        """
+        words = self.chain.words
+        self._fine: AbstractSet[str] = words.clean if words.count else Anything()
+        self._are_fine: Callable[[Sequence[str]], bool] = words.are_clean
+        fine = -1 if self.chain.patterns else min(self.config.characters, CHARACTERS)
+        self._fine_message = -1 if "message" in self._asks_of else fine
+        self._fine_status = -1 if "status" in self._asks_of else fine
+
     def _files(self) -> tuple[list[tuple[str, str, str]], str]:
         lists = []
         folder, expressions = self.config.words, self.config.patterns
@@ -177,6 +175,7 @@ class Hearing(Sanctions):
         """How many there are on this node. What is wrong leaves the old ones in force everywhere."""
         async with self._loading:
             self.chain = await self._read_lists()
+            self._follow_lists()
         self.reread_all.tell(self.server.node)
         return {"words": self.chain.words.count, "patterns": len(self.chain.patterns)}
 
@@ -188,6 +187,7 @@ class Hearing(Sanctions):
         try:
             async with self._loading:
                 self.chain = await self._read_lists()
+                self._follow_lists()
         except CommandError as error:
             self.log.warning("lists-not-read", extra={"error": str(error)})
 
@@ -257,80 +257,45 @@ class Hearing(Sanctions):
         """Have it in the queue."""
         raise NotImplementedError
 
-    # rates
-
-    def _rules(self) -> dict[str, Rule]:
-        given: dict[str, Rate] = {verb: getattr(self.config.rates, verb) for verb in VERBS}
-        rules = {verb: Rule(it.per_second, it.burst, it.share) for verb, it in given.items()}
-        limited = self.config.limited
-        return rules | {"limited": Rule(limited.per_second or SELDOM, limited.burst, limited.share)}
-
-    @offered
-    async def take(self, account: str, verb: str, peer: str = "") -> float:
-        """An account, at an address, does something once more that there is a rate for: 0.0, or the seconds
-        until it may.
-        """
-        return self._take(account, verb, peer)
-
-    def _take(self, account: str, verb: str, peer: str) -> float:
-        wait = self._meter(account, verb, peer).take(self._clock())
-        if wait:
-            self.slowed.inc()
-        return wait
-
-    def _meter(self, account: str, verb: str, peer: str) -> Meter:
-        is_alone = not self.server.has_other_nodes
-        is_told = not is_alone and bool(self.server.nodes_of(account))
-        network = network_of(peer) if peer else ""
-        return self.rates.meter(verb, account, network, is_told=is_told, is_alone=is_alone)
-
-    def _has_news(self) -> bool:
-        if not self.server.has_other_nodes:
-            return False
-        self.call_later(NEWS_SECONDS, self._tell_news)
-        return True
-
-    def _tell_news(self) -> None:
-        self.taken.tell(self.server.node, self.rates.said())
-
-    @cluster_signal
-    def taken(self, node: str, news: dict[str, int]) -> None:
-        """So much was done on another node."""
-        if node != self.server.node:
-            self.rates.heard(news)
-
-    def too_often(self, session: Session, wait: float) -> StanzaError:
-        """What tells a client when it may try again."""
-        seconds = str(max(1, math.ceil(wait)))
-        text = self.texts.say("wait", session.lang, seconds=seconds)
-        return StanzaError("policy-violation", text, type="wait", detail=element(RETRY, {"seconds": seconds}))
-
-    def _pace(self, session: Session, verb: str) -> Voice:
-        """Count one more; StanzaError when it is too early."""
-        voice, now = self._voices.get(session.full), self._clock()
-        if voice is None or now >= voice.until:
-            voice = self._at_hand(session, now)
-        meter = voice.meters.get(verb)
-        if meter is None:
-            meter = voice.meters[verb] = self._meter(session.account, verb, session.connection.peer)
-        if wait := meter.take(now):
-            self.slowed.inc()
-            raise self.too_often(session, wait)
-        return voice
-
-    def _at_hand(self, session: Session, now: float) -> Voice:
-        if len(self._voices) >= VOICES:
-            self._voices.clear()
-        voice = Voice(self.memory.of(session.account), now + AT_HAND_SECONDS)
-        self._voices[session.full] = voice
-        return voice
-
     # messages
 
     @hooks.message_sent.at(hooks.FILTER, hooks.EARLY)
     def hear(self, session: Session, message: Stanza) -> Stanza | hooks.Drop | Awaitable[Stanza | hooks.Drop]:
-        """Each message, before anybody has it."""
-        voice = self._pace(session, "message")
+        """Each message, before anybody has it. One as most are is seen to be fine here, where a call of a
+        method would be dear: not too soon (as `Meter.take` says), of somebody without sanctions, to another
+        one, with a text (as `text_in` finds it) of words that are known.
+        """
+        now = self._clock()
+        voice = self._voices.get(session.full)
+        if voice is None or now >= voice.until:
+            voice = self._at_hand(session, now)
+        own, network = voice.own, voice.network
+        due, network_due = own.due, network.due
+        if due < now:
+            due = now
+        if network_due < now:
+            network_due = now
+        if due - now > own.slack or network_due - now > network.slack:
+            self.slowed.inc()
+            raise self.too_often(session, voice.meter.wait(now))
+        own.due = due + own.step
+        network.due = network_due + network.step
+        if voice.tells:
+            voice.meter.tell()
+        account, to = session.account, message.to
+        if message.is_plain and to is not None and account not in to and account not in self.standing:
+            head, _, rest = message.raw.partition(BODY_START)
+            text, _, end = rest.partition(BODY_END)
+            if end == END and not head.rfind(b"<") and len(text) <= self._fine_message:
+                words = text.decode().split()
+                if self._fine.issuperset(words) or self._are_fine(words):
+                    voice.say((now, session.full, to, text))
+                    return message
+        return self._hear_closely(session, message, voice, now)
+
+    def _hear_closely(
+        self, session: Session, message: Stanza, voice: Voice, now: float
+    ) -> Stanza | hooks.Drop | Awaitable[Stanza | hooks.Drop]:
         account, to = session.account, message.to
         if to is None or (account in to and bare_of(to) == account):
             return message  # he talks to himself
@@ -340,8 +305,8 @@ class Hearing(Sanctions):
                 return kept
         text = body_of(message)
         if text is None:
-            return self._hear_all(session, message, voice)
-        voice.said.append((self.now(), session.full, to, text[:CHARACTERS]))
+            return self._hear_all(session, message, voice, now)
+        voice.say((now, session.full, to, text[:CHARACTERS]))
         if not message.is_plain and message.raw.find(RECEIPT) >= 0:
             self.acknowledges[session] = True
         if self._asks_of_messages:
@@ -352,7 +317,7 @@ class Hearing(Sanctions):
         return message if judged is None else self._done(session, message, text, judged)
 
     def _hear_all(
-        self, session: Session, message: Stanza, voice: Voice
+        self, session: Session, message: Stanza, voice: Voice, now: float
     ) -> Stanza | hooks.Drop | Awaitable[Stanza | hooks.Drop]:
         """One whose texts are several, or hard to find."""
         found = texts_of(message)
@@ -361,7 +326,7 @@ class Hearing(Sanctions):
         if not found:
             return message
         text = "\n".join(found)
-        voice.said.append((self.now(), session.full, message.to or "", text[:CHARACTERS]))
+        voice.say((now, session.full, message.to or "", text[:CHARACTERS]))
         if self._asks_of_messages:
             return self._hear_later(session, message, text)
         worst: Judgement | None = None
@@ -466,9 +431,11 @@ class Hearing(Sanctions):
         raw = presence.raw
         if raw.find(b"<status") < 0 and raw.find(b"<nick") < 0:
             return presence
-        only = status_of(presence) if "status" not in self._asks_of else None
-        if only is not None and self.chain.passes(only):
-            return presence
+        only = status_in(raw)
+        if only is not None and len(only) <= self._fine_status:
+            words = only.decode().split()
+            if self._fine.issuperset(words) or self._are_fine(words):
+                return presence
         texts = [part.text for part in presence.xml.iter() if part.tag in SPOKEN and part.text]
         if not texts:
             return presence

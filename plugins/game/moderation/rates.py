@@ -1,16 +1,22 @@
-"""How often an account, and an address, may do what: a bucket of tokens for each, on each node. What was
+"""How often an account, and an address, may do what: a bucket of tokens for each, on each node, kept as the
+moment at which it is full again. What was
 taken on one node counts on the others a moment later, where it may matter.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from xmppd.plugin import Lru, TokenBucket
+from xmppd.plugin import Lru
 
 REMEMBERED: Final = 20_000
 """Buckets of one verb, of accounts and of addresses; who did nothing for the longest time begins anew."""
+MOST_OWED: Final = 16
+"""By how many bursts somebody may be in debt for what he did elsewhere."""
+ROUNDED: Final = 1e-6
+"""Seconds by which sums may be wrong."""
 TOLD: Final = 2_000
 """Of so many keys other nodes are told at once."""
 
@@ -23,55 +29,81 @@ class Rule(NamedTuple):
     share: float
 
 
-class Counted(TokenBucket):
-    """One of which so many tokens were `taken` that other nodes are to know of, by this `key`."""
+class Counted:
+    """How much an account or an address has done: at `due` all that it did is forgotten, each time once more
+    takes it `step` seconds on, and it may not be more than `slack` seconds away. Who is asked often looks at
+    these by himself. Of it other nodes are to be told that so much was `taken`, by this `key`.
+    """
 
-    __slots__ = ("key", "taken")
+    __slots__ = ("due", "key", "most", "slack", "step", "taken")
 
-    def __init__(self, key: str, rule: Rule, share: float, clock: Callable[[], float]) -> None:
-        super().__init__(rule.per_second * share, int(rule.burst * share), clock)
+    def __init__(self, key: str, per_second: float, burst: int) -> None:
         self.key = key
+        self.due = 0.0
+        self.step = 1.0 / per_second if per_second else 0.0
+        self.slack = (burst - 1) * self.step + ROUNDED if per_second else math.inf
+        self.most = (1 + MOST_OWED) * burst * self.step
         self.taken = 0
+
+    def wait(self, now: float) -> float:
+        """Seconds until once more is allowed; 0.0: it is."""
+        over = max(self.due, now) - now - self.slack
+        return max(0.0, over)
+
+    def add(self, count: int, now: float) -> None:
+        """It was done so often, allowed or not."""
+        self.due = min(max(self.due, now) + count * self.step, now + self.most)
+
+
+FREE: Final = Counted("", 0.0, 0)
+"""Of what nobody counts."""
 
 
 class Meter:
-    """What an account does of one verb from one address: its buckets, at hand for a moment. `tell` is told of
-    what was taken: of the account's where it `is_told`.
+    """What an account (`own`) does of one verb from one address (`network`), at hand for a moment. `is_told`:
+    other nodes are to know of it.
     """
 
-    __slots__ = ("_is_told", "_of_network", "_own", "_tell")
+    __slots__ = ("_is_split", "_tell", "is_told", "network", "own")
 
     def __init__(
         self,
-        own: Counted | None,
-        of_network: Counted | None,
+        own: Counted,
+        network: Counted,
         tell: Callable[[Counted], None] | None,
         *,
-        is_told: bool,
+        is_split: bool,
     ) -> None:
-        self._own = own
-        self._of_network = of_network
+        self.own = own
+        self.network = network
         self._tell = tell
-        self._is_told = is_told
+        self._is_split = is_split
+        self.is_told = tell is not None and (is_split or network is not FREE)
+
+    def wait(self, now: float) -> float:
+        """Seconds until once more is allowed; 0.0: it is."""
+        return max(self.own.wait(now), self.network.wait(now))
 
     def take(self, now: float) -> float:
-        """One more: 0.0, or the seconds until it is allowed."""
-        own, of_network = self._own, self._of_network
-        if own is None:
-            return 0.0
-        if wait := own.take(now):
+        """Once more: 0.0, or the seconds until it is allowed."""
+        if wait := self.wait(now):
             return wait
-        wait = of_network.take(now) if of_network is not None else 0.0
-        if (tell := self._tell) is not None:
-            if self._is_told:
-                tell(own)
-            if of_network is not None:
-                tell(of_network)
-        return wait
+        self.own.add(1, now)
+        self.network.add(1, now)
+        if self.is_told:
+            self.tell()
+        return 0.0
+
+    def tell(self) -> None:
+        """Have other nodes know of once more."""
+        if self._tell is not None:
+            if self._is_split:
+                self._tell(self.own)
+            if self.network is not FREE:
+                self._tell(self.network)
 
 
-FREE: Final = Meter(None, None, None, is_told=False)
-"""Of what nobody counts."""
+UNCOUNTED: Final = Meter(FREE, FREE, None, is_split=False)
 
 
 class Rates:
@@ -97,10 +129,10 @@ class Rates:
         """
         rule = self._rules.get(verb)
         if rule is None or not rule.per_second:
-            return FREE
+            return UNCOUNTED
         own = self._bucket(verb, account, rule)
-        of_network = self._bucket(verb, f"@{network}", rule) if network else None
-        return Meter(own, of_network, None if is_alone else self._tell, is_told=is_told)
+        of_network = self._bucket(verb, f"@{network}", rule) if network else FREE
+        return Meter(own, of_network, None if is_alone else self._tell, is_split=is_told)
 
     def take(self, verb: str, account: str, network: str = "", *, is_told: bool = False) -> float:
         """One more: 0.0, or the seconds until it is allowed. Of an account that acts on several nodes it
@@ -114,7 +146,7 @@ class Rates:
             verb, _, who = key.partition(" ")
             rule = self._rules.get(verb)
             if rule is not None and rule.per_second:
-                self._bucket(verb, who, rule).owe(count)
+                self._bucket(verb, who, rule).add(count, self._clock())
 
     def said(self) -> dict[str, int]:
         """What others are to know, once."""
@@ -130,7 +162,8 @@ class Rates:
         buckets = (self._of_networks if is_network else self._of_accounts)[verb]
         bucket = buckets.get(who)
         if bucket is None:
-            bucket = Counted(f"{verb} {who}", rule, rule.share if is_network else 1.0, self._clock)
+            share = rule.share if is_network else 1.0
+            bucket = Counted(f"{verb} {who}", rule.per_second * share, int(rule.burst * share))
             buckets.put(who, bucket)
         return bucket
 

@@ -16,36 +16,41 @@ BODY: Final = f"{{{ns.CLIENT}}}body"
 SEALED: Final = frozenset((ns.OMEMO, ns.OMEMO_2, ns.OPENPGP, ns.OLD_OPENPGP, ns.JINGLE_MESSAGE))
 """Namespaces of what nobody reads on the way."""
 PICTURES: Final = (f"{{{ns.VCARD}}}BINVAL", f"{{{ns.VCARD}}}TYPE")
-_BODY: Final = b"><body>"
-_REST: Final = b"</body></message>"
-_TEXTLESS: Final = re.compile(r"(?:<[^!<>][^<>]*>)*")
+BODY_START: Final = b"><body>"
+BODY_END: Final = b"</body>"
+END: Final = b"</message>"
+"""What a message ends with behind a body that is its only child."""
+TEXTLESS: Final = re.compile(rb"(?:<[^!<>][^<>]*>)+").fullmatch
 _ENTITIES: Final = (("&apos;", "'"), ("&quot;", '"'), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 """That of the others last."""
 
 
-def body_of(message: Stanza) -> str | None:
-    """The text of a message that has a body as its first child and no other text, as nearly all have; None:
-    it has to be looked at as a whole.
+def text_in(raw: bytes) -> bytes | None:
+    """What the body of a message says, as it is written, where that is its first child and no other text
+    follows, as in nearly all; None: it has to be looked at as a whole.
     """
-    raw = message.raw
-    start = raw.find(b"<", 1)  # no value of an attribute has one
-    if raw[start - 1 : start + 6] != _BODY:
+    head, _, rest = raw.partition(BODY_START)
+    text, _, end = rest.partition(BODY_END)
+    if (end != END and TEXTLESS(end) is None) or head.rfind(b"<"):
         return None
-    if raw[-17:] == _REST:
-        text = raw[start + 6 : -17].decode()
-        if "<" not in text:
-            return text if "&" not in text else unescaped(text)
-    text, tag, more = raw[start + 6 :].decode().partition("</body>")
-    return unescaped(text) if tag and "<" not in text and _TEXTLESS.fullmatch(more) is not None else None
+    return text
 
 
-def status_of(presence: Stanza) -> str | None:
-    """The only text that a presence says in words; None: it has to be looked at as a whole."""
-    head, _, rest = presence.raw.decode().partition("<status>")
-    text, tag, more = rest.partition("</status>")
-    if not tag or "<" in text or "<status" in more or "<nick" in more or "<nick" in head or "<status" in head:
+def body_of(message: Stanza) -> str | None:
+    """The same in characters."""
+    raw = text_in(message.raw)
+    return None if raw is None or b"<" in raw else unescaped(raw.decode())
+
+
+def status_in(raw: bytes) -> bytes | None:
+    """The only text that a presence says in words, as it is written; None: it has to be looked at as a
+    whole.
+    """
+    head, _, rest = raw.partition(b"<status>")
+    text, tag, more = rest.partition(b"</status>")
+    if not tag or any(part.find(name) >= 0 for part in (head, more) for name in (b"<status", b"<nick")):
         return None
-    return unescaped(text)
+    return text
 
 
 def unescaped(text: str) -> str | None:

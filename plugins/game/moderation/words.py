@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from xmppd.plugin import Lru
 
 from .folding import Folder, squeezed
+from .said import unescaped
 
 ACTIONS: Final = ("pass", "flag", "mask", "shadow", "refuse")
 """What may be done about a text, the mildest first."""
@@ -41,7 +42,7 @@ TOKENS: Final = 20_000
 WRITTEN: Final = 40_000
 """Of words as they are written, with what is beside them, it is remembered so often that they are fine."""
 SHORT: Final = 40
-"""Characters of one that is remembered, and of a text that is remembered as a whole."""
+"""Characters of one that is remembered."""
 CLUE: Final = ""
 """In the place of an entry: a part of one that has several words."""
 FOUND: Final = -1
@@ -152,63 +153,87 @@ class Words:
         self._known = _Lately(lambda token: alone.get(squeezed(token), CLUE))
         self._alone = alone
         self._ends = {f"{key[:3]}{key[-3:]}" for key in alone}  # nearly all others differ in that
-        self._clean: set[str] = set()
+        self._free: dict[str, bool] = {}
         self._letters: dict[str, int] = {}
+        self.clean: set[str] = set()
+        """Words as they are written of which it is known that nothing is in them: some of `_letters`."""
 
     def is_clean(self, text: str) -> bool:
         """Whether a text has nothing that is on a list of any language, as is soon found out where its words
         were said lately. False says nothing.
         """
-        clean = self._clean
-        if not self.count or text in clean:
-            return True
-        tokens = text.split()
-        if not clean.issuperset(tokens):
-            letters = 0
-            for token in set(tokens) - clean:
-                found = self._letters.get(token)
+        words = text.split()
+        return not self.count or self.clean.issuperset(words) or self.are_clean(words)
+
+    def are_clean(self, words: Sequence[str]) -> bool:
+        """The same of all words of a text as they are written, in XML or not: what is `clean` is, all else
+        has to be looked at.
+        """
+        clean, letters = self.clean, 0
+        for word in words:
+            if word not in clean:
+                found = self._letters.get(word)
                 if found is None:
-                    found = self._learn(token)
+                    found = self._learn(word)
                 if found:
                     if found == FOUND:
                         return False
-                    letters += found * tokens.count(token)
-            if letters > 2 and _SPELLED.search(self.folder.fold(self.folder.unsigned(text))) is not None:
-                return False
-        if len(tokens) > 1 and len(text) <= SHORT:  # no word is like that
-            self._remember(text, 0)
-        return True
+                    letters += found
+        return letters <= 2 or not self._spells(" ".join(words))
 
-    def _learn(self, token: str) -> int:
+    def _spells(self, text: str) -> bool:
+        """Whether anything may be spelled letter by letter."""
+        folder = self.folder
+        return any(
+            reading is None or _SPELLED.search(folder.fold(folder.unsigned(reading))) is not None
+            for reading in (text, unescaped(text))
+        )
+
+    def _learn(self, word: str) -> int:
         """How many letters stand by themselves in a word as it is written, beside what is no letter; FOUND
-        where an entry, or what is a part of one, is in it.
+        where an entry, or what is a part of one, is in it, or markup.
         """
-        is_usual = token.isascii() and token.isalnum()
-        if is_usual and len(token) > 5 and not self._finds:
-            of = self.folder.usual
-            a, b, c = of[token[0]], of[token[1]], of[token[2]]
-            x, y, z = of[token[-3]], of[token[-2]], of[token[-1]]
-            if a != b != c and x != y != z and f"{a}{b}{c}{x}{y}{z}" not in self._ends:
-                if token.isalpha():  # what has digits is seldom said again
-                    self._remember(token, 0)
+        if len(word) > 5 and word.isalnum() and word.isascii() and not self._finds:
+            ends = word[:3] + word[-3:]
+            is_free = self._free.get(ends)
+            if is_free is None:
+                is_free = self._look_at(ends)
+            if is_free:
+                if word.isalpha():  # what has digits is seldom said again
+                    self._remember(word, 0)
                 return 0
-        readings = {token} if is_usual else {token, self.folder.unsigned(token)}
-        words = [self.folder.fold(reading).split() for reading in readings]
-        found = FOUND
-        if not any(map(self._is_listed, words)):
-            found = max(list(map(len, some)).count(1) for some in words)
-        self._remember(token, found)
+        found = self._looked_up(word)
+        self._remember(word, found)
         return found
 
-    def _remember(self, token: str, letters: int) -> None:
-        if len(token) > SHORT:
+    def _look_at(self, ends: str) -> bool:
+        """Whether no entry begins with these three letters and ends with those."""
+        folded = "".join(map(self.folder.usual.__getitem__, ends))
+        is_free = squeezed(folded[:3]) + squeezed(folded[3:]) == folded and folded not in self._ends
+        if len(self._free) >= WRITTEN:
+            self._free.clear()
+        self._free[ends] = is_free
+        return is_free
+
+    def _looked_up(self, word: str) -> int:
+        plain = unescaped(word)
+        if plain is None or "<" in word:
+            return FOUND
+        readings = {word, plain, self.folder.unsigned(word), self.folder.unsigned(plain)}
+        words = [self.folder.fold(reading).split() for reading in readings]
+        if any(map(self._is_listed, words)):
+            return FOUND
+        return max(list(map(len, some)).count(1) for some in words)
+
+    def _remember(self, word: str, letters: int) -> None:
+        if len(word) > SHORT:
             return
         if len(self._letters) >= WRITTEN:
-            self._clean.clear()
+            self.clean.clear()
             self._letters.clear()
-        self._letters[token] = letters
+        self._letters[word] = letters
         if not letters:
-            self._clean.add(token)
+            self.clean.add(word)
 
     def _is_listed(self, words: Sequence[str]) -> bool:
         """Whether an entry, or what is a part of one, is in these words."""
