@@ -89,10 +89,11 @@ FIXED = (
 EXPIRY_DAYS = 14
 """From how many days before its end on a certificate is warned of."""
 
-COLLECTIONS = (5000, 0, 165)
-"""The thresholds of the collector. Each second look at what is new takes along what stayed at the one before:
-10,000 objects, which are still in the processor's caches. Where many come at once nearly all stays, and to
-look at 50,000 at a time took twice as long in sum, and 18 ms at once. A full collection holds everybody up,
+COLLECTIONS = (5000, -1, 330)
+"""The thresholds of the collector. What is new is looked at once, 5,000 objects at a time, which are still in
+the processor's caches, and what stays is old then (-1: the middle generation is always taken along). Where
+many come at once nearly all stays: to look at half of it twice took half as long again, and to look at 50,000
+at a time 18 ms at once. A full collection holds everybody up,
 for 25 ms when thousands have just come, and finds next to nothing: so it comes a twentieth as often as by
 default.
 """
