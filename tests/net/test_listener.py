@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections import Counter
+from pathlib import Path
 from threading import Event, Thread
+from typing import cast
 
 import pytest
-from patience import PATIENCE
+import uvloop
+from patience import PATIENCE, until
 
 from xmppd.net import listener
 from xmppd.net.listener import Listener
@@ -19,7 +23,7 @@ class Greeter(asyncio.Protocol):
     """Says a word, and ends the connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's own is none by its class
         transport.write(b"hello")
         transport.close()
 
@@ -98,8 +102,16 @@ def test_a_port_of_its_own_has_no_filter():
         assert not listener.refuse_newcomers(alone)
 
 
-@pytest.mark.asyncio
-async def test_a_protocol_that_cannot_be_made_is_a_job_that_failed_and_ends_the_connection() -> None:
+LOOPS = pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+@LOOPS
+def test_a_protocol_that_cannot_be_made_is_a_job_that_failed_and_ends_the_connection(make_loop) -> None:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(fail_to_make())
+
+
+async def fail_to_make() -> None:
     def make() -> asyncio.Protocol:
         raise LookupError("no protocol today")
 
@@ -118,4 +130,39 @@ async def test_a_protocol_that_cannot_be_made_is_a_job_that_failed_and_ends_the_
     assert await reader.read() == b"hello"
     assert listening.coming == 0
     writer.close()
+    listening.close()
+
+
+def open_sockets() -> int:
+    """How many sockets this process has."""
+    count = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            count += str(descriptor.readlink()).startswith("socket:")
+    return count
+
+
+@LOOPS
+def test_the_descriptor_of_a_connection_is_closed_with_it_and_only_once(make_loop) -> None:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(come_and_go())
+
+
+async def come_and_go() -> None:
+    listening = Listener(Greeter, spawned([]))
+    await listening.open("127.0.0.1", 0, 8)
+    before = open_sockets()
+    others: dict[socket.socket, int] = {}
+    for _ in range(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
+        assert await reader.read() == b"hello"
+        writer.close()
+        await writer.wait_closed()
+        # They take the numbers that are free now, and nobody else may close them.
+        others |= {other: os.fstat(other.fileno()).st_ino for other in socket.socketpair()}
+    await until(lambda: open_sockets() <= before + len(others), lambda: asyncio.sleep(0.01))
+    assert listening.coming == 0
+    for other, inode in others.items():
+        assert os.fstat(other.fileno()).st_ino == inode
+        other.close()
     listening.close()

@@ -1,15 +1,20 @@
 """The table of negotiation is the sum of what modules and plugins bring."""
 
 import base64
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from xmppd import ns
 from xmppd.errors import CommandError, StreamError
+from xmppd.net.c2s.framing import DocumentFraming
 from xmppd.section import changed
 from xmppd.stream.rows import ANY_IQ, Phase, Rows, iq_set_of, negotiates, offers
 from xmppd.testing import World
+from xmppd.xml.scan import Engine, Limits
 from xmppd.xml.stanza import Stanza
 
 TOKENS = '''"""Logging in by a token, and a state of the client that a stream tells (like XEP-0352)."""
@@ -215,3 +220,49 @@ def test_an_error_keeps_nothing_of_the_streams_that_met_it(kind: str) -> None:
             rows.negotiator(Login(), Stanza(kind, {}, b"<x/>", 2))  # type: ignore[arg-type]
         errors.append(met.value)
     assert errors[0] is not errors[1]
+
+
+class Mixed:
+    """Offers that are the same for all, and others."""
+
+    @offers(Phase.BIND, alike=True)
+    def first(self, stream: Any) -> bytes:
+        return b"<first/>"
+
+    @offers(Phase.BIND)
+    def second(self, stream: Any) -> bytes:
+        return b"<second who='%s'/>" % stream.account
+
+    @offers(Phase.BIND)
+    def third(self, stream: Any) -> bytes:
+        return b"<third/>" if stream.account == b"alice" else b""
+
+    @offers(Phase.BIND, alike=True)
+    def fourth(self, stream: Any) -> bytes:
+        return b"<fourth/>"
+
+
+def test_what_differs_is_asked_of_each_stream_and_stands_in_its_place() -> None:
+    rows = Rows()
+    rows.compile([Mixed()])
+    link = SimpleNamespace(can_encrypt=False, secure=True)
+
+    def offered(who: bytes, phase: Phase) -> bytes:
+        stream: Any = SimpleNamespace(link=link, phase=phase, is_exposed=False, account=who)
+        return rows.features(stream)
+
+    for _ in range(2):
+        assert offered(b"alice", Phase.BIND) == (
+            b"<stream:features><first/><second who='alice'/><third/><fourth/></stream:features>"
+        )
+        assert offered(b"bob", Phase.BIND) == (
+            b"<stream:features><first/><second who='bob'/><fourth/></stream:features>"
+        )
+        assert offered(b"bob", Phase.BOUND) == b"<stream:features></stream:features>"
+
+
+def test_ids_of_streams_that_were_drawn_at_once_never_come_again() -> None:
+    framing = DocumentFraming(Engine(), Limits())
+    ids = [re.findall(rb" id='([0-9a-f]{32})'", framing.header("localhost", "", "en")) for _ in range(1000)]
+    assert all(len(found) == 1 for found in ids)
+    assert len({found[0] for found in ids}) == 1000

@@ -15,7 +15,7 @@ from xmppd.core.accounts import ACCOUNT, Accounts, derive
 from xmppd.errors import SaslError
 from xmppd.stream.plain import Plain
 from xmppd.stream.sasl import Authenticator, Challenge, Channel, Identity, Success
-from xmppd.stream.scram import Credentials, protection, scram_mechanisms
+from xmppd.stream.scram import Credentials, make_nonce, protection, scram_mechanisms
 
 DOMAIN = "example.org"
 BINDING = b"the hash of a certificate"
@@ -148,6 +148,14 @@ async def test_nonces_are_fresh_and_continue_the_clients(server: Any) -> None:
         nonces.add(client.challenge["r"].removeprefix(client.nonce))
     assert len(nonces) == 20
     assert all(len(nonce) >= 24 for nonce in nonces)
+
+
+def test_many_nonces_that_were_drawn_at_once_are_as_good_as_single_ones() -> None:
+    nonces = [make_nonce() for _ in range(1000)]
+    assert len({*nonces}) == 1000
+    drawn = b"".join(base64.b64decode(nonce, validate=True) for nonce in nonces)
+    assert len(drawn) == 18 * 1000
+    assert len({drawn[at : at + 9] for at in range(0, len(drawn), 9)}) == 2000
 
 
 @pytest.mark.asyncio

@@ -35,4 +35,4 @@ class Changes:
 
     def since(self, account: str, mark: int) -> bool:
         """Whether the account may have been changed since `mark`."""
-        return mark < self._floor or self._recent.get(account, 0) > mark
+        return mark < self._last and (mark < self._floor or self._recent.get(account, 0) > mark)

@@ -17,7 +17,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -116,11 +116,12 @@ class Listener:
         """
         if sum(refuse_newcomers(listening) for listening in self._sockets):
             await asyncio.sleep(HANDSHAKE_SECONDS)
+        loop = asyncio.get_running_loop()
         for listening in [*self._sockets]:
             with contextlib.suppress(OSError):
                 limit = descriptor_limit()
                 for _ in range(MOST_WAITING):
-                    if not self._take(listening, limit):
+                    if not self._take(listening, limit, loop):
                         break
             self._close(listening)
 
@@ -137,13 +138,13 @@ class Listener:
         self._sockets.remove(listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        limit = descriptor_limit()
+        limit, loop = descriptor_limit(), asyncio.get_running_loop()
         for _ in range(ACCEPTS):
             if not self._has_room(self._coming):
                 self._wait(listening, CROWDED_SECONDS)
                 return
             try:
-                if not self._take(listening, limit):
+                if not self._take(listening, limit, loop):
                     return
             except OSError as error:
                 self._pause(listening, error)
@@ -152,26 +153,28 @@ class Listener:
                 self.is_short = False
                 log.info("accepting-again")
 
-    def _take(self, listening: socket.socket, limit: int) -> bool:
+    def _take(self, listening: socket.socket, limit: int, loop: asyncio.AbstractEventLoop) -> bool:
         """Take one that waits, if any does; OSError when none of so many descriptors is free."""
         try:
-            peer, _address = listening.accept()
+            descriptor, _address = listening._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionError:
             return True  # it went before it was taken
         # The lowest free number is given: a high one means that only the reserve is left.
-        if peer.fileno() >= limit - min(RESERVE, limit // 4):
-            peer.close()
+        if descriptor >= limit - min(RESERVE, limit // 4):
+            os.close(descriptor)
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self._coming += 1
-        peer.setblocking(False)
-        loop = asyncio.get_running_loop()
+        peer: Any = taken(descriptor, listening, loop)
         self._welcome(peer, loop.connect_accepted_socket(self.make, peer))
         return True
 
     def _welcome(
-        self, peer: socket.socket, work: Coroutine[Any, Any, Any], awaited: asyncio.Future[Any] | None = None
+        self,
+        peer: socket.socket | Taken,
+        work: Coroutine[Any, Any, Any],
+        awaited: asyncio.Future[Any] | None = None,
     ) -> None:
         """Go on with giving a connection its protocol. Of the loop's own work it is known that it needs no
         task, which would cost as much as the rest of it.
@@ -181,14 +184,20 @@ class Listener:
         except StopIteration:
             self._coming -= 1
         except OSError:
-            self._coming -= 1
-            peer.close()
+            self._give_up(peer, is_first=awaited is None)
         except BaseException as error:  # noqa: BLE001 - a plugin's `make` may raise anything
-            self._coming -= 1
-            peer.close()
+            self._give_up(peer, is_first=awaited is None)
             self._spawn(failed(error))
         else:
             awaited.add_done_callback(partial(self._welcome, peer, work))
+
+    def _give_up(self, peer: socket.socket | Taken, *, is_first: bool) -> None:
+        """There is no protocol for it. Behind the first step of its work what is `Taken` is the loop's."""
+        self._coming -= 1
+        if not isinstance(peer, Taken):
+            peer.close()
+        elif is_first:
+            os.close(peer.descriptor)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Leave newcomers to the kernel for a moment; trying again at once would only burn time."""
@@ -235,10 +244,45 @@ class Plain(socket.socket):
     family = socket.SocketType.family  # type: ignore[assignment]
     type = socket.SocketType.type  # type: ignore[assignment]
 
-    def accept(self) -> tuple[socket.socket, Any]:
-        """See `socket.socket.accept`."""
-        descriptor, address = self._accept()  # type: ignore[attr-defined]
-        return Plain(self.family, self.type, self.proto, fileno=descriptor), address
+
+class Taken:
+    """The descriptor of a connection as uvloop asks a socket for it: once, and at once. That makes it
+    non-blocking, and closes it when the connection ends. So one is enough for all of a kind; a socket of
+    Python's for each took two system calls to make, and memory for as long as it lasted.
+    """
+
+    __slots__ = ("descriptor", "family")
+    type = socket.SOCK_STREAM
+
+    def __init__(self, family: int) -> None:
+        self.family = family
+        self.descriptor = -1
+
+    def fileno(self) -> int:
+        """The descriptor of the moment."""
+        return self.descriptor
+
+    def close(self) -> None:
+        """It is closed already."""
+
+
+def taken(
+    descriptor: int, listening: socket.socket, loop: asyncio.AbstractEventLoop
+) -> socket.socket | Taken:
+    """What a loop is given of a connection that was accepted."""
+    if isinstance(loop, asyncio.BaseEventLoop):  # they work with the socket itself
+        peer = Plain(listening.family, listening.type, listening.proto, fileno=descriptor)
+        peer.setblocking(False)
+        return peer
+    one = taken_of(listening.family)
+    one.descriptor = descriptor
+    return one
+
+
+@lru_cache(maxsize=8)
+def taken_of(family: int) -> Taken:
+    """The one for connections of an address family."""
+    return Taken(family)
 
 
 def descriptor_limit() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from xmppd.errors import StreamError
@@ -160,6 +161,16 @@ def iq_set_of(payload: str) -> str:
     return f"iq set {payload}"
 
 
+Composed = tuple[tuple[bytes, ...], tuple[Offer, ...]]
+
+
+@lru_cache(maxsize=64)
+def _joined(pieces: tuple[bytes, ...], *between: bytes) -> bytes:
+    """Nearly all streams are offered the same, and a kilobyte of memory is dear when all come at once."""
+    parts = [part for pair in zip(pieces, between, strict=False) for part in pair]
+    return b"".join([*parts, pieces[-1]])
+
+
 class Rows:
     """The compiled table."""
 
@@ -167,7 +178,7 @@ class Rows:
         self._rows: dict[tuple[Phase, str], tuple[Row, Negotiator]] = {}
         self._offers: dict[Phase, list[tuple[Feature, Offer]]] = {}
         self._known: frozenset[str] = frozenset()
-        self._composed: dict[tuple[Phase, bool, bool, bool], list[bytes | Offer]] = {}
+        self._composed: dict[tuple[Phase, bool, bool, bool], Composed] = {}
         self.bound: dict[str, Negotiator] = {}
         """What may come on a bound stream besides stanzas."""
 
@@ -197,14 +208,18 @@ class Rows:
         """
         link = stream.link
         kind = phase or stream.phase, stream.is_exposed, link.can_encrypt, link.secure
-        parts = self._composed.get(kind)
-        if parts is None:
-            parts = self._composed[kind] = self._compose(stream, kind[0], exposed=kind[1])
-        return b"".join([part if isinstance(part, bytes) else part(stream) for part in parts])
+        composed = self._composed.get(kind)
+        if composed is None:
+            composed = self._composed[kind] = self._compose(stream, kind[0], exposed=kind[1])
+        alike, offers = composed
+        return _joined(alike, *[offer(stream) for offer in offers])
 
-    def _compose(self, stream: Negotiable, phase: Phase, *, exposed: bool) -> list[bytes | Offer]:
-        """The features of all streams of a kind, and in their places the offers that each is to be asked."""
-        parts: list[bytes | Offer] = []
+    def _compose(self, stream: Negotiable, phase: Phase, *, exposed: bool) -> Composed:
+        """The features of all streams of a kind, and the offers that each is to be asked, one between every
+        two pieces of these.
+        """
+        pieces: list[bytes] = []
+        offers: list[Offer] = []
         alike = b"<stream:features>"
         for feature, offer in self._offers[phase]:
             if exposed and not feature.exposed:
@@ -212,9 +227,10 @@ class Rows:
             if feature.alike:
                 alike += offer(stream)
             else:
-                parts += [alike, offer]
+                pieces.append(alike)
+                offers.append(offer)
                 alike = b""
-        return [*parts, alike + b"</stream:features>"]
+        return (*pieces, alike + b"</stream:features>"), tuple(offers)
 
     def forget(self) -> None:
         """What is offered may be something else now."""

@@ -298,7 +298,9 @@ class Authenticator:
         """Begin an attempt: attribute and text of `<auth/>`. "" is no initial response, "=" an empty one.
         `asked` is what else there is to it in one by XEP-0388, `tree` gives `<auth/>` itself.
         """
-        channel = self.channel if asked is None else self.channel._replace(asked=asked)
+        channel = self.channel
+        if asked is not None:
+            channel = Channel(*channel[:-1], asked)
         try:
             mechanism = self._choose(name, channel)
             read = None if tree is None else getattr(mechanism, "read", None)

@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -125,7 +125,18 @@ def stored_key(algorithm: str, salted: bytes) -> bytes:
 
 def make_nonce() -> str:
     """144 random bits as the server's part of the nonce."""
-    return _base64(os.urandom(18))
+    return next(_nonces)
+
+
+def _make_nonces() -> Iterator[str]:
+    """The kernel is asked for many at once."""
+    while True:
+        many = _base64(os.urandom(18 * 128))
+        for at in range(0, len(many), 24):
+            yield many[at : at + 24]
+
+
+_nonces = _make_nonces()
 
 
 def scram_mechanisms(source: CredentialSource, *, nonce: Callable[[], str] = make_nonce) -> tuple[Scram, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 
 from xmppd import ns
@@ -22,11 +23,22 @@ class DocumentFraming(Scanner):
 
     def header(self, domain: str, to: str, lang: str) -> bytes:
         """See `Framing.header`."""
-        return BEGINNING + os.urandom(16).hex().encode() + _behind_id(domain, to, lang)
+        return BEGINNING + next(_ids) + _behind_id(domain, to, lang)
 
     def end(self) -> bytes:
         """See `Framing.end`."""
         return END
+
+
+def _stream_ids() -> Iterator[bytes]:
+    """Ids of streams, each 128 random bits (RFC 6120 4.7.3): the kernel is asked for many at once."""
+    while True:
+        many = os.urandom(16 * 256).hex().encode()
+        for at in range(0, len(many), 32):
+            yield many[at : at + 32]
+
+
+_ids = _stream_ids()
 
 
 @lru_cache(maxsize=64)
