@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from mortal import Mortal
+from patience import rounds
 
 from xmppd.errors import StoreUnavailable
 from xmppd.testing import World
@@ -70,8 +71,11 @@ class Dying(Mortal):
     def _tasks(self) -> set[asyncio.Task[Any]]:
         return {*self._world.apps[self._node].jobs.awaited()}
 
-    async def happen(self) -> bool:
-        """Wait until it was killed, or all is quiet; whether it was."""
+    async def happen(self, doing: asyncio.Future[Any]) -> bool:
+        """Wait until it was killed, or it is done and all is quiet; whether it was."""
+        async for _ in rounds(0.002):
+            if self._is_dead or doing.done():
+                break
         for _ in range(TURNS):
             if self._is_dead:
                 return True
