@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from cassandra.cluster import Cluster, Session
+from cassandra.cluster import Cluster
 from redis import Redis
 
 from engines import Engines
@@ -20,7 +20,9 @@ from xmppd.core.lastseen import LAST_PRESENCE
 from xmppd.core.roster.item import row_of
 from xmppd.core.roster.rosters import ROSTER, RosterItem
 from xmppd.settings import PluginsConfig
+from xmppd.store.cassandra.encoding import Bound
 from xmppd.store.cassandra.store import CassandraOptions, CassandraStore
+from xmppd.store.cassandra.straight import Straight
 from xmppd.store.table import Put
 from xmppd.tables import TABLES
 from xmppd.testing import PASSWORD, STREAM_HEADER, Client, World
@@ -45,11 +47,11 @@ class Watch:
         self._requests: list[str] = []
 
     def sent(self, statement: Any) -> None:
-        bound = getattr(statement, "prepared_statement", None)
-        if bound is None:  # of a batch the driver keeps ids only
+        if not isinstance(statement, Bound):  # a batch has ids only
             self._requests.append("batch")
             return
-        (table,) = re.findall(r'(?:FROM|INTO|UPDATE) "\w+"\."(\w+)"', bound.query_string)
+        text = statement.plan.prepared.query_string
+        (table,) = re.findall(r'(?:FROM|INTO|UPDATE) "\w+"\."(\w+)"', text)
         self._requests.append(table)
 
     def take(self) -> Asked:
@@ -75,13 +77,13 @@ class RedisCalls:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    watch, send = Watch(), Session.execute_async
+    watch, send = Watch(), Straight.execute_async
 
-    def execute_async(self: Session, query: Any, *args: Any, **more: Any) -> Any:
+    def execute_async(self: Straight, query: Any, *args: Any, **more: Any) -> Any:
         watch.sent(query)
         return send(self, query, *args, **more)
 
-    monkeypatch.setattr(Session, "execute_async", execute_async)
+    monkeypatch.setattr(Straight, "execute_async", execute_async)
     return watch
 
 

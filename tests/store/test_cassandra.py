@@ -270,6 +270,7 @@ async def test_errors_of_which_nothing_is_known_leave_the_outcome_unknown():
 
 
 async def test_a_dead_store_is_not_asked_and_comes_back(store, driver):
+    await store.get(PROFILE, ("a",))  # the statement is taken in
     store._link._options = dataclasses.replace(store._link._options, request_timeout=0.04)
     driver.script = [("refused", LOST)] * 1000
     for _ in range(FAILURES):
@@ -290,6 +291,7 @@ async def test_a_dead_store_is_not_asked_and_comes_back(store, driver):
 
 
 async def test_one_request_at_a_time_tries_a_dead_store(store, driver):
+    await store.get(PROFILE, ("a",))  # the statement is taken in
     store._link._options = dataclasses.replace(store._link._options, request_timeout=0.04)
     driver.script = [("refused", LOST)] * 1000
     for _ in range(FAILURES):

@@ -136,6 +136,17 @@ class Turns:
     def __init__(self) -> None:
         self._waiters: dict[Any, deque[asyncio.Future[None]]] = {}
 
+    def try_take(self, key: object) -> bool:
+        """Go inside if nobody is, until `give`; whether that was so."""
+        if key in self._waiters:
+            return False
+        self._waiters[key] = deque()
+        return True
+
+    def give(self, key: object) -> None:
+        """Go outside: the next one's turn."""
+        self._next(key)
+
     @contextlib.asynccontextmanager
     async def turn(self, key: object, seconds: float) -> AsyncIterator[None]:
         """Wait until nobody else is inside with this key; StoreUnavailable after `seconds`."""

@@ -46,6 +46,13 @@ def translated(error: BaseException, *, conditional: bool = False) -> StoreError
     return StoreTimeout(f"Cassandra did not answer in time: {reason}")
 
 
+def met(error: Exception, *, conditional: bool = False) -> StoreError:
+    """What an error met with a request means, with the error itself as its cause."""
+    failed = translated(error, conditional=conditional)
+    failed.__cause__ = failed.__cause__ or (error if error is not failed else None)
+    return failed
+
+
 def is_of_one_partition(error: StoreError) -> bool:
     """Whether the replicas are there and answer, and only what was asked for cannot be read: a partition in
     which too much was deleted lately. It would be no different next time, and says nothing of the others.

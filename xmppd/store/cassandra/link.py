@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,8 +21,6 @@ from cassandra.cluster import (
     EXEC_PROFILE_DEFAULT,
     Cluster,
     ExecutionProfile,
-    ResultSet,
-    Session,
 )
 from cassandra.policies import (
     ConstantReconnectionPolicy,
@@ -31,17 +28,19 @@ from cassandra.policies import (
     FallthroughRetryPolicy,
     TokenAwarePolicy,
 )
-from cassandra.query import BatchStatement, BatchType, tuple_factory
+from cassandra.query import tuple_factory
 
-from xmppd.errors import ConfigError, Problem, StoreError, StoreTimeout, StoreUnavailable
+from xmppd.errors import StoreError, StoreTimeout, StoreUnavailable
 from xmppd.store._breaker import Breaker
 from xmppd.store._turns import Slots, Turns, within
 from xmppd.store.cassandra.blocking import Blocking
 from xmppd.store.cassandra.calls import Conditional, Found, Statement
-from xmppd.store.cassandra.encoding import EncodedBatch, EncodedRow, Requests, bound_to
-from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, translated
+from xmppd.store.cassandra.encoding import Bound, EncodedBatch, EncodedRow, Plan, Requests, Together
+from xmppd.store.cassandra.errors import is_hung_up, is_of_one_partition, met, translated
 from xmppd.store.cassandra.nodes import Nodes
 from xmppd.store.cassandra.options import CassandraOptions
+from xmppd.store.cassandra.straight import Straight, paging_state_of
+from xmppd.store.cassandra.tls import ssl_context
 from xmppd.store.cassandra.wire import LOOK_SECONDS, Wire, wires_on
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ class _Live:
     """What exists while connected."""
 
     cluster: Cluster
-    session: Session
+    session: Straight
     prepared: OrderedDict[str, asyncio.Future[Any]] = field(default_factory=OrderedDict)
 
 
@@ -95,7 +94,7 @@ class Link:
         self.slots = Slots(options.in_flight, options.waiting)
         self.preparing = 0
         self._options = options
-        self._tls = _ssl_context(options)
+        self._tls = ssl_context(options)
         self._clock = clock
         self._turns = Turns()
         self._live: _Live | None = None
@@ -134,7 +133,7 @@ class Link:
         session.use_client_timestamp = False
         session.default_fetch_size = PAGE_ROWS
         session.client_protocol_handler = Requests
-        self._live = _Live(cluster, session)
+        self._live = _Live(cluster, Straight(session, self._wires, PAGE_ROWS))
 
     def _cluster(self) -> Cluster:
         options = self._options
@@ -193,7 +192,7 @@ class Link:
         """The driver's cluster, for what it knows of nodes; StoreUnavailable when not connected."""
         return self._connected().cluster
 
-    async def in_thread(self, ask: Callable[[Session], Answer]) -> Answer:
+    async def in_thread(self, ask: Callable[[Any], Answer]) -> Answer:
         """Something that blocks, done with the session: making tables."""
         live = self._connected()
         assert self._threads is not None
@@ -219,15 +218,41 @@ class Link:
                     self.breaker.succeeded()
                     return rows
         except Exception as error:  # noqa: BLE001 - it is raised unless another try is better
-            failed = translated(error)
-            failed.__cause__ = failed.__cause__ or (error if error is not failed else None)
+            failed = met(error)
         return await self._guarded(
             lambda end: self._repeated(lambda: self._rows(statement, end, serial), end, failed), began
         )
 
     async def write(self, statements: Sequence[Statement]) -> None:
         """Do statements on one partition together. They may be done twice."""
-        await self._guarded(lambda end: self._repeated(lambda: self._batch(statements, end), end))
+        self.check()
+        began, failed = self._clock(), None
+        try:
+            if (answer := self._try_batch(statements)) is not None:
+                await answer
+                self.breaker.succeeded()
+                return
+        except Exception as error:  # noqa: BLE001 - it is raised unless another try is better
+            failed = met(error)
+        await self._guarded(
+            lambda end: self._repeated(lambda: self._batch(statements, end), end, failed), began
+        )
+
+    def _try_batch(
+        self, statements: Sequence[Statement], *, conditional: bool = False
+    ) -> asyncio.Future[Any] | None:
+        """Begin to do statements together, as `_try_read` begins to read."""
+        live = self._connected()
+        plans = [self._at_hand(live, text) for text, _ in statements]
+        seconds = self._options.request_timeout * ATTEMPT
+        if None in plans or not seconds or not self.slots.try_take():
+            return None
+        try:
+            together = _together(plans, statements, conditional)
+        except BaseException:
+            self.slots.give()
+            raise
+        return self._start(together, seconds, conditional=conditional)[1]
 
     def _try_read(self, statement: Statement) -> tuple[Any, asyncio.Future[Any]] | None:
         """Begin to read what takes no waiting, as nearly all reads are; None if there is something to wait
@@ -238,11 +263,10 @@ class Link:
         if prepared is None or not self.slots.try_take():
             return None
         try:
-            bound = bound_to(prepared, values)
+            bound = Bound(prepared, values)
         except BaseException:
             self.slots.give()
             raise
-        bound.is_idempotent = True
         return self._start(bound, self._options.request_timeout * ATTEMPT)
 
     def check(self) -> None:
@@ -281,7 +305,21 @@ class Link:
 
     async def write_if(self, write: Conditional) -> bool:
         """Do a conditional write; whether it was applied. StoreTimeout when that cannot be found out."""
-        return await self._guarded(lambda end: self._in_turn(write, end))
+        self.check()
+        began, failed = self._clock(), None
+        if not self._turns.try_take(write.turn):
+            return await self._guarded(lambda end: self._in_turn(write, end), began)
+        try:
+            try:
+                if (answer := self._try_batch(write.statements, conditional=True)) is not None:
+                    found = await answer
+                    self.breaker.succeeded()
+                    return bool(found[0][0])
+            except Exception as error:  # noqa: BLE001 - what became of it is found out
+                failed = met(error, conditional=True)
+            return await self._guarded(lambda end: self._conditional(write, end, failed), began)
+        finally:
+            self._turns.give(write.turn)
 
     async def _guarded(self, ask: Callable[[float], Awaitable[Answer]], began: float | None = None) -> Answer:
         """One call of the port, from its deadline to its last word; it begins now, or `began` when it was
@@ -333,15 +371,19 @@ class Link:
         async with self._turns.turn(write.turn, end - self._clock()):
             return await self._conditional(write, end)
 
-    async def _conditional(self, write: Conditional, end: float) -> bool:
+    async def _conditional(self, write: Conditional, end: float, failed: StoreError | None = None) -> bool:
+        """Do it until it is known what became of it; the first time may have `failed`."""
         problem: StoreError | None = None
         pause = PAUSE_SECONDS
         while True:
             try:
+                if failed is not None:
+                    error, failed = failed, None
+                    raise error
                 found = await self._batch(write.statements, end, conditional=True)
-            except StoreTimeout as error:
+            except StoreTimeout as late:
                 self.stats.unknown += 1
-                problem = error
+                problem = late
             except StoreUnavailable:
                 if problem is None:
                     raise
@@ -381,30 +423,21 @@ class Link:
 
     async def _rows(self, statement: Statement, end: float, serial: bool) -> list[Found]:
         text, values = statement
-        bound = bound_to(await self._prepared(text, end), values)
-        bound.is_idempotent = True
+        bound = Bound(await self._prepared(text, end), values)
         rows: list[Found] = []
         state = None
         while True:
             response, piece = await self._ask(bound, end, serial=serial, state=state)
             rows = rows + piece if rows else piece
-            state = ResultSet(response, piece).paging_state
+            state = paging_state_of(response)
             if state is None:
                 return rows
 
     async def _batch(
         self, statements: Sequence[Statement], end: float, *, conditional: bool = False
     ) -> list[Found]:
-        prepared = {text: await self._prepared(text, end) for text, _ in dict(statements).items()}
-        together: Any
-        if len(statements) == 1:
-            [(text, values)] = statements
-            together = prepared[text].bind(values)
-        else:
-            together = BatchStatement(BatchType.UNLOGGED)
-            for text, values in statements:
-                together.add(bound_to(prepared[text], values))
-        together.is_idempotent = not conditional
+        plans = [await self._prepared(text, end) for text, _ in statements]
+        together = _together(plans, statements, conditional)
         _, found = await self._ask(together, end, conditional=conditional)
         return found
 
@@ -442,7 +475,7 @@ class Link:
 
     def _prepare(self, live: _Live, text: str) -> asyncio.Future[Any]:
         assert self._threads is not None
-        preparing: asyncio.Future[Any] = self._threads.do(live.session.prepare, text)
+        preparing: asyncio.Future[Any] = self._threads.do(lambda: Plan(live.session.prepare(text)))
         live.prepared[text] = preparing
         self.preparing += 1
         if len(live.prepared) > TEXTS:
@@ -560,26 +593,8 @@ def _is_cassandras(error: StoreError) -> bool:
     return error.__cause__ is not None and not is_of_one_partition(error)
 
 
-def _ssl_context(options: CassandraOptions) -> ssl.SSLContext | None:
-    """How Cassandra is recognised, and we by it; None without TLS. ConfigError for files that are no use."""
-    if not options.tls:
-        return None
-    with _told_of("ca", options.tls_ca):
-        context = ssl.create_default_context(cafile=options.tls_ca)
-    context.check_hostname = options.tls_check_host_name
-    if options.tls_certificate is not None:
-        with _told_of("certificate", options.tls_certificate, options.tls_key):
-            # A key with a password is refused; OpenSSL would ask for it on the terminal.
-            context.load_cert_chain(options.tls_certificate, options.tls_key, password="")
-    return context
-
-
-@contextlib.contextmanager
-def _told_of(key: str, *files: str | None) -> Iterator[None]:
-    """Inside, files that a key of the configuration names are read."""
-    try:
-        yield
-    except OSError as error:
-        names = " with ".join(filter(None, files))
-        problem = f"{names} cannot be used: {error.strerror or error}"
-        raise ConfigError([Problem("the store", 0, 0, f"store.cassandra.tls.{key}", problem)]) from error
+def _together(plans: Sequence[Plan], statements: Sequence[Statement], conditional: bool) -> Bound | Together:
+    """Statements with their values, as one request."""
+    pairs = zip(plans, statements, strict=True)
+    bound = [Bound(plan, values, is_conditional=conditional) for plan, (_, values) in pairs]
+    return bound[0] if len(bound) == 1 else Together(bound, is_conditional=conditional)

@@ -17,7 +17,7 @@ from typing import Any
 from xmppd.errors import StoreBug, StoreError, StoreUnavailable
 from xmppd.store._opened import Ends, OpenTables, check_first
 from xmppd.store._stream import Pace, stream
-from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, OpenTable
+from xmppd.store.cassandra.calls import Conditional, ConditionalWrite, Found, OpenTable, Statement
 from xmppd.store.cassandra.dump import TableDump, batches
 from xmppd.store.cassandra.joined import Joiner, RowWriter
 from xmppd.store.cassandra.link import PAGE_ROWS, Link
@@ -181,7 +181,7 @@ class CassandraStore:
         opened = self._tables.of(table)
         statements = opened.get_many(partitions)
         self._stats.reads += len(statements)
-        pieces = await asyncio.gather(*map(self._link.read, statements))
+        pieces = await self._read_all(statements)
         return opened.in_order(partitions, [row for piece in pieces for row in piece])
 
     async def get_static(self, table: Table, partition: Key) -> Row | None:
@@ -268,7 +268,7 @@ class CassandraStore:
         opened = self._tables.of(table)
         statements = opened.get_rows(partition, keys)
         self._stats.reads += len(statements)
-        pieces = await asyncio.gather(*map(self._link.read, statements))
+        pieces = await self._read_all(statements)
         return [row for piece in pieces for row in opened.rows(piece)]
 
     async def scan_many(
@@ -283,7 +283,7 @@ class CassandraStore:
         opened = self._tables.of(table)
         statements = opened.scan_many(partitions, (start, end))
         self._stats.reads += len(statements)
-        pieces = await asyncio.gather(*map(self._link.read, statements))
+        pieces = await self._read_all(statements)
         return opened.by_partition(partitions, [row for piece in pieces for row in piece])
 
     async def scan_all(self, table: Table, *, limit: int = 1000, page: bytes | None = None) -> Page:
@@ -402,6 +402,11 @@ class CassandraStore:
         """Write what a dump gave."""
         self._stats.writes += 1
         await TableDump(self._tables.of(table)).write(self._link.write, entries)
+
+    async def _read_all(self, statements: Sequence[Statement]) -> Sequence[list[Found]]:
+        if len(statements) == 1:  # as nearly always: it makes no task
+            return [await self._link.read(statements[0])]
+        return await asyncio.gather(*map(self._link.read, statements))
 
     async def _write_if(self, write: Conditional) -> bool:
         self._stats.conditional += 1

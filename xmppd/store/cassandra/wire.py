@@ -9,14 +9,14 @@ protocol, version 5, section 2) are taken apart here, too: the driver copies eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from math import inf
 from ssl import SSLWantReadError, SSLWantWriteError
 from struct import Struct
 from threading import Event, get_ident
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from zlib import crc32
 
 from cassandra import OperationTimedOut, ProtocolVersion
@@ -43,8 +43,18 @@ _MOST: int = Segment.MAX_PAYLOAD_LENGTH
 _WHOLE = _MOST + 1
 """The bit of a segment that has whole envelopes."""
 
+RESULT = 0x08
+"""The opcode of an answer that is no error."""
+
 _LATER = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
 """What a socket says that takes or has nothing now."""
+
+
+class Taker(Protocol):
+    """Who takes an answer, whole as it came."""
+
+    def take(self, envelope: memoryview) -> bool:
+        """Whether it could be taken; otherwise the driver has to."""
 
 
 class Wire(Connection):  # type: ignore[misc]  # the driver has no types
@@ -59,6 +69,9 @@ class Wire(Connection):  # type: ignore[misc]  # the driver has no types
         """Connect, which blocks: by a thread of the driver."""
         super().__init__(*args, **more)
         self._unsent: list[bytes] = []
+        self._fresh: list[bytes] = []
+        self.straight: dict[int, Taker] = {}
+        """Who takes the answers of streams that he was given."""
         self._rest = memoryview(b"")
         self._is_due = self._is_clogged = False
         self._segments, self._envelopes = Pieces(), Pieces()
@@ -141,6 +154,14 @@ class Wire(Connection):  # type: ignore[misc]  # the driver has no types
                 self.close()  # or who waits for the answer would wait for ever
             return
         self._unsent.append(data)
+        self._send_soon()
+
+    def push_envelope(self, envelope: bytes) -> None:
+        """The same of an envelope, by the thread of the loop: those of one turn share segments."""
+        self._fresh.append(envelope)
+        self._send_soon()
+
+    def _send_soon(self) -> None:
         if not (self._is_due or self._is_clogged):
             self._is_due = True
             self.loop.call_soon(self._send)
@@ -151,6 +172,9 @@ class Wire(Connection):  # type: ignore[misc]  # the driver has no types
         if self.is_closed:
             return
         try:
+            if self._fresh:
+                self._unsent += Segments.of(self._fresh)
+                self._fresh.clear()
             while self._rest or self._unsent:
                 if not self._rest:
                     self._rest = memoryview(b"".join(self._unsent))
@@ -204,9 +228,28 @@ class Wire(Connection):  # type: ignore[misc]  # the driver has no types
             if self.is_closed:
                 return
             version, flags, stream, opcode, length = _ENVELOPE.unpack_from(envelope)
+            if (taker := self.straight.pop(stream, None)) is not None and opcode == RESULT and not flags:
+                self.msg_received = True
+                if taker.take(envelope):
+                    continue
             start = _ENVELOPE.size
             frame = _Frame(version & 0x7F, flags, stream, opcode, start, start + length)
             self.process_msg(frame, bytes(envelope[start:]))
+
+    def release(self, stream: int, pool: Any) -> None:
+        """A stream has its answer, which was taken: it is free for another request."""
+        del self._requests[stream]
+        with self.lock:
+            self.request_ids.append(stream)
+            if not self.orphaned_threshold_reached:
+                self.in_flight -= 1
+                return
+        pool.return_connection(self)  # it may have been the last one
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether both have agreed on segments."""
+        return bool(self._is_checksumming_enabled)
 
     def _enable_checksumming(self) -> None:
         """Both have agreed on segments."""
@@ -280,6 +323,21 @@ class Segments:
             buffer.write((word | crc24(word) << 24).to_bytes(_HEADER, "little"))
             buffer.write(payload)
             buffer.write(crc32(payload, CRC32_INITIAL).to_bytes(_TRAILER, "little"))
+
+    @staticmethod
+    def of(envelopes: Sequence[bytes]) -> list[bytes]:
+        """Segments with these envelopes, as many of them in each as go in whole."""
+        data = BytesIO()
+        some: list[bytes] = []
+        size = 0
+        for envelope in envelopes:
+            if some and size + len(envelope) > _MOST:
+                Segments.encode(data, b"".join(some))
+                some, size = [], 0
+            some.append(envelope)
+            size += len(envelope)
+        Segments.encode(data, b"".join(some))
+        return [data.getvalue()]
 
 
 def crc24(word: int) -> int:
