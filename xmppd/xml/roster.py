@@ -6,8 +6,10 @@ can be found and replaced in the packed bytes of a roster without a parse: an es
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from xmppd import ns
 from xmppd.xml.build import escape_attribute, escape_text
@@ -15,6 +17,12 @@ from xmppd.xml.build import escape_attribute, escape_text
 _ITEM = b"<item "
 
 ASKING = " ask='subscribe'"
+
+_PACKED = re.compile(
+    f"<item jid='[^']*' subscription='([^']*)'({ASKING})?( approved='true')?(?: name='([^']*)')?"
+    "(?:/>|><group>(.*)</group></item>)",
+    re.DOTALL,
+)
 
 _ENTITIES: Mapping[str, str] = MappingProxyType(
     {"&lt;": "<", "&gt;": ">", "&apos;": "'", "&#9;": "\t", "&#10;": "\n", "&#13;": "\r", "&amp;": "&"}
@@ -56,6 +64,28 @@ def replace_item(items: bytes, jid: str, item: str) -> bytes:
     return items[:start] + item.encode() + (items[end:] if end >= 0 else b"")
 
 
+def find_item(items: bytes, jid: str) -> bytes:
+    """The packed item of `jid`, b"" for none."""
+    start = items.find(_start(jid).encode())
+    if start < 0:
+        return b""
+    end = items.find(_ITEM, start + 1)
+    return items[start : end if end >= 0 else len(items)]
+
+
+def parsed_item(item: bytes) -> tuple[Any, bool, bool, str, tuple[str, ...]] | None:
+    """The subscription, `ask`, `approved`, name and groups of an item that `roster_item` packed; None where
+    it does not tell them: a character that cannot be sent was replaced.
+    """
+    text = item.decode()
+    found = _PACKED.fullmatch(text)
+    if found is None or "\ufffd" in text:
+        return None
+    subscription, ask, approved, name, groups = found.groups()
+    inner = () if groups is None else tuple(map(_unescaped, groups.split("</group><group>")))
+    return subscription, bool(ask), bool(approved), _unescaped(name or ""), inner
+
+
 def count_items(items: bytes) -> int:
     """How many items are packed there."""
     return items.count(b"<item ")
@@ -74,7 +104,11 @@ def split_items(items: bytes) -> list[bytes]:
 def contact_of(item: bytes) -> str:
     """The `jid` of a packed item."""
     start = len(_ITEM) + len(b"jid='")
-    text = item[start : item.index(b"'", start)].decode()
+    return _unescaped(item[start : item.index(b"'", start)].decode())
+
+
+def _unescaped(text: str) -> str:
+    """What `escape_attribute` or `escape_text` made this of."""
     if "&" in text:
         for entity, character in _ENTITIES.items():
             text = text.replace(entity, character)

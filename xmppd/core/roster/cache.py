@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from xmppd.core.roster.item import SEPARATOR, RosterItem, flags_of
 from xmppd.core.roster.shelf import EMPTY, Shelf, ShelfBuilder
 from xmppd.store.table import Row
-from xmppd.xml.roster import count_asking, roster_item
+from xmppd.xml.roster import count_asking, parsed_item, roster_item
+
+
+class UnknownItem(Exception):
+    """What is in memory does not tell how an item is: the store has to be asked."""
+
 
 _WEIGHT = 500
 """Bytes of a cached roster without its contents: the object, its shelf, the tuples, its place in the
@@ -78,6 +83,20 @@ class Roster:
             pointers += len(self.following)
         items = sum(map(len, self.shelf.blocks)) + _BLOCK_WEIGHT * len(self.shelf.blocks)
         return _WEIGHT + items + 8 * pointers + sum(len(request) for _, request in self.requests)
+
+    def item(self, contact: str) -> RosterItem | None:
+        """The item of a contact, as the store has it at this version; UnknownItem."""
+        request = next((data for name, data in self.requests if name == contact), None)
+        packed = self.shelf.find(contact)
+        if not packed:
+            if request is None:
+                return None
+            return RosterItem(contact, pending_in=True, request=request, hidden=True)
+        if (parsed := parsed_item(packed)) is None:
+            raise UnknownItem(contact)
+        subscription, ask, approved, name, groups = parsed
+        pending = request is not None
+        return RosterItem(contact, subscription, ask, pending, approved, name, groups, request or b"")
 
     def changed(self, contact: str, item: RosterItem | None, version: int) -> Roster:
         """The roster at a newer version, with the contact's item replaced (None: removed)."""

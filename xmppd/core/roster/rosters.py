@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element
 
 from xmppd.core.begun import begun
 from xmppd.core.roster.budget import DAY, OTHERS_A_DAY, OWN_A_DAY, DailyBudget
-from xmppd.core.roster.cache import Roster, RosterBuilder, RosterCache
+from xmppd.core.roster.cache import Roster, RosterBuilder, RosterCache, UnknownItem
 from xmppd.core.roster.change import Change, Received, Sent, SubscriptionChange, is_richer, seen
 from xmppd.core.roster.counts import RosterCounts, check_counts
 from xmppd.core.roster.delta import lag
@@ -26,6 +26,7 @@ from xmppd.core.roster.item import ITEM, LOG, ROSTER, RosterItem, item_key, item
 from xmppd.core.roster.log import ENTRIES_A_DAY, LogEntry, entry_of, version_name
 from xmppd.core.roster.request import RemoveRequest, SetRequest, check_names, check_request, parse_set
 from xmppd.core.roster.rewriting import EditAll, Packed, Rewrite
+from xmppd.core.roster.slices import in_slices
 from xmppd.core.roster.subscription import Inbound, Kind, Outbound
 from xmppd.core.roster.tier import RosterTier
 from xmppd.core.roster.wish import Edit, Intend, Wish
@@ -57,10 +58,6 @@ _READS = 3
 
 _LOAD_PAGE = 256
 """Rows of a roster read at once: those of nearly every roster."""
-
-_FEW = 32
-_SLICE_SECONDS = 0.002
-"""How many rows are looked at before the time is, and how long others wait for that."""
 
 _LOG_PAGE = 200
 """Entries of the log read at once by tools."""
@@ -161,7 +158,7 @@ class Rosters:
     async def items(self, account: str) -> list[RosterItem]:
         """All items as the store has them, hidden ones included, by contact."""
         found: list[RosterItem] = []
-        async for rows in _in_slices(await self._rows(account)):
+        async for rows in in_slices(await self._rows(account)):
             found += map(item_of, rows)
         return found
 
@@ -261,7 +258,7 @@ class Rosters:
             rows = await self._rows(account)
             if rows:
                 builder = RosterBuilder(account)
-                async for some in _in_slices(rows):
+                async for some in in_slices(rows):
                     builder.add(some)
                 return builder.done(rows[0]["version"] or 0)
             # No row shows the version. Where there is one, look again: an item may have come in between.
@@ -319,7 +316,7 @@ class Rosters:
             try:
                 for attempt in range(_ATTEMPTS):
                     roster = roster or await self._load(account, fresh=attempt > 0)
-                    change = await self._try(roster, wish)
+                    change = await self._try(roster, wish, is_first=attempt == 0)
                     if change is not None:
                         wish.made_of(change)
                         return change
@@ -378,21 +375,23 @@ class Rosters:
             lock = self._locks[account] = asyncio.Lock()
         return lock
 
-    async def _try(self, roster: Roster, wish: Wish) -> Change | None:
+    async def _try(self, roster: Roster, wish: Wish, *, is_first: bool) -> Change | None:
         """One attempt; None when it has to be made again, on the roster as it is now."""
         contact = wish.contact
-        row = await self._store.get(ROSTER, item_key(roster.account, contact))
-        if row is not None and (row["version"] or 0) != roster.version:
-            return None
-        old = None if row is None else item_of(row)
-        if wish.made is not None and wish.made[1] == old:
-            return Change(contact, *wish.made, roster)
-        new = wish.edit(old)
-        if new == old:
-            return Change(contact, old, new, roster)
-        self._check_room(roster, old, new)
-        check_counts(roster, old, new, wish.most)
-        self._check_additions(roster, old, wish)
+        step = self._step_by_memory(roster, wish) if is_first else None
+        if step is None:
+            row = await self._store.get(ROSTER, item_key(roster.account, contact))
+            if row is not None and (row["version"] or 0) != roster.version:
+                return None
+            old = None if row is None else item_of(row)
+            if wish.made is not None and wish.made[1] == old:
+                return Change(contact, *wish.made, roster)
+            new = wish.edit(old)
+            if new == old:
+                return Change(contact, old, new, roster)
+            self._check(roster, old, new, wish)
+        else:
+            old, new = step
         # By the clock, so that no version comes back after a roster was deleted or restored from a backup.
         now = self._now()
         after = roster.changed(contact, new, max(roster.version + 1, int(now * 1000)))
@@ -416,6 +415,28 @@ class Rosters:
         if old is None:
             self.additions.spend(roster.account, wish.by, now)
         return Change(contact, old, new, after)
+
+    def _step_by_memory(
+        self, roster: Roster, wish: Wish
+    ) -> tuple[RosterItem | None, RosterItem | None] | None:
+        """The item before and after, by the roster in memory: that it is still the one is seen by the write.
+        None where nothing is to be written, or where it is refused: the store has to say so itself.
+        """
+        try:
+            old = roster.item(wish.contact)
+            new = wish.edit(old)
+            if new == old:
+                return None
+            self._check(roster, old, new, wish)
+        except (StanzaError, UnknownItem):
+            return None
+        return old, new
+
+    def _check(self, roster: Roster, old: RosterItem | None, new: RosterItem | None, wish: Wish) -> None:
+        """StanzaError for an item that is too much."""
+        self._check_room(roster, old, new)
+        check_counts(roster, old, new, wish.most)
+        self._check_additions(roster, old, wish)
 
     def _check_room(self, roster: Roster, old: RosterItem | None, new: RosterItem | None) -> None:
         if new is None:
@@ -571,13 +592,3 @@ class Rosters:
         edit = Received(contact, kind, request)
         change = await self.change(account, contact, edit, by=by or contact, what=f"received {kind}")
         return SubscriptionChange(change, edit.step)
-
-
-async def _in_slices(rows: Sequence[Row]) -> AsyncGenerator[Sequence[Row], None]:
-    """The rows, some at a time; others have their turn whenever that took long."""
-    since = time.perf_counter()
-    for start in range(0, len(rows), _FEW):
-        if time.perf_counter() - since > _SLICE_SECONDS:
-            await asyncio.sleep(0)
-            since = time.perf_counter()
-        yield rows[start : start + _FEW]

@@ -6,7 +6,7 @@ import zlib
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from xmppd.xml.roster import contact_of, count_items, replace_item, split_items
+from xmppd.xml.roster import contact_of, count_items, find_item, replace_item, split_items
 
 BLOCK = 8192
 """About how many bytes of packed items are kept together; a block of more than twice that becomes two."""
@@ -35,6 +35,12 @@ class Shelf:
     def packed(self) -> bytes:
         """All items, as XML."""
         return b"".join(map(_opened, self.blocks))
+
+    def find(self, contact: str) -> bytes:
+        """The contact's item, b"" for none."""
+        if not self.blocks:
+            return b""
+        return find_item(_opened(self.blocks[bisect_right(self.starts, contact)]), contact)
 
     def put(self, contact: str, item: str) -> Shelf:
         """The shelf with the contact's item replaced ("": removed)."""
