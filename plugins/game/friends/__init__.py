@@ -157,11 +157,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         try:
             await self._check_ask(account, peer)
             text = await self._said(account, text, lang, by)
-            pair = await self.between(account, peer)
-            if pair.state == NONE:
-                await self._check_room(account, peer)
-            elif pair.state == ASKED and pair.by == peer:
-                await self._check_friends(account, peer)
+            pair = await self._askable(account, peer)
             await self._permit(account, peer, "subscribe")
         except StanzaError:
             self.refused.inc()
@@ -171,11 +167,26 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
 
     async def grant(self, account: str, peer: str, deed: Deed = accept, by: str = "") -> Pair:
         """Accept a request; StanzaError item-not-found without one."""
-        pair = await self.between(account, peer)
+        pair = self.recalled(account, peer)
+        if pair.state != ASKED or pair.by != peer or not await _passes(self._check_friends(account, peer)):
+            pair = await self.between(account, peer)
+            if pair.state == ASKED and pair.by == peer:
+                await self._check_friends(account, peer)
         if pair.state == ASKED and pair.by == peer:
-            await self._check_friends(account, peer)
             await self._permit(account, peer, "subscribed")
         return await self.do(account, peer, deed, by, pair, self._most)
+
+    async def _askable(self, account: str, peer: str) -> Pair:
+        """What is between who asks and whom, by what is recalled where nothing is in the way; StanzaError."""
+        pair = self.recalled(account, peer)
+        if pair.version and pair.state == NONE and await _passes(self._check_room(account, peer)):
+            return pair
+        pair = await self.between(account, peer)
+        if pair.state == NONE:
+            await self._check_room(account, peer)
+        elif pair.state == ASKED and pair.by == peer:
+            await self._check_friends(account, peer)
+        return pair
 
     async def do(
         self,
@@ -472,3 +483,12 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
                 await self.cards.delete(new, friend)
                 await self.cards.delete(friend, new)
         await self.meet_as(old, new)
+
+
+async def _passes(check: Coroutine[Any, Any, None]) -> bool:
+    """Whether a check raises no StanzaError."""
+    try:
+        await check
+    except StanzaError:
+        return False
+    return True

@@ -85,9 +85,10 @@ class Bonds:
         foresee: Foresee | None = None,
     ) -> tuple[Pair, Pair]:
         """Do something; the pair before and after, which both can see then, but for the session `by`, which
-        is answered. A pair that was `seen` a moment ago is read again only if it has changed. `foresee` is
-        done before each attempt to change it. A repeat is harmless, and finishes what was cut short.
-        StanzaError where it cannot be done, as where one would have more of a kind than `most`.
+        is answered. A pair that was `seen`, or is recalled, is read only if it has changed, or if nothing
+        would be done. `foresee` is done before each attempt to change it. A repeat is harmless, and finishes
+        what was cut short. StanzaError where it cannot be done, as where one would have more of a kind than
+        `most`.
         """
         first, second = sorted((doer, peer))
         begun = ""
@@ -96,9 +97,17 @@ class Bonds:
             now = self._it.now()
             stored = seen or pair_of(first, second, await self.pairs.get(first, second))
             before = stored.at(now)
-            after = deed(before, doer, now)
+            try:
+                after = deed(before, doer, now)
+            except StanzaError:
+                if seen is None:
+                    raise
+                after = stored
             if after == stored:
-                break  # it may have been left half done
+                if seen is None:
+                    break  # it may have been left half done
+                seen = None  # is it so?
+                continue
             begun = begun or secrets.token_hex(8)
             late = minute_of(now + LATE_SECONDS)
             await self._note(first, second, (late, begun), *ends_of(after))

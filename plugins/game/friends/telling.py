@@ -34,7 +34,7 @@ IQ: Final = f"{{{ns.CLIENT}}}iq"
 Foresee = Callable[[Pair, Pair, int], Awaitable[None]]
 """(before, after, version): a pair that has this version is about to be changed so; StoreError."""
 REMEMBERED: Final = 10_000
-"""Of so many pairs it is known which version was told last, so that none is told after a newer one."""
+"""Of so many pairs it is known how they were told last, so that no older one is told then."""
 
 
 class Telling:
@@ -72,7 +72,15 @@ class Telling:
     def begin_telling(self) -> None:
         """Nothing was told yet."""
         self._pushes = itertools.count(1)
-        self._told: Lru[str, int] = Lru(REMEMBERED)
+        self._told: Lru[str, Pair] = Lru(REMEMBERED)
+
+    def recalled(self, one: str, other: str) -> Pair:
+        """What was between two when this node heard of it last; nothing where it never did. Who acts by it
+        finds out whether it is so.
+        """
+        first, second = sorted((one, other))
+        told = self._told.get(f"{first} {second}")
+        return Pair(first, second) if told is None else told.at(self._friends.now())
 
     async def follow_up(self, doer: str, peer: str, before: Pair, after: Pair) -> None:
         """Count it, and tell who listens to events."""
@@ -150,10 +158,11 @@ class Telling:
         """Push it to the sessions of both here that asked for the list."""
         friends = self._friends
         key = f"{one} {other}"
-        if (self._told.get(key) or 0) > version:
+        told = self._told.get(key)
+        if told is not None and told.version > version:
             return
-        self._told.put(key, version)
         pair = Pair(one, other, version=version, **said)
+        self._told.put(key, pair)
         for account in (one, other):
             sessions = friends.server.sessions(account)
             listening = [it for it in sessions if friends.is_listening[it] and it.full != by]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -451,12 +450,6 @@ class OpenTable:
         return min(check_limit(self.declaration, limit), (1 << 31) - 2) + 1
 
 
-_marks: list[int] = []
-os.register_at_fork(after_in_child=_marks.clear)
-
-
 def _new_mark() -> int:
     """A number that no other write has."""
-    if not _marks:  # some at once, for each time is a call of the system
-        _marks.extend([number >> 1 for number in array("Q", os.urandom(512))])
-    return _marks.pop()
+    return int.from_bytes(os.urandom(8), "big") >> 1

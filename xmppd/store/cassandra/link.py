@@ -437,9 +437,8 @@ class Link:
         self, statements: Sequence[Statement], end: float, *, conditional: bool = False
     ) -> list[Found]:
         plans = [await self._prepared(text, end) for text, _ in statements]
-        together = _together(plans, statements, conditional)
-        _, found = await self._ask(together, end, conditional=conditional)
-        return found
+        asked = _together(plans, statements, conditional)
+        return (await self._ask(asked, end, conditional=conditional))[1]
 
     async def _encoded(self, rows: Sequence[EncodedRow], end: float) -> None:
         prepared = {text: await self._prepared(text, end) for text in {row.text for row in rows}}
