@@ -43,6 +43,9 @@ TURNS = 50
 """How many turns of the loop it may take besides: enough for an answer by HTTP within this process."""
 STORED_SECONDS = 10.0
 """How long a store may take on a busy machine."""
+QUIET_TURNS = 3
+AFAR_TURNS = 10
+"""In how many turns nothing moves when nothing is left to move: more where the store is another process."""
 
 
 class World:
@@ -322,15 +325,20 @@ class World:
         return any(session.line is not None and session.line.is_ahead for session in sessions)
 
     @property
+    def _is_afar(self) -> bool:
+        """Whether the store is another process, whose answers come to whoever goes on by some turns."""
+        return hasattr(getattr(self.app.store, "stats", None), "in_flight")
+
+    @property
     def _is_asking(self) -> bool:
-        """Whether the store works on something."""
-        stats = getattr(self.app.store, "stats", None)
-        return bool(getattr(stats, "pending", 0) or getattr(stats, "in_flight", 0))
+        """Whether a store works on something."""
+        found = [getattr(app.store, "stats", None) for app in self.apps]
+        return any(getattr(stats, "pending", 0) or getattr(stats, "in_flight", 0) for stats in found)
 
     async def settle(self) -> None:
         """Let the server work until nothing moves any more."""
         quiet, begun = 0, time.monotonic()
-        while quiet < 3:
+        while quiet < (AFAR_TURNS if self._is_afar else QUIET_TURNS):
             seconds = time.monotonic() - begun
             is_writing = self._is_writing and seconds < WRITTEN_SECONDS
             is_writing = is_writing or (self._is_asking and seconds < STORED_SECONDS)
