@@ -47,7 +47,7 @@ class Asked:
 
     __slots__ = (
         "_answered", "_failed", "_how", "_instead", "_paging_state", "_plan", "_pool", "_session",
-        "_statement", "_stream", "_wire",
+        "_statement", "_stream", "_wire", "warnings",
     )  # fmt: skip
 
     def __init__(self, session: Straight, statement: Any, how: tuple[Any, ...], pool: Any) -> None:
@@ -60,6 +60,7 @@ class Asked:
         self._instead: Any = None
         self._wire: Any = None
         self._stream = -1
+        self.warnings: list[str] | None = None
 
     def add_callbacks(
         self,
@@ -128,6 +129,7 @@ class Asked:
         self._pool.return_connection(self._wire)
         if self._session.deadlines.pop(self, None) is None:
             return  # it was late already
+        self.warnings = getattr(response, "warnings", None)
         if isinstance(response, PreparedQueryNotFound):
             self._ask_again()
         elif isinstance(response, ResultMessage):
