@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xmppd.plugin import Event, StoreError
 
-from .outbox import DEAD_SECONDS
+from .outbox import CLOSE_SECONDS, DEAD_SECONDS
 from .subscription import ENCODER, MESSAGES
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Marks:
         if waiting is None:
             mark.drop()
         else:
-            waiting.add_done_callback(lambda it: None if it.cancelled() else mark.drop())
+            waiting.add_done_callback(lambda it: it.cancelled() or it.exception() or mark.drop())
 
     def free(self, mark: Mark) -> None:
         """Its slot may be had by another one, as soon as it is written."""
@@ -231,7 +231,12 @@ class Marks:
     async def close(self) -> None:
         """Take out what is told."""
         if self._task is not None and not self._task.done():
-            await asyncio.wait([self._task], timeout=5.0)
+            await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
+            self._task.cancel()
+        for mark in self.open.values():
+            if not mark.future.done():
+                mark.future.set_exception(StoreError("web hooks ended before an act was noted"))
+                mark.future.exception()  # nobody may be waiting
         if not self.open and self._slots:
             with suppress(StoreError):
                 await self._plugin.marks.delete(self._plugin.boxes.writer)

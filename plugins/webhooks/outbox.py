@@ -33,6 +33,8 @@ OVER_SECONDS: Final = 60.0
 MOST: Final = 100
 """Processes that are looked at together, whether they can be forgotten."""
 KIND: Final = "all"
+CLOSE_SECONDS = 5.0
+"""How long it is waited for what is still to be written when the plugin ends."""
 
 
 @dataclass(slots=True)
@@ -47,6 +49,12 @@ class Ticket:
         self.left -= 1
         if not self.left and not self.future.done():
             self.future.set_result(None)
+
+    def given_up(self) -> None:
+        """Nobody writes it any more: who waits for it learns that nobody knows."""
+        if not self.future.done():
+            self.future.set_exception(StoreError("web hooks ended before an event was written"))
+            self.future.exception()  # nobody may be waiting
 
 
 @dataclass(slots=True)
@@ -82,6 +90,7 @@ class Outbox:
         self.writer = secrets.token_hex(8)
         self._queues: dict[str, Queue] = {}
         self._task: asyncio.Task[Any] | None = None
+        self._writing: list[Ticket] = []
         self._said: float | None = None
         self._row = plugin.outbox.writer(("subscription", "writer", "bucket", "row", "events"))
         self.written: Callable[[str], None] = lambda subscription: None
@@ -133,10 +142,13 @@ class Outbox:
             ticket.written()
 
     async def close(self) -> None:
-        """Write what there is."""
+        """Write what there is, if the store takes it in some seconds."""
         if self._task is not None and not self._task.done():
-            await asyncio.wait([self._task], timeout=5.0)
-        if self._said is not None and (self._task is None or self._task.done()):
+            await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
+            self._task.cancel()
+        for ticket in (*self._writing, *(it for queue in self._queues.values() for _, it in queue.events)):
+            ticket.given_up()
+        if self._said is not None and (self._task is None or not self._task.cancelling()):
             with suppress(StoreError):
                 await self.say(is_over=True)
 
@@ -151,7 +163,9 @@ class Outbox:
                 queue.rows.append((number, len(some), sum(len(text) for text, _ in some)))
                 rows.append(self._row.row(name, self.writer, number // BUCKET, number, text))
                 tickets += [ticket for _, ticket in some]
+            self._writing = tickets
             await self._write(rows)
+            self._writing = []
             for ticket in tickets:
                 ticket.written()
             for name, queue in waiting:

@@ -1,6 +1,7 @@
 """Web hooks: what receivers are told, and what they may answer."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from plugins.webhooks.outbox import BUCKET
 from xmppd import ns
 from xmppd.config import load
 from xmppd.core.happenings import CREATED, MESSAGE
-from xmppd.errors import CommandError, ConfigError, StoreUnavailable
+from xmppd.errors import CommandError, ConfigError, StoreError, StoreUnavailable
 from xmppd.testing import World
 
 LOCAL = {"webhooks": {"allowed": ["127.0.0.0/8"]}}
@@ -369,6 +370,28 @@ async def test_a_reload_loses_nothing() -> None:
         await world.app.accounts.create("ben@localhost", "secret")
         receiver.answer = lambda body: 200
         assert sorted(is_old(await taken(world, receiver, 2))) == ["ann", "ben"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("table", ["outbox", "marks"])
+async def test_who_waits_for_an_event_that_a_reload_cuts_off_learns_it(
+    monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    async with Receiver() as receiver, told(receiver, "account.created") as (world, _):
+        plugin = world.plugin("webhooks")
+
+        async def fail(*_: object, **__: object) -> None:
+            await asyncio.get_running_loop().create_future()
+
+        for module in (plugin.boxes, plugin.foreseen):
+            monkeypatch.setattr(sys.modules[type(module).__module__], "CLOSE_SECONDS", 0.01)
+        monkeypatch.setattr(getattr(plugin, table), "write", fail)
+        making = asyncio.ensure_future(world.app.accounts.create("ann@localhost", "secret"))
+        await world.settle()
+        assert not making.done()
+        await world.app.loader.reload("webhooks", world.app.config)
+        await world.settle()
+        assert isinstance(making.exception(), StoreError)
 
 
 @pytest.mark.asyncio
