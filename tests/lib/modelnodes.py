@@ -34,11 +34,13 @@ from xmppd.core.blocks import Blocks
 from xmppd.core.brake import Brake, BrakeRules
 from xmppd.core.contacts import Contacts
 from xmppd.core.elsewhere import Elsewhere
+from xmppd.core.holds import Holds
 from xmppd.core.ids import Ids
 from xmppd.core.intake import Intake
 from xmppd.core.iqs import Iqs
 from xmppd.core.lastseen import LastSeen
 from xmppd.core.messages import Messages
+from xmppd.core.moving import Moving
 from xmppd.core.origin import Target
 from xmppd.core.output import Cork
 from xmppd.core.presence import PresenceRules, Presences
@@ -112,8 +114,16 @@ def plugin_module() -> ModuleType:
 OFFLINE = plugin_module()
 
 
+async def found(accounts: Any, login: Any = None) -> Any:
+    """What holds ask, which nobody takes here."""
+    return accounts
+
+
 class Accounts:
-    """All exist."""
+    """All exist, and none is renamed."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.moving = Moving(Holds(found, found), clock)
 
     def exists(self, account: str) -> bool:
         return True
@@ -253,7 +263,7 @@ class Node:
         call_later = functools.partial(loop.call_later, context=self.context)
         self.sessions = Sessions(cork := Cork(call_soon, clock=world.slices), self.now)
         hooks, domains = Hooks(), frozenset((DOMAIN,))
-        accounts: Any = Accounts()
+        accounts: Any = Accounts(world.time)
         logins: Any = Logins(self.sessions)
         nothing: Any = None
         self.cache = NodeCache(world, world.cache, self.context)
