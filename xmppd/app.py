@@ -520,6 +520,7 @@ class App:
             await self.cache.open(self.elsewhere)
         await self.accounts.open()
         await self.loader.load(self.config)
+        await self.events.begin_behind()
         self.events.tell(UP, "", {})
 
     async def close(self, drain_seconds: float = 5.0) -> None:

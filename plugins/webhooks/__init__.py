@@ -35,7 +35,7 @@ LAGS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 180
 READ_SECONDS: Final = 5.0
 """How old what a node knows of subscriptions may be."""
 BEGIN_SECONDS: Final = 1.0
-"""How long after its start a process looks for what the one before did not tell: all plugins are there."""
+"""How long after its start a process looks again for what the one before did not tell."""
 
 
 class Webhooks(WebhookCommands, Plugin):

@@ -30,6 +30,8 @@ DOUBT_SECONDS: Final = 30.0
 """How long after it failed it is found out what became of an act: what was on its way has arrived."""
 OPEN_SECONDS: Final = 300.0
 """The same where nobody said that it came to nothing. No act takes so long."""
+FIRST_SECONDS: Final = 10.0
+"""How long nobody is let in while that is found out of a process that was killed."""
 LOOK_SECONDS: Final = 10.0
 PAGE: Final = 100
 
@@ -178,6 +180,15 @@ class Marks:
         for mark in due[:PAGE]:
             if mark.future.done() and not mark.is_over and await self._resolve(mark.text):
                 mark.drop()
+
+    async def begin_behind(self) -> None:
+        """Tell what the process before this one did, before anybody does anything newer: that has to be told
+        behind it. What is left after some seconds is told later.
+        """
+        if self._plugin.known:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(FIRST_SECONDS):
+                    await self.recover()
 
     async def recover(self) -> None:
         """Tell what processes did that write nothing any more, and did not tell; StoreError."""

@@ -234,6 +234,11 @@ class Events:
         number = f"{at:015x}-{self._tag}"
         return Event(number, kind.name, kind.version, at / 1e6, self._node(), account, data)
 
+    async def begin_behind(self) -> None:
+        """Have told what a process did that was killed, before anything newer happens."""
+        if self.keeper is not None:
+            await self.keeper.begin_behind()
+
     async def happened(
         self, kind: EventKind, account: str, data: Mapping[str, Any], about: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:

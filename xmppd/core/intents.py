@@ -41,6 +41,9 @@ class Keeper(Protocol):
     def begin(self, event: Event, about: Data) -> Note:
         """Begin to write; an event with this id is told afterwards, or the note is dropped or in doubt."""
 
+    async def begin_behind(self) -> None:
+        """Go through those of a process before this one: all plugins are at work, and nobody is here yet."""
+
 
 class Intent:
     """One event that is about to happen. `Events.tell` takes it up by what its kind says of that (`key`), and
