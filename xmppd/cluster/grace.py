@@ -42,9 +42,9 @@ class Expected:
 
 
 class Grace:
-    """Those that are expected, by full JID; of `seconds` 0 there are none. `over` is given those that did not
-    come, and takes (`take`) one after the other; `is_back` is given one that did, or has a successor, and the
-    addresses that were not sent directed presence again.
+    """Those that are expected, by full JID (`sessions`); of `seconds` 0 there are none. `over` is given those
+    that did not come, and takes (`take`) one after the other; `is_back` is given one that did, or has a
+    successor, and the addresses that were not sent directed presence again.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Grace:
         self._call_later = call_later
         self._over = over
         self._is_back = is_back
-        self._expected: dict[str, Expected] = {}
+        self.sessions: dict[str, Expected] = {}
         self._of: dict[str, tuple[str, ...]] = {}  # by account
         self._pairs = 0
         self._is_timed = False
 
     def __bool__(self) -> bool:
-        return bool(self._expected)
+        return bool(self.sessions)
 
     def __len__(self) -> int:
         """How many pairs are remembered."""
@@ -78,12 +78,12 @@ class Grace:
         """A session has ended that an account here was shown, or that sent an address directed presence.
         False: the end has to be shown now.
         """
-        is_new = full not in self._expected
-        if not self._seconds or self._pairs >= PAIRS or (is_new and len(self._expected) >= SESSIONS):
+        is_new = full not in self.sessions
+        if not self._seconds or self._pairs >= PAIRS or (is_new and len(self.sessions) >= SESSIONS):
             return False
-        expected = self._expected.pop(full, None) or Expected()
+        expected = self.sessions.pop(full, None) or Expected()
         expected.deadline = self._clock() + self._seconds
-        self._expected[full] = expected  # behind all others, which are due before it
+        self.sessions[full] = expected  # behind all others, which are due before it
         self._pairs -= len(expected)
         expected.names(is_directed=is_directed).add(name)
         self._pairs += len(expected)
@@ -100,22 +100,22 @@ class Grace:
         """A session has become available, here or elsewhere. If it is not expected itself, those of its
         account that are have a successor.
         """
-        if full in self._expected:
+        if full in self.sessions:
             self._look_back_later(full)
             return
         for other in self._of.get(full.partition("/")[0], ()):
-            self._expected[other].successor = full
+            self.sessions[other].successor = full
             self._look_back_later(other)
 
     def _look_back_later(self, full: str) -> None:
-        expected = self._expected[full]
+        expected = self.sessions[full]
         if expected.addresses:
             deadline = expected.deadline
             self._call_later(BACK_SECONDS, lambda: self._look_back(full, deadline))
 
     def _look_back(self, full: str, deadline: float) -> None:
         """A session came so long ago, if it has not moved again since."""
-        expected = self._expected.get(full)
+        expected = self.sessions.get(full)
         if expected is not None and expected.deadline == deadline and expected.addresses:
             addresses, expected.addresses = expected.addresses, set()
             self._pairs -= len(addresses)
@@ -125,25 +125,25 @@ class Grace:
 
     def is_about(self, full: str) -> bool:
         """Whether the session is expected, or the successor of one that is."""
-        return full in self._expected or bool(self._replaced(full))
+        return full in self.sessions or bool(self._replaced(full))
 
     def _replaced(self, full: str) -> list[str]:
         names = self._of.get(full.partition("/")[0], ())
-        return [other for other in names if self._expected[other].successor == full]
+        return [other for other in names if self.sessions[other].successor == full]
 
     def shown(self, full: str, account: str) -> Sequence[str]:
         """An account here was shown the presence of a session: that it was away is not shown any more. Those
         whose end has to be shown now, for this one is their successor.
         """
         self.forget(full, account)
-        replaced = [other for other in self._replaced(full) if account in self._expected[other].accounts]
+        replaced = [other for other in self._replaced(full) if account in self.sessions[other].accounts]
         for other in replaced:
             self.forget(other, account)
         return replaced
 
     def forget(self, full: str, name: str, *, is_directed: bool = False) -> None:
         """An account or address here knows what became of a session. Harmless if none was expected."""
-        expected = self._expected.get(full)
+        expected = self.sessions.get(full)
         if expected is None:
             return
         names = expected.names(is_directed=is_directed)
@@ -154,7 +154,7 @@ class Grace:
                 self._drop(full)
 
     def _drop(self, full: str) -> Expected:
-        expected = self._expected.pop(full)
+        expected = self.sessions.pop(full)
         self._pairs -= len(expected)
         account = full.partition("/")[0]
         left = tuple(other for other in self._of[account] if other != full)
@@ -168,7 +168,7 @@ class Grace:
 
     def take(self, full: str) -> Expected | None:
         """Expect a session no more if its grace is over."""
-        expected = self._expected.get(full)
+        expected = self.sessions.get(full)
         if expected is None or expected.deadline > self._clock():
             return None
         return self._drop(full)
@@ -181,12 +181,12 @@ class Grace:
         self._is_timed = False
         if late := [*self._late()]:
             self._over(late)
-        if (first := next(iter(self._expected.values()), None)) is not None:
+        if (first := next(iter(self.sessions.values()), None)) is not None:
             self._look_later(first.deadline - self._clock())
 
     def _late(self) -> Iterator[str]:
         now = self._clock()
-        for full, expected in self._expected.items():
+        for full, expected in self.sessions.items():
             if expected.deadline > now:
                 break
             yield full

@@ -169,7 +169,10 @@ class Mesh:
 
     def room(self) -> asyncio.Future[None] | None:
         """What to wait for before more is sent: that no trunk is full. None where none is."""
-        if not self._is_full():
+        for member in self.members.values():  # `_is_full`, for each presence
+            if member.trunk.is_full:
+                break
+        else:
             return None
         if self._room is None:
             self._room = asyncio.get_running_loop().create_future()

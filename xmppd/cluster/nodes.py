@@ -190,6 +190,8 @@ class OtherNodes:
         self.away = self.presence.away
         self.show = self.presence.show
         self.returned = self.presence.returned
+        self.expected = self.presence.grace.sessions
+        self.elsewhere = mesh.whereabouts
         self.probe = self.presence.probe
         self.sight = self.presence.sight
         self.is_elsewhere = self.presence.is_elsewhere

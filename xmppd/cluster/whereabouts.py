@@ -79,7 +79,7 @@ class Whereabouts:
         """Those of them that have available sessions on other nodes, by node."""
         found: defaultdict[int, list[str]] = defaultdict(list)
         for table in self._tables:
-            if table.keys().isdisjoint(accounts):  # looks at all in half the time
+            if not table or table.keys().isdisjoint(accounts):  # looks at all in half the time
                 continue
             there = [*filter(table.__contains__, accounts)]
             for account, packed in zip(there, map(table.__getitem__, there), strict=True):

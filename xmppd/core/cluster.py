@@ -6,7 +6,7 @@ nodes it hands over here. One node alone has the `OneNode`, which knows nobody.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ class Cluster(Protocol):
     """The other nodes. Accounts are bare JIDs in normal form. It is true where it may know anybody: what asks
     for many accounts looks first.
     """
+
+    @property
+    def expected(self) -> Sized:
+        """Sessions that are expected on other nodes in place of such that ended there."""
+
+    @property
+    def elsewhere(self) -> Sized:
+        """Sessions of other nodes."""
 
     def __bool__(self) -> bool: ...
 
@@ -254,6 +262,9 @@ class OneNode:
 
     __slots__ = ()
     has_grace: Final = False
+
+    expected: Final[Sized] = ()
+    elsewhere: Final[Sized] = ()
 
     def __bool__(self) -> bool:
         return False

@@ -215,7 +215,8 @@ class Presences:
         last.
         """
         live, copies, cluster = session.live, 0, self._sessions.cluster
-        if cluster and session.presence is not None:
+        is_shared = bool(cluster)
+        if is_shared and session.presence is not None and cluster.elsewhere:
             copies += self._show_elsewhere(session, presence, live.roster, is_first=is_first)
         followers: Sequence[str] = roster.followers if roster is not None else ()
         for start in range(0, len(followers), STEP):
@@ -233,9 +234,9 @@ class Presences:
             yield
         else:
             copies += self._copies_to_itself(session, presence, is_end=is_end)
-            if cluster and is_end:
+            if is_shared and is_end:
                 copies += self._show_elsewhere(session, presence, roster)
-            elif cluster:
+            elif is_shared and cluster.expected:
                 cluster.returned(session, (session.account, *followers))
         self._charge(session, copies)
         if is_end:
