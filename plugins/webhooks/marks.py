@@ -186,9 +186,11 @@ class Marks:
         behind it. What is left after some seconds is told later.
         """
         if self._plugin.known:
-            with suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(FIRST_SECONDS):
-                    await self.recover()
+            await asyncio.wait([self._plugin.spawn(self._recover())], timeout=FIRST_SECONDS)
+
+    async def _recover(self) -> None:
+        with suppress(StoreError):  # it is looked again
+            await self.recover()
 
     async def recover(self) -> None:
         """Tell what processes did that write nothing any more, and did not tell; StoreError."""
