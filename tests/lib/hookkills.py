@@ -44,10 +44,12 @@ async def killed_at_each_write(
     whom: Whom,
     *plugins: str,
     config: Mapping[str, Mapping[str, Any]] | None = None,
+    before: Act | None = None,
     is_unsure: bool = False,
 ) -> None:
     """Do it again and again, each time with another name, and killed at another write, done or not: what is
     there by `look` is told, and nothing else, unless it `is_unsure`, and what is told again has its id.
+    What has to be done `before` is done by who lives on.
     """
     async with (
         Receiver() as receiver,
@@ -60,6 +62,9 @@ async def killed_at_each_write(
                 await world.app.accounts.provision(f"{name}@localhost")
                 await world.advance(1)
             client = await world.login("alice", "phone", node=0)
+            if before is not None:
+                await before(world, client, name)
+                await world.settle()
             dying.die_at(write, is_done=is_done)
             doing = asyncio.ensure_future(act(world, client, name))
             was_killed = await dying.happen(doing)
