@@ -137,6 +137,11 @@ class Server:
         here = live.available if live is not None else ()
         return (*here, *self._sessions.cluster.targets(account))
 
+    def resources(self, account: str) -> set[str]:
+        """Those of all sessions of an account wherever they are, available or not."""
+        live = self._sessions.accounts.get(account)
+        return {*(live.sessions if live is not None else ()), *self._sessions.cluster.resources(account)}
+
     def takes_messages(self, account: str) -> bool:
         """Whether a message to the account would be delivered at once: it has an available resource of
         priority >= 0.

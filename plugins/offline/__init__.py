@@ -261,11 +261,12 @@ class Offline(Counting):
 
     # delivering
 
-    @hooks.session_available
+    @hooks.session_available.at(hooks.SIGNAL, hooks.EARLY)
     @hooks.messages_kept
     def flush(self, session: Session) -> Awaitable[None] | None:
-        """Give a session that takes messages what is stored, before what comes now. `messages_kept`: another
-        node stored something while it came, or somebody else did not take it after all.
+        """Give a session that takes messages what is stored, before what comes now: so it is told first.
+        `messages_kept`: another node stored something while it came, or somebody else did not take it after
+        all.
 
         Nearly all who log in have nothing waiting, and so nothing to wait for. For the others a task of
         the server does it, which a reload of this plugin does not end: the answer to their next stanza comes
@@ -422,14 +423,28 @@ class Offline(Counting):
         return in_order_of(found, rows)
 
     def _his(self, session: Session, rows: Sequence[Mapping[str, Value]]) -> Sequence[Mapping[str, Value]]:
-        """Those that are for no resource that waits for its turn, or may elsewhere (RFC 6121 8.5.3.1)."""
-        located = [one for one in self.server.locate(session.account) if one.full != session.full]
-        here = {one.full for one in located if one in self._flushing}
-        there = {one.full for one in located if not isinstance(one, Session) and one.priority >= 0}
-        others = here | there
-        if not others:
+        """Those that are for no resource that waits for its turn, or may elsewhere (RFC 6121 8.5.3.1); nor,
+        for a while, for one that is there and may be about to be available as it was on another node.
+        """
+        account = session.account
+        resources = self.server.resources(account) - {session.resource}
+        if not resources:
             return rows
-        return [row for row in rows if not row["stanza"] or address(row["stanza"]) not in others]
+        shown = {one.full: one for one in self.server.locate(account) if one is not session}
+        own = [one for one in self.server.sessions(account) if one is not session]
+        here = {one.full for one in own if one in self._flushing or one.is_flushing}
+        there = {full for full, one in shown.items() if not isinstance(one, Session) and one.priority >= 0}
+        coming = {f"{account}/{name}" for name in resources} - {one.full for one in own} - shown.keys()
+        since = f"{self.server.ids.time.read() - int(OTHERS_SECONDS * 1_000_000):016x}"
+        others, young = here | there, here | there | coming
+        if not young:
+            return rows
+        return [
+            row
+            for row in rows
+            if not row["stanza"]
+            or address(row["stanza"]) not in (young if str(row["id"]) > since else others)
+        ]
 
     async def _read(self, queue: Queue, reading: asyncio.Future[None], seconds: float) -> bool:
         """Whether a client has read within so many seconds; others may write meanwhile, and so may it."""

@@ -277,6 +277,10 @@ class OtherNodes:
             if place.priority is not None
         )
 
+    def resources(self, account: str) -> Sequence[str]:
+        """See `Cluster.resources`."""
+        return [place.resource for place in self.mesh.places(account)]
+
     # subscriptions
 
     def deliver(self, account: str, stanza: bytes, *, to_interested: bool) -> None:

@@ -95,6 +95,9 @@ class Cluster(Protocol):
     def targets(self, account: str) -> tuple[Target, ...]:
         """Its available sessions there."""
 
+    def resources(self, account: str) -> Sequence[str]:
+        """Those of its sessions there, available or not."""
+
     def fellows(self, session: Session) -> tuple[RemoteFellow, ...]:
         """The sessions of its account there that have its priority: they are sent what it is sent."""
 
@@ -302,6 +305,10 @@ class OneNode:
         return False
 
     def targets(self, account: str) -> tuple[Target, ...]:
+        """None."""
+        return ()
+
+    def resources(self, account: str) -> Sequence[str]:
         """None."""
         return ()
 

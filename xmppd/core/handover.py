@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
+from xmppd.core.available import priority_of
 from xmppd.core.begun import begun
 from xmppd.core.binding import Binding
 from xmppd.core.contacts import Contacts
@@ -20,7 +21,7 @@ from xmppd.core.origin import Origin
 from xmppd.core.outstanding import Fellow, Former, Unacked
 from xmppd.core.questions import Timer
 from xmppd.core.resumption import LeftOver, Resumption
-from xmppd.core.sessions import Session
+from xmppd.core.sessions import RETURN, Session
 from xmppd.errors import StanzaError, StreamError
 from xmppd.stream.sasl import Login
 from xmppd.xml.stanza import Stanza, read
@@ -268,6 +269,9 @@ class Handover:
             session = self._binding.bind(login, state["resource"], stream, state["lang"])
         except StanzaError:
             return None
+        presence = state["presence"].encode()
+        if presence and priority_of(read(presence)) >= 0:
+            session.hold_messages(RETURN)
         told = self._binding.announce(session)
         if told is not None:
             await told
@@ -309,8 +313,9 @@ class Handover:
         self._binding.end(managed.session)
 
     def begin(self, managed: Managed, state: State) -> None:
-        """Its client knows that it is resumed: go on, and show it as it was shown. What its client may have
-        missed of presence while no node had the session it is shown again.
+        """Its client knows that it is resumed: go on, and show it as it was shown, before anything else that
+        its client says. What its client may have missed of presence while no node had the session it is shown
+        again.
         """
         session = managed.session
         session.begin()
@@ -318,12 +323,18 @@ class Handover:
             self.confirm(managed.id)
         elif self.others is not None:
             self.others.taken(state["node"], managed.id)
-        shown = [state["presence"], *state["directed"]]
-        self._spawn(self._show(session, [text.encode() for text in shown if text]))
+        presence = state["presence"].encode()
+        waiting = self._send(session, read(presence)) if presence else None
+        self._spawn(self._show(session, waiting, [text.encode() for text in state["directed"]]))
 
-    async def _show(self, session: Session, shown: list[bytes]) -> None:
-        for raw in shown:
-            waiting = None if session.is_over else self._send(session, read(raw))
+    async def _show(self, session: Session, waiting: Awaitable[None] | None, directed: list[bytes]) -> None:
+        try:
+            if waiting is not None:
+                await waiting
+        finally:
+            session.release_messages(RETURN)  # it is available, or the store cannot be asked
+        for raw in directed:
+            waiting = None if session.is_over or not raw else self._send(session, read(raw))
             if waiting is not None:
                 await waiting
         if not session.is_over:

@@ -16,7 +16,7 @@ from xmppd.core.origin import Target
 from xmppd.core.output import patiently
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.services import Services
-from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
+from xmppd.core.sessions import RETURN, Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
 from xmppd.core.shown import UNAVAILABLE, annexed, end_of, subscription_stanza
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StoreError
@@ -150,10 +150,11 @@ class Presences:
         if is_first and not session.live.is_alone and (drawn := session.give(self._initial(session))):
             shown = patiently(drawn)  # what the client asks next is answered behind it
             waiting = shown if waiting is None else both(waiting, shown)
-        if (is_first or takes_messages) and self._hooks.session_available_signal:
-            told = self._hooks.tell(self._hooks.session_available_signal, session)
-            return told if waiting is None else waiting if told is None else both(told, waiting)
-        return waiting
+        if not (is_first or takes_messages):
+            return waiting
+        told = self._hooks.tell(self._hooks.session_available_signal, session)
+        session.release_messages(RETURN)  # whoever hands over what is stored has begun
+        return told if waiting is None else waiting if told is None else both(told, waiting)
 
     def restate(self, session: Session) -> float:
         """Show a presence again with what plugins add to it now. Seconds until that may be done: 0.0, it was,

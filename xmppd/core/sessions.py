@@ -34,6 +34,8 @@ FLUSH = 1
 """Stored messages are handed over: what comes is stored behind them."""
 DETOUR = 2
 """What was sent to the account's sessions on other nodes is under way: what comes waits for that."""
+RETURN = 4
+"""It was on another node, and is about to be available here: what comes is stored, as with FLUSH."""
 
 
 class Broadcast(NamedTuple):
@@ -178,8 +180,8 @@ class Session:
         self.connection.close(StreamError("resource-constraint", "Too much came before the session began."))
 
     def hold_messages(self, what: int = FLUSH) -> None:
-        """Something is in the way of messages, FLUSH or DETOUR. While it is, they are kept as if nobody were
-        there (XEP-0160), or wait, and what cannot be kept comes all the same.
+        """Something is in the way of messages: FLUSH, DETOUR, RETURN. While it is, they are kept as if nobody
+        were there (XEP-0160), or wait, and what cannot be kept comes all the same.
         """
         self._in_the_way |= what
         if self.takes_messages:
@@ -188,8 +190,8 @@ class Session:
 
     @property
     def is_flushing(self) -> bool:
-        """Whether stored messages are handed over."""
-        return bool(self._in_the_way & FLUSH)
+        """Whether stored messages are handed over, or are about to be."""
+        return bool(self._in_the_way & (FLUSH | RETURN))
 
     def release_messages(self, what: int = FLUSH) -> None:
         """It is out of the way; harmless if repeated."""
