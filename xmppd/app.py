@@ -256,20 +256,20 @@ class App:
         self.binding = Binding(
             self.sessions, self.presences, self.blocks, self.hooks, self.jobs.spawn, binding_rules(config)
         )
-        left_over = LeftOver(
+        self.left_over = LeftOver(
             self.router,
             self.messages.carbons,
             self._messages_left,
             lambda: self.sessions.cluster,
             self.jobs.spawn,
             self.messages.fates,
-        ).take
+        )
         self.resumption = Resumption(
             management_rules(config),
             sessions=self.sessions,
             route=self.router.take,
             end=self.binding.end,
-            left_over=left_over,
+            left_over=self.left_over.take,
             hooks=self.hooks,
             call_soon=self.cork.call_soon,
             call_later=self.timers.call_later,
@@ -281,7 +281,7 @@ class App:
             self.binding,
             self.contacts,
             self.router.send,
-            left_over,
+            self.left_over.take,
             self.jobs.spawn,
             lambda kept: self.hooks.tell(self.hooks.session_kept_signal, kept),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -61,6 +61,7 @@ PART = 16
 """Of so many parts of a full queue the oldest is forgotten at once, if the archive has it."""
 Kept = Stanza | hooks.Drop | Later
 """What becomes of a message that nobody takes: it is not for us, dropped or kept, or about to be on disk."""
+Until = Callable[[asyncio.Future[Any]], None]
 
 
 class Offline(Counting):
@@ -107,6 +108,12 @@ class Offline(Counting):
             return hooks.DROP  # nobody wants an error for having begun to type
         if names(message, ns.HINTS) and message.xml.find(NO_STORE) is not None:
             return message
+        writing = self.server.writing(account)
+        async with writing as exists:
+            return await self._store(account, message, writing.until) if exists else message
+
+    async def _store(self, account: str, message: Stanza, until: Until) -> Kept:
+        """The same as far as there is room; what is being written has the account there `until` it is."""
         queue, has_looked = self._queue(account), False
         ref = id_of(message, account) if self.server.recalls else ""
         stanza = b"" if ref else stamped(message, account.rpartition("@")[2], self.now())
@@ -115,7 +122,9 @@ class Offline(Counting):
             if row is not None:
                 self._tell(account, size_of(row))
                 is_left = self._is_hidden(account, message)
-                return self._written(account, queue, row, is_left=is_left)
+                end = self._written(account, queue, row, is_left=is_left)
+                until(end)
+                return Later(end)
             if not (has_looked or self._is_counted(queue)):
                 has_looked = True  # somebody else may have delivered some
                 await self._count_again(account, queue)
@@ -128,18 +137,19 @@ class Offline(Counting):
 
     async def keep_live(self, account: str, stanza: bytes) -> str:
         """Store a message that is about to be given to somebody; the id of its row, "" for no room."""
-        queue = self._queue(account)
-        while not queue.is_open:
-            async with queue.gate:
-                if queue.put is None:
-                    await self._count(account, queue)
-        row = self._row(queue, stanza, "")
-        if row is None:
-            return ""
-        row["id"] = LIVE
-        self._tell(account, size_of(row))
-        await self._written(account, queue, row)
-        return str(row["id"])
+        async with self.server.writing(account) as exists:
+            queue = self._queue(account)
+            while not queue.is_open:
+                async with queue.gate:
+                    if queue.put is None:
+                        await self._count(account, queue)
+            row = self._row(queue, stanza, "")
+            if row is None or not exists:
+                return ""
+            row["id"] = LIVE
+            self._tell(account, size_of(row))
+            await self._written(account, queue, row)
+            return str(row["id"])
 
     async def _make_room(self, account: str, queue: Queue, size: int) -> bool:
         """Forget the oldest of the messages that are in the archive, some at once, unless there is room for
@@ -183,7 +193,9 @@ class Offline(Counting):
         """Whether the account looks offline to the sender, and is to be given the message when it is kept."""
         return self.server.appears_offline(account, message.attrs.get("from", "").partition("/")[0])
 
-    def _written(self, account: str, queue: Queue, row: dict[str, Value], *, is_left: bool = False) -> Later:
+    def _written(
+        self, account: str, queue: Queue, row: dict[str, Value], *, is_left: bool = False
+    ) -> asyncio.Future[hooks.Drop]:
         """The write of a row, under way. It ends by itself, whoever waits for it, and when. If it `is_left`
         somebody who is there is given it then.
         """
@@ -195,7 +207,7 @@ class Offline(Counting):
         if not queue.is_at_work:
             queue.is_at_work = True
             self.server.spawn(self._write(account, queue))
-        return Later(end)
+        return end
 
     async def _write(self, account: str, queue: Queue) -> None:
         """Write what comes, one batch after the other: whoever reads, on whatever node, finds no message of
@@ -242,7 +254,7 @@ class Offline(Counting):
         those of another session, which missed the same. For who holds the lock.
         """
         account = session.account
-        async with self.server.lock(f"flush:{account}"), queue.gate:
+        async with self.server.writing(account), self.server.lock(f"flush:{account}"), queue.gate:
             await queue.quiet()
             [waiting] = await self.queue.scan_many([account])
             refs = {ref for ref, _ in messages}

@@ -6,15 +6,14 @@ holds for the new address, of both halves, and nothing is left of the old one.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from gates import EACH, ON_CASSANDRA, Gate, go_on
 from leftovers import allowed, rows_with
-from mortal import READS, WRITES
 from mutual import is_mutual
 from patience import rounds
 from several import several
@@ -37,48 +36,8 @@ KEPT: Mapping[str, tuple[str, ...]] = {
 """What may have an old address: logs, that nothing is between two any more, and what is to be looked at."""
 MOST = 60
 """No deed asks the store for more than this."""
-
-
-ON_CASSANDRA = os.environ.get("XMPPD_TEST_STORE") == "cassandra"
-EACH = 4 if ON_CASSANDRA else 1
-"""Of so many moments one is tried: a deed asks all engines for the same, and this one is slow."""
 SLOW = 20
 """How often it is looked whether a deed has come to its call of the store."""
-
-
-class Gate:
-    """Holds up a node's `number`th call of the store, from when it is shut, until it is opened."""
-
-    def __init__(self, world: World, node: int) -> None:
-        self.is_reached = False
-        self._left: int | None = None
-        self._open = asyncio.Event()
-        store = world.apps[node].store
-        for name in (*READS, *WRITES):
-            setattr(store, name, self._guarded(getattr(store, name)))
-
-    def shut(self, number: int) -> None:
-        self._left, self.is_reached = number, False
-        self._open.clear()
-
-    def let(self) -> None:
-        """Hold nothing up that comes now; what is held up is until `open`."""
-        self._left = None
-
-    def open(self) -> None:
-        self.let()
-        self._open.set()
-
-    def _guarded(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def guarded(*args: Any, **named: Any) -> Any:
-            if self._left is not None:
-                self._left -= 1
-                if self._left < 0:
-                    self._left, self.is_reached = None, True
-                    await self._open.wait()
-            return await call(*args, **named)
-
-        return guarded
 
 
 @dataclass(frozen=True)
@@ -202,13 +161,13 @@ class Moment:
         self.gate.shut(self.number)
         client.write(self.deed.says.format(**self.names))
         for _ in range(SLOW):
-            await self.go_on()
+            await go_on(self.world)
             if self.gate.is_reached:
                 break
             await asyncio.sleep(0.001)  # a thread of the store may be at work, on a busy machine
         self.gate.let()
         renaming = asyncio.ensure_future(self.call("account rename", old=self.names["zoe"], new=self.new))
-        await self.go_on()
+        await go_on(self.world)
         self.gate.open()
         async for _ in rounds(0):
             await self.world.settle()
@@ -219,15 +178,6 @@ class Moment:
         got = [it for it in await client.receive_all() if it.get("id") == "deed"]
         self.answer = got[0].get("type", "") if got else ""
         return self.gate.is_reached
-
-    async def go_on(self) -> None:
-        """As far as anything moves while something is held up."""
-        for _ in range(60):
-            await asyncio.sleep(0)
-            for client in self.world.clients:
-                client.pump()
-            if len(self.world.apps) > 1:
-                await self.world.tell_each_other()
 
     async def check(self) -> None:
         """Nothing is left of the old address, and both halves agree."""

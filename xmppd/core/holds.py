@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
+from typing import Any
 
 from xmppd.stream.sasl import Login
 
@@ -98,6 +99,11 @@ class Holds:
         # Of what was begun in this context and ended in another one nothing is left here.
         _MINE.set((*(it for it in _MINE.get() if it in self._inside), *accounts))
 
+    def last(self, account: str, end: asyncio.Future[Any]) -> None:
+        """Count one more of whom somebody is within until that is done."""
+        self._inside[account] += 1
+        end.add_done_callback(lambda _: self.leave(account))
+
     def leave(self, account: str) -> None:
         """Count one less."""
         mine = [*_MINE.get()]
@@ -135,6 +141,10 @@ class Hold:
     async def __aenter__(self) -> bool:
         self._is_in = await self._holds.enter(self._account, self._login)
         return self._is_in
+
+    def until(self, end: asyncio.Future[Any]) -> None:
+        """For who is within: stay so until that is done, too, though `async with` is left before."""
+        self._holds.last(self._account, end)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
@@ -101,9 +102,10 @@ class LeftOver:
         copied: Copied,
         is_left: Callable[[str], None],
         cluster: Callable[[], Cluster],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         fates: Fates,
     ) -> None:
+        self._under_way: dict[str, set[asyncio.Task[None]]] = {}
         self._fates = fates
         self._routes = routes
         self._copied = copied
@@ -125,7 +127,20 @@ class LeftOver:
         ]
         rest = begun(self._take_all(full, messages)) if messages else None
         if rest is not None:
-            self._spawn(rest)
+            account, task = full.partition("/")[0], self._spawn(rest)
+            self._under_way.setdefault(account, set()).add(task)
+            task.add_done_callback(lambda task: self._is_done(account, task))
+
+    def _is_done(self, account: str, task: asyncio.Task[None]) -> None:
+        tasks = self._under_way[account]
+        tasks.remove(task)
+        if not tasks:
+            del self._under_way[account]
+
+    async def seen_to(self, account: str) -> None:
+        """Wait until what sessions of an account have left so far is where it goes, or refused."""
+        if tasks := self._under_way.get(account):
+            await asyncio.wait(tasks)
 
     async def _take_all(self, full: str, left: Sequence[Message]) -> None:
         asking, answers = begun(self._ask(full.partition("/")[0], left)), Answers()

@@ -296,11 +296,14 @@ class Renaming:
     # on each node
 
     async def _end_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """End the sessions of the old name here, and have who does something with it wait."""
+        """End the sessions of the old name here, and have who does something with it wait. What they leave
+        is written for it while it is there.
+        """
         self._moving.begin(arguments["account"])
         text = ENDED.format(new=arguments["new"])
         for session in list(self._app.sessions.of(arguments["account"])):
             self._app.binding.end(session, StreamError("conflict", text))
+        await self._app.left_over.seen_to(arguments["account"])
         return []
 
     async def _still_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
