@@ -25,8 +25,10 @@ from xmppd.testing.client import PASSWORD
 NS = "urn:xmppd:friends:0"
 SEEDS = int(os.environ.get("XMPPD_TEST_FRIENDS", "3"))
 FIRST = int(os.environ.get("XMPPD_TEST_FRIENDS_FROM", "0"))
-REMOVED_BESIDE = 317
-"""One in which a client removes a contact while a back end makes the two friends."""
+REMOVED_BESIDE = 317, 5947
+"""In them a client removes a contact while a back end makes the two friends; in the second one he who
+removes is removed himself.
+"""
 NAMES = ("alice", "bob", "carol")
 ROUNDS = int(os.environ.get("XMPPD_TEST_FRIENDS_ROUNDS", "4"))
 LATE_SECONDS = 400.0
@@ -207,7 +209,7 @@ async def play(world: World, seed: int) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("seed", [*range(FIRST, FIRST + SEEDS), REMOVED_BESIDE])
+@pytest.mark.parametrize("seed", [*range(FIRST, FIRST + SEEDS), *REMOVED_BESIDE])
 async def test_friends_are_mutual_whatever_clients_and_back_ends_do(seed: int) -> None:
     async with World(plugins=("friends", "blocking")) as world:
         await play(world, seed)

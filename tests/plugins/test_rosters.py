@@ -1,5 +1,6 @@
 """Rosters as plugins read and change them, and the hooks that tell of them."""
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,41 @@ async def test_a_relation_is_made_of_both_halves_whatever_was_before(tmp_path: P
         await rosters.relate(ALICE, "carol@localhost", "none")
         with pytest.raises(StanzaError):
             await rosters.relate(ALICE, "carol@localhost", "both")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("what", ["befriend", "relate"])
+async def test_neither_of_two_goes_between_the_halves(what: str) -> None:
+    async with World() as world:
+        server, contacts = world.app.server, world.app.contacts
+        change, removals = contacts.change, []
+
+        async def changed(account: str, *args: Any, **named: Any) -> Any:
+            done = await change(account, *args, **named)
+            if account == ALICE and not removals:
+                removals.append(asyncio.ensure_future(server.remove_account(BOB)))
+                for _ in range(100):  # as far as it comes
+                    await asyncio.sleep(0)
+            return done
+
+        contacts.change = changed  # type: ignore[method-assign]
+        if what == "befriend":
+            await server.rosters.befriend(ALICE, BOB)
+        else:
+            await server.rosters.relate(ALICE, BOB, "both")
+        await removals[0]
+        item = await server.rosters.item(ALICE, BOB)
+        assert item is not None and item.subscription == "none"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("pair", [(ALICE, "zoe@localhost"), ("zoe@localhost", ALICE)])
+async def test_nothing_is_between_somebody_and_nobody(pair: tuple[str, str]) -> None:
+    async with World() as world:
+        rosters = world.app.server.rosters
+        for relation in ("both", "asking", "asked"):
+            with pytest.raises(StanzaError):
+                await rosters.relate(*pair, relation)  # type: ignore[arg-type]
+        with pytest.raises(AccountUnknown):
+            await rosters.befriend(*pair)
+        assert await rosters.items(ALICE) == []

@@ -100,10 +100,15 @@ class Friendships:
             await self._check(account)
             await self._contacts.permit(account, contact, "subscribe")
             await self._rosters.check(account, contact, _befriended(contact))
-        changes = [
-            await self._contacts.change(account, contact, _befriended(contact), by=self._by, what="befriend")
-            for account, contact in pairs
-        ]
+        async with self._accounts.hold_many((one, other)) as there:  # neither goes between the two halves
+            for account in {one, other}.difference(there):
+                raise AccountUnknown(account)
+            changes = [
+                await self._contacts.change(
+                    account, contact, _befriended(contact), by=self._by, what="befriend"
+                )
+                for account, contact in pairs
+            ]
         for (account, contact), change in zip(pairs, changes, strict=True):
             if change.old is None or not change.old.state.is_followed:
                 self._presences.show(account, contact)
@@ -117,24 +122,24 @@ class Friendships:
         that have asked for their roster, to others when they come next. Nobody has more than `most` of a kind
         by it, however many such things are done at once, on whatever nodes.
 
-        A repeat is harmless, and finishes what was left half done by a kill, or by a StanzaError: NoRoster
-        without such an account, resource-constraint where a roster has no room. Who is not there can be
-        parted from.
+        A repeat is harmless, and finishes what was left half done by a kill, or by a StanzaError:
+        resource-constraint where a roster has no room. NoRoster without one of the accounts, and then
+        nothing is done; who is not there can be parted from.
         """
         halves = (one, other, relation), (other, one, _MIRRORED[relation])
         changes = []
-        for account, contact, half in halves:
-            request = _request(contact, account, status) if half == "asked" else b""
-            edit = _related(contact, half, request)
-            try:
+        async with self._accounts.hold_many((one, other)) as there:  # neither goes between the two halves
+            if relation != "none" and len(there) < len(halves):
+                raise NoRoster("not-allowed", "There is no account that could keep contacts.")
+            for account, contact, half in halves:
+                if account not in there:
+                    continue
+                request = _request(contact, account, status) if half == "asked" else b""
+                edit = _related(contact, half, request)
                 change = await self._contacts.change(
                     account, contact, edit, by=self._by, what=half, most=most
                 )
-            except NoRoster:
-                if relation != "none":
-                    raise
-                continue
-            changes.append((account, request, change))
+                changes.append((account, request, change))
         for account, request, change in changes:
             had = State.NONE if change.old is None else change.old.state
             has = State.NONE if change.new is None else change.new.state

@@ -86,7 +86,7 @@ class Holds:
     async def enter_many(self, accounts: Sequence[str]) -> list[str]:
         """Count one more of each that is there; which they are."""
         closings, found = -1, list[str]()
-        while closings != self._closings:
+        while closings != self._closings and not all(map(self.is_mine, accounts)):
             closings, found = self._closings, [*await self._those(accounts)]
         known = frozenset(found).difference(self._leaving)
         there = [account for account in accounts if account in known or self.is_mine(account)]
