@@ -1,6 +1,7 @@
 """Invites: who may make them, how they end, and that all see the same."""
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 
 import jwt
@@ -255,6 +256,8 @@ async def test_back_ends_invite_and_take_back() -> None:
         about = {"sender": CAROL, "to": BOB, "kind": "party", "target": "p-1", "seconds": 60}
         made = await call("invite send", about)
         assert await pushes(world, bob) == ["pending"]
+        at, expires = (datetime.fromisoformat(made[name]) for name in ("at", "expires"))
+        assert (expires - at).total_seconds() == 60
         assert (await call("invite cancel", {"to": BOB, "id": made["id"]}))["state"] == "cancelled"
         assert await pushes(world, bob) == ["cancelled"]
         for wrong in ({"kind": "war"}, {"sender": "zoe@localhost"}, {"to": "zoe@localhost"}, {"seconds": 0}):
@@ -288,7 +291,9 @@ async def test_what_moderation_says_of_an_invite(tmp_path: Path) -> None:
         },
     ) as world:
         alice = await world.login("alice")
-        assert refusal(await invite(alice, payload="bad")) == "modify policy-violation"
+        refused = await invite(alice, payload="bad")
+        assert refusal(refused) == "modify policy-violation"
+        assert refused.findtext(f".//{{{ns.STANZA_ERRORS}}}text") == "This may not be said."
         assert (await invite(alice, payload="rude"))[0].findtext(f"{{{NS}}}payload") == "****"
         await invite(alice, CAROL)
         answer = await invite(alice, CAROL)

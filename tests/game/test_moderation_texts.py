@@ -20,7 +20,7 @@ from plugins.game.moderation.patterns import TooLong, found, patterns_of
 from plugins.game.moderation.rates import Rates, Rule
 from plugins.game.moderation.said import body_of, changed, texts_of
 from plugins.game.moderation.standing import Sanction, Standing, standing_from, standing_of
-from plugins.game.moderation.texts import Texts
+from plugins.game.moderation.texts import Texts, moment
 from plugins.game.moderation.words import MOST, BadList, Words, words_in
 from xmppd import ns
 from xmppd.plugin import TokenBucket
@@ -502,5 +502,10 @@ def test_texts_are_in_the_next_best_language() -> None:
     assert texts.say("over", "de-AT") == "Du darfst wieder."
     assert texts.say("over", "de-CH") == "Du kannst wieder chatten."
     assert texts.say("over", "xx") == "Vous pouvez parler."
-    assert texts.say("wait", "xx", seconds=3) == "Please wait 3 seconds."
+    assert texts.say("wait", "xx", seconds=3) == "Please wait 3 s."
     assert texts.say("mute", "en", until="{reason}", reason="x") == "You cannot chat until x. x"
+
+
+@pytest.mark.parametrize("seconds", [1.5, 59, 60])
+def test_the_minute_that_is_told_is_not_before_the_end(seconds: float) -> None:
+    assert moment(seconds) == "1970-01-01 00:01 UTC"

@@ -330,10 +330,10 @@ class Invites(InviteCommands, Paying):
         # Of what it is to nothing can be masked: it would be to something else.
         judgement = await self.moderation.judge(wanted.sender, "invite", f"{wanted.game}\n{wanted.target}")
         if judgement.action not in ("pass", "flag"):
-            raise StanzaError("policy-violation", judgement.why or "This may not be said.")
+            raise StanzaError("policy-violation", "This may not be said.")
         judgement = await self.moderation.judge(wanted.sender, "invite", wanted.payload)
         if judgement.action in ("refuse", "shadow"):
-            raise StanzaError("policy-violation", judgement.why or "This may not be said.")
+            raise StanzaError("policy-violation", "This may not be said.")
         return replace(wanted, payload=judgement.text) if judgement.action == "mask" else wanted
 
     async def _permit(self, account: str, to: str) -> None:

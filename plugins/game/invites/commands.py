@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from xmppd.plugin import CommandError, Jid, StanzaError, command
@@ -66,4 +67,9 @@ class InviteCommands:
 def shown(one: Invite) -> dict[str, Any]:
     """An invite as operators see it."""
     values = values_of(one)
-    return {"from": values.pop("sender"), **values}
+    times = {name: _moment(values[name]) for name in ("at", "expires")}
+    return {"from": values.pop("sender"), **values, **times}
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -15,7 +16,7 @@ TEXTS: Final = {
     "en.ban-forever": "You cannot play any more. {reason}",
     "en.over": "You can chat again.",
     "en.refused": "This is not said here.",
-    "en.wait": "Please wait {seconds} seconds.",
+    "en.wait": "Please wait {seconds} s.",
     "de.mute": "Du kannst bis {until} nicht chatten. {reason}",
     "de.mute-forever": "Du kannst nicht mehr chatten. {reason}",
     "de.chat-limit": "Du kannst bis {until} nur wenige Nachrichten schreiben. {reason}",
@@ -24,7 +25,7 @@ TEXTS: Final = {
     "de.ban-forever": "Du kannst nicht mehr spielen. {reason}",
     "de.over": "Du kannst wieder chatten.",
     "de.refused": "Das sagt man hier nicht.",
-    "de.wait": "Bitte warte {seconds} Sekunden.",
+    "de.wait": "Bitte warte {seconds} s.",
 }
 """By language and occasion; those of the configuration come before."""
 
@@ -57,8 +58,8 @@ def filled(text: str, values: Mapping[str, object]) -> str:
 
 
 def moment(seconds: float) -> str:
-    """For people, in UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+    """For people, in UTC: the first whole minute at which it is over."""
+    return f"{datetime.fromtimestamp(math.ceil(seconds / 60) * 60, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def iso(seconds: float | None) -> str:
