@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
+from counted import Counted
 from nodes import Node
 from promises import Asked, Life, Sent
 from witness import ROSTER, Client, Line
@@ -22,14 +23,18 @@ AGAIN_SECONDS = 2.0
 
 
 class Crew:
-    """All clients. Each knows `contacts` others, who sit beside it in a ring; each of the first half follows
+    """All clients, who count what they are sent and resume their sessions (XEP-0198) where they are
+    `is_counting`. Each knows `contacts` others, who sit beside it in a ring; each of the first half follows
     now and then whoever sits across; all others are strangers.
 
     `touched`: by the number of a node, when something was done to it last.
     """
 
-    def __init__(self, nodes: Sequence[Node], count: int, contacts: int, chance: Random) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], count: int, contacts: int, chance: Random, *, is_counting: bool = False
+    ) -> None:
         self.nodes = nodes
+        self.is_counting = is_counting
         self.chance = chance
         self.sent: dict[str, Sent] = {}
         self.asked: dict[str, Asked] = {}
@@ -47,6 +52,7 @@ class Crew:
                 name,
                 [names[(number + step) % count] for step in near],
                 names[number + half] if number < half else "",
+                Counted if is_counting else Line,
             )
             for number, name in enumerate(names)
         }
@@ -173,7 +179,8 @@ class Crew:
                 continue
             there = other.there
             shown_to, at = there.directed.get(client.name, (None, 0.0)) if there is not None else (None, 0.0)
-            is_shown, is_due = other.full in line.view, shown_to is line
+            is_due = shown_to is not None and shown_to.session is line.session
+            is_shown = other.full in line.view
             # What was written to the last connection may be read when this one has its name.
             is_late = shown_to is not None and at > line.life.began - LATE_SECONDS
             if is_shown and not is_due and not is_late:
@@ -217,7 +224,7 @@ class Crew:
         """Have both sides of all subscriptions look."""
         for line in self.online:
             line.roster = None
-            line.write(ROSTER)
+            line.send(ROSTER)
 
     def halves(self) -> Iterator[str]:
         """Where two rosters do not agree on a subscription. One that was asked for may still be open: if it

@@ -150,7 +150,9 @@ class Harm:
         for client in absent:
             client.is_away = True
         for client in clients:
-            client.leave(politely=self._chance.random() < 0.5)
+            is_polite = self._chance.random() < 0.5
+            # Who comes without the id of his session does so when it is known that its node is lost.
+            client.leave(politely=is_polite and (client.is_away or not self._crew.is_counting))
         return absent
 
     @staticmethod

@@ -1,5 +1,5 @@
-"""nemesis [--faults LIST] [--carrier redis] [--kills N] [--seconds S] [--rate R] [--seed S]: nodes of a
-cluster are hurt under load, and promises are held against what clients saw.
+"""nemesis [--faults LIST] [--counting] [--carrier redis] [--kills N] [--seconds S] [--rate R] [--seed S]:
+nodes of a cluster are hurt under load, and promises are held against what clients saw.
 
 Clients with one session each write to each other, ping behind what they write, and remember what was
 answered; ask each other, show their presence to contacts and strangers, follow somebody or do so no more;
@@ -10,7 +10,8 @@ it is given up), term (SIGTERM, and a new start), drain (`node drain`), rolling 
 network namespaces lost or late), redis (restarted empty, or gone for some seconds), sentinel (a replica
 takes over), cassandra (a node cannot reach it), clock (that of a node jumps by 10 minutes).
 
-What was acknowledged is not lost, does not come twice but where a node was lost, and keeps its order. Who
+What was acknowledged is not lost, does not come twice but where a node was lost, and keeps its order; with
+--counting, where clients use XEP-0198 and resume their sessions, not where a node was killed either. Who
 was on a node that is gone is shown as gone within 10 s. Within 10 s after each fault is healed everybody
 is served, sees of all others exactly those that he may see, as they are, and all nodes tell of the same
 sessions. Iqs are answered once. Exit status 1 when a promise was broken. SIGINT and SIGTERM end a run
@@ -49,6 +50,8 @@ CLIENTS = 30
 CONTACTS = 6
 ENOUGH = 60
 """Broken promises after which a run ends."""
+CUT = 0.5
+"""How many of those who leave lose their connection, where they can resume their sessions."""
 EVERY = 10
 """Faults after which it is told how things stand."""
 SLOW_SECONDS = 1.5
@@ -89,7 +92,8 @@ class Run:
             Node(index, first, backend.folder / f"node{index}", names, site)
             for index, (first, site) in enumerate(zip(firsts, sites, strict=True))
         ]
-        self.crew = Crew(self.nodes, CLIENTS, CONTACTS, self.chance)
+        self.is_counting: bool = options.counting
+        self.crew = Crew(self.nodes, CLIENTS, CONTACTS, self.chance, is_counting=self.is_counting)
         self.harm = Harm(
             self.nodes, options.nodes, self.crew, backend, self.chance, self.wires, self.sentinels, thread
         )
@@ -139,7 +143,8 @@ class Run:
         if self.wires is not None:
             self.wires.start()
         for node in self.nodes:
-            node.configure(chosen, backend.keyspace)
+            plugins = ("ping", "offline", *(("archive",) if self.is_counting else ()))
+            node.configure(chosen, backend.keyspace, plugins)
         first, *others = self.nodes[: self.count + self.ahead]
         await first.start()  # makes the tables of plugins
         await asyncio.gather(*(node.start() for node in others))
@@ -158,7 +163,10 @@ class Run:
             await asyncio.sleep(1)
             await self.may_change.wait()
             client = self.chance.choice([*self.crew.clients.values()])
-            if client.is_online and not client.is_away:
+            if self.is_counting and client.is_online and self.chance.random() < CUT:
+                client.leave(politely=False)  # and resume the session wherever it comes to
+                self.crew.done["connections that were cut"] += 1
+            elif client.is_online and not client.is_away:
                 client.is_away = True
                 client.leave(politely=True)
                 await asyncio.sleep(self.chance.uniform(0.2, 3))
@@ -223,7 +231,7 @@ class Run:
 
     def _judge(self, again: float) -> None:
         crew, faults = self.crew, self.harm.faults
-        verdict = judge(crew.sent.values(), crew.lives, faults, again)
+        verdict = judge(crew.sent.values(), crew.lives, faults, again, is_counted=self.is_counting)
         in_time = BUS_SECONDS if self.carrier == "redis" else ANSWER_SECONDS
         iqs = judge_iqs(crew.asked.values(), crew.lives, faults, time.monotonic(), in_time)
         self.wrong += verdict.wrong + iqs.wrong
@@ -386,6 +394,12 @@ def main() -> int:
         choices=("direct", "redis"),
         default="direct",
         help="how nodes reach each other; with redis each cut is one from Redis (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--counting",
+        action="store_true",
+        help="clients acknowledge what comes and resume their sessions (XEP-0198), messages are archived: "
+        "nothing comes twice by a kill, or is lost with a connection",
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults of all kinds go on")
     parser.add_argument("--kills", type=int, default=0, help="go on with kills until there were so many")

@@ -12,12 +12,13 @@ import base64
 import contextlib
 import random
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from xml.etree.ElementTree import Element, XMLPullParser
 
+from ledger import Ledger
 from victim import PASSWORD
 
 from xmppd import ns
@@ -77,10 +78,9 @@ class Got(NamedTuple):
     is_early: bool = False
 
 
-class Phone:
-    """One client, over all its connections. `sent` are stanzas that the server may not have, each with its
-    number and, if it is a message, its text; `acked` are texts that it has, and when it said so; `said`: each
-    time that they were sent; `unsure` are messages of a session that is gone, to be sent again.
+class Phone(Ledger[str]):
+    """One client, over all its connections. What it sent is remembered by its text, if it is a message, or
+    "". `acked` are texts that the server has, and when it said so; `said`: each time that they were sent.
     `behind`: the id from which on it has not caught up, None where it has. `came`: each time that a text did;
     `got`: those of them that count, for they had another id than all before.
     """
@@ -88,6 +88,7 @@ class Phone:
     def __init__(
         self, name: str, places: Sequence[Place], chance: random.Random, *, asks: bool, resource: str = ""
     ) -> None:
+        super().__init__()
         self.name = name
         self.resource = resource
         self.places = places
@@ -107,17 +108,11 @@ class Phone:
         self.got: list[tuple[str, Got]] = []
         self.acked: dict[str, float] = {}
         self.said: dict[str, list[Sent]] = {}
-        self.unsure: list[tuple[str, str]] = []
         self.lives: list[Life] = []
         self.came: dict[str, list[Got]] = {}
-        self.seen: set[bytes] = set()
         self.last = b""
         self.behind: bytes | None = None
         self._pages = 0
-        self.id = ""
-        self.h = 0
-        self.out = 0
-        self.sent: deque[tuple[int, str, str]] = deque()
         self._numbers: Counter[str] = Counter()
         self._to = ""
 
@@ -195,7 +190,7 @@ class Phone:
             raise ConnectionRefusedError
         await self._open()
         if self.id:
-            self.write(f"<resume xmlns='{ns.SM}' previd='{self.id}' h='{self.h}'/>")
+            self.write(self.asking())
             answer = await self._next()
             if answer.tag == f"{{{ns.SM}}}resumed":
                 self.counts["resumed"] += 1
@@ -214,17 +209,15 @@ class Phone:
 
     async def _begin(self) -> None:
         """A new session. What was not acknowledged to it may be there or not."""
-        self.unsure += [(xml, text) for _, xml, text in self.sent if text]
-        self.sent.clear()
+        self.end()
         resource = f"<resource>{self.resource}</resource>" if self.resource else ""
         self.write(f"<iq type='set' id='bind'><bind xmlns='{ns.BIND}'>{resource}</bind></iq>")
         bound = await self._next(f"{{{ns.CLIENT}}}iq")
         self.jid = bound.findtext(f".//{{{ns.BIND}}}jid") or ""
         self.write(f"<enable xmlns='{ns.SM}' resume='true'/>")
-        self.id = (await self._next(f"{{{ns.SM}}}enabled")).get("id", "")
+        self.begin((await self._next(f"{{{ns.SM}}}enabled")).get("id", ""))
         self.is_available = False
         self.lives[-1].session, self.lives[-1].how = self.id, "bound"
-        self.h = self.out = 0
         if self.asks_archive and self.behind is None:
             self.behind = self.last
         await self._catch_up()
@@ -318,8 +311,7 @@ class Phone:
 
     def _stanza(self, xml: str, text: str) -> None:
         self._note_sent(text)
-        self.out += 1
-        self.sent.append((self.out, xml, text))
+        self.note(xml, text)
         self.write(xml)
 
     async def _next(self, tag: str = "") -> Element:
@@ -353,15 +345,14 @@ class Phone:
         elif stanza.tag == f"{{{ns.SM}}}a":
             self._acknowledged(int(stanza.get("h", "0")))
         elif (result := stanza.find(f"{{{ns.MAM}}}result")) is not None:
-            found = base64.urlsafe_b64decode(result.get("id", ""))
-            text = result.findtext(f".//{BODY}") or ""
-            is_new = found not in self.seen and self._is_new(found, text)  # else it asked again
+            id, text = result.get("id", ""), result.findtext(f".//{BODY}") or ""
+            is_new = id not in self.seen and self._is_new(id, text)  # else it asked again
             self.counts["from the archive"] += is_new
-            self._note_got(text, result.get("id", ""), "in the archive", is_new=is_new)
+            self._note_got(text, id, "in the archive", is_new=is_new)
         elif (text := stanza.findtext(BODY)) and stanza.get("type") != "error":
             id = next((one.get("id", "") for one in stanza.iterfind(f"{{{ns.STANZA_ID}}}stanza-id")), "")
             is_late = stanza.find(f"{{{ns.DELAY}}}delay") is not None
-            is_new = bool(id) and self._is_new(base64.urlsafe_b64decode(id), text)
+            is_new = bool(id) and self._is_new(id, text)
             self.counts["came late"] += is_new and is_late
             self._note_got(text, id, "stored" if is_late else "live", is_new=is_new)
             if not id:
@@ -371,11 +362,10 @@ class Phone:
 
     def _acknowledge(self, writer: asyncio.StreamWriter) -> None:
         if writer is self._writer and not writer.transport.is_closing():
-            self.write(f"<a xmlns='{ns.SM}' h='{self.h}'/>")
+            self.write(self.telling())
 
     def _acknowledged(self, h: int) -> None:
-        while self.sent and self.sent[0][0] <= h:
-            _, _, text = self.sent.popleft()
+        for text in self.had(h):
             if text:
                 self.acked[text] = time.monotonic()
 
@@ -385,13 +375,11 @@ class Phone:
         if is_new:
             self.got.append((text, got))
 
-    def _is_new(self, id: bytes, text: str) -> bool:
+    def _is_new(self, id: str, text: str) -> bool:
         """Whether a message was not there before, and is not one that it sent itself."""
-        self.last = max(self.last, id)
+        self.last = max(self.last, base64.urlsafe_b64decode(id))
         if text.startswith(f"{self.name} to "):
             return False
-        if id in self.seen:
-            self.counts["came again"] += 1
-            return False
-        self.seen.add(id)
-        return True
+        is_new = self.is_new(id)
+        self.counts["came again"] += not is_new
+        return is_new

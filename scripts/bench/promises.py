@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 TAKEN_SECONDS = 1.0
 """A message that a node gave to the connection of its receiver this long before it was killed may have been
@@ -81,6 +81,9 @@ that it was deleted.
 SURVIVED = ("freeze", "cut", "cassandra")
 """Those of them that connections with their nodes outlive: then it may come twice on one connection."""
 
+ANY = -1
+"""In the place of a node: connections with several."""
+
 FOR_NOW = "resource-constraint"
 """How a message is refused for who is away, while there is no store (type wait)."""
 
@@ -105,11 +108,19 @@ class Verdict:
 
 
 def judge(
-    sent: Iterable[Sent], lives: Sequence[Life], faults: Sequence[Fault], again: float = float("inf")
+    sent: Iterable[Sent],
+    lives: Sequence[Life],
+    faults: Sequence[Fault],
+    again: float = float("inf"),
+    *,
+    is_counted: bool = False,
 ) -> Verdict:
     """Hold what arrived against what was acknowledged. Arrivals are told by id. What came only because
-    everybody logged in once more at `again` is counted apart.
+    everybody logged in once more at `again` is counted apart. Where clients confirm what comes and know what
+    they had (`is_counted`), a kill excuses nothing, and order holds over all connections of a client.
     """
+    if is_counted:
+        faults = [replace(it, kind="killed") if it.kind == "kill" else it for it in faults]
     verdict = Verdict()
     by_id = {message.id: message for message in sent}
     copies: dict[str, list[tuple[float, Life]]] = defaultdict(list)
@@ -124,9 +135,21 @@ def judge(
         found.sort(key=lambda arrival: arrival[0])
     for message in by_id.values():
         _judge_one(message, copies.get(message.id, []), lives, faults, verdict, again)
-    for life in lives:
+    for life in together(lives) if is_counted else lives:
         _judge_order(life, by_id, copies, faults, verdict)
     return verdict
+
+
+def together(lives: Sequence[Life]) -> list[Life]:
+    """All connections of each client as one."""
+    whole: dict[str, Life] = {}
+    for life in lives:
+        one = whole.setdefault(life.who, Life(life.who, ANY, life.began))
+        one.arrived += life.arrived
+        one.early |= life.early
+    for one in whole.values():
+        one.arrived.sort(key=lambda arrival: arrival[0])
+    return [*whole.values()]
 
 
 def _judge_one(
@@ -240,7 +263,9 @@ def _judge_order(
     came = {id: at for at, id in reversed(life.arrived)}
     for id in dict.fromkeys(id for _, id in life.arrived):
         message = by_id.get(id)
-        if message is None or message.acked is None or message.error or copies[id][0][1] is not life:
+        if message is None or message.acked is None or message.error:
+            continue
+        if life.node != ANY and copies[id][0][1] is not life:
             continue
         if id in life.early:
             verdict.counts["to who was not available yet"] += 1

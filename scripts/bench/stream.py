@@ -149,6 +149,11 @@ class Stream(asyncio.Protocol):
 
     async def log_in(self, user: str, password: str, resource: str = "") -> None:
         """PLAIN, and a resource, the server's choice if none; Refused when the password is wrong."""
+        await self.authenticate(user, password)
+        await self.bind(resource)
+
+    async def authenticate(self, user: str, password: str) -> None:
+        """PLAIN; what is behind it is a stream that has no session. Refused."""
         await self.open()
         plain = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
         self.write(f"<auth xmlns='{SASL}' mechanism='PLAIN'>{plain}</auth>")
@@ -157,6 +162,9 @@ class Stream(asyncio.Protocol):
             condition = (await self.until(b"</failure")).partition(b"/>")[0].decode().strip("<>")
             raise Refused(condition, "wait" if condition == "temporary-auth-failure" else "auth")
         await self.open()
+
+    async def bind(self, resource: str = "") -> None:
+        """A session. Refused."""
         wish = f"<resource>{resource}</resource>" if resource else ""
         bound = await self.ask("set", f"<bind xmlns='{BIND}'>{wish}</bind>")
         self.jid = bound.rpartition(b"<jid>")[2].partition(b"<")[0].decode()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
+from ledger import Ledger
 from nodes import Node
 from oracle import items_of
 from promises import Asked, Life, Sent
@@ -20,7 +21,7 @@ from victim import PASSWORD
 RESOURCE = "client"
 LOGIN_SECONDS = 10.0
 ELEMENT = re.compile(rb"<(message|presence|iq|stream:error)\b([^>]*?)(?:/>|>(.*?)</\1>)", re.DOTALL)
-ATTRIBUTE = re.compile(rb"(?:^| )(from|id|type)=['\"]([^'\"]*)['\"]")
+ATTRIBUTE = re.compile(rb"(?:^| )(from|id|type|h)=['\"]([^'\"]*)['\"]")
 CONDITION = re.compile(rb"<([a-z-]+) xmlns=['\"]urn:ietf:params:xml:ns:xmpp-stanzas")
 STATUS = re.compile(rb"<status>([^<]*)")
 PING = "<ping xmlns='urn:xmpp:ping'/>"
@@ -42,6 +43,7 @@ class Log(Protocol):
     asked: dict[str, Asked]
     lives: list[Life]
     failures: Counter[str]
+    done: Counter[str]
     wrong: list[str]
 
     @property
@@ -49,7 +51,8 @@ class Log(Protocol):
 
 
 class Line(Stream):
-    """One connection of a client. Once it `is_live`, stanzas are taken as they come.
+    """One connection of a client. Once it `is_live`, stanzas are taken as they come. `session` tells that it
+    has from others.
 
     `view` has the full JIDs that are shown as available, each with its status. `priority` and `status` are
     what was sent last, `possible` what its server may go by: by status the priority of its own presence that
@@ -64,6 +67,8 @@ class Line(Stream):
         self.node = node
         self.is_live = False
         self.is_left = False
+        self.elements = ELEMENT
+        self.session = object()
         self.view: dict[str, str] = {}
         self.priority = 0
         self.possible = {"": UNSEEN}
@@ -103,13 +108,17 @@ class Line(Stream):
     def _take(self, data: bytes) -> None:
         now = time.monotonic()
         data, end = self._rest + data, 0
-        for found in ELEMENT.finditer(data):
+        for found in self.elements.finditer(data):
             end = found.end()
             kind, head, body = found.groups()
+            self._came(kind)
             if take := self._takes.get(kind):
                 attributes = {key.decode(): value.decode() for key, value in ATTRIBUTE.findall(head)}
                 take(attributes, body or b"", now)
         self._rest = data[end:]
+
+    def _came(self, kind: bytes) -> None:
+        """Nobody counts."""
 
     def _take_message(self, attributes: dict[str, str], body: bytes, now: float) -> None:
         id = attributes.get("id", "")
@@ -136,7 +145,7 @@ class Line(Stream):
             case "subscribed" if sender.partition("@")[0] == self.client.followed:
                 self.client.is_granted = self.client.wish
             case "subscribe" if not self.is_over:
-                self.write(f"<presence type='subscribed' to='{sender}'/>")
+                self.send(f"<presence type='subscribed' to='{sender}'/>")
 
     def _take_iq(self, attributes: dict[str, str], body: bytes, now: float) -> None:
         id, kind, sender = attributes.get("id", ""), attributes.get("type"), attributes.get("from", "")
@@ -149,7 +158,7 @@ class Line(Stream):
             }
         elif kind == "get" and "/" in sender and not self.is_over:
             answer = REFUSAL if id.endswith("7") else "<iq type='result' id='{id}' to='{to}'/>"
-            self.write(answer.format(id=id, to=sender))
+            self.send(answer.format(id=id, to=sender))
         elif id.startswith("q-"):
             asked = self.client.crew.asked.get(id)
             if asked is None or asked.life.who != self.client.name:
@@ -167,11 +176,13 @@ class Line(Stream):
 
     # what is sent
 
+    def send(self, xml: str, message: Sent | None = None) -> None:
+        """Send a stanza."""
+        self.write(xml)
+
     def say(self, message: Sent, to: str) -> None:
         """Send a message; a ping goes behind it, or behind a later one."""
-        self.write(
-            f"<message to='{to}' id='{message.id}' type='chat'><body>{message.number}</body></message>"
-        )
+        self.send(written(message, to), message)
         self._behind.append(message)
         if self.pinged_at is None:
             self._ping()
@@ -187,12 +198,12 @@ class Line(Stream):
         self.client.shown += 1
         self.priority, self.status = priority, str(self.client.shown)
         self.possible[self.status] = priority
-        self.write(f"<presence><status>{self.status}</status><priority>{priority}</priority></presence>")
+        self.send(f"<presence><status>{self.status}</status><priority>{priority}</priority></presence>")
 
     def direct(self, other: "Line") -> None:
         """Show it to the session of somebody who is no contact."""
         self.directed[other.client.name] = (other, time.monotonic())
-        self.write(f"<presence to='{other.client.full}'><status>{self.status}</status></presence>")
+        self.send(f"<presence to='{other.client.full}'><status>{self.status}</status></presence>")
 
     def leave_it(self, *, politely: bool) -> None:
         """The client goes elsewhere, and reads on here until this side ends, too."""
@@ -202,15 +213,28 @@ class Line(Stream):
             self.write("</stream:stream>")
 
 
+def written(message: Sent, to: str) -> str:
+    """A message as it is sent."""
+    return f"<message to='{to}' id='{message.id}' type='chat'><body>{message.number}</body></message>"
+
+
 class Client:
     """One account with one session, which is wanted somewhere unless it `is_away`.
+
+    `lines` makes its connections. `ledger` and `former` are what is known of its session, and the last
+    connection that had it, where that outlives one.
 
     `followed`: whose presence it is subscribed to now and then, or ""; `wish`: whether it wants to be, since
     `wished`; `is_granted`: that was granted since.
     """
 
-    def __init__(self, crew: Log, name: str, contacts: Sequence[str], followed: str) -> None:
+    def __init__(
+        self, crew: Log, name: str, contacts: Sequence[str], followed: str, lines: Callable[..., Line] = Line
+    ) -> None:
         self.crew = crew
+        self.lines = lines
+        self.ledger: Ledger[Sent | None] = Ledger()
+        self.former: Line | None = None
         self.name = name
         self.full = f"{name}@localhost/{RESOURCE}"
         self.contacts = contacts
@@ -251,7 +275,7 @@ class Client:
         if not nodes:
             return False
         node = self.crew.chance.choice(nodes)
-        line = Line(self, node)
+        line = self.lines(self, node)
         try:
             async with asyncio.timeout(LOGIN_SECONDS):
                 await asyncio.get_running_loop().create_connection(lambda: line, node.host, node.port)
@@ -298,11 +322,11 @@ class Client:
             return
         id = f"q-{self.name}-{len(self.crew.asked)}"
         self.crew.asked[id] = Asked(id, receiver.full, time.monotonic(), line.life)
-        line.write(f"<iq type='get' id='{id}' to='{receiver.full}'>{PING}</iq>")
+        line.send(f"<iq type='get' id='{id}' to='{receiver.full}'>{PING}</iq>")
 
     def follow(self, *, wish: bool) -> None:
         """Ask for a subscription, or end it; or do so once more."""
         if (line := self.there) is not None and self.followed:
             self.is_granted = self.is_granted and wish
             self.wish, self.wished = wish, time.monotonic()
-            line.write(f"<presence type='{'' if wish else 'un'}subscribe' to='{self.followed}@localhost'/>")
+            line.send(f"<presence type='{'' if wish else 'un'}subscribe' to='{self.followed}@localhost'/>")

@@ -2,6 +2,7 @@
 judge finds wrong.
 """
 
+import asyncio
 import importlib
 import os
 import re
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,20 +22,27 @@ BENCH = Path(__file__).parents[2] / "scripts" / "bench"
 
 
 @pytest.mark.timeout(200)
-def test_nodes_are_hurt_and_no_promise_is_broken(cassandra_nodes, redis_url, free_ports):
+@pytest.mark.parametrize(
+    ("how", "done"),
+    [
+        (["--faults", "kill,stop,cut"], "'kill': 1, 'freeze': 1, 'cut': 1"),
+        (["--faults", "kill", "--counting", "--nodes", "2"], "'kill': 1"),
+    ],
+)
+def test_nodes_are_hurt_and_no_promise_is_broken(how, done, cassandra_nodes, redis_url, free_ports):
     """What was acknowledged arrives, once and in order; everybody sees who is there, and is there once."""
     environ = {
         **os.environ,
         "XMPPD_TEST_CASSANDRA": ",".join(f"{host}:{port}" for host, port in cassandra_nodes),
         "XMPPD_TEST_REDIS": redis_url,
     }
-    command = [BENCH / "nemesis", "--faults", "kill,stop,cut", "--seconds", "0", "--rate", "50"]
+    command = [BENCH / "nemesis", *how, "--seconds", "0", "--rate", "50"]
     command += ["--spares", "1", "--port", str(free_ports(20)[0])]
-    done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=190)
-    print(done.stdout, done.stderr)
-    assert done.returncode == 0, done.stdout
-    assert "faults: {'kill': 1, 'freeze': 1, 'cut': 1}" in done.stdout
-    acknowledged = re.search(r"acknowledged (\d+)", done.stdout)
+    ran = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=190)
+    print(ran.stdout, ran.stderr)
+    assert ran.returncode == 0, ran.stdout
+    assert f"faults: {{{done}}}" in ran.stdout
+    acknowledged = re.search(r"acknowledged (\d+)", ran.stdout)
     assert acknowledged is not None
     assert int(acknowledged[1]) > 100
 
@@ -57,7 +66,7 @@ def judged(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     promises = importlib.import_module("promises")
 
-    def judged(*arrivals, faults=(), early=(), again=100.0, left=float("inf"), **changes):
+    def judged(*arrivals, faults=(), early=(), again=100.0, left=float("inf"), is_counted=False, **changes):
         sent = [
             promises.Sent(f"m{n}", "alice", "bob", n, float(n), n + 0.5, to="bob@x") for n in (1, 2, 3, 4)
         ]
@@ -67,7 +76,8 @@ def judged(monkeypatch):
         lives = [promises.Life("bob", 0, 0.0, early={*early}, left=left), promises.Life("bob", 1, 5.0)]
         for at, connection, number in arrivals:
             lives[connection].arrived.append((at, f"m{number}"))
-        return promises.judge(sent, lives, [promises.Fault(*fault) for fault in faults], again)
+        faults = [promises.Fault(*fault) for fault in faults]
+        return promises.judge(sent, lives, faults, again, is_counted=is_counted)
 
     yield judged
     sys.modules.pop("promises", None)
@@ -246,6 +256,23 @@ def test_a_copy_that_came_again_because_a_node_was_lost_is_counted_apart(judged,
     assert verdict.counts["twice by a kill"] == (not is_wrong)
 
 
+def test_a_kill_excuses_nothing_where_clients_confirm_and_count_what_comes(judged):
+    kill = ("kill", (0,), 4.2, 15.0)
+    twice = (1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 0, 4), (6, 1, 4)
+    (wrong,) = judged(*twice, faults=[kill], is_counted=True).wrong
+    assert wrong.startswith("twice: m4") and judged(*twice, faults=[kill]).wrong == []
+    (wrong,) = judged(*twice[:3], faults=[kill], is_counted=True).wrong
+    assert wrong.startswith("lost: m4") and judged(*twice[:3], faults=[kill]).wrong == []
+    assert judged(*twice, faults=[("cut", *kill[1:])], is_counted=True).wrong == []
+
+
+def test_order_holds_over_all_connections_of_who_counts_what_comes(judged):
+    arrivals = (1, 0, 1), (3, 0, 3), (6, 1, 2), (7, 1, 4)
+    assert judged(*arrivals).wrong == []
+    (wrong,) = judged(*arrivals, is_counted=True).wrong
+    assert wrong.startswith("reordered: ")
+
+
 def test_the_order_of_one_sender_is_kept(judged):
     (wrong,) = judged((1, 0, 1), (2, 0, 3), (3, 0, 2), (4, 0, 4)).wrong
     assert wrong.startswith(
@@ -313,3 +340,67 @@ def test_a_client_is_out_of_the_way_of_messages_as_long_as_its_server_may_believ
     line.tell(f"<message id='m2'/>{SEEN.format(low)}<message id='m3'/>")
     line.tell(f"{SEEN.format(line.status)}<message id='m4'/>")
     assert line.life.early == {"m2", "m3"}
+
+
+MANAGED = "<message id='{0}'><stanza-id xmlns='urn:xmpp:sid:0' by='bob@localhost' id='{1}'/></message>"
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """A connection of bob with stream management, and what it has written."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    modules = [importlib.import_module(name) for name in ("witness", "counted", "promises")]
+    witness, counted, promises = modules
+    chance = SimpleNamespace(random=lambda: 1.0)
+    crew = SimpleNamespace(sent={}, lives=[], done=Counter(), wrong=[], chance=chance)
+    client = witness.Client(crew, "bob", [], "", counted.Counted)
+    written = []
+
+    def line():
+        line = client.lines(client, SimpleNamespace(index=0))
+        line.connection_made(SimpleNamespace(write=lambda data: written.append(data.decode()), abort=int))
+        line.tell = lambda text: line.data_received(text.encode())
+        return line
+
+    yield line, client, written, lambda id: promises.Sent(id, "bob", "alice", 1, 0.0)
+    for name in ("counted", "ledger", "witness", "nodes", "oracle", "promises", "relay", "stream", "victim"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.asyncio
+async def test_a_client_counts_what_comes_and_nothing_twice(counted):
+    make, client, written, _ = counted
+    line = make()
+    client.ledger.begin("id")
+    line._goes_on(client.ledger)
+    line.tell("<presence/><iq/>" + MANAGED.format("m1", "a") + MANAGED.format("m2", "b"))
+    line.tell(MANAGED.format("m2", "b") + MANAGED.format("m3", "b") + "<r xmlns='urn:xmpp:sm:3'/>")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [id for _, id in line.life.arrived] == ["m1", "m2"]
+    assert written[-1] == "<a xmlns='urn:xmpp:sm:3' h='6'/>"
+    line.tell("<message id='m4'/>")
+    assert "without an id" in client.crew.wrong[0]
+
+
+@pytest.mark.asyncio
+async def test_what_was_not_acknowledged_is_sent_again_as_it_was_by_the_next_connection(counted):
+    make, client, written, sent = counted
+    first, messages = make(), [sent("m1"), sent("m2"), sent("m3")]
+    client.ledger.begin("id")
+    client.former = first
+    first._goes_on(client.ledger)
+    first.show(3)
+    for message in messages:
+        first.say(message, "alice@localhost")
+    first.tell("<a xmlns='urn:xmpp:sm:3' h='2'/>" + SEEN.format(first.status))
+    assert [message.acked is not None for message in messages] == [True, False, False]
+    first.leave_it(politely=False)
+    second = make()
+    resuming = asyncio.ensure_future(second._resume(client.ledger))
+    await asyncio.sleep(0)
+    assert written[-1] == "<resume xmlns='urn:xmpp:sm:3' previd='id' h='1'/>"
+    second.tell("<resumed xmlns='urn:xmpp:sm:3' h='3' previd='id'/>")
+    assert await resuming and "id='m3'" in written[-1] and "id='m2'" not in written[-2]
+    assert [message.acked is not None for message in messages] == [True, True, False]
+    assert second.priority == 3 and second.session is first.session and second.view is first.view

@@ -23,7 +23,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
     """The modules of phones and of their judge."""
     monkeypatch.syspath_prepend(str(BENCH))
     yield importlib.import_module("phones"), importlib.import_module("verdicts")
-    for name in ("phones", "verdicts", "victim", "stream"):
+    for name in ("phones", "ledger", "verdicts", "victim", "stream"):
         sys.modules.pop(name, None)
 
 
