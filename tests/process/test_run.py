@@ -1,4 +1,4 @@
-"""`scripts/run --cluster` shows two nodes that are one server."""
+"""`scripts/run --cluster` shows two nodes that are one server, with the configuration that it is given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import uuid
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from cassandra.cluster import Cluster
@@ -42,8 +43,9 @@ def states(folder: Path) -> list[tuple[str, str]]:
 async def test_two_nodes_begin_and_end(
     tmp_path: Path, cassandra_nodes: list[tuple[str, int]], redis_url: str
 ) -> None:
-    ports, keyspace = free_ports(6), f"xmppd_test_{uuid.uuid4().hex[:12]}"
+    ports, keyspace = free_ports(8), f"xmppd_test_{uuid.uuid4().hex[:12]}"
     settings = {
+        "XMPPD_CONFIG": "config/game.yaml",
         "RUN_PORTS": " ".join(map(str, ports)),
         "RUN_DATA": str(tmp_path),
         "XMPPD_TEST_CASSANDRA": ",".join(f"{host}:{port}" for host, port in cassandra_nodes),
@@ -63,12 +65,18 @@ async def test_two_nodes_begin_and_end(
                 line = await running.stderr.readline()
                 assert line, said
                 said += line.decode()
-        up = [(f"127.0.0.1:{port}", "up") for port in sorted((ports[2], ports[5]))]
+        up = [(f"127.0.0.1:{port}", "up") for port in sorted((ports[2], ports[6]))]
         async with asyncio.timeout(SECONDS):
             while states(tmp_path) != up:  # noqa: ASYNC110 - they meet when both take commands
                 await asyncio.sleep(0.1)
-        for port in (ports[0], ports[3]):
+        for port in (ports[0], ports[4]):
             await greet(port)
+        for port in (ports[3], ports[7]):
+            ready = await asyncio.to_thread(urlopen, f"http://127.0.0.1:{port}/readyz", timeout=SECONDS)
+            assert ready.status == 200
+        for node in ("node1", "node2"):
+            plugins = request(tmp_path / node / "xmppd.sock", "plugin list", {}, seconds=SECONDS)
+            assert "rich_presence" in str(plugins)
         shown = [(tmp_path / node / "demo-accounts").read_text() for node in ("node1", "node2")]
         assert shown[0] == shown[1]
         assert [line.split()[0] for line in shown[0].splitlines()] == ["alice@localhost", "bob@localhost"]
