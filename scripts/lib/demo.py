@@ -215,6 +215,10 @@ async def play(server: Server) -> None:
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # the certificate was made a second ago
     tell(
+        "What a client sends stands behind ->, what it is told behind <-, and what an operator or the game's "
+        "back end does behind $."
+    )
+    tell(
         "1. Alice and Bob log in by tokens that the game's own service signed. Their accounts are made by "
         "that."
     )
@@ -277,11 +281,11 @@ async def play(server: Server) -> None:
     bob.say("<message to='alice@localhost' type='chat' id='2'><body>CHEAP GOLD at my shop</body></message>")
     await bob.hear("<message", "type='error'")
 
-    tell("8. A moderator mutes Bob for a minute. He is told so, and nobody hears him.")
+    tell("8. A moderator mutes Bob for a minute. He is told so, and nobody hears him; he still hears Alice.")
     await server.command(
-        "moderation sanction bob@localhost mute --minutes 1 --reason".split(), "They want chess here."
+        "moderation sanction bob@localhost mute --minutes 1 --reason".split(), "Selling gold."
     )
-    await bob.hear("<sanction", "chess here")
+    await bob.hear("<sanction", "Selling gold")
     bob.say("<message to='alice@localhost' type='chat' id='3'><body>hello?</body></message>")
     await bob.hear("<message", "<muted")
     alice.say("<message to='bob@localhost' type='chat' id='4'><body>Bob?</body></message>")

@@ -14,7 +14,9 @@ import pytest
 import pytest_asyncio
 from bearer import OAuthBearer
 from gametokens import issuer, minted
+from slixmpp import exceptions
 from slixmpp.exceptions import IqError
+from slixmpp.stanza.error import Error
 from terminals import ENTER
 
 from xmppd.admin.client import request
@@ -337,6 +339,26 @@ async def test_who_writes_too_often_is_told_how_long_to_wait(mates):
     assert (kind, condition) == ("wait", "policy-violation")
     assert retry.tag == f"{{{MODERATION}}}retry" and int(retry.get("seconds")) >= 1
     assert (await bob.message(kiva.jid))["body"] == "buy gold 0"
+
+
+@pytest.mark.asyncio
+async def test_slixmpp_hears_that_it_asks_too_often_when_it_is_taught(player, monkeypatch):
+    monkeypatch.setattr(Error, "conditions", {*Error.conditions, "policy-violation"})
+    monkeypatch.setitem(exceptions._DEFAULT_ERROR_TYPES, "policy-violation", "modify")
+    kiva = await player("kiva")
+
+    async def look_up(name):
+        with pytest.raises(IqError) as caught:
+            await ask(kiva, "get", f"<player xmlns='{PLAYERS}' name='{name}#ONE'/>", to="localhost")
+        return caught.value
+
+    for number in range(200):
+        refused = await look_up(f"Nobody{number}")
+        if refused.condition != "item-not-found":
+            break
+    assert refused.condition == "policy-violation"
+    [retry] = read(refused.iq.xml)[2]
+    assert int(retry.get("seconds")) >= 1
 
 
 # events

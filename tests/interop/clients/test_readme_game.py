@@ -1,85 +1,74 @@
-"""The game of the README: its back end and its clients, as they are shown, against a real server."""
+"""A game in ten minutes, as the README has it: the key, the configuration, the back end and its clients."""
 
 import asyncio
-import hashlib
-import importlib.util
+import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from keyserver import public
+import yaml
 from ports import free_ports
 
 from xmppd.admin.client import request
+from xmppd.configfile import shipped
 
-EXAMPLES = Path(__file__).parents[3] / "docs" / "examples" / "game"
-SECRET = "s" * 32
-SECONDS = 20.0
+ROOT = Path(__file__).parents[3]
+SECONDS = 60.0
+EMPTY = "  config: {}\n"
+PART = (
+    (ROOT / "README.md")
+    .read_text(encoding="utf-8")
+    .partition("## A game in ten minutes")[2]
+    .partition("\n## ")[0]
+)
 
 
-def example(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def lines(word: str) -> list[str]:
+    """What is typed that has this in it."""
+    return [line.strip() for line in PART.splitlines() if line.startswith("    ") and word in line]
 
 
-def connected(server: Any, player: Any) -> tuple[asyncio.Future[Any], asyncio.Future[Any]]:
-    """When it has said all, and when it heard of a match."""
-    loop = asyncio.get_running_loop()
-    ready, match = loop.create_future(), loop.create_future()
-    player.ssl_context = server.tls()
-    player.use_ipv6 = False
-    player.add_event_handler("ready", ready.set_result)
-    player.add_event_handler("match", match.set_result)
-    player.connect("127.0.0.1", server.ports["starttls"])
-    return ready, match
+def configuration(port: int) -> dict[str, dict[str, object]]:
+    """config/game.yaml as the reader is told to change it, but for the ports."""
+    file = (shipped("config") / "game.yaml").read_text(encoding="utf-8")
+    assert file.endswith(EMPTY)
+    [told] = re.findall(r"```yaml\n(.*?)```", PART, re.DOTALL)
+    document = yaml.safe_load(file.removesuffix(EMPTY) + told)
+    assert document["listen"]["http"]["address"] == "127.0.0.1"
+    return {"plugins": document["plugins"], "listen": {"http": {"address": "127.0.0.1", "port": port}}}
+
+
+def typed(line: str, folder: Path) -> str:
+    """Run it, in this folder; what it prints."""
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.asyncio
-async def test_the_game_of_the_readme(own_server):
-    backend, player = example("backend"), example("player")
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    about = {"issuer": backend.ISSUER, "audience": backend.AUDIENCE, "algorithms": ["ES256"]}
+async def test_the_game_of_the_readme(prepared_server):
     [port] = free_ports(1)
-    digest = hashlib.sha256(SECRET.encode()).hexdigest()
-    server = own_server(
-        listen={"http": {"address": "127.0.0.1", "port": port}},
-        http={"tokens": [{"name": "game", "sha256": digest, "scopes": ["game-events:push"]}]},
-        plugins={
-            "enabled": ["disco", "ping", "game_login", "game_events", "friends", "rich_presence"],
-            "config": {
-                "game_login": {"issuers": [{**about, "keys": [public(key)]}]},
-                "rich_presence": {
-                    "games": {
-                        "chess": {
-                            "status": "Playing {mode}",
-                            "says": {"properties": {"mode": {"type": "string"}}},
-                        }
-                    }
-                },
-            },
-        },
-    )
-    bob = player.Player("bob", backend.token("bob", pem))
-    bob_ready, bob_match = connected(server, bob)
-    await asyncio.wait_for(bob_ready, SECONDS)
-    kiva = player.Player("kiva", backend.token("kiva", pem), friend="bob@localhost")
-    kiva_ready, kiva_match = connected(server, kiva)
-    await asyncio.wait_for(kiva_ready, SECONDS)
-    url = f"http://127.0.0.1:{port}"
-    told = await asyncio.to_thread(backend.match_found, url, SECRET, "7", ["kiva", "bob", "zoe"])
-    assert (told["reached"], told["unknown"]) == (2, 1)
-    for match in (kiva_match, bob_match):
-        assert await asyncio.wait_for(match, SECONDS) == '{"map": "rift"}'
-    socket = server.folder / "data" / "xmppd.sock"
-    shown = await asyncio.to_thread(request, socket, "game show", {"account": "kiva@localhost"})
-    assert "blitz" in str(shown)
-    friends = await asyncio.to_thread(request, socket, "friend list", {"player": "kiva@localhost"})
-    assert "bob@localhost" in str(friends)
-    for one in (bob, kiva):
-        await one.disconnect(wait=SECONDS)
+    server = prepared_server(**configuration(port))
+    for line in lines("openssl"):
+        typed(line, server.folder)
+    server.start()
+    [secret], [play] = lines("secret=$("), lines("play.py")
+    python, config = Path(sys.executable), f"--config {server.file}"
+    secret = secret.replace(".venv/bin/xmppd", f"{python} -m xmppd {config}")
+    play = play.replace(".venv/bin/python docs", f"{python} {ROOT}/docs")
+    ports = f"{server.ports['starttls']} {port}"
+    said = await asyncio.to_thread(typed, f"{secret}\n{play} {ports}", server.folder)
+    for heard in (
+        "bob is told: kiva@localhost is asked",
+        "kiva is told: bob@localhost is friend",
+        'bob sees kiva@localhost play chess: {"mode":"blitz"}',
+        "'reached': 2",
+        'bob is told of match/7: {"map": "rift"}',
+        'kiva is told of match/7: {"map": "rift"}',
+    ):
+        assert heard in said, said
+    friends = request(server.folder / "data" / "xmppd.sock", "friend list", {"player": "kiva@localhost"})
+    assert [(row["friend"], row["state"]) for row in friends] == [("bob@localhost", "friend")]
