@@ -176,6 +176,13 @@ def test_every_command_is_explained_to_operators() -> None:
     assert [about.name for about in BUILT_IN if f"`xmppd {about.name}" not in text] == []
 
 
+def test_callers_are_told_which_commands_want_a_scope_of_their_own() -> None:
+    text = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
+    [told] = [it for it in text.split("\n\n") if "by their own scope and by `*` alone" in it]
+    guarded = {about.name for about in (*BUILT_IN, *plugin_commands()) if about.guarded}
+    assert set(SPAN.findall(told)) - {"*"} == guarded
+
+
 def test_every_event_is_explained_to_operators() -> None:
     sources = [*ROOT.glob("xmppd/**/*.py"), *ROOT.glob("plugins/**/*.py")]
     events = {event for file in sources for event in EVENT.findall(file.read_text(encoding="utf-8"))}
