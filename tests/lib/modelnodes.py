@@ -20,13 +20,12 @@ from modelcache import LOCK_SECONDS, Cache, NodeCache
 from modelcarriers import Carrier
 from modelclients import DOMAIN
 from modelengines import Shelf, Way
+from modelrules import switch_off
 from virtualtime import OWNER, VirtualLoop
 
 from xmppd.cluster.hello import Hello
-from xmppd.cluster.member import Marks, Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.nodes import OtherNodes
-from xmppd.cluster.records import Have, Roster, Words
 from xmppd.cluster.registry import Entry, Registry
 from xmppd.core.barred import NOBODY
 from xmppd.core.binding import SHUTDOWN, Binding, BindingRules
@@ -204,6 +203,11 @@ class Server:
         self.takes_messages = node.sessions.takes_messages
         self.sessions = node.sessions.of
         self.messages_left = node.others.kept
+        self.writing = Holds(found, found).hold
+
+    def resources(self, account: str) -> set[str]:
+        live = self._node.sessions.accounts.get(account)
+        return {*(live.sessions if live is not None else ()), *self._node.others.resources(account)}
 
     def scope(self) -> Scope:
         """It spawns nothing of its own."""
@@ -536,64 +540,10 @@ HASTE_SECONDS = 0.5
 class Hasty(OFFLINE.Offline):  # type: ignore[name-defined, misc]
     """Lets messages through before it looks again for what was stored during a flush."""
 
-    async def _take_turn(self, session: Session, queue: Any, going_on: asyncio.Future[None]) -> Any:
-        turn = await super()._take_turn(session, queue, going_on)
+    async def _take_turn(self, session: Session, queue: Any, *more: Any) -> Any:
+        turn = await super()._take_turn(session, queue, *more)
         if self._flushing[session]:
             session.release_messages()
             await asyncio.sleep(HASTE_SECONDS)
             session.hold_messages()
         return turn
-
-
-def switch_off(node: Node, off: frozenset[str]) -> None:
-    """Break a node as `off` says."""
-    others, mesh = node.others, node.mesh
-    welcome, takes = mesh._welcome, dict(mesh._takes)
-    mesh._welcome = lambda met: broken(welcome(met), off)  # type: ignore[method-assign]
-    if "R3" in off:
-        others.presence._show_other = lambda *_: False  # type: ignore[method-assign]
-        others.is_elsewhere = lambda full: False
-    if "R4" in off:
-        others.places._came = lambda *_: None
-    if "R5" in off:
-        others.places._moved = others.messages._split
-    if "R7" in off:
-        others.places._is_open = lambda *_: None
-    others.has_grace = "grace" not in off
-    if "end of grace" in off:
-        others.presence.grace._over = lambda _: None
-    if "HAVE" in off:
-        others.places._have = lambda *_: None  # type: ignore[method-assign]
-        takes[Have] = lambda *_: None
-    if "beyond" in off:
-        others.hints._between = lambda: ()  # type: ignore[method-assign]
-    if "words" in off:
-        takes[Words] = lambda *_: None
-    if "debts" in off:
-        node.cache.has_debts = False
-    if "back" in off:
-        takes[Roster] = lambda *_: None
-        node.elsewhere.everything_changed = lambda: None  # type: ignore[method-assign]
-    if "one name" in off:
-        node.superseded = lambda: None  # type: ignore[method-assign]
-    mesh._takes = takes
-
-
-def broken(member: Member, off: frozenset[str]) -> Member:
-    """A member that was met by such a node."""
-    if "R1" in off:
-        member.trunk._part = lambda: None  # type: ignore[method-assign]
-    if "trust" in off:
-        member.trunk._check_trust = lambda _: None  # type: ignore[method-assign]
-    if "R2" in off:
-        member.young = Unmarked()
-    if "R6" in off:
-        member.missing = Unmarked()
-    return member
-
-
-class Unmarked(Marks):
-    """Forgets at once."""
-
-    def put(self, name: str, frame: int) -> None:
-        """It is not marked."""
