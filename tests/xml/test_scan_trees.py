@@ -7,7 +7,7 @@ import pytest
 from xmppd.errors import StreamError
 from xmppd.xml import engine as engines
 from xmppd.xml.scan import Engine, Limits, Scanner
-from xmppd.xml.stanza import Stanza
+from xmppd.xml.stanza import Stanza, parse
 
 XMLNS = b"xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
 PLAIN = b"<stream:stream " + XMLNS + b" to='localhost' version='1.0'>"
@@ -96,6 +96,32 @@ def test_trees_of_one_engine_have_nothing_of_each_other(monkeypatch: pytest.Monk
         [child] = tree
         assert (child.tag, child.attrib) == (f"{{urn:{number}}}b", {"n": f"{number}"})
         assert (tree.text, tree.tail, child.text, child.tail) == (None, None, f"{number}", " behind")
+
+
+def test_trees_of_stanzas_are_those_of_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for in any order, of bytes that are others by then, and with what the parser for all refuses."""
+    monkeypatch.setattr(engines, "PARSER_BYTES", 500)
+    scanner = Scanner(Engine(), Limits())
+    scanner.feed(PLAIN)
+    scanner.stepwise = False
+    inners = (
+        "",
+        "<body>A &amp; B\r\n</body>",
+        "<x xmlns='urn:a}b'><y z='}'/></x>",
+        "t<a:b xmlns:a='urn:a'/>u",
+    )
+    written = [f"<message id='{n}'>{inners[n % 4]}</message>".encode() for n in range(40)]
+    stanzas = scanner.feed(b"".join(written))
+    for number in (*range(0, 40, 3), *range(39, -1, -1)):
+        stanza = stanzas[number]
+        assert isinstance(stanza, Stanza)
+        if number % 2 and b"from" not in stanza.raw:
+            stanza.raw = b"<message from='a@b'" + stanza.raw[8:]
+        expected, found = parse(stanza.raw), stanza.xml
+        assert [(e.tag, e.attrib, e.text, e.tail) for e in found.iter()] == [
+            (e.tag, e.attrib, e.text, e.tail) for e in expected.iter()
+        ]
+        assert stanza.xml is found and stanza.attrs["id"] == str(number)
 
 
 SASL = "urn:ietf:params:xml:ns:xmpp-sasl"

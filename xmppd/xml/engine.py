@@ -63,7 +63,9 @@ class Trees:
         self._budget = PARSER_BYTES
 
     def tree(self, raw: bytes) -> Element:
-        """The tree of `raw`, of which the same is promised as in `Engine.stanza`; ParseError, ValueError."""
+        """The tree of `raw`, of which the same is promised as in `Engine.stanza`, or which was made of such a
+        stanza; ParseError, ValueError.
+        """
         within = self._within
         self._budget -= len(raw)
         try:
@@ -117,7 +119,7 @@ class Engine:
             self._begin()
             if not name:
                 return None
-        return Stanza(_KINDS.get(name) or _kind(name), self._attrs, raw, 0, self._payload)
+        return Stanza(_KINDS.get(name) or _kind(name), self._attrs, raw, 0, self._payload, self._trees)
 
     def element(self, raw: bytes) -> Stanza | None:
         """The same with the same promise, for what is no stanza and of which the tree is wanted anyway: it is

@@ -7,6 +7,7 @@ The bytes have passed a strict, namespace-aware parse and are self-contained in 
 from __future__ import annotations
 
 import re
+from typing import Protocol
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 from xml.parsers.expat import ParserCreate
 
@@ -36,6 +37,13 @@ def unclark(name: str) -> str:
     return f"{uri[1:]}{SEPARATOR}{local}" if bracket else name
 
 
+class Maker(Protocol):
+    """Who makes a tree with less work than `parse`."""
+
+    def tree(self, raw: bytes) -> Element:
+        """That of bytes that the scanner accepted; ParseError, ValueError where it cannot."""
+
+
 class Stanza:
     """One first-level child of a stream. Nobody changes it after the scanner made it.
 
@@ -56,7 +64,7 @@ class Stanza:
         raw: bytes,
         tail: int = 0,
         payload: str = "",
-        tree: Element | None = None,
+        tree: Element | Maker | None = None,
     ) -> None:
         self.kind = kind
         self.attrs = attrs
@@ -82,8 +90,8 @@ class Stanza:
     def xml(self) -> Element:
         """The tree (made at the first call, then kept). Treat it as read-only."""
         tree = self._xml
-        if tree is None:
-            tree = self._xml = parse(self.raw)
+        if not isinstance(tree, Element):
+            tree = self._xml = parse(self.raw) if tree is None else made(tree, self.raw)
         return tree
 
     @property
@@ -106,6 +114,14 @@ def read(raw: bytes) -> Stanza:
 
 
 _OPEN = f"<x xmlns='{ns.CLIENT}'>".encode()
+
+
+def made(maker: Maker, raw: bytes) -> Element:
+    """The tree of such bytes by this one, or by a parser of its own."""
+    try:
+        return maker.tree(raw)
+    except (ParseError, ValueError):
+        return parse(raw)
 
 
 def parse(raw: bytes) -> Element:
