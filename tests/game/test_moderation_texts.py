@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.game.moderation.chain import Chain, masked
-from plugins.game.moderation.evidence import Memory
+from plugins.game.moderation.evidence import Line, Memory
 from plugins.game.moderation.folding import LEET, Folder, squeezed
 from plugins.game.moderation.patterns import TooLong, found, patterns_of
 from plugins.game.moderation.rates import Rates, Rule
@@ -466,11 +466,13 @@ def test_a_meter_allows_what_a_bucket_of_tokens_does(
 
 def test_what_is_remembered_as_it_was_written_is_read() -> None:
     memory = Memory()
-    memory.of("a@x").append((2.0, "a@x/r", "b@x", "fu &lt;3 &amp; \u00e9".encode()))
-    memory.of("b@x").append((3.0, "b@x/r", "a@x/r", "&amp; so"))
-    assert [(line.at, line.text) for line in memory.between("a@x", "b@x", 100.0)] == [
-        (102.0, "fu <3 & \u00e9"),
-        (103.0, "&amp; so"),
+    for to in ("b@x", "c@x"):
+        body = "<body>fu &lt;3 &amp; \u00e9</body>"
+        memory.of("a@x").append((2.0, f"<message from='a@x/&apos;' to='{to}'>{body}</message>".encode()))
+        memory.of("b@x").append((3.0, ("b@x/r", "a@x/r" if to == "b@x" else to, "&amp; so")))
+    assert memory.between("a@x", "b@x", 100.0) == [
+        Line(102.0, "a@x/'", "b@x", "fu <3 & \u00e9", "", "memory"),
+        Line(103.0, "b@x/r", "a@x/r", "&amp; so", "", "memory"),
     ]
 
 

@@ -14,8 +14,6 @@ from typing import Any, Final, NamedTuple
 from xmppd import ns
 from xmppd.plugin import Lru, Stanza
 
-from .said import unescaped
-
 BODY: Final = f"{{{ns.CLIENT}}}body"
 KEPT: Final = 20
 """Messages that are remembered of one account on one node, where no archive has them."""
@@ -37,9 +35,9 @@ class Line(NamedTuple):
     source: str
 
 
-Said = tuple[float, str, str, str | bytes]
-"""When by the clock that never jumps, by whom, to whom, and so many characters of what; as it was written in
-bytes.
+Said = tuple[float, bytes | tuple[str, str, str]]
+"""When by the clock that never jumps, and a short message as it is passed on; or by whom, to whom, and so
+many characters of what.
 """
 
 
@@ -61,12 +59,12 @@ class Memory:
         """What these two said to each other, as far as it was sent here. `since` is when the clock that never
         jumps was at 0, in seconds since the epoch.
         """
-        return [
-            Line(since + at, sender, to, read(text), "", "memory")
+        lines = [
+            (peer, line_in(since + at, said))
             for account, peer in ((one, other), (other, one))
-            for at, sender, to, text in self._said.get(account) or ()
-            if to.partition("/")[0] == peer
+            for at, said in self._said.get(account) or ()
         ]
+        return [line for peer, line in lines if line.to.partition("/")[0] == peer]
 
     def forget(self, account: str) -> None:
         """It is gone, or has another name."""
@@ -75,12 +73,11 @@ class Memory:
             self._said.drop(account)
 
 
-def read(text: str | bytes) -> str:
-    """What was said, in characters."""
-    if isinstance(text, str):
-        return text
-    plain = text.decode()
-    return unescaped(plain) or plain
+def line_in(at: float, said: bytes | tuple[str, str, str]) -> Line:
+    """One of a memory."""
+    if isinstance(said, bytes):
+        return line_of(at, "", said)._replace(source="memory")
+    return Line(at, *said, "", "memory")
 
 
 def line_of(at: float, id: str, raw: bytes) -> Line:

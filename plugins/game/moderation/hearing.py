@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from copy import deepcopy
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import Annotated, Any, Final
 
 from xmppd import hooks, ns
@@ -36,9 +35,7 @@ from .folding import Folder
 from .pacing import Pacing, Voice
 from .patterns import patterns_of
 from .said import (
-    BODY_END,
-    BODY_START,
-    END,
+    ONLY_BODY,
     body_of,
     changed,
     json_texts,
@@ -67,14 +64,6 @@ FLAGGED: Final = 10_000
 """Of how many accounts a day it is remembered how many flags of theirs are in the queue."""
 FILE_BYTES: Final = 16_777_216
 """Of one list."""
-
-
-class Anything(frozenset[str]):
-    """Where there are no lists: all words are in it."""
-
-    def issuperset(self, words: Iterable[object]) -> bool:
-        """They are."""
-        return True
 
 
 class Hearing(Pacing):
@@ -149,12 +138,12 @@ class Hearing(Pacing):
         )
 
     def _follow_lists(self) -> None:
-        """Have at hand which words are fine, and up to which length a text of such words alone is: no text
-        (-1) where others are asked besides.
+        """Have at hand which words are fine (None: all are), and up to which length a text of such words
+        alone is: no text (-1) where others are asked besides.
         """
         words = self.chain.words
-        self._fine: AbstractSet[str] = words.clean if words.count else Anything()
-        self._are_fine: Callable[[Sequence[str]], bool] = words.are_clean
+        self._is_fine: Callable[[str], bool] | None = words.clean.__contains__ if words.count else None
+        self._are_fine: Callable[[Sequence[str], Sequence[str]], bool] = words.are_clean
         fine = -1 if self.chain.patterns else min(self.config.characters, CHARACTERS)
         self._fine_message = -1 if "message" in self._asks_of else fine
         self._fine_status = -1 if "status" in self._asks_of else fine
@@ -263,7 +252,7 @@ class Hearing(Pacing):
     def hear(self, session: Session, message: Stanza) -> Stanza | hooks.Drop | Awaitable[Stanza | hooks.Drop]:
         """Each message, before anybody has it. One as most are is seen to be fine here, where a call of a
         method would be dear: not too soon (as `Meter.take` says), of somebody without sanctions, to another
-        one, with a text (as `text_in` finds it) of words that are known.
+        one, with a text (as `body_of` finds it) of words that are known.
         """
         now = self._clock()
         voice = self._voices.get(session.full)
@@ -282,16 +271,22 @@ class Hearing(Pacing):
         network.due = network_due + network.step
         if voice.tells:
             voice.meter.tell()
-        account, to = session.account, message.to
+        account, to, raw = session.account, message.to, message.raw
         if message.is_plain and to is not None and account not in to and account not in self.standing:
-            head, _, rest = message.raw.partition(BODY_START)
-            text, _, end = rest.partition(BODY_END)
-            if end == END and not head.rfind(b"<") and len(text) <= self._fine_message:
-                words = text.decode().split()
-                if self._fine.issuperset(words) or self._are_fine(words):
-                    voice.say((now, session.full, to, text))
-                    return message
+            found = ONLY_BODY(raw)
+            if found is not None and len(raw) <= self._fine_message and self._is_clean(found[1]):
+                voice.say((now, raw))
+                return message
         return self._hear_closely(session, message, voice, now)
+
+    def _is_clean(self, text: bytes) -> bool:
+        """Whether a text, as it is written, has only words that are known to be fine."""
+        is_fine = self._is_fine
+        if is_fine is None:
+            return True
+        words = text.decode().split()
+        unknown = [*filterfalse(is_fine, words)]
+        return not unknown or self._are_fine(unknown, words)
 
     def _hear_closely(
         self, session: Session, message: Stanza, voice: Voice, now: float
@@ -306,7 +301,7 @@ class Hearing(Pacing):
         text = body_of(message)
         if text is None:
             return self._hear_all(session, message, voice, now)
-        voice.say((now, session.full, to, text[:CHARACTERS]))
+        voice.say((now, (session.full, to, text[:CHARACTERS])))
         if not message.is_plain and message.raw.find(RECEIPT) >= 0:
             self.acknowledges[session] = True
         if self._asks_of_messages:
@@ -326,7 +321,7 @@ class Hearing(Pacing):
         if not found:
             return message
         text = "\n".join(found)
-        voice.say((now, session.full, message.to or "", text[:CHARACTERS]))
+        voice.say((now, (session.full, message.to or "", text[:CHARACTERS])))
         if self._asks_of_messages:
             return self._hear_later(session, message, text)
         worst: Judgement | None = None
@@ -432,10 +427,8 @@ class Hearing(Pacing):
         if raw.find(b"<status") < 0 and raw.find(b"<nick") < 0:
             return presence
         only = status_in(raw)
-        if only is not None and len(only) <= self._fine_status:
-            words = only.decode().split()
-            if self._fine.issuperset(words) or self._are_fine(words):
-                return presence
+        if only is not None and len(only) <= self._fine_status and self._is_clean(only):
+            return presence
         texts = [part.text for part in presence.xml.iter() if part.tag in SPOKEN and part.text]
         if not texts:
             return presence

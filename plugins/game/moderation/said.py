@@ -16,30 +16,20 @@ BODY: Final = f"{{{ns.CLIENT}}}body"
 SEALED: Final = frozenset((ns.OMEMO, ns.OMEMO_2, ns.OPENPGP, ns.OLD_OPENPGP, ns.JINGLE_MESSAGE))
 """Namespaces of what nobody reads on the way."""
 PICTURES: Final = (f"{{{ns.VCARD}}}BINVAL", f"{{{ns.VCARD}}}TYPE")
-BODY_START: Final = b"><body>"
-BODY_END: Final = b"</body>"
-END: Final = b"</message>"
-"""What a message ends with behind a body that is its only child."""
-TEXTLESS: Final = re.compile(rb"(?:<[^!<>][^<>]*>)+").fullmatch
+ONLY_BODY: Final = re.compile(rb"<[^<]*><body>([^<]*)</body></message>").fullmatch
+"""Finds the text, as it is written, of a message that has no other child: sooner than the next one."""
+ONE_TEXT: Final = re.compile(rb"<[^<]*><body>([^<]*)</body>(?:<[^!<>][^<>]*>)+").fullmatch
+"""Finds the text, as it is written, of a message whose body is its first child, where no other text follows,
+as in nearly all.
+"""
 _ENTITIES: Final = (("&apos;", "'"), ("&quot;", '"'), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 """That of the others last."""
 
 
-def text_in(raw: bytes) -> bytes | None:
-    """What the body of a message says, as it is written, where that is its first child and no other text
-    follows, as in nearly all; None: it has to be looked at as a whole.
-    """
-    head, _, rest = raw.partition(BODY_START)
-    text, _, end = rest.partition(BODY_END)
-    if (end != END and TEXTLESS(end) is None) or head.rfind(b"<"):
-        return None
-    return text
-
-
 def body_of(message: Stanza) -> str | None:
-    """The same in characters."""
-    raw = text_in(message.raw)
-    return None if raw is None or b"<" in raw else unescaped(raw.decode())
+    """What the body of a message says, where that is its only text; None: look at it as a whole."""
+    found = ONE_TEXT(message.raw)
+    return None if found is None else unescaped(found[1].decode())
 
 
 def status_in(raw: bytes) -> bytes | None:

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import filterfalse
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
@@ -43,6 +44,8 @@ WRITTEN: Final = 40_000
 """Of words as they are written, with what is beside them, it is remembered so often that they are fine."""
 SHORT: Final = 40
 """Characters of one that is remembered."""
+PLAIN: Final = re.compile("[A-Za-z0-9]{6,}").fullmatch
+"""Finds a word in which nothing else can be, and whose ends tell it from nearly all others."""
 CLUE: Final = ""
 """In the place of an entry: a part of one that has several words."""
 FOUND: Final = -1
@@ -163,22 +166,26 @@ class Words:
         were said lately. False says nothing.
         """
         words = text.split()
-        return not self.count or self.clean.issuperset(words) or self.are_clean(words)
+        unknown = [*filterfalse(self.clean.__contains__, words)]
+        return not self.count or not unknown or self.are_clean(unknown, words)
 
-    def are_clean(self, words: Sequence[str]) -> bool:
-        """The same of all words of a text as they are written, in XML or not: what is `clean` is, all else
-        has to be looked at.
+    def are_clean(self, unknown: Sequence[str], words: Sequence[str]) -> bool:
+        """The same of all words of a text as they are written, in XML or not, of which those are `unknown`
+        that are not `clean`: they have to be looked at.
         """
-        clean, letters = self.clean, 0
-        for word in words:
-            if word not in clean:
-                found = self._letters.get(word)
-                if found is None:
-                    found = self._learn(word)
-                if found:
-                    if found == FOUND:
-                        return False
-                    letters += found
+        free, letters = self._free, 0
+        for word in unknown:
+            if free.get(word[:3] + word[-3:]) and PLAIN(word) is not None:
+                if word.isalpha():  # what has digits is seldom said again
+                    self._remember(word, 0)
+                continue
+            found = self._letters.get(word)
+            if found is None:
+                found = self._learn(word)
+            if found:
+                if found == FOUND:
+                    return False
+                letters += found
         return letters <= 2 or not self._spells(" ".join(words))
 
     def _spells(self, text: str) -> bool:
@@ -193,15 +200,10 @@ class Words:
         """How many letters stand by themselves in a word as it is written, beside what is no letter; FOUND
         where an entry, or what is a part of one, is in it, or markup.
         """
-        if len(word) > 5 and word.isalnum() and word.isascii() and not self._finds:
-            ends = word[:3] + word[-3:]
-            is_free = self._free.get(ends)
-            if is_free is None:
-                is_free = self._look_at(ends)
-            if is_free:
-                if word.isalpha():  # what has digits is seldom said again
-                    self._remember(word, 0)
-                return 0
+        if PLAIN(word) is not None and not self._finds and self._look_at(word[:3] + word[-3:]):
+            if word.isalpha():
+                self._remember(word, 0)
+            return 0
         found = self._looked_up(word)
         self._remember(word, found)
         return found
