@@ -355,6 +355,29 @@ async def test_whoever_has_the_name_next_has_no_friends() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("is_renamed", [False, True])
+async def test_who_asked_for_the_list_is_told_of_accounts_that_go(is_renamed: bool) -> None:
+    async with world_of() as world:
+        alice, _bob = await two(world)
+        assert await friends_in(alice) == {}
+        await call(world, "friend befriend", one=ALICE, other=BOB)
+        await call(world, "friend request", one=CAROL, other=ALICE)
+        await world.settle()
+        await alice.receive_all()
+        for account, new in ((BOB, "rob@localhost"), (CAROL, "karol@localhost")):
+            if is_renamed:
+                await call(world, "account rename", old=account, new=new)
+            else:
+                await call(world, "user remove", account=account)
+        await world.settle()
+        found = [friend for it in await alice.receive_all() for friend in it.iter(f"{{{NS}}}friend")]
+        told = {friend.get("jid"): friend.get("state") for friend in found}
+        gone = {BOB: "none", CAROL: "none"}
+        followed = {"rob@localhost": "friend", "karol@localhost": "asked"}
+        assert told == (gone | followed if is_renamed else gone)
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("new", ["aaron@localhost", "zoe@localhost"])
 async def test_friends_follow_who_is_renamed(new: str) -> None:
     async with world_of() as world:

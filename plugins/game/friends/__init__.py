@@ -468,6 +468,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         if pair.version:
             await self.pairs.delete_if(pair.one, pair.other, expect={"version": pair.version})
         await self.cards.delete(friend, account)
+        await self.tell(part(pair, account, self.now()))
 
     @hooks.account_moved
     async def move(self, old: str, new: str) -> None:
@@ -482,6 +483,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
             if (await self.between(new, friend)).state == NONE:  # it ended while the rows were on their way
                 await self.cards.delete(new, friend)
                 await self.cards.delete(friend, new)
+            await self.tell_moved(old, new, friend)
         await self.meet_as(old, new)
 
 

@@ -22,7 +22,7 @@ from xmppd.plugin import (
     serialize,
 )
 
-from .pairs import ASKED, FRIENDS, NONE, Pair
+from .pairs import ASKED, FRIENDS, NONE, Pair, pair_of
 
 if TYPE_CHECKING:
     from . import Friends
@@ -146,10 +146,14 @@ class Telling:
         the names of both.
         """
         names = await self.names_of([pair.one, pair.other])
-        said: dict[str, Any] = {"state": pair.state, "by": pair.by, "text": pair.text}
-        said |= {"since": pair.since, "expires": pair.expires}
-        self.changed.tell(pair.one, pair.other, pair.version, said, names, by)
+        self.changed.tell(pair.one, pair.other, pair.version, said_of(pair), names, by)
         return replace(pair, names=names)
+
+    async def tell_moved(self, old: str, new: str, friend: str) -> None:
+        """The same to clients on this node alone, of a pair whose one account has another address."""
+        names, pair = await self.names_of([new, friend]), await self._friends.between(new, friend)
+        for it in (replace(pair_of(old, friend, None), version=pair.version), pair):
+            self.changed(it.one, it.other, it.version, said_of(it), names, "")
 
     @cluster_signal
     def changed(
@@ -196,6 +200,12 @@ class Telling:
             attrs["expires"] = stamp(pair.expires)
         said = [element(f"{{{NS}}}text", None, pair.text)] if pair.state != NONE and pair.text else []
         return element(FRIEND, attrs | attributes, *said, *more)
+
+
+def said_of(pair: Pair) -> dict[str, Any]:
+    """What nodes tell each other of a pair."""
+    said: dict[str, Any] = {"state": pair.state, "by": pair.by, "text": pair.text}
+    return said | {"since": pair.since, "expires": pair.expires}
 
 
 def stamp(at: float) -> str:
