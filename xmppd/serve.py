@@ -28,7 +28,7 @@ from xmppd.admin.nodes import PACE, NodeCommands
 from xmppd.admin.settings import SettingsCommands
 from xmppd.admin.socket import AdminSocket
 from xmppd.admin.whereabouts import noted
-from xmppd.allocator import heap, memory_bytes
+from xmppd.allocator import collect, heap, memory_bytes, trim
 from xmppd.app import App
 from xmppd.checks import refuse_fatal
 from xmppd.config import Config
@@ -188,7 +188,8 @@ class Process:
             await self.app.listeners.open(listen.backlog, reuse_port=listen.reuse_port)
         self._sweep()
         self._watch_certificates()
-        gc.collect()
+        collect()
+        trim()
         gc.freeze()
         gc.set_threshold(*COLLECTIONS)
         addresses = [

@@ -139,8 +139,8 @@ class Server:
 
     def resources(self, account: str) -> set[str]:
         """Those of all sessions of an account wherever they are, available or not."""
-        live = self._sessions.accounts.get(account)
-        return {*(live.sessions if live is not None else ()), *self._sessions.cluster.resources(account)}
+        here = (session.resource for session in self._sessions.of(account))
+        return {*here, *self._sessions.cluster.resources(account)}
 
     def takes_messages(self, account: str) -> bool:
         """Whether a message to the account would be delivered at once: it has an available resource of

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from scenarios import IDLE_SESSIONS, RINGS, Idle
-from servers import Bench, Server, pss_kib
+from servers import Bench, Server, own_kib
 
 QUICK_SESSIONS = 2_000
 PATIENCE = 30.0
@@ -14,19 +14,19 @@ STEADY = 10
 
 
 def settled_kib(pid: int) -> int:
-    """PSS once it does not change any more."""
+    """The memory of its own once that does not change any more."""
     end = time.monotonic() + PATIENCE
-    last, same = pss_kib(pid), 0
+    last, same = own_kib(pid), 0
     while same < STEADY and time.monotonic() < end:
         time.sleep(1)
-        now = pss_kib(pid)
+        now = own_kib(pid)
         same = same + 1 if abs(now - last) < 64 else 0
         last = now
     return last
 
 
 def measure_idle(bench: Bench, server: Server, case: Idle, *, quick: bool) -> dict[str, Any]:
-    """KiB of PSS for each session, and PSS in MiB at the start and after all have left."""
+    """KiB of the server's own memory for each session, and MiB of it at the start and after all have left."""
     sessions = QUICK_SESSIONS if quick else IDLE_SESSIONS
     seed = bench.seed(server, 14_000 if case.rings == RINGS else 10_000, case.rings, hashed=False)
     arguments = (
@@ -37,7 +37,7 @@ def measure_idle(bench: Bench, server: Server, case: Idle, *, quick: bool) -> di
     if case.managed:
         arguments += " --sm 1"
     with bench.fresh(server, seed, "bare") as running:
-        before = pss_kib(running.pid)
+        before = own_kib(running.pid)
         found = bench.measure(running, arguments)
         after = settled_kib(running.pid)
     if found is None:
@@ -48,9 +48,9 @@ def measure_idle(bench: Bench, server: Server, case: Idle, *, quick: bool) -> di
         "server": server.name,
         "profile": "bare",
         "sessions": found["ready"],
-        "kib_per_session": (memory["pss_online"] * 1024 - before) / found["ready"],
-        "pss_start": before / 1024,
-        "pss_online": memory["pss_online"],
-        "pss_left": after / 1024,
+        "kib_per_session": (memory["own_online"] * 1024 - before) / found["ready"],
+        "own_start": before / 1024,
+        "own_online": memory["own_online"],
+        "own_left": after / 1024,
         "noise_cores": found["noise_cores"],
     }

@@ -169,12 +169,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def pss_kib(pid: int) -> int:
-    """Memory of a process and all below it in KiB, pages that are shared counted by their share."""
+def own_kib(pid: int) -> int:
+    """Memory that a process and all below it share with nobody, in KiB: without libraries and programs. How
+    much of these is counted in PSS hangs on what else runs.
+    """
     total = 0
     for member in descendants(pid):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith("Anonymous:"):
                     total += int(line.split()[1])
     return total

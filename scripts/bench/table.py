@@ -128,18 +128,18 @@ def side(plain: Sequence[Row], rich: Sequence[Row], beside: Beside) -> Iterator[
 
 def idle(rows: Sequence[Row], key: str) -> Iterator[str]:
     """Two lines: what a session holds, and what is left when all have gone."""
-    if not rows:
+    if not rows or "own_left" not in rows[-1]:  # kept since other memory was measured
         return
     case, row = IDLE[key], rows[-1]
-    each, left = row["kib_per_session"], row["pss_left"] / row["pss_start"]
+    each, left = row["kib_per_session"], row["own_left"] / row["own_start"]
     asked = verdict(each, case.target, case.aim)
     noise = f"{max(row['noise_cores'], 0):.2f}"
-    what = f"{key} (KiB PSS for each of {row['sessions']:,})"
+    what = f"{key} (KiB for each of {row['sessions']:,})"
     yield f"| {what} | {each:.1f} | | | {' | '.join(asked)} | | {noise} |"
     cells = [
-        f"{key}, all left (MiB PSS)",
-        f"{row['pss_left']:.1f}",
-        f"start {row['pss_start']:.1f}, online {row['pss_online']:.1f}",
+        f"{key}, all left (MiB)",
+        f"{row['own_left']:.1f}",
+        f"start {row['own_start']:.1f}, online {row['own_online']:.1f}",
     ]
     yield f"| {' | '.join([*cells, f'**{left:.2f}**', *verdict(left, LEFT_TARGET), '', noise])} |"
 

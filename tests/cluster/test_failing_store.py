@@ -91,7 +91,7 @@ async def test_what_was_to_be_stored_behind_others_goes_to_who_has_come_here() -
         """Nothing is kept any more when it is its turn: a session here has been given what was stored."""
         live = node.sessions.accounts[BOB] = LiveAccount(BOB)
         session = busy("here", 0, came)
-        live.sessions["here"] = SimpleNamespace(**{**vars(session), "is_flushing": False})  # type: ignore[assignment]
+        live.sessions = (SimpleNamespace(**{**vars(session), "is_flushing": False}),)  # type: ignore[assignment]
         live.refresh()
         return otherwise(stanza, to)
 

@@ -94,8 +94,8 @@ async def test_what_nobody_keeps_goes_to_who_is_given_what_is_stored_here() -> N
     parcel = await node.unkept()
     got: list[str] = []
     live = node.sessions.accounts[BOB] = LiveAccount(BOB)
-    for resource, priority in (("low", 0), ("high", 5), ("away", -1)):
-        live.sessions[resource] = busy(resource, priority, got)
+    priorities = (("low", 0), ("high", 5), ("away", -1))
+    live.sessions = tuple(busy(resource, priority, got) for resource, priority in priorities)
     live.refresh()
     parcel.missed(StanzaError("service-unavailable"))
     assert await parcel is Outcome.DELIVERED

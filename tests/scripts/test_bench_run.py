@@ -105,9 +105,9 @@ def test_what_is_left_of_idle_sessions(kept: Callable[..., Cells], tmp_path: Pat
         **row("xmppd", "idle-tls"),
         "sessions": 10_000,
         "kib_per_session": 23.0,
-        "pss_start": 30.0,
-        "pss_online": 260.0,
-        "pss_left": 40.0,
+        "own_start": 30.0,
+        "own_online": 260.0,
+        "own_left": 40.0,
     }
     kept(idle)
     table = subprocess.run(
@@ -116,7 +116,7 @@ def test_what_is_left_of_idle_sessions(kept: Callable[..., Cells], tmp_path: Pat
         text=True,
         check=True,
     ).stdout
-    assert "| idle-tls (KiB PSS for each of 10,000) | 23.0 | | | <= 26 (aim 22) | ok |" in table
+    assert "| idle-tls (KiB for each of 10,000) | 23.0 | | | <= 26 (aim 22) | ok |" in table
     assert "| **1.33** | <= 1.2 | **over** |" in table
 
 

@@ -228,7 +228,7 @@ class Places:
             return []
         return [
             session
-            for session in live.sessions.values()
+            for session in live.sessions
             if session.resource == resource or is_of(client_of(session.login, session.resource), resource)
         ]
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 NOBODY: Final[frozenset[str]] = frozenset()
 """The block list of who blocks nobody."""
+
+
+def barred(addresses: Iterable[str]) -> frozenset[str]:
+    """A block list as it is kept: all that are empty are the same one."""
+    return frozenset(addresses) or NOBODY
 
 
 class Asked(frozenset[str]):

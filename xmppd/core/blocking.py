@@ -239,7 +239,7 @@ class Blocking:
         roster = live.roster
         followers = contacts_in(added, roster.followers) if roster is not None else []
         resources = sorted(address for address in added if "/" in address)
-        for session in live.sessions.values():
+        for session in live.sessions:
             told = [name for name in followers if self._visibility.is_told(session, name)]
             steps += [_step(self._presences.part, session, name) for name in told]
             told = [name for name in resources if self._visibility.is_told(session, _bare(name))]

@@ -12,7 +12,7 @@ from typing import Final
 
 from xmppd import ns
 from xmppd.core.accounts import Accounts
-from xmppd.core.barred import NOBODY, bars
+from xmppd.core.barred import NOBODY, barred, bars
 from xmppd.core.begun import begun
 from xmppd.core.changes import Changes
 from xmppd.core.hidden import Hidden
@@ -117,7 +117,7 @@ class Blocks:
         """The list as it is in the store, not older than what this node has heard of by now."""
         while True:
             mark = self._changes.mark
-            found = frozenset(await self.of(account))
+            found = barred(await self.of(account))
             if not self._changes.since(account, mark):
                 break
         self._remember(account, found)
@@ -133,7 +133,7 @@ class Blocks:
             if self._changes.since(account, mark):
                 await self.read(account)
             else:
-                self._remember(account, frozenset(addresses))
+                self._remember(account, barred(addresses))
 
     def _remember(self, account: str, found: frozenset[str]) -> None:
         (self._lists if found else self._barring_nobody).put(account, found)

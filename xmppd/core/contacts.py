@@ -279,7 +279,7 @@ class Contacts:
         if (live := self._live.get(account)) is not None:
             self._presences.adopt(live, change.roster)
             payload = self._rosters.push(change) if is_pushed else b""
-            for session in live.sessions.values():
+            for session in live.sessions:
                 if is_pushed and session.has_roster:
                     session.send(self._push_stanza(session, payload))
         self._sessions.cluster.roster_changed(account, change.roster.version)
@@ -410,7 +410,7 @@ class Contacts:
         live = self._live.get(account)
         if live is None or (live.blocks and live.bars(parse(stanza).get("from", ""))):
             return
-        for session in live.sessions.values():
+        for session in live.sessions:
             if session.has_roster if to_interested else session.presence is not None:
                 session.send(stanza)
 

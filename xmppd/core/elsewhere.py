@@ -168,7 +168,7 @@ class Elsewhere:
 
     def _push(self, live: LiveAccount, payload: bytes) -> None:
         self._pushes += 1
-        for session in live.sessions.values():
+        for session in live.sessions:
             if session.has_roster:
                 head = build.start_tag("iq", {"type": "set", "id": f"away{self._pushes}", "to": session.full})
                 session.send(head + b">" + payload + b"</iq>")

@@ -50,7 +50,7 @@ class Intake:
             elif kind == "presence":
                 stanza.raw = session.presence_head + stanza.raw[9:]
             else:
-                stanza.raw = session.iq_head + stanza.raw[3:]
+                stanza.raw = b"<iq" + session.message_head[8:] + stanza.raw[3:]
             attrs["from"] = session.full
             if session.lang:
                 attrs[LANG] = session.lang

@@ -19,7 +19,7 @@ from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, SaslError, StoreError, StreamError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
-from xmppd.stream.sasl import Attempt, Channel, Identity, Login, Standing, Tenure
+from xmppd.stream.sasl import NO_FACTS, Attempt, Channel, Identity, Login, Standing, Tenure
 from xmppd.stream.scram import Credentials
 
 GUESSES = frozenset(("not-authorized", "invalid-authzid"))
@@ -349,7 +349,7 @@ def login_of(attempt: Attempt, identity: Identity, tenure: Tenure | None, mark: 
         tenure,
         attempt.mechanism,
         channel.peer,
-        dict(identity.facts),
+        dict(identity.facts) if identity.facts else NO_FACTS,
         identity.expires,
         agent,
         mark,

@@ -61,10 +61,8 @@ class ManagementRules:
 class ManagedStream(Connection, Protocol):
     """A stream as stream management sees it."""
 
-    route: Route
-    """Who takes its stanzas."""
     managed: Any
-    """The `Managed` of its session, or None."""
+    """The `Managed` of its session, which takes its stanzas, or None."""
 
     def unheard(self) -> None:
         """Nobody is at the other end any more."""
@@ -173,7 +171,6 @@ class Managed:
         """Go on with this stream; nothing is written to it yet."""
         self.stream = stream
         stream.managed = self
-        stream.route = self.take
 
     def resend(self) -> None:
         """Write what the client has not acknowledged, in order and as it was."""

@@ -85,8 +85,8 @@ NOWHERE: Final = Nowhere()
 
 
 class Kept(list[bytes]):
-    """The out-list of a session that must not be written to yet. It is never false, so nobody has it written.
-    Of more than `bound` bytes `overflown` is told, once, and what comes after that is dropped.
+    """The out-list of a session that must not be written to yet: it is there from the beginning, so nobody
+    has it written. Of more than `bound` bytes `overflown` is told, once, and what comes then is dropped.
     """
 
     __slots__ = ("_left", "_overflown")
@@ -95,9 +95,6 @@ class Kept(list[bytes]):
         super().__init__()
         self._left = bound
         self._overflown: Callable[[], object] | None = overflown
-
-    def __bool__(self) -> bool:
-        return True
 
     def append(self, data: bytes) -> None:
         """Keep a stanza."""

@@ -511,7 +511,7 @@ class Presences:
         if live is None:
             return
         self._sessions.cluster.granted(account, contact)
-        for session in live.sessions.values():
+        for session in live.sessions:
             if session.presence is not None and self._visibility.is_told(session, contact):
                 self._copy(session, contact, session.presence)
                 self._sessions.cluster.returned(session, (contact,))
@@ -546,7 +546,7 @@ class Presences:
 
     def _hide(self, live: LiveAccount, contact: str) -> None:
         """Send unavailable from all the account's available resources to a contact who saw them."""
-        for session in live.sessions.values():
+        for session in live.sessions:
             if session.presence is not None and self._visibility.allows(contact, session.full):
                 self.part(session, contact)
 

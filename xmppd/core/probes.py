@@ -68,7 +68,7 @@ class Probes:
         may_see = viewer == to.bare or (is_follower and self._visibility.permits(viewer, to.bare))
         shown = self._broadcasts(viewer, to, live) if may_see and live is not None else []
         if live is not None:
-            for session in live.sessions.values():
+            for session in live.sessions:
                 if to.resource in ("", session.resource) and not (may_see and session.presence is not None):
                     shown += self._directed(origin, session)
         return shown if shown or may_see else None

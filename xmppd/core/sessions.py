@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xmppd.core.barred import NOBODY, Asked, bars
+from xmppd.core.barred import NOBODY, Asked, barred, bars
 from xmppd.core.cluster import ONE_NODE, Cluster
 from xmppd.core.directed import Directed
 from xmppd.core.later import Line
@@ -59,8 +59,8 @@ class Session:
     interested resource, `login` says how its client came in, `directed` who was sent directed presence,
     `paid_until` is when the copies of its presence so far were allowed, `number` tells it from others of its
     name on other nodes, `slots` are what plugins keep here. `line` is what it sent that is under way (None:
-    nothing ever was). `message_head` and its like are what its stanzas begin with: the start tag with `from`
-    and the stream's `xml:lang` (RFC 6120 8.1.2.1, 8.1.5).
+    nothing ever was). `message_head` and `presence_head` are what its stanzas begin with: the start tag with
+    `from` and the stream's `xml:lang` (RFC 6120 8.1.2.1, 8.1.5); that of an iq is made when there is one.
 
     `takes_messages` is False while anything is in the way of messages (`hold_messages`); `is_open` says
     besides that its account bars nobody and nobody wants copies, so that nobody has to be asked for what
@@ -87,7 +87,6 @@ class Session:
         "full",
         "has_copies",
         "has_roster",
-        "iq_head",
         "is_open",
         "is_over",
         "lang",
@@ -148,11 +147,10 @@ class Session:
         self._is_patient = False
         self._bursts: Bursts | None = None
         self._is_held = True  # nothing is written before `begin`
-        self._out: list[bytes] = Kept(cork.kept_bytes, lambda: cork.call_soon(self._crowded))
+        self._out: list[bytes] | None = Kept(cork.kept_bytes, lambda: cork.call_soon(self._crowded))
         spoken = f" xml:lang='{build.escape_attribute(lang)}'" if lang else ""
         head = f" from='{build.escape_attribute(self.full)}'{spoken}".encode()
         self.message_head, self.presence_head = b"<message" + head, b"<presence" + head
-        self.iq_head = b"<iq" + head
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -172,7 +170,7 @@ class Session:
     def begin(self, *first: bytes) -> None:
         """Send the answer to the bind, and behind it what others sent before it was due."""
         self._is_held = False
-        self._out = [*first, *self._out]
+        self._out = [*first, *(self._out or ())]
         self._cork.add(self)
         self.drained()
 
@@ -209,7 +207,7 @@ class Session:
         self.connection = NOWHERE
         bursts, self._bursts = self._bursts, None
         self._is_held = self._is_patient = False
-        self._out = []
+        self._out = None
         for burst in bursts.queue if bursts is not None else ():
             burst.finish()
 
@@ -220,8 +218,9 @@ class Session:
         once, so that one read of many requests cannot fill the memory with answers.
         """
         out = self._out
-        if not out:
+        if out is None:
             self._cork.add(self)
+            out = self._out = []
         elif self._is_patient:
             self._is_patient = False
             self._cork.add(self)
@@ -234,28 +233,33 @@ class Session:
         but what goes to other sessions alone may overtake it.
         """
         out = self._out
-        if not out:
+        if out is None:
             self._is_patient = True
             self._cork.add_patient(self)
+            out = self._out = []
         out.append(data)
         if len(data) > LARGE or len(out) > MANY:
             self.flush()
 
     def send_all(self, stanzas: Sequence[bytes]) -> None:
         """The same for several short ones."""
+        if self._is_held:
+            for data in stanzas:
+                self.send(data)  # each is counted
+        elif len(self._queue(stanzas)) > MOST:
+            self.flush()
+
+    def _queue(self, stanzas: Sequence[bytes]) -> Sequence[bytes]:
+        """Queue several as `send` does; all that is queued."""
         out = self._out
-        if not out:
+        if out is None:
             self._cork.add(self)
+            out = self._out = []
         elif self._is_patient:
             self._is_patient = False
             self._cork.add(self)
-        if self._is_held:
-            for data in stanzas:
-                out.append(data)  # each is counted
-        else:
-            out += stanzas
-            if len(out) > MOST:
-                self.flush()
+        out += stanzas
+        return out
 
     @property
     def takes_all(self) -> bool:
@@ -265,13 +269,13 @@ class Session:
     def flush(self) -> None:
         """Write what is queued, unless it is held."""
         out = self._out
-        if not out or self._is_held:
+        if out is None or self._is_held:
             return
         self._is_patient = False
-        self._out = []
+        self._out = None
         if len(out) == 1:
             self.connection.write(out[0])
-        else:
+        elif out:
             self.connection.write_all(out)
 
     def give(self, stanzas: Iterable[bytes]) -> asyncio.Future[None] | None:
@@ -314,13 +318,7 @@ class Session:
             if piece is None:
                 queue.popleft().finish()
                 continue
-            out = self._out
-            if not out:
-                self._cork.add(self)
-            elif self._is_patient:
-                self._is_patient = False
-                self._cork.add(self)
-            out += piece
+            self._queue(piece)
             size += len(piece[0]) if len(piece) == 1 else sum(map(len, piece))
             if size > LARGE:
                 self.flush()
@@ -394,7 +392,7 @@ class LiveAccount:
     def __init__(self, account: str, blocks: frozenset[str] = NOBODY) -> None:
         self.account = account
         self.blocks = blocks
-        self.sessions: dict[str, Session] = {}
+        self.sessions: tuple[Session, ...] = ()
         self.roster: Roster | None = None
         self.available: tuple[Session, ...] = ()
         self.audience: tuple[Session, ...] = ()
@@ -414,11 +412,11 @@ class LiveAccount:
         for session in self.available:
             session.flush()
         if len(self.sessions) == 1:
-            [only] = self.sessions.values()
-            self.available = (only,) if only.presence is not None else ()
+            only = self.sessions[0]
+            self.available = self.sessions if only.presence is not None else ()
             self.takers = self.available if only.takes_messages and only.priority >= 0 else ()
         else:
-            self.available = tuple(s for s in self.sessions.values() if s.presence is not None)
+            self.available = tuple(s for s in self.sessions if s.presence is not None)
             takers = [s for s in self.available if s.takes_messages]
             top = max((s.priority for s in takers), default=-1)
             self.takers = tuple(s for s in takers if s.priority == top) if top >= 0 else ()
@@ -467,13 +465,12 @@ class LiveAccount:
     def ask(self, *, is_asked: bool) -> None:
         """Whether it has to be asked who may reach and see it, though it may bar nobody."""
         if isinstance(self.blocks, Asked) != is_asked:
-            self.blocks = Asked(self.blocks) if is_asked else frozenset(self.blocks)
+            self.blocks = Asked(self.blocks) if is_asked else barred(self.blocks)
             self._open()
 
     def _open(self) -> None:
-        is_plain = self.is_plain
-        for session in self.sessions.values():
-            session.is_open = session.takes_messages and is_plain
+        for session in self.sessions:
+            session.is_open = session.takes_messages and self.is_plain
         self.refresh()
 
     def bars(self, other: str) -> bool:
@@ -482,13 +479,13 @@ class LiveAccount:
 
     def count_copies(self, *, elsewhere: bool) -> None:
         """See who wants copies now, here and on other nodes."""
-        self.carbons = tuple(s for s in self.sessions.values() if s.copies_since)
+        self.carbons = tuple(s for s in self.sessions if s.copies_since)
         self.is_copied_elsewhere = elsewhere
         is_copied = elsewhere or (bool(self.carbons) and len(self.sessions) > 1)
         if is_copied == self.is_copied:
             return
         self.is_copied, self.exchanged = is_copied, None
-        for session in self.sessions.values():
+        for session in self.sessions:
             session.has_copies = is_copied
         self._open()
 
@@ -541,7 +538,8 @@ class Sessions:
             live = self.accounts[account] = LiveAccount(account, blocks)
         session = Session(live, resource, connection, self._cork, lang, self._now(), login)
         assert session.full not in self.by_full, session.full
-        self.by_full[session.full] = self.targets[session.full] = live.sessions[resource] = session
+        self.by_full[session.full] = self.targets[session.full] = session
+        live.sessions = (*live.sessions, session)
         if self.cluster:
             live.split(self.cluster.concerns(account))
             live.count_copies(elsewhere=self.cluster.wants_copies(account))
@@ -559,7 +557,8 @@ class Sessions:
     def remove(self, session: Session) -> None:
         """Forget a session whose presence was withdrawn already."""
         live = session.live
-        del self.by_full[session.full], live.sessions[session.resource]
+        del self.by_full[session.full]
+        live.sessions = tuple(other for other in live.sessions if other is not session)
         if self.targets.get(session.full) is session:
             del self.targets[session.full]
         session.end()
@@ -581,7 +580,7 @@ class Sessions:
     def of(self, account: str) -> list[Session]:
         """The account's sessions on this node."""
         live = self.accounts.get(account)
-        return list(live.sessions.values()) if live else []
+        return list(live.sessions) if live else []
 
     def takes_messages(self, account: str) -> bool:
         """Whether a message to the account would be delivered at once, here or elsewhere (RFC 6121 8.5.2)."""

@@ -17,7 +17,7 @@ Ask = Callable[[Stanza, Jid, Takers], Unrecorded | None]
 
 def takers_of(live: LiveAccount, to: Jid) -> Sequence[Session]:
     """Who of an account would be given a message now and acknowledges."""
-    one = live.sessions.get(to.resource) if to.resource else None
+    one = next((session for session in live.sessions if session.resource == to.resource), None)
     if one is not None:
         return (one,) if one.managed is not None and one.takes_messages else ()
     return [session for session in live.takers if session.managed is not None]

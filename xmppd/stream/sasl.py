@@ -12,13 +12,17 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from xml.etree.ElementTree import Element
 
 from xmppd.errors import JidError, SaslError, StoreError
 from xmppd.jid import Jid
 
 log = logging.getLogger(__name__)
+
+
+NO_FACTS: Final[Mapping[str, Any]] = MappingProxyType({})
+"""What is known of nearly all who log in."""
 
 
 class Tenure(NamedTuple):
@@ -51,7 +55,7 @@ class Identity:
     local: str
     anonymous: bool = False
     shown: object = field(default=None, compare=False, repr=False)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=lambda: NO_FACTS)
     expires: float | None = None
 
 
@@ -80,7 +84,7 @@ class Login:
     tenure: Tenure | None
     mechanism: str = ""
     peer: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=lambda: NO_FACTS)
     expires: float | None = None
     agent: UserAgent | None = None
     mark: int | None = None
@@ -308,7 +312,7 @@ class Authenticator:
         except SaslError as error:
             self._gate.refused(channel, error)
             raise
-        self._attempt = Attempt(name, channel, self._gate.mark())
+        self._attempt = Attempt(mechanism.name, channel, self._gate.mark())
         if self._idle:
             self._attempt.idle = self._idle
         exchange = mechanism.start(channel)

@@ -62,7 +62,6 @@ class Stream:
         "managed",
         "nudged",
         "pinged",
-        "route",
         "session",
     )
 
@@ -72,7 +71,6 @@ class Stream:
         self.framing = framing
         self.session: Session | None = None
         self.managed: Managed | None = None
-        self.route: Route = service.route
         self.domain = ""
         self.lang = ""
         self.nudged = False
@@ -147,6 +145,11 @@ class Stream:
     def mark(self, mark: int) -> None:
         assert self._negotiation is not None
         self._negotiation.mark = mark
+
+    @property
+    def route(self) -> Route:
+        """Who takes its stanzas."""
+        return self._service.route if self.managed is None else self.managed.take
 
     # what its link tells
 
