@@ -160,13 +160,15 @@ class Again(Missed):
         since = bound(now - int(AGAIN_SECONDS * MICROSECONDS))
         await self._follow_clock(owner, account, since, bound(now + int(SLACK_SECONDS * MICROSECONDS)))
         end = await self.finished(account)
-        peer = "" if account == sender else sender
+        peer, own = "" if account == sender else sender, sender.encode()
         left = LOOKED_AT
         while left > 0 and len(found) < OWN:
             page = await self._last(owner, account, since, end, min(left, PAGE), peer)
             if not page:
                 break
             async for id, raw in in_turns(page[::-1]):
+                if raw.find(b"from='%b" % own) < 0 and raw.find(b'from="%b' % own) < 0:
+                    continue  # one of the other side, as half of them are
                 message = read_stanza(raw)
                 if message.attrs.get("from", "").partition("/")[0] == sender:
                     found.setdefault(digest(message), id)

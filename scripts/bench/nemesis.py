@@ -78,6 +78,7 @@ class Run:
         self.chance = random.Random(options.seed)
         self.rate: float = options.rate
         self.count: int = options.nodes
+        self.pause: float = options.pause
         self.ahead = int(bool(options.kills and options.spares))
         total = options.nodes + options.spares
         self.wires = Wires(total, self.chance) if "net" in options.faults else None
@@ -234,7 +235,7 @@ class Run:
         verdict = judge(crew.sent.values(), crew.lives, faults, again, is_counted=self.is_counting)
         in_time = BUS_SECONDS if self.carrier == "redis" else ANSWER_SECONDS
         iqs = judge_iqs(crew.asked.values(), crew.lives, faults, time.monotonic(), in_time)
-        self.wrong += verdict.wrong + iqs.wrong
+        self.wrong[:0] = verdict.wrong + iqs.wrong  # first, since not all may be told
         for title, counts in (("messages", verdict.counts), ("iqs", iqs.counts), ("others", crew.done)):
             self.say(f"{title}: " + ", ".join(f"{what} {count}" for what, count in sorted(counts.items())))
 
@@ -326,7 +327,8 @@ class Run:
                 kind = "kill" if "kill" in kinds else "late"
             else:
                 break
-            await asyncio.sleep(self.chance.uniform(0.5, 2) if is_timed else self.chance.uniform(0.1, 0.5))
+            early = self.chance.uniform(0.5, 2) if is_timed else self.pause + self.chance.uniform(0.1, 0.5)
+            await asyncio.sleep(early)
             self.counts[kind] += 1
             what = await self.harm.do(kind)
             healed = time.monotonic()
@@ -403,6 +405,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults of all kinds go on")
     parser.add_argument("--kills", type=int, default=0, help="go on with kills until there were so many")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds more before each of those")
     parser.add_argument("--rate", type=float, default=100.0, help="messages a second")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=3)
