@@ -146,7 +146,9 @@ class Counted(Line):
         self.is_left = True
         self.life.left = time.monotonic()
         if politely and self.ledger is not None and not self.is_over:
-            self.write(f"{ASK}</stream:stream>")
+            self.write(
+                f"{self.ledger.telling()}{ASK}</stream:stream>"
+            )  # else its requests are answered again
             self.client.ledger = self.ledger.after()
         else:
             self.ledger = None
