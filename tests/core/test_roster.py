@@ -1,12 +1,12 @@
 """Rosters on a real store: what clients may set and see, versions, limits, requests."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
-import pytest_asyncio
 import stores
+from remembered import load, rosters_on
 
 from xmppd import ns
 from xmppd.core.roster import rosters as roster_module
@@ -27,26 +27,9 @@ async def new_store() -> Store:
     return store
 
 
-@pytest_asyncio.fixture
-async def store() -> AsyncIterator[Store]:
-    store = await new_store()
-    yield store
-    await store.close()
-
-
-def rosters_on(store: Any, **limits: Any) -> Rosters:
-    """Rosters with a clock that stands still, so that versions count from 1."""
-    return Rosters(store, **{"now": lambda: 0.0, **limits})
-
-
 @pytest.fixture
 def rosters(store: Store) -> Rosters:
     return rosters_on(store)
-
-
-async def load(rosters: Rosters, account: str = ALICE) -> Roster:
-    roster = rosters.load(account)
-    return roster if isinstance(roster, Roster) else await roster
 
 
 async def reload(store: Store, account: str = ALICE) -> Roster:

@@ -1,39 +1,20 @@
 """Rosters that are in memory are changed without a read, and never by what is not so any more."""
 
 import random
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import pytest_asyncio
-import stores
+from remembered import load, rosters_on
 
 from xmppd.core.roster.cache import UnknownItem, roster_of
 from xmppd.core.roster.item import row_of
-from xmppd.core.roster.rosters import ROSTER, Roster, RosterItem, Rosters, SetRequest
+from xmppd.core.roster.rosters import RosterItem, SetRequest
 from xmppd.core.roster.subscription import State
 from xmppd.errors import StanzaError
 from xmppd.store.table import Store
 
 ALICE, BOB, CAROL = "alice@localhost", "bob@localhost", "carol@localhost"
-
-
-@pytest_asyncio.fixture
-async def store() -> AsyncIterator[Store]:
-    store = stores.new_store()
-    await store.open([ROSTER])
-    yield store
-    await store.close()
-
-
-def rosters_on(store: Any, **limits: Any) -> Rosters:
-    return Rosters(store, **{"now": lambda: 0.0, **limits})
-
-
-async def load(rosters: Rosters) -> Roster:
-    roster = rosters.load(ALICE)
-    return roster if isinstance(roster, Roster) else await roster
 
 
 def read_rows(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[Any]:

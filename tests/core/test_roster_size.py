@@ -1,16 +1,14 @@
 """Large rosters: items on their shelf, the bound in sum, and how long one is worked on at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
-import stores
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from remembered import load
 
 from xmppd.core.roster.item import row_of
-from xmppd.core.roster.rosters import ROSTER, Roster, RosterItem, Rosters, SetRequest
+from xmppd.core.roster.rosters import ROSTER, RosterItem, Rosters, SetRequest
 from xmppd.core.roster.shelf import BLOCK, EMPTY
 from xmppd.errors import StanzaError
 from xmppd.store.table import Put, Store
@@ -20,24 +18,11 @@ ALICE = "alice@localhost"
 SUBSCRIBER = RosterItem("bob@localhost", "from")
 
 
-@pytest_asyncio.fixture
-async def store() -> AsyncIterator[Store]:
-    store = stores.new_store()
-    await store.open([ROSTER])
-    yield store
-    await store.close()
-
-
 async def write(store: Store, items: list[RosterItem], version: int = 1) -> None:
     """Items as an import writes them, without a look at any bound."""
     for start in range(0, len(items), 100):
         puts = [Put(row_of(item)) for item in items[start : start + 100]]
         await store.batch(ROSTER, (ALICE,), puts, static={"version": version})
-
-
-async def load(rosters: Rosters) -> Roster:
-    roster = rosters.load(ALICE)
-    return roster if isinstance(roster, Roster) else await roster
 
 
 def large(count: int, length: int) -> list[RosterItem]:

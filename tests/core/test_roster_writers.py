@@ -2,16 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import pytest_asyncio
-import stores
+from remembered import load, rosters_on
 
 from xmppd.core.roster.cache import RosterCache
-from xmppd.core.roster.rosters import ROSTER, Roster, RosterItem, Rosters, SetRequest
+from xmppd.core.roster.rosters import Roster, RosterItem, Rosters, SetRequest
 from xmppd.core.roster.shelf import Shelf
 from xmppd.errors import StoreConflict, StoreTimeout, StoreUnavailable
 from xmppd.store.table import Store
@@ -21,27 +20,9 @@ BOB = "bob@localhost"
 CAROL = "carol@localhost"
 
 
-@pytest_asyncio.fixture
-async def store() -> AsyncIterator[Store]:
-    store = stores.new_store()
-    await store.open([ROSTER])
-    yield store
-    await store.close()
-
-
-def rosters_on(store: Any, **options: Any) -> Rosters:
-    """Rosters with a clock that stands still, so that versions count from 1."""
-    return Rosters(store, **{"now": lambda: 0.0, **options})
-
-
 @pytest.fixture
 def rosters(store: Store) -> Rosters:
     return rosters_on(store)
-
-
-async def load(rosters: Rosters, account: str = ALICE) -> Roster:
-    roster = rosters.load(account)
-    return roster if isinstance(roster, Roster) else await roster
 
 
 async def reload(store: Store, account: str = ALICE) -> Roster:
