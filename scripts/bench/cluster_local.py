@@ -1,5 +1,6 @@
-"""What local traffic costs on a node that knows another one, beside a server without a cluster: the part
-`local` of `scripts/bench/cluster`. Instructions below callgrind, as in `instructions`, since it is about 2 %.
+"""What local traffic costs on a node that knows another one, which has sessions of nobody's contacts, beside
+a server without a cluster: the part `local` of `scripts/bench/cluster`. Instructions below callgrind, as in
+`instructions`, since it is about 2 %.
 
 The clocks that pace work go on by looks and not by the time that passes, on both nodes: so neither gives the
 other up while it is slow. What a server does by itself meanwhile is counted where nobody asks anything of it,
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster_traffic import ACCOUNTS, SCRAM
 from farm import Farm, Server
 from figures import Figure
 from instructions import COUNTED, TOTALS, wait_until_idle
@@ -28,6 +30,8 @@ REST_SECONDS = 1.0
 PATIENCE = 600.0
 PLACES = {"chat": 700, "presence50": 0}
 """The first account of each scenario, as `cluster_traffic` has them."""
+STRANGERS = 1000
+"""Sessions of the other node."""
 TICKING = HERE / "ticking.py"
 
 
@@ -102,6 +106,8 @@ def local(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
     """Chat and presence of one node's own sessions, with the cluster and without."""
     farm.stop()
     node, other = farm.cluster[:2]
+    count = STRANGERS // 10 if is_short else STRANGERS
+    strangers = f"login --first {ACCOUNTS - count} --n {count} --conc 16 --settle 86400 {SCRAM}"
     other.spawn([sys.executable, str(TICKING)])
     other.wait()
     scales = [Scale(farm.alone), Scale(node)]
@@ -109,12 +115,14 @@ def local(farm: Farm, rounds: int, *, is_short: bool) -> Iterator[Figure]:
         with ThreadPoolExecutor(len(scales)) as pool:
             list(pool.map(Scale.start, scales))
             meet(node)
+        with farm.background([other], strangers, "0" * count):
+            hear(node, count)
             for key in ("chat",) if is_short else ("chat", "presence50"):
                 without, with_cluster = _counts(farm, scales, key, 10 if is_short else 1)
                 ratio = with_cluster / without
                 yield Figure(
                     "local",
-                    f"{key} (a {COUNTED[key].unit}) of one node's own sessions",
+                    f"{key} (a {COUNTED[key].unit}) of one node's own sessions, {count} others elsewhere",
                     f"{without:,.0f} instructions without a cluster, {with_cluster:,.0f} with it, "
                     f"**{ratio:.3f}**",
                     f"<= {MOST}",
@@ -132,6 +140,15 @@ def meet(node: Server) -> None:
     while len(node.nodes()) < 2:
         if time.monotonic() > end:
             raise SystemExit("the nodes do not find each other")
+        time.sleep(0.5)
+
+
+def hear(node: Server, count: int) -> None:
+    """Wait until it knows of so many sessions of the other one."""
+    end = time.monotonic() + PATIENCE
+    while node.elsewhere() < count:
+        if time.monotonic() > end:
+            raise SystemExit(f"{node.elsewhere()} of {count} sessions came elsewhere")
         time.sleep(0.5)
 
 

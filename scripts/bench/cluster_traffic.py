@@ -24,7 +24,8 @@ RING50, RING200 = (0, 100, 50), (1_240, 400, 200)
 latter, one behind the other.
 """
 
-ACCOUNTS = 2_440
+ACCOUNTS = 3_440
+"""The last thousand of them know nobody."""
 RING_OF = {
     "presence": ("0:100:50", "1240:400:200"),
     "login": ("1240:400:200", "1640:400:200", "2040:400:200"),

@@ -2,6 +2,10 @@
 below callgrind of all nodes in one process. What they write to each other is handed over in memory, and
 clients read nothing; so the kernel's part of a frame, and its waking somebody, is not in it. Time passes only
 as far as is said: one unit begins `--every` seconds after the one before.
+
+With `--beside N` all clients are on one of the nodes, and the others have N sessions, or none, of nobody's
+contacts: what local traffic costs beside them, without what passes while nobody asks anything and without the
+collector.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import gc
 import heapq
 import itertools
 import os
@@ -37,13 +42,14 @@ import uvloop  # noqa: E402
 from seed import accounts, rosters, write  # noqa: E402
 
 from xmppd import ns  # noqa: E402
-from xmppd.cluster.records import Probe  # noqa: E402
+from xmppd.cluster.records import Place, Probe  # noqa: E402
 from xmppd.testing import Client, World, world  # noqa: E402
 from xmppd.testing.nodes import MemoryTrunk, NoTimer  # noqa: E402
 
 WARM_UP = 2
 TOTALS = re.compile(r"^totals: (\d+)", re.MULTILINE)
 NODES = (1, 3)
+IDLE = "nothing"
 TEXT = {"type": "string", "maxLength": 20}
 GAME = {"says": {"properties": {"mode": TEXT, "map": TEXT}, "required": ["mode"]}}
 RICH = {"rich_presence": {"window": 0.0, "changes_per_minute": 1_000_000, "games": {"game": GAME}}}
@@ -104,17 +110,20 @@ class TimedWorld(World):
 
 
 class Crowd:
-    """Clients of a ring in which everybody knows everybody near, and what some of them do."""
+    """Clients of a ring in which everybody knows everybody near, on the first `nodes`, and what some of them
+    do.
+    """
 
-    def __init__(self, here: TimedWorld, every: float) -> None:
+    def __init__(self, here: TimedWorld, every: float, nodes: int) -> None:
         self._world = here
+        self._nodes = nodes
         self._every = every
         self._clients: dict[int, Client] = {}
         self._units = itertools.count()
 
     async def login(self, number: int) -> None:
         """One comes, and waits for each answer."""
-        app = self._world.apps[number % len(self._world.apps)]
+        app = self._world.apps[number % self._nodes]
         client = self._clients[number] = Client(self._world, app, "127.0.0.1", starttls=True)
         heard: list[bytes] = []
         client.transport.receive = heard.append
@@ -138,6 +147,16 @@ class Crowd:
                 await self._world.work(0.0)
         client.jid = f"user{number}@localhost/game"
         client.transport.receive = nobody
+
+    async def rest(self) -> None:
+        """Nobody does anything."""
+        await self._world.work(self._every)
+
+    async def say(self) -> None:
+        """One says something to another one."""
+        one, to = self._one, self._one
+        one.write(f"<message to='{to.jid}' type='chat'><body>number {next(self._units)}</body></message>")
+        await self._world.work(self._every)
 
     async def change(self) -> None:
         """One changes its status."""
@@ -189,6 +208,18 @@ def nobody(data: bytes) -> None:
     counted["writes to clients"] += 1
 
 
+async def strangers(here: TimedWorld, count: int) -> None:
+    """The other nodes tell the first one of so many sessions."""
+    others = range(1, len(here.apps))
+    for number in range(count if others else 0):
+        mesh = here.cluster(others[number % len(others)]).mesh
+        member = mesh.members[here.cluster(0).mesh.name]
+        mesh.send(member, Place(f"stranger{number}@localhost", "game", 0, 1 + number, member.trunk.taken))
+        if number % 100 == 99:
+            await here.work(0.1)
+    await here.work(1.0)
+
+
 def tell(*commands: str) -> None:
     """Tell callgrind."""
     for command in commands:
@@ -205,10 +236,12 @@ async def inside(options: argparse.Namespace) -> None:
     async with TimedWorld(accounts=(), nodes=options.nodes, settings=settings, **rich) as here:
         await write(accounts(here.app.store, "localhost", options.contacts + 1))
         await write(rosters(here.app.store, "localhost", f"0:{options.contacts + 1}:{options.contacts}"))
-        crowd = Crowd(here, options.every)
+        is_beside = options.beside is not None
+        crowd = Crowd(here, options.every, 1 if is_beside else options.nodes)
         for number in range(options.there or options.contacts + 1):
             await crowd.login(number)
         await here.work(1.0)
+        await strangers(here, options.beside or 0)
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "a change of presence": crowd.change,
             "leaves and comes": crowd.leave_and_come,
@@ -219,6 +252,14 @@ async def inside(options: argparse.Namespace) -> None:
             parts = {
                 "a change of presence": crowd.change,
                 "a change of rich presence": crowd.play,
+            }
+        if is_beside:
+            gc.disable()
+            parts = {
+                IDLE: crowd.rest,
+                "a message": crowd.say,
+                "a change of presence": crowd.change,
+                "leaves and comes": crowd.leave_and_come,
             }
         for name, do in parts.items():
             for _ in range(WARM_UP):
@@ -264,6 +305,7 @@ def main() -> None:
     parser.add_argument(
         "--rich", action="store_true", help="rich presence, with its plugin, beside the plain one"
     )
+    parser.add_argument("--beside", type=int, metavar="N", help="all on one node, N strangers on others")
     parser.add_argument("--nodes", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -273,9 +315,10 @@ def main() -> None:
     given = [word for word in sys.argv[1:] if word != str(options.base)]
     for tree in filter(None, (options.base, HERE.parents[1])):
         one, several = (measured(tree, nodes, given, options.units) for nodes in NODES)
+        idle = [found.pop(IDLE, (0.0, ""))[0] for found in (one, several)]
         for name, (cost, told) in several.items():
-            alone = one[name][0]
-            price = f"{alone:,.0f} on one node, {cost:,.0f} on three, {cost / alone:.2f}"
+            alone, cost = one[name][0] - idle[0], cost - idle[1]
+            price = f"{alone:,.0f} on one node, {cost:,.0f} on three, {cost / alone:.3f}"
             print(f"{tree.name}: {name}: {price}; {told}", flush=True)
 
 
