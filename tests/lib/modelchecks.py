@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from modelclients import NUMBER, STATUS, Client, Parting, Sent
@@ -283,6 +283,16 @@ def said(tail: bytes) -> str:
     """The status of the last words that are kept."""
     found = STATUS.search(tail)
     return found[1].decode() if found is not None else ""
+
+
+def wrongly_split(nodes: Iterable[Node]) -> Iterator[str]:
+    """Accounts with sessions on a node that do not say whether others have a say, at any moment: who is not
+    split is not looked for elsewhere.
+    """
+    for node in nodes:
+        for account, live in node.sessions.accounts.items():
+            if live.is_split != node.others.concerns(account):
+                yield f"{account} on {node.name} is split: {live.is_split}"
 
 
 def left_on(node: Node) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from modelcache import Cache
-from modelchecks import Checks
+from modelchecks import Checks, wrongly_split
 from modelclients import DOMAIN, Client, Parting, Sent
 from modelengines import Shelf
 from modelnet import Net
@@ -497,8 +497,7 @@ class Model(Net):
         item = self.shelf.roster(account).get(viewer.session.account)
         is_follower = viewer.session.account == account or (item is not None and item.state.is_followed)
         is_back = not is_follower and full in came  # and did not send its directed presence again
-        has_parted = (viewer.session.account, account) in self.changed
-        if not (has_ended or has_parted or is_back or came - {full}):
+        if not (has_ended or is_back or came - {full} or (viewer.session.account, account) in self.changed):
             self.failures.append(f"{viewer.session.full} on {viewer.node.name} sees {full} go")
 
     def failed(self, error: str) -> None:
@@ -515,6 +514,7 @@ class Model(Net):
             if self._longest > 10.0 and self.random.random() < 0.05:
                 await asyncio.sleep(10.0)
             self.act()
+            self.failures += wrongly_split(self.nodes.values())
         self.is_calm = True
         end = self.loop.time() + max(self._longest, 0.0) + QUIET_SECONDS
         while not self._is_quiet():

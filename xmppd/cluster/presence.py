@@ -180,10 +180,10 @@ class RemotePresence:
                 look(member, live, own)
             copy = head + live.to_stamp + tail
             if is_plain and live.account != own:
-                for session in live.audience:
+                for session in live.available:
                     session.send_copy(copy)
                 continue
-            for session in live.audience:
+            for session in live.available:
                 if session.full == sender or session.full in young:
                     continue
                 if due:

@@ -212,14 +212,14 @@ class Presences:
         self, session: Session, presence: Broadcast, roster: Roster | None, *, is_end: bool, is_first: bool
     ) -> Iterator[None]:
         """Who loses sight of the session meanwhile is told of its end there and then. The end itself goes to
-        all followers of its moment. Other nodes are told first, to go with the session's place; of its end
-        last.
+        all followers of its moment. Other nodes are told first of a first presence, to go with the session's
+        place; of all else last, when it was seen who may be there at all (`beyond`).
         """
         live, copies, cluster = session.live, 0, self._sessions.cluster
-        is_shared = bool(cluster)
-        if is_shared and session.presence is not None and cluster.elsewhere:
-            copies += self._show_elsewhere(session, presence, live.roster, is_first=is_first)
+        beyond: list[str] | None = [] if cluster and not (is_first or is_end) else None
         followers: Sequence[str] = roster.followers if roster is not None else ()
+        if is_first and cluster.elsewhere:
+            copies += self._show_elsewhere(session, presence, followers, is_first=True)
         for start in range(0, len(followers), STEP):
             contacts = followers[start : start + STEP]
             if not is_end and session.presence is not presence:
@@ -231,13 +231,17 @@ class Presences:
             elif isinstance(presence, Moved):
                 copies += self._withhold(session, presence, contacts)
             else:
-                copies += self._copies(session, presence, contacts)
+                copies += self._copies(session, presence, contacts, beyond)
             yield
         else:
             copies += self._copies_to_itself(session, presence, is_end=is_end)
-            if is_shared and is_end:
-                copies += self._show_elsewhere(session, presence, roster)
-            elif is_shared and cluster.expected:
+            if is_end and cluster.elsewhere:
+                copies += self._show_elsewhere(session, presence, followers)
+            elif beyond is not None and (beyond or live.is_split) and session.presence is presence:
+                if live.roster is not roster and live.roster is not None:
+                    beyond = [*filter(live.roster.is_follower, beyond)]
+                copies += self._show_elsewhere(session, presence, beyond) if cluster.elsewhere else 0
+            if not is_end and cluster.expected:
                 cluster.returned(session, (session.account, *followers))
         self._charge(session, copies)
         if is_end:
@@ -258,12 +262,12 @@ class Presences:
         return len(live.available)
 
     def _show_elsewhere(
-        self, session: Session, presence: Broadcast, roster: Roster | None, *, is_first: bool = False
+        self, session: Session, presence: Broadcast, followers: Sequence[str], *, is_first: bool = False
     ) -> int:
-        """Show a presence to the followers, and the own sessions, of other nodes, and have them show
-        themselves to a session that became available; how many accounts are there.
+        """Show a presence to those of some followers, and of the own sessions, that are on other nodes, and
+        have them show themselves to a session that became available; how many accounts are there.
         """
-        contacts = [session.account, *(roster.followers if roster is not None else ())]
+        contacts, roster = [session.account, *followers], session.live.roster
         is_told_all = not session.live.blocks and self._hooks.sees is None
         if not is_told_all:
             contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
@@ -273,9 +277,11 @@ class Presences:
             self._sessions.cluster.probe(session, [name for name in roster.following if name not in told])
         return shown
 
-    def _copies(self, session: Session, presence: Broadcast, contacts: Sequence[str]) -> int:
+    def _copies(
+        self, session: Session, presence: Broadcast, contacts: Sequence[str], beyond: list[str] | None
+    ) -> int:
         """Send a copy to every available resource of some contacts, and to those on hosts of services; how
-        many these were.
+        many these were. Contacts that may be on other nodes are added to `beyond`.
         """
         head, tail = presence
         own = f"@{domain_of(session.account)}" if self._services else ""
@@ -285,15 +291,19 @@ class Presences:
             contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
         for contact in contacts:
             other = accounts.get(contact)
-            if other is not None and (receivers := other.audience or admitted(other, session)):
-                copy = head + other.to_stamp + tail
-                if filters and not (copy := self._hooks.shown(contact, copy)):
+            if other is None or not (receivers := other.audience):
+                if beyond is not None:
+                    beyond.append(contact)
+                if other is None or not (receivers := () if other.bars(session.full) else other.available):
+                    if own and not contact.endswith(own):
+                        copies += self._tell_service(session, presence, contact)
                     continue
-                for receiver in receivers:
-                    receiver.send_copy(copy)
-                    copies += 1
-            elif own and not contact.endswith(own):
-                copies += self._tell_service(session, presence, contact)
+            copy = head + other.to_stamp + tail
+            if filters and not (copy := self._hooks.shown(contact, copy)):
+                continue
+            for receiver in receivers:
+                receiver.send_copy(copy)
+                copies += 1
         return copies
 
     def _withhold(self, session: Session, end: Moved, contacts: Sequence[str]) -> int:
@@ -323,7 +333,8 @@ class Presences:
         if session.presence is None:
             return
         for contact, kept in roster.requests:
-            if (live.roster is roster or is_asked(live.roster, contact)) and not live.bars(contact):
+            is_open = live.roster is roster or (live.roster is not None and live.roster.is_asked_by(contact))
+            if is_open and not live.bars(contact):
                 yield subscription_stanza("subscribe", contact, session.account, kept)
 
     def contacts_of(self, session: Session, contacts: Sequence[str]) -> Iterator[bytes]:
@@ -581,16 +592,6 @@ class Presences:
             self._sessions.cluster.show(session, presence, (contact,))
 
 
-def admitted(live: LiveAccount, sender: Session) -> Sequence[Session]:
-    """The available sessions of an account that has to be asked, if it does not bar a session."""
-    return live.available if live.blocks and not live.bars(sender.full) else ()
-
-
 def _farewell(session: Session) -> str:
     """The key of the work that tells those of a session's end whom it sent directed presence."""
     return f"{session.full}\n"
-
-
-def is_asked(roster: Roster | None, contact: str) -> bool:
-    """Whether a request of that contact waits for an answer."""
-    return roster is not None and any(contact == asker for asker, _ in roster.requests)

@@ -361,11 +361,11 @@ class LiveAccount:
 
     `roster` is loaded by the first roster request or initial presence. `available` are the sessions with
     presence, `takers` those among them that take messages to the bare JID: the highest priority, not
-    negative. `targets` are the same, unless the account `is_split`: where the other nodes have a say in where
-    its messages go, it has none. `to_stamp` is ` to='bare JID'` in bytes.
+    negative. `targets` are the same, and `audience` the available ones, unless it `is_split`: it has sessions
+    on other nodes, or messages on their way to some. `to_stamp` is ` to='bare JID'` in bytes.
 
     `blocks` are the addresses that it bars (XEP-0191). Where there are any it has no `targets` and no
-    `audience`, which are the available sessions otherwise: it has to be asked who may reach it (`bars`).
+    `audience` either: it has to be asked who may reach it (`bars`).
     `carbons` are the sessions that want copies of messages (XEP-0280). Where others of the account may send
     or get any, on this node or because some want copies on another one, it `is_copied`: then it has no
     `targets` either. `exchanged` are its last messages that were copied, by sender, account of the
@@ -420,7 +420,7 @@ class LiveAccount:
             takers = [s for s in self.available if s.takes_messages]
             top = max((s.priority for s in takers), default=-1)
             self.takers = tuple(s for s in takers if s.priority == top) if top >= 0 else ()
-        self.audience = () if self.blocks else self.available
+        self.audience = () if self.blocks or self.is_split else self.available
         self.targets = self.takers if self.is_plain and not self.is_split else ()
 
     @property
@@ -448,8 +448,9 @@ class LiveAccount:
         return sorted(willing, key=lambda session: -session.priority)
 
     def split(self, is_split: bool) -> None:
-        """Whether other nodes have a say in where its messages go."""
+        """Whether other nodes have a say in where its messages go, and are shown what it is shown."""
         self.is_split = is_split
+        self.audience = () if self.blocks or is_split else self.available
         self.targets = self.takers if self.is_plain and not is_split else ()
 
     @property

@@ -58,6 +58,10 @@ class Roster:
         """Whether the account sees the contact's presence."""
         return _has(self.following, contact)
 
+    def is_asked_by(self, contact: str) -> bool:
+        """Whether a request of that contact waits for an answer."""
+        return any(contact == asker for asker, _ in self.requests)
+
     @property
     def size(self) -> int:
         """The number of items that are not hidden."""
