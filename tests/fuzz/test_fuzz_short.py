@@ -97,9 +97,9 @@ def answer_errors(self: Router, session: Session, stanza: Stanza, error: Excepti
 
 
 def deliver_backwards(session: Session, data: bytes) -> None:
-    out = session._out
     SEND(session, data)
-    if len(out) > 1 and out[0]:
+    out = session._out
+    if out and len(out) > 1 and out[0]:
         out[-1], out[-2] = out[-2], out[-1]
 
 
