@@ -198,10 +198,13 @@ FEATURES = tuple(
 """What a real installation has switched on."""
 
 GAMES = (
+    *(Beside(f"layer-{key}", SCENARIOS[key], "layer", 1.25) for key in ("chat", "presence50")),
     *(Beside(f"games-{key}", SCENARIOS[key], "games", 1.25) for key in ("chat", "presence50")),
     Beside("rich-presence50", RICH, "games", 1.3, SCENARIOS["presence50"], "games"),
 )
-"""The whole layer of games; and rich presence beside presence with a status."""
+"""The whole layer of games, as config/game.yaml has it and with 100,000 words; and rich presence beside
+presence with a status.
+"""
 
 
 @dataclass(frozen=True, slots=True)
