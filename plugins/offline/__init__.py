@@ -442,7 +442,7 @@ class Offline(Counting):
         resources = self.server.resources(account) - {session.resource}
         if not resources:
             return rows
-        shown = {one.full: one for one in self.server.locate(account) if one is not session}
+        shown = {one.full: one for one in self.server.locate(account) if one.full != session.full}
         own = [one for one in self.server.sessions(account) if one is not session]
         here = {one.full for one in own if one in self._flushing or one.is_flushing}
         there = {full for full, one in shown.items() if not isinstance(one, Session) and one.priority >= 0}
