@@ -5,8 +5,7 @@ archive by then is not archived once more, and goes on only if that may not have
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,22 +36,27 @@ PAGE: Final = 200
 """Of these so many are read at once."""
 FAILED: Final = 1000
 """Of how many messages it is remembered that they were archived and then refused."""
+WRITTEN: Final = frozenset("&<>'\"\t\n\r")
+"""What may be written in more than one way."""
 ORIGIN_ID: Final = f"{{{ns.STANZA_ID}}}origin-id"
+
+
+Sent = tuple[bytes, bytes]
 
 
 @dataclass(slots=True, eq=False)
 class Doubt:
     """A session whose client may send again what it sent before, by one that it could not resume (`sought`),
     or by this. What was under way goes on in this `process` of a `node`: "" here, None nowhere any more.
-    `known`: in whose archive, and by what they say, the ids of what it sent, where that was looked for, as it
-    is in those of `looking`.
+    `known`: in whose archive, the ids and stanzas of what its account sent last, the newest first, where that
+    was looked for, as it is in those of `looking`.
     """
 
     until: float
     sought: str = ""
     node: str | None = None
     process: str = ""
-    known: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    known: dict[str, list[Sent]] = field(default_factory=dict)
     looking: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
 
@@ -127,10 +131,14 @@ class Again(Missed):
                 looking = doubt.looking[account] = asyncio.get_running_loop().create_future()
                 self.spawn(self._look_back(origin.account, account, doubt, looking))
             return asyncio.shield(looking)
-        id = known.pop(digest(message), None)
-        if id is None:
+        named, end = plain_id(message), message.raw[message.tail :]
+        alike = [sent for sent in known if sent[1].endswith(end) and sent[1].find(named) >= 0]
+        same = [sent for sent in alike if is_same(sent[1], message)]
+        if not same:
             return None
+        doubt.known[account] = [sent for sent in known if sent not in same]
         self.repeated.inc()
+        id = same[0][0]
         return hooks.DROP if self._goes_on(doubt) and self._failed.get(id.hex()) is None else id
 
     def _goes_on(self, doubt: Doubt) -> bool:
@@ -149,9 +157,11 @@ class Again(Missed):
             if not looking.done():
                 looking.set_result(None)
 
-    async def _last_of(self, sender: str, account: str, doubt: Doubt) -> dict[bytes, bytes]:
-        """What somebody has sent lately, when all of that is in this archive, which may be another one's."""
-        found: dict[bytes, bytes] = {}
+    async def _last_of(self, sender: str, account: str, doubt: Doubt) -> list[Sent]:
+        """What somebody has sent lately, when all of that is in this archive, which may be another one's. It
+        is parsed when something comes that ends like it.
+        """
+        found: list[Sent] = []
         if await self.uid_of(account) is None:
             return found
         if doubt.sought:
@@ -166,12 +176,8 @@ class Again(Missed):
             page = await self._last(owner, account, since, end, min(left, PAGE), peer)
             if not page:
                 break
-            async for id, raw in in_turns(page[::-1]):
-                if raw.find(b"from='%b" % own) < 0 and raw.find(b'from="%b' % own) < 0:
-                    continue  # one of the other side, as half of them are
-                message = read_stanza(raw)
-                if message.attrs.get("from", "").partition("/")[0] == sender:
-                    found.setdefault(digest(message), id)
+            heads = b"from='%b" % own, b'from="%b' % own
+            found += [sent async for sent in in_turns(page[::-1]) if any(head in sent[1] for head in heads)]
             end, left = page[0][0], left - len(page)
         return found
 
@@ -192,9 +198,18 @@ def is_named(message: Stanza) -> bool:
     return message.raw.find(b"origin-id") >= 0 and message.xml.find(ORIGIN_ID) is not None
 
 
-def digest(message: Stanza) -> bytes:
-    """What a message says, whichever session of its sender said it."""
-    attrs: Sequence[tuple[str, str]] = sorted(
-        (name, value) for name, value in message.attrs.items() if name != "from"
+def plain_id(message: Stanza) -> bytes:
+    """The id of a message if it can be written in one way alone; b"" otherwise."""
+    id = message.id or ""
+    return id.encode() if not WRITTEN.intersection(id) and id.isascii() else b""
+
+
+def is_same(archived: bytes, message: Stanza) -> bool:
+    """Whether a message says what its sender said before, whichever session of his said it."""
+    before = read_stanza(archived)
+    sender = message.attrs.get("from", "").partition("/")[0]
+    return (
+        before.attrs.get("from", "").partition("/")[0] == sender
+        and {**before.attrs, "from": ""} == {**message.attrs, "from": ""}
+        and before.raw[before.tail :] == message.raw[message.tail :]
     )
-    return hashlib.sha256(repr(attrs).encode() + message.raw[message.tail :]).digest()
