@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 from archives import BODY, STANZA_ID, chat, find, world
+from gates import Gate, go_on
 from managing import ASK, SM, ask_to_resume, enable, managed, ready, resume
 from several import several
 
@@ -115,6 +116,37 @@ async def test_what_is_under_way_when_she_resumes_is_not_archived_again(
         assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
         await say(w, alice, "1")
         assert texts(await bob.receive_all()) == ["1"], "a third time is a new one"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("call", range(3))
+async def test_what_was_not_begun_where_she_was_is_begun_where_she_is(
+    redis_url: str, is_there: bool, call: int
+) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=1)
+        if not is_there:
+            await bob.drop()
+        await w.settle()
+        gate = Gate(w, 0)
+        gate.shut(call)
+        for text in ("1", "2", "3"):
+            alice.write(f"<message to='bob@localhost' id='{text}' type='chat'><body>{text}</body></message>")
+        await go_on(w)
+        assert gate.is_reached
+        await alice.drop()
+        alice = await move(w, alice, id, 1)
+        for text in ("1", "2", "3", "4"):
+            alice.write(f"<message to='bob@localhost' id='{text}' type='chat'><body>{text}</body></message>")
+        await go_on(w)
+        gate.open()
+        await w.settle()
+        if not is_there:
+            bob = await w.bind("bob", node=1)
+            await bob.send("<presence/>")
+        assert texts(await bob.receive_all()) == ["1", "2", "3", "4"]
+        assert await acknowledged(alice) == 4
 
 
 async def test_what_came_to_nothing_with_a_killed_node_is_new(redis_url: str) -> None:

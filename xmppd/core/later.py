@@ -7,7 +7,9 @@ import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 MANY = 32
 """How many stanzas of one sender may be under way until he has to wait."""
@@ -375,3 +377,20 @@ async def settled(waiting: Awaitable[Any]) -> Any:
     """What had to wait for something before its effects were in order is awaited as a whole."""
     later = await waiting
     return await later if isinstance(later, Later) else later
+
+
+def raised(error: Exception, _: Pending) -> None:
+    """What one does that failed before its turn."""
+    raise error
+
+
+async def giving(waiting: Awaitable[Any], result: T) -> T:
+    """Await it, and give this."""
+    await waiting
+    return result
+
+
+async def failing(waiting: Awaitable[Any], error: Exception) -> None:
+    """Await it, and raise this."""
+    await waiting
+    raise error

@@ -489,6 +489,14 @@ def _nobody(is_had: bool) -> None:
     """Nobody is told yet."""
 
 
+def is_moved(origin: object) -> bool:
+    """Whether another node has the session of a sender: what nobody has begun of what he sent comes there
+    again, so nobody here begins it any more.
+    """
+    managed: Managed | None = getattr(origin, "managed", None)
+    return managed is not None and managed.is_given
+
+
 def let_go(waiting: asyncio.Future[None]) -> None:
     """Nobody waits for this any more; harmless if repeated."""
     if not waiting.done():

@@ -17,7 +17,8 @@ from xmppd.core.fates import DROPPED, Fates
 from xmppd.core.fates import KEPT as IS_KEPT
 from xmppd.core.foreseen import Foresee, foreseen
 from xmppd.core.intents import Intent
-from xmppd.core.later import Act, Later, Line, Pending, settled, watched
+from xmppd.core.later import Act, Later, Line, Pending, failing, giving, raised, settled, watched
+from xmppd.core.managed import is_moved
 from xmppd.core.origin import Origin, Target
 from xmppd.core.outcomes import copy, outcome_of, refused, unavailable
 from xmppd.core.services import Services
@@ -26,7 +27,7 @@ from xmppd.core.tally import owner_of
 from xmppd.core.unheard import Unheard
 from xmppd.core.unrecorded import asked, takers_of
 from xmppd.errors import JidError, StanzaError, StoreError
-from xmppd.hooks import Drop, Hooks, Outcome, Recorded
+from xmppd.hooks import DROP, Drop, Hooks, Outcome, Recorded
 from xmppd.jid import Jid
 from xmppd.xml import build
 from xmppd.xml.stanza import Stanza
@@ -110,6 +111,8 @@ class Messages:
         return False
 
     def _route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
+        if is_moved(origin):
+            return None
         to = stanza.to
         if not to:  # RFC 6120 10.3.1
             to = origin.account
@@ -129,7 +132,8 @@ class Messages:
     async def _route_later(
         self, origin: Origin, stanza: Stanza, to: Jid, loading: Awaitable[frozenset[str]]
     ) -> None:
-        waiting = self._to_account(origin, stanza, to, await loading)
+        blocks = await loading
+        waiting = None if is_moved(origin) else self._to_account(origin, stanza, to, blocks)
         if waiting is not None:
             await waiting
 
@@ -166,7 +170,7 @@ class Messages:
                 if made is None and self._is_settled(stanza, to):
                     return Pending(partial(self._go_on, origin, stanza, to), len(stanza.raw))
         except Exception as error:  # noqa: BLE001 - he is told when it is its turn
-            return Pending(partial(_raise, error))
+            return Pending(partial(raised, error))
         if isinstance(made, Pending):
             return made
         route = partial(self._route, origin, stanza) if made is None else lambda: made
@@ -207,13 +211,13 @@ class Messages:
             return None
         record = partial(recorders[0], is_refused=True) if is_barred else recorders[0]
         if is_taken is not True:
-            return self._record_later(origin, stanza, to, is_taken, record)
+            return self._record_later(origin, stanza, to, is_taken, partial(_unless_moved, record))
         made = record(origin, stanza, to)
         if made is None and not is_barred:
             return self._unrecorded(origin, stanza, to, None)
         if made is None or isinstance(made, Recorded) or isinstance(made, Drop):  # noqa: SIM101 - cheaper
             return self._pending(origin, stanza, to, made)
-        return self._asked_again(origin, stanza, to, made, record)
+        return self._asked_again(origin, stanza, to, made, partial(_unless_moved, record))
 
     def _unrecorded(self, origin: Origin, sent: Stanza, to: Jid, by: Recorded | None) -> Pending | None:
         """Have one kept until it is acknowledged that is recorded for nobody, or `by` its sender alone."""
@@ -345,6 +349,8 @@ class Messages:
     ) -> None:
         try:
             kept = await filtering
+            if is_moved(origin):
+                return
             stanza = kept if isinstance(kept, Stanza) else stanza
             if isinstance(kept, Stanza):
                 waiting = self._record(origin, kept, to)
@@ -395,7 +401,7 @@ class Messages:
         waiting = self._tell(origin, stanza, to, Outcome.REFUSED)
         if waiting is None:
             raise error
-        return _raise_later(waiting, error)
+        return failing(waiting, error)
 
     def _tell(self, origin: Origin, stanza: Stanza, to: Jid, outcome: Outcome) -> Awaitable[None] | None:
         """Tell what became of a message for an account."""
@@ -500,7 +506,7 @@ class Messages:
             raise unavailable()
         if waiting is None:
             return Outcome.DELIVERED
-        return waiting if isinstance(waiting, Later) else _then(waiting, Outcome.DELIVERED)
+        return waiting if isinstance(waiting, Later) else giving(waiting, Outcome.DELIVERED)
 
     async def _offer(self, origin: Origin, stanza: Stanza) -> None:
         """Give plugins a message to the server itself; nobody else takes such (RFC 6120 10.5.2)."""
@@ -521,7 +527,7 @@ class Messages:
         kept = begun(self._claimed(to, stanza, otherwise or cluster.unclaimed))
         if isinstance(kept, Outcome):
             if kept is Outcome.KEPT and (told := cluster.kept(to.bare, to.resource)) is not None:
-                return _then(told, kept)
+                return giving(told, kept)
             return kept
         if isinstance(kept, Later):
             return cluster.keeping(to, kept)
@@ -574,11 +580,6 @@ class Messages:
         return Outcome.DELIVERED
 
 
-async def _then(waiting: Awaitable[None], outcome: Outcome) -> Outcome:
-    await waiting
-    return outcome
-
-
 def _end_of(outcome: Outcome | Became) -> Awaitable[None] | None:
     """What has to be awaited of it."""
     if isinstance(outcome, Outcome):
@@ -590,10 +591,6 @@ async def _forget(outcome: Became) -> None:
     await outcome
 
 
-def _raise(error: Exception, _: Pending) -> None:
-    raise error
-
-
-async def _raise_later(waiting: Awaitable[None], error: Exception) -> None:
-    await waiting
-    raise error
+def _unless_moved(record: Callable[..., Made], origin: Origin, stanza: Stanza, to: Jid) -> Made:
+    """Of a sender who is not here any more it is recorded where he sends it again."""
+    return DROP if is_moved(origin) else record(origin, stanza, to)

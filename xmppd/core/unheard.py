@@ -15,6 +15,7 @@ from xmppd.core.fates import Fates
 from xmppd.core.foreseen import Foresee
 from xmppd.core.intents import around
 from xmppd.core.later import Pending
+from xmppd.core.managed import is_moved
 from xmppd.core.outcomes import refused, unavailable
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError
@@ -67,6 +68,8 @@ class Unheard:
         if not await self._is_accepted(session, stanza, to):
             return
         async with around(self.foresee and self.foresee(session, stanza, to.bare), {}):
+            if is_moved(session):
+                return
             await self._record(session, stanza, to)
             signals = self._hooks.message_routed_signal
             await self._hooks.tell_in_order(signals, session, stanza, to.bare, Outcome.DROPPED)
@@ -99,6 +102,8 @@ class Unheard:
                 if not isinstance(made, Awaitable) or isinstance(made, Recorded):
                     break
                 await made
+                if is_moved(session):
+                    return
         if not isinstance(made, Recorded):
             self._copy(session, stanza)
             return
