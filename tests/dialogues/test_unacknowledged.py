@@ -200,6 +200,23 @@ async def test_who_asked_is_told_that_nobody_answers(type: str) -> None:
         ]
 
 
+@pytest.mark.parametrize("answer", ["result", "error"])
+async def test_what_was_answered_and_not_acknowledged_has_one_answer(answer: str) -> None:
+    async with World() as world:
+        alice, _ = await managed(world, "alice")
+        bob = await world.login("bob")
+        await world.befriend(alice, bob)
+        await alice.send(f"<a xmlns='{ns.SM}' h='{state(alice).sent}'/>")
+        for id in ("p", "q"):
+            await bob.send(f"<iq type='get' id='{id}' to='{alice.jid}'><x xmlns='urn:x'/></iq>")
+        await alice.send(f"<iq type='{answer}' id='p' to='{bob.jid}'/>")
+        await alice.send(f"<iq type='{answer}' id='never asked' to='{bob.jid}'/>")
+        await bob.receive_all()
+        await gone(alice)
+        answers = [one for one in await bob.receive_all() if one.tag == f"{{{ns.CLIENT}}}iq"]
+        assert [one.get("id") for one in answers] == ["q"]
+
+
 async def test_questions_of_the_server_are_nobodys() -> None:
     async with World(settings={"sessions": {"ping_after": 5, "ping_timeout": 5}}) as world:
         await managed(world, "alice")

@@ -378,6 +378,15 @@ class Managed:
         stored = frozenset(number for number, _ in self.stored()) if self._awaited else ()
         return outstanding.left(self.acked, self.session, stored)
 
+    def left_over(self) -> list[Unacked]:
+        """Those of them that somebody has to see to when nobody has the session: not what is stored, nor what
+        the client has answered.
+        """
+        found = self._outstanding
+        if found is None:
+            return []
+        return [one for one in self.left() if not (one.is_stored or found.is_answered(one.raw))]
+
     # what its client sends
 
     @property
@@ -392,6 +401,8 @@ class Managed:
 
     def take(self, session: Session, stanza: Stanza) -> Awaitable[None] | None:
         """Route one, and count it as handled when its effects are durable."""
+        if stanza.kind == "iq" and self._outstanding is not None:
+            self._outstanding.answered(stanza)
         waiting = self._keeper.route(session, stanza)
         number = self.received = self.received + 1
         if waiting is None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from xmppd.core.cluster import RemoteFellow
 from xmppd.core.sessions import Session
+from xmppd.xml.stanza import Stanza, read
 
 Fellow = Session | RemoteFellow
 """A session that was sent the same message as another one of its account."""
@@ -58,12 +59,13 @@ class Outstanding:
     everything, as most have most of the time.
     """
 
-    __slots__ = ("_moments", "raw", "size")
+    __slots__ = ("_answered", "_moments", "raw", "size")
 
     def __init__(self) -> None:
         self.raw: list[bytes] = []
         self.size = 0
         self._moments: list[Moment] = []
+        self._answered: set[tuple[str, str]] | None = None
 
     def add(self, stanzas: Sequence[bytes], before: int, second: int, takers: tuple[Fellow, ...]) -> int:
         """More were sent in a second behind `before` others, and to these sessions; how many bytes."""
@@ -84,6 +86,22 @@ class Outstanding:
         while len(moments) > 1 and moments[1].first <= acked:
             del moments[0]
         return size
+
+    def answered(self, iq: Stanza) -> None:
+        """The client answers a request: so it has that one, though it has not acknowledged it yet."""
+        if iq.type not in ("result", "error") or not (iq.to and iq.id):
+            return
+        if self._answered is None:
+            self._answered = set()
+        if len(self._answered) < len(self.raw):  # of more than there are it has not
+            self._answered.add((iq.to, iq.id))
+
+    def is_answered(self, raw: bytes) -> bool:
+        """Whether one of those that are left is a request that the client has answered."""
+        if self._answered is None or not raw.startswith(b"<iq"):
+            return False
+        iq = read(raw)
+        return (iq.attrs.get("from", ""), iq.id) in self._answered
 
     @property
     def second(self) -> int:

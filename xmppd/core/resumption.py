@@ -236,7 +236,7 @@ class Resumption:
         self._asked.pop(managed, None)
         self._sessions.cluster.had(managed.session, managed.unread_from)
         managed.forsake()
-        self._left_over(managed.session.full, [one for one in managed.left() if not one.is_stored])
+        self._left_over(managed.session.full, managed.left_over())
         managed.let_go()
 
     def failed(self, managed: Managed, error: StreamError) -> None:
