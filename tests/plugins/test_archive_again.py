@@ -118,6 +118,7 @@ async def test_what_is_under_way_when_she_resumes_is_not_archived_again(
         assert texts(await bob.receive_all()) == ["1"], "a third time is a new one"
 
 
+@pytest.mark.one_node("has nodes of its own, and counts the calls of a store that is SQLite")
 @pytest.mark.parametrize("is_there", [True, False])
 @pytest.mark.parametrize("call", range(3))
 async def test_what_was_not_begun_where_she_was_is_begun_where_she_is(
