@@ -11,6 +11,7 @@ import pytest
 from archives import BODY, STANZA_ID, chat, find, world
 from gates import Gate, go_on
 from managing import ASK, SM, ask_to_resume, enable, managed, ready, resume
+from patience import until
 from several import several
 
 from xmppd import ns
@@ -134,8 +135,7 @@ async def test_what_was_not_begun_where_she_was_is_begun_where_she_is(
         gate.shut(call)
         for text in ("1", "2", "3"):
             alice.write(f"<message to='bob@localhost' id='{text}' type='chat'><body>{text}</body></message>")
-        await go_on(w)
-        assert gate.is_reached
+        await until(lambda: gate.is_reached, lambda: go_on(w))
         await alice.drop()
         alice = await move(w, alice, id, 1)
         for text in ("1", "2", "3", "4"):
