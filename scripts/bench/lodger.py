@@ -26,6 +26,7 @@ from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.neighbours import Neighbours
 from xmppd.cluster.records import Call, Record, Reply, Snapshot
 from xmppd.cluster.registry import new_incarnation
+from xmppd.core.ids import HybridClock
 from xmppd.core.sessions import Sessions
 
 PIECE = 200
@@ -61,7 +62,7 @@ class Crowd:
         stub = cast("Sessions", SimpleNamespace(rounds=Rounds(), is_writing=False))
         self.mesh = Mesh(
             name, new_incarnation(time.time()), stub, lambda outlet: loop.call_soon(outlet.flush),
-            time.monotonic, loop.call_later,
+            time.monotonic, loop.call_later, HybridClock(time.time),
         )  # fmt: skip
         self.mesh.compile(Takes({Call: self._answer}), (self,))
         self._neighbours = Neighbours(self.mesh, __version__, time.monotonic, sys.exit)

@@ -167,7 +167,8 @@ def about(text: str, phones: Sequence[Phone], kills: Sequence[Kill], began: floa
     sender, receiver = by_name[found[1]], by_name[found[2]]
     sent, came = sender.said.get(text, []), receiver.came.get(text, [])
     acked = sender.acked.get(text)
-    times = [*(one.at for one in (*sent, *came)), *([] if acked is None else [acked])] or [began]
+    times = [one.at for one in sent] + [one.at for one in came] + ([] if acked is None else [acked])
+    times = times or [began]
     first, last = min(times) - NEAR_SECONDS, max(times) + NEAR_SECONDS
     lines = [f"{text}: acknowledged " + ("never" if acked is None else f"at {acked - began:.2f}")]
     lines += [f"  sent to {one.to} at {one.at - began:.2f} to {one.life.port}" for one in sent]
