@@ -282,7 +282,7 @@ class Farm:
                 self._say_end()
                 listener.join(0.05)
         if done.returncode or not done.stdout.strip():
-            raise SystemExit(f"the generator failed: {arguments}\n{done.stderr[-1500:]}")
+            raise SystemExit(f"the generator failed: {arguments[:200]}\n{done.stderr[-1500:]}")
         report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
         if len(moments) < 2:
             return report, Used([], [], 0.0)
