@@ -1,10 +1,11 @@
 """Rosters in memory and in the store: small, read once, exact with many writers and failing stores."""
 
 import asyncio
+import itertools
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from remembered import load, rosters_on
@@ -217,6 +218,56 @@ async def test_an_item_that_comes_between_two_reads_is_seen(wrapped: Wrapped, st
     wrapped.meanwhile = lambda: rosters_on(store).set_item(ALICE, SetRequest(BOB, "", ()))
     roster = await load(rosters_on(wrapped))
     assert (roster.version, roster.size) == (1, 1)
+
+
+class Unquiet:
+    """A store in which an item comes and goes, so many times before each of the next reads."""
+
+    def __init__(self, store: Store, account: str, times: Iterable[int]) -> None:
+        self._store = store
+        self._account = account
+        self._times = iter(times)
+        self._writer = rosters_on(store)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def scan(self, *args: Any, **options: Any) -> Any:
+        await self._change()
+        return await self._store.scan(*args, **options)
+
+    async def get_static(self, *args: Any) -> Any:
+        await self._change()
+        return await self._store.get_static(*args)
+
+    async def _change(self) -> None:
+        for _ in range(next(self._times, 0)):
+            if (await load(self._writer, self._account)).size:
+                await self._writer.remove_item(self._account, BOB)
+            else:
+                await self._writer.set_item(self._account, SetRequest(BOB, "", ()))
+
+
+@pytest.mark.asyncio
+async def test_what_is_read_is_never_taken_for_something_newer(store: Store) -> None:
+    """Of an empty roster the version is read by itself: it must not be one at which an item was there."""
+    for number, times in enumerate(itertools.product(range(3), repeat=4)):
+        account = f"a{number}@localhost"
+        await rosters_on(store).set_item(account, SetRequest(BOB, "", ()))
+        await rosters_on(store).remove_item(account, BOB)
+        roster = await load(rosters_on(cast("Store", Unquiet(store, account, times))), account)
+        now = await reload(store, account)
+        assert roster.version < now.version or roster.packed == now.packed, times
+
+
+@pytest.mark.asyncio
+async def test_what_came_while_an_empty_roster_was_read_is_rewritten_too(
+    wrapped: Wrapped, store: Store
+) -> None:
+    wrapped.meanwhile = lambda: rosters_on(store).set_item(ALICE, SetRequest(BOB, "", ()))
+    rewrite = await rosters_on(wrapped).rewrite(ALICE, lambda old: {}, by="test", what="test")
+    assert [*rewrite.old] == [BOB]
+    assert (await reload(store)).size == 0
 
 
 # many writers

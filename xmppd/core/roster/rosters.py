@@ -170,8 +170,8 @@ class Rosters:
     async def _packed(self, account: str, rows: Sequence[Row]) -> tuple[int, dict[str, str]]:
         if rows and rows[0]["version"] != rows[-1]["version"]:  # it was changed meanwhile
             rows = await self._rows(account)
-        version = rows[0]["version"] if rows else await self.version(account)
-        return version or 0, {row["name"]: row["value"] for row in rows}
+        version, rows = await self._dated(account, rows)
+        return version, {row["name"]: row["value"] for row in rows}
 
     async def log(self, account: str, *, after: int = 0, limit: int | None = None) -> list[LogEntry]:
         """The log's entries of versions above `after`, oldest first; the first `limit` of them."""
@@ -254,18 +254,23 @@ class Rosters:
     async def _fetch(self, account: str) -> Roster:
         if account in self._unsure:
             await self._settle(account)
-        for _ in range(2):
+        version, rows = await self._dated(account, await self._rows(account))
+        if not rows:
+            return Roster(account, version)
+        builder = RosterBuilder(account)
+        async for some in in_slices(rows):
+            builder.add(some)
+        return builder.done(version)
+
+    async def _dated(self, account: str, rows: Sequence[Row]) -> tuple[int, Sequence[Row]]:
+        """The version of what was read, which each row shows. Where there is none it has to be asked for, and
+        then the rows are read behind it: so they may be newer than the version, which whoever changes them
+        finds out, or hears of; and are never older, which nobody would.
+        """
+        version = 0
+        if not rows and (version := await self.version(account)):
             rows = await self._rows(account)
-            if rows:
-                builder = RosterBuilder(account)
-                async for some in in_slices(rows):
-                    builder.add(some)
-                return builder.done(rows[0]["version"] or 0)
-            # No row shows the version. Where there is one, look again: an item may have come in between.
-            version = await self.version(account)
-            if not version:
-                break
-        return Roster(account, version)
+        return (rows[0]["version"] or 0) if rows else version, rows
 
     async def _rows(self, account: str) -> Sequence[Row]:
         """The rows of all items at one version, read a few at a time: others have their turn where there are
