@@ -300,7 +300,7 @@ class App:
             store=self.store,
             commands=self.commands,
             accounts=self.accounts,
-            rosters=Friendships(self.rosters, self.contacts, self.presences, self.accounts),
+            rosters=Friendships(self.rosters, self.contacts, self.accounts),
             blocks=self.blocking,
             visibility=self.visibility,
             presences=self.presences,

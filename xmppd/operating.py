@@ -65,7 +65,7 @@ def _groups(app: App) -> Iterator[object]:
     yield TokenCommands(TokenOffice(app.tokens, app.accounts, app.sessions, end, app.everywhere))
     repairs = RosterRepair(app.rosters, app.contacts, app.accounts, frozenset(domains))
     yield RosterCommands(RosterOffice(app.rosters, app.accounts, app.contacts, repairs))
-    friends = Friendships(app.rosters, app.contacts, app.presences, app.accounts, by="admin")
+    friends = Friendships(app.rosters, app.contacts, app.accounts, by="admin")
     yield FriendCommands(FriendOffice(friends))
     yield PresenceCommands(PresenceOffice(app.sessions, app.visibility, app.blocks))
     recalled = app.server.recall

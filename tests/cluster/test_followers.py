@@ -11,6 +11,7 @@ from several import several
 
 from xmppd import ns
 from xmppd.cluster.records import Directed, Place
+from xmppd.core.shown import Late
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -29,7 +30,8 @@ async def grant(world: World) -> Callable[[], Awaitable[None]]:
     expected (RFC 6121 3.4), or others make them friends.
     """
     contacts = world.apps[0].contacts
-    await contacts._say(BOB, ALICE, "subscribed", by="test")
+    late: Late = {}
+    await contacts._say(BOB, ALICE, "subscribed", by="test", late=late)
 
     async def rest() -> None:
         await contacts.deliver(BOB, ALICE, "subscribed", by="test")

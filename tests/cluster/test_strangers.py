@@ -60,7 +60,7 @@ async def _removes(world: World, alice: Client, bob: Client) -> None:
 
 async def _befriends(world: World, alice: Client, bob: Client) -> None:
     app = world.apps[1]
-    rosters = Friendships(app.rosters, app.contacts, app.presences, app.accounts)
+    rosters = Friendships(app.rosters, app.contacts, app.accounts)
     with suppress(StoreError):
         await rosters.befriend(BOB, ALICE)
 

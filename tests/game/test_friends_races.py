@@ -1,17 +1,24 @@
-"""Friends stay of both sides: whatever both do at once, on whatever nodes, and whenever one of these dies."""
+"""Friends stay of both sides: whatever both do at once, on whatever nodes, and whenever one of these dies.
+`XMPPD_TEST_FRIENDS_SEEN` says how many seeds of what clients see are walked, from which on
+`XMPPD_TEST_FRIENDS_FROM`.
+"""
 
 import asyncio
+import os
 import random
 from typing import Any
 
 import pytest
 from mortal import Mortal, dawdle
 from mutual import half, is_mutual
-from several import several
+from several import presences, several
 
+from xmppd.core.roster.rosters import Roster
 from xmppd.errors import StanzaError, StoreError
 from xmppd.testing import World
 
+SEEN = int(os.environ.get("XMPPD_TEST_FRIENDS_SEEN", "4"))
+FIRST = int(os.environ.get("XMPPD_TEST_FRIENDS_FROM", "0"))
 ALICE, BOB, CAROL = "alice@localhost", "bob@localhost", "carol@localhost"
 DEEDS = (
     "ask",
@@ -81,7 +88,7 @@ async def test_friends_are_mutual_after_whatever_both_did_at_once(seed: int, red
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEN))
 async def test_clients_see_each_other_by_what_they_are_in_the_end(seed: int, redis_url: str) -> None:
     chance = random.Random(100 + seed)
     async with nodes_of(redis_url) as world:
@@ -89,26 +96,54 @@ async def test_clients_see_each_other_by_what_they_are_in_the_end(seed: int, red
             name: await world.login(name.partition("@")[0], node=node)
             for node, name in enumerate((ALICE, BOB))
         }
-        dawdle(world, chance)
-        shown = {ALICE: False, BOB: False}
+        dawdle(world, chance, most=40)
+        shown = {ALICE: [False], BOB: [False]}
         for _ in range(8):
             deeds = [
-                do(
-                    world,
+                (
                     *chance.sample([ALICE, BOB], 2),
                     chance.choice(("ask", "part", "befriend")),
                     chance.randrange(3),
                 )
                 for _ in range(3)
             ]
-            await asyncio.gather(*deeds)
+            await asyncio.gather(*(do(world, *deed) for deed in deeds))
             await world.settle()
             for account, client in clients.items():
-                for stanza in await client.receive_all():
-                    if stanza.tag.endswith("presence") and stanza.get("type") in (None, "unavailable"):
-                        shown[account] = stanza.get("type") is None
+                shown[account] = [shown[account][-1], *presences(await client.receive_all())]
             are = await world.plugin("friends").are_friends(ALICE, BOB)
-            assert shown == {ALICE: are, BOB: are}
+            last = {account: seen[-1] for account, seen in shown.items()}
+            assert last == {ALICE: are, BOB: are}, (deeds, shown, held(world))
+
+
+def held(world: World) -> list[tuple[int, Roster | None, Roster | None]]:
+    """By node the rosters that its sessions go by, and those in its memory."""
+    return [
+        (node, live.roster, app.rosters.cached(account))
+        for node, app in enumerate(world.apps)
+        for account, live in app.sessions.accounts.items()
+    ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_done", [False, True])
+@pytest.mark.parametrize("write", range(1, 4))
+@pytest.mark.parametrize("deed", ["befriend", "part"])
+async def test_a_repeat_shows_what_a_failing_store_kept_back(deed: str, write: int, is_done: bool) -> None:
+    async with World(plugins=("friends",)) as world:
+        clients = [await world.login("alice"), await world.login("bob")]
+        if deed == "part":
+            await do(world, ALICE, BOB, "befriend", 0)
+        mortal = Mortal(world, "roster")
+        mortal.die_at(write, is_done=is_done)
+        try:
+            await do(world, ALICE, BOB, deed, 0)
+        except StoreError:
+            assert mortal.writes >= write
+        mortal.revive()
+        await do(world, ALICE, BOB, deed, 0)
+        for client in clients:
+            assert presences(await client.receive_all())[-1] is (deed == "befriend"), client.jid
 
 
 @pytest.mark.own_engine

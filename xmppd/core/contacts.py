@@ -5,8 +5,8 @@ learn.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from xmppd import ns
@@ -33,7 +33,7 @@ from xmppd.core.roster.rosters import (
 from xmppd.core.roster.subscription import Kind, Outbound
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session, Sessions
-from xmppd.core.shown import subscription_stanza
+from xmppd.core.shown import Late, subscription_stanza
 from xmppd.errors import StanzaError
 from xmppd.hooks import Hooks
 from xmppd.jid import Jid
@@ -218,17 +218,31 @@ class Contacts:
         by: str,
         what: str,
         most: RosterCounts | None = None,
+        late: Late | None = None,
     ) -> Change:
         """One change of one item (see `Rosters.change`), pushed if clients see a difference. It does not
-        touch the contact's half.
+        touch the contact's half. `late`: who may see the account by it is shown it by the caller
+        (`showing`).
         """
         try:
             change = await self._rosters.change(account, contact, edit, by=by, what=what, most=most)
         except NoRoster:
             self._accounts.moving.heed(contact, account)
             raise
-        await self._publish(account, change)
+        await self._publish(account, change, late)
         return change
+
+    @contextmanager
+    def showing(self) -> Iterator[Late]:
+        """Around changes that are given what this yields: whom they let see an account is shown it behind all
+        of them, also where one has failed. It is what rosters say by then.
+        """
+        late: Late = {}
+        try:
+            yield late
+        finally:
+            for account, contact in late:
+                self._presences.show(account, contact)
 
     async def rewritten(self, account: str, rewrite: Rewrite) -> None:
         """Let the account's sessions see a rewritten roster: a push for each item that looks otherwise, and
@@ -262,22 +276,28 @@ class Contacts:
             if isinstance(waiting, Awaitable):
                 await waiting
 
-    def _publish(self, account: str, change: Change) -> Awaitable[None]:
+    def _publish(self, account: str, change: Change, late: Late | None = None) -> Awaitable[None]:
         """Take over a change that a subscription made, and push it if clients see a difference."""
-        return self._take_over(account, change, is_pushed=change.is_visible, is_new=True)
+        return self._take_over(account, change, is_pushed=change.is_visible, is_new=True, late=late)
 
     def _push(self, account: str, change: Change) -> Awaitable[None]:
         """Let the account's interested resources see how an item stands now (RFC 6121 2.1.6, 2.3.2)."""
         return self._take_over(account, change, is_pushed=True, is_new=True)
 
     async def _take_over(
-        self, account: str, change: Change, *, is_pushed: bool, is_new: bool = False
+        self,
+        account: str,
+        change: Change,
+        *,
+        is_pushed: bool,
+        is_new: bool = False,
+        late: Late | None = None,
     ) -> None:
         """Done when those have written it down who keep such changes."""
         if is_new:
             self._accounts.moving.heed(account, change.contact)
         if (live := self._live.get(account)) is not None:
-            self._presences.adopt(live, change.roster)
+            self._presences.adopt(live, change.roster, late)
             payload = self._rosters.push(change) if is_pushed else b""
             for session in live.sessions:
                 if is_pushed and session.has_roster:
@@ -342,13 +362,14 @@ class Contacts:
         foreseen = await self._rosters.foresee(account, contact, "subscribed")
         # Where nothing waits the contact's half may have been lost: see `_tell`.
         is_told = foreseen.state.is_followed
-        is_new = is_told and await self.deliver(account, contact, "subscribed", stanza, by=by)
-        outcome = await self._say(account, contact, "subscribed", by=by)
-        is_routed = outcome.transition.route
-        if is_routed and not is_told:  # it was asked in between
-            await self.deliver(account, contact, "subscribed", stanza, by=by)
-        if is_routed or is_new:
-            self._presences.show(account, contact)
+        with self.showing() as late:
+            is_new = is_told and await self.deliver(account, contact, "subscribed", stanza, by=by)
+            outcome = await self._say(account, contact, "subscribed", by=by, late=late)
+            is_routed = outcome.transition.route
+            if is_routed or is_new:
+                late[account, contact] = None
+            if is_routed and not is_told:  # it was asked in between
+                await self.deliver(account, contact, "subscribed", stanza, by=by)
 
     async def _unsubscribe(self, account: str, contact: str, stanza: bytes, *, by: str) -> None:
         """Both halves of that, which is always routed (RFC 6121 A.2.2): the contact's first. A kill between
@@ -358,10 +379,12 @@ class Contacts:
             await self.deliver(account, contact, "unsubscribe", stanza, by=by)
         await self._say(account, contact, "unsubscribe", by=by)
 
-    async def _say(self, account: str, contact: str, kind: Kind, *, by: str) -> SubscriptionChange[Outbound]:
+    async def _say(
+        self, account: str, contact: str, kind: Kind, *, by: str, late: Late | None = None
+    ) -> SubscriptionChange[Outbound]:
         """The sender's half: roster and push (RFC 6121 A.2)."""
         outcome = await self._rosters.outbound_subscription(account, contact, kind, by=by)
-        await self._publish(account, outcome.change)
+        await self._publish(account, outcome.change, late)
         return outcome
 
     async def _tell(
@@ -394,10 +417,11 @@ class Contacts:
             return False
         if outcome.transition.deliver:
             self.hand_over(contact, data, to_interested=kind != "subscribe")
-        await self._publish(contact, outcome.change)
-        if outcome.transition.reply is not None:
-            await self.deliver(contact, account, outcome.transition.reply, by=contact)
-            self._presences.show(contact, account)
+        with self.showing() as late:
+            await self._publish(contact, outcome.change, late)
+            if outcome.transition.reply is not None:
+                late[contact, account] = None
+                await self.deliver(contact, account, outcome.transition.reply, by=contact)
         return outcome.change.old != outcome.change.new
 
     def hand_over(self, account: str, stanza: bytes, *, to_interested: bool) -> None:

@@ -158,8 +158,7 @@ class Elsewhere:
         if live is None or live.roster is None or live.roster.version >= roster.version:
             return
         before = live.roster
-        for contact in self._presences.adopt(live, roster):
-            self._presences.show(roster.account, contact)
+        self._presences.adopt(live, roster)
         items = changed_items(before.packed, roster.packed)
         for index, item in enumerate(items):
             # Only the last one brings the version: who is cut off before has the old one, and asks again.

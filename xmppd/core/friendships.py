@@ -10,7 +10,6 @@ from typing import Literal
 from xmppd import ns
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.contacts import Contacts
-from xmppd.core.presence import Presences
 from xmppd.core.roster.counts import RosterCounts, counts_of
 from xmppd.core.roster.rosters import Edit, NoRoster, Roster, RosterItem, Rosters
 from xmppd.core.roster.subscription import State
@@ -37,7 +36,6 @@ class Friendships:
         self,
         rosters: Rosters,
         contacts: Contacts,
-        presences: Presences,
         accounts: Accounts,
         *,
         by: str = "plugin",
@@ -45,7 +43,6 @@ class Friendships:
         self._by = by
         self._rosters = rosters
         self._contacts = contacts
-        self._presences = presences
         self._accounts = accounts
 
     async def items(self, account: str) -> Sequence[RosterItem]:
@@ -100,18 +97,16 @@ class Friendships:
             await self._check(account)
             await self._contacts.permit(account, contact, "subscribe")
             await self._rosters.check(account, contact, _befriended(contact))
-        async with self._accounts.hold_many((one, other)) as there:  # neither goes between the two halves
-            for account in {one, other}.difference(there):
-                raise AccountUnknown(account)
-            changes = [
-                await self._contacts.change(
-                    account, contact, _befriended(contact), by=self._by, what="befriend"
-                )
-                for account, contact in pairs
-            ]
-        for (account, contact), change in zip(pairs, changes, strict=True):
-            if change.old is None or not change.old.state.is_followed:
-                self._presences.show(account, contact)
+        hold = self._accounts.hold_many((one, other))  # neither goes between the two halves
+        with self._contacts.showing() as late:
+            async with hold as there:
+                for account in {one, other}.difference(there):
+                    raise AccountUnknown(account)
+                for account, contact in pairs:
+                    edit = _befriended(contact)
+                    await self._contacts.change(
+                        account, contact, edit, by=self._by, what="befriend", late=late
+                    )
 
     async def relate(
         self, one: str, other: str, relation: Relation, *, status: str = "", most: RosterCounts | None = None
@@ -127,26 +122,24 @@ class Friendships:
         nothing is done; who is not there can be parted from.
         """
         halves = (one, other, relation), (other, one, _MIRRORED[relation])
-        changes = []
-        async with self._accounts.hold_many((one, other)) as there:  # neither goes between the two halves
-            if relation != "none" and len(there) < len(halves):
-                raise NoRoster("not-allowed", "There is no account that could keep contacts.")
-            for account, contact, half in halves:
-                if account not in there:
-                    continue
-                request = _request(contact, account, status) if half == "asked" else b""
-                edit = _related(contact, half, request)
-                change = await self._contacts.change(
-                    account, contact, edit, by=self._by, what=half, most=most
-                )
-                changes.append((account, request, change))
-        for account, request, change in changes:
-            had = State.NONE if change.old is None else change.old.state
-            has = State.NONE if change.new is None else change.new.state
-            if has.pending_in and not had.pending_in:
-                self._contacts.hand_over(account, request, to_interested=True)
-            if has.is_followed and not had.is_followed:
-                self._presences.show(account, change.contact)
+        asked: list[tuple[str, bytes]] = []
+        hold = self._accounts.hold_many((one, other))  # neither goes between the two halves
+        with self._contacts.showing() as late:
+            async with hold as there:
+                if relation != "none" and len(there) < len(halves):
+                    raise NoRoster("not-allowed", "There is no account that could keep contacts.")
+                for account, contact, half in halves:
+                    if account not in there:
+                        continue
+                    request = _request(contact, account, status) if half == "asked" else b""
+                    edit = _related(contact, half, request)
+                    change = await self._contacts.change(
+                        account, contact, edit, by=self._by, what=half, most=most, late=late
+                    )
+                    if _is_asked(change.new) and not _is_asked(change.old):
+                        asked.append((account, request))
+        for account, request in asked:
+            self._contacts.hand_over(account, request, to_interested=True)
 
     async def permit(self, account: str, contact: str, kind: Literal["subscribe", "subscribed"]) -> None:
         """StanzaError when a plugin refuses that the account asks the contact, or grants it what it asks."""
@@ -176,6 +169,10 @@ class Friendships:
         exists = self._accounts.exists(account)
         if not (exists if isinstance(exists, bool) else await exists):
             raise AccountUnknown(account)
+
+
+def _is_asked(item: RosterItem | None) -> bool:
+    return item is not None and item.state.pending_in
 
 
 def _related(contact: str, relation: Relation, request: bytes) -> Edit:

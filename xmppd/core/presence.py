@@ -17,7 +17,7 @@ from xmppd.core.output import patiently
 from xmppd.core.roster.rosters import Roster, Rosters
 from xmppd.core.services import Services
 from xmppd.core.sessions import RETURN, Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
-from xmppd.core.shown import UNAVAILABLE, annexed, end_of, subscription_stanza
+from xmppd.core.shown import UNAVAILABLE, Late, annexed, end_of, subscription_stanza
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StoreError
 from xmppd.hooks import Hooks
@@ -190,8 +190,7 @@ class Presences:
 
     async def _paid_later(self, session: Session, done: Awaitable[None]) -> None:
         await done
-        waiting = self._paid(session, None) if not session.is_over else None
-        if waiting is not None:
+        if not session.is_over and (waiting := self._paid(session, None)) is not None:
             await waiting
 
     # broadcasts, some receivers in each step
@@ -268,8 +267,7 @@ class Presences:
         have them show themselves to a session that became available; how many accounts are there.
         """
         contacts, roster = [session.account, *followers], session.live.roster
-        is_told_all = not session.live.blocks and self._hooks.sees is None
-        if not is_told_all:
+        if not (is_told_all := not session.live.blocks and self._hooks.sees is None):
             contacts = [name for name in contacts if self._visibility.allows(name, session.full)]
         shown = self._sessions.cluster.show(session, presence, contacts, asks=is_first)
         if is_first and roster is not None and not (is_told_all and roster.following is roster.followers):
@@ -533,15 +531,15 @@ class Presences:
         if live is not None and live.roster is not None and live.roster.is_follower(contact):
             self._hide(live, contact)
 
-    def adopt(self, live: LiveAccount, roster: Roster) -> frozenset[str]:
-        """Hold this roster unless a newer one is held; who may see the account from now on. Whoever may see
-        it no more is shown its end in the same step: a logout has no gap to fall into.
+    def adopt(self, live: LiveAccount, roster: Roster, late: Late | None = None) -> None:
+        """Hold this roster unless a newer one is held. Who may see the account no more is shown its end in
+        the same step: a logout has no gap to fall into. Who may see it from now on is shown it, or is `late`.
         """
         before = live.roster
         live.update_roster(roster)
         after = live.roster
         if before is None or after is None or after is before:
-            return frozenset()
+            return
         if self._sessions.cluster and after.following != before.following:
             past, now = frozenset(before.following), frozenset(after.following)
             if past - now:
@@ -549,11 +547,15 @@ class Presences:
             if now - past:
                 self._sessions.cluster.followed(live.account, sorted(now - past))
         if after.followers is before.followers:
-            return frozenset()
+            return
         had, has = frozenset(before.followers), frozenset(after.followers)
         for contact in had - has:
             self._hide(live, contact)
-        return has - had
+        for contact in sorted(has - had):
+            if late is None:
+                self.show(live.account, contact)
+            else:
+                late[live.account, contact] = None
 
     def _hide(self, live: LiveAccount, contact: str) -> None:
         """Send unavailable from all the account's available resources to a contact who saw them."""

@@ -15,6 +15,11 @@ from xmppd.xml.stanza import Stanza
 
 UNAVAILABLE: Final = b" type='unavailable'"
 
+Late = dict[tuple[str, str], None]
+"""Accounts, and contacts who may see them since a moment ago: those are shown them when something else is
+done.
+"""
+
 
 def annexed(hooks: Hooks, session: Session, said: Broadcast) -> Broadcast:
     """An available presence of a session with what plugins add to it."""
