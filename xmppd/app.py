@@ -280,6 +280,7 @@ class App:
             self.resumption,
             self.binding,
             self.contacts,
+            self.presences,
             self.router.send,
             self.left_over.take,
             self.jobs.spawn,
@@ -487,7 +488,7 @@ class App:
         cluster.known_fellows.was_given = self.handover.was_given
         resuming = importlib.import_module("xmppd.cluster.resuming")
         self.service.depart, self.service.departed = self.handover.depart, self.handover.departed
-        self.handover.others = resuming.RemoteResumption(mesh, cluster.calls, self.handover, self.jobs.spawn)
+        self.handover.others = resuming.RemoteResumption(cluster, self.handover, self.jobs.spawn)
         self.duties.is_first = mesh.is_first
         self.everywhere.join(cluster)
         self.accounts.on_doubted = cluster.account_doubted

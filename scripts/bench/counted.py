@@ -18,6 +18,7 @@ ELEMENT = re.compile(rb"<(message|presence|iq|stream:error|a|r)\b([^>]*?)(?:/>|>
 COUNTED = frozenset((b"message", b"presence", b"iq"))
 STANZA_ID = re.compile(rb"<stanza-id\b[^>]*>")
 VALUE = re.compile(rb"\b(?:id|h)=['\"]([^'\"]*)['\"]")
+DIRECTED = re.compile("<presence to='([^@]*)@")
 ASK = f"<r xmlns='{ns.SM}'/>"
 AGAIN_SECONDS = 0.05
 """How soon it is asked again how much is handled, where that was not all."""
@@ -63,8 +64,14 @@ class Counted(Line):
         self._had(answer)
         for _, xml, message in ledger.sent:
             self.client.crew.done["messages sent again"] += message is not None
+            self._directs_again(xml)
             self.write(xml)
         return True
+
+    def _directs_again(self, xml: str) -> None:
+        """It goes to whoever has that name by now."""
+        if (found := DIRECTED.match(xml)) is not None and found[1] in self.directed:
+            self.directed[found[1]] = self.directed[found[1]][0], time.monotonic()
 
     async def _begin(self, ledger: Ledger[Sent | None]) -> None:
         ledger.end()

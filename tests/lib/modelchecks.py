@@ -324,5 +324,5 @@ def left_on(node: Node) -> Iterator[str]:
         if gone := member.directed.keys() - there:
             yield f"directed presence of {sorted(gone)}"
         directed += sum(map(len, member.directed.values()))
-    if directed != others.presence._directed:
-        yield f"{others.presence._directed} pairs of directed presence are counted, {directed} are there"
+    if directed != others.presence.directed.size:
+        yield f"{others.presence.directed.size} pairs of directed presence are counted, {directed} are there"

@@ -404,3 +404,24 @@ async def test_what_was_not_acknowledged_is_sent_again_as_it_was_by_the_next_con
     assert await resuming and "id='m3'" in written[-1] and "id='m2'" not in written[-2]
     assert [message.acked is not None for message in messages] == [True, True, False]
     assert second.priority == 3 and second.session is first.session and second.view is first.view
+
+
+@pytest.mark.asyncio
+async def test_directed_presence_that_is_sent_again_goes_to_who_has_the_name_by_then(counted):
+    """It was for the session before that one, which is nothing that a server could know."""
+    make, client, _, _ = counted
+    first, other = (
+        make(),
+        SimpleNamespace(client=SimpleNamespace(name="alice", full="alice@localhost/client")),
+    )
+    client.ledger.begin("id")
+    client.former = first
+    first._goes_on(client.ledger)
+    first.direct(other)
+    first.directed["alice"] = other, 1.0
+    first.leave_it(politely=False)
+    second = make()
+    resuming = asyncio.ensure_future(second._resume(client.ledger))
+    await asyncio.sleep(0)
+    second.tell("<resumed xmlns='urn:xmpp:sm:3' h='0' previd='id'/>")
+    assert await resuming and second.directed["alice"][0] is other and second.directed["alice"][1] > 1.0

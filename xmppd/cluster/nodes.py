@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from xmppd.core.questions import Questions
     from xmppd.core.roster.budget import DailyBudget
     from xmppd.core.router import Router
-    from xmppd.core.sessions import Sessions
+    from xmppd.core.sessions import Session, Sessions
     from xmppd.core.visibility import Visibility
 
 
@@ -127,7 +127,7 @@ class OtherNodes:
         grace: float,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.has_grace = grace > 0
+        self.has_grace = True
         self.mesh = mesh
         self._sessions = sessions
         self._contacts = contacts
@@ -210,7 +210,6 @@ class OtherNodes:
         self.bound = self.places.bound
         self.shifted = self.places.shifted
         self.wanted = self.places.wanted
-        self.ended = self.places.ended
         mesh.compile(
             {
                 Place: self.places.take,
@@ -280,6 +279,11 @@ class OtherNodes:
     def resources(self, account: str) -> Sequence[str]:
         """See `Cluster.resources`."""
         return [place.resource for place in self.mesh.places(account)]
+
+    def ended(self, session: Session) -> None:
+        """See `Cluster.ended`."""
+        self.presence.ended(session)
+        self.places.ended(session)
 
     # subscriptions
 

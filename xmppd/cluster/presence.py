@@ -4,28 +4,26 @@ nothing is remembered of who subscribes to whom but in the rosters of both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from xmppd.cluster.answers import Answers
+from xmppd.cluster.directed import RemoteDirected
 from xmppd.cluster.followers import Followers
-from xmppd.cluster.grace import Grace
+from xmppd.cluster.grace import BACK_SECONDS, Grace
 from xmppd.cluster.member import Member
 from xmppd.cluster.mesh import Mesh
 from xmppd.cluster.records import Ask, Directed, Place, Presence, Probe, Shown, Sight
 from xmppd.cluster.showing import Showing
 from xmppd.cluster.strangers import Strangers
 from xmppd.core.presence import Presences
-from xmppd.core.sessions import Broadcast, LiveAccount, Moved, Session, Sessions, to_stamp
+from xmppd.core.sessions import Broadcast, Moved, Session, Sessions, to_stamp
 from xmppd.core.shown import UNAVAILABLE
 from xmppd.core.visibility import Visibility
 from xmppd.xml import build
 
 STEP: Final = 64
 """Accounts that are looked at before others have their turn."""
-
-DIRECTED: Final = 100_000
-"""Pairs of sender and address that are remembered of directed presence from other nodes."""
 
 Asked = tuple[tuple[int, int], ...]
 """Sessions that have one full JID, as node and number."""
@@ -58,7 +56,17 @@ class RemotePresence:
         self._visibility = visibility
         self._answers = Answers(mesh, sessions, visibility)
         self._asked: dict[Session, dict[str, Asked]] = {}
-        self._directed = 0
+        self._call_later = call_later
+        self.directed = RemoteDirected(
+            mesh,
+            sessions,
+            presences,
+            self.grace,
+            end=lambda viewer, full: self._end((viewer,), full, ()),
+            asks=self._ask,
+            answered=self._answered,
+        )
+        self.direct, self.take_directed = self.directed.send, self.directed.take
         self.strangers = Strangers()
         self.followers = Followers(mesh, sessions, self._show_here, self._answer)
 
@@ -114,22 +122,6 @@ class RemotePresence:
 
     def _probe(self, member: Member, session: Session, accounts: list[str]) -> None:
         self._mesh.send(member, Probe(session.full, accounts), sum(map(len, accounts)) + 64)
-
-    def direct(
-        self, sender: str, address: str, stanza: bytes, *, is_end: bool, is_moved: bool = False
-    ) -> None:
-        """See `Cluster.direct`."""
-        if self.grace and not is_moved:
-            self.grace.forget(sender, address, is_directed=True)
-        account, _, resource = address.partition("/")
-        nodes = {
-            place.node
-            for place in self._mesh.places(account)
-            if (place.resource == resource if resource else place.priority is not None)
-        }
-        for node in nodes:
-            record = Directed(sender, address, stanza, is_end, is_moved)
-            self._mesh.send(self._mesh.member(node), record, len(stanza) + len(sender) + 64)
 
     # what sessions here are shown
 
@@ -237,7 +229,7 @@ class RemotePresence:
 
     def _is_back(self, full: str, addresses: Collection[str]) -> None:
         """A session came again, and has not sent these directed presence as the one before it had."""
-        self._tell_end(full, addresses, has_broadcasts=self._is_anywhere(full))
+        self.directed.tell_end(full, addresses, has_broadcasts=self._is_anywhere(full))
 
     def _did_not_come(self, names: Sequence[str]) -> None:
         self._sessions.rounds.do("\ngrace", self._end_grace(names), is_short=False)
@@ -253,7 +245,7 @@ class RemotePresence:
                 if number % STEP == STEP - 1:
                     yield
             if expected is not None and expected.addresses:
-                self._tell_end(full, expected.addresses, has_broadcasts=self._is_anywhere(full))
+                self.directed.tell_end(full, expected.addresses, has_broadcasts=self._is_anywhere(full))
             yield
 
     # two sessions with one full JID
@@ -287,6 +279,7 @@ class RemotePresence:
             if viewer.full != full and not self._show_other(viewer, full, asked):
                 head = build.start_tag("presence", {"from": full, "type": "unavailable"})
                 self._send(viewer, full, head, b"/>")
+                self.directed.seen.forget(viewer, full)
 
     def _show_other(self, viewer: Session, full: str, asked: Asked) -> bool:
         """Show a viewer what another session of that name says, at once or when its node answers; whether
@@ -300,10 +293,13 @@ class RemotePresence:
         for place in self._mesh.places(account):
             one = place.node, place.number
             if place.resource == resource and place.priority is not None and one not in asked:
-                self._asked.setdefault(viewer, {})[full] = (*asked, one)
-                self._mesh.send(self._mesh.member(place.node), Ask(viewer.full, full), len(full) + 64)
+                self._ask(viewer, full, *one, asked)
                 return True
         return False
+
+    def _ask(self, viewer: Session, full: str, node: int, number: int, asked: Asked = ()) -> None:
+        self._asked.setdefault(viewer, {})[full] = (*asked, (node, number))
+        self._mesh.send(self._mesh.member(node), Ask(viewer.full, full), len(full) + 64)
 
     def _is_only(self, member: Member, full: str) -> bool:
         """Whether no session of that name is here, or available on another node than this one."""
@@ -325,14 +321,16 @@ class RemotePresence:
         session = self._sessions.by_full.get(record.full)
         viewer = record.viewer.partition("/")[0]
         stanza = b""
-        sent: Iterable[tuple[str, bytes]] = ()
+        sent: Sequence[tuple[str, bytes]] = ()
         if session is not None and session.presence is not None and self._may_see(viewer, session):
             stanza = session.presence.head + to_stamp(viewer) + session.presence.tail
         elif session is not None and self._visibility.allows(viewer, record.full):
             sent = session.directed_to(record.viewer)
-        self._answers.tell(member, record.viewer, [record.full], [stanza], is_listed=False)
-        for address, raw in sent:
-            self._mesh.send(member, Directed(record.full, address, raw, is_end=False), len(raw) + 96)
+        for _, raw in sent:
+            answer = Directed(record.full, record.viewer, raw, is_end=False, is_again=True)
+            self._mesh.send(member, answer, len(raw) + 96)
+        if not sent:
+            self._answers.tell(member, record.viewer, [record.full], [stanza], is_listed=False)
 
     # probes
 
@@ -380,7 +378,8 @@ class RemotePresence:
                 self._answered(viewer, full)
             elif asked and asked[-1][0] == member.index:
                 self._answered(viewer, full)
-                self._end((viewer,), full, asked)
+                if not self.directed.is_expected(viewer, full):
+                    self._end((viewer,), full, asked)
         found.pop(record.viewer, None)
         self.showing.put(viewer, found)
         for full in found if self.grace else ():
@@ -401,95 +400,24 @@ class RemotePresence:
 
     # directed presence
 
-    def take_directed(self, member: Member, record: Directed) -> None:
-        """Directed presence for one address; who was sent it is told when its sender's node is lost. Not for
-        sessions that its node does not know of yet: it was for others, and nobody tells these of its end.
-        """
-        account = record.to.partition("/")[0]
-        but: Container[str] = member.young if record.sender else ()
-        if record.is_end:
-            but = self._sent_again(record.sender, record.to, member)
-        is_there = False
-        if not (record.is_moved and self.grace.hold(record.sender, record.to, is_directed=True)):
-            is_there = self._presences.direct_here(account, record.to, record.raw, but=but)
-            self.grace.forget(record.sender, record.to, is_directed=True)
-        if not record.sender:
-            return
-        shown = member.directed.get(record.sender)
-        if record.is_end:
-            if shown is not None and record.to in shown:
-                shown.remove(record.to)
-                self._directed -= 1
-                if not shown:
-                    del member.directed[record.sender]
-        elif is_there and self._directed < DIRECTED and self._is_from(member, record.sender):
-            if shown is None:
-                shown = member.directed[record.sender] = set()
-            self._directed += record.to not in shown
-            shown.add(record.to)
-
-    def _is_from(self, member: Member, full: str) -> bool:
-        account, _, resource = full.partition("/")
-        return any(place.node == member.index for place in self._mesh.whereabouts.at(account, resource))
-
     def _is_anywhere(self, full: str) -> bool:
         """Whether an available session of that name is here or elsewhere."""
         here = self._sessions.by_full.get(full)
         return (here is not None and here.presence is not None) or self.is_elsewhere(full)
 
-    def _tell_end(self, full: str, shown: Iterable[str], *, has_broadcasts: bool) -> None:
-        """Those that a session sent directed presence see it end, unless they see its broadcasts if it
-        `has_broadcasts`, or another session of that name sent them some.
-        """
-        sender = full.partition("/")[0]
-        head = build.start_tag("presence", {"from": full, "type": "unavailable"})
-        for address in shown:
-            account = address.partition("/")[0]
-            live = self._sessions.accounts.get(account)
-            if live is None or (has_broadcasts and live.available and self._follows(live, sender)):
-                continue
-            but = self._sent_again(full, address, None)
-            self._presences.direct_here(account, address, head + to_stamp(address) + b"/>", but=but)
-
     def sent_directed(self, full: str, address: str) -> Collection[str]:
         """See `Cluster.sent_directed`."""
-        return self._sent_again(full, address, None, is_own=True)
+        return self.directed.sent_again(full, address, None, is_own=True)
 
-    def _sent_again(
-        self, full: str, address: str, but: Member | None, *, is_own: bool = False
-    ) -> Collection[str]:
-        """As `sent_directed`; the other one is not on a node, and may be on this one but for an end that
-        `is_own`.
-        """
-        here = self._sessions.by_full.get(full) if not is_own else None
-        if here is not None and here.directed is None:
-            here = None
-        members = [member for member in self._mesh.present() if member is not but and full in member.directed]
-        if here is None and not members:
-            return ()
-        found: set[str] = set()
-        account, _, resource = address.partition("/")
-        for viewer in self._viewers(account, address if resource else ""):
-            for _, raw in here.directed_to(viewer.full) if here is not None else ():
-                self._presences.direct_here(account, viewer.full, raw)
-                found.add(viewer.full)
-            for member in members:
-                if not member.directed[full].isdisjoint((account, viewer.full)):
-                    self._mesh.send(member, Ask(viewer.full, full), len(full) + 64)
-                    found.add(viewer.full)
-        return found
+    def return_to(self, session: Session, senders: Iterable[str]) -> None:
+        """A session came from another node, where these sent it directed presence."""
+        self.directed.came(session, senders)
+        if self.directed.seen.of(session):
+            self._call_later(BACK_SECONDS, lambda: self.directed.look(session))
 
-    def _viewers(self, account: str, full: str) -> Sequence[Session]:
-        """The session of that name, or all of an account that are available."""
-        if full:
-            session = self._sessions.by_full.get(full)
-            return (session,) if session is not None else ()
-        live = self._sessions.accounts.get(account)
-        return live.available if live is not None else ()
-
-    @staticmethod
-    def _follows(live: LiveAccount, account: str) -> bool:
-        return account == live.account or (live.roster is not None and account in live.roster.following)
+    def ended(self, session: Session) -> None:
+        """A session here is over."""
+        self.directed.seen.ended(session)
 
     # coming and going
 
@@ -518,7 +446,7 @@ class RemotePresence:
 
     def went(self, member: Member, full: str) -> None:
         """A session there has ended, and has said so to whom it sent directed presence."""
-        self._directed -= len(member.directed.pop(full, ()))
+        self.directed.went(member, full)
 
     def met(self, member: Member) -> None:
         """Its places come first."""
@@ -554,11 +482,7 @@ class RemotePresence:
                     self._answered(viewer, full)
                     self._end((viewer,), full, asked)
             yield
-        for full, shown in member.directed.items():
-            self._directed -= len(shown)
-            self._tell_end(full, shown, has_broadcasts=True)
-            yield
-        member.directed = {}
+        yield from self.directed.lost(member)
         for name in [*self._sessions.accounts] if gone else ():
             live = self._sessions.accounts.get(name)
             if live is None or not live.available:

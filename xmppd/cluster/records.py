@@ -81,7 +81,8 @@ class Presence(Struct, array_like=True, tag=4, frozen=True, gc=False):
 
 class Directed(Struct, array_like=True, tag=5, frozen=True, gc=False):
     """Presence to one address, bare or full (RFC 6121 4.6). `sender` is the full JID of whose availability or
-    `is_end` it tells, "" where it tells of neither. `is_moved`: see `Presence`.
+    `is_end` it tells, "" where it tells of neither. `is_moved`: see `Presence`. `is_again`: it was
+    sent before, and sessions that were shown it see it again, but none that has the name of such a one.
     """
 
     sender: str
@@ -89,6 +90,7 @@ class Directed(Struct, array_like=True, tag=5, frozen=True, gc=False):
     raw: bytes
     is_end: bool
     is_moved: bool = False
+    is_again: bool = False
 
 
 class Probe(Struct, array_like=True, tag=6, frozen=True, gc=False):
@@ -114,7 +116,7 @@ class Shown(Struct, array_like=True, tag=7, frozen=True, gc=False):
 
 
 class Ask(Struct, array_like=True, tag=8, frozen=True, gc=False):
-    """How is the session `full` shown to `viewer`? Answered by `Shown`."""
+    """How is the session `full` shown to `viewer`? Answered by `Shown`, or `Directed` where it sent that."""
 
     viewer: str
     full: str

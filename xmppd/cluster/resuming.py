@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from xmppd.cluster.calls import Calls
 from xmppd.cluster.member import Member
-from xmppd.cluster.mesh import Mesh
+from xmppd.cluster.nodes import OtherNodes
 from xmppd.core.handover import Handover, State
 from xmppd.core.managed import FINISH_SECONDS
+from xmppd.core.sessions import Session
 from xmppd.errors import CommandError
 
 GIVE: Final = "session give"
@@ -25,15 +25,17 @@ class RemoteResumption:
 
     def __init__(
         self,
-        mesh: Mesh,
-        calls: Calls,
+        others: OtherNodes,
         handover: Handover,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        self.incarnation = mesh.incarnation
-        self._mesh = mesh
-        self._calls = calls
+        self.incarnation = others.mesh.incarnation
+        self._mesh = others.mesh
+        self._calls = calls = others.calls
         self._handover = handover
+        self._directed = others.presence.directed
+        self.show_again = self._directed.show_again
+        self.saw = others.presence.return_to
         self._spawn = spawn
         calls.serve(GIVE, self._give)
         calls.serve(TAKEN, self._taken)
@@ -65,6 +67,10 @@ class RemoteResumption:
             except CommandError:
                 continue
         return False
+
+    def seen(self, session: Session) -> Sequence[str]:
+        """See `Others.seen`."""
+        return [*self._directed.seen.of(session)]
 
     def taken(self, node: str, id: str) -> None:
         """See `Others.taken`."""

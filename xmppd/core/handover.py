@@ -19,10 +19,13 @@ from xmppd.core.contacts import Contacts
 from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, ManagedStream, too_high
 from xmppd.core.origin import Origin
 from xmppd.core.outstanding import Fellow, Former, Unacked
+from xmppd.core.presence import Presences
 from xmppd.core.questions import Timer
 from xmppd.core.resumption import LeftOver, Resumption
 from xmppd.core.sessions import RETURN, Session
+from xmppd.core.shown import address_of
 from xmppd.errors import StanzaError, StreamError
+from xmppd.jid import domain_of
 from xmppd.stream.sasl import Login
 from xmppd.xml.stanza import Stanza, read
 
@@ -67,6 +70,17 @@ class Others(Protocol):
     async def keep(self, state: State) -> bool:
         """Have one of them keep a session for its client; whether it does."""
 
+    def seen(self, session: Session) -> Sequence[str]:
+        """The full JIDs of whom its client was shown directed presence, and not its end (RFC 6121 4.6)."""
+
+    def saw(self, session: Session, senders: Sequence[str]) -> None:
+        """It was shown these where it came from: whoever has ended since is shown to end here."""
+
+    def show_again(self, session: Session, address: str, stanza: bytes) -> None:
+        """Show directed presence of a session that came from another node to who of that address was shown
+        it, and to nobody who has come since.
+        """
+
 
 class Send(Protocol):
     """How a stanza is processed that comes from its origin: `Router.send`."""
@@ -82,6 +96,7 @@ class Handover:
         resumption: Resumption,
         binding: Binding,
         contacts: Contacts,
+        presences: Presences,
         send: Send,
         left_over: LeftOver,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
@@ -91,6 +106,7 @@ class Handover:
         self._resumption = resumption
         self._binding = binding
         self._contacts = contacts
+        self._presences = presences
         self._send = send
         self._left_over = left_over
         self._spawn = spawn
@@ -141,6 +157,8 @@ class Handover:
         counted(session)
         managed.acknowledged(h % MODULO)
         state = state_of(managed, self._node)
+        if self.others is not None:
+            state = {**state, "seen": self.others.seen(session)}
         managed.is_given = True
         self._numbers[session.account, session.number] = None
         if len(self._numbers) > KEPT:
@@ -269,6 +287,7 @@ class Handover:
             session = self._binding.bind(login, state["resource"], stream, state["lang"])
         except StanzaError:
             return None
+        self._remember(session, state)
         presence = state["presence"].encode()
         if presence and priority_of(read(presence)) >= 0:
             session.hold_messages(RETURN)
@@ -292,6 +311,14 @@ class Handover:
         if state.get("is_busy"):
             self._binding.given_up(session, None if state.get("is_left") else state.get("node"))
         return managed
+
+    def _remember(self, session: Session, state: State) -> None:
+        """Whom it sent directed presence, and was sent it by: they may end before it has begun."""
+        for text in filter(None, state["directed"]):
+            stanza = read(text.encode())
+            self._presences.note_directed(session, stanza, address_of(stanza))
+        if self.others is not None:
+            self.others.saw(session, state.get("seen", ()))
 
     def go_on(self, managed: Managed) -> None:
         """It is resumed here, and has waited long enough for what its client sent."""
@@ -325,17 +352,22 @@ class Handover:
             self.others.taken(state["node"], managed.id)
         presence = state["presence"].encode()
         waiting = self._send(session, read(presence)) if presence else None
-        self._spawn(self._show(session, waiting, [text.encode() for text in state["directed"]]))
+        self._spawn(self._show(session, waiting, [*directed_of(session)]))
 
-    async def _show(self, session: Session, waiting: Awaitable[None] | None, directed: list[bytes]) -> None:
+    async def _show(
+        self, session: Session, waiting: Awaitable[None] | None, directed: Sequence[tuple[str, bytes]]
+    ) -> None:
         try:
             if waiting is not None:
                 await waiting
         finally:
             session.release_messages(RETURN)  # it is available, or the store cannot be asked
-        for raw in directed:
-            waiting = None if session.is_over or not raw else self._send(session, read(raw))
-            if waiting is not None:
+        for address, raw in directed:
+            if not any(raw is newest for _, newest in session.directed_to(address)):
+                continue  # its client has said something else to that one since, or it is over
+            if self.others is not None and domain_of(address) not in self._presences.services:
+                self.others.show_again(session, address, raw)
+            elif (waiting := self._send(session, read(raw))) is not None:
                 await waiting
         if not session.is_over:
             self._binding.returned(session)
@@ -366,15 +398,17 @@ def state_of(managed: Managed, node: int) -> State:
         **unacknowledged(managed.left(), node),
         "former": [*(managed.former or ()), named(session, node)][-FORMER:],
         "presence": (presence.head + presence.tail).decode() if presence is not None else "",
-        "directed": [
-            raw.decode()
-            for _, shown in (session.directed.items() if session.directed is not None else ())
-            for raw in shown.values()
-        ],
+        "directed": [raw.decode() for _, raw in directed_of(session)],
         "copies": bool(session.copies_since),
         "roster": roster.version if session.has_roster and roster is not None else None,
         "slots": {key: value for key, value in (session.slots or {}).items() if is_plain(value)},
     }
+
+
+def directed_of(session: Session) -> Iterator[tuple[str, bytes]]:
+    """By address what a session sent directed presence, as far as it is kept."""
+    for _, shown in session.directed.items() if session.directed is not None else ():
+        yield from ((address, raw) for address, raw in shown.items() if raw)
 
 
 def unacknowledged(left: Iterable[Unacked], node: int) -> State:

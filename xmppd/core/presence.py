@@ -68,7 +68,7 @@ class Presences:
         self._rosters = rosters
         self._last_seen = last_seen
         self._visibility = visibility
-        self._services = services
+        self.services = services
         self._hooks = hooks
         self._rounds = sessions.rounds
         self._indebted: set[Session] = set()
@@ -282,7 +282,7 @@ class Presences:
         many these were. Contacts that may be on other nodes are added to `beyond`.
         """
         head, tail = presence
-        own = f"@{domain_of(session.account)}" if self._services else ""
+        own = f"@{domain_of(session.account)}" if self.services else ""
         copies = 0
         accounts, filters = self._live, self._hooks.presence_for_filter
         if session.live.blocks or self._hooks.sees is not None:
@@ -312,9 +312,9 @@ class Presences:
 
     def _tell_service(self, session: Session, presence: Broadcast, address: str) -> int:
         """Hand a presence to an address on the host of a service, if it is on one; how many copies."""
-        if domain_of(address) not in self._services:
+        if domain_of(address) not in self.services:
             return 0
-        self._services.tell(session, presence.head + to_stamp(address) + presence.tail, address)
+        self.services.tell(session, presence.head + to_stamp(address) + presence.tail, address)
         return 1
 
     def _initial(self, session: Session) -> Iterator[bytes]:
@@ -366,11 +366,11 @@ class Presences:
         if session.live.blocks:
             absent = [contact for contact in absent if not session.live.bars(contact)]
         abroad: Sequence[str] = ()
-        if self._services:
-            abroad = [contact for contact in absent if domain_of(contact) in self._services]
+        if self.services:
+            abroad = [contact for contact in absent if domain_of(contact) in self.services]
         if abroad:
             self._rounds.do(f"{session.full}\nprobes", self._probing(session, abroad), is_short=False)
-            absent = [contact for contact in absent if domain_of(contact) not in self._services]
+            absent = [contact for contact in absent if domain_of(contact) not in self.services]
         if absent:
             self._last_seen.show(session, absent)
 
@@ -380,7 +380,7 @@ class Presences:
             if session.presence is None:
                 break
             probe = build.start_tag("presence", {"type": "probe", "from": session.full, "to": contact})
-            self._services.tell(session, probe + b"/>", contact)
+            self.services.tell(session, probe + b"/>", contact)
             yield
 
     def _withdraw(
@@ -442,7 +442,7 @@ class Presences:
             return True
         if stanza.type == "unavailable" and session.directed is not None:
             session.directed.forget(to.bare, to.full)
-        if to.domain in self._services:
+        if to.domain in self.services:
             return True
         hidden = self._visibility.hidden  # whose end was seen when it began to hide
         return not (hidden and hidden.has(session.account, to.bare))
@@ -489,7 +489,7 @@ class Presences:
         if self._sessions.cluster.has(address):
             account = address.partition("/")[0]
             return any(target.full == address for target in self._sessions.cluster.targets(account))
-        return "/" not in address or domain_of(address) not in self._services
+        return "/" not in address or domain_of(address) not in self.services
 
     def direct_here(
         self, account: str, address: str, data: bytes, *, but: Container[str] = frozenset()
