@@ -255,9 +255,10 @@ gone, or that the session asked for itself; without a session all that are there
 """
 messages_missed = Hook("messages_missed", (RECALL,))
 """(session, keep): the client of this session wanted to resume one that is not there (`login.sought`), and it
-is about to be given what waits. A coroutine that calls `await keep(messages)` with those that were recorded
-and that it missed, oldest first: each its id, and the microsecond since the epoch. They are kept before newer
-ones when that returns. Asked again while `sought` is set. Of one plugin only.
+is about to be given what waits. A coroutine that calls `await keep(messages, at)` with those that were
+recorded and that it missed, oldest first: each its id, and the microsecond since the epoch, which `at(id)`
+tells of any that was recorded. They are kept before newer ones and behind older ones when that returns. Asked
+again while `sought` is set. Of one plugin only.
 """
 message_routed = Hook("message_routed", (SIGNAL,))
 """(origin, message, account, outcome): what became of a message for this account, as it was delivered."""

@@ -306,7 +306,9 @@ class Server:
             return found
         return {}
 
-    async def missed(self, session: Session, keep: Callable[[Sequence[tuple[str, int]]], Any]) -> None:
+    async def missed(
+        self, session: Session, keep: Callable[[Sequence[tuple[str, int]], Callable[[str], int]], Any]
+    ) -> None:
         """Have `keep` awaited with what the client of a session missed when that was lost which it wanted to
         resume: see the hook `messages_missed`. StoreError.
         """

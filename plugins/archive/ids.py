@@ -83,6 +83,12 @@ def at_of(id: bytes) -> int:
     return int.from_bytes(id[:TIME_BYTES], "big")
 
 
+def moment_of(text: str) -> int:
+    """The microsecond of an id as clients see it; LAST for what is none."""
+    id = from_text(text)
+    return LAST if id is None else at_of(id)
+
+
 def bound(at: int) -> bytes:
     """What is smaller than each id of this microsecond or a later one, and larger than all others."""
     return min(max(at, 0), LAST).to_bytes(TIME_BYTES, "big")

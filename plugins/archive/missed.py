@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from xmppd import hooks
 from xmppd.plugin import Counter, Session, SessionSlot, Stanza, StanzaError, StoreError, cluster_signal
 
-from .ids import LAST, MICROSECONDS, at_of, bound, to_text
+from .ids import LAST, MICROSECONDS, at_of, bound, moment_of, to_text
 from .keeping import Lives
 from .preferences import Owner
 from .query import Query
@@ -35,8 +35,8 @@ NOTHING: Final = bound(LAST)
 ANY: Final = "-"
 """Sought by a client that names no session, while processes are known that were killed."""
 
-Keep = Callable[[Sequence[tuple[str, int]]], Awaitable[None]]
-"""Keeps messages for an account, by their ids and the microseconds of these."""
+Keep = Callable[[Sequence[tuple[str, int]], Callable[[str], int]], Awaitable[None]]
+"""Keeps messages for an account, by their ids and the microseconds of these, and what tells that of any."""
 
 
 class Young(NamedTuple):
@@ -124,11 +124,12 @@ class Missed(Watermark):
         self, session: Session, missed: Mapping[str, int], keep: Keep, given: Iterable[Mapping[str, Any]]
     ) -> None:
         if missed:
-            await keep(sorted(missed.items(), key=lambda one: one[1]))
+            await keep(sorted(missed.items(), key=lambda one: one[1]), moment_of)
         for row in given:
             await self.behind.put(row, ttl=DEAD_SECONDS)
         session.login.sought = ""
         self.returned.inc(len(missed))
+        self.has_covered(session)
 
     def _end_of(self, mark: bytes) -> bytes:
         """Before which all messages are that a process with this mark has handed on."""
@@ -144,6 +145,7 @@ class Missed(Watermark):
             owner = await self._owner(account)
         except StanzaError:
             return []  # there is no archive
+        await self.cover(session, point)  # this process may be lost itself before all is kept
         await self._follow_clock(owner, account, point, end)
         try:
             horizon = await self.horizon(account)

@@ -254,8 +254,8 @@ class Watermark(Ordered):
         return self.server.resumption_id(session) or f"{self.server.process}{session.number}"
 
     async def cover(self, session: Session, oldest: bytes) -> None:
-        """A session is about to be given messages from this id on that another one missed, as soon as it is
-        known that this one was lost.
+        """A session is about to be given messages from this id on that another one missed, as soon as these
+        are found, or it is known that this one was lost.
         """
         key, point, state = self._key(session), bound(at_of(oldest)), self.progress
         if not key:
@@ -267,6 +267,11 @@ class Watermark(Ordered):
                 return
             is_moved = row is not None and row.is_moved
             await self._write_row(session, Behind(key, point, self.scope.clock(), is_moved))
+
+    def has_covered(self, session: Session) -> None:
+        """They are kept for its account now: the row is needed no longer for these."""
+        if (row := self.progress.rows.get(session)) is not None:
+            row.since = min(row.since, self.scope.clock() - KEPT_SECONDS)
 
     @hooks.session_kept
     async def cover_kept(self, kept: KeptSession) -> None:

@@ -44,6 +44,7 @@ from .rows import (
     is_live,
     names,
     rows_of_missed,
+    with_older,
 )
 from .turns import Look, Turn, let_go, takes_messages
 
@@ -248,17 +249,20 @@ class Offline(Counting):
                 return
             late = [Delete((write.row["id"],)) for write in writes]
 
-    async def _keep_missed(self, session: Session, queue: Queue, messages: Sequence[tuple[str, int]]) -> None:
+    async def _keep_missed(
+        self, session: Session, queue: Queue, messages: Sequence[tuple[str, int]], at: Callable[[str], int]
+    ) -> None:
         """Store messages that a session was handed, as it seemed, and that did not arrive, in the order in
-        which they were taken in, and so before what came later; those that wait already as well, but for
-        those of another session, which missed the same. For who holds the lock.
+        which they were taken in, and so before what came later; those that wait already as well, and what
+        waits that is older, but for what another session has, which missed the same. For who holds the lock.
         """
         account = session.account
         async with self.server.writing(account), self.server.lock(f"flush:{account}"), queue.gate:
             await queue.quiet()
             [waiting] = await self.queue.scan_many([account])
-            refs = {ref for ref, _ in messages}
             held = {row["id"] for row in waiting if self.holder(account, row["id"]) not in (None, session)}
+            messages = with_older(messages, [row for row in waiting if row["id"] not in held], at)
+            refs = {ref for ref, _ in messages}
             others = [row for row in waiting if row["ref"] not in refs or row["id"] in held]
             room = max(0, self.config.max_messages - len(others))
             queue.put = None

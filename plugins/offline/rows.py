@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -79,6 +79,23 @@ def in_order_of(found: Mapping[str, bytes], rows: Sequence[Mapping[str, Any]]) -
     ordered = iter(sorted([row for row in rows if row["ref"] in place], key=lambda row: place[row["ref"]]))
     placed = [next(ordered) if row["ref"] in place else row for row in rows]
     return [{**row, "stanza": found.get(row["ref"])} if row["ref"] else row for row in placed]
+
+
+def with_older(
+    missed: Sequence[tuple[str, int]], waiting: Sequence[Mapping[str, Any]], at: Callable[[str], int]
+) -> Sequence[tuple[str, int]]:
+    """Messages that were missed, with those that wait and are older than some of them. A row has its place
+    by when it was stored, so these would come behind others that were taken in later; `at` tells when one
+    was.
+    """
+    found = dict(missed)
+    newest = max(found.values(), default=0)
+    for row in waiting:
+        if row["ref"] and row["ref"] not in found:
+            taken_in = at(row["ref"])
+            if taken_in < min(newest, int(row["id"][:16], 16)):
+                found[row["ref"]] = taken_in
+    return sorted(found.items(), key=lambda one: one[1])
 
 
 def rows_of_missed(

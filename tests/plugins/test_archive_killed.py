@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -278,3 +279,27 @@ async def test_a_blocked_sender_stays_blocked(lives: Lives) -> None:
         await w.settle()
         async with lives("blocking") as w2:
             assert texts(await given(await come(w2, id))) == ["2"]
+
+
+@pytest.mark.parametrize("count", [3, 7])
+async def test_what_waits_since_before_the_mark_comes_before_what_was_missed(
+    lives: Lives, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    said = [str(number) for number in range(count)]
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        await bob.send("<presence type='unavailable'/>")
+        alice = await w.login("alice")
+        await alice.send(
+            "".join(f"<message to='bob@localhost'><body>{text}</body></message>" for text in said)
+        )
+        await w.settle()
+        found = (await find(await w.bind("bob", "looker"))).ids
+        assert len(found) == count
+        archive = w.plugin("archive")
+        ids = sys.modules[f"{type(archive).__module__}.ids"]
+        await archive._write_mark(ids.bound(ids.at_of(ids.from_text(found[2]))))
+        async with lives() as w2:
+            monkeypatch.setattr(sys.modules[type(w2.plugin("offline")).__module__], "PAGE", 1)
+            assert texts(await given(await come(w2, id))) == said
+            assert texts(await given(await come(w2, id, resource="other"))) == [], "it comes once"

@@ -13,6 +13,7 @@ from patience import rounds
 from several import several
 
 from plugins.archive.ids import bound, from_text
+from plugins.archive.missed import NOTHING
 from xmppd import ns
 from xmppd.testing import Client, World
 
@@ -27,6 +28,19 @@ async def kill(w: World, node: int) -> None:
     w.cut(0, 1)
     other.mesh.give_up(other.mesh.members[w.cluster(node).mesh.name], "it was killed")
     await w.settle()
+
+
+async def lose(w: World, node: int, *others: int) -> None:
+    """The same, of several that are left."""
+    for other in others:
+        w.cut(node, other)
+        mesh = w.cluster(other).mesh
+        mesh.give_up(mesh.members[w.cluster(node).mesh.name], "it was killed")
+    await w.settle()
+
+
+async def nothing(*_: object) -> list[tuple[bytes, bytes]]:
+    return []
 
 
 async def come(w: World, node: int, id: str) -> Client:
@@ -259,6 +273,29 @@ async def test_who_comes_before_the_loss_is_noticed_is_given_it_if_his_new_node_
         assert await given(await come(w, 2, second)) == ["1"]
 
 
+@pytest.mark.parametrize("with_id", [True, False])
+async def test_what_is_still_looked_for_is_looked_for_again_where_his_new_node_is_lost_too(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, *, with_id: bool
+) -> None:
+    async with world("offline", nodes=3, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        await chat(await w.login("alice", node=0), "bob@localhost", "1")
+        await bob.receive_all()
+        await w.advance(5)
+        await lose(w, 0, 1, 2)
+        monkeypatch.setattr(w.plugin("archive", 1), "_last", nothing)  # it is lost before it has found it
+        bob = await ready(w, "bob", node=1)
+        if with_id:
+            await ask_to_resume(bob, id)
+        await bob.bind("r")
+        second = await enable(bob)
+        monkeypatch.setattr(w.plugin("archive", 1), "has_covered", lambda _: None)
+        assert await given(bob) == []
+        await w.advance(12)
+        await lose(w, 1, 2)
+        assert await given(await come(w, 2, second)) == ["1"]
+
+
 async def test_a_row_stays_while_what_it_covers_is_about_to_be_given(redis_url: str) -> None:
     async with world("offline", nodes=2, settings=several(redis_url)) as w:
         bob, id = await managed(w, "bob", "r", node=0)
@@ -271,3 +308,16 @@ async def test_a_row_stays_while_what_it_covers_is_about_to_be_given(redis_url: 
             await w.advance(seconds)
             row = await archive.behind.get("bob@localhost", id)
             assert (row["point"] == before["point"]) is is_there
+
+
+async def test_what_was_found_and_kept_is_not_looked_for_once_more(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        bob, id = await managed(w, "bob", "r", node=0)
+        await chat(await w.login("alice", node=0), "bob@localhost", "1")
+        await bob.receive_all()
+        await kill(w, 0)
+        again, archive = await come(w, 1, id), w.plugin("archive", 1)
+        assert await given(again) == ["1"]
+        await acknowledge(again)
+        await w.advance(5)
+        assert [row["point"] for row in (await archive.behind.scan("bob@localhost")).rows] == [NOTHING]
