@@ -29,6 +29,32 @@ TEXTS = {
     "in disguise": "what a d\u200b4\u0301rnw0rd th\u0456s is!",
     "masked": "what a darnword this is",
 }
+DISGUISES = {
+    "digits": "what a d4rnw0rd this is!",
+    "signs": "what a d@rnword this is!",
+    "runs": "what a daaarnwooord this is!",
+    "unseen": "what a d\u200ba\u2060r\u00adnword this is!",
+    "marks": "what a da\u0301rn\u0336wo\u0308rd this is!",
+    "look-alikes": "what a dаrnwоrd th\u0456s is!",
+    "wide": "what a ｄａｒｎｗｏｒｄ this is!",
+    "in circles": "what a ⓓⓐⓡⓝⓦⓞⓡⓓ this is!",
+    "mathematical": "what a 𝖉𝖆𝖗𝖓𝖜𝖔𝖗𝖉 this is!",
+    "spelled": "what a d a r n w o r d this is!",
+    "with dots": "what a d.a.r.n.w.o.r.d this is!",
+    "mixed": "привет d\u200bаrnw0rd 你好 ｗｏｒｌｄ, это $0 ﬁne",
+}
+"""One word on a list, in a disguise of each kind."""
+ENDLESS = {
+    "in disguise": "what a d\u200b4\u0301rnw0rd th\u0456s is! ",
+    "with no word": "wh\u200bat a g00d th\u0456ng thi\u0301s is! ",
+    "spelled": "n o t h i n g s p e l l e d i s h e r e a t a l l ",
+    "in pieces": "n o t so h e r e so ",
+    "one word": "d\u200b4\u0301rnw0rd",
+    "runs": "dddaaarrrnnnw ",
+    "signs": "$a$@ !$! ",
+    "ligatures": "ﷺ",
+}
+"""Over and over again."""
 CALLS = 2_000
 
 
@@ -60,15 +86,23 @@ async def built(text: str) -> tuple[Words, float, float]:
     return made, seconds, max(gaps)
 
 
-def cost(chain: Chain, text: str, rounds: int) -> float:
+def cost(chain: Chain, text: str, rounds: int, calls: int = CALLS) -> float:
     """Microseconds for one, in the fastest round."""
     best = 1.0
     for _ in range(rounds):
         began = perf_counter()
-        for _ in range(CALLS):
+        for _ in range(calls):
             chain.look(text)
-        best = min(best, (perf_counter() - began) / CALLS)
+        best = min(best, (perf_counter() - began) / calls)
     return best * 1e6
+
+
+def new_characters(chain: Chain) -> float:
+    """Microseconds for a character that was never seen, of those of 10,000 ideographs and syllables."""
+    text = "".join(map(chr, [*range(0x4E00, 0x7510), *range(0xAC00, 0xD310)]))
+    began = perf_counter()
+    chain.look(text)
+    return (perf_counter() - began) / len(text) * 1e6
 
 
 def main() -> None:
@@ -85,6 +119,16 @@ def main() -> None:
         chain = Chain(made, (), 0.0, "pass", 5_000, False)
         for kind, text in TEXTS.items():
             print(f"  {kind:12}{len(text):4} characters{cost(chain, text, rounds):8.2f} us")
+        for kind, text in DISGUISES.items():
+            print(f"  {kind:12}{len(text):4} characters{cost(chain, text, rounds):8.2f} us")
+        chain = Chain(made, (), 0.0, "pass", 20_000, False)
+        print(f"  a new character: {new_characters(chain):.2f} us; texts of 1,000 and 10,000 characters:")
+        for kind, piece in ENDLESS.items():
+            each = [
+                cost(chain, (piece * length)[:length], rounds, 20_000 // length) / length
+                for length in (1_000, 10_000)
+            ]
+            print(f"  {kind:12}{each[0]:8.3f} and {each[1]:.3f} us a character")
 
 
 if __name__ == "__main__":

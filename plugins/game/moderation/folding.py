@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Final
 
 from xmppd.plugin import skeleton
@@ -55,8 +57,10 @@ UNSEEN: Final = frozenset("\u034f\u0640\u115f\u1160\u3164\uffa0\u2800\u180b\u180
 """What shows nothing, or makes a letter longer, and is of another category."""
 OTHER_LETTERS: Final = (0, 7, 8, 9)
 """Combining classes of marks that make another letter: vowels, nuktas, voicing marks, viramas."""
-REMEMBERED: Final = 20_000
-"""Characters beyond ASCII of which it is remembered what they are folded to."""
+NOTHING: Final = frozenset(("Cc", "Cn", "Co", "Cs"))
+"""Categories of what is no character, or nobody knows which."""
+REMEMBERED: Final = 40_000
+"""Of so many characters it is remembered what they are folded to."""
 
 _AGAIN: Final = re.compile(r"(.)(?=\1)", re.DOTALL)
 
@@ -71,11 +75,12 @@ class Folder:
         self._signs = {sign: letter for sign, letter in leet.items() if not sign.isalnum()}
         listed = "".join(map(re.escape, self._signs))
         behind = listed.replace("!", "")
-        either = f"[{listed}]+(?=[^\\W_])" + (f"|(?<=[^\\W_])[{behind}]+" if behind else "")
-        self._has_sign = re.compile(f"[{listed}]").search if listed else None
-        self._stands = re.compile(either if listed else "")
+        before = f"[{listed}]*(?=[^\\W_])"
+        either = f"{before}|(?<=[^\\W_][{behind}])[{behind}]*" if behind else before
+        self._stands = re.compile(f"[{listed}](?:{either})") if listed else None
         self._ascii = bytes(ord(self.char(chr(code))) if code < 128 else code for code in range(256))
         self._table = _Table(self)
+        self._widths = _Widths(self)
         self.usual = {chr(code): self.char(chr(code)) for code in range(128) if chr(code).isalnum()}
 
     def fold(self, text: str) -> str:
@@ -88,26 +93,21 @@ class Folder:
         """The text with letters in the place of signs that stand for some, where a letter or digit follows,
         or is before one that ends no sentence; the text itself where there are none.
         """
-        if self._has_sign is None or not self._has_sign(text) or not self._stands.search(text):
+        if self._stands is None or self._stands.search(text) is None:
             return text
         return self._stands.sub(lambda found: "".join(map(self._signs.__getitem__, found[0])), text)
 
-    def places(self, text: str) -> list[tuple[int, int]]:
+    def places(self, text: str) -> Places:
         """Where in the text each character of what it is folded to comes from."""
-        found = [(0, 0)]
-        for index, char in enumerate(text):
-            found += [(index, index + 1)] * len(self.char(char))
-        found.append((len(text), len(text)))
-        return found
+        return Places(map(self._widths.__getitem__, text))
 
     def char(self, char: str) -> str:
         """What one character is folded to: "" for one that nobody sees."""
-        code = ord(char)
-        for first, count in BOXED:
-            if first <= code < first + count:
-                char = chr(code - first + ord("a"))
-        if unicodedata.category(char) == "Cc":
+        category = unicodedata.category(char)
+        if category in NOTHING:
             return " "
+        if category == "So":
+            char = unboxed(char)
         lower = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", char).casefold()).casefold()
         return "".join(map(self._one, lower))
 
@@ -124,6 +124,15 @@ class Folder:
         if not char.isascii():
             char = MORE.get(char) or skeleton(char).lower() or char
         return "".join(self._letters.get(one, one) for one in char)
+
+
+def unboxed(char: str) -> str:
+    """The letter that is in a box."""
+    code = ord(char)
+    for first, count in BOXED:
+        if first <= code < first + count:
+            return chr(code - first + ord("a"))
+    return char
 
 
 def is_variation(char: str) -> bool:
@@ -143,8 +152,45 @@ class _Table(dict[int, int | str]):
         super().__init__()
         self._folder = folder
 
-    def __missing__(self, code: int) -> str:
+    def __missing__(self, code: int) -> int | str:
         folded = self._folder.char(chr(code))
-        if len(self) < REMEMBERED:
-            self[code] = ord(folded) if len(folded) == 1 else folded
-        return folded
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[code] = made = ord(folded) if len(folded) == 1 else folded
+        return made
+
+
+class _Widths(dict[str, int]):
+    """How many characters each is folded to: filled as they come."""
+
+    def __init__(self, folder: Folder) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def __missing__(self, char: str) -> int:
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[char] = width = len(self._folder.char(char))
+        return width
+
+
+class Places:
+    """Where the characters of a folded text, with the spaces around it, come from: each from one character of
+    the text up to another one. `widths`: how many each of that became.
+    """
+
+    def __init__(self, widths: Iterable[int]) -> None:
+        self._ends = [*accumulate(widths)]
+        self._count = 2 + (self._ends[-1] if self._ends else 0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return map(self.__getitem__, range(self._count))
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        if not index:
+            return 0, 0
+        at = bisect_right(self._ends, index - 1)
+        return at, min(at + 1, len(self._ends))

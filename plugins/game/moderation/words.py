@@ -13,13 +13,12 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import filterfalse
+from itertools import compress, count, filterfalse
+from operator import le, ne, sub
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from xmppd.plugin import Lru
-
-from .folding import Folder, squeezed
+from .folding import Folder, Places, squeezed
 from .said import unescaped
 
 ACTIONS: Final = ("pass", "flag", "mask", "shadow", "refuse")
@@ -37,9 +36,10 @@ SPELLED: Final = 4
 """So long is a word at least that is found within what is spelled letter by letter."""
 MOST_SPELLED: Final = 24
 """Letters of what is spelled so that are looked at."""
-PATTERNS: Final = 2_000
 TOKENS: Final = 20_000
-"""Words of texts that are remembered with what is made of them."""
+"""Words of texts, and entries, that are remembered with what is made of them."""
+PACKED: Final = 10_000
+"""Characters of entries that are remembered so."""
 WRITTEN: Final = 40_000
 """Of words as they are written, with what is beside them, it is remembered so often that they are fine."""
 SHORT: Final = 40
@@ -85,13 +85,24 @@ class Word(NamedTuple):
         text, flags, action, lang = packed.split("\t")
         return cls(text, flags[0] == "1", flags[1] == "1", action, lang, flags[2] == "1")
 
-    def pattern(self) -> re.Pattern[str]:
-        """What finds it in a folded text: each run as long as its own, or longer."""
-        runs = "".join(
-            f"{re.escape(run[1])}{{{1 if run[1] == ' ' else len(run[0])},}}"
-            for run in _RUNS.finditer(self.text)
-        )
-        return re.compile(f"{'(?<= )' if self.begins else ''}{runs}{'(?= )' if self.ends else ''}")
+    @property
+    def runs(self) -> list[int]:
+        """How long each run of it is at least where it is found."""
+        return [1 if run[1] == " " else len(run[0]) for run in _RUNS.finditer(self.text)]
+
+
+class Entry(NamedTuple):
+    """An entry at hand, and how long its runs are."""
+
+    word: Word
+    runs: list[int]
+
+    def is_at(self, starts: Sequence[int], first: int) -> bool:
+        """Whether it stands where its key does: the runs of a text from the `first` one on, which begin at
+        these `starts`, are as long as its own, or longer.
+        """
+        ends = starts[first + 1 : first + 1 + len(self.runs)]
+        return all(map(le, self.runs, map(sub, ends, starts[first:])))
 
 
 class Hit(NamedTuple):
@@ -151,9 +162,9 @@ class Words:
         self.folder = folder
         self.count = count
         self._finds = [automaton.iter for automaton in automata]
-        self._patterns: Lru[Word, re.Pattern[str]] = Lru(PATTERNS)
         self._squeezed = _Lately(squeezed)
         self._known = _Lately(lambda token: alone.get(squeezed(token), CLUE))
+        self._entries = _Lately(entries_of, PACKED)
         self._alone = alone
         self._ends = {f"{key[:3]}{key[-3:]}" for key in alone}  # nearly all others differ in that
         self._free: dict[str, bool] = {}
@@ -253,93 +264,140 @@ class Words:
             return []
         folder = self.folder
         folded = folder.fold(text)
-        hits: list[Hit] | None = []
-        if found := self._found(folded):
-            hits = self._placed(text, folded, found, lang)
+        hits = self._placed(text, folded, lang)
         if (plain := folder.unsigned(text)) is not text and hits is not None:
             folded = folder.fold(plain)
-            if found := self._found(folded):
-                more = self._placed(text, folded, found, lang)
-                hits = None if more is None else hits + more
-        if _SPELLED.search(folded) is not None and hits is not None:
-            hits = hits + self._spelled(text, folded, lang)
+            more = self._placed(text, folded, lang)
+            hits = None if more is None else hits + more
+        if hits is not None and _SPELLED.search(folded) is not None:
+            hits += self._spelled(text, folded, lang)
         return hits
 
-    def _found(self, folded: str) -> set[Word]:
-        tokens = folded.split()
-        found = {*filter(None, map(self._known.__getitem__, tokens))}
-        if self._finds:
-            key = f" {' '.join(map(self._squeezed.__getitem__, tokens))} "
-            for find in self._finds:
-                for _, packed in find(key):
-                    if packed != CLUE:
-                        found.add(packed)
-        return {Word.unpacked(line) for packed in found for line in packed.split("\n")} if found else set()
-
-    def _placed(self, text: str, folded: str, words: Iterable[Word], lang: str) -> list[Hit] | None:
-        """Where those words stand that offend in this language."""
-        places = None if text.isascii() else self.folder.places(text)
+    def _placed(self, text: str, folded: str, lang: str) -> list[Hit] | None:
+        """Where words stand that offend in this language."""
         hits: list[Hit] = []
         allowed: list[tuple[int, int]] = []
-        for word in words:
+        places: Places | None = None
+        for start, end, word in self._found(folded):
             if lang and word.lang not in (lang, ANY):
                 continue
-            for match in self._pattern(word).finditer(folded):
-                start, end = match.start() - 1, match.end() - 1
-                if places is not None:
-                    start, end = places[start + 1][0], places[end][1]
-                start, end = max(start, 0), min(end, len(text))
-                if word.action == "pass":
-                    allowed.append((start, end))
-                elif word.is_digits or not text[start:end].isdigit():
-                    hits.append(Hit(start, end, word))
-                if len(hits) + len(allowed) > MOST:
-                    return None
+            start, end = start - 1, end - 1
+            if not text.isascii():
+                places = places or self.folder.places(text)
+                start, end = places[start + 1][0], places[end][1]
+            if word.action == "pass":
+                allowed.append((start, end))
+            elif word.is_digits or not text[start:end].isdigit():
+                hits.append(Hit(start, end, word))
+            if len(hits) + len(allowed) > MOST:
+                return None
         if not allowed:
             return hits
         return [hit for hit in hits if not any(a <= hit.start and hit.end <= b for a, b in allowed)]
+
+    def _found(self, folded: str) -> Iterator[tuple[int, int, Word]]:
+        """Where in a folded text entries stand."""
+        tokens = folded.split()
+        if any(map(self._known.__getitem__, tokens)):
+            yield from self._standing_alone(folded, tokens)
+        if self._finds:
+            key = f" {' '.join(map(self._squeezed.__getitem__, tokens))} "
+            found = [found for find in self._finds for found in find(key) if found[1] != CLUE]
+            if found:
+                yield from self._standing_within(folded, key, found)
+
+    def _standing_alone(self, folded: str, tokens: Sequence[str]) -> Iterator[tuple[int, int, Word]]:
+        """Those that are one word by themselves."""
+        end = 0
+        for token in tokens:
+            start = folded.index(token, end)
+            end = start + len(token)
+            if packed := self._known[token]:
+                for entry in self._entries[packed]:
+                    if entry.word.text == token or entry.is_at(run_starts(token), 0):
+                        yield start, end, entry.word
+
+    def _standing_within(
+        self, folded: str, key: str, found: Iterable[tuple[int, str]]
+    ) -> Iterator[tuple[int, int, Word]]:
+        """The others, of which some were found in the key of the text, each with its last character: none
+        overlaps with itself.
+        """
+        starts = range(len(key) + 1) if len(key) == len(folded) else run_starts(folded)
+        over: dict[Word, int] = {}
+        for last, packed in found:
+            for entry in self._entries[packed]:
+                word, runs = entry.word, len(entry.runs)
+                first = last + 1 - word.ends - runs
+                start, end = starts[first], starts[first + runs]
+                if start >= over.get(word, 0) and entry.is_at(starts, first):
+                    over[word] = end
+                    yield start, end, word
 
     def _spelled(self, text: str, folded: str, lang: str) -> list[Hit]:
         """What is spelled letter by letter: some words within it, or all of it."""
         places = self.folder.places(text)
         hits: list[Hit] = []
         for match in _SPELLED.finditer(folded):
-            letters = match[0].replace(" ", "")[:MOST_SPELLED]
-            parts = [
-                letters[first:last]
-                for first in range(len(letters))
-                for last in range(first + SPELLED, len(letters) + 1)
-            ]
-            joined = f" {letters} {' '.join(parts)} "
             start, end = places[match.start() + 1][0], places[match.end() - 1][1]
-            for word in self._found(joined):
-                is_meant = not lang or word.lang in (lang, ANY)
-                if is_meant and word.action != "pass" and self._pattern(word).search(joined):
-                    hits.append(Hit(start, end, word))
+            words = self._spelled_in(match[0].replace(" ", "")[:MOST_SPELLED])
+            meant = [word for word in words if not lang or word.lang in (lang, ANY)]
+            hits += [Hit(start, end, word) for word in meant if word.action != "pass"]
         return hits
 
-    def _pattern(self, word: Word) -> re.Pattern[str]:
-        found = self._patterns.get(word)
-        if found is None:
-            found = word.pattern()
-            self._patterns.put(word, found)
+    def _spelled_in(self, letters: str) -> set[Word]:
+        """The entries that these letters are, or four or more of them that are beside each other; one that
+        must not begin where a word does, or end so, is within them, or at their end, or at their beginning.
+        """
+        starts, key, least = run_starts(letters), squeezed(letters), min(SPELLED, len(letters))
+        found = {
+            entry.word
+            for first in range(len(key))
+            for last in range(first + 1, len(key) + 1)
+            if starts[last] - starts[first] >= least and (packed := self._alone.get(key[first:last]))
+            for entry in self._entries[packed]
+            if entry.is_at(starts, first)
+        }
+        if self._finds:
+            tails = [letters[first:] for first in range(len(letters) + 1 - least)]
+            heads = [letters[:last] for last in range(least, len(letters))]
+            joined = f" {' '.join(tails + heads)} "
+            key = squeezed(joined)
+            ends = [found for find in self._finds for found in find(key) if found[1] != CLUE]
+            within = self._standing_within(joined, key, ends)
+            found.update(word for *_, word in within if " " not in word.text)
         return found
 
 
-class _Lately(dict[str, str]):
+T = TypeVar("T")
+
+
+class _Lately(dict[str, T], Generic[T]):
     """What is made of words that were said lately, for most are said again and again."""
 
-    def __init__(self, make: Callable[[str], str]) -> None:
+    def __init__(self, make: Callable[[str], T], longest: int = LONGEST) -> None:
         super().__init__()
         self._make = make
+        self._longest = longest
 
-    def __missing__(self, token: str) -> str:
+    def __missing__(self, token: str) -> T:
         if len(self) >= TOKENS:
             self.clear()
         made = self._make(token)
-        if len(token) <= LONGEST:
+        if len(token) <= self._longest:
             self[token] = made
         return made
+
+
+def entries_of(packed: str) -> list[Entry]:
+    """Those of one key, each once."""
+    words = map(Word.unpacked, dict.fromkeys(packed.split("\n")))
+    return [Entry(word, word.runs) for word in words]
+
+
+def run_starts(text: str) -> list[int]:
+    """Where each run of one character begins, and where the text, which is not empty, ends."""
+    return [0, *compress(count(1), map(ne, text, text[1:])), len(text)]
 
 
 def clue_in(key: str) -> str:
