@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from itertools import chain, filterfalse
+from itertools import chain
 from typing import Annotated, Any, Final
 
 from xmppd import hooks, ns
@@ -142,8 +142,9 @@ class Hearing(Pacing):
         alone is: no text (-1) where others are asked besides.
         """
         words = self.chain.words
-        self._is_fine: Callable[[str], bool] | None = words.clean.__contains__ if words.count else None
-        self._are_fine: Callable[[Sequence[str], Sequence[str]], bool] = words.are_clean
+        has_all = words.clean.issuperset if words.count else None
+        self._has_all: Callable[[Iterable[str]], bool] | None = has_all
+        self._are_fine: Callable[[Sequence[str], Iterator[str]], bool] = words.are_clean
         fine = -1 if self.chain.patterns else min(self.config.characters, CHARACTERS)
         self._fine_message = -1 if "message" in self._asks_of else fine
         self._fine_status = -1 if "status" in self._asks_of else fine
@@ -281,12 +282,12 @@ class Hearing(Pacing):
 
     def _is_clean(self, text: bytes) -> bool:
         """Whether a text, as it is written, has only words that are known to be fine."""
-        is_fine = self._is_fine
-        if is_fine is None:
+        has_all = self._has_all
+        if has_all is None:
             return True
         words = text.decode().split()
-        unknown = [*filterfalse(is_fine, words)]
-        return not unknown or self._are_fine(unknown, words)
+        left = iter(words)  # of which it takes what is behind one that it has not
+        return has_all(left) or self._are_fine(words, left)
 
     def _hear_closely(
         self, session: Session, message: Stanza, voice: Voice, now: float

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import compress, count, filterfalse
-from operator import le, ne, sub
+from itertools import compress, count
+from operator import le, length_hint, ne, sub
 from time import perf_counter
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -155,13 +156,22 @@ def is_spaced(char: str) -> bool:
 
 class Words:
     """All lists, which are never changed: by their keys `alone` has what is one word by itself, `automata`
-    the others; packed, one a line.
+    the others; packed, one a line. `sides`: whether these must begin where a word does, and end so.
     """
 
-    def __init__(self, folder: Folder, count: int, alone: Mapping[str, str], automata: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        count: int,
+        alone: Mapping[str, str],
+        automata: Sequence[Any],
+        sides: Container[tuple[bool, bool]],
+    ) -> None:
         self.folder = folder
         self.count = count
         self._finds = [automaton.iter for automaton in automata]
+        self._has_beginnings = (True, False) in sides
+        self._has_ends = (False, True) in sides
         self._squeezed = _Lately(squeezed)
         self._known = _Lately(lambda token: alone.get(squeezed(token), CLUE))
         self._entries = _Lately(entries_of, PACKED)
@@ -177,26 +187,28 @@ class Words:
         were said lately. False says nothing.
         """
         words = text.split()
-        unknown = [*filterfalse(self.clean.__contains__, words)]
-        return not self.count or not unknown or self.are_clean(unknown, words)
+        left = iter(words)
+        return not self.count or self.clean.issuperset(left) or self.are_clean(words, left)
 
-    def are_clean(self, unknown: Sequence[str], words: Sequence[str]) -> bool:
-        """The same of all words of a text as they are written, in XML or not, of which those are `unknown`
-        that are not `clean`: they have to be looked at.
+    def are_clean(self, words: Sequence[str], left: Iterator[str]) -> bool:
+        """The same of all words of a text as they are written, in XML or not, of which those are `left` that
+        stand behind the first one that is not `clean`.
         """
-        free, letters = self._free, 0
-        for word in unknown:
-            if free.get(word[:3] + word[-3:]) and PLAIN(word) is not None:
+        free, letters, is_over = self._free, 0, self.clean.issuperset
+        while True:
+            word = words[~length_hint(left)]
+            if free.get(word[:3] + word[-3:]) and word.isalnum() and word.isascii() and len(word) >= 6:
                 if word.isalpha():  # what has digits is seldom said again
                     self._remember(word, 0)
-                continue
-            found = self._letters.get(word)
-            if found is None:
-                found = self._learn(word)
-            if found:
+            else:
+                found = self._letters.get(word)
+                if found is None:
+                    found = self._learn(word)
                 if found == FOUND:
                     return False
                 letters += found
+            if is_over(left):
+                break
         return letters <= 2 or not self._spells(" ".join(words))
 
     def _spells(self, text: str) -> bool:
@@ -336,10 +348,12 @@ class Words:
 
     def _spelled(self, text: str, folded: str, lang: str) -> list[Hit]:
         """What is spelled letter by letter: some words within it, or all of it."""
-        places = self.folder.places(text)
+        places = None if text.isascii() else self.folder.places(text)
         hits: list[Hit] = []
         for match in _SPELLED.finditer(folded):
-            start, end = places[match.start() + 1][0], places[match.end() - 1][1]
+            start, end = match.start(), match.end() - 1
+            if places is not None:
+                start, end = places[start + 1][0], places[end][1]
             words = self._spelled_in(match[0].replace(" ", "")[:MOST_SPELLED])
             meant = [word for word in words if not lang or word.lang in (lang, ANY)]
             hits += [Hit(start, end, word) for word in meant if word.action != "pass"]
@@ -350,19 +364,23 @@ class Words:
         must not begin where a word does, or end so, is within them, or at their end, or at their beginning.
         """
         starts, key, least = run_starts(letters), squeezed(letters), min(SPELLED, len(letters))
+        alone = {
+            (first, packed)
+            for first in range(len(key))
+            for last in range(bisect_left(starts, starts[first] + least), len(key) + 1)
+            if (packed := self._alone.get(key[first:last]))
+        }
         found = {
             entry.word
-            for first in range(len(key))
-            for last in range(first + 1, len(key) + 1)
-            if starts[last] - starts[first] >= least and (packed := self._alone.get(key[first:last]))
+            for first, packed in alone
             for entry in self._entries[packed]
             if entry.is_at(starts, first)
         }
         if self._finds:
-            tails = [letters[first:] for first in range(len(letters) + 1 - least)]
-            heads = [letters[:last] for last in range(least, len(letters))]
-            joined = f" {' '.join(tails + heads)} "
-            key = squeezed(joined)
+            heads = [letters[:last] for last in range(least, len(letters))] if self._has_ends else []
+            firsts = len(letters) + 1 - least if self._has_beginnings else 1
+            joined = f" {' '.join([letters[first:] for first in range(firsts)] + heads)} "
+            key = squeezed(joined) if len(key) < len(letters) else joined
             ends = [found for find in self._finds for found in find(key) if found[1] != CLUE]
             within = self._standing_within(joined, key, ends)
             found.update(word for *_, word in within if " " not in word.text)
@@ -416,14 +434,16 @@ async def words_in(
     folder: Folder, lists: Iterable[tuple[str, str, str]], action: str, new: Callable[[], Any]
 ) -> Words:
     """All lists, each a name, a language and a text, read in slices of the loop's time; BadList. `new` makes
-    an automaton, which is filled in a thread.
+    an automaton, which is filled in a thread, as is all that is made of all of them.
     """
     alone: dict[str, str] = {}
     within: dict[str, str] = {}
+    sides: set[tuple[bool, bool]] = set()
     count, end = 0, perf_counter() + SLICE_SECONDS
     for name, lang, text in lists:
         for word in words_of(text.splitlines(), lang, folder, name, action):
             is_alone = word.begins and word.ends and " " not in word.text
+            sides.add((word.begins, word.ends))
             found, key = (alone, word.key.strip()) if is_alone else (within, word.key)
             found[key] = f"{found[key]}\n{word.packed}" if found.get(key) else word.packed
             if " " in word.text:
@@ -438,7 +458,7 @@ async def words_in(
     for start in range(0, len(keys), KEYS):
         some = {key: within[key] for key in keys[start : start + KEYS]}
         automata.append(await loop.run_in_executor(None, partial(automaton_of, new, some)))
-    return Words(folder, count, alone, automata)
+    return await loop.run_in_executor(None, Words, folder, count, alone, automata, sides)
 
 
 def automaton_of(new: Callable[[], Any], entries: Mapping[str, str]) -> Any:
