@@ -474,6 +474,7 @@ class App:
             hint=self._messages_kept,
             came=lambda node: self._tell(self.hooks.node_met_signal, node),
             gone=self._node_gone,
+            lost=lambda node, whose: self._tell(self.hooks.sessions_lost_signal, node, whose),
             plugins=self.nodes.plugins,
             told=lambda *about: self._tell(self.hooks.node_runs_signal, *about),
             grace=self.config.cluster.grace,
@@ -482,8 +483,7 @@ class App:
         self.cluster = self.sessions.cluster = cluster
         self.ids.is_shared = True
         self.nodes.name = name
-        self.nodes.others = cluster.calls.tell
-        self.nodes.other = cluster.calls.tell_one
+        self.nodes.others, self.nodes.other = cluster.calls.tell, cluster.calls.tell_one
         self.nodes.changed = cluster.plugins.changed
         cluster.known_fellows.was_given = self.handover.was_given
         resuming = importlib.import_module("xmppd.cluster.resuming")

@@ -1,8 +1,7 @@
 """Every extension point of the server, typed, in one file.
 
 A plugin marks a method with one of the hooks below; loading compiles all marked methods to one tuple per hook
-and stage, so that a hook nobody uses costs one look at an empty tuple. There are six stages, with six
-meanings:
+and stage, so that a hook nobody uses costs one look at an empty tuple. There are six stages:
 
 - `POLICY`: may raise `StanzaError` to refuse; what it returns is ignored.
 - `FILTER`: returns the stanza, another one, or `DROP`.
@@ -11,9 +10,8 @@ meanings:
 - `RECORD`: begins to write something down that is to be durable before it goes on.
 - `RECALL`: reads what was recorded.
 
-Within a stage methods run `EARLY`, `NORMAL`, `LATE`, then `LAST`; among equals in the order in which their
-plugins were loaded. A method that has to wait for something is `async def`: the sender's connection then
-pauses until it is done, so order holds.
+Within a stage methods run `EARLY`, `NORMAL`, `LATE`, then `LAST`; among equals as their plugins were loaded.
+A method that has to wait is `async def`: the sender's connection pauses until it is done, so order holds.
 """
 
 from __future__ import annotations
@@ -254,11 +252,10 @@ to a session of it now. A coroutine that returns them by id, oldest first, stamp
 gone, or that the session asked for itself; without a session all that are there. Of one plugin only.
 """
 messages_missed = Hook("messages_missed", (RECALL,))
-"""(session, keep): the client of this session wanted to resume one that is not there (`login.sought`), and it
-is about to be given what waits. A coroutine that calls `await keep(messages, at)` with those that were
-recorded and that it missed, oldest first: each its id, and the microsecond since the epoch, which `at(id)`
-tells of any that was recorded. They are kept before newer ones and behind older ones when that returns. Asked
-again while `sought` is set. Of one plugin only.
+"""(session, keep): the client of this session wanted to resume one that is not there (`login.sought`), and is
+about to be given what waits. A coroutine of one plugin that calls `await keep(messages, at)` with those that
+it missed, oldest first: each its id, and the microsecond since the epoch, which `at(id)` tells of any that
+was recorded. They are kept between older and newer ones when that returns. Asked again while `sought` is set.
 """
 message_routed = Hook("message_routed", (SIGNAL,))
 """(origin, message, account, outcome): what became of a message for this account, as it was delivered."""
@@ -301,6 +298,8 @@ node_left = Hook("node_left", (SIGNAL,))
 """(node): the node of this name has said that it stops, and has seen to its sessions. Then it is lost."""
 node_lost = Hook("node_lost", (SIGNAL,))
 """(node): the node of this name is gone, and so are its sessions."""
+sessions_lost = Hook("sessions_lost", (SIGNAL,))
+"""(node, accounts): who had sessions on a node that is gone and had not said that it stops."""
 account_created = Hook("account_created", (SIGNAL,))
 """(account): an account was made."""
 account_changed = Hook("account_changed", (SIGNAL,))
@@ -351,6 +350,7 @@ ALL: Final = (
     node_runs,
     node_left,
     node_lost,
+    sessions_lost,
     account_created,
     account_changed,
     account_moved,
@@ -412,6 +412,7 @@ class Hooks:
     node_runs_signal: Callables
     node_left_signal: Callables
     node_lost_signal: Callables
+    sessions_lost_signal: Callables
     account_created_signal: Callables
     account_changed_signal: Callables
     account_moved_signal: Callables

@@ -24,7 +24,8 @@ from xmppd.plugin import (
 )
 
 from .ids import MICROSECONDS, bound
-from .missed import ANY, PROCESS_LETTERS, SLACK_SECONDS, Missed, after
+from .losses import SLACK_SECONDS, after
+from .missed import ANY, PROCESS_LETTERS, Missed
 from .watermark import ALL, in_turns
 
 AGAIN_SECONDS: Final = 600.0

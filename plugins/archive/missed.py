@@ -4,6 +4,7 @@ for those that come without one by what stands of their account.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -12,29 +13,35 @@ from xmppd.plugin import Counter, Session, SessionSlot, Stanza, StanzaError, Sto
 
 from .ids import LAST, MICROSECONDS, at_of, bound, moment_of, to_text
 from .keeping import Lives
+from .losses import Dead, Losses, after
 from .preferences import Owner
 from .query import Query
 from .reading import Reader
 from .recalling import CaughtUp
-from .watermark import ALL, BEHIND_SECONDS, DEAD_SECONDS, Watermark, in_turns
+from .watermark import ALL, DEAD_SECONDS, in_turns
 
 YOUNG_SECONDS: Final = 15.0
 """Sessions that began no longer before are looked at when the loss of a node is noticed."""
-SLACK_SECONDS: Final = 60.0
-"""How much younger than its last mark a message may be that a process of several has handed on."""
 MET_SECONDS: Final = 20.0
 """How long after its start a node knows who is there; a mark that was not moved for so long is of nobody."""
-OTHERS_SECONDS: Final = 600.0
-"""How long after that another device may come that was there as well, when one has been given all."""
 MOST: Final = 1000
-"""How many messages are looked at for one client."""
+"""How many messages of one process are looked at for one client."""
+AT_ONCE: Final = 16
+"""For how many clients messages are read at once."""
+SETTLED: Final = 500
+"""Of how many processes it is noted that an account was given all."""
 PROCESS_LETTERS: Final = 8
 """How an id of a session begins (`Server.process`)."""
 NOTHING: Final = bound(LAST)
 """The point of a session whose client has been given what it missed."""
 ANY: Final = "-"
-"""Sought by a client that names no session, while processes are known that were killed."""
+"""Sought by a client that names no session, while processes are known that were killed; and in the place of
+an id in the row that tells of which processes an account was given all.
+"""
 
+Row = Mapping[str, Any]
+Span = tuple[bytes, bytes]
+"""From which point on, and up to which, what a process has handed on may have been missed."""
 Keep = Callable[[Sequence[tuple[str, int]], Callable[[str], int]], Awaitable[None]]
 """Keeps messages for an account, by their ids and the microseconds of these, and what tells that of any."""
 
@@ -47,17 +54,11 @@ class Young(NamedTuple):
     until: float
 
 
-class Dead(NamedTuple):
-    """A process that was killed: its node, and its last mark."""
-
-    node: str
-    mark: bytes
-
-
-class Missed(Watermark):
+class Missed(Losses):
     """Who comes with the id of a session is given what that one missed. Nobody knows which devices were there
     without one: the first of an account that comes and acknowledges is given all that was not acknowledged
-    for sure, and so is each that has the resource of a session which was behind.
+    for sure, if any was there and none came with its id before; and so is each that has the resource of a
+    session which was behind.
     """
 
     returned = Counter("Messages that were kept again since their receiver's process was killed.")
@@ -80,6 +81,7 @@ class Missed(Watermark):
         self._suspects: dict[str, str] = {}
         self._lost: set[str] = set()
         self._left: set[str] = set()
+        self._places = asyncio.Semaphore(AT_ONCE)
         await self._find_dead(0.0)
         if self.server.has_other_nodes:
             self.works.tell(self.server.node, self.server.process)
@@ -105,23 +107,24 @@ class Missed(Watermark):
         if point == NOTHING or process == self.server.process:  # it ended here, and was seen to
             session.login.sought = ""
             return
-        dead = None if process in self._left else await self.processes.get(ALL, process)
-        if dead is None:  # it was stopped in peace, or that is long ago
+        found = None if process in self._left else await self.processes.get(ALL, process)
+        if found is None:  # it was stopped in peace, or that is long ago
             session.login.sought = ANY if self._dead else ""
             await self._find_for_any(session, keep)
             return
-        mark: bytes = dead["mark"]
-        if self._is_there(process, dead["node"]):
+        dead = dead_of(found)
+        if self._is_there(process, dead.node):
             now = self.scope.clock()
             young = [one for one in self._young if one.until > now and one.session is not session]
-            self._young = [*young, Young(session, dead["node"], now + YOUNG_SECONDS)]
-            await self.cover(session, min(point or mark, mark))  # it may be lost itself before that is known
+            self._young = [*young, Young(session, dead.node, now + YOUNG_SECONDS)]
+            await self.cover(session, min(point or dead.mark, dead.mark))  # it may be lost itself before that
             return
-        missed = await self._addressed(session, min(point or mark, mark), self._end_of(mark))
-        await self._note_given(session, dict(missed), keep, [done(session, sought, process)])
+        span = min(point or dead.mark, dead.mark), self._end_of(process, dead)
+        missed = await self._addressed(session, [span])
+        await self._note_given(session, missed, keep, [done(session, sought, process)])
 
     async def _note_given(
-        self, session: Session, missed: Mapping[str, int], keep: Keep, given: Iterable[Mapping[str, Any]]
+        self, session: Session, missed: Mapping[str, int], keep: Keep, given: Iterable[Row]
     ) -> None:
         if missed:
             await keep(sorted(missed.items(), key=lambda one: one[1]), moment_of)
@@ -131,33 +134,29 @@ class Missed(Watermark):
         self.returned.inc(len(missed))
         self.has_covered(session)
 
-    def _end_of(self, mark: bytes) -> bytes:
-        """Before which all messages are that a process with this mark has handed on."""
-        end = self.progress.began
-        if self.server.has_other_nodes or end < mark:  # or the clock was set back
-            return after(mark)
-        return end
-
-    async def _addressed(self, session: Session, point: bytes, end: bytes) -> list[tuple[str, int]]:
-        """What is in the archive between two points and was for the session, or for none that is there."""
-        account = session.account
+    async def _addressed(self, session: Session, spans: Sequence[Span]) -> dict[str, int]:
+        """What is in the archive between such points and was for the session, or for none that is there."""
+        account, missed = session.account, dict[str, int]()
         try:
             owner = await self._owner(account)
         except StanzaError:
-            return []  # there is no archive
-        await self.cover(session, point)  # this process may be lost itself before all is kept
-        await self._follow_clock(owner, account, point, end)
+            return missed  # there is no archive
+        first, last = min(point for point, _ in spans), max(end for _, end in spans)
+        await self.cover(session, first)  # this process may be lost itself before all is kept
+        await self._follow_clock(owner, account, first, last)
         try:
-            horizon = await self.horizon(account)
+            horizon = await self.horizon(account, below=last)
         except StanzaError:  # another node hangs
             horizon = bound(self.server.ids.time.read())
-        read = self.caught_up[session]
-        others = {one.full for one in self.server.locate(account) if one.full != session.full}
-        return [
-            (to_text(id), at_of(id))
-            for id, raw in await self._last(owner, account, point, min(end, horizon), MOST)
-            if not read.has(id) and is_for(raw, account, others)
-        ]
+        for point, end in spans:
+            async with self._places:
+                sent = await self._last(owner, account, point, min(end, horizon), MOST)
+            read = self.caught_up[session]
+            others = {one.full for one in self.server.locate(account) if one.full != session.full}
+            async for id, raw in in_turns(sent):
+                if not read.has(id) and is_for(raw, account, others):
+                    missed[to_text(id)] = at_of(id)
+        return missed
 
     async def _follow_clock(self, owner: Owner, account: str, point: bytes, end: bytes) -> None:
         """That of a process which is gone may have been ahead of ours: what it wrote last is in the past."""
@@ -184,37 +183,50 @@ class Missed(Watermark):
         """
         if session.login.sought != ANY or not self.server.acknowledges(session):
             return
-        missed: dict[str, int] = {}
-        given: list[Mapping[str, Any]] = []
-        rows = (await self.behind.scan(session.account)).rows
+        rows: dict[str, list[Row]] = {}
+        settled: dict[str, bytes] = {}
+        for row in (await self.behind.scan(session.account)).rows:
+            if row["session"] == ANY:
+                settled = settled_of(row["process"])
+            else:
+                rows.setdefault(row["process"], []).append(row)
+        spans, given = list[Span](), list[Row]()
+        now = bound(self.server.ids.time.read())
         for process, dead in [*self._dead.items()]:
-            if self._is_there(process, dead.node):
-                continue
-            its = [row for row in rows if row["process"] == process]
-            point = self._point_for(session, process, dead.mark, its)
+            its = rows.get(process, ())
+            # what was settled by who was cut off from one that went on was not
+            is_settled = process in settled and dead.at <= settled[process]
+            point = self._point_for(session, process, dead, its, is_settled=is_settled)
             if point is None:
                 continue
-            end = min(self._end_of(dead.mark), after(dead.mark))
-            missed.update(await self._addressed(session, point, end))
-            named = [row["session"] for row in its if row["resource"] == session.resource]
-            given += [done(session, key, process) for key in named or (process,)]
+            spans.append((point, min(self._end_of(process, dead), after(dead.mark))))
+            given += [done(session, row["session"], process) for row in its if is_named(row, session)]
+            settled.pop(process, None)
+            settled[process] = now
+        if spans:
+            given.append(done(session, ANY, text_of(settled)))
+        missed = await self._addressed(session, spans) if spans else {}
         await self._note_given(session, missed, keep, given)
 
     def _point_for(
-        self, session: Session, process: str, mark: bytes, rows: Sequence[Mapping[str, Any]]
+        self, session: Session, process: str, dead: Dead, rows: Sequence[Row], *, is_settled: bool
     ) -> bytes | None:
         """From where on a session of an account with these rows of a process is given what was missed there;
-        None where it has been.
+        None where it has been, or another one, or nothing was.
         """
-        named = [row for row in rows if row["resource"] == session.resource]
+        if self._is_there(process, dead.node):
+            return None
+        named = [row for row in rows if is_named(row, session)]
         if any(row["point"] == NOTHING for row in named):
             return None
-        if not named and any(row["point"] == NOTHING for row in rows):
-            is_given = any(row["session"] == process for row in rows)
-            is_late = at_of(mark) < self.server.ids.time.read() - int(OTHERS_SECONDS * MICROSECONDS)
-            if is_given or is_late:
-                return None
-        return min([mark, *(row["point"] for row in named or rows if row["point"])])
+        is_had = is_settled or any(row["point"] == NOTHING for row in rows)
+        points = [row["point"] for row in named or rows if row["point"] and row["point"] != NOTHING]
+        if not named and (is_settled or (is_had and not points)):
+            return None
+        loss = self._loss_of(process, dead)
+        if not rows and loss is not None and session.account not in loss:
+            return None
+        return min([dead.mark, *points])
 
     def comes(self, session: Session) -> None:
         """Whoever comes while it is known that processes were killed may have missed something."""
@@ -229,7 +241,8 @@ class Missed(Watermark):
         """
         rows = (await self.processes.scan(ALL)).rows
         gone = [row for row in rows if self._is_gone_as_it_seems(row["process"], row["node"])]
-        dead = {row["process"]: Dead(row["node"], row["mark"]) for row in gone if self._is_dead(row)}
+        dead = {row["process"]: dead_of(row) for row in gone if self._is_dead(row)}
+        await self._learn_losses([*dead])
         is_news = bool(dead.keys() - self._dead.keys())
         self._dead = dead
         self._suspects = {row["process"]: row["node"] for row in gone if row["process"] not in dead}
@@ -289,6 +302,7 @@ class Missed(Watermark):
     def _loses(self, process: str | None, node: str) -> None:
         """Another node may have come since, and knows only that it has not met this one."""
         if process is not None:
+            self.misses(process, node)
             self._lost.add(process)
             self._suspects[process] = node
             since = self.scope.clock() - MET_SECONDS
@@ -345,13 +359,28 @@ class Missed(Watermark):
         self._loses(self._there.pop(node, None), node)
 
 
-def after(mark: bytes) -> bytes:
-    """Behind what a process has handed on that did not write another mark."""
-    return bound(at_of(mark) + int((BEHIND_SECONDS + SLACK_SECONDS) * MICROSECONDS))
+def dead_of(row: Row) -> Dead:
+    """A process as it stands in `processes`."""
+    return Dead(row["node"], row["mark"], row["at"] or b"")
 
 
-def done(session: Session, key: str, process: str) -> Mapping[str, Any]:
-    """The row that notes that a session was given what another one missed, or any of a process."""
+def settled_of(text: str) -> dict[str, bytes]:
+    """From a row: of which processes an account was given all, and when."""
+    return {name: bytes.fromhex(at) for name, _, at in (one.partition(":") for one in text.split())}
+
+
+def text_of(settled: Mapping[str, bytes]) -> str:
+    """For a row: the same of those that were settled last."""
+    return " ".join(f"{name}:{at.hex()}" for name, at in [*settled.items()][-SETTLED:])
+
+
+def is_named(row: Row, session: Session) -> bool:
+    """Whether a row is of a session of this resource."""
+    return bool(row["resource"] == session.resource)
+
+
+def done(session: Session, key: str, process: str) -> Row:
+    """The row that notes that a session was given what another one missed, or any of some processes."""
     return {
         "account": session.account,
         "session": key,

@@ -40,7 +40,8 @@ _ID: Final = attrgetter("id")
 class Order:
     """All messages under way, by account. `make` makes the id of a moment of the clock; `seconds` is a clock
     that nobody sets; `look_later` is called whenever `tick` should be, in a few seconds. `newest`:
-    the largest id that was given. `on_failed` is told the id of what is in the archives and was refused.
+    the largest id that was given. `on_failed` is told the id of what is in the archives and was refused, and
+    `on_going` for which account something of this node goes on, where there are others.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Order:
         self._is_telling = False
         self.newest = b""
         self.on_failed: Callable[[bytes], None] = lambda id: None
+        self.on_going: Callable[[str], None] = lambda account: None
 
     def __len__(self) -> int:
         """Into how many archives something is under way."""
@@ -224,6 +226,7 @@ class Order:
         for account in entry.accounts:
             way = ways[account]
             way.passed = max(way.passed, entry.id)
+            self.on_going(account)
         return True
 
     def held_up(self, entry: Entry) -> bool:
@@ -415,8 +418,9 @@ class Order:
             way.said(node)
             self._let(account, way)
 
-    async def horizon(self, account: str, until: float = inf) -> bytes:
-        """What a page of an archive ends in front of. TimeoutError: nobody can say by then. See `wake`.
+    async def horizon(self, account: str, until: float = inf, below: bytes = b"") -> bytes:
+        """What a page of an archive ends in front of, `below` at most. TimeoutError: nobody can say by then.
+        See `wake`.
 
         On one node that is the oldest under way, for nothing behind that was handed on; and this moment, for
         what begins from now on. Other nodes may have handed on what is behind it, as long as the account had
@@ -424,16 +428,17 @@ class Order:
         """
         if not self._nodes.is_shared:
             return self._horizon_alone(account)
-        return await self.finished(account, until)
+        return await self.finished(account, until, below)
 
-    async def finished(self, account: str, until: float = inf) -> bytes:
-        """This moment, when all is over that was under way into an archive by now. TimeoutError: nobody can
-        say by then. See `wake`.
+    async def finished(self, account: str, until: float = inf, below: bytes = b"") -> bytes:
+        """This moment, or `below` if that is before it, when all is over that was under way into an archive
+        in front of it. TimeoutError: nobody can say by then. See `wake`.
         """
         way = self._way(account)
         while self._nodes.is_shared and not self._is_known(account, way):
             way = await self._change(account, way, until)
         end = bound(self._clock.next())
+        end = min(end, below) if below else end
         while way.has_before(end):
             way = await self._change(account, way, until)
         if self._nodes.is_shared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 
 from xmppd import hooks
@@ -32,13 +33,13 @@ class Ordered(Plugin):
         )
         self._is_looking = False
 
-    async def horizon(self, account: str, seconds: float = PAGE_SECONDS) -> bytes:
-        """What is not shown of an archive now: this id and all larger ones. StanzaError: nobody can say, in
-        so many seconds.
+    async def horizon(self, account: str, seconds: float = PAGE_SECONDS, below: bytes = b"") -> bytes:
+        """What is not shown of an archive now: this id and all larger ones, or `below`, where that is enough.
+        StanzaError: nobody can say, in so many seconds.
         """
         if not self.server.has_other_nodes:
             return await self.order.horizon(account)
-        return await self._in_time(self.order.horizon, account, seconds)
+        return await self._in_time(partial(self.order.horizon, below=below), account, seconds)
 
     async def finished(self, account: str) -> bytes:
         """This moment, when all is over that was under way into an archive by now. StanzaError as before."""

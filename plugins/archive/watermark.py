@@ -99,7 +99,7 @@ class Watermark(Ordered):
     processes = Table(
         partition=("name",),
         cluster=("process",),
-        columns={"node": "text", "mark": "blob"},
+        columns={"node": "text", "mark": "blob", "at": "blob"},
         person=nobody("how far a process has got"),
     )
     behind = Table(
@@ -129,7 +129,8 @@ class Watermark(Ordered):
 
     async def _write_mark(self, mark: bytes) -> None:
         row = {"name": ALL, "process": self.server.process, "node": self.server.node, "mark": mark}
-        await self.processes.put(row, ttl=DEAD_SECONDS)
+        at = bound(self.server.ids.time.read())
+        await self.processes.put({**row, "at": at}, ttl=DEAD_SECONDS)
         self.progress.mark, self.progress.written_at = mark, self.scope.clock()
 
     async def _write_row(self, session: Session, row: Behind) -> None:

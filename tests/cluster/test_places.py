@@ -46,6 +46,7 @@ class Node:
             appeared=nothing,
             left=nothing,
             end=nothing,
+            lost_all=nothing,
         )
         carrier: Any = SimpleNamespace(write=nothing, close=nothing)
         self.member = self.mesh.met(Met("there:1", 1, 1, 0, 0.0), carrier)

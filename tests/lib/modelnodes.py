@@ -368,6 +368,7 @@ class Node:
             hint=self._messages_kept,
             came=nobody_asks,
             gone=lambda node, has_left: None,
+            lost=lambda node, accounts: None,
             plugins=tuple,
             told=lambda *about: None,
             grace=GRACE_SECONDS,

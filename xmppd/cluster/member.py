@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from xmppd.cluster.trunk import Trunk
@@ -19,6 +19,9 @@ it.
 
 LINGER_SECONDS: Final = 0.005
 """How long what has time waits for something to go with."""
+
+ENDED_SECONDS: Final = 10.0
+"""For how long after the end of a session its node may still see to what was not acknowledged."""
 
 FOREVER: Final = float("inf")
 
@@ -94,7 +97,8 @@ class Member:
     turn, or soon. `add` has it written to at the end of this turn, behind sessions, and `is_writing` says
     whether any of them wait for that. `young` are the sessions of this node that are new or became available,
     until it has acknowledged that, `fresh` those among them that became available since it was met; `missing`
-    are accounts of which a message of its was missed, until it has heard of that.
+    are accounts of which a message of its was missed, until it has heard of that. `ended`: when which
+    accounts had a session end there, for ENDED_SECONDS.
     `was_silent`: it was given up because nothing was heard of it; `has_left`: it said that it stops.
     `directed` are the sessions there that sent directed presence here, each with the addresses that it went
     to.
@@ -110,6 +114,7 @@ class Member:
         "_is_writing",
         "carrier",
         "directed",
+        "ended",
         "fresh",
         "full",
         "has_left",
@@ -151,6 +156,7 @@ class Member:
         self.fresh = Marks()
         self.missing = Marks()
         self.directed: dict[str, set[str]] = {}
+        self.ended: deque[tuple[float, str]] = deque()
         self._clock = clock
         self._call_later = call_later
         self._add = add
@@ -229,6 +235,18 @@ class Member:
         self.young.acknowledged(acked)
         self.fresh.acknowledged(acked)
         self.missing.acknowledged(acked)
+
+    def note_end(self, account: str) -> None:
+        """A session of this account ended there."""
+        now, ended = self._clock(), self.ended
+        ended.append((now, account))
+        while ended[0][0] < now - ENDED_SECONDS:
+            ended.popleft()
+
+    def ended_lately(self) -> Iterator[str]:
+        """The accounts of which a session ended there a moment ago."""
+        since = self._clock() - ENDED_SECONDS
+        return (account for at, account in self.ended if at >= since)
 
     def __repr__(self) -> str:
         return f"<Member {self.name}>"

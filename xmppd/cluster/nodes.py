@@ -92,9 +92,9 @@ class RemoteSession:
 
 class OtherNodes:
     """Implements `xmppd.core.cluster.Cluster`. `hint`: something is stored for an account that is here;
-    `came` and `gone`: a node of this name, and whether it has said that it goes; `plugins`: those at work
-    here, and `told` of those elsewhere; `grace`: how many seconds a session is expected on another node when
-    its own stops.
+    `came` and `gone`: a node of this name, and whether it has said that it goes; `lost`: whose sessions went
+    with one that had not said so; `plugins`: those at work here, and `told` of those elsewhere; `grace`: how
+    many seconds a session is expected on another node when its own stops.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class OtherNodes:
         hint: Callable[[str], None],
         came: Callable[[str], None],
         gone: Callable[[str, bool], None],
+        lost: Callable[[str, Collection[str]], None],
         plugins: Callable[[], Collection[str]],
         told: Callable[[str, Collection[str], Collection[str]], None],
         grace: float,
@@ -169,6 +170,7 @@ class OtherNodes:
             appeared=self.presence.appeared,
             left=self.presence.left,
             end=binding.end,
+            lost_all=self._lost_all,
             now=now,
         )
         self.known_fellows = Fellows(mesh, sessions, self.calls)
@@ -177,6 +179,7 @@ class OtherNodes:
         self.room, self.hears_all = mesh.room, mesh.hears_all
         mesh.on_gone = self._gone
         self._tell_gone = gone
+        self._tell_lost = lost
         self.concerns = self.messages.concerns
         self.message = self.messages.route
         self.wants_copies = self.copies.wants
@@ -249,6 +252,9 @@ class OtherNodes:
     def _gone(self, member: Member) -> None:
         self.messages.returning(member)
         self._tell_gone(member.name, member.has_left)
+
+    def _lost_all(self, member: Member, accounts: Collection[str]) -> None:
+        self._tell_lost(member.name, accounts)
 
     def count_beside(self, account: str, resource: str, client: str) -> int:
         """See `Cluster.count_beside`."""

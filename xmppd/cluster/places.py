@@ -7,7 +7,7 @@ before all that the session says, and its end behind that.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from xmppd.cluster.member import Member
@@ -48,7 +48,8 @@ class Places:
     became available elsewhere, `is_open` of each that takes messages there, `ceded` of each of which a
     session, here or there, leaves messages to others; `went` of the full JID of each that ended, `appeared`
     of that of each that became available here. `left` is told of each session here that is not available any
-    more; `end` ends one.
+    more; `end` ends one. `lost_all` is told of a member that is gone without a farewell, and which accounts
+    had sessions there when it was missed or some seconds before.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Places:
         appeared: Callable[[str], None],
         left: Callable[[Session], None],
         end: Callable[[Session, StreamError | None], None],
+        lost_all: Callable[[Member, Collection[str]], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._mesh = mesh
@@ -76,6 +78,7 @@ class Places:
         self._appeared = appeared
         self._left = left
         self._end = end
+        self._lost_all = lost_all
         self._now = now
         self._numbers = 0
         self._own: dict[int, Own] = {}
@@ -211,6 +214,8 @@ class Places:
             self._moved(record.account)
             self._ceded(record.account)
             self._went(member, f"{record.account}/{record.resource}")
+            if not member.is_gone:
+                member.note_end(record.account)
 
     def take_have(self, member: Member, record: Have) -> None:
         """A full JID, or a client, is there and here: the session that the other came after ends, or else
@@ -298,7 +303,8 @@ class Places:
         """Nothing more."""
 
     def lost(self, member: Member) -> Iterator[None]:
-        """Forget its places, one after the other."""
+        """Forget its places, one after the other, and tell whose they were."""
+        accounts = dict.fromkeys(member.ended_lately())
         for number, own in enumerate([*self._own.values()], 1):
             own.knew.pop(member, None)
             own.spots.pop(member, None)
@@ -308,8 +314,11 @@ class Places:
         for found in self._mesh.whereabouts.places_of(member.index):
             if found is not None:
                 account, place = found
+                accounts[account] = None
                 self.take_gone(member, Gone(account, place.resource, place.number))
             yield
+        if member.is_joined and not member.has_left:
+            self._lost_all(member, accounts)
 
 
 def _is_less(priority: int | None, before: int | None) -> bool:
