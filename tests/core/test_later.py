@@ -1,6 +1,7 @@
 """What is under way of one sender: in order, bounded, and by a task only where one has to be awaited."""
 
 import asyncio
+import functools
 
 import pytest
 
@@ -216,3 +217,63 @@ async def test_one_that_is_not_ready_any_more_acts_again_when_it_is():
     assert acted == ["held up"]
     one.go_on()
     assert acted == ["held up", "acted", "next"] and sender.line.until(0) is None
+
+
+async def test_those_behind_one_that_is_begun_are_begun_too_and_act_in_their_order():
+    sender, begun, acted = Sender(), [], []
+
+    def made(name):
+        begun.append(name)
+        pendings[name] = Pending(lambda _: acted.append(name), is_ready=False)
+        return pendings[name]
+
+    async def looked_up():
+        await known
+        acted.append("first")
+
+    pendings, known = {}, asyncio.get_running_loop().create_future()
+    sender.line.add(sender.line.in_turn(looked_up, 0))
+    for name in ("second", "third", "fourth"):
+        make = functools.partial(made, name)
+        sender.line.add(sender.line.in_turn(make, 0, None if name == "fourth" else make))
+    assert begun == []
+    known.set_result(None)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert acted == ["first"] and begun == ["second", "third"]
+    pendings["third"].go_on()
+    assert acted == ["first"]
+    pendings["second"].go_on()
+    assert acted == ["first", "second", "third"] and begun == ["second", "third", "fourth"]
+    pendings["fourth"].go_on()
+    assert sender.line.until(0) is None
+
+
+async def test_what_has_to_be_awaited_first_is_awaited_in_its_turn_and_nothing_behind_it_is_begun():
+    sender, begun, acted = Sender(), [], []
+
+    async def looked_up():
+        acted.append("second")
+
+    def made(name):
+        begun.append(name)
+        pendings[name] = Pending(lambda _: acted.append(name), is_ready=False)
+        return pendings[name]
+
+    pendings: dict[str, Pending] = {}
+    waits = functools.partial(made, "third")
+    sender.line.add(held := Pending(lambda _: made("first"), is_ready=False))
+    sender.line.add(sender.line.in_turn(lambda: made("one"), 0))
+    sender.line.add(sender.line.in_turn(lambda: begun.append("wrong"), 0, looked_up))
+    sender.line.add(sender.line.in_turn(waits, 0, waits))
+    held.go_on()
+    pendings["first"].go_on()
+    assert begun == ["first", "one"]
+    pendings["one"].go_on()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert acted == ["first", "one", "second"] and begun == ["first", "one", "third"]
+    pendings["third"].go_on()
+    assert acted[-1] == "third" and sender.line.until(0) is None

@@ -106,6 +106,47 @@ async def test_behind_one_of_which_nothing_is_written_all_are_under_way_at_once(
         assert got[2] in ("", "x"), "it kept its place"
 
 
+@NODES
+async def test_behind_one_of_which_something_was_found_out_all_are_under_way_at_once(
+    redis_url: str, nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world("offline", nodes=nodes, settings=several(redis_url)) as w:
+        alice, bob = await w.login("alice", node=0), await w.login("bob", "r", node=nodes - 1)
+        await said(w, alice, message("bob", "0"))
+        archive, first, goes_on, begun = w.plugin("archive", 0), asyncio.Event(), asyncio.Event(), []
+        write = archive._file
+
+        def held(entry: Any, *about: Any) -> None:
+            begun.append(entry)
+            event = first if len(begun) == 1 else goes_on
+
+            async def later() -> None:
+                await event.wait()
+                write(entry, *about)
+
+            archive.server.spawn(later())
+
+        async def until_begun(count: int) -> None:
+            async for _ in rounds(0.001):
+                for client in w.clients:
+                    client.pump()
+                if len(begun) == count:
+                    break
+
+        monkeypatch.setattr(archive, "_file", held)
+        to_nobody = "<message to='bob@localhost/gone' type='normal'><body>gone</body></message>"
+        alice.write(
+            "".join([message("bob", "1"), to_nobody, *(message("bob", str(n)) for n in range(2, 10))])
+        )
+        await until_begun(1)
+        first.set()
+        await until_begun(9)
+        assert len(begun) == 9
+        goes_on.set()
+        await w.settle()
+        assert bodies(await bob.receive_all()) == [*map(str, range(10))]
+
+
 async def test_one_to_who_may_be_there_later_is_asked_again_in_its_turn() -> None:
     """It is to be in the archives if it is taken then; those behind it must not have smaller ids."""
     async with world("offline") as w:

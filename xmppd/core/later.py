@@ -20,6 +20,9 @@ BYTES = 65_536
 Act = Callable[["Pending"], Awaitable[Any] | None]
 """Has the effects of one whose turn it is, and returns what of it has to be awaited."""
 
+Begin = Callable[[], Awaitable[Any] | None]
+"""Begins one, and returns a `Pending`; None if it is not to be begun yet, or what has to be awaited first."""
+
 
 class Later:
     """What a handler or filter returns when the order of its effects is settled, and only their end has to be
@@ -148,13 +151,30 @@ class Pending(Later):
         self.act = lambda pending: follow(act(pending))
 
 
+class Unmade:
+    """One of which nothing is begun: `made` is what was begun of it, `act` has it all done in its turn."""
+
+    __slots__ = ("act", "begin", "made")
+
+    def __init__(self, act: Callable[[], Awaitable[Any] | None], begin: Begin | None) -> None:
+        self.act = act
+        self.begin = begin
+        self.made: Pending | None = None
+
+    def waits(self, waiting: Awaitable[Any] | None) -> None:
+        """It cannot be begun now, or something has to be awaited first."""
+        if waiting is not None:
+            self.begin = None
+            self.act = lambda: waiting
+
+
 class Line:
     """What is under way of one sender, in the order in which it came: each is finished after those before
     it, and those whose effects are still to come have them one after the other. `spawn` begins a task where
     one has to be awaited; `settle` awaits the end of one and raises nothing. While it `is_ahead` there are
     effects still to come, and those of others have to wait. Of those that are `unmade` nothing is begun
-    before their turn, nor of any behind them: what had a place in an order by then would wait for what comes
-    after it.
+    before all is that was sent before them, nor of any behind them: what had a place in an order by then
+    would wait for what comes after it.
     """
 
     __slots__ = (
@@ -164,9 +184,9 @@ class Line:
         "_size",
         "_spawn",
         "_under_way",
+        "_unmade",
         "_waiter",
         "is_ahead",
-        "unmade",
     )
 
     def __init__(
@@ -179,8 +199,8 @@ class Line:
         self._under_way: deque[Later] = deque()
         self._ahead: deque[Pending] = deque()
         self._is_acting = False
+        self._unmade: deque[Unmade] = deque()
         self.is_ahead = False
-        self.unmade = 0
         self._size = 0
         self._waiter: tuple[int, asyncio.Future[None]] | None = None
 
@@ -214,27 +234,56 @@ class Line:
 
     # those whose effects are still to come
 
-    def in_turn(self, act: Callable[[], Awaitable[Any] | None], size: int) -> Pending:
-        """One that is `unmade`: all that it is, it is in its turn."""
-        self.unmade += 1
-        return Pending(lambda _: self._make(act), size)
+    def behind(self, begin: Begin, act: Callable[[], Awaitable[Any] | None], size: int) -> Pending:
+        """One that is begun now if it can be and all before it are, or else as soon as that is so."""
+        made = None if self._unmade else begin()
+        if isinstance(made, Pending):
+            return made
+        return self.in_turn(act, size, begin) if made is None else self.in_turn(lambda: made, size)
 
-    def _make(self, act: Callable[[], Awaitable[Any] | None]) -> Awaitable[Any] | None:
+    def in_turn(
+        self, act: Callable[[], Awaitable[Any] | None], size: int, begin: Begin | None = None
+    ) -> Pending:
+        """One that is `unmade`: all that it is, it is in its turn; or `begin` begins it once all before it is
+        begun, and returns None if it cannot, or what has to be awaited first in its turn.
+        """
+        one = Unmade(act, begin)
+        self._unmade.append(one)
+        return Pending(lambda _: self._make(one), size)
+
+    def _make(self, one: Unmade) -> Awaitable[Any] | None:
+        if one.made is not None:
+            return one.made
         try:
-            waiting = act()
+            waiting = one.act()
         except BaseException:
-            self.unmade -= 1
+            self._unmade.remove(one)
             raise
         if waiting is None or isinstance(waiting, Later):
-            self.unmade -= 1
+            self._unmade.remove(one)
+            self._begin_more()
             return waiting
-        return self._made(waiting)
+        return self._made(one, waiting)
 
-    async def _made(self, waiting: Awaitable[Any]) -> None:
+    async def _made(self, one: Unmade, waiting: Awaitable[Any]) -> None:
         try:
             await waiting
         finally:
-            self.unmade -= 1
+            self._unmade.remove(one)
+
+    def _begin_more(self) -> None:
+        """Begin those that can be, up to the first that cannot: else who once had to wait for something would
+        have one under way at a time for as long as he goes on faster than one of them takes.
+        """
+        unmade = self._unmade
+        while unmade and (begin := unmade[0].begin) is not None:
+            one = unmade[0]
+            made = begin()
+            if not isinstance(made, Pending):
+                one.waits(made)
+                break
+            one.made = made
+            unmade.popleft()
 
     def _lead(self) -> None:
         """Let those act that are ready, up to the first that is not."""

@@ -158,23 +158,24 @@ class Messages:
 
     def _behind(self, origin: Origin, line: Line, stanza: Stanza) -> Pending:
         """A message of somebody whose last ones still have to go on: it does so after them, but is written
-        down now, or settled that it is not. Where filters are to be asked, or something has to be found out
-        of it or of one before it, that is done when it is its turn.
+        down as soon as these are. What filters, or the store, have to be asked for is so in its turn.
         """
-        made: Pending | Awaitable[None] | None = None
+        begin, act = partial(self._begun, origin, stanza), partial(self._route, origin, stanza)
+        return line.behind(begin, act, len(stanza.raw))
+
+    def _begun(self, origin: Origin, stanza: Stanza) -> Pending | Awaitable[None] | None:
+        """See `Begin`: such a message, when all that were sent before it are begun."""
         try:
             to = Jid.parse(stanza.to or origin.account)
-            is_settled = self.foresee is None and not (line.unmade or self._hooks.message_for_filter)
-            if is_settled and self._is_open(origin, stanza, to):
-                made = self._record(origin, stanza, to)
-                if made is None and self._is_settled(stanza, to):
-                    return Pending(partial(self._go_on, origin, stanza, to), len(stanza.raw))
+            is_settled = self.foresee is None and not (self._hooks.message_for_filter or is_moved(origin))
+            if not (is_settled and self._is_open(origin, stanza, to)):
+                return None
+            made = self._record(origin, stanza, to)
+            if made is None and self._is_settled(stanza, to):
+                return Pending(partial(self._go_on, origin, stanza, to), len(stanza.raw))
         except Exception as error:  # noqa: BLE001 - he is told when it is its turn
             return Pending(partial(raised, error))
-        if isinstance(made, Pending):
-            return made
-        route = partial(self._route, origin, stanza) if made is None else lambda: made
-        return line.in_turn(route, len(stanza.raw))
+        return made
 
     def _is_settled(self, stanza: Stanza, to: Jid) -> bool:
         """Whether one of which nothing was to be written would not be later either."""
