@@ -4,6 +4,7 @@ nodes, came later, or was acknowledged by who came with the id of his session.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from managing import ask_to_resume, enable, managed, ready
 from several import several
 
 from plugins.archive.losses import Loss, number_of
+from plugins.archive.missed import NOTHING
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -53,6 +55,7 @@ async def come(w: World, user: str, id: str, resource: str, *, node: int) -> tup
 async def test_nothing_of_a_node_on_which_its_account_was_not(redis_url: str) -> None:
     async with world("offline", nodes=3, settings=several(redis_url)) as w:
         bob, _ = await managed(w, "bob", "desk", node=0)
+        await w.advance(20)  # else it may have come behind the loss, and is asked itself
         await chat(await w.login("alice", node=2), "bob@localhost", "1", "2")
         await bob.receive_all()
         await acknowledge(bob)
@@ -68,6 +71,7 @@ async def test_a_node_that_begins_later_knows_it_by_what_another_one_wrote(
         desk, _ = await managed(w, "bob", "desk", node=0)
         carol, _ = await managed(w, "carol", "r", node=1)
         alice = await w.login("alice", node=2)
+        await w.advance(20)
         for receiver in (desk, carol):
             await chat(alice, receiver.jid.partition("/")[0], "1", "2")
             await receiver.receive_all()
@@ -133,7 +137,7 @@ async def test_who_comes_second_is_given_nothing_of_many_kills(redis_url: str) -
         await acknowledge(first)
         await w.settle()
         rows = (await w.plugin("archive", 3).behind.scan("bob@localhost")).rows
-        assert len(rows) == 1, "one row tells of all processes"
+        assert len([row for row in rows if row["point"] == NOTHING]) == 1, "it tells of all processes"
         assert texts(await given(await anew(w, "bob", "second", node=3))) == []
 
 
@@ -148,6 +152,26 @@ async def test_a_process_that_was_at_work_after_it_was_missed_may_have_had_anybo
         await w.plugin("archive", 0).note_how_far()
         await w.plugin("archive", 1)._find_dead(0.0)
         assert texts(await given(await anew(w, "bob", "r2", node=1))) == ["1"]
+
+
+async def test_others_are_told_of_a_session_before_it_is_given_anything(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice = await w.login("alice", node=0)
+        await w.advance(5)
+        await managed(w, "bob", "r", node=0)
+        nodes, told = w.apps[0].nodes, list[str]()
+        tell = nodes.other
+
+        def heard(node: str, plugin: str, name: str, data: str) -> None:
+            told.append(data)
+            tell(node, plugin, name, data)
+
+        nodes.other = heard
+        nothing_else = json.dumps([[w.cluster(0).mesh.name, []], {}])
+        await chat(alice, "bob@localhost", "1")
+        assert told.count(nothing_else) == 1
+        await chat(alice, "bob@localhost", "2")
+        assert told.count(nothing_else) == 1, "its place went along"
 
 
 async def test_a_loss_of_many_accounts_in_few_bytes() -> None:
