@@ -35,6 +35,7 @@ from xmppd.plugin import (
     iq_get,
     iq_set,
     serialize,
+    utc_stamp,
 )
 
 BLOCKLIST: Final = f"{{{ns.BLOCKING}}}blocklist"
@@ -289,9 +290,9 @@ def row_of(report: AbuseReport, at: float) -> dict[str, Any]:
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A report as operators see it."""
-    at = datetime.fromtimestamp(int(row["id"][:16], 16) / 1_000_000, UTC)
+    at = int(row["id"][:16], 16) / 1_000_000
     return {
-        "time": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "time": utc_stamp(at),
         "account": row["account"],
         "reported": row["reported"],
         "reason": row["reason"],

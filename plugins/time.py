@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from xmppd import ns
-from xmppd.plugin import Element, Plugin, Request, element, iq_get
+from xmppd.plugin import Element, Plugin, Request, element, iq_get, utc_stamp
 
 TIME = f"{{{ns.TIME}}}time"
 
@@ -22,5 +22,5 @@ class Time(Plugin):
             TIME,
             None,
             element(f"{{{ns.TIME}}}tzo", None, f"{offset[:3]}:{offset[3:5]}"),
-            element(f"{{{ns.TIME}}}utc", None, utc.strftime("%Y-%m-%dT%H:%M:%SZ")),
+            element(f"{{{ns.TIME}}}utc", None, utc_stamp(self.now())),
         )

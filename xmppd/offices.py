@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from xmppd.admin.bulk import Wanted
@@ -19,6 +18,7 @@ from xmppd.core.visibility import Visibility
 from xmppd.errors import StreamError, XmppdError
 from xmppd.everywhere import Everywhere
 from xmppd.loglevels import Levels, logger_of
+from xmppd.moments import utc_stamp
 from xmppd.server import Server
 from xmppd.store.table import Store, Table
 
@@ -116,19 +116,9 @@ def _token_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
         "software": row["software"],
         "device": row["device"],
         "mechanism": kept.mechanism,
-        "issued": moment(kept.issued),
-        "expires": moment(kept.expires),
+        "issued": utc_stamp(kept.issued),
+        "expires": utc_stamp(kept.expires),
     }
-
-
-def precise(seconds: float) -> str:
-    """Seconds since the epoch for people and machines."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def moment(seconds: float) -> str:
-    """The same to the second."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class StoreOffice:
@@ -210,11 +200,11 @@ class MessageOffice:
     async def _fates_here(self, arguments: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         found = self._fates.of(arguments["id"], arguments["sender"], arguments["to"])
         if not found:
-            since = moment(self._fates.since)
+            since = utc_stamp(self._fates.since)
             return [{"at": since, "fate": UNKNOWN, "reason": "this node knows of nothing since then"}]
         return [
             {
-                "at": precise(fate.at),
+                "at": utc_stamp(fate.at, to="milliseconds"),
                 "fate": fate.fate,
                 "rule": fate.rule,
                 "reason": fate.reason,
@@ -265,7 +255,7 @@ class LogOffice:
 
 
 def _level_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**row, "until": moment(row["until"])}
+    return {**row, "until": utc_stamp(row["until"])}
 
 
 class PresenceOffice:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xmppd.allocator import memory_bytes
 from xmppd.core.busiest import Busiest
 from xmppd.feed import Feed
-from xmppd.offices import precise
+from xmppd.moments import utc_stamp
 
 if TYPE_CHECKING:
     from xmppd.app import App
@@ -105,7 +105,7 @@ class _Look:
             for account, count in self.busiest.take(self._most)
         ]
         return {
-            "at": precise(app.now()),
+            "at": utc_stamp(app.now(), to="milliseconds"),
             "what": "top",
             "sessions": len(app.sessions.by_full),
             "accounts": len(app.sessions.accounts),

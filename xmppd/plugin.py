@@ -48,6 +48,7 @@ from xmppd.feed import Feed
 from xmppd.hooks import Recorded, Unrecorded
 from xmppd.jid import Jid
 from xmppd.marks import mark, marked
+from xmppd.moments import utc_stamp
 from xmppd.parts.belongings import gives, takes
 from xmppd.parts.disco import ByAddress, disco_info, disco_items
 from xmppd.parts.events import Emitter, happened, listens
@@ -233,6 +234,7 @@ __all__ = [
     "takes",
     "takes_at_bind",
     "takes_inline",
+    "utc_stamp",
 ]
 
 SERVER: Final = Address.SERVER

@@ -17,9 +17,9 @@ from xmppd.core.quiet import Quiet
 from xmppd.core.sessions import Session
 from xmppd.core.tokens import kept_in
 from xmppd.errors import CommandError, StanzaError, StoreError, StreamError, XmppdError
+from xmppd.moments import utc_stamp
 from xmppd.net.c2s.stream import Stream
 from xmppd.net.pace import Slice, breathe
-from xmppd.offices import moment
 from xmppd.software import MOST_CHARACTERS, caps_of, is_by, names_of
 from xmppd.xml import build
 from xmppd.xml.stanza import parse
@@ -161,7 +161,7 @@ class SessionOffice:
             "priority": None if session.presence is None else session.priority,
             "address": peer_of(session),
             "client": next(iter(names_of(session)), ""),
-            "since": moment(session.since),
+            "since": utc_stamp(session.since),
             "idle": int(idle_seconds(self._app, session)),
         }
 
@@ -189,7 +189,7 @@ class SessionOffice:
                 "device": agent.device[:MOST_CHARACTERS] if agent is not None else "",
                 "client_id": agent.id if agent is not None else "",
                 "mechanism": login.mechanism,
-                "login_expires": None if login.expires is None else moment(login.expires),
+                "login_expires": None if login.expires is None else utc_stamp(login.expires),
                 "token_expires": expires,
                 **_stream_of(session),
                 "lang": session.lang,
@@ -213,7 +213,7 @@ class SessionOffice:
         mine = [row for row in rows if row["client"] == agent.id]
         kept = [kept_in(row[column]) for row in mine for column in ("fresh", "current")]
         ends = [one.expires for one in kept if one is not None]
-        return moment(max(ends)) if ends else None
+        return utc_stamp(max(ends)) if ends else None
 
 
 _address: Final = operator.attrgetter("full")
@@ -330,7 +330,7 @@ def _managed_of(session: Session) -> Row:
         "acknowledges": True,
         "resumable": bool(managed.seconds and managed.is_kept),
         "resumable_seconds": int(managed.seconds),
-        "detached_since": moment(managed.detached_at) if is_detached and managed.detached_at else None,
+        "detached_since": utc_stamp(managed.detached_at) if is_detached and managed.detached_at else None,
         "stanzas_received": managed.received,
         "stanzas_under_way": managed.received - managed.handled,
         "stanzas_sent": managed.sent,

@@ -24,7 +24,7 @@ from xmppd.feed import Feed
 from xmppd.hooks import Drop, Outcome
 from xmppd.jid import Jid
 from xmppd.masking import shown
-from xmppd.offices import precise
+from xmppd.moments import utc_stamp
 from xmppd.stream.sasl import Attempt, Login
 from xmppd.xml.stanza import Stanza
 
@@ -90,7 +90,7 @@ class Tracing:
     def tell(self, account: str, what: str, raw: bytes = b"", /, **about: Any) -> None:
         """Something happened to an account. Whoever it happens to does not suffer from a mistake here."""
         for trace in self.accounts.get(account, ()):
-            record = {"at": precise(self._app.now()), "what": what, **about}
+            record = {"at": utc_stamp(self._app.now(), to="milliseconds"), "what": what, **about}
             try:
                 if raw:
                     record["xml"] = shown(raw, with_text=trace.bodies)

@@ -9,7 +9,7 @@ from xmppd.core.events import Event, Events
 from xmppd.errors import CommandError
 from xmppd.feed import Feed
 from xmppd.following import size_of
-from xmppd.offices import precise
+from xmppd.moments import utc_stamp
 
 MOST: Final = 16
 """Callers, of all nodes."""
@@ -56,5 +56,10 @@ class Watching:
 
 def record_of(event: Event) -> dict[str, Any]:
     """An event as a record."""
-    about = {"at": precise(event.time), "what": event.kind, "id": event.id, "version": event.version}
+    about = {
+        "at": utc_stamp(event.time, to="milliseconds"),
+        "what": event.kind,
+        "id": event.id,
+        "version": event.version,
+    }
     return {**about, "account": event.account, "data": dict(event.data)}

@@ -6,10 +6,9 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from xmppd.plugin import CommandError, Jid, JidError, Secret, command
+from xmppd.plugin import CommandError, Jid, JidError, Secret, command, utc_stamp
 
 from .crier import CANCELLED, KIND, RUNNING, SLICE, Announcement, of_row, online
 from .segment import Segment, accounts_in, checked, nodes_of
@@ -211,7 +210,7 @@ class AnnounceCommands:
 
 def moment(seconds: float | None) -> str:
     """For people, in UTC; "" for one that has not come."""
-    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return "" if seconds is None else utc_stamp(seconds)
 
 
 def domains_of(texts: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ BOTTOM = (
     "xmppd.precis",
     "xmppd.saslprep",
     "xmppd.jid",
+    "xmppd.moments",
     "xmppd.store.table",
     "xmppd.store.person",
 )
@@ -19,6 +20,7 @@ MAY_IMPORT = {
     "xmppd.allocator": (),
     "xmppd.errors": (),
     "xmppd.ns": (),
+    "xmppd.moments": (),
     "xmppd.precis": (),
     "xmppd.saslprep": ("xmppd.precis",),
     "xmppd.jid": ("xmppd.errors", "xmppd.precis"),
@@ -115,6 +117,7 @@ MAY_IMPORT = {
     ),
     "xmppd.access": (
         "xmppd.errors",
+        "xmppd.moments",
         "xmppd.store.person",
         "xmppd.store.table",
         "xmppd.stream.lru",
@@ -134,6 +137,7 @@ MAY_IMPORT = {
     ),
     "xmppd.migrate": (
         "xmppd.errors",
+        "xmppd.moments",
         "xmppd.ns",
         "xmppd.precis",
         "xmppd.jid",
@@ -167,7 +171,7 @@ MAY_IMPORT = {
         "xmppd.errors",
         "xmppd.feed",
         "xmppd.following",
-        "xmppd.offices",
+        "xmppd.moments",
     ),
     "xmppd.software": ("xmppd.core.sessions", "xmppd.everywhere", "xmppd.net.pace"),
     "xmppd.operating": ("xmppd",),

@@ -8,13 +8,14 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from xmppd.access.hours import HOUR as HOUR_FORM
 from xmppd.access.hours import Hours, id_of, text_of
 from xmppd.admin.commands import Caller, Description, Json
 from xmppd.errors import CommandError, StoreError
+from xmppd.moments import utc_stamp
 from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table
 
@@ -294,7 +295,7 @@ def _fits(row: Row, who: str, command: str) -> bool:
 
 
 def _shown(row: Row) -> Mapping[str, Any]:
-    at = datetime.fromtimestamp(row["at"], UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = utc_stamp(row["at"], to="milliseconds")
     took = None if row["ended"] is None else round(max(0.0, row["ended"] - row["at"]), 3)
     shown = {name: row[name] for name in ("who", "door", "address", "command")}
     arguments = json.loads(row["arguments"])

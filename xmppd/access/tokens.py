@@ -7,12 +7,12 @@ import hashlib
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from xmppd.access.callers import MOST_SCOPES, Configured, Known, covers, is_scope
 from xmppd.admin.commands import NO_PERMISSION, USAGE, Caller
 from xmppd.errors import CommandError
+from xmppd.moments import utc_stamp
 from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table
 
@@ -227,6 +227,4 @@ def _wrong(field: str, why: str) -> CommandError:
 
 
 def _moment(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if seconds is None else utc_stamp(seconds)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Protocol
 
 from xmppd.admin.commands import USAGE, Secret, command
 from xmppd.errors import CommandError
 from xmppd.jid import Jid
+from xmppd.moments import utc_stamp
 
 MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "SCRAM-SHA-512")
 """Those that clients can choose, and that accounts need keys for."""
@@ -250,9 +250,7 @@ class UserCommands:
 def _row(info: AccountInfo) -> dict[str, Any]:
     created = None
     if info.created is not None:
-        created = (
-            datetime.fromtimestamp(info.created, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        )
+        created = utc_stamp(info.created)
     return {
         "account": info.account,
         "created": created,

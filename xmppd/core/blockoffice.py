@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.blocking import Blocking
 from xmppd.core.blocks import Blocks
+from xmppd.moments import utc_stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +53,4 @@ class BlockOffice:
 
 
 def _moment(at: float | None) -> str:
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return "" if at is None else utc_stamp(at)

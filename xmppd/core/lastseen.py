@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from xmppd.core.sessions import Broadcast, Session, Sessions
 from xmppd.core.visibility import Visibility
 from xmppd.errors import StoreError
 from xmppd.jid import Jid
+from xmppd.moments import utc_stamp
 from xmppd.store.person import Person
 from xmppd.store.table import Row, Store, Table, Value
 from xmppd.stream.lru import Lru
@@ -258,4 +258,4 @@ def _delay(sender: str, at: int) -> bytes:
 
 @lru_cache(8)
 def _whole_seconds(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return utc_stamp(at).removesuffix("Z")

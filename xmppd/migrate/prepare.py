@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal
 from xml.etree.ElementTree import Element
 
@@ -19,6 +18,7 @@ from xmppd.jid import Jid
 from xmppd.migrate.addresses import AddressMap, PlainAddresses
 from xmppd.migrate.merge import item_of, merged
 from xmppd.migrate.record import Account, Contact, Keys, Offline
+from xmppd.moments import utc_stamp
 from xmppd.xml.build import delay, insert_child, serialize
 
 OverLimit = Literal["keep", "cut", "refuse"]
@@ -293,7 +293,7 @@ class Preparer:
         tree.set("to", f"{found.account}/{resource}" if resource else found.account)
         data = serialize(tree)
         if offline.at is not None:
-            stamp = datetime.fromtimestamp(offline.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            stamp = utc_stamp(offline.at)
             data = insert_child(data, "message", delay(found.account.rpartition("@")[2], stamp))
         return data, offline.at
 

@@ -11,7 +11,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from xmppd.access.audit import Audit
@@ -27,6 +26,7 @@ from xmppd.core.roster.item import ITEM, LOG, ROSTER
 from xmppd.core.roster.tier import SharedCache
 from xmppd.duties import Duties
 from xmppd.errors import StoreError
+from xmppd.moments import utc_stamp
 from xmppd.rights.persons import Persons, masked, mentions_of, pattern_of, person_of
 from xmppd.store.table import Row, Store, Stored, Table
 
@@ -134,9 +134,9 @@ class Erasing:
         return {
             "erased": row["digest"],
             "state": "under way" if row["state"] == "begun" else "done",
-            "asked": _stamp(row["at"]),
+            "asked": utc_stamp(row["at"]),
             "done": told.get("done"),
-            "name_free": _stamp(row["until"]),
+            "name_free": utc_stamp(row["until"]),
             "rows": rows,
             "not_looked_at": told.get("not looked at", []),
         }
@@ -168,7 +168,7 @@ class Erasing:
             if self._cache is not None:
                 await self._cache.erase(account)
             now = self._now()
-            told["done"] = _stamp(now)
+            told["done"] = utc_stamp(now)
             told["not looked at"] = self._persons.unknown
             text = json.dumps(told)
             mask = self._erased.mask(account)
@@ -315,7 +315,3 @@ class Erasing:
             return
         due = self._now() + ROUNDS[number + 1] - ROUNDS[number]
         await self._erased.put({**row, "round": number + 1, "due": due})
-
-
-def _stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

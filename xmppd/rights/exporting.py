@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from xmppd import __version__
+from xmppd.moments import utc_stamp
 from xmppd.rights.persons import Persons, columns_of, person_of
 from xmppd.store.table import Stored, Table, Value
 
@@ -91,8 +92,8 @@ class Exporting:
                 "version": VERSION,
                 "server": f"xmppd {__version__}",
                 "account": account,
-                "begun": _stamp(begun),
-                "ended": _stamp(self._now()),
+                "begun": utc_stamp(begun),
+                "ended": utc_stamp(self._now()),
                 "rows": counts,
                 "not looked at": self._persons.unknown,
                 "note": NOTE,
@@ -157,7 +158,3 @@ def _file(name: str, content: dict[str, Any]) -> tuple[str, str]:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _stamp(seconds: float) -> str:
-    return _moment(seconds).isoformat(timespec="seconds").replace("+00:00", "Z")

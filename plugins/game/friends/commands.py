@@ -6,10 +6,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from xmppd.plugin import AccountUnknown, CommandError, StanzaError, command, result_page
+from xmppd.plugin import AccountUnknown, CommandError, StanzaError, command, result_page, utc_stamp
 
 from .pairs import FRIENDS, Pair, befriend, cancel, decline, half, part
-from .telling import stamp
 
 if TYPE_CHECKING:
     from . import Friends
@@ -70,8 +69,8 @@ class FriendCommands:
                     "friend": pair.of(account),
                     "name": name,
                     "state": shown(pair, account),
-                    "since": stamp(pair.since) if pair.since is not None else "",
-                    "expires": stamp(pair.expires) if pair.expires is not None else "",
+                    "since": utc_stamp(pair.since) if pair.since is not None else "",
+                    "expires": utc_stamp(pair.expires) if pair.expires is not None else "",
                     "groups": list(groups),
                     "note": note,
                 }

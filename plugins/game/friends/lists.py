@@ -19,10 +19,11 @@ from xmppd.plugin import (
     iq_get,
     iq_set,
     offered,
+    utc_stamp,
 )
 
 from .pairs import FRIENDS, Pair
-from .telling import FRIENDS_LIST, NS, stamp
+from .telling import FRIENDS_LIST, NS
 
 if TYPE_CHECKING:
     from . import Friends
@@ -120,7 +121,7 @@ class Lists:
         if entry.note:
             more.append(element(NOTE, None, entry.note))
         is_online, since = await self.seen(entry.pair.of(account), account)
-        shown = {"online": "true"} if is_online else {"last-online": stamp(since)} if since else {}
+        shown = {"online": "true"} if is_online else {"last-online": utc_stamp(since)} if since else {}
         return friends.item(entry.pair, account, entry.name, *more, **shown)
 
     @offered
@@ -210,7 +211,7 @@ class Lists:
                     {
                         "jid": row["peer"],
                         **({"name": names[row["peer"]]} if row["peer"] in names else {}),
-                        "at": stamp(row["at"]),
+                        "at": utc_stamp(row["at"]),
                         **({"what": row["what"]} if row["what"] else {}),
                     },
                 )

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from xmppd import ns
@@ -20,6 +19,7 @@ from xmppd.plugin import (
     element,
     happened,
     serialize,
+    utc_stamp,
 )
 
 from .pairs import ASKED, FRIENDS, NONE, Pair, pair_of
@@ -195,9 +195,9 @@ class Telling:
         if name:
             attrs["name"] = name
         if pair.state == FRIENDS and pair.since is not None:
-            attrs["since"] = stamp(pair.since)
+            attrs["since"] = utc_stamp(pair.since)
         if pair.state == ASKED and pair.expires is not None:
-            attrs["expires"] = stamp(pair.expires)
+            attrs["expires"] = utc_stamp(pair.expires)
         said = [element(f"{{{NS}}}text", None, pair.text)] if pair.state != NONE and pair.text else []
         return element(FRIEND, attrs | attributes, *said, *more)
 
@@ -206,8 +206,3 @@ def said_of(pair: Pair) -> dict[str, Any]:
     """What nodes tell each other of a pair."""
     said: dict[str, Any] = {"state": pair.state, "by": pair.by, "text": pair.text}
     return said | {"since": pair.since, "expires": pair.expires}
-
-
-def stamp(at: float) -> str:
-    """A moment as XEP-0082 has it."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

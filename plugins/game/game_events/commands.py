@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from xmppd.plugin import CommandError, Jid, JidError, Secret, command
+from xmppd.plugin import CommandError, Jid, JidError, Secret, command, utc_stamp
 
 from .pushing import SLICE, shown
 from .stanzas import MOST_VERSION, NOT_XML, RESOURCE, Event
@@ -70,7 +69,7 @@ class EventCommands:
         for row in (await self._it.held.scan(account.bare, limit=LISTED)).rows:
             known = last.get(row["resource"])
             if known is None or row["version"] > known["version"]:
-                at = datetime.fromtimestamp(row["at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                at = utc_stamp(row["at"])
                 about = {"version": row["version"], "at": at, "payload": row["payload"] or ""}
                 last[row["resource"]] = {"resource": row["resource"], **about}
         return [last[name] for name in sorted(last)]

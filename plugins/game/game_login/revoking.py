@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from xmppd.plugin import CommandError, Jid, Session, cluster_signal, command, every, happened
+from xmppd.plugin import CommandError, Jid, Session, cluster_signal, command, every, happened, utc_stamp
 
 from .claims import BY, TEXT
 
@@ -204,4 +204,4 @@ def key_of(kind: str, issuer: str, id: str) -> str:
 
 def shown(moment: float | None) -> str:
     """For people, in UTC; "" for none."""
-    return "" if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return "" if moment is None else utc_stamp(moment)

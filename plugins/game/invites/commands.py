@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from xmppd.plugin import CommandError, Jid, StanzaError, command
+from xmppd.plugin import CommandError, Jid, StanzaError, command, utc_stamp
 
 from .states import CANCELLED, Invite, values_of
 
@@ -67,9 +66,5 @@ class InviteCommands:
 def shown(one: Invite) -> dict[str, Any]:
     """An invite as operators see it."""
     values = values_of(one)
-    times = {name: _moment(values[name]) for name in ("at", "expires")}
+    times = {name: utc_stamp(values[name]) for name in ("at", "expires")}
     return {"from": values.pop("sender"), **values, **times}
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

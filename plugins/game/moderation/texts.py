@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from xmppd.plugin import utc_stamp
+
 TEXTS: Final = {
     "en.mute": "You cannot chat until {until}. {reason}",
     "en.mute-forever": "You cannot chat any more. {reason}",
@@ -64,4 +66,4 @@ def moment(seconds: float) -> str:
 
 def iso(seconds: float | None) -> str:
     """For programs (XEP-0082), in UTC; "" for none."""
-    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return "" if seconds is None else utc_stamp(seconds)

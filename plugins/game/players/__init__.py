@@ -5,7 +5,6 @@ they are on other platforms, and which of these a session is on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Protocol
 
 from xmppd import hooks, ns
@@ -36,6 +35,7 @@ from xmppd.plugin import (
     network_of,
     nobody,
     offered,
+    utc_stamp,
 )
 
 from .claims import Claims, Taken
@@ -193,7 +193,7 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
         attrs = {"jid": account}
         if profile is not None and profile["name"]:
             attrs["name"] = profile["name"]
-            attrs["next-rename"] = stamp(profile["named"] + self.config.rename_days * DAY)
+            attrs["next-rename"] = utc_stamp(profile["named"] + self.config.rename_days * DAY)
         links = await self.links_of(account)
         return element(
             PLAYER,
@@ -315,7 +315,7 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
             return {"online": "true"}
         if since is None and self.last:
             since = (await self.last.logouts_of([account])).get(account)
-        return {"last-online": stamp(since)} if since else {}
+        return {"last-online": utc_stamp(since)} if since else {}
 
     def _session_of(self, request: Request) -> Session:
         """The session that asks; StanzaError for a service."""
@@ -339,8 +339,3 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
         """Names and platforms follow."""
         await self.follow(old, new)
         await self.follow_links(old, new)
-
-
-def stamp(at: float) -> str:
-    """A moment as XEP-0082 has it."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from xmppd.plugin import CommandError, Jid, StanzaError, command
+from xmppd.plugin import CommandError, Jid, StanzaError, command, utc_stamp
 
 from .claims import KEPT, RESERVED
 from .names import ANY, read
@@ -175,4 +174,4 @@ def text_of(text: str) -> str:
 
 def shown(at: float | None) -> str:
     """A moment for people."""
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return "" if at is None else utc_stamp(at)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -42,11 +41,6 @@ Part = Mapping[str, Any]
 """What a session says of one game: `state` as JSON, `since` when (a stamp), and where it may be joined
 `secret` and `for`, the policy.
 """
-
-
-def stamp_of(at: float) -> str:
-    """A moment as it is told, in whole seconds."""
-    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def game_of(id: str, part: Part, sure: Sure) -> str:

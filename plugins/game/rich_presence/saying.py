@@ -36,11 +36,12 @@ from xmppd.plugin import (
     element,
     iq_get,
     iq_set,
+    utc_stamp,
 )
 
 from .config import Game, RichPresenceConfig
 from .pace import Pace
-from .said import EMPTY, GAME, JOIN, NOTHING, NS, STATE, Part, Sure, annex_of, stamp_of, status_of
+from .said import EMPTY, GAME, JOIN, NOTHING, NS, STATE, Part, Sure, annex_of, status_of
 from .schema import Mistake, read, written
 
 SECRET_BYTES: Final = 512
@@ -207,7 +208,7 @@ class Saying(Plugin):
     def _say(self, change: Change) -> None:
         session, shown, said, id, game, part, values = change
         before = said.get(id)
-        part["since"] = stamp_of(self.now()) if before is None else before["since"]
+        part["since"] = utc_stamp(self.now()) if before is None else before["since"]
         if game.status:
             part["status"] = self._status_of(session.account, id, game, values)
         self.changes.inc()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from xmppd.core.accounts import Accounts, AccountUnknown
 from xmppd.core.roster.rosters import LogEntry, RosterItem, Rosters
+from xmppd.moments import utc_stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def _row_of(item: RosterItem) -> dict[str, Any]:
 
 
 def _line_of(entry: LogEntry) -> dict[str, Any]:
-    at = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = utc_stamp(entry.at, to="milliseconds")
     return {
         "version": entry.version,
         "at": at,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 
 from xmppd import ns
 from xmppd.core.begun import begun
 from xmppd.core.tokens import ClientTokens, Token
 from xmppd.errors import StoreError
+from xmppd.moments import utc_stamp
 from xmppd.net.c2s.negotiation.attempts import authenticator_of
 from xmppd.stream.hashedtokens import HashedToken
 from xmppd.stream.inline import Granted, offers_inline_alike, takes_inline
@@ -61,7 +61,7 @@ class Fast:
 
 def token_element(token: Token) -> bytes:
     """`<token/>` (XEP-0484 3.3)."""
-    expiry = datetime.fromtimestamp(int(token.expires), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    expiry = utc_stamp(token.expires)
     text = escape_attribute(token.text)
     return f"<token xmlns='{ns.FAST}' expiry='{expiry}' token='{text}'/>".encode()
 
