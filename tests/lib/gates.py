@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mortal import READS, WRITES
+from patience import rounds
 
 from xmppd.testing import World
 
@@ -65,3 +66,28 @@ async def go_on(world: World) -> None:
             client.pump()
         if len(world.apps) > 1:
             await world.tell_each_other()
+
+
+async def reached(world: World, gate: Gate, is_over: Callable[[], bool]) -> None:
+    """Until something is held up, or all is over."""
+    async for _ in rounds():
+        await go_on(world)
+        if gate.is_reached or is_over():
+            break
+
+
+async def renamed(world: World, gate: Gate, old: str, new: str) -> None:
+    """Give an account another address while something is held up, or until something is; as far as that goes,
+    then the gate is opened.
+    """
+    call = world.app.commands.call("account rename", {"old": old, "new": new})
+    renaming = asyncio.ensure_future(call)
+    await reached(world, gate, renaming.done)
+    await go_on(world)
+    gate.open()
+    async for _ in rounds(0):
+        await world.settle()
+        if renaming.done():
+            break
+    await renaming
+    await world.settle()

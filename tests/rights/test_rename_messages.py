@@ -5,14 +5,12 @@ sender is told.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import pytest
-from gates import EACH, Gate, go_on
-from patience import rounds
+from gates import EACH, Gate, go_on, reached, renamed
 from several import CHAT, bodies, several
 
 from xmppd.testing import Client, World
@@ -43,24 +41,7 @@ class Message:
 
     async def rename(self) -> None:
         """From when something is held up on."""
-        names = {"old": f"{self.zoe}@localhost", "new": f"{self.new}@localhost"}
-        renaming = asyncio.ensure_future(self.world.app.commands.call("account rename", names))
-        await self.while_open(renaming.done)
-        await go_on(self.world)
-        self.gate.open()
-        async for _ in rounds(0):
-            await self.world.settle()
-            if renaming.done():
-                break
-        await renaming
-        await self.world.settle()
-
-    async def while_open(self, is_over: Callable[[], bool]) -> None:
-        """Until something is held up, or all is over."""
-        async for _ in rounds():
-            await go_on(self.world)
-            if self.gate.is_reached or is_over():
-                break
+        await renamed(self.world, self.gate, f"{self.zoe}@localhost", f"{self.new}@localhost")
 
     @property
     def kept(self) -> int:
@@ -116,7 +97,7 @@ async def test_what_comes_meanwhile_is_given_to_the_new_account_or_refused(
         is_kept = partial(lambda it, before: it.kept > before, it, it.kept)
         it.gate.shut(it.number)
         await it.send(bob)
-        await it.while_open(is_kept)
+        await reached(it.world, it.gate, is_kept)
         it.gate.let()
         await it.rename()
         refused = is_refused(await bob.receive_all())

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from gates import EACH, ON_CASSANDRA, Gate, go_on
+from gates import EACH, ON_CASSANDRA, Gate, go_on, renamed
 from leftovers import allowed, rows_with
 from mutual import is_mutual
-from patience import rounds
 from several import several
 
 from xmppd import ns
@@ -166,15 +165,7 @@ class Moment:
                 break
             await asyncio.sleep(0.001)  # a thread of the store may be at work, on a busy machine
         self.gate.let()
-        renaming = asyncio.ensure_future(self.call("account rename", old=self.names["zoe"], new=self.new))
-        await go_on(self.world)
-        self.gate.open()
-        async for _ in rounds(0):
-            await self.world.settle()
-            if renaming.done():
-                break
-        await renaming
-        await self.world.settle()
+        await renamed(self.world, self.gate, self.names["zoe"], self.new)
         got = [it for it in await client.receive_all() if it.get("id") == "deed"]
         self.answer = got[0].get("type", "") if got else ""
         return self.gate.is_reached
