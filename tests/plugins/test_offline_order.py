@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from slowly import LIMITS
 
 from tests.plugins.test_offline import become_available, bodies, chat
 from tests.plugins.test_offline_races import SharedStore
+from xmppd.core.sessions import Session
 from xmppd.testing import World
 
 pytestmark = pytest.mark.asyncio
@@ -105,7 +106,9 @@ async def test_a_session_looks_again_for_what_is_left_by_one_timer(monkeypatch: 
         plugin, session = world.plugin("offline", 0), bob.session
         await plugin.take(bob.bare, [(CHAT.format(to=bob.bare, body="not for this one"), None)])
 
-        async def left(*_: object) -> object:
+        async def left(_session: Session, _queue: Any, _going_on: Any, looking: Awaitable[Any] | None) -> Any:
+            if looking is not None:  # it was begun
+                await looking
             return type(plugin).flush.__globals__["Turn"].OTHERS
 
         monkeypatch.setattr(plugin, "_take_turn", left)
