@@ -6,6 +6,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
+from xmppd.ns import STANZA_ERRORS
 from xmppd.testing import Client, World, refusal
 
 NS, PLAYERS = "urn:xmppd:friends:0", "urn:xmppd:players:0"
@@ -78,16 +79,31 @@ async def test_who_asks_too_often_is_told_how_long_to_wait(tmp_path: Path) -> No
 
 
 @pytest.mark.asyncio
-async def test_who_is_muted_asks_nobody(tmp_path: Path) -> None:
+async def test_who_is_muted_asks_nobody_and_is_told_why_in_his_language(tmp_path: Path) -> None:
     async with world_of(tmp_path) as world:
-        alice, bob = await world.login("alice"), await world.login("bob")
+        alice = await world.bind("alice", lang="de")
+        await alice.send("<presence/>")
+        bob = await world.login("bob")
+        await world.app.commands.call("friend befriend", {"one": ALICE, "other": "carol@localhost"})
         await world.app.commands.call(
-            "moderation sanction", {"account": ALICE, "kind": "mute", "reason": "spam"}
+            "moderation sanction", {"account": ALICE, "kind": "mute", "reason": "Spam."}
         )
         await world.settle()
-        for text in ("", "hello"):
-            assert await outcome(alice, f"<request xmlns='{NS}' jid='{BOB}'>{text}</request>") != "done"
+        for payload in (
+            f"<request xmlns='{NS}' jid='{BOB}'/>",
+            f"<request xmlns='{NS}' jid='{BOB}'>hello</request>",
+            f"<note xmlns='{NS}' jid='carol@localhost'>hello</note>",
+            f"<player xmlns='{PLAYERS}' name='Zoe#EUW'/>",
+        ):
+            assert told(await asked(alice, payload)) == "Du kannst nicht mehr chatten. Spam.", payload
         await alice.send(f"<presence type='subscribe' to='{BOB}'/>")
-        assert (await alice.receive()).get("type") == "error"
+        assert told(await alice.receive()) == "Du kannst nicht mehr chatten. Spam."
         await bob.receive_all()
         assert (await world.plugin("friends").between(ALICE, BOB)).state == "none"
+
+
+def told(answer: Element) -> str | None:
+    """What a refusal says to who is muted."""
+    assert refusal(answer) == "cancel not-allowed"
+    assert answer.find(".//{urn:xmppd:moderation:0}muted") is not None
+    return answer.findtext(f".//{{{STANZA_ERRORS}}}text")

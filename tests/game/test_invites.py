@@ -321,6 +321,26 @@ async def test_what_an_invite_is_to_is_judged_and_never_masked(tmp_path: Path, m
         assert (await invite(alice, target="odd"))[0].get("target") == "odd"
 
 
+@pytest.mark.asyncio
+async def test_who_is_muted_invites_nobody_and_is_told_why() -> None:
+    async with World(
+        plugins=("invites", "moderation"), plugin_config={"invites": {"message": "", "senders": "anybody"}}
+    ) as world:
+        alice, bob = await world.login("alice"), await world.login("bob")
+        sanction = {"account": ALICE, "kind": "mute", "minutes": 1}
+        await world.app.commands.call("moderation sanction", sanction)
+        await alice.receive_all()
+        assert await pending(bob) == []
+        answer = await invite(alice)
+        assert refusal(answer) == "cancel not-allowed"
+        assert (answer.findtext(f".//{{{ns.STANZA_ERRORS}}}text") or "").startswith("You cannot chat until ")
+        assert answer.find(".//{urn:xmppd:moderation:0}muted").get("until")  # type: ignore[union-attr]
+        assert await pending(bob) == []
+        await world.advance(61)
+        await alice.receive_all()
+        assert (await invite(alice)).tag.endswith("iq")
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["accept", "decline", "cancel", "wait"]), st.integers(0, 1)), max_size=6
 )

@@ -71,6 +71,8 @@ class Rules(Protocol):
 
     def __bool__(self) -> bool: ...
 
+    async def check_speaks(self, account: str, lang: str = "") -> None: ...
+
     async def judge(self, account: str, where: str, text: str, lang: str = "") -> Any: ...
 
     async def take(self, account: str, verb: str, address: str = "") -> float: ...
@@ -254,6 +256,7 @@ class Friends(Bonds, Lists, Telling, FriendCommands, Plugin):
         """A text as moderation leaves it; StanzaError where it may not be said."""
         if not self.moderation:
             return text
+        await self.moderation.check_speaks(account, lang)
         verdict = await self.moderation.judge(account, "note", text, lang)
         if verdict.action == "refuse":
             raise StanzaError("not-acceptable", "This may not be said.")

@@ -95,6 +95,9 @@ class Moderation(Protocol):
     def __bool__(self) -> bool:
         """Whether it is there."""
 
+    async def check_speaks(self, account: str, lang: str = "") -> None:
+        """StanzaError for who is muted."""
+
     async def judge(self, account: str, where: str, text: str) -> Judgement:
         """What becomes of a text."""
 
@@ -177,7 +180,7 @@ class Invites(InviteCommands, Paying):
                 if not exists:
                     raise StanzaError("not-allowed", "An anonymous session invites nobody.")
                 wanted = self._wanted(session.account, tree)
-                wanted = await self._judged(wanted, session.connection.peer)
+                wanted = await self._judged(wanted, session)
                 made = await self.make(session.account, wanted)
         except StanzaError:
             self.refused.inc()
@@ -320,11 +323,12 @@ class Invites(InviteCommands, Paying):
                 await self.made.delete_if(account, wanted.id, expect={"peer": to})
         return None if is_added else same[0]
 
-    async def _judged(self, wanted: Invite, peer: str) -> Invite:
+    async def _judged(self, wanted: Invite, session: Session) -> Invite:
         """As the plugin `moderation` leaves it, if there is one; StanzaError."""
         if not self.moderation:
             return wanted
-        seconds = await self.moderation.take(wanted.sender, "invite", peer)
+        await self.moderation.check_speaks(wanted.sender, session.lang or "")
+        seconds = await self.moderation.take(wanted.sender, "invite", session.connection.peer)
         if seconds > 0:
             raise too_often(seconds)
         # Of what it is to nothing can be masked: it would be to something else.

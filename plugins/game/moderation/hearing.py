@@ -199,7 +199,7 @@ class Hearing(Pacing):
         """What becomes of a text of an account, which stands in one of `PLACES`: the `action`, the `text`
         that may be shown, and `why`. One that is muted says nothing anywhere.
         """
-        if await self.has_sanction(account, "mute") and self._is_silent(account):
+        if await self._mute_of(account) is not None:
             return Judgement("refuse", text, "muted")
         judged = await self._heard_by(account, where, text, lang)
         if judged.action != "pass":
@@ -208,9 +208,21 @@ class Hearing(Pacing):
             await self._flag(account, where, judged, text)
         return judged
 
-    def _is_silent(self, account: str) -> bool:
+    @offered
+    async def check_speaks(self, account: str, lang: str = "") -> None:
+        """For who is muted, and so says nothing anywhere, the StanzaError that tells him so in his language;
+        StoreError.
+        """
+        if (mute := await self._mute_of(account)) is not None:
+            self.silenced.inc()
+            raise self.muted(lang, mute)
+
+    async def _mute_of(self, account: str) -> Sanction | None:
+        """By which somebody says nothing anywhere; StoreError."""
         standing = self.standing.get(account)
-        return standing is None or standing.of("mute", self.now(), "all") is not None
+        if standing is None and not self.server.sessions(account):
+            standing = await self.read(account)
+        return None if standing is None else standing.of("mute", self.now(), "all")
 
     async def _heard_by(self, account: str, where: str, text: str, lang: str) -> Judgement:
         """What lists, expressions and the service say."""
@@ -371,7 +383,7 @@ class Hearing(Pacing):
             self.silenced.inc()
             if message.type == "error" or not texts_of(message):
                 return hooks.DROP  # receipts, typing: nobody is to be told that they were not sent
-            raise self.muted(session, mute)
+            raise self.muted(session.lang, mute)
         limit = self.sanction_of(session.account, "chat-limit", scope)
         if limit is None or not texts_of(message):
             return None
@@ -380,12 +392,12 @@ class Hearing(Pacing):
             raise self.too_often(session, wait)
         return None
 
-    def muted(self, session: Session, sanction: Sanction) -> StanzaError:
+    def muted(self, lang: str | None, sanction: Sanction) -> StanzaError:
         """What tells a client that it may not speak."""
         attrs = {"id": sanction.id}
         if sanction.until is not None:
             attrs["until"] = iso(sanction.until)
-        return StanzaError("not-allowed", self.said(sanction, session.lang), detail=element(MUTED, attrs))
+        return StanzaError("not-allowed", self.said(sanction, lang), detail=element(MUTED, attrs))
 
     # receipts for what nobody heard
 
@@ -470,7 +482,7 @@ class Hearing(Pacing):
         self.silenced.inc()
         if presence.type == "error":
             return hooks.DROP
-        raise self.muted(session, mute)
+        raise self.muted(session.lang, mute)
 
     @hooks.iq_sent.at(hooks.FILTER, hooks.EARLY)
     def pass_on(self, session: Session, iq: Stanza) -> Stanza | hooks.Drop | Awaitable[Stanza | hooks.Drop]:
@@ -483,7 +495,7 @@ class Hearing(Pacing):
         if mute is not None and not self.silence.may_ask(account, iq, self.config.spoken):
             self.silenced.inc()
             if is_request:
-                raise self.muted(session, mute)
+                raise self.muted(session.lang, mute)
             return hooks.DROP
         if iq.type == "set" and iq.payload in self.config.spoken:
             where = "name" if iq.payload == VCARD else "status"

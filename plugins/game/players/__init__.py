@@ -57,6 +57,9 @@ class Judges(Protocol):
 
     def __bool__(self) -> bool: ...
 
+    async def check_speaks(self, account: str, lang: str = "") -> None:
+        """StanzaError for who is muted."""
+
     async def judge(self, account: str, where: str, text: str, lang: str = "") -> Any:
         """What to do about a text: `action`, and `why`."""
 
@@ -176,7 +179,8 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
     @offered
     async def give_name(self, account: str, text: str, by: str, forced: bool = True) -> str:
         """Give an account a name in the name of `by`, without a pause and whether or not it is reserved; as
-        the player could himself if not `forced`. StanzaError conflict, not-acceptable, policy-violation.
+        the player could himself if not `forced`. StanzaError conflict, not-acceptable, not-allowed,
+        policy-violation.
         """
         wanted = self._read(text)
         if not forced:
@@ -248,6 +252,7 @@ class Players(Claims, Platforms, PlayerCommands, Plugin):
             self.refused.inc()
             raise Taken
         if self.moderation:
+            await self.moderation.check_speaks(account, lang)
             verdict = await self.moderation.judge(account, "name", str(wanted), lang)
             if verdict.action not in ("pass", "flag"):
                 self.refused.inc()
