@@ -220,6 +220,7 @@ class Archive(Crowded, Keeping, Moving, Searches, Again, Talks):
     def _record_again(self, origin: Origin, message: Stanza, dialogue: Dialogue, id: bytes) -> Recorded:
         """Write over a message that was written and perhaps not handed on."""
         sender, receiver = origin.account, dialogue.receiver
+        self.is_given_again(receiver, id)
         entry = Known(self.order, id, dialogue.accounts, sender, message)
         self._file(entry, dialogue)
         domain = (receiver if self._is_ours(receiver) else sender).rpartition("@")[2]

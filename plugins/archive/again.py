@@ -81,6 +81,19 @@ class Again(Missed):
         """A message is in the archives, and was refused nevertheless."""
         self._failed.put(id, True)
 
+    def is_given_again(self, account: str, id: bytes) -> None:
+        """What an account is about to be given may be older than what others have acknowledged."""
+        self.goes_again(account, id.hex())
+        for node in self.server.nodes_of(account):
+            self.goes_again.tell_node(node, account, id.hex())
+
+    @cluster_signal
+    def goes_again(self, account: str, id: str) -> None:
+        """The same for its sessions on this node."""
+        known = bytes.fromhex(id)
+        if known < self.order.floor:
+            self.order.on_old(account, known)
+
     @hooks.session_bound
     def comes(self, session: Session) -> None:
         """It is in doubt if its client wanted to resume another one, or a process was killed just before, or

@@ -41,7 +41,8 @@ class Order:
     """All messages under way, by account. `make` makes the id of a moment of the clock; `seconds` is a clock
     that nobody sets; `look_later` is called whenever `tick` should be, in a few seconds. `newest`:
     the largest id that was given. `on_failed` is told the id of what is in the archives and was refused, and
-    `on_going` for which account something of this node goes on, where there are others.
+    `on_going` for which account something of this node goes on, where there are others. Nothing of other
+    nodes begins below `floor`; of what has its id for good and is below that, `on_old` is told, by account.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Order:
         self._telling: deque[Entry] = deque()
         self._is_telling = False
         self.newest = b""
+        self.floor = b""
         self.on_failed: Callable[[bytes], None] = lambda id: None
+        self.on_old: Callable[[str, bytes], None] = lambda account, id: None
         self.on_going: Callable[[str], None] = lambda account: None
 
     def __len__(self) -> int:
@@ -323,11 +326,13 @@ class Order:
         way = self._way(account)
         if old:
             way.drop(node, old)
-        is_late = not is_final and id <= way.passed
+        is_late = not is_final and (id <= way.passed or id < self.floor)
         place = self._make(self._clock.next()) if is_late else id
         held = Foreign(place, id, node, self._seconds())
         self._watch(account)
         insort(way.foreign, held, key=_ID)
+        if is_final and id < self.floor:
+            self.on_old(account, id)
         if is_late:
             held.is_let = True  # it is told to go when it comes with another id
             self._nodes.tell(node, LATE, account, id, place)

@@ -34,9 +34,18 @@ from .ordered import Ordered
 LOOK_SECONDS: Final = 2.0
 """How often it is written down how far all have got."""
 BEHIND_SECONDS: Final = 6.0
-"""How far the mark is behind the clock: a client that answers has acknowledged what is older. What is
-younger may come to it twice.
+"""How far the mark is behind the clock at most: a client that answers has acknowledged what is older. What is
+younger than the mark may come to it twice.
 """
+NEAR_SECONDS: Final = 2.0
+"""How far it is at least."""
+LOOKED_AT: Final = 2000
+"""Of so many sessions it is found out how far they have got; where more have not acknowledged something, the
+mark is where it is at most.
+"""
+TURNS: Final = 3
+"""Of the loop, until what is handed on stands among what is not acknowledged."""
+NEAR: Final = int(NEAR_SECONDS * MICROSECONDS)
 FAR: Final = int(BEHIND_SECONDS * MICROSECONDS)
 """How far the point of a row may be below what its session has not acknowledged."""
 KEPT_SECONDS: Final = 15.0
@@ -113,6 +122,7 @@ class Watermark(Ordered):
     async def start(self) -> None:
         """What is archived from now on may be missed."""
         await super().start()
+        self.order.on_old = self._cover_old
         state = self.progress
         state.holder = self
         if not state.began:
@@ -155,10 +165,12 @@ class Watermark(Ordered):
             return
         late = bound(now - FAR)
         given = [id for account, raw in self.server.given_away() if (id := id_in(raw, account)) is not None]
-        mark = max(state.mark, min([late, *given, *(id for _, id in under_way if id)]))
+        farthest = min([late, *given, *(id for _, id in under_way if id)])
+        nearest = min([bound(now - NEAR), *given, *(id for _, id in list(under_way)[-1:] if id)])
         second = int(self.now() - BEHIND_SECONDS) + 1
         async with state.lock:
             try:
+                mark = max(state.mark, *map(before, (farthest, await self._nearer(nearest, late))))
                 await self._note_those_behind(mark, second)
                 if has_news:
                     await self._write_mark(mark)
@@ -166,6 +178,40 @@ class Watermark(Ordered):
                 await self._forget_left()
             except StoreError as error:
                 self.log.warning("store-failed", extra={"kind": "watermark", "error": str(error)})
+
+    async def _nearer(self, nearest: bytes, late: bytes) -> bytes:
+        """Up to where all have got that are not covered by rows, `nearest` at most; b"": nobody knows. Who
+        has not acknowledged something of before `late` has a row then.
+        """
+        rows, state, clock = self.progress.rows, self.progress, self.scope.clock()
+        self.order.floor = max(state.mark, nearest)  # nothing older comes from other nodes now
+        for _ in range(TURNS):
+            await asyncio.sleep(0)  # what was not under way any more is written to its sessions
+        waiting = self.server.waiting(int(self.now()) + 1)
+        if len(waiting) > LOOKED_AT:
+            return b""
+        async for session in in_turns(waiting):
+            row = rows.get(session)
+            oldest = self._oldest_live(session)
+            if not oldest or (row is not None and row.point and row.point <= oldest):
+                continue
+            if oldest >= max(state.mark, late):
+                nearest = min(nearest, oldest)
+            elif key := self._key(session):
+                is_moved = row is not None and row.is_moved
+                await self._write_row(session, Behind(key, bound(at_of(oldest)), clock, is_moved))
+        return nearest
+
+    def _oldest_live(self, session: Session) -> bytes:
+        """The smallest id of what a client has not acknowledged and that is not kept for it until then: ids
+        come in their order. b"" of nothing.
+        """
+        stored = {id(raw) for raw in self.server.stored(session).values()}
+        for raw in self.server.unacknowledged(session):
+            found = id_in(raw, session.account) if id(raw) not in stored else None
+            if found is not None:
+                return found
+        return b""
 
     async def _note_those_behind(self, mark: bytes, second: int) -> None:
         rows, clock = self.progress.rows, self.scope.clock()
@@ -274,6 +320,18 @@ class Watermark(Ordered):
         if (row := self.progress.rows.get(session)) is not None:
             row.since = min(row.since, self.scope.clock() - KEPT_SECONDS)
 
+    def _cover_old(self, account: str, id: bytes) -> None:
+        """Sessions of an account may be given something that is older than what all have acknowledged."""
+        for session in self.server.sessions(account):
+            if self.server.acknowledges(session):
+                self.spawn(self._cover_now(session, id))
+
+    async def _cover_now(self, session: Session, id: bytes) -> None:
+        try:
+            await self.cover(session, id)
+        except StoreError as error:
+            self.log.warning("store-failed", extra={"kind": "watermark", "error": str(error)})
+
     @hooks.session_kept
     async def cover_kept(self, kept: KeptSession) -> None:
         """A node stops and leaves a session: what its client has not acknowledged may be below the mark."""
@@ -294,6 +352,11 @@ class Watermark(Ordered):
             oldest = self._oldest(session, None)
             row = Behind(id, bound(at_of(oldest)) if oldest else b"", self.scope.clock(), is_moved=True)
             await self._write_row(session, row)
+
+
+def before(id: bytes) -> bytes:
+    """In front of this id and others of its microsecond; b"" of none."""
+    return id and bound(at_of(id))
 
 
 def id_in(raw: bytes, account: str) -> bytes | None:

@@ -25,9 +25,11 @@ def lives(tmp_path: Path) -> Lives:
     return lives_in(tmp_path)
 
 
-async def come(w: World, id: str, *, resource: str = "r", h: int = 0, enable: bool = True) -> Client:
-    """Bob comes back with the id of a session that is not there any more."""
-    bob = await ready(w, "bob")
+async def come(
+    w: World, id: str, user: str = "bob", *, resource: str = "r", h: int = 0, enable: bool = True
+) -> Client:
+    """He comes back with the id of a session that is not there any more."""
+    bob = await ready(w, user)
     assert (await ask_to_resume(bob, id, h)).find(f"{{{ns.STANZA_ERRORS}}}item-not-found") is not None
     await bob.bind(resource)
     if enable:
@@ -167,14 +169,43 @@ async def test_what_waited_and_was_given_and_not_acknowledged_comes_again(lives:
                 assert texts(await given(await come(w3, new))) == ["1", "2"], "killed again before that"
 
 
-async def test_rows_go_when_all_is_acknowledged(lives: Lives) -> None:
+async def test_what_was_acknowledged_seconds_ago_does_not_come_again_where_all_have_done_so(
+    lives: Lives,
+) -> None:
     async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
         alice = await w.login("alice")
         await chat(alice, "bob@localhost", "1", "2")
-        bob = await w.bind("bob", "r")
-        await bob.send(f"<enable xmlns='{ns.SM}' resume='true'/>")
-        await bob.receive()
-        assert texts(await given(bob)) == ["1", "2"]
+        await bob.receive_all()
+        await bob.send(f"<a xmlns='{ns.SM}' h='{bob.session.managed.sent}'/>")
+        await w.advance(5)
+        await chat(alice, "bob@localhost", "3")
+        await w.settle()
+        async with lives() as w2:
+            assert texts(await given(await come(w2, id))) == ["3"]
+
+
+async def test_what_was_not_acknowledged_holds_back_what_is_given_again_of_others(lives: Lives) -> None:
+    async with lives() as w:
+        _, id = await managed(w, "bob", "r")
+        carol, other = await managed(w, "carol", "r")
+        alice = await w.login("alice")
+        await chat(alice, "bob@localhost", "1")
+        await w.advance(0.5)
+        await chat(alice, "carol@localhost", "2")
+        await carol.receive_all()
+        await carol.send(f"<a xmlns='{ns.SM}' h='{carol.session.managed.sent}'/>")
+        await w.advance(4)  # bob is not behind yet, and nobody knows how far he has got
+        async with lives() as w2:
+            assert texts(await given(await come(w2, id))) == ["1"]
+            assert texts(await given(await come(w2, other, "carol"))) == ["2"]
+
+
+async def test_rows_go_when_all_is_acknowledged(lives: Lives) -> None:
+    async with lives() as w:
+        bob, _ = await managed(w, "bob", "r")
+        await chat(await w.login("alice"), "bob@localhost", "1", "2")
+        assert texts(await bob.receive_all()) == ["1", "2"]
         archive = w.plugin("archive")
         await w.advance(20)
         assert len((await archive.behind.scan("bob@localhost")).rows) == 1

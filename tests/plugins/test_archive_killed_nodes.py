@@ -321,3 +321,19 @@ async def test_what_was_found_and_kept_is_not_looked_for_once_more(redis_url: st
         await acknowledge(again)
         await w.advance(5)
         assert [row["point"] for row in (await archive.behind.scan("bob@localhost")).rows] == [NOTHING]
+
+
+async def test_what_goes_on_by_an_old_id_is_covered_by_a_row(redis_url: str) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        _, id = await managed(w, "bob", "r", node=0)
+        archive, there = w.plugin("archive", 0), w.plugin("archive", 1)
+        await w.advance(10)
+        old = bound(w.apps[0].ids.time.read() - 5_000_000)
+        assert archive.progress.mark > old
+        there.is_given_again("bob@localhost", old)
+        await w.settle()
+        [row] = (await archive.behind.scan("bob@localhost")).rows
+        assert (row["session"], row["point"]) == (id, old)
+        there.is_given_again("bob@localhost", bound(w.apps[0].ids.time.read()))
+        await w.settle()
+        assert (await archive.behind.scan("bob@localhost")).rows == [row]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import pytest
 from archivemodel import MESSAGE, RULES, Model
 
-from plugins.archive.elsewhere import ASK, AWAY, END, GO, HOLD, KNOWN
+from plugins.archive.elsewhere import ASK, AWAY, END, GO, HOLD, KEEP, KNOWN, LATE
 from plugins.archive.ids import Pool, bound
 from plugins.archive.order import STUCK_SECONDS, Order
 from plugins.archive.ordered import PAGE_SECONDS
@@ -391,3 +391,19 @@ async def test_a_mark_does_not_pass_what_another_node_has_under_way() -> None:
     assert desk.order.oldest() == held < begun.id
     desk.order.hear("b", END, "bob", held, b"")
     assert desk.order.oldest() == begun.id
+
+
+def test_nothing_of_another_node_begins_below_what_all_have_acknowledged() -> None:
+    desk, old = Desk(), []
+    desk.nodes.here["a"] = [object()]
+    desk.order.on_old = lambda account, id: old.append((account, id))
+    desk.order.horizon_now("a")
+    ids = [Pool().new_id(desk.clock.next()) for _ in range(2)]
+    desk.order.floor = bound(desk.clock.next())
+    assert LATE not in desk.nodes.verbs()
+    desk.order.hear("b", HOLD, "a", ids[0], b"")
+    assert LATE in desk.nodes.verbs() and old == []
+    desk.order.hear("b", KEEP, "a", ids[1], b"")
+    assert LATE not in desk.nodes.verbs() and old == [("a", ids[1])]
+    desk.order.hear("b", HOLD, "a", Pool().new_id(desk.clock.next()), b"")
+    assert LATE not in desk.nodes.verbs()
