@@ -26,9 +26,12 @@ class Backend:
 
     The engines are those that XMPPD_TEST_CASSANDRA and XMPPD_TEST_REDIS name. What is not named, or has to be
     its own because it will be hurt, is started in the folder, and ends with the thread that called `start`.
+    `heap`: MiB of a node of Cassandra that is started.
     """
 
-    def __init__(self, store: str, *, own_cassandra: int = 0, own_redis: bool = False) -> None:
+    def __init__(
+        self, store: str, *, own_cassandra: int = 0, own_redis: bool = False, heap: int | None = None
+    ) -> None:
         self.store = store
         self.folder = Path(tempfile.mkdtemp(prefix="xmppd-bench-"))
         is_named = store == "cassandra" and not own_cassandra
@@ -39,6 +42,7 @@ class Backend:
             self.folder / "engines",
             nodes=own_cassandra or 1 if self._has_own_nodes else 0,
             redis=not url,
+            heap=heap,
             settings=SETTINGS,
             tied=True,
         )

@@ -413,11 +413,17 @@ def main() -> int:
         "--spares", type=int, default=6, help="names for nodes that take over from killed ones"
     )
     parser.add_argument("--port", type=int, default=26200, help="the first of five for each node")
+    parser.add_argument(
+        "--heap",
+        type=int,
+        metavar="MiB",
+        help="for Cassandra; with 1024 and more it compiles as in production, which pays in long runs",
+    )
     parser.add_argument("--logs", type=Path, help="a folder for what the nodes wrote")
     options = parser.parse_args()
     if options.carrier == "redis" and {"net", "sentinel"} & {*options.faults}:
         parser.error("net and sentinel are about nodes that reach each other")
-    backend = Backend("cassandra", own_redis="redis" in options.faults)
+    backend = Backend("cassandra", own_redis="redis" in options.faults, heap=options.heap)
     # What an engine is tied to has to outlive every part of the run.
     thread = ThreadPoolExecutor(1)
     try:
