@@ -461,7 +461,8 @@ async def finished(work: Awaitable[None], end: asyncio.Future[None]) -> None:
     try:
         await work
     finally:
-        end.set_result(None)
+        if not end.done():  # who waits for it may have been ended as well
+            end.set_result(None)
 
 
 def is_plain(value: Any) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -41,6 +41,8 @@ as long as that is the same.
 """
 TURNS = 50
 """How many turns of the loop it may take besides: enough for an answer by HTTP within this process."""
+CLOSED_SECONDS = 2.0
+"""How long a server may take to end until its own time passes, too: it may wait for what never comes."""
 STORED_SECONDS = 10.0
 """How long a store may take on a busy machine, over one thing."""
 LONGEST_SECONDS = 60.0
@@ -145,9 +147,23 @@ class World:
     ) -> None:
         for bus in self._buses:
             await bus.close()
-        for app in reversed(self.apps):
-            await app.close()
+        for number in reversed(range(len(self.apps))):
+            await self._close(self.apps[: number + 1])
         self._folder.cleanup()
+
+    async def _close(self, apps: Sequence[App]) -> None:
+        """Have the last of those that are there end; the time passes for which it waits for something."""
+        closing = asyncio.ensure_future(apps[-1].close())
+        try:
+            await asyncio.wait([closing], timeout=CLOSED_SECONDS)
+            while not closing.done():
+                self.clock.seconds += 1.0
+                for app in apps:
+                    app.timers.tick()
+                await asyncio.wait([closing], timeout=JOB_SECONDS)
+            await closing
+        finally:
+            closing.cancel()
 
     def _now_of(self, number: int) -> Callable[[], float]:
         return lambda: self.clock.now() + self.skews[number]
