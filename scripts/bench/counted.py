@@ -63,7 +63,7 @@ class Counted(Line):
         self.client.former = self
         self._had(answer)
         for _, xml, message in ledger.sent:
-            self.client.crew.done["messages sent again"] += message is not None
+            self._sent_again(message)
             self._directs_again(xml)
             self.write(xml)
         return True
@@ -86,8 +86,13 @@ class Counted(Line):
         self.show(0)
         unsure, ledger.unsure = ledger.unsure, []
         for xml, message in unsure:
-            self.client.crew.done["messages sent again"] += 1
+            self._sent_again(message)
             self.send(xml, message)
+
+    def _sent_again(self, message: Sent | None) -> None:
+        if message is not None:
+            self.client.crew.done["messages sent again"] += 1
+            message.again.append((time.monotonic(), self.life.node))
 
     def _goes_on(self, ledger: Ledger[Sent | None]) -> None:
         self.is_live = True
@@ -104,9 +109,13 @@ class Counted(Line):
             own = [tag for tag in STANZA_ID.findall(body) if self._own in tag]
             if not own:
                 self.client.crew.wrong.append(f"{self.client.name} was given {attributes} without an id")
-            elif not self.client.ledger.is_new(VALUE.findall(own[0])[0].decode()):
+                super()._take_message(attributes, body, now)
+                return
+            own_id = VALUE.findall(own[0])[0].decode()
+            if not self.client.ledger.is_new(own_id):
                 self.client.crew.done["messages that came again by their id"] += 1
                 return
+            self.life.kept.setdefault(attributes.get("id", ""), []).append(own_id)
         super()._take_message(attributes, body, now)
 
     def _take_acknowledgement(self, attributes: dict[str, str], body: bytes, now: float) -> None:

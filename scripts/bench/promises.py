@@ -17,7 +17,8 @@ NEAR_SECONDS = 10.0
 @dataclass(slots=True, eq=False)
 class Sent:
     """One message, `to` a bare or full JID. `acked`: when the ping behind it was answered, on the connection
-    that it was sent by, to `node`; `error`: the condition with which it came back, at `refused`.
+    that it was sent by, to `node`; `error`: the condition with which it came back, at `refused`. `again`:
+    when it was sent again, and to which node.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Sent:
     refused: float = 0.0
     to: str = ""
     node: int = -1
+    again: list[tuple[float, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +49,8 @@ class Life:
     """What came while the client was not available yet: such is for its full JID, and does not wait for what
     was stored, which comes when it is.
     """
+    kept: dict[str, list[str]] = field(default_factory=dict)
+    """By which ids of their archive (XEP-0359) messages came: to tell of what came twice."""
 
 
 @dataclass(slots=True, eq=False)
@@ -172,7 +176,7 @@ def _judge_one(
         if not copies:
             _judge_lost(message, message.acked, lives, faults, verdict)
     if len(copies) > 1:
-        _judge_twice(message, copies, faults, verdict)
+        _judge_twice(message, copies, lives, faults, verdict)
 
 
 def _judge_refused(message: Sent, faults: Sequence[Fault], verdict: Verdict) -> None:
@@ -198,16 +202,22 @@ def _judge_lost(
             if life.left <= acked and life.ended >= message.at and _was_alone(life, faults):
                 verdict.counts["acknowledged, gone with a connection that was cut"] += 1
                 return
-    where = "; ".join(
-        _life(life)
+    times = f"sent at {message.at:.2f}, acknowledged at {acked:.2f}"
+    what = f"lost: {message.id} to {message.to}, {times}"
+    verdict.wrong.append(what + _around(message, acked, lives, faults))
+
+
+def _around(message: Sent, until: float, lives: Sequence[Life], faults: Sequence[Fault]) -> str:
+    """When it was sent again, and the connections and faults of the time from then until `until`."""
+    again = [f"; sent again at {at:.2f} to node {node}" for at, node in message.again]
+    where = [
+        f"; {_life(life)}"
         for life in lives
         if life.who in (message.sender, message.receiver)
-        and life.began <= acked + NEAR_SECONDS
+        and life.began <= until + NEAR_SECONDS
         and life.ended >= message.at - NEAR_SECONDS
-    )
-    times = f"sent at {message.at:.2f}, acknowledged at {acked:.2f}"
-    what = "; ".join(filter(None, (f"lost: {message.id} to {message.to}, {times}", where)))
-    verdict.wrong.append(what + _near(faults, message.at, acked))
+    ]
+    return "".join(again + where) + _near(faults, message.at, until)
 
 
 def _was_alone(life: Life, faults: Sequence[Fault]) -> bool:
@@ -228,7 +238,11 @@ def _near(faults: Sequence[Fault], since: float, until: float) -> str:
 
 
 def _judge_twice(
-    message: Sent, copies: Sequence[tuple[float, Life]], faults: Sequence[Fault], verdict: Verdict
+    message: Sent,
+    copies: Sequence[tuple[float, Life]],
+    lives: Sequence[Life],
+    faults: Sequence[Fault],
+    verdict: Verdict,
 ) -> None:
     first, last = copies[0], copies[-1]
     places = ", ".join(f"at {at:.2f} by node {life.node}" for at, life in copies)
@@ -244,7 +258,9 @@ def _judge_twice(
         verdict.counts[f"twice by a {reasons[0].kind}"] += 1
     else:
         what = "twice on one connection" if is_on_one else "twice"
-        verdict.wrong.append(f"{what}: {message.id}, sent at {message.at:.2f}, {places}, {first[1].who}")
+        kept = sorted({id for _, life in copies for id in life.kept.get(message.id, ())})
+        named = f"{message.id}, sent at {message.at:.2f}, {places}, {first[1].who}, archived as {kept}"
+        verdict.wrong.append(f"{what}: {named}{_around(message, last[0], lives, faults)}")
 
 
 def _judge_order(
