@@ -6,9 +6,8 @@ is not to be kept (XEP-0441).
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from collections.abc import Awaitable, Iterator, Sequence
+from typing import ClassVar, Final
 
 from xmppd import hooks, ns
 from xmppd.plugin import (
@@ -30,7 +29,6 @@ from xmppd.plugin import (
     StoreError,
     Table,
     begun,
-    cluster_signal,
     element,
     escape_attribute,
     insert_child,
@@ -46,7 +44,6 @@ from .again import Again
 from .commands import Keeping
 from .config import ArchiveConfig
 from .content import is_content
-from .crowds import Crowded
 from .filing import Dialogue, Filer, Folder
 from .ids import (
     MICROSECONDS,
@@ -62,7 +59,8 @@ from .ids import (
 from .keeping import Keeper, Lives, Writers
 from .moving import Moving
 from .ordered import PAGE_SECONDS
-from .preferences import ARCHIVE, OWNER, PREFS, Owner, owner_of, preferences_of
+from .owning import Owning
+from .preferences import ARCHIVE, OWNER, PREFS, Owner, preferences_of
 from .query import QUERY, Query, form, query_of
 from .reading import Page
 from .recalling import CaughtUp
@@ -79,22 +77,18 @@ STAMPS: Final = Stamps(STAMPED, FORWARDED)
 AHEAD: Final = 3600 * MICROSECONDS
 PIECE: Final = 12_288
 """Bytes of results that are made and sent together, but for the last of them."""
-OWNERS: Final = 100_000
-"""Of how many accounts it is remembered whose archive theirs is."""
 DIALOGUES: Final = 20_000
 """Of how many pairs of accounts it is remembered in whose archives is kept what one says to the other."""
 BIND_SECONDS: Final = 0.5
 """How long a login waits for what other nodes have under way."""
 AGAIN_SECONDS: Final = 1.0
 """When a write whose outcome is unknown is made again."""
-NOBODY_SECONDS: Final = 1.0
-"""How long it is believed that there is no account of a name."""
 LISTED: Final = 10_000
 LISTED_SECONDS: Final = 5.0
 """Of how many contacts it is remembered whether they are in a roster, and for how long."""
 
 
-class Archive(Crowded, Keeping, Moving, Searches, Again, Talks):
+class Archive(Owning, Keeping, Moving, Searches, Again, Talks):
     """A row for each message and owner, in one partition a month. Beside it stands on which days there are
     any with a peer, and in which months any at all: so a page costs the same at any depth.
     """
@@ -114,18 +108,6 @@ class Archive(Crowded, Keeping, Moving, Searches, Again, Talks):
     }
     """Clients look for archives at their account; profanity 0.13 does at the server."""
 
-    owners = Table(
-        partition=("account",),
-        columns={
-            "uid": "int",
-            "erased": "int",
-            "standard": "text",
-            "always": "text",
-            "never": "text",
-            "by_peer": "int",
-        },
-        person=Person("account", mentions={"always": "kept", "never": "kept"}),
-    )
     messages = Table(
         partition=("owner", "month"),
         cluster=("id", "peer"),
@@ -156,9 +138,6 @@ class Archive(Crowded, Keeping, Moving, Searches, Again, Talks):
     async def start(self) -> None:
         """Nothing is under way."""
         await super().start()
-        self._known: Lru[str, Owner] = Lru(OWNERS)
-        self._nobodies: dict[str, float] = {}
-        self._changes = 0
         self._listed: Lru[tuple[str, str], tuple[bool, float]] = Lru(LISTED)
         self._dialogues: Lru[tuple[str, str], Dialogue] = Lru(DIALOGUES)
         self.writers = Writers(self.messages, self.days, self.months, self.by_peer)
@@ -303,74 +282,6 @@ class Archive(Crowded, Keeping, Moving, Searches, Again, Talks):
             child.get("by") == account for child in message.xml.iterfind(f"{{{ns.STANZA_ID}}}stanza-id")
         )
         return hooks.KEPT if is_kept else message
-
-    # whose archive
-
-    def _is_ours(self, account: str) -> bool:
-        domain = account.rpartition("@")[2]
-        return domain in self.server.domains and domain != account
-
-    def _is_nobody(self, account: str) -> bool:
-        """Whether it was seen lately that this is no account of which anything may be kept."""
-        until = self._nobodies.get(account)
-        return until is not None and until > self.now()
-
-    async def _learn(self, account: str) -> None:
-        """Find out whose archive is that of an account, or make it one. What was read before it was told of a
-        change is read again.
-        """
-        changes, row = self._changes, await self._owner_row(account)
-        while changes != self._changes:
-            changes, row = self._changes, await self._owner_row(account)
-        if row is None:
-            if len(self._nobodies) >= OWNERS:
-                self._nobodies.clear()
-            self._nobodies[account] = self.now() + NOBODY_SECONDS
-        else:
-            self._nobodies.pop(account, None)
-            self.note_crowd(row)
-            self._known.put(account, owner_of(row))
-
-    async def _owner_row(self, account: str) -> Mapping[str, Any] | None:
-        """The row of an account, made if need be; None: there is no such account."""
-        row = await self.owners.get(account)
-        if row is None:
-            async with self.server.writing(account) as exists:
-                if exists:
-                    uid = secrets.randbits(63)
-                    await self.owners.put_if({"account": account, "uid": uid, "standard": "always"}, None)
-                    row = await self.owners.get(account)
-        return row
-
-    async def _owner(self, account: str) -> Owner:
-        if self._known.get(account) is None:
-            await self._learn(account)
-        owner = self._known.get(account)
-        if owner is None:
-            raise StanzaError("item-not-found", "There is no archive.")
-        return owner
-
-    async def uid_of(self, account: str) -> int | None:
-        """The number of an archive, made now if need be; None: there is no such account."""
-        if self._known.get(account) is None and self._is_ours(account) and not self._is_nobody(account):
-            await self._learn(account)
-        owner = self._known.get(account)
-        return None if owner is None else owner.uid
-
-    @cluster_signal
-    def changed(self, account: str) -> None:
-        """The archive of an account is another one, or its preferences are."""
-        self._changes += 1
-        self._known.drop(account)
-        self._nobodies.pop(account, None)
-
-    @hooks.node_met
-    @hooks.node_lost
-    def parted(self, node: str) -> None:
-        """What was told of changes between two nodes that part is lost."""
-        self._changes += 1
-        self._known.clear()
-        self._nobodies.clear()
 
     # reading
 
@@ -547,24 +458,12 @@ class Archive(Crowded, Keeping, Moving, Searches, Again, Talks):
 
     # the end
 
-    @hooks.account_moved
-    def moved(self, old: str, new: str) -> None:
-        """Both names are somebody else's now."""
-        for account in (old, new):
-            self._changes += 1
-            self._known.drop(account)
-            self._nobodies.pop(account, None)
-
     @hooks.account_removed
     async def forget(self, account: str) -> None:
         """Delete the archive; who has the name next gets another one anyway."""
         await self.forget_owner(account)
         await self.behind.delete(account)
         self.owner_changed(account)  # it may have been read before it was deleted
-
-    def owner_changed(self, account: str) -> None:
-        """Tell all nodes that the archive of an account is another one."""
-        self.changed.tell(account)
 
 
 STANZA_ID: Final = f"<stanza-id xmlns='{ns.STANZA_ID}' by='".encode()

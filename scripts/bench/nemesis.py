@@ -79,6 +79,7 @@ class Run:
         self.rate: float = options.rate
         self.count: int = options.nodes
         self.pause: float = options.pause
+        self.warm: float = options.warm
         self.ahead = int(bool(options.kills and options.spares))
         total = options.nodes + options.spares
         self.wires = Wires(total, self.chance) if "net" in options.faults else None
@@ -317,6 +318,7 @@ class Run:
     async def work(self, kinds: Sequence[str], seconds: float, kills: int) -> None:
         """All of it."""
         await self.begin()
+        await asyncio.sleep(self.warm)
         deadline = time.monotonic() + seconds
         first = [*kinds]
         while len(self.wrong) < ENOUGH and not self.is_stopped.is_set():
@@ -406,6 +408,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults of all kinds go on")
     parser.add_argument("--kills", type=int, default=0, help="go on with kills until there were so many")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds more before each of those")
+    parser.add_argument(
+        "--warm",
+        type=float,
+        default=0.0,
+        help="seconds of messages before the first fault: Cassandra compiles in its first minute",
+    )
     parser.add_argument("--rate", type=float, default=100.0, help="messages a second")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=3)

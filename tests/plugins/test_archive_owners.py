@@ -1,5 +1,6 @@
 """Whose archive is whose, and what is kept of it: remembered on each node until it is changed on any."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from archives import world
 
 from xmppd import ns
+from xmppd.errors import StoreUnavailable
 from xmppd.testing import Client, World
 
 pytestmark = pytest.mark.asyncio
@@ -43,6 +45,47 @@ async def test_a_change_that_comes_while_the_row_is_read_is_not_overlooked(
 
         monkeypatch.setattr(archive.owners, "get", overtaken)
         assert (await owner(w)).preferences.standard == "roster" and not changes
+
+
+async def test_who_asks_while_the_row_is_read_waits_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        archive, gate = w.plugin("archive"), asyncio.Event()
+        await owner(w)
+        archive.changed(ALICE)
+        get, reads = archive.owners.get, list[str]()
+
+        async def slow(account: str) -> Mapping[str, Any] | None:
+            reads.append(account)
+            await gate.wait()
+            return await get(account)
+
+        monkeypatch.setattr(archive.owners, "get", slow)
+        asking = [asyncio.ensure_future(owner(w)) for _ in range(5)]
+        await w.settle()
+        asking[0].cancel()  # whoever reads may be given up
+        await w.settle()
+        gate.set()
+        first, *others = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(first, asyncio.CancelledError)
+        assert len({one.uid for one in others}) == 1 and reads == [ALICE] * 2
+
+
+async def test_who_waits_for_a_row_that_cannot_be_read_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        archive, gate = w.plugin("archive"), asyncio.Event()
+
+        async def failing(account: str) -> None:
+            await gate.wait()
+            raise StoreUnavailable("it is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(archive.owners, "get", failing)
+            asking = [asyncio.ensure_future(owner(w)) for _ in range(3)]
+            await w.settle()
+            gate.set()
+            told = await asyncio.gather(*asking, return_exceptions=True)
+        assert [str(error) for error in told] == ["it is away"] * 3
+        assert (await owner(w)).uid
 
 
 def give_up(w: World) -> None:
