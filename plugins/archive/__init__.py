@@ -5,8 +5,8 @@ is not to be kept (XEP-0441).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
+from functools import partial
 from typing import ClassVar, Final
 
 from xmppd import hooks, ns
@@ -148,7 +148,7 @@ class Archive(Owning, Keeping, Moving, Searches, Again, Talks):
             self.writers,
             self.lives,
             spawn=self.spawn,
-            pause=self._pause,
+            pause=partial(self.pause, AGAIN_SECONDS),
             count=self.archived.inc,
             since=self.crowds.since,
             wrote=self.crowds.wrote,
@@ -261,14 +261,6 @@ class Archive(Owning, Keeping, Moving, Searches, Again, Talks):
         if is_for_good:
             self._dialogues.put((sender, receiver), dialogue)
         return dialogue
-
-    async def _pause(self) -> None:
-        if self.scope.is_over:  # and with it its timers: this write outlives it
-            await asyncio.sleep(AGAIN_SECONDS)
-            return
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.call_later(AGAIN_SECONDS, over.set_result, None)
-        await over
 
     @hooks.message_unclaimed.at(hooks.FILTER, hooks.LAST)
     def keep(self, account: str, message: Stanza) -> Stanza | hooks.Drop:

@@ -33,6 +33,12 @@ AGAIN_SECONDS: Final = 600.0
 OWN: Final = 200
 LOOKED_AT: Final = 5000
 """Among how many of the last messages that its sender sent, and among how many in all."""
+LATE_SECONDS: Final = 2.0
+"""How long a write that a killed process had begun may still take effect: then Cassandra gives it up
+(`write_request_timeout`).
+"""
+GONE_SECONDS: Final = 1.0
+"""How long a process is gone, at least, when it is missed."""
 PAGE: Final = 200
 """Of these so many are read at once."""
 FAILED: Final = 1000
@@ -48,12 +54,12 @@ Sent = tuple[bytes, bytes]
 @dataclass(slots=True, eq=False)
 class Doubt:
     """A session whose client may send again what it sent before, by one that it could not resume (`sought`),
-    or by this. What was under way goes on in this `process` of a `node`: "" here, None nowhere any more.
-    `known`: in whose archive, the ids and stanzas of what its account sent last, the newest first, where that
-    was looked for, as it is in those of `looking`.
+    or by this, from `began` on. What was under way goes on in this `process` of a `node`: "" here, None
+    nowhere any more. `known`: in whose archive, the ids and stanzas of what its account sent last, the newest
+    first, where that was looked for, as it is in those of `looking`.
     """
 
-    until: float
+    began: float
     sought: str = ""
     node: str | None = None
     process: str = ""
@@ -108,7 +114,7 @@ class Again(Missed):
         else:
             is_in_doubt = bool(sought)
         if is_in_doubt or self.may_have_lost_some():
-            self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, sought=sought)
+            self._doubts[session] = Doubt(self.scope.clock(), sought=sought)
 
     def _is_quiet(self) -> bool:
         """Whether no process was killed lately."""
@@ -119,7 +125,7 @@ class Again(Missed):
     def gave_up(self, session: Session, node: str | None) -> None:
         """It is in doubt what of its messages is taken there."""
         process = self._there.get(node, "") if node else ""
-        self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, node=node, process=process)
+        self._doubts[session] = Doubt(self.scope.clock(), node=node, process=process)
 
     @hooks.session_closed
     def has_left(self, session: Session) -> None:
@@ -133,7 +139,7 @@ class Again(Missed):
         gone on; None for a new one. What has to be waited for before this is known.
         """
         doubt = self._doubts[origin]
-        if doubt.until < self.scope.clock():
+        if doubt.began + AGAIN_SECONDS < self.scope.clock():
             del self._doubts[origin]
             return None
         if not is_named(message):
@@ -184,6 +190,10 @@ class Again(Missed):
         since = bound(now - int(AGAIN_SECONDS * MICROSECONDS))
         await self._follow_clock(owner, account, since, bound(now + int(SLACK_SECONDS * MICROSECONDS)))
         end = await self.finished(account)
+        if self.server.has_other_nodes and not self._goes_on(doubt):
+            missed = self._lost.get(doubt.process)
+            gone = doubt.began if missed is None else missed - GONE_SECONDS
+            await self.pause(max(gone + LATE_SECONDS - self.scope.clock(), 0.0))
         peer, own = "" if account == sender else sender, sender.encode()
         left = LOOKED_AT
         while left > 0 and len(found) < OWN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Final
@@ -56,6 +57,15 @@ class Ordered(Plugin):
             raise StanzaError("resource-constraint", "Ask again in a while.", type="wait") from None
         finally:
             timer.cancel()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long."""
+        if self.scope.is_over:  # and with it its timers: what is done outlives it
+            await asyncio.sleep(seconds)
+            return
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.call_later(seconds, over.set_result, None)
+        await over
 
     def horizon_now(self, account: str) -> bytes | None:
         """The same where nothing has to be waited for; None where something has."""

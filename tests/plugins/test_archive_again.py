@@ -161,6 +161,7 @@ async def test_what_came_to_nothing_with_a_killed_node_is_new(redis_url: str) ->
         await say(w, alice, "1")
         await bob.expect_nothing()
         await kill(w, 0)
+        await w.advance(1.1)
         got = await bob.receive_all()
         assert texts(got) == ["1"] and got[-1].find(DELAY) is None
         assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
@@ -177,10 +178,37 @@ async def test_what_a_killed_node_had_written_goes_on_by_the_id_that_it_has(redi
         await say(w, alice, "1")
         await bob.expect_nothing()
         await kill(w, 0)
+        await w.advance(1.1)
         got = await bob.receive_all()
         assert texts(got) == ["1"] and len(got[-1].findall(DELAY)) == 1
         assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
         assert await acknowledged(alice) == 2
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+async def test_what_a_killed_node_wrote_is_seen_though_it_takes_effect_late(
+    redis_url: str, is_resumed: bool
+) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=1)
+        held = Held(w)
+        held.archive.filer._wrote = lambda *about: None
+        await say(w, alice, "1")
+        await alice.drop()
+        if is_resumed:
+            alice = await move(w, alice, id, 1)
+        await kill(w, 0)
+        if not is_resumed:
+            alice = await come(w, id, 1)
+        await say(w, alice, "1", "2")
+        await w.advance(0.9)
+        await held.let_go()
+        await bob.expect_nothing()
+        await w.advance(0.2)
+        got = await bob.receive_all()
+        assert texts(got) == ["1", "2"] and len(got[0].findall(DELAY)) == 1
+        assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
 
 
 async def test_what_is_sent_again_since_a_node_was_killed_has_the_same_id(redis_url: str) -> None:
@@ -197,6 +225,7 @@ async def test_what_is_sent_again_since_a_node_was_killed_has_the_same_id(redis_
             if not alice.transport.is_closing() and w.clients[-1] is not alice:
                 await kill(w, 0)
                 alice = await come(w, id, 1)
+        await w.advance(2.1)
         got = await bob.receive_all()
         assert texts(got) == ["1", "2", "3"] * 2
         assert ids(got)[:2] == ids(got)[3:5] and len({*ids(got)}) == 4
