@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from xmppd.core.begun import work_of
 from xmppd.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,13 @@ def log_tasks() -> None:
 
 
 def stack_of(task: asyncio.Task[Any]) -> list[str]:
-    """The coroutines of a task as `file:line name`, each one awaiting the next."""
+    """The coroutines of a task as `file:line name`, each one awaiting the next; those that were begun
+    outside of it as well.
+    """
     stack = []
     awaited: Any = task.get_coro()
-    while frame := getattr(awaited, "cr_frame", None):
+    while frame := getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None):
         stack.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_qualname}")
-        awaited = awaited.cr_await
+        inner = awaited.cr_await if hasattr(awaited, "cr_await") else awaited.gi_yieldfrom
+        awaited = work_of(frame) or inner
     return stack

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 import pytest
 
 from xmppd.core.begun import begun
+from xmppd.jobs import stack_of
 
 
 async def returning():
@@ -78,3 +79,29 @@ async def test_a_failure_after_waiting_is_the_awaiters():
     waiting = begun(work())
     with pytest.raises(KeyError):
         await waiting
+
+
+@pytest.mark.asyncio
+async def test_the_stack_of_a_task_goes_on_behind_what_was_begun_outside_of_it():
+    gate = asyncio.Event()
+
+    async def innermost():
+        await gate.wait()
+
+    async def inner():
+        await innermost()
+
+    async def outer():
+        await begun(inner())
+
+    task = asyncio.create_task(outer())
+    await asyncio.sleep(0)
+    names = [line.rpartition(".")[2] for line in stack_of(task)]
+    assert [name for name in names if name in ("outer", "inner", "innermost", "wait")] == [
+        "outer",
+        "inner",
+        "innermost",
+        "wait",
+    ]
+    gate.set()
+    await task

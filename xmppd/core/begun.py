@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Awaitable, Coroutine, Generator
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -45,6 +46,11 @@ def _steps(work: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]
     except StopIteration as done:
         result: T = done.value
         return result
+
+
+def work_of(frame: FrameType) -> Any:
+    """The coroutine with which `begun` goes on in this frame; None in all others."""
+    return frame.f_locals["work"] if frame.f_code is _steps.__code__ else None
 
 
 async def both(one: Awaitable[None], other: Awaitable[None]) -> None:

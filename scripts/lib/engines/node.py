@@ -40,8 +40,8 @@ OPENS = """
     jdk.compiler/com.sun.tools.javac
     jdk.management/com.sun.management.internal
 """.split()
-LONG = 1024
-"""MiB of heap from which on a node is for runs of minutes, and compiles as it does in production."""
+LONG = 2048
+"""MiB of heap from which on a node is for runs of an hour, and compiles as it does in production."""
 MODULES = [
     *(word for package in EXPORTS for word in ("--add-exports", f"{package}=ALL-UNNAMED")),
     *(word for package in OPENS for word in ("--add-opens", f"{package}=ALL-UNNAMED")),
@@ -129,7 +129,7 @@ class CassandraNode:
             *MODULES,
             *(f"-Xms{self.heap}M", f"-Xmx{self.heap}M", "-Xss384k", "-XX:+ExitOnOutOfMemoryError"),
             "-XX:+UseSerialGC",
-            # The small compiler halves the start; the large one pays only after minutes.
+            # The small compiler halves the start; the large one takes a processor of its own for minutes.
             *(() if self.heap >= LONG else ("-XX:TieredStopAtLevel=1",)),
             f"-XX:ErrorFile={self.folder}/crash-%p.log",
             f"-javaagent:{jars}/jamm-{install.JAMM}.jar",
