@@ -234,7 +234,7 @@ class Archive(Owning, Keeping, Moving, Searches, Again, Talks):
                 continue
             owner = self._known.get(account)
             if owner is None and not self._is_nobody(account):
-                if (waiting := begun(self._learn(account))) is not None:
+                if (waiting := self._learn(account)) is not None:
                     return waiting
                 owner = self._known.get(account)
             if owner is None:
@@ -329,8 +329,8 @@ class Archive(Owning, Keeping, Moving, Searches, Again, Talks):
     @hooks.messages_recalled
     async def recall(self, account: str, ids: Sequence[str], session: Session | None) -> dict[str, bytes]:
         """Those of its messages that a session has not asked for itself, with their ids and moments."""
-        if self._known.get(account) is None:
-            await self._learn(account)
+        if self._known.get(account) is None and (learning := self._learn(account)) is not None:
+            await learning
         owner = self._known.get(account)
         if owner is None:
             return {}

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from xmppd import hooks
-from xmppd.plugin import Lru, Person, StanzaError, StoreError, Table, cluster_signal
+from xmppd.plugin import (
+    Lru,
+    Person,
+    StanzaError,
+    StoreError,
+    StoreUnavailable,
+    Table,
+    begun,
+    cluster_signal,
+)
 
 from .crowds import Crowded
 from .preferences import Owner, owner_of
@@ -52,24 +61,33 @@ class Owning(Crowded):
         until = self._nobodies.get(account)
         return until is not None and until > self.now()
 
-    async def _learn(self, account: str) -> None:
-        """Find out whose archive is that of an account, or make it one; StoreError for all who wait."""
-        while (other := self._learning.get(account)) is not None:
-            await asyncio.shield(other)
-            if self._known.get(account) is not None or self._is_nobody(account):
-                return
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._learning[account] = mine
+    def _learn(self, account: str) -> Awaitable[None] | None:
+        """Find out whose archive is that of an account, or make it one: what to wait for, StoreError, or None
+        where nothing has to be. It goes on whoever waits, and when: a message may do so long after it began.
+        """
+        told = self._learning.get(account)
+        if told is None:
+            reading = begun(self._read_owner(account))
+            if reading is None:
+                return None
+            told = self._learning[account] = asyncio.get_running_loop().create_future()
+            self.spawn(self._tell_owner(account, reading, told))
+        return asyncio.shield(told)
+
+    async def _tell_owner(self, account: str, reading: Awaitable[None], told: asyncio.Future[None]) -> None:
+        error: StoreError | None = StoreUnavailable("the archive is being unloaded")
         try:
-            await self._read_owner(account)
-        except StoreError as error:
-            mine.set_exception(error)
-            mine.exception()  # nobody may be waiting
-            raise
+            await reading
+            error = None
+        except StoreError as failed:
+            error = failed
         finally:
             del self._learning[account]
-            if not mine.done():
-                mine.set_result(None)  # if it was given up the next one reads
+            if error is None:
+                told.set_result(None)
+            else:
+                told.set_exception(error)
+                told.exception()  # nobody may be waiting
 
     async def _read_owner(self, account: str) -> None:
         """What was read before it was told of a change is read again."""
@@ -97,8 +115,8 @@ class Owning(Crowded):
         return row
 
     async def _owner(self, account: str) -> Owner:
-        if self._known.get(account) is None:
-            await self._learn(account)
+        if self._known.get(account) is None and (learning := self._learn(account)) is not None:
+            await learning
         owner = self._known.get(account)
         if owner is None:
             raise StanzaError("item-not-found", "There is no archive.")
@@ -106,8 +124,9 @@ class Owning(Crowded):
 
     async def uid_of(self, account: str) -> int | None:
         """The number of an archive, made now if need be; None: there is no such account."""
-        if self._known.get(account) is None and self._is_ours(account) and not self._is_nobody(account):
-            await self._learn(account)
+        is_unknown = self._known.get(account) is None and not self._is_nobody(account)
+        if is_unknown and self._is_ours(account) and (learning := self._learn(account)) is not None:
+            await learning
         owner = self._known.get(account)
         return None if owner is None else owner.uid
 

@@ -62,12 +62,32 @@ async def test_who_asks_while_the_row_is_read_waits_for_that(monkeypatch: pytest
         monkeypatch.setattr(archive.owners, "get", slow)
         asking = [asyncio.ensure_future(owner(w)) for _ in range(5)]
         await w.settle()
-        asking[0].cancel()  # whoever reads may be given up
+        asking[0].cancel()  # whoever asked first may be given up
         await w.settle()
         gate.set()
         first, *others = await asyncio.gather(*asking, return_exceptions=True)
         assert isinstance(first, asyncio.CancelledError)
-        assert len({one.uid for one in others}) == 1 and reads == [ALICE] * 2
+        assert len({one.uid for one in others}) == 1 and reads == [ALICE]
+
+
+async def test_a_row_is_read_though_who_asked_first_does_not_wait_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        archive, gate = w.plugin("archive"), asyncio.Event()
+        get = archive.owners.get
+
+        async def slow(account: str) -> Mapping[str, Any] | None:
+            await gate.wait()
+            return await get(account)
+
+        monkeypatch.setattr(archive.owners, "get", slow)
+        first = archive._learn(ALICE)  # as a message does that waits for its turn
+        second = asyncio.ensure_future(owner(w))
+        gate.set()
+        async with asyncio.timeout(10):
+            assert (await second).uid
+        await first
 
 
 async def test_who_waits_for_a_row_that_cannot_be_read_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
