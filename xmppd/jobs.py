@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from xmppd.core.begun import work_of
 from xmppd.errors import StoreError
 
 log = logging.getLogger(__name__)
+
+WorkOf = Callable[[FrameType], Any]
+"""Gives the coroutine with which a frame goes on that has begun it outside of its task; else None."""
 
 
 class Jobs:
@@ -69,16 +72,14 @@ async def finished(waiting: Awaitable[None]) -> None:
     await waiting
 
 
-def log_tasks() -> None:
+def log_tasks(work_of: WorkOf) -> None:
     """Log for each task of the loop where it waits, the outermost call first."""
     for task in asyncio.all_tasks():
-        log.warning("task", extra={"task": task.get_name(), "stack": stack_of(task)})
+        log.warning("task", extra={"task": task.get_name(), "stack": stack_of(task, work_of)})
 
 
-def stack_of(task: asyncio.Task[Any]) -> list[str]:
-    """The coroutines of a task as `file:line name`, each one awaiting the next; those that were begun
-    outside of it as well.
-    """
+def stack_of(task: asyncio.Task[Any], work_of: WorkOf) -> list[str]:
+    """The coroutines of a task as `file:line name`, each one awaiting the next."""
     stack = []
     awaited: Any = task.get_coro()
     while frame := getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None):

@@ -32,6 +32,7 @@ from xmppd.allocator import collect, heap, memory_bytes, trim
 from xmppd.app import App
 from xmppd.checks import refuse_fatal
 from xmppd.config import Config
+from xmppd.core.begun import work_of
 from xmppd.effective import differences, rows_of
 from xmppd.encryption import certificates, warn_of_certificates
 from xmppd.engines import prepare_folder
@@ -216,7 +217,7 @@ class Process:
         loop.add_signal_handler(signal.SIGTERM, self._terminate)
         loop.add_signal_handler(signal.SIGINT, self._terminate)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        loop.add_signal_handler(signal.SIGUSR1, log_tasks)
+        loop.add_signal_handler(signal.SIGUSR1, log_tasks, work_of)
         # First the threads, at once, even when the loop is stuck; then, by the loop, the tasks.
         faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)
 

@@ -191,9 +191,7 @@ class Again(Missed):
         await self._follow_clock(owner, account, since, bound(now + int(SLACK_SECONDS * MICROSECONDS)))
         end = await self.finished(account)
         if self.server.has_other_nodes and not self._goes_on(doubt):
-            missed = self._lost.get(doubt.process)
-            gone = doubt.began if missed is None else missed - GONE_SECONDS
-            await self.pause(max(gone + LATE_SECONDS - self.scope.clock(), 0.0))
+            await self.pause(max(self._gone_since(doubt) + LATE_SECONDS - self.scope.clock(), 0.0))
         peer, own = "" if account == sender else sender, sender.encode()
         left = LOOKED_AT
         while left > 0 and len(found) < OWN:
@@ -204,6 +202,16 @@ class Again(Missed):
             found += [sent async for sent in in_turns(page[::-1]) if any(head in sent[1] for head in heads)]
             end, left = page[0][0], left - len(page)
         return found
+
+    def _gone_since(self, doubt: Doubt) -> float:
+        """The latest moment in which a process may have begun to write what its client sends again: where
+        nobody knows which one that was, any that is missed.
+        """
+        if doubt.process or doubt.sought:
+            missed = self._lost.get(doubt.process, doubt.began + GONE_SECONDS)
+        else:
+            missed = max(self._lost.values(), default=float("-inf"))
+        return missed - GONE_SECONDS
 
     async def _trace(self, account: str, doubt: Doubt) -> None:
         """Find out where the session was that was sought."""

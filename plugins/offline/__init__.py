@@ -163,7 +163,7 @@ class Offline(Counting):
             if self._has_room(queue, size):
                 return True
             settled = self.server.ids.settled()
-            rows = (await self.queue.scan(account, limit=PAGE)).rows
+            rows = (await self.oldest(account, PAGE)).rows
             first = next((index for index, row in enumerate(rows) if not row["ref"]), len(rows))
             oldest = rows[:first] or [row for row in rows if row["ref"]]
             oldest = oldest[: 1 + self.config.max_messages // PART]
@@ -259,7 +259,7 @@ class Offline(Counting):
         account = session.account
         async with self.server.writing(account), self.server.lock(f"flush:{account}"), queue.gate:
             await queue.quiet()
-            [waiting] = await self.queue.scan_many([account])
+            [waiting] = await self.queue.scan_many([account], start=self.floors.of(account))
             held = {row["id"] for row in waiting if self.holder(account, row["id"]) not in (None, session)}
             messages = with_older(messages, [row for row in waiting if row["id"] not in held], at)
             refs = {ref for ref, _ in messages}
@@ -267,6 +267,8 @@ class Offline(Counting):
             room = max(0, self.config.max_messages - len(others))
             queue.put = None
             writes = rows_of_missed(messages[max(0, len(messages) - room) :], session.resource, others)
+            if writes:
+                self.lower(account, str(writes[0].row["id"]))
             for start in range(0, len(writes), BATCH):
                 await self.queue.batch(account, writes=writes[start : start + BATCH])
             written = {write.row["id"] for write in writes}
@@ -296,7 +298,7 @@ class Offline(Counting):
         looking: Look = None
         if session.account not in self._queues and not session.login.sought:  # nobody is at work there
             with suppress(StoreError):  # it is looked again
-                page = begun(self.queue.scan(session.account, limit=1))
+                page = begun(self.oldest(session.account, 1))
                 if isinstance(page, Awaitable):
                     looking = page
                 elif not page.rows:
@@ -368,7 +370,7 @@ class Offline(Counting):
         """Whether nothing is kept."""
         async with queue.gate:
             await queue.quiet()
-            if (await (looking or self.queue.scan(account, limit=1))).rows:
+            if (await (looking or self.oldest(account, 1))).rows:
                 return False
             queue.empty()
             return True
@@ -385,7 +387,7 @@ class Offline(Counting):
         young = f"{settled + 1:016x}"  # among what has this id or a larger one more may be written
         while takes_messages(session):
             await queue.quiet()
-            page = await self.queue.scan(session.account, start=start, limit=PAGE)
+            page = await self.oldest(session.account, PAGE, start)
             if not page.rows:
                 break
             if not takes_messages(session):
@@ -416,7 +418,7 @@ class Offline(Counting):
             start = (min(behind, young) if is_new else behind,)
         else:
             return Turn.LEFT
-        if (start is None and not page.rows) or not (await self.queue.scan(session.account, limit=1)).rows:
+        if (start is None and not page.rows) or not (await self.oldest(session.account, 1)).rows:
             queue.empty()
             given.ids.clear()
             return Turn.DONE
@@ -511,6 +513,7 @@ class Offline(Counting):
             self._tell_deleted(account)
             queue.empty()
             queue.last = 0
+            self.lower(account, "")
             for stanza, at in messages or ():
                 put = queue.put or (0, 0)
                 queue.put = put[0] + 1, put[1] + len(stanza.encode())

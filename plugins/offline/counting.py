@@ -59,8 +59,9 @@ class Counting(Insured):
 
     async def _look_up(self, account: str, queue: Queue) -> None:
         """By the totals of this node, which alone stores: too many where some were forgotten in between."""
-        newest = (await self.queue.scan(account, limit=1, reverse=True)).rows
-        oldest = (await self.queue.scan(account, limit=1)).rows
+        oldest = (await self.oldest(account, 1)).rows
+        start = (oldest[0]["id"],) if oldest else None
+        newest = oldest and (await self.queue.scan(account, start=start, limit=1, reverse=True)).rows
         queue.empty()
         queue.counted_at = None
         if newest and oldest:
@@ -71,7 +72,7 @@ class Counting(Insured):
     async def _count_all(self, account: str, queue: Queue) -> None:
         """By all messages that are there. The totals go on from those of the newest."""
         counted_at = self.scope.clock()
-        rows: Sequence[Mapping[str, Any]] = (await self.queue.scan(account, limit=PAGE)).rows
+        rows: Sequence[Mapping[str, Any]] = (await self.oldest(account, PAGE)).rows
         messages = size = 0
         put = 0, 0
         while rows:

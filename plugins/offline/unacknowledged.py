@@ -15,7 +15,6 @@ from xmppd.plugin import (
     Counter,
     Delete,
     Kept,
-    Plugin,
     Session,
     Stanza,
     StoreError,
@@ -24,6 +23,7 @@ from xmppd.plugin import (
     removal,
 )
 
+from .floors import Floored
 from .queue import PAGE, Queue
 from .rows import id_of
 
@@ -45,7 +45,7 @@ Holder = Session | Held | str
 """Who was given something: sessions of this node, or one of the node of this name."""
 
 
-class Unacknowledged(Plugin):
+class Unacknowledged(Floored):
     """`held` has the rows by account and id that somebody was given who has not acknowledged them, on this
     node or, as far as these have told, on others.
     """
@@ -59,6 +59,7 @@ class Unacknowledged(Plugin):
 
     async def start(self) -> None:
         """The timers of an instance before this one are gone."""
+        await super().start()
         for account, held in [*self.held.items()]:
             self._let_go(account, [row for row, holder in held.items() if isinstance(holder, Moved)])
 
@@ -72,6 +73,7 @@ class Unacknowledged(Plugin):
     async def moved(self, old: str, new: str) -> None:
         """What is known of the messages of both names is counted anew."""
         for account in (old, new):
+            self.floors.lower(account, "")
             self.held.pop(account, None)
             queue = self._queue(account)
             async with queue.lock, queue.gate:
@@ -166,7 +168,8 @@ class Unacknowledged(Plugin):
             count = len(self.had.get(account, ()))
             if not count:
                 return []  # what could not be deleted was, with what came behind it
-            oldest = (await self.queue.scan(account, limit=min(PAGE, count))).rows
+            is_old = int(min(self.had[account])[:16], 16) <= settled  # else each is deleted by itself
+            oldest = (await self.oldest(account, min(PAGE, count))).rows if is_old else ()
             rows = dict.fromkeys(sorted(self.had.pop(account)))
             first = [row["id"] for row in takewhile(lambda row: row["id"] in rows, oldest)]
             writes = [*removal(first, settled), *(Delete((row,)) for row in rows if row not in first)]
@@ -188,7 +191,7 @@ class Unacknowledged(Plugin):
         if not stored:
             return
         rows: dict[bytes | str, list[str]] = {}
-        [waiting] = await self.queue.scan_many([account])
+        [waiting] = await self.queue.scan_many([account], start=self.floors.of(account))
         for row in waiting:
             rows.setdefault(row["ref"] or row["stanza"], []).append(row["id"])
         for number, stanza in stored.items():

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from xmppd.core.begun import begun
+from xmppd.core.begun import begun, work_of
 from xmppd.jobs import stack_of
 
 
@@ -96,7 +96,7 @@ async def test_the_stack_of_a_task_goes_on_behind_what_was_begun_outside_of_it()
 
     task = asyncio.create_task(outer())
     await asyncio.sleep(0)
-    names = [line.rpartition(".")[2] for line in stack_of(task)]
+    names = [line.rpartition(".")[2] for line in stack_of(task, work_of)]
     assert [name for name in names if name in ("outer", "inner", "innermost", "wait")] == [
         "outer",
         "inner",

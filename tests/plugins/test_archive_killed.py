@@ -334,3 +334,16 @@ async def test_what_waits_since_before_the_mark_comes_before_what_was_missed(
             monkeypatch.setattr(sys.modules[type(w2.plugin("offline")).__module__], "PAGE", 1)
             assert texts(await given(await come(w2, id))) == said
             assert texts(await given(await come(w2, id, resource="other"))) == [], "it comes once"
+
+
+async def test_what_was_missed_is_found_though_what_waits_begins_later(lives: Lives) -> None:
+    async with lives() as w:
+        bob, id = await managed(w, "bob", "r")
+        await chat(await w.login("alice"), "bob@localhost", "1", "2")
+        assert texts(await bob.receive_all()) == ["1", "2"]
+        async with lives() as w2:
+            offline = w2.plugin("offline")
+            await offline.oldest("bob@localhost", 1)
+            (floor,) = offline.floors.of("bob@localhost")
+            assert texts(await given(await come(w2, id))) == ["1", "2"]
+            assert offline.floors.of("bob@localhost") < (floor,)
