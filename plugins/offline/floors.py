@@ -11,6 +11,10 @@ from xmppd.plugin import Lru, Plugin, Table, cluster_signal
 
 REMEMBERED: Final = 20_000
 """Of how many accounts it is remembered."""
+TOLD: Final = 1000
+"""Of so many a node that is met is told one by one."""
+YOUNG_SECONDS: Final = 40.0
+"""What is younger is settled nowhere, and will not be before it is written."""
 
 
 class Floors:
@@ -53,6 +57,7 @@ class Floored(Plugin):
         """Nothing is known."""
         await super().start()
         self.floors = Floors()
+        self._lowered: dict[str, str] = {}
 
     async def oldest(self, account: str, limit: int, start: tuple[str] | None = None) -> Any:
         """The first rows of an account, or those from an id on. For who holds the gate, or knows that nobody
@@ -67,18 +72,29 @@ class Floored(Plugin):
         return page
 
     def lower(self, account: str, id: str) -> None:
-        """A row of before is about to be written here."""
+        """A row of before is about to be written here. No floor of another node is so young that what is
+        younger matters to it.
+        """
         self.floors.lower(account, id)
-        if self.server.has_other_nodes:
+        young = f"{self.server.ids.time.read() - int(YOUNG_SECONDS * 1_000_000):016x}"
+        if self.server.has_other_nodes and id < young:
+            if len(self._lowered) <= TOLD:
+                self._lowered[account] = min(id, self._lowered.get(account, id))
             self.lowered.tell(account, id)
 
     @cluster_signal
     def lowered(self, account: str, id: str) -> None:
-        """The same on some node."""
-        self.floors.lower(account, id)
+        """The same on some node; "" in the place of an account: on so many that nobody knows."""
+        if account:
+            self.floors.lower(account, id)
+        else:
+            self.floors.clear()
 
     @hooks.node_met
-    @hooks.node_lost
-    def parted_from(self, node: str) -> None:
-        """What was told between two nodes that part is lost."""
-        self.floors.clear()
+    def tell_lowered(self, node: str) -> None:
+        """It was told of none while it was not connected."""
+        if len(self._lowered) > TOLD:
+            self.lowered.tell_node(node, "", "")
+            return
+        for account, id in self._lowered.items():
+            self.lowered.tell_node(node, account, id)

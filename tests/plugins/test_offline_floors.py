@@ -94,22 +94,42 @@ async def test_a_row_of_before_is_told_to_all_nodes(redis_url: str) -> None:
         here, there = w.plugin("offline", 0), w.plugin("offline", 1)
         for floors in (here.floors, there.floors):
             floors.found(BOB, "ff", floors.changes)
-        here.lower(BOB, "0a")
+        here.lower(BOB, "0001")
         await w.settle()
-        assert here.floors.of(BOB) == there.floors.of(BOB) == ("0a",)
+        assert here.floors.of(BOB) == there.floors.of(BOB) == ("0001",)
 
 
 @pytest.mark.asyncio
 @pytest.mark.one_node("has two nodes of its own")
-async def test_nodes_that_part_know_no_floors(redis_url: str) -> None:
+@pytest.mark.parametrize("count", [1, 1001])
+async def test_nodes_that_meet_again_are_told(redis_url: str, count: int) -> None:
     async with World(plugins=("offline",), nodes=2, settings=several(redis_url)) as w:
-        there = w.plugin("offline", 1)
+        here, there = w.plugin("offline", 0), w.plugin("offline", 1)
         there.floors.found(BOB, "ff", there.floors.changes)
-        mesh = w.cluster(1).mesh
+        there.floors.found("carol@localhost", "ff", there.floors.changes)
         w.cut(0, 1)
-        mesh.give_up(next(iter(mesh.members.values())), "it is cut off")
+        for node in (0, 1):
+            mesh = w.cluster(node).mesh
+            mesh.give_up(next(iter(mesh.members.values())), "it is cut off")
+        for number in range(count):
+            here.lower(f"user{number}@localhost" if number else BOB, "0001")
         await w.settle()
-        assert there.floors.of(BOB) is None
+        assert there.floors.of(BOB) == ("ff",)
+        w.connect_nodes(0, 1, trunk=2)
+        await w.settle()
+        assert there.floors.of(BOB) == (("0001",) if count == 1 else None)
+        assert there.floors.of("carol@localhost") == (("ff",) if count == 1 else None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.one_node("has two nodes of its own")
+async def test_what_is_young_is_told_to_nobody(redis_url: str) -> None:
+    async with World(plugins=("offline",), nodes=2, settings=several(redis_url)) as w:
+        here, there = w.plugin("offline", 0), w.plugin("offline", 1)
+        there.floors.found(BOB, "ff" * 8, there.floors.changes)
+        here.lower(BOB, f"{here.server.ids.time.read() - 30_000_000:016x}")
+        await w.settle()
+        assert there.floors.of(BOB) == ("ff" * 8,)
 
 
 @pytest.mark.asyncio
