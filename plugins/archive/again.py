@@ -37,6 +37,8 @@ LATE_SECONDS: Final = 2.0
 """How long a write that a killed process had begun may still take effect: then Cassandra gives it up
 (`write_request_timeout`).
 """
+LEFT_SECONDS: Final = 60.0
+"""How long a session that has ended is in doubt."""
 GONE_SECONDS: Final = 1.0
 """How long a process is gone, at least, when it is missed."""
 PAGE: Final = 200
@@ -129,8 +131,9 @@ class Again(Missed):
 
     @hooks.session_closed
     def has_left(self, session: Session) -> None:
-        """Its client sends nothing more."""
-        self._doubts.pop(session, None)
+        """Its client sends nothing more; what it sent may still wait until it is known."""
+        if session in self._doubts:
+            self.call_later(LEFT_SECONDS, self._doubts.pop, session, None)
 
     def sent_before(
         self, origin: Origin, message: Stanza, account: str

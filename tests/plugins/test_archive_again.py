@@ -211,6 +211,33 @@ async def test_what_a_killed_node_wrote_is_seen_though_it_takes_effect_late(
         assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
 
 
+@pytest.mark.parametrize("how", ["politely", "cut"])
+async def test_what_is_sent_again_by_who_leaves_before_it_is_known_is_there_once(
+    redis_url: str, how: str
+) -> None:
+    async with world("offline", nodes=2, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=1)
+        w.plugin("archive", 0).filer._wrote = lambda *about: None
+        await say(w, alice, "1")
+        await alice.drop()
+        await kill(w, 0)
+        alice = await come(w, id, 1)
+        await say(w, alice, "1")
+        await bob.expect_nothing()
+        if how == "politely":
+            await alice.send("</stream:stream>")
+        else:
+            server = w.apps[1].server
+            [session] = server.sessions("alice@localhost")
+            server.end_session(session, "policy-violation")
+        await w.advance(1.1)
+        assert len((await find(bob)).ids) == 1
+        await w.advance(90)
+        doubts = w.plugin("archive", 1)._doubts
+        assert not any(session.account == "alice@localhost" for session in doubts)
+
+
 async def test_what_is_sent_again_since_a_node_was_killed_has_the_same_id(redis_url: str) -> None:
     async with world("offline", nodes=2, settings=several(redis_url)) as w:
         alice, id = await managed(w, "alice", "r", node=0)
