@@ -4,6 +4,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import pytest
+from managing import managed, resume
 from several import several
 
 from xmppd.cluster import asked
@@ -54,6 +55,27 @@ async def test_a_late_answer_to_what_was_refused_is_dropped(
         await bob.receive_all()
         await bob.send(ANSWER.format(to=alice.jid))
         assert await answers(alice) == [("result", bob.jid)], "who asks again is answered"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_who_was_asked_elsewhere_and_answers_here_is_who_answers(
+    redis_url: str, is_answered: bool
+) -> None:
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice = await world.login("alice", node=0)
+        bob, id = await managed(world, "bob", "r", node=1)
+        await alice.send(ASKED.format(to=bob.jid))
+        assert [tree.get("id") for tree in await bob.receive_all() if tree.get("type") == "get"] == ["a"]
+        await bob.drop()
+        bob = await resume(world, bob, id, node=0)
+        if is_answered:
+            await bob.send(ANSWER.format(to=alice.jid))
+            assert await answers(alice) == [("result", bob.jid)]
+        await give_up(world)
+        assert await answers(alice) == ([] if is_answered else [("error", bob.jid)])
+        await bob.send(ANSWER.format(to=alice.jid))
+        assert len(await answers(alice)) == is_answered, "what nobody is known to have asked is handed on"
 
 
 @pytest.mark.asyncio

@@ -95,6 +95,10 @@ class RemoteIqs:
             if mark_of(member.incarnation) == mark:
                 self._post(member, stanza.to or "", stanza.attrs["from"], stanza.raw, RESULT)
 
+    def is_awaited(self, to: str, asked: str, id: str) -> bool:
+        """See `Cluster.is_awaited`."""
+        return self.asked.answer((to, asked, id))
+
     def has(self, full: str) -> bool:
         """See `Cluster.has`."""
         return self._find(full) is not None

@@ -209,6 +209,7 @@ class OtherNodes:
         self.has = self.iqs.has
         self.iq = self.iqs.route
         self.answer = self.iqs.answer
+        self.is_awaited = self.iqs.is_awaited
         questions.mark = mark_of(mesh.incarnation)
         self.bound = self.places.bound
         self.shifted = self.places.shifted

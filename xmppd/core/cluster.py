@@ -170,6 +170,11 @@ class Cluster(Protocol):
     def answer(self, stanza: Stanza) -> None:
         """Hand an iq of type result or error, to a host of ours, to the node that asked."""
 
+    def is_awaited(self, to: str, asked: str, id: str) -> bool:
+        """Whether a session here is to be given what another one here answers: it may have been asked on
+        another node, and been given up there. From now on nobody answers in its place.
+        """
+
     # presence
 
     def show(
@@ -363,6 +368,10 @@ class OneNode:
 
     def answer(self, stanza: Stanza) -> None:
         """Nobody asked."""
+
+    def is_awaited(self, to: str, asked: str, id: str) -> bool:
+        """It is."""
+        return True
 
     def show(
         self, session: Session, presence: Broadcast, contacts: Sequence[str], *, asks: bool = False

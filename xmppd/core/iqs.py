@@ -241,7 +241,8 @@ class Iqs:
         receiver = self._targets.get(to.full)
         if stanza.type in ("result", "error"):
             if receiver is not None:
-                if not self._visibility.blocks.bars(to.bare, origin.full):
+                is_awaited = self._sessions.cluster.is_awaited(to.full, origin.full, stanza.id or "")
+                if is_awaited and not self._visibility.blocks.bars(to.bare, origin.full):
                     receiver.send(stanza.raw)
             elif self._sessions.cluster.has(to.full):
                 return self._sessions.cluster.iq(origin, stanza, to)
