@@ -232,7 +232,7 @@ class Archive(Owning, Keeping, Moving, Searches, Again, Talks):
         for account, peer in sides:
             if not self._is_ours(account):
                 continue
-            owner = self._known.get(account)
+            owner = self._last_known(account)
             if owner is None and not self._is_nobody(account):
                 if (waiting := self._learn(account)) is not None:
                     return waiting
@@ -329,9 +329,7 @@ class Archive(Owning, Keeping, Moving, Searches, Again, Talks):
     @hooks.messages_recalled
     async def recall(self, account: str, ids: Sequence[str], session: Session | None) -> dict[str, bytes]:
         """Those of its messages that a session has not asked for itself, with their ids and moments."""
-        if self._known.get(account) is None and (learning := self._learn(account)) is not None:
-            await learning
-        owner = self._known.get(account)
+        owner = await self._sure(account)
         if owner is None:
             return {}
         read = self.caught_up[session] if session is not None else CaughtUp()

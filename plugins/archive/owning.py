@@ -49,6 +49,7 @@ class Owning(Crowded):
         await super().start()
         self._known: Lru[str, Owner] = Lru(OWNERS)
         self._nobodies: dict[str, float] = {}
+        self._doubtful: set[str] = set()
         self._learning: dict[str, asyncio.Future[None]] = {}
         self._changes = 0
 
@@ -94,14 +95,19 @@ class Owning(Crowded):
         changes, row = self._changes, await self._owner_row(account)
         while changes != self._changes:
             changes, row = self._changes, await self._owner_row(account)
-        if row is None:
+        self._doubtful.discard(account)
+        known, owner = self._known.get(account), None if row is None else owner_of(row)
+        if known is not None and known != owner:
+            self._changes += 1
+        if row is None or owner is None:
+            self._known.drop(account)
             if len(self._nobodies) >= OWNERS:
                 self._nobodies.clear()
             self._nobodies[account] = self.now() + NOBODY_SECONDS
         else:
             self._nobodies.pop(account, None)
             self.note_crowd(row)
-            self._known.put(account, owner_of(row))
+            self._known.put(account, owner)
 
     async def _owner_row(self, account: str) -> Mapping[str, Any] | None:
         """The row of an account, made if need be; None: there is no such account."""
@@ -114,20 +120,40 @@ class Owning(Crowded):
                     row = await self.owners.get(account)
         return row
 
-    async def _owner(self, account: str) -> Owner:
-        if self._known.get(account) is None and (learning := self._learn(account)) is not None:
-            await learning
+    def _last_known(self, account: str) -> Owner | None:
+        """Whose archive it is; if that may have changed since nodes parted it is read again, and what is
+        begun meanwhile is as what was begun just before.
+        """
         owner = self._known.get(account)
+        if owner is not None and account in self._doubtful:
+            self._doubtful.discard(account)
+            self.spawn(self._learn_again(account))
+        return owner
+
+    async def _learn_again(self, account: str) -> None:
+        try:
+            if (learning := self._learn(account)) is not None:
+                await learning
+        except StoreError:
+            self._doubtful.add(account)
+
+    async def _sure(self, account: str) -> Owner | None:
+        is_sure = self._known.get(account) is not None and account not in self._doubtful
+        if (not is_sure or account in self._learning) and (learning := self._learn(account)) is not None:
+            await learning
+        return self._known.get(account)
+
+    async def _owner(self, account: str) -> Owner:
+        owner = await self._sure(account)
         if owner is None:
             raise StanzaError("item-not-found", "There is no archive.")
         return owner
 
     async def uid_of(self, account: str) -> int | None:
         """The number of an archive, made now if need be; None: there is no such account."""
-        is_unknown = self._known.get(account) is None and not self._is_nobody(account)
-        if is_unknown and self._is_ours(account) and (learning := self._learn(account)) is not None:
-            await learning
-        owner = self._known.get(account)
+        if not self._is_ours(account) or self._is_nobody(account):
+            return None
+        owner = await self._sure(account)
         return None if owner is None else owner.uid
 
     @cluster_signal
@@ -135,6 +161,7 @@ class Owning(Crowded):
         """The archive of an account is another one, or its preferences are."""
         self._changes += 1
         self._known.drop(account)
+        self._doubtful.discard(account)
         self._nobodies.pop(account, None)
 
     @hooks.node_met
@@ -142,7 +169,7 @@ class Owning(Crowded):
     def parted(self, node: str) -> None:
         """What was told of changes between two nodes that part is lost."""
         self._changes += 1
-        self._known.clear()
+        self._doubtful = {account for account, _ in self._known.items()}
         self._nobodies.clear()
 
     @hooks.account_moved

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from archives import world
+from archives import chat, find, world
 
 from xmppd import ns
 from xmppd.errors import StoreUnavailable
@@ -148,3 +148,32 @@ async def test_who_reads_the_row_of_an_account_that_goes_forgets_it(monkeypatch:
         monkeypatch.setattr(archive.owners, "delete", late)
         await archive.forget(ALICE)
         assert (await owner(w)).uid != old
+
+
+async def test_messages_go_on_while_it_is_read_again_whose_archives_theirs_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world(nodes=2) as w:
+        alice, bob = await w.login("alice", node=0), await w.login("bob", node=0)
+        await chat(alice, "bob@localhost", "1")
+        archive, gate = w.plugin("archive", 0), asyncio.Event()
+        get = archive.owners.get
+
+        async def slow(account: str) -> Mapping[str, Any] | None:
+            await gate.wait()
+            return await get(account)
+
+        await w.advance(60)  # who has just come may be about to say something again
+        give_up(w)
+        await w.settle()
+        row = await get(ALICE)
+        assert row is not None
+        await archive.owners.put_if({"account": ALICE, "standard": "never"}, {"uid": row["uid"]})
+        monkeypatch.setattr(archive.owners, "get", slow)
+        await chat(alice, "bob@localhost", "2")
+        assert len([one for one in await bob.receive_all() if one.tag.endswith("message")]) == 2
+        gate.set()
+        await w.settle()
+        await chat(alice, "bob@localhost", "3")
+        assert len([one for one in await bob.receive_all() if one.tag.endswith("message")]) == 1
+        assert (await find(alice)).texts == ["1", "2"] and (await find(bob)).texts == ["1", "2", "3"]
