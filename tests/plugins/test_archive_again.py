@@ -291,7 +291,7 @@ async def test_after_ten_minutes_it_is_a_new_one(redis_url: str, nodes: int) -> 
         assert texts(await bob.receive_all()) == ["1"]
         assert w.plugin("archive", nodes - 1).doubts
         await alice.send("</stream:stream>")
-        await w.settle()
+        await w.advance(61)
         assert not w.plugin("archive", nodes - 1).doubts
 
 
