@@ -33,14 +33,8 @@ AGAIN_SECONDS: Final = 600.0
 OWN: Final = 200
 LOOKED_AT: Final = 5000
 """Among how many of the last messages that its sender sent, and among how many in all."""
-LATE_SECONDS: Final = 2.0
-"""How long a write that a killed process had begun may still take effect: then Cassandra gives it up
-(`write_request_timeout`).
-"""
 LEFT_SECONDS: Final = 60.0
 """How long a session that has ended is in doubt."""
-GONE_SECONDS: Final = 1.0
-"""How long a process is gone, at least, when it is missed."""
 PAGE: Final = 200
 """Of these so many are read at once."""
 FAILED: Final = 1000
@@ -193,8 +187,6 @@ class Again(Missed):
         since = bound(now - int(AGAIN_SECONDS * MICROSECONDS))
         await self._follow_clock(owner, account, since, bound(now + int(SLACK_SECONDS * MICROSECONDS)))
         end = await self.finished(account)
-        if self.server.has_other_nodes and not self._goes_on(doubt):
-            await self.pause(max(self._gone_since(doubt) + LATE_SECONDS - self.scope.clock(), 0.0))
         peer, own = "" if account == sender else sender, sender.encode()
         left = LOOKED_AT
         while left > 0 and len(found) < OWN:
@@ -205,16 +197,6 @@ class Again(Missed):
             found += [sent async for sent in in_turns(page[::-1]) if any(head in sent[1] for head in heads)]
             end, left = page[0][0], left - len(page)
         return found
-
-    def _gone_since(self, doubt: Doubt) -> float:
-        """The latest moment in which a process may have begun to write what its client sends again: where
-        nobody knows which one that was, any that is missed.
-        """
-        if doubt.process or doubt.sought:
-            missed = self._lost.get(doubt.process, doubt.began + GONE_SECONDS)
-        else:
-            missed = max(self._lost.values(), default=float("-inf"))
-        return missed - GONE_SECONDS
 
     async def _trace(self, account: str, doubt: Doubt) -> None:
         """Find out where the session was that was sought."""

@@ -79,7 +79,7 @@ class Missed(Losses):
         self._young: list[Young] = []
         self._dead: dict[str, Dead] = {}
         self._suspects: dict[str, str] = {}
-        self._lost: dict[str, float] = {}
+        self._lost: set[str] = set()
         self._left: set[str] = set()
         self._places = asyncio.Semaphore(AT_ONCE)
         await self._find_dead(0.0)
@@ -303,7 +303,7 @@ class Missed(Losses):
         """Another node may have come since, and knows only that it has not met this one."""
         if process is not None:
             self.misses(process, node)
-            self._lost[process] = self.scope.clock()
+            self._lost.add(process)
             self._suspects[process] = node
             since = self.scope.clock() - MET_SECONDS
             for other in [other for other, at in self._met.items() if at > since]:
@@ -316,7 +316,7 @@ class Missed(Losses):
         if node == self.server.node:
             return
         before, self._there[node] = self._there.get(node), process
-        self._lost.pop(process, None)
+        self._lost.discard(process)
         if before != process:
             self._loses(before, node)
 
@@ -324,7 +324,7 @@ class Missed(Losses):
     def works_no_more(self, node: str, process: str) -> None:
         """Another node has lost a process that it knew, and this one may never have met."""
         if process not in self._lost and self._is_gone_as_it_seems(process, node):
-            self._lost[process] = self.scope.clock()
+            self._lost.add(process)
             self._suspects[process] = node
             self._look_for_dead(YOUNG_SECONDS)
 
@@ -342,7 +342,7 @@ class Missed(Losses):
         self.works.tell_node(node, self.server.node, self.server.process)
         lately = bound(self.server.ids.time.read() - int(2 * MET_SECONDS * MICROSECONDS))
         lost = {one: dead.node for one, dead in self._dead.items() if dead.mark > lately} | self._suspects
-        for process in lost.keys() & self._lost.keys():
+        for process in lost.keys() & self._lost:
             self.works_no_more.tell_node(node, lost[process], process)
 
     @hooks.node_left
