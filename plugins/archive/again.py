@@ -50,12 +50,12 @@ Sent = tuple[bytes, bytes]
 @dataclass(slots=True, eq=False)
 class Doubt:
     """A session whose client may send again what it sent before, by one that it could not resume (`sought`),
-    or by this, from `began` on. What was under way goes on in this `process` of a `node`: "" here, None
-    nowhere any more. `known`: in whose archive, the ids and stanzas of what its account sent last, the newest
-    first, where that was looked for, as it is in those of `looking`.
+    or by this. What was under way goes on in this `process` of a `node`: "" here, None nowhere any more.
+    `known`: in whose archive, the ids and stanzas of what its account sent last, the newest first, where that
+    was looked for, as it is in those of `looking`.
     """
 
-    began: float
+    until: float
     sought: str = ""
     node: str | None = None
     process: str = ""
@@ -110,7 +110,7 @@ class Again(Missed):
         else:
             is_in_doubt = bool(sought)
         if is_in_doubt or self.may_have_lost_some():
-            self._doubts[session] = Doubt(self.scope.clock(), sought=sought)
+            self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, sought=sought)
 
     def _is_quiet(self) -> bool:
         """Whether no process was killed lately."""
@@ -121,7 +121,7 @@ class Again(Missed):
     def gave_up(self, session: Session, node: str | None) -> None:
         """It is in doubt what of its messages is taken there."""
         process = self._there.get(node, "") if node else ""
-        self._doubts[session] = Doubt(self.scope.clock(), node=node, process=process)
+        self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, node=node, process=process)
 
     @hooks.session_closed
     def has_left(self, session: Session) -> None:
@@ -136,7 +136,7 @@ class Again(Missed):
         gone on; None for a new one. What has to be waited for before this is known.
         """
         doubt = self._doubts[origin]
-        if doubt.began + AGAIN_SECONDS < self.scope.clock():
+        if doubt.until < self.scope.clock():
             del self._doubts[origin]
             return None
         if not is_named(message):

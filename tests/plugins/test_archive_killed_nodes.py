@@ -86,7 +86,6 @@ async def test_what_a_sender_on_the_killed_node_sent_comes_on_the_other(redis_ur
         await kill(w, 0)
         again = await come(w, 1, id)
         assert await given(again) == ["1", "2", "3"]
-        await w.advance(1)
         await chat(await w.login("alice", node=1), "bob@localhost", "4")
         assert texts(await again.receive_all()) == ["4"]
 

@@ -148,7 +148,6 @@ async def test_a_process_that_was_at_work_after_it_was_missed_may_have_had_anybo
         await w.advance(5)
         bob, _ = await managed(w, "bob", "r", node=0)
         await chat(alice, "bob@localhost", "1")
-        await w.advance(1)
         await bob.receive_all()
         await w.plugin("archive", 0).note_how_far()
         await w.plugin("archive", 1)._find_dead(0.0)

@@ -88,7 +88,6 @@ class Story:
                 device.client = None
         self.is_killed = True
         await kill(self.world, 0)
-        await self.world.advance(1)  # until no write of it is under way any more
         await self.read()
 
     async def read(self) -> None:
