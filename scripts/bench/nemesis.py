@@ -1,4 +1,5 @@
-"""nemesis [--faults LIST] [--counting] [--carrier redis] [--kills N] [--seconds S] [--rate R] [--seed S]:
+"""nemesis [--faults LIST] [--counting] [--carrier redis] [--kills N] [--seconds S] [--warm S] [--rate R]
+[--seed S]:
 nodes of a cluster are hurt under load, and promises are held against what clients saw.
 
 Clients with one session each write to each other, ping behind what they write, and remember what was
@@ -425,7 +426,7 @@ def main() -> int:
         "--heap",
         type=int,
         metavar="MiB",
-        help="for Cassandra: with the 320 that it has else its garbage takes a processor in long runs",
+        help="for Cassandra: with 320, as else, its garbage takes a processor in long runs; from 2048 on it compiles as in production",
     )
     parser.add_argument("--logs", type=Path, help="a folder for what the nodes wrote")
     options = parser.parse_args()
