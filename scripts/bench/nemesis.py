@@ -426,7 +426,8 @@ def main() -> int:
         "--heap",
         type=int,
         metavar="MiB",
-        help="for Cassandra: with 320, as else, its garbage takes a processor in long runs; from 2048 on it compiles as in production",
+        help="for Cassandra: with 320, as else, its garbage takes a processor in long runs; "
+        "from 2048 on it compiles as in production",
     )
     parser.add_argument("--logs", type=Path, help="a folder for what the nodes wrote")
     options = parser.parse_args()
