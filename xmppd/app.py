@@ -504,13 +504,13 @@ class App:
             self._tell(self.hooks.messages_kept_signal, session)  # it holds what comes behind
 
     def _node_gone(self, node: str, has_left: bool) -> None:
+        self.handover.gone(node)
         if has_left:
             self._tell(self.hooks.node_left_signal, node)
         self._tell(self.hooks.node_lost_signal, node)
 
     def _tell(self, signals: Callables, *arguments: Any) -> None:
-        told = self.hooks.tell(signals, *arguments)
-        if told is not None:
+        if (told := self.hooks.tell(signals, *arguments)) is not None:
             self.jobs.spawn(finished(told))
 
     async def open(self) -> None:

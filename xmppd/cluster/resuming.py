@@ -30,6 +30,7 @@ class RemoteResumption:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.incarnation = others.mesh.incarnation
+        self.name = others.mesh.name
         self._mesh = others.mesh
         self._calls = calls = others.calls
         self._handover = handover
@@ -45,7 +46,7 @@ class RemoteResumption:
         """See `Others.fetch`: nodes are asked one after the other, those first where the account is. What a
         node that has gone had may be kept by any.
         """
-        arguments = {"id": id, "account": account, "h": h}
+        arguments = {"id": id, "account": account, "h": h, "to": self.name}
         near = [
             self._mesh.member(node) for node in {place.node: None for place in self._mesh.places(account)}
         ]
@@ -85,7 +86,8 @@ class RemoteResumption:
             return  # what it kept comes once more, as from a node that is lost
 
     async def _give(self, arguments: Mapping[str, Any]) -> State | None:
-        return await self._handover.give(arguments["id"], arguments["account"], arguments["h"])
+        to = arguments.get("to", "")
+        return await self._handover.give(arguments["id"], arguments["account"], arguments["h"], to)
 
     async def _taken(self, arguments: Mapping[str, Any]) -> None:
         self._handover.confirm(arguments["id"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ from xmppd.core.available import priority_of
 from xmppd.core.begun import begun
 from xmppd.core.binding import Binding
 from xmppd.core.contacts import Contacts
-from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, ManagedStream, too_high
+from xmppd.core.managed import FINISH_SECONDS, MODULO, Managed, ManagedStream, let_go, too_high
 from xmppd.core.origin import Origin
 from xmppd.core.outstanding import Fellow, Former, Unacked
 from xmppd.core.presence import Presences
@@ -31,11 +32,36 @@ from xmppd.xml.stanza import Stanza, read
 
 GIVEN_SECONDS: Final = 10.0
 """How long what was given away is kept until the other node says that it has it."""
+OUTCOME_SECONDS: Final = 3.0
+"""How long another node that asks for it meanwhile waits until that is known."""
 
 FORMER: Final = 8
 """How many of the names that it had elsewhere a session takes along."""
 
 State = Mapping[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Given:
+    """What was given to a node, None once that has gone, and has not said that it has it. `waiting` are told
+    when it has, or has gone.
+    """
+
+    state: State
+    to: str | None
+    timer: Timer
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def tell(self) -> None:
+        """It is known what became of it."""
+        self.timer.cancel()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Look at it again."""
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            let_go(one)
 
 
 class KeptSession(NamedTuple):
@@ -56,10 +82,11 @@ acknowledged.
 
 class Others(Protocol):
     """The other nodes, as far as they may have a session. This node's `incarnation` tells it from them, and
-    from what had its name before.
+    from what had its `name` before.
     """
 
     incarnation: int
+    name: str
 
     async def fetch(self, id: str, account: str, h: int) -> State | None:
         """What one of them gives (`Handover.give`) for this id; None where none has it."""
@@ -111,7 +138,7 @@ class Handover:
         self._left_over = left_over
         self._spawn = spawn
         self._told = told
-        self._given: dict[str, tuple[State, Timer]] = {}
+        self._given: dict[str, Given] = {}
         self._kept: dict[str, tuple[State, Timer]] = {}
         self._size = 0
         self._numbers: dict[tuple[str, int], None] = {}
@@ -124,9 +151,9 @@ class Handover:
 
     # the node that has it
 
-    async def give(self, id: str, account: str, h: int) -> State | None:
-        """End a session here without anybody being told, and all that it is made of; `sent` alone where the
-        client acknowledges more than that.
+    async def give(self, id: str, account: str, h: int, to: str = "") -> State | None:
+        """End a session here without anybody being told, and all that it is made of, for the node `to` ("":
+        it does not say who it is); `sent` alone where the client acknowledges more than that.
         """
         managed = self._resumption.find(id, account)
         if managed is not None:
@@ -134,19 +161,45 @@ class Handover:
                 return None
             if (h - managed.acked) % MODULO > managed.sent - managed.acked:
                 return {"sent": managed.sent}
-            return await self._give(managed, h, StreamError("see-other-host"))
-        kept = self._kept.get(id)
-        if kept is None or kept[0]["account"] != account:
+            return await self._give(managed, h, StreamError("see-other-host"), to)
+        self._resumption.is_sought(id, account)
+        given = self._given.get(id)
+        if given is not None and given.state["account"] == account:
+            await self._outcome(given, to)
+        state = self._state_of(id, to)
+        if state is None or state["account"] != account:
             return None
-        state = kept[0]
         count = (h - state["sent"] + len(state["unacked"])) % MODULO
         if count > len(state["unacked"]):
             return {"sent": state["sent"]}
-        self._forget(id)
-        self._until_taken({**state, **unacknowledged(left_of(state)[count:], self._node)})
+        if id in self._kept:
+            self._forget(id)
+        else:
+            self.confirm(id)
+        self._until_taken({**state, **unacknowledged(left_of(state)[count:], self._node)}, to)
         return {**state, "h": h}
 
-    async def _give(self, managed: Managed, h: int, why: StreamError) -> State | None:
+    def _state_of(self, id: str, to: str) -> State | None:
+        """A session that is kept here, or was given to a node that has gone, or asks once more."""
+        if id in self._kept:
+            return self._kept[id][0]
+        given = self._given.get(id)
+        return given.state if given is not None and given.to in (None, to or None) else None
+
+    async def _outcome(self, given: Given, to: str) -> None:
+        """Wait until the node to which it was given has it or has gone, if another one asks for it: its
+        client is not there any more.
+        """
+        if given.to in (None, to or None):
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        given.waiting.append(waiting)
+        if self.others is not None and to != self.others.name:
+            timer = self._resumption.call_later(OUTCOME_SECONDS, partial(let_go, waiting))
+            waiting.add_done_callback(lambda _: timer.cancel())
+        await waiting
+
+    async def _give(self, managed: Managed, h: int, why: StreamError, to: str) -> State | None:
         by, conflict = object(), None if why.condition == "see-other-host" else why
         self._resumption.take(managed, by, conflict)
         if (idle := managed.idle(FINISH_SECONDS)) is not None:
@@ -164,29 +217,36 @@ class Handover:
         if len(self._numbers) > KEPT:
             del self._numbers[next(iter(self._numbers))]
         managed.let_go()
-        self._until_taken(state)
+        self._until_taken(state, to)
         self._binding.end(session, why)
         return state
 
-    def _until_taken(self, state: State) -> None:
+    def _until_taken(self, state: State, to: str) -> None:
         """Keep what was not acknowledged until another node says that it has it."""
-        again = partial(self._come_back, state)
-        self._given[state["id"]] = state, self._resumption.call_later(GIVEN_SECONDS, again)
+        timer = self._resumption.call_later(GIVEN_SECONDS, partial(self._come_back, state))
+        self._given[state["id"]] = Given(state, to, timer)
 
     def _come_back(self, state: State) -> None:
         """Nobody has taken it."""
         given = self._given.pop(state["id"], None)
         if given is not None:
-            given[1].cancel()
             self._left_over(full_of(state), left_of(state))
+            given.tell()
+
+    def gone(self, node: str) -> None:
+        """Another node has gone: what it was given, and has not said to have, is to be had here again."""
+        for given in self._given.values():
+            if given.to == node:
+                given.to = None
+                given.go_on()
 
     def given(self) -> Iterator[tuple[str, bytes]]:
         """What clients had not acknowledged of sessions that no other node has said yet to have, each stanza
         with its account.
         """
-        for state, _ in self._given.values():
-            for raw, _ in state["unacked"]:
-                yield state["account"], raw.encode()
+        for given in self._given.values():
+            for raw, _ in given.state["unacked"]:
+                yield given.state["account"], raw.encode()
 
     def was_given(self, account: str, number: int) -> bool:
         """Whether the session that had this number here has moved to another node."""
@@ -195,7 +255,7 @@ class Handover:
     def confirm(self, id: str) -> None:
         """Another node has it."""
         if (given := self._given.pop(id, None)) is not None:
-            given[1].cancel()
+            given.tell()
 
     # a node that stops
 
@@ -213,7 +273,7 @@ class Handover:
             self._spawn(finished(departing, left))
 
     async def _depart(self, managed: Managed, why: StreamError, others: Others) -> None:
-        state = await self._give(managed, managed.acked, why)
+        state = await self._give(managed, managed.acked, why, "")
         if state is None:
             return
         if await others.keep(state):
@@ -271,7 +331,7 @@ class Handover:
         """What another node gives of a session, or was given to this one; StreamError where more is
         acknowledged than was sent.
         """
-        state = await self.give(id, account, h)
+        state = await self.give(id, account, h, "" if self.others is None else self.others.name)
         if state is None and self.others is not None:
             state = await self.others.fetch(id, account, h)
         if state is not None and "resource" not in state:
@@ -309,7 +369,7 @@ class Handover:
         if "h" in state:  # whoever kept it could tell nobody
             managed.acknowledged(state["h"] % MODULO)
         if state.get("is_busy"):
-            self._binding.given_up(session, None if state.get("is_left") else state.get("node"))
+            self._binding.given_up(session, None if state.get("is_left") else state.get("node", ""))
         return managed
 
     def _remember(self, session: Session, state: State) -> None:
