@@ -195,8 +195,8 @@ stanzas_waiting = Hook("stanzas_waiting", (SIGNAL,), waits=False)
 looks at it (XEP-0352). Never `async`.
 """
 stanzas_given_up = Hook("stanzas_given_up", (SIGNAL,), waits=False)
-"""(session, node): its client resumes it, and sends again what was not handled in time. That is still under
-way: on the node of this name, here (""), or nowhere any more (None), for its node has stopped. Never `async`.
+"""(session, node): its client resumes it, and sends again what was not handled. What was begun of that is
+still under way: on the node of this name, here (""), or nowhere any more (None, it stopped). Never `async`.
 """
 session_closed = Hook("session_closed", (SIGNAL,))
 """(session): the session is over; its unavailable presence was sent."""

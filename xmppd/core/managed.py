@@ -110,12 +110,14 @@ class Managed:
 
     `received`: stanzas of the client; `sent`: to it, of which it `acked` some. The others are `unacked`, as
     they were written, `size` bytes in all, unless they were too many (`is_kept`). `detached_at`: when it was
-    detached last, in seconds since the epoch, 0: never here. `is_given`: another node
-    has the session now; `is_over`: nobody has it: its client has acknowledged what it was sent before the
-    second `unread_from`. On other nodes it had its `former` names. What is idle has no list of anything.
+    detached last, in seconds since the epoch, 0: never here. `era`: how often what the client sent was given
+    up. `is_given`: another node has the session now; `is_over`: nobody has it: its client has acknowledged
+    what it was sent before the second `unread_from`. On other nodes it had its `former` names. What is idle
+    has no list of anything.
     """
 
     __slots__ = (
+        "_again",
         "_asked",
         "_awaited",
         "_expected",
@@ -125,6 +127,7 @@ class Managed:
         "_pending",
         "acked",
         "detached_at",
+        "era",
         "former",
         "id",
         "is_given",
@@ -150,6 +153,7 @@ class Managed:
         self.sent = self.acked = 0
         self.is_kept = True
         self.is_given = False
+        self.era = self._again = 0
         self.is_over = False
         self.unread_from = 0
         self.detached_at = 0.0
@@ -392,6 +396,11 @@ class Managed:
     @property
     def handled(self) -> int:
         """How many of its stanzas are: those before the first one that is still under way."""
+        return self._through - self._again
+
+    @property
+    def _through(self) -> int:
+        """The number of the last of them."""
         return self._pending[0] - 1 if self._pending else self.received
 
     @property
@@ -454,7 +463,7 @@ class Managed:
         pending.remove(number)
         if not pending:
             self._pending = None
-        if self._asked is not None and self.handled >= self._asked[0]:
+        if self._asked is not None and self._through >= self._asked[0]:
             self._answer()
         if not self._pending and self._idle is not None:
             let_go(self._idle)
@@ -491,21 +500,16 @@ class Managed:
         return bool(self._pending)
 
     def give_up(self) -> None:
-        """What is still under way is not waited for: its client sends it again."""
-        self.received = self.handled
+        """What is still under way is not waited for, and what of it nobody has begun is begun no more: its
+        client sends it again. No number of those is used twice, for they may yet end.
+        """
+        self._again += self.received - self._through
+        self.era += 1
         self._pending = None
 
 
 def _nobody(is_had: bool) -> None:
     """Nobody is told yet."""
-
-
-def is_moved(origin: object) -> bool:
-    """Whether another node has the session of a sender: what nobody has begun of what he sent comes there
-    again, so nobody here begins it any more.
-    """
-    managed: Managed | None = getattr(origin, "managed", None)
-    return managed is not None and managed.is_given
 
 
 def let_go(waiting: asyncio.Future[None]) -> None:

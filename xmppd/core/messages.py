@@ -18,9 +18,9 @@ from xmppd.core.fates import KEPT as IS_KEPT
 from xmppd.core.foreseen import Foresee, foreseen
 from xmppd.core.intents import Intent
 from xmppd.core.later import Act, Later, Line, Pending, failing, giving, raised, settled, watched
-from xmppd.core.managed import is_moved
 from xmppd.core.origin import Origin, Target
 from xmppd.core.outcomes import copy, outcome_of, refused, unavailable
+from xmppd.core.sentagain import unless_sent_again
 from xmppd.core.services import Services
 from xmppd.core.sessions import LiveAccount, Session, Sessions
 from xmppd.core.tally import owner_of
@@ -35,10 +35,11 @@ from xmppd.xml.stanza import Stanza
 ASKED = 10
 """How often a plugin may have to find something out before it records a message."""
 
-
 NOBODY_THERE = "nobody was there"
 Became = Awaitable[Outcome | Drop]
 Made = Recorded | Drop | Awaitable[None] | None
+GoOn = Callable[..., Awaitable[None] | None]
+"""What is done behind something that had to be waited for."""
 Otherwise = Callable[[Stanza, Jid], Became | Outcome | None]
 """Takes a message that nobody keeps; None where nobody is there either."""
 
@@ -79,7 +80,7 @@ class Messages:
             if self._is_given(stanza, to):
                 return None
         elif self.foresee is not None and (intent := self._intent(origin, stanza)) is not None:
-            return foreseen(origin, stanza, intent, self._route)
+            return foreseen(origin, stanza, intent, unless_sent_again(origin, self._route))
         elif isinstance(origin, Session) and origin.line is not None and origin.line.is_ahead:
             return self._behind(origin, origin.line, stanza)
         return self._route(origin, stanza)
@@ -111,8 +112,6 @@ class Messages:
         return False
 
     def _route(self, origin: Origin, stanza: Stanza) -> Awaitable[None] | None:
-        if is_moved(origin):
-            return None
         to = stanza.to
         if not to:  # RFC 6120 10.3.1
             to = origin.account
@@ -126,14 +125,13 @@ class Messages:
             return waiting if waiting is not None else _end_of(self._deliver(origin, stanza, jid))
         blocks = self._blocks.load(jid.bare)
         if not isinstance(blocks, frozenset):
-            return self._route_later(origin, stanza, jid, blocks)
+            return self._route_later(origin, stanza, jid, blocks, unless_sent_again(origin, self._to_account))
         return self._to_account(origin, stanza, jid, blocks)
 
     async def _route_later(
-        self, origin: Origin, stanza: Stanza, to: Jid, loading: Awaitable[frozenset[str]]
+        self, origin: Origin, stanza: Stanza, to: Jid, loading: Awaitable[frozenset[str]], go_on: GoOn
     ) -> None:
-        blocks = await loading
-        waiting = None if is_moved(origin) else self._to_account(origin, stanza, to, blocks)
+        waiting = go_on(origin, stanza, to, await loading)
         if waiting is not None:
             await waiting
 
@@ -160,14 +158,15 @@ class Messages:
         """A message of somebody whose last ones still have to go on: it does so after them, but is written
         down as soon as these are. What filters, or the store, have to be asked for is so in its turn.
         """
-        begin, act = partial(self._begun, origin, stanza), partial(self._route, origin, stanza)
+        begin = partial(unless_sent_again(origin, self._begun), origin, stanza)
+        act = partial(unless_sent_again(origin, self._route), origin, stanza)
         return line.behind(begin, act, len(stanza.raw))
 
     def _begun(self, origin: Origin, stanza: Stanza) -> Pending | Awaitable[None] | None:
         """See `Begin`: such a message, when all that were sent before it are begun."""
         try:
             to = Jid.parse(stanza.to or origin.account)
-            is_settled = self.foresee is None and not (self._hooks.message_for_filter or is_moved(origin))
+            is_settled = self.foresee is None and not self._hooks.message_for_filter
             if not (is_settled and self._is_open(origin, stanza, to)):
                 return None
             made = self._record(origin, stanza, to)
@@ -212,13 +211,13 @@ class Messages:
             return None
         record = partial(recorders[0], is_refused=True) if is_barred else recorders[0]
         if is_taken is not True:
-            return self._record_later(origin, stanza, to, is_taken, partial(_unless_moved, record))
+            return self._record_later(origin, stanza, to, is_taken, unless_sent_again(origin, record, DROP))
         made = record(origin, stanza, to)
         if made is None and not is_barred:
             return self._unrecorded(origin, stanza, to, None)
         if made is None or isinstance(made, Recorded) or isinstance(made, Drop):  # noqa: SIM101 - cheaper
             return self._pending(origin, stanza, to, made)
-        return self._asked_again(origin, stanza, to, made, partial(_unless_moved, record))
+        return self._asked_again(origin, stanza, to, made, unless_sent_again(origin, record, DROP))
 
     def _unrecorded(self, origin: Origin, sent: Stanza, to: Jid, by: Recorded | None) -> Pending | None:
         """Have one kept until it is acknowledged that is recorded for nobody, or `by` its sender alone."""
@@ -338,7 +337,8 @@ class Messages:
                     return made
                 outcome = self._deliver(origin, kept, to)
             elif isinstance(kept, Awaitable):
-                return self._watched_later(origin, stanza, to, kept)
+                go_on = unless_sent_again(origin, self._kept)
+                return self._watched_later(origin, stanza, to, kept, go_on)
             else:
                 outcome = self._filtered(stanza, kept)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
@@ -346,23 +346,23 @@ class Messages:
         return self._became(origin, stanza, to, outcome)
 
     async def _watched_later(
-        self, origin: Origin, stanza: Stanza, to: Jid, filtering: Awaitable[Stanza | Drop]
+        self, origin: Origin, stanza: Stanza, to: Jid, filtering: Awaitable[Stanza | Drop], go_on: GoOn
     ) -> None:
         try:
             kept = await filtering
-            if is_moved(origin):
-                return
             stanza = kept if isinstance(kept, Stanza) else stanza
-            if isinstance(kept, Stanza):
-                waiting = self._record(origin, kept, to)
-                if waiting is None:
-                    waiting = self._became(origin, kept, to, self._deliver(origin, kept, to))
-            else:
-                waiting = self._became(origin, stanza, to, self._filtered(stanza, kept))
+            waiting = go_on(origin, stanza, to, kept)
         except Exception as error:  # noqa: BLE001 - raised again when all have been told
             waiting = self._refused(origin, stanza, to, error)
         if waiting is not None:
             await waiting
+
+    def _kept(self, origin: Origin, stanza: Stanza, to: Jid, kept: Stanza | Drop) -> Awaitable[None] | None:
+        """What the filters of its receiver left of it goes on."""
+        if not isinstance(kept, Stanza):
+            return self._became(origin, stanza, to, self._filtered(stanza, kept))
+        made = self._record(origin, kept, to)
+        return made if made is not None else self._became(origin, kept, to, self._deliver(origin, kept, to))
 
     def _filtered(self, stanza: Stanza, became: Drop) -> Outcome:
         """A filter of the receiver's ended it."""
@@ -590,8 +590,3 @@ def _end_of(outcome: Outcome | Became) -> Awaitable[None] | None:
 
 async def _forget(outcome: Became) -> None:
     await outcome
-
-
-def _unless_moved(record: Callable[..., Made], origin: Origin, stanza: Stanza, to: Jid) -> Made:
-    """Of a sender who is not here any more it is recorded where he sends it again."""
-    return DROP if is_moved(origin) else record(origin, stanza, to)

@@ -68,6 +68,7 @@ class Resumption:
         self._detached: dict[str, list[Managed]] = {}
         self._taken: dict[Managed, object] = {}
         self._past = Past(clock)
+        self._ending: dict[str, Managed] = {}
         # In the order of when they are due: who has something unacknowledged, since when, or was asked.
         self._unasked: dict[Managed, float] = {}
         self._asked: dict[Managed, float] = {}
@@ -129,6 +130,15 @@ class Resumption:
         """How many stanzas of one that is not to be resumed any more were handled, if that is known."""
         return self._past.handled(id, account)
 
+    def is_sought(self, id: str, account: str) -> None:
+        """A client came for a session: if that has ended here, and something of it is still under way, it
+        sends that again.
+        """
+        managed = self._ending.get(id)
+        if managed is not None and managed.session.account == account:
+            del self._ending[id]
+            managed.give_up()
+
     def take(self, managed: Managed, by: object, why: StreamError | None = None) -> None:
         """A stream resumes it, or it goes elsewhere: what it still has as one ends. It may yet be taken from
         `by` again.
@@ -154,7 +164,7 @@ class Resumption:
 
     def release(self) -> None:
         """Give up the room of those that have ended: a dict keeps the table of its greatest size."""
-        for table in (self._by_id, self._detached, self._taken, self._unasked, self._asked):
+        for table in (self._by_id, self._detached, self._taken, self._unasked, self._asked, self._ending):
             left = [*table.items()]
             table.clear()
             table.update(left)
@@ -226,6 +236,10 @@ class Resumption:
         """See `Keeper.over`."""
         if managed.id:
             self._past.note(managed.id, managed.session.account, managed.h)
+            if managed.is_busy:
+                self._ending[managed.id] = managed
+            else:
+                self._ending.pop(managed.id, None)
         if managed.is_over:
             return
         managed.end()

@@ -20,6 +20,7 @@ from xmppd.core.messages import Messages
 from xmppd.core.origin import Origin
 from xmppd.core.presence import Presences
 from xmppd.core.probes import Probes
+from xmppd.core.sentagain import era_of, is_sent_again
 from xmppd.core.services import Services
 from xmppd.core.sessions import Session
 from xmppd.core.shown import address_of
@@ -357,7 +358,7 @@ class Router:
             waiting = policy(session, stanza)
             if waiting is not None and isinstance(waiting, Awaitable):  # the test itself is dear
                 rest = policies[index + 1 :], filters, signals
-                return self._policed_later(session, stanza, waiting, rest, then)
+                return self._policed_later(session, stanza, waiting, rest, then, era_of(session))
         for change in filters:
             result = change(session, stanza)
             if result is not stanza:  # it nearly always is
@@ -383,7 +384,7 @@ class Router:
         rest = (), filters[filters.index(change) + 1 :], signals
         if isinstance(result, Stanza):
             return self._hooked(session, self._intake.resealed(session, result), rest, then)
-        return self._filtered_later(session, stanza, change, result, rest, then)
+        return self._filtered_later(session, stanza, change, result, rest, then, era_of(session))
 
     def _dropped(self, session: Session, stanza: Stanza, change: Callable[..., Any], how: Drop) -> Waiting:
         """A filter has ended it."""
@@ -404,10 +405,16 @@ class Router:
         return Later(told) if isinstance(waiting, Later) else told
 
     async def _policed_later(
-        self, session: Session, stanza: Stanza, policy: Awaitable[Any], rest: Stages, then: Step
+        self,
+        session: Session,
+        stanza: Stanza,
+        policy: Awaitable[Any],
+        rest: Stages,
+        then: Step,
+        era: int,
     ) -> None:
         await policy
-        more = self._hooked(session, stanza, rest, then)
+        more = None if is_sent_again(session, era) else self._hooked(session, stanza, rest, then)
         if more is not None:
             await more
 
@@ -419,8 +426,11 @@ class Router:
         changing: Awaitable[Stanza | Drop],
         rest: Stages,
         then: Step,
+        era: int,
     ) -> None:
         stanza = await changing
+        if is_sent_again(session, era):
+            return
         if isinstance(stanza, Drop):
             more = self._dropped(session, sent, change, stanza)
         else:

@@ -15,8 +15,8 @@ from xmppd.core.fates import Fates
 from xmppd.core.foreseen import Foresee
 from xmppd.core.intents import around
 from xmppd.core.later import Pending
-from xmppd.core.managed import is_moved
 from xmppd.core.outcomes import refused, unavailable
+from xmppd.core.sentagain import era_of, is_sent_again
 from xmppd.core.sessions import Session, Sessions
 from xmppd.errors import JidError, StanzaError
 from xmppd.hooks import Hooks, Outcome, Recorded
@@ -55,10 +55,10 @@ class Unheard:
         """
         line = session.line
         if line is not None and line.is_ahead:
-            return line.in_turn(partial(self._take, session, stanza), len(stanza.raw))
-        return self._take(session, stanza)
+            return line.in_turn(partial(self._take, session, stanza, era_of(session)), len(stanza.raw))
+        return self._take(session, stanza, era_of(session))
 
-    async def _take(self, session: Session, stanza: Stanza) -> None:
+    async def _take(self, session: Session, stanza: Stanza, era: int) -> None:
         try:
             to = Jid.parse(stanza.to or session.account)
         except JidError as error:
@@ -68,9 +68,9 @@ class Unheard:
         if not await self._is_accepted(session, stanza, to):
             return
         async with around(self.foresee and self.foresee(session, stanza, to.bare), {}):
-            if is_moved(session):
+            if is_sent_again(session, era):
                 return
-            await self._record(session, stanza, to)
+            await self._record(session, stanza, to, era)
             signals = self._hooks.message_routed_signal
             await self._hooks.tell_in_order(signals, session, stanza, to.bare, Outcome.DROPPED)
 
@@ -93,7 +93,7 @@ class Unheard:
             raise unavailable()
         return action is not Action.IGNORE
 
-    async def _record(self, session: Session, stanza: Stanza, to: Jid) -> None:
+    async def _record(self, session: Session, stanza: Stanza, to: Jid, era: int) -> None:
         """Have it written down for its sender, and then copied."""
         made = None
         for record in self._hooks.message_barred_record:
@@ -102,7 +102,7 @@ class Unheard:
                 if not isinstance(made, Awaitable) or isinstance(made, Recorded):
                     break
                 await made
-                if is_moved(session):
+                if is_sent_again(session, era):
                     return
         if not isinstance(made, Recorded):
             self._copy(session, stanza)
