@@ -230,3 +230,48 @@ async def test_a_stream_error_that_comes_later_ends_the_stream(folder: Path) -> 
         world.plugin("slow").ends[0].set_exception(StreamError("policy-violation"))
         await alice.expect_closed("policy-violation")
         assert alice.jid not in world.app.sessions.by_full
+
+
+async def test_what_a_lost_node_did_not_take_is_stored_together_and_before_what_is_sent_now(
+    redis_url: str,
+) -> None:
+    store = HeldStore()
+    async with World(settings=several(redis_url), nodes=2, plugins=("offline",), store=store) as world:
+        alice, _ = await world.login("alice", node=0), await world.login("bob", node=1)
+        await world.settle()
+        world.cut(0, 1)
+        texts = [str(number) for number in range(1, 11)]
+        await chat(world, alice, *texts)
+        assert store.counts == []
+        mesh = world.cluster(0).mesh
+        mesh.give_up(next(iter(mesh.members.values())), "it was killed")
+        await turns(world)
+        bob = await world.bind("bob", "r", node=0)
+        bob.write("<presence/>")
+        await chat(world, alice, "11")
+        await store.let_go(world)
+        assert store.counts == [10, 1], "nobody waits for the end of the one before"
+        await store.let_all_go(world)
+        await world.settle()
+        await store.let_all_go(world)
+        await world.settle()
+        assert [s.get("id") for s in await bob.receive_all() if s.get("id")] == [*texts, "11"]
+
+
+async def test_what_is_for_who_is_being_given_messages_elsewhere_is_stored_together(redis_url: str) -> None:
+    store = HeldStore()
+    async with World(settings=several(redis_url), nodes=2, plugins=("offline",), store=store) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", "r", node=1)
+        await world.settle()
+        bob.session.hold_messages()
+        texts = [str(number) for number in range(1, 11)]
+        await chat(world, alice, *texts)
+        for _ in range(10):
+            await turns(world)
+        await store.let_go(world)
+        assert store.counts == [10]
+        bob.session.release_messages()
+        await store.let_all_go(world)
+        await world.settle()
+        await world.advance(1)
+        assert [s.get("id") for s in await bob.receive_all() if s.get("id")] == texts

@@ -22,7 +22,7 @@ from xmppd.core.blocks import Blocks
 from xmppd.core.carbons import flushing
 from xmppd.core.delivery import KEEPABLE, Action, action_of, kind_of
 from xmppd.core.fates import DROPPED, Fates
-from xmppd.core.later import Later
+from xmppd.core.later import Later, settled
 from xmppd.core.leftover import readdressed
 from xmppd.core.messages import Otherwise
 from xmppd.core.origin import Origin
@@ -37,7 +37,14 @@ WAITING_EACH: Final = 1000
 WAITING_ALL: Final = 10_000
 """Messages of one account, and of all, that wait for others that are under way; beyond them senders wait."""
 
+STORING: Final = 64
+"""Of those that waited so many are stored at once."""
+STEP: Final = 16
+"""Of these and those that are sent, so many in one turn of the loop."""
+
 Became = Awaitable[Outcome | Drop]
+Stored = Awaitable[Outcome | Drop | Later]
+"""What becomes of one that is stored; a Later when only its end is left."""
 
 
 class RemoteMessages:
@@ -52,7 +59,7 @@ class RemoteMessages:
         sessions: Sessions,
         blocks: Blocks,
         copies: RemoteCopies,
-        keep: Callable[[Jid, Stanza, Otherwise], Outcome | Became],
+        keep: Callable[[Jid, Stanza, Otherwise], Outcome | Stored],
         kept: Callable[[str, str], asyncio.Future[None] | None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], float],
@@ -99,7 +106,7 @@ class RemoteMessages:
         self._numbers += 1
         return Parcel(self, stanza, to, kind, self._numbers)
 
-    def _enter(self, parcel: Parcel) -> Outcome | Became:
+    def _enter(self, parcel: Parcel) -> Outcome | Stored:
         """Take a detour, or act at once."""
         account = parcel.to.bare
         under_way = self._under_way.get(account)
@@ -122,10 +129,10 @@ class RemoteMessages:
             return _end(parcel)  # its sender waits
         return parcel
 
-    async def _until(self, parcel: Parcel, outcome: Outcome | Became) -> Outcome:
+    async def _until(self, parcel: Parcel, outcome: Outcome | Stored) -> Outcome:
         """What becomes of a message in the end, though somebody comes whenever it is to be stored."""
         while True:
-            became = outcome if isinstance(outcome, Outcome) else outcome_of(await outcome)
+            became = outcome if isinstance(outcome, Outcome) else outcome_of(await settled(outcome))
             if not parcel.is_back:
                 return became
             parcel.is_back = False
@@ -146,7 +153,7 @@ class RemoteMessages:
     def _is_there(self, account: str) -> bool:
         return any(place.priority is not None and place.priority >= 0 for place in self._mesh.places(account))
 
-    def _act(self, parcel: Parcel, under_way: UnderWay | None) -> Outcome | Became:
+    def _act(self, parcel: Parcel, under_way: UnderWay | None) -> Outcome | Stored:
         """Give it to whoever is there, on any node; store or refuse it where nobody is."""
         to, kind = parcel.to, parcel.kind
         is_tired = (parcel.tries or parcel.is_due) and parcel.is_tired
@@ -194,7 +201,7 @@ class RemoteMessages:
                 self._fates.note(parcel.stanza, DROPPED, "rfc6121-8.5", f"a {kind} that nobody is there for")
                 return Outcome.DROPPED
 
-    def _give(self, parcel: Parcel, session: Session) -> Outcome | Became:
+    def _give(self, parcel: Parcel, session: Session) -> Outcome | Stored:
         if session.is_flushing and parcel.kind in KEEPABLE and not parcel.is_unkept:
             self._copies.delivered(parcel, (session, *flushing(session.live)), ())
             return self._store(parcel, by_force=False)
@@ -348,7 +355,7 @@ class RemoteMessages:
 
     # the store
 
-    def _store(self, parcel: Parcel, *, by_force: bool) -> Outcome | Became:
+    def _store(self, parcel: Parcel, *, by_force: bool) -> Outcome | Stored:
         """Have it kept; `by_force`: though somebody is there, who does not take it."""
 
         def come_back(stanza: Stanza, to: Jid) -> Outcome | None:
@@ -368,13 +375,13 @@ class RemoteMessages:
         except BaseException:
             under_way.is_kept_by_force = False
             raise
-        if isinstance(outcome, Outcome):
+        if isinstance(outcome, Outcome | Later):
             under_way.is_kept_by_force = False
             return outcome
         return self._forced(under_way, outcome)
 
     @staticmethod
-    async def _forced(under_way: UnderWay, outcome: Became) -> Outcome | Drop:
+    async def _forced(under_way: UnderWay, outcome: Stored) -> Outcome | Drop | Later:
         try:
             return await outcome
         finally:
@@ -386,7 +393,7 @@ class RemoteMessages:
         """
         end = asyncio.ensure_future(later.rest)
         told: asyncio.Future[Outcome | Drop] = asyncio.get_running_loop().create_future()
-        self._begun(to.bare)
+        self._begun(to.bare).storing += 1
         end.add_done_callback(partial(self._stored, to, told))
         return Later(told, later.size)
 
@@ -399,8 +406,7 @@ class RemoteMessages:
             self._kept(to.bare, to.resource)  # it may be there all the same
         elif error is None and not end.cancelled() and outcome_of(end.result()) is Outcome.KEPT:
             heard = self._kept(to.bare, to.resource)
-        if under_way.detour is not None and under_way.detour.is_draining:
-            heard, under_way.detour.heard = None, heard  # what comes behind does not wait
+        under_way.storing -= 1
         self._done(to.bare, under_way)
         if heard is None:
             _pass_on(end, told)
@@ -431,17 +437,23 @@ class RemoteMessages:
         return detour
 
     async def _drain(self, account: str, under_way: UnderWay, detour: Detour) -> None:
-        """Send anew what was missed, and then what waited, one after the other."""
-        while detour.missed or detour.waiting or detour.must_wait:
+        """Send anew what was missed, and then what waited, one after the other. Those that are stored are so
+        together, and before any that is not: whoever came is told of them first.
+        """
+        steps = 0
+        while detour.missed or detour.waiting or detour.must_wait or under_way.storing:
+            steps += 1
+            if steps % STEP == 0:
+                await asyncio.sleep(0)
             if detour.must_wait:
                 if under_way.count:
                     await detour.becomes_idle()
                     continue
                 detour.must_wait = False
                 continue
-            parcel = min(detour.missed, key=_number) if detour.missed else detour.waiting[0]
-            if under_way.count and (parcel.is_tired or under_way.is_ahead(parcel)):
-                detour.must_wait = True  # it goes another way than what was just sent before it
+            parcel = detour.first
+            if parcel is None or not self._may_follow(parcel, under_way):
+                detour.must_wait = True
                 continue
             if detour.missed:
                 detour.missed.remove(parcel)
@@ -449,28 +461,51 @@ class RemoteMessages:
             else:
                 detour.waiting.popleft()
                 self._waiting -= 1
-            await self._again(parcel, under_way, detour)
+            await self._again(parcel, under_way)
         under_way.detour = None
         for session in self._sessions.of(account):
             session.release_messages(DETOUR)
         if not under_way.count:
             self._over(account)
 
-    async def _again(self, parcel: Parcel, under_way: UnderWay, detour: Detour) -> None:
-        """What it needs of the store is done before anything behind it."""
+    def _may_follow(self, parcel: Parcel, under_way: UnderWay) -> bool:
+        """Whether one goes the way of all that were just sent before it, or stored."""
+        if under_way.is_ahead(parcel) or (parcel.is_tired and under_way.latest):
+            return False
+        return not under_way.storing or (under_way.storing < STORING and self._is_stored(parcel))
+
+    def _is_stored(self, parcel: Parcel) -> bool:
+        """Whether one would be stored now, for sure."""
+        to = parcel.to
+        if parcel.is_unkept or parcel.kind not in KEEPABLE:
+            return False
+        session = self._sessions.by_full.get(to.full)
+        if session is not None:
+            return session.is_flushing
+        live = self._sessions.accounts.get(to.bare)
+        if live is not None and live.open_to:
+            return False
+        return parcel.is_tired or not self._mesh.places(to.bare)
+
+    async def _again(self, parcel: Parcel, under_way: UnderWay) -> None:
+        """Its place in the store is settled before anything behind it."""
         try:
             while True:
                 is_barred = self._blocks.bars(parcel.to.bare, parcel.sender)  # since it came
                 if is_barred:
-                    outcome: Outcome | Became = refused(parcel.stanza, parcel.to, self._fates)
+                    outcome: Outcome | Stored = refused(parcel.stanza, parcel.to, self._fates)
                 else:
                     outcome = self._act(parcel, under_way)
                 if not isinstance(outcome, Outcome):
                     if parcel.left:
                         return  # it is on its way, and comes back here if it is missed
-                    outcome = outcome_of(await outcome)
+                    became = outcome if isinstance(outcome, Later) else await outcome
+                    if isinstance(became, Later):
+                        asyncio.ensure_future(became.rest).add_done_callback(parcel.stored)
+                        return
+                    outcome = outcome_of(became)
                 if not parcel.is_back:
-                    _became(parcel, outcome, detour)
+                    parcel.ended(outcome)
                     return
                 parcel.is_back = False
         except Exception as error:  # noqa: BLE001 - its sender is told
@@ -546,14 +581,6 @@ async def _end(parcel: Parcel) -> Outcome | Drop:
     return became
 
 
-def _became(parcel: Parcel, outcome: Outcome, detour: Detour) -> None:
-    heard, detour.heard = detour.heard, None
-    if heard is None:
-        parcel.ended(outcome)
-    else:
-        heard.add_done_callback(lambda _: parcel.ended(outcome))
-
-
 def _pass_on(end: asyncio.Future[Outcome | Drop], told: asyncio.Future[Outcome | Drop]) -> None:
     if told.done():
         return
@@ -563,7 +590,3 @@ def _pass_on(end: asyncio.Future[Outcome | Drop], told: asyncio.Future[Outcome |
         told.set_exception(error)
     else:
         told.set_result(end.result())
-
-
-def _number(parcel: Parcel) -> int:
-    return parcel.number

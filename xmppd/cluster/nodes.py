@@ -147,7 +147,7 @@ class OtherNodes:
             sessions,
             visibility.blocks,
             self.copies,
-            messages.keep,
+            messages.keep_in_order,
             self.hints.kept,
             spawn,
             now,

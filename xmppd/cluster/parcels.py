@@ -8,8 +8,10 @@ from typing import Final, Protocol
 
 from xmppd.core.delivery import KEEPABLE
 from xmppd.core.later import Told
+from xmppd.core.outcomes import outcome_of
 from xmppd.core.sessions import Session
 from xmppd.errors import StanzaError
+from xmppd.hooks import Drop, Outcome
 from xmppd.jid import Jid
 from xmppd.xml.stanza import Stanza
 
@@ -104,6 +106,16 @@ class Parcel(Told):
         if not self.opened_at:
             self.sending.settled(self)
 
+    def stored(self, end: asyncio.Future[Outcome | Drop]) -> None:
+        """It is stored, and whoever came meanwhile has heard of it; or it is not."""
+        if end.cancelled():
+            return
+        error = end.exception()
+        if error is None:
+            self.ended(outcome_of(end.result()))
+        elif isinstance(error, Exception):
+            self.failed(error)
+
     def missed(self, error: StanzaError) -> None:
         """No session has it."""
         if self.opened_at:
@@ -117,10 +129,10 @@ class Parcel(Told):
 class Detour:
     """Messages for one account wait in `waiting` until all copies under way are settled or missed
     (`must_wait`), and all that is to be stored is; what was `missed` goes before them. `idle` is done when
-    nothing is under way; `heard`: when who came meanwhile knows of what was stored last.
+    nothing is under way.
     """
 
-    __slots__ = ("heard", "idle", "is_draining", "missed", "must_wait", "waiting")
+    __slots__ = ("idle", "is_draining", "missed", "must_wait", "waiting")
 
     def __init__(self) -> None:
         self.must_wait = True
@@ -128,7 +140,13 @@ class Detour:
         self.missed: list[Parcel] = []
         self.waiting: deque[Parcel] = deque()
         self.idle: asyncio.Future[None] | None = None
-        self.heard: asyncio.Future[None] | None = None
+
+    @property
+    def first(self) -> Parcel | None:
+        """Whose turn it is."""
+        if self.missed:
+            return min(self.missed, key=_number)
+        return self.waiting[0] if self.waiting else None
 
     def becomes_idle(self) -> asyncio.Future[None]:
         """Done when nothing is under way."""
@@ -138,16 +156,16 @@ class Detour:
 
 class UnderWay:
     """What was sent to one account's sessions on other nodes, and what is being stored for it: `count` in
-    all. New messages take the `detour` while there is one. While something `is_kept_by_force` nobody counts
-    as there. `takers` are those that took messages here when the first of these was sent; `latest`: by
-    sender, the last of his messages, which knows how many of his are `together` among these, all to one
-    address of the account, bare or full.
+    all, of which so many are `storing`. New messages take the `detour` while there is one. While something
+    `is_kept_by_force` nobody counts as there. `takers` are those that took messages here when the first of
+    these was sent; `latest`: by sender, the last of his messages, which knows how many of his are `together`
+    among these, all to one address of the account, bare or full.
     """
 
-    __slots__ = ("count", "detour", "is_kept_by_force", "latest", "takers")
+    __slots__ = ("count", "detour", "is_kept_by_force", "latest", "storing", "takers")
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.storing = 0
         self.detour: Detour | None = None
         self.is_kept_by_force = False
         self.takers: tuple[Session, ...] = ()
@@ -170,3 +188,7 @@ class UnderWay:
         """Whether something by this sender is under way that takes another way."""
         latest = self.latest.get(parcel.sender)
         return latest is not None and latest.to.full != parcel.to.full
+
+
+def _number(parcel: Parcel) -> int:
+    return parcel.number

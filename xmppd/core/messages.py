@@ -431,9 +431,7 @@ class Messages:
     def _hand_over(
         self, origin: Origin, stanza: Stanza, to: Jid, *, is_again: bool = False
     ) -> Outcome | Became:
-        """Do what the table says, unless the account has come to bar its sender; or let a host do what it
-        will. `is_again`: it was copied before.
-        """
+        """Do what the table says, or let a host do what it will. `is_again`: it was copied before."""
         if self._is_given(stanza, to.full):
             return Outcome.DELIVERED
         if not self._is_account(to):
@@ -524,6 +522,13 @@ class Messages:
         """Offer a message for nobody to the plugins that keep such; durable when this is done (XEP-0160).
         `otherwise` takes one that nobody keeps, for whoever is on other nodes.
         """
+        kept = self.keep_in_order(to, stanza, otherwise)
+        return kept if isinstance(kept, Outcome | Later) else settled(kept)
+
+    def keep_in_order(
+        self, to: Jid, stanza: Stanza, otherwise: Otherwise | None = None
+    ) -> Outcome | Awaitable[Outcome | Drop | Later]:
+        """The same; what had to wait gives a Later as soon as its place is settled, and its end is left."""
         cluster = self._sessions.cluster
         kept = begun(self._claimed(to, stanza, otherwise or cluster.unclaimed))
         if isinstance(kept, Outcome):
@@ -534,15 +539,16 @@ class Messages:
             return cluster.keeping(to, kept)
         return self._kept_at_last(to, kept)
 
-    async def _kept_at_last(self, to: Jid, kept: Awaitable[Outcome | Later]) -> Outcome:
-        """It had to wait before it was in order, so its sender waits for its end as well."""
+    async def _kept_at_last(self, to: Jid, kept: Awaitable[Outcome | Later]) -> Outcome | Later:
+        cluster = self._sessions.cluster
         try:
-            became = outcome_of(await settled(kept))
+            became = await kept
         except StoreError:  # it may be there all the same
-            self._sessions.cluster.kept(to.bare, to.resource)
+            cluster.kept(to.bare, to.resource)
             raise
-        told = self._sessions.cluster.kept(to.bare, to.resource) if became is Outcome.KEPT else None
-        if told is not None:
+        if isinstance(became, Later):
+            return cluster.keeping(to, became)
+        if became is Outcome.KEPT and (told := cluster.kept(to.bare, to.resource)) is not None:
             await told
         return became
 
