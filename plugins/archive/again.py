@@ -16,6 +16,7 @@ from xmppd.plugin import (
     Lru,
     Origin,
     Session,
+    SessionSlot,
     Stanza,
     StanzaError,
     StoreError,
@@ -23,7 +24,7 @@ from xmppd.plugin import (
     read_stanza,
 )
 
-from .ids import MICROSECONDS, bound
+from .ids import LAST, MICROSECONDS, bound
 from .losses import SLACK_SECONDS, after
 from .missed import ANY, PROCESS_LETTERS, Missed
 from .watermark import ALL, in_turns
@@ -33,6 +34,8 @@ AGAIN_SECONDS: Final = 600.0
 OWN: Final = 200
 LOOKED_AT: Final = 5000
 """Among how many of the last messages that its sender sent, and among how many in all."""
+APART: Final = MICROSECONDS
+"""How far clocks of nodes are apart, at most, before they hear of each other."""
 LEFT_SECONDS: Final = 60.0
 """How long a session that has ended is in doubt."""
 PAGE: Final = 200
@@ -50,15 +53,17 @@ Sent = tuple[bytes, bytes]
 @dataclass(slots=True, eq=False)
 class Doubt:
     """A session whose client may send again what it sent before, by one that it could not resume (`sought`),
-    or by this. What was under way goes on in this `process` of a `node`: "" here, None nowhere any more.
-    `known`: in whose archive, the ids and stanzas of what its account sent last, the newest first, where that
-    was looked for, as it is in those of `looking`.
+    or by this. What was under way goes on in this `process` of a `node`: "" here, None nowhere any more; what
+    has an id before `since` may be of another process, and not have been begun there. `known`: in whose
+    archive, the ids and stanzas of what its account sent last, the newest first, where that was looked for,
+    as it is in those of `looking`.
     """
 
     until: float
     sought: str = ""
     node: str | None = None
     process: str = ""
+    since: bytes = b""
     known: dict[str, list[Sent]] = field(default_factory=dict)
     looking: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
@@ -69,6 +74,10 @@ class Again(Missed):
     """
 
     doubts: Kept[dict[Origin, Doubt]] = Kept(dict)
+    doubted = SessionSlot(0)
+    """Since when one is or was in doubt on the node that it was on last, in microseconds: what has a smaller
+    id may be of another process, however much their clocks are apart.
+    """
     repeated = Counter("Messages that were sent again and were in the archive already.")
 
     async def start(self) -> None:
@@ -111,6 +120,7 @@ class Again(Missed):
             is_in_doubt = bool(sought)
         if is_in_doubt or self.may_have_lost_some():
             self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, sought=sought)
+            self.doubted[session] = self.server.ids.time.read() + APART
 
     def _is_quiet(self) -> bool:
         """Whether no process was killed lately."""
@@ -121,7 +131,10 @@ class Again(Missed):
     def gave_up(self, session: Session, node: str | None) -> None:
         """It is in doubt what of its messages is taken there."""
         process = self._there.get(node, "") if node else ""
-        self._doubts[session] = Doubt(self.scope.clock() + AGAIN_SECONDS, node=node, process=process)
+        until, since = self.scope.clock() + AGAIN_SECONDS, bound(self.doubted[session])
+        self._doubts[session] = Doubt(until, node=node, process=process, since=since)
+        if node != "":
+            self.doubted[session] = self.server.ids.time.read() + APART
 
     @hooks.session_closed
     def has_left(self, session: Session) -> None:
@@ -156,7 +169,8 @@ class Again(Missed):
         doubt.known[account] = [sent for sent in known if sent not in same]
         self.repeated.inc()
         id = same[0][0]
-        return hooks.DROP if self._goes_on(doubt) and self._failed.get(id.hex()) is None else id
+        has_gone_on = id >= doubt.since and self._goes_on(doubt) and self._failed.get(id.hex()) is None
+        return hooks.DROP if has_gone_on else id
 
     def _goes_on(self, doubt: Doubt) -> bool:
         """Whether what was under way has gone on for sure."""
@@ -199,7 +213,11 @@ class Again(Missed):
         return found
 
     async def _trace(self, account: str, doubt: Doubt) -> None:
-        """Find out where the session was that was sought."""
+        """Find out where the session was that was sought. Where a process was killed lately that one may have
+        been in doubt itself, and what it had not begun was not.
+        """
+        if not self._is_quiet():
+            doubt.since = bound(LAST)
         row = await self.behind.get(account, doubt.sought)
         process: str = row["process"] if row is not None else doubt.sought[:PROCESS_LETTERS]
         if process == self.server.process:

@@ -184,6 +184,53 @@ async def test_what_a_killed_node_had_written_goes_on_by_the_id_that_it_has(redi
         assert await acknowledged(alice) == 2
 
 
+@pytest.mark.one_node("has nodes of its own")
+@pytest.mark.parametrize("is_over", [True, False])
+@pytest.mark.parametrize("node", [1, 2])
+async def test_what_a_killed_node_had_written_and_the_next_one_never_began_goes_on(
+    redis_url: str, node: int, *, is_over: bool
+) -> None:
+    """She resumes, or cannot, while the next one still looks for it; which is there, and did nothing."""
+    async with world("offline", nodes=3, settings=several(redis_url)) as w:
+        alice, id = await managed(w, "alice", "r", node=0)
+        bob = await w.login("bob", node=2)
+        w.plugin("archive", 0).filer._wrote = lambda *about: None
+        await say(w, alice, "1")
+        await alice.drop()
+        for other in (1, 2):
+            w.cut(0, other)
+            mesh = w.cluster(other).mesh
+            mesh.give_up(mesh.members[w.cluster(0).mesh.name], "it was killed")
+        await w.settle()
+        alice = await ready(w, "alice", node=1)
+        await ask_to_resume(alice, id)
+        await alice.bind("r")
+        id = await enable(alice)
+        archive, gate = w.plugin("archive", 1), asyncio.Event()
+        look = archive._last_of
+
+        async def slow(*about: Any) -> Any:
+            await gate.wait()
+            return await look(*about)
+
+        archive._last_of = slow
+        await say(w, alice, "1")
+        archive._last_of = look
+        if is_over:
+            w.apps[1].binding.end(w.apps[1].sessions.by_full[alice.jid])
+            await w.settle()
+            alice = await come(w, id, node)
+        else:
+            await alice.drop()
+            alice = await move(w, alice, id, node)
+        await say(w, alice, "1")
+        gate.set()
+        await w.settle()
+        got = await bob.receive_all()
+        assert texts(got) == ["1"]
+        assert (await find(bob)).ids == (await find(alice)).ids == ids(got)
+
+
 @pytest.mark.parametrize("how", ["politely", "cut"])
 async def test_what_is_sent_again_by_who_leaves_before_it_is_known_is_there_once(
     redis_url: str, how: str
