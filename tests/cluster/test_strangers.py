@@ -120,3 +120,20 @@ async def test_what_is_remembered_is_bounded_and_goes_with_who_is_shown_it(
         world.cut(0, 1)
         await world.advance(6)
         assert len(kept) == 0
+
+
+async def test_who_asks_how_a_session_is_shown_is_answered_by_directed_presence_as_well(
+    redis_url: str,
+) -> None:
+    """Though it was not shown it before: it was shown another one of that name."""
+    async with World(settings=several(redis_url), nodes=2) as world:
+        alice, bob = await world.login("alice", node=0), await world.login("bob", "r", node=1)
+        await bob.send(f"<presence to='{alice.jid}'><status>here</status></presence>")
+        await seen(alice)
+        presence = world.cluster(0).presence
+        presence.directed.seen.forget(alice.session, bob.jid)
+        [place] = presence._mesh.places(bob.bare)
+        presence._ask(alice.session, bob.jid, place.node, place.number)
+        await world.settle()
+        assert presence._asked == {}
+        assert await seen(alice) == [(bob.jid, None)]

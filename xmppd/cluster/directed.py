@@ -78,7 +78,7 @@ class RemoteDirected:
         *,
         end: Callable[[Session, str], None],
         asks: Callable[[Session, str, int, int], None],
-        answered: Callable[[Session, str], None],
+        answered: Callable[[Session, str], bool],
     ) -> None:
         self.seen = Seen()
         self.size = 0
@@ -125,10 +125,12 @@ class RemoteDirected:
         self.send(session.full, address, stanza, is_end=False, is_again=True)
 
     def _show_again(self, full: str, address: str, raw: bytes) -> bool:
-        """Show it to the sessions here, of an address, that were shown it; whether there are any."""
+        """Show it to the sessions here, of an address, that were shown it, or for which it was asked; whether
+        there are any.
+        """
         account, _, resource = address.partition("/")
         viewers = self._viewers(account, address if resource else "")
-        seen = [viewer for viewer in viewers if self.seen.has(viewer, full)]
+        seen = [viewer for viewer in viewers if self._answered(viewer, full) or self.seen.has(viewer, full)]
         if seen:
             unseen = {viewer.full for viewer in viewers if viewer not in seen}
             self._presences.direct_here(account, address, raw, but=unseen)

@@ -385,11 +385,14 @@ class RemotePresence:
         for full in found if self.grace else ():
             self._came_back(full, viewer.account)
 
-    def _answered(self, viewer: Session, full: str) -> None:
-        """Whatever was asked, it is known now. Harmless where nothing was."""
+    def _answered(self, viewer: Session, full: str) -> bool:
+        """Whatever was asked, it is known now; whether anything was."""
         asked = self._asked.get(viewer)
-        if asked is not None and asked.pop(full, None) is not None and not asked:
+        if asked is None or asked.pop(full, None) is None:
+            return False
+        if not asked:
             del self._asked[viewer]
+        return True
 
     def left(self, session: Session) -> None:
         """A session here is not available any more: nothing is shown to it."""
