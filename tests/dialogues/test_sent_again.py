@@ -94,7 +94,7 @@ async def let(world: World, *waiting: asyncio.Future[None]) -> None:
         await world.settle()
 
 
-async def come_back(world: World, old: Client, id: str, *, node: int | None = None) -> tuple[Client, Element]:
+async def come_back(world: World, old: Client, id: str, *, node: int = 0) -> tuple[Client, Element]:
     """A client that asks for a session of which something is under way, and what it is answered."""
     client = await ready(world, old.bare.partition("@")[0], node=node)
     client.write(f"<resume xmlns='{ns.SM}' previd='{id}' h='0'/>")
@@ -111,7 +111,7 @@ async def test_what_is_not_begun_when_a_session_is_resumed_comes_once(
 ) -> None:
     """And so do those behind it, of which nothing is begun either."""
     async with door(tmp_path, place, "offline", other) as world:
-        alice, id = await managed(world, "alice", "r")
+        alice, id = await managed(world, "alice", "r", node=0)
         bob = await world.login("bob")
         await alice.send(chat("1", "2", "3"))
         first = held(world)
@@ -128,7 +128,7 @@ async def test_what_is_not_begun_when_a_session_is_resumed_comes_once(
 
 async def test_what_was_given_up_counts_for_nothing_that_came_after_it(tmp_path: Path) -> None:
     async with door(tmp_path, "record", "offline") as world:
-        alice, id = await managed(world, "alice", "r")
+        alice, id = await managed(world, "alice", "r", node=0)
         await alice.send(chat("1"))
         first = held(world)
         await alice.drop()
@@ -149,7 +149,7 @@ async def test_other_stanzas_are_begun_once_too(tmp_path: Path, kind: str) -> No
         "iq": "<iq type='set' id='i' to='bob@localhost/r'><x xmlns='urn:x'/></iq>",
     }[kind]
     async with door(tmp_path, "") as world:
-        alice, id = await managed(world, "alice", "r")
+        alice, id = await managed(world, "alice", "r", node=0)
         bob = await world.login("bob", "r")
         await world.befriend(alice, bob)
         await bob.receive_all()
