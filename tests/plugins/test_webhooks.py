@@ -380,14 +380,17 @@ async def test_who_waits_for_an_event_that_a_reload_cuts_off_learns_it(
     async with Receiver() as receiver, told(receiver, "account.created") as (world, _):
         plugin = world.plugin("webhooks")
 
+        reached: list[bool] = []
+
         async def fail(*_: object, **__: object) -> None:
+            reached.append(True)
             await asyncio.get_running_loop().create_future()
 
         for module in (plugin.boxes, plugin.foreseen):
             monkeypatch.setattr(sys.modules[type(module).__module__], "CLOSE_SECONDS", 0.01)
         monkeypatch.setattr(getattr(plugin, table), "write", fail)
         making = asyncio.ensure_future(world.app.accounts.create("ann@localhost", "secret"))
-        await world.settle()
+        await until(lambda: bool(reached), world.settle)
         assert not making.done()
         await world.app.loader.reload("webhooks", world.app.config)
         await world.settle()
