@@ -42,6 +42,18 @@ class Held:
         await self.world.settle()
 
 
+def slow_look(archive: Any) -> tuple[Callable[..., Any], asyncio.Event]:
+    """An archive looks for what was sent before only when that is set; and how it looked."""
+    look, gate = archive._last_of, asyncio.Event()
+
+    async def slow(*about: Any) -> Any:
+        await gate.wait()
+        return await look(*about)
+
+    archive._last_of = slow
+    return look, gate
+
+
 async def kill(w: World, node: int) -> None:
     """A node is gone without a word, and the other knows."""
     other = w.cluster(1 - node)
@@ -206,14 +218,8 @@ async def test_what_a_killed_node_had_written_and_the_next_one_never_began_goes_
         await ask_to_resume(alice, id)
         await alice.bind("r")
         id = await enable(alice)
-        archive, gate = w.plugin("archive", 1), asyncio.Event()
-        look = archive._last_of
-
-        async def slow(*about: Any) -> Any:
-            await gate.wait()
-            return await look(*about)
-
-        archive._last_of = slow
+        archive = w.plugin("archive", 1)
+        look, gate = slow_look(archive)
         await say(w, alice, "1")
         archive._last_of = look
         if is_over:
@@ -243,14 +249,7 @@ async def test_what_is_sent_again_by_who_leaves_before_it_is_known_is_there_once
         await alice.drop()
         await kill(w, 0)
         alice = await come(w, id, 1)
-        archive, gate = w.plugin("archive", 1), asyncio.Event()
-        look = archive._last_of
-
-        async def slow(*about: Any) -> Any:
-            await gate.wait()
-            return await look(*about)
-
-        archive._last_of = slow
+        _, gate = slow_look(w.plugin("archive", 1))
         await say(w, alice, "1")
         await bob.expect_nothing()
         if how == "politely":
