@@ -427,7 +427,7 @@ def main() -> int:
         type=int,
         metavar="MiB",
         help="for Cassandra: with 320, as else, its garbage takes a processor in long runs; "
-        "from 2048 on it compiles as in production",
+        "from 2048 on it runs as in production",
     )
     parser.add_argument("--logs", type=Path, help="a folder for what the nodes wrote")
     options = parser.parse_args()

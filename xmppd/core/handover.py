@@ -52,6 +52,10 @@ class Given:
     timer: Timer
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
+    def is_for(self, to: str) -> bool:
+        """Whether a node may be given it: nobody has it, or that one asks once more ("": nobody knows)."""
+        return self.to is None or (self.to == to and to != "")
+
     def tell(self) -> None:
         """It is known what became of it."""
         self.timer.cancel()
@@ -162,7 +166,7 @@ class Handover:
             if (h - managed.acked) % MODULO > managed.sent - managed.acked:
                 return {"sent": managed.sent}
             return await self._give(managed, h, StreamError("see-other-host"), to)
-        self._resumption.is_sought(id, account)
+        self._resumption.sought(id, account)
         given = self._given.get(id)
         if given is not None and given.state["account"] == account:
             await self._outcome(given, to)
@@ -184,13 +188,13 @@ class Handover:
         if id in self._kept:
             return self._kept[id][0]
         given = self._given.get(id)
-        return given.state if given is not None and given.to in (None, to or None) else None
+        return given.state if given is not None and given.is_for(to) else None
 
     async def _outcome(self, given: Given, to: str) -> None:
         """Wait until the node to which it was given has it or has gone, if another one asks for it: its
         client is not there any more.
         """
-        if given.to in (None, to or None):
+        if given.is_for(to):
             return
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         given.waiting.append(waiting)

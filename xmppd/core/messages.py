@@ -431,7 +431,7 @@ class Messages:
     def _hand_over(
         self, origin: Origin, stanza: Stanza, to: Jid, *, is_again: bool = False
     ) -> Outcome | Became:
-        """Do what the table says, or let a host do what it will. `is_again`: it was copied before."""
+        """By the table, unless the account bars its sender by now; or a host's. `is_again`: it was copied."""
         if self._is_given(stanza, to.full):
             return Outcome.DELIVERED
         if not self._is_account(to):

@@ -130,7 +130,7 @@ class Resumption:
         """How many stanzas of one that is not to be resumed any more were handled, if that is known."""
         return self._past.handled(id, account)
 
-    def is_sought(self, id: str, account: str) -> None:
+    def sought(self, id: str, account: str) -> None:
         """A client came for a session: if that has ended here, and something of it is still under way, it
         sends that again.
         """

@@ -28,11 +28,11 @@ def is_sent_again(origin: object, era: int) -> bool:
 
 
 def unless_sent_again(origin: object, act: Callable[..., T], instead: Any = None) -> Callable[..., T]:
-    """The same for later, where something has to be waited for before it is begun; `instead` is what comes of
-    it if it is sent again by then.
+    """The same for later, where something has to be waited for before it is begun: `act` is called with the
+    origin first. `instead` is what comes of it if it is sent again by then.
     """
-    return partial(_unless, era_of(origin), instead, act, origin)
+    return partial(_unless, era_of(origin), instead, act)
 
 
-def _unless(era: int, instead: Any, act: Callable[..., T], sender: object, origin: object, *about: Any) -> T:
-    return instead if is_sent_again(sender, era) else act(origin, *about)
+def _unless(era: int, instead: Any, act: Callable[..., T], origin: object, *about: Any) -> T:
+    return instead if is_sent_again(origin, era) else act(origin, *about)
